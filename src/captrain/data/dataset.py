@@ -1,0 +1,160 @@
+"""From a path to samples, split for training, chosen for evaluation, or listed for captioning."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from captrain.data.places import IMAGE_SUFFIXES, existing
+from captrain.data.readers import SPLIT_NAMES, detect, reader
+from captrain.data.samples import Chosen, Joined, Prefixed, keys_of
+from captrain.errors import DataError, nearest
+from captrain.records import Rejects, Sample
+
+LIST_SUFFIXES = frozenset({".txt", ".lst"})
+
+
+@dataclass
+class Splits:
+    """A data set for training. `validation` and `test` may be empty."""
+
+    train: Sequence[Sample]
+    validation: Sequence[Sample]
+    test: Sequence[Sample]
+    rejects: Rejects
+
+
+def load_splits(path: str, *, validation_share: float = 0.1, seed: int = 0, format: str | None = None) -> Splits:
+    """The splits that a data set names; where it names no validation, `validation_share` of its training images, drawn by `seed`.
+
+    Raises `DataError` if nothing is there, nothing can be used, or there is nothing to train on.
+    """
+    rejects = Rejects()
+    named = _read(Path(path), rejects, format)
+    train = named.get("train", named.get("all"))
+    if train is None:
+        raise DataError(f"{path}: nothing to train on, it has only {_names(named)}; expected a split 'train'")
+    validation: Sequence[Sample] = named.get("validation", ())
+    if "validation" not in named:
+        train, validation = hold_out(train, validation_share, seed)
+    return Splits(train, validation, named.get("test", ()), rejects)
+
+
+def load_split(
+    path: str,
+    split: str | None = None,
+    *,
+    validation_share: float = 0.1,
+    seed: int = 0,
+    format: str | None = None,
+) -> tuple[Sequence[Sample], Rejects]:
+    """One split for evaluation: the named one, or test, else validation, else everything where a source names no splits.
+
+    "train" and "validation" of a source that names neither are drawn as `load_splits` draws them.
+    """
+    rejects = Rejects()
+    named = _read(Path(path), rejects, format)
+    if split is None:
+        chosen = next((name for name in ("test", "validation", "all") if name in named), None)
+        if chosen is None:
+            raise DataError(f"{path}: no split to evaluate on, it has only {_names(named)}; name it: --split train")
+        return named[chosen], rejects
+    wanted = SPLIT_NAMES.get(split.lower(), split)
+    whole = named.get("train", named.get("all"))
+    if wanted in ("train", "validation") and "validation" not in named and whole is not None:
+        train, validation = hold_out(whole, validation_share, seed)
+        return (train if wanted == "train" else validation), rejects
+    if wanted not in named:
+        raise DataError(f"{path}: no split '{split}'; it has {_names(named)}.{nearest(split, named)}")
+    return named[wanted], rejects
+
+
+def list_images(paths: Sequence[str], rejects: Rejects | None = None) -> Sequence[Sample]:
+    """Pictures to caption: each path a picture, a folder (and all below it), a .txt or .lst list of paths, or a data set.
+
+    Captions that are there come along as references. With one path, ids are relative to it; with several, they begin with the path.
+    Paths in a list are relative to the list, else to the working folder. What can't be used goes to `rejects`; without it, the first
+    such thing is a `DataError`.
+    """
+    found = Rejects()
+    parts = [_list(Path(path), path, len(paths) > 1, found) for path in paths]
+    if rejects is None and found:
+        raise DataError(found.summary())
+    if rejects is not None:
+        rejects.lines.extend(found.lines)
+    return _without_repeats(parts)
+
+
+def hold_out(samples: Sequence[Sample], share: float, seed: int) -> tuple[Sequence[Sample], Sequence[Sample]]:
+    """Split off `share` of the images for validation: at least one where there are two, none if `share` is 0.
+
+    Each id gets a number from the seed and itself alone; the lowest are held out. So captions may be added or changed and the split
+    stays, and with more images most stay where they were. Both halves keep the order of `samples`.
+    """
+    if share <= 0 or len(samples) < 2:
+        return samples, ()
+    count = min(len(samples) - 1, max(1, round(share * len(samples))))
+    held = np.zeros(len(samples), dtype=bool)
+    held[np.argsort(_shuffle(keys_of(samples), seed), kind="stable")[:count]] = True
+    return Chosen(samples, np.flatnonzero(~held)), Chosen(samples, np.flatnonzero(held))
+
+
+def _shuffle(keys: np.ndarray, seed: int) -> np.ndarray:
+    """Mix a seed into 64-bit keys, by the finisher of splitmix64 (Steele, Lea and Flood, 2014): same bits on every platform."""
+    start = int.from_bytes(hashlib.blake2b(str(seed).encode(), digest_size=8).digest(), "big")
+    mixed = keys ^ np.uint64(start)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def _read(path: Path, rejects: Rejects, format: str | None) -> dict[str, Sequence[Sample]]:
+    existing(path)
+    return reader(format or detect(path))(path, rejects)
+
+
+def _names(named: dict[str, Sequence[Sample]]) -> str:
+    return ", ".join(f"'{name}'" for name in named)
+
+
+def _list(path: Path, given: str, prefixed: bool, rejects: Rejects) -> Sequence[Sample]:
+    existing(path)
+    suffix = path.suffix.lower()
+    if path.is_file() and suffix in IMAGE_SUFFIXES:
+        return [Sample(Path(given).as_posix() if prefixed else path.name, path, (), given)]
+    if path.is_file() and suffix in LIST_SUFFIXES:
+        return list(_listed(path, rejects))
+    samples = Joined(list(reader(detect(path))(path, rejects, captioned=False).values()))
+    if not prefixed:
+        return samples
+    return Prefixed(f"{Path(given).as_posix()}/", samples)
+
+
+def _listed(path: Path, rejects: Rejects) -> Iterator[Sample]:
+    """The pictures that a list names, a path a line; lines that begin with # are remarks."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 (byte {error.start}); save the list as UTF-8") from None
+    for number, line in enumerate(lines, start=1):
+        name = line.strip()
+        if not name or name.startswith("#"):
+            continue
+        places = (path.parent / name, Path(name))
+        image = next((place for place in places if place.is_file()), None)
+        if image is None:
+            rejects.add(name, f"{path}:{number}", "names an image that is not there")
+        else:
+            yield Sample(Path(name).as_posix(), image, (), f"{path.name}:{number}")
+
+
+def _without_repeats(parts: Sequence[Sequence[Sample]]) -> Sequence[Sample]:
+    """The samples of all parts, each id once."""
+    samples = parts[0] if len(parts) == 1 else Joined(parts)
+    keys = keys_of(samples)
+    _, first = np.unique(keys, return_index=True)
+    return samples if len(first) == len(keys) else Chosen(samples, np.sort(first))

@@ -1,0 +1,139 @@
+"""From an encoded picture to the pixels a model wants: one size, RGB, 8 bits. Normalising is left to the models."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from io import BytesIO
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from captrain.data.decode import MAX_PIXELS, Size, decode
+from captrain.errors import SettingsError, nearest
+
+__all__ = ["MAX_PIXELS", "ImageSpec", "prepare", "thumbnail"]
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+Resample = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+
+_RESAMPLE = {
+    "nearest": Image.Resampling.NEAREST,
+    "box": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "hamming": Image.Resampling.HAMMING,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """What a model wants of a picture: size in pixels, how to get there, and the mean and deviation of its training pictures.
+
+    resize: "squash" stretches the whole picture to (height, width). "crop" scales its shortest edge to `resize_to` (by default
+    the longer edge of the target) and cuts (height, width) out of the middle.
+
+    >>> ImageSpec(224, 224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), resize="crop", resize_to=256).resize_to
+    256
+    """
+
+    height: int
+    width: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize: Literal["squash", "crop"] = "squash"
+    resize_to: int | None = None
+    resample: Resample = "bicubic"
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise SettingsError(f"image size {self.height} x {self.width}: expected at least 1 x 1")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise SettingsError(f"image mean {self.mean} and std {self.std}: expected three numbers each, std above 0")
+        if self.resize not in ("squash", "crop"):
+            raise SettingsError(f"image resize '{self.resize}': expected 'squash' or 'crop'")
+        if self.resample not in _RESAMPLE:
+            hint = nearest(self.resample, _RESAMPLE)
+            raise SettingsError(f"image resample '{self.resample}': expected one of {', '.join(_RESAMPLE)}.{hint}")
+        if self.resize_to is not None and self.resize_to < max(self.height, self.width):
+            raise SettingsError(
+                f"image resize_to {self.resize_to}: expected at least the crop's edge, {max(self.height, self.width)}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON or YAML; `from_dict` takes them back."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ImageSpec:
+        """The other way round.
+
+        >>> spec = ImageSpec(2, 3, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        >>> ImageSpec.from_dict(spec.to_dict()) == spec
+        True
+        """
+        known = [field.name for field in fields(cls)]
+        for key in values:
+            if key not in known:
+                raise SettingsError(
+                    f"image setting '{key}' is unknown: expected {', '.join(known)}.{nearest(key, known)}"
+                )
+        return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+
+    def scaled(self, size: Size) -> Size:
+        """The size that a whole picture of `size` (width, height) is scaled to before any crop.
+
+        >>> spec = ImageSpec(224, 224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), resize="crop", resize_to=256)
+        >>> spec.scaled((640, 480))
+        (341, 256)
+        """
+        if self.resize == "squash":
+            return self.width, self.height
+        width, height = size
+        edge = self.resize_to or max(self.height, self.width)
+        # The long edge is rounded down and the crop's offset too, as the processors of CLIP and MobileNet do.
+        return (edge, edge * height // width) if width <= height else (edge * width // height, edge)
+
+    def box(self, size: Size) -> Box:
+        """The part of a picture of `size` that ends up in the target.
+
+        >>> ImageSpec(2, 2, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), resize="crop").box((8, 4))
+        (2.0, 0.0, 6.0, 4.0)
+        """
+        scaled_width, scaled_height = self.scaled(size)
+        left, top = (scaled_width - self.width) // 2, (scaled_height - self.height) // 2
+        across, down = size[0] / scaled_width, size[1] / scaled_height
+        right, bottom = min((left + self.width) * across, size[0]), min((top + self.height) * down, size[1])
+        return left * across, top * down, right, bottom
+
+
+def prepare(data: bytes, spec: ImageSpec, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """An encoded picture as pixels: uint8 (height, width, 3), RGB, upright, C-contiguous.
+
+    Reads JPEG (and the first picture of MPO), PNG, WebP, GIF, BMP and TIFF, whatever the file is called; the first frame of animations. Colour
+    profiles are ignored, as in the pictures that the published models were trained on.
+
+    Raises `PictureError` with a reason to be read after a file name: "is truncated (...)", "has 400000000 pixels, over ...".
+    """
+    image = decode(data, max_pixels, spec.scaled)
+    resized = image.resize((spec.width, spec.height), _RESAMPLE[spec.resample], box=spec.box(image.size))
+    return np.array(resized)
+
+
+def thumbnail(data: bytes, edge: int) -> bytes:
+    """A small JPEG for reports: the whole picture, upright, its longest edge `edge` pixels or what it was if that is less.
+
+    Raises `PictureError` as `prepare` does.
+    """
+
+    def fit(size: Size) -> Size:
+        scale = min(1.0, edge / max(size))
+        return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+    image = decode(data, MAX_PIXELS, fit)
+    small = image.resize(fit(image.size), Image.Resampling.BICUBIC)
+    file = BytesIO()
+    small.save(file, "JPEG", quality=85)
+    return file.getvalue()

@@ -1,0 +1,105 @@
+"""Sequences of samples that are made when they are asked for, so that a million of them take a few bytes each."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate
+from typing import overload
+
+import numpy as np
+
+from captrain.records import Sample
+
+
+def key_of(sample_id: str) -> int:
+    """A 64-bit number for an id: the same on every machine and in every process, which `hash` is not.
+
+    >>> key_of("dog.jpg")
+    7827791757134186162
+    """
+    digest = hashlib.blake2b(sample_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+class LazySamples(Sequence[Sample]):
+    """A sequence of which each sample is made by `sample_at`. A slice is lazy too."""
+
+    @abstractmethod
+    def sample_at(self, index: int) -> Sample:
+        """The sample at `index`, which is within range."""
+
+    def keys(self) -> np.ndarray:
+        """`key_of` each id, as uint64: what splits are drawn by."""
+        return np.array([key_of(sample.id) for sample in self], dtype=np.uint64)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | Sequence[Sample]:
+        if isinstance(index, slice):
+            return Chosen(self, np.arange(len(self))[index])
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        return self.sample_at(int(index) % len(self))
+
+
+class Chosen(LazySamples):
+    """Some samples of a sequence, by their positions (int64), in that order."""
+
+    def __init__(self, samples: Sequence[Sample], positions: np.ndarray) -> None:
+        self.samples = samples
+        self.positions = positions
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def sample_at(self, index: int) -> Sample:
+        return self.samples[int(self.positions[index])]
+
+    def keys(self) -> np.ndarray:
+        return keys_of(self.samples)[self.positions]
+
+
+class Joined(LazySamples):
+    """Several sequences, one after another."""
+
+    def __init__(self, parts: Sequence[Sequence[Sample]]) -> None:
+        self.parts = parts
+        self.ends = list(accumulate(len(part) for part in parts))
+
+    def __len__(self) -> int:
+        return self.ends[-1] if self.ends else 0
+
+    def sample_at(self, index: int) -> Sample:
+        part = bisect_right(self.ends, index)
+        return self.parts[part][index - (self.ends[part - 1] if part else 0)]
+
+    def keys(self) -> np.ndarray:
+        return np.concatenate([np.empty(0, np.uint64), *(keys_of(part) for part in self.parts)])
+
+
+class Prefixed(LazySamples):
+    """The samples of a sequence with longer ids, so that several sequences can be joined."""
+
+    def __init__(self, prefix: str, samples: Sequence[Sample]) -> None:
+        self.prefix = prefix
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def sample_at(self, index: int) -> Sample:
+        sample = self.samples[index]
+        return replace(sample, id=self.prefix + sample.id)
+
+
+def keys_of(samples: Sequence[Sample]) -> np.ndarray:
+    """`key_of` each sample's id, as uint64."""
+    if isinstance(samples, LazySamples):
+        return samples.keys()
+    return np.array([key_of(sample.id) for sample in samples], dtype=np.uint64)

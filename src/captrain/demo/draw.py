@@ -1,0 +1,130 @@
+"""Draw a scene: smooth edges, soft shadows, and a little chance in all that captions don't tell.
+
+Lengths are parts of the picture's side, so a scene looks the same at every size.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import math
+import random
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw, ImageFilter
+
+from captrain.demo.scenes import Group, Scene
+
+Point = tuple[float, float]
+
+MIDDLES = {
+    "top left": (0.25, 0.25),
+    "top right": (0.75, 0.25),
+    "bottom left": (0.25, 0.75),
+    "bottom right": (0.75, 0.75),
+    "centre": (0.5, 0.5),
+}
+# Three of the largest shapes, side by side at any turn, just stay in a quarter of the picture.
+RADII = {"small": (0.052, 0.062), "large": (0.09, 0.1)}
+REACH = 0.25
+LONGEST_CORNER = 1.2
+LARGEST_SHIFT = 0.07
+HUES = {"red": 0.0, "orange": 0.075, "yellow": 0.15, "green": 0.36, "blue": 0.6, "purple": 0.78}
+OVERSAMPLING = 3
+
+
+def draw(scene: Scene, side: int = 96) -> Image.Image:
+    """The scene as an RGB picture of `side` x `side` pixels; the same scene gives the same pixels."""
+    chance = random.Random(scene.look)
+    picture = _background(chance, side)
+    shadow = Image.new("RGB", (side, side), (45, 40, 60))
+    for group in scene.groups:
+        mask = _mask(group, chance, side)
+        soft = mask.filter(ImageFilter.GaussianBlur(side / 90)).point(lambda level: level * 0.3)
+        picture.paste(shadow, (0, round(side / 60)), soft)
+        picture.paste(_shade(group.colour, chance), mask=mask)
+    return picture
+
+
+def _background(chance: random.Random, side: int) -> Image.Image:
+    """A soft run between four pale tints, one at each corner."""
+    hue = chance.random()
+    tints = [_rgb(hue + chance.uniform(-0.1, 0.1), chance.uniform(0.03, 0.13), chance.uniform(0.9, 1.0)) for _ in range(4)]
+    corners = Image.new("RGB", (2, 2))
+    corners.putdata(tints)
+    return corners.resize((side, side), Image.Resampling.BICUBIC)
+
+
+def _shade(colour: str, chance: random.Random) -> tuple[int, int, int]:
+    return _rgb(HUES[colour] + chance.uniform(-0.015, 0.015), chance.uniform(0.72, 0.92), chance.uniform(0.84, 1.0))
+
+
+def _rgb(hue: float, saturation: float, value: float) -> tuple[int, int, int]:
+    red, green, blue = colorsys.hsv_to_rgb(hue % 1, saturation, value)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def _mask(group: Group, chance: random.Random, side: int) -> Image.Image:
+    """Where the group's shapes are, 0 to 255, drawn large and reduced so that edges are smooth."""
+    canvas = Image.new("L", (side * OVERSAMPLING, side * OVERSAMPLING))
+    pen = ImageDraw.Draw(canvas)
+    radius = chance.uniform(*RADII[group.size])
+    for middle in _middles(group, radius, chance):
+        outline = _outline(group.shape, chance.uniform(-0.3, 0.3))
+        pen.polygon([(_pixel(middle[0] + x * radius, side), _pixel(middle[1] + y * radius, side)) for x, y in outline], fill=255)
+    return canvas.reduce(OVERSAMPLING)
+
+
+def _pixel(part: float, side: int) -> float:
+    return part * side * OVERSAMPLING
+
+
+def _middles(group: Group, radius: float, chance: random.Random) -> list[Point]:
+    """Middles of the shapes: alone, as a pair, or as a triangle, at any turn, inside the place's quarter of the picture."""
+    spread = 0.0 if group.count == 1 else radius * chance.uniform(1.12, 1.2) / math.sin(math.pi / group.count)
+    slack = max(0.0, min(LARGEST_SHIFT, REACH - LONGEST_CORNER * radius - spread))
+    x, y = (middle + chance.uniform(-slack, slack) for middle in MIDDLES[group.place])
+    turn = chance.uniform(0, 2 * math.pi)
+    return [_around((x, y), spread, turn + 2 * math.pi * number / group.count) for number in range(group.count)]
+
+
+def _around(middle: Point, distance: float, angle: float) -> Point:
+    return middle[0] + distance * math.cos(angle), middle[1] + distance * math.sin(angle)
+
+
+def _outline(shape: str, tilt: float) -> list[Point]:
+    """Corners of a shape of radius 1 around (0, 0), turned by `tilt` radians; y points down."""
+    cos, sin = math.cos(tilt), math.sin(tilt)
+    return [(x * cos - y * sin, x * sin + y * cos) for x, y in OUTLINES[shape]]
+
+
+def _star_corners(radii: Sequence[float], corners: int, first: float) -> list[Point]:
+    """Corners around (0, 0) at equal angles from `first`, their distances taken from `radii` in turn."""
+    return [_around((0, 0), radii[i % len(radii)], first + 2 * math.pi * i / corners) for i in range(corners)]
+
+
+def _heart() -> list[Point]:
+    """The well-known curve x = 16 sin^3 t, y = 13 cos t - 5 cos 2t - 2 cos 3t - cos 4t, brought to radius 1."""
+    angles = [2 * math.pi * i / 40 for i in range(40)]
+    return [
+        (math.sin(t) ** 3, -(13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)) / 16)
+        for t in angles
+    ]
+
+
+def _cross(arm: float) -> list[Point]:
+    quarter = [(arm, -1.0), (arm, -arm), (1.0, -arm)]
+    turns: list[Point] = list(quarter)
+    for _ in range(3):
+        quarter = [(-y, x) for x, y in quarter]
+        turns += quarter
+    return turns
+
+
+OUTLINES: dict[str, list[Point]] = {
+    "circle": _star_corners([1.0], 40, 0.0),
+    "square": _star_corners([LONGEST_CORNER], 4, math.pi / 4),
+    "triangle": _star_corners([LONGEST_CORNER], 3, -math.pi / 2),
+    "star": _star_corners([LONGEST_CORNER, 0.5], 10, -math.pi / 2),
+    "heart": _heart(),
+    "cross": _cross(0.32),
+}

@@ -1,0 +1,64 @@
+"""One tree of errors. Every message is one line: what was found, what was expected, what to do next.
+
+Exit codes of the command line: 0 done, 1 failed work, 2 wrong use, 3 done with rejected samples.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class CaptrainError(Exception):
+    """Anything captrain stops for on purpose. `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class UserError(CaptrainError):
+    """The command, the settings or the input are wrong; nothing was begun."""
+
+    exit_code = 2
+
+
+class SettingsError(UserError):
+    """A setting is unknown, of the wrong kind, or contradicts another."""
+
+
+class DataError(UserError):
+    """A data set is missing, broken, or holds nothing that can be used."""
+
+
+class PictureError(CaptrainError):
+    """One picture can't be used. Raised a picture at a time, so that callers can reject it and go on."""
+
+
+class ModelError(UserError):
+    """A model folder or hub id can't be loaded, or does not fit what was asked of it."""
+
+
+class RunError(UserError):
+    """A run folder is taken, missing or belongs to other settings."""
+
+
+class MissingExtra(UserError):
+    """An optional dependency is not installed; the message holds the exact command that installs it."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs the package '{package}', which is not installed: pip install 'captrain[{extra}]'")
+
+
+class TrainingFailed(CaptrainError):
+    """Training stopped (non-finite loss, full disk); what was saved before is intact."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint that names the closest known word, or nothing.
+
+    >>> nearest("bacth_size", ["batch_size", "epochs"])
+    " Did you mean 'batch_size'?"
+    >>> nearest("zzz", ["batch_size", "epochs"])
+    ''
+    """
+    matches = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean '{matches[0]}'?" if matches else ""

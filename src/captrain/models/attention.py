@@ -1,0 +1,88 @@
+"""One attention function for every decoder: scaled dot product, features shared among the beams of an image.
+
+Shape letters: I images, K beams or samples an image, H heads, L queries, N keys, D width of a head.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import sdpa_mask
+
+SHARED_ATTENTION = "captrain_shared"
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    dropout: float = 0.0,
+    scale: float | None = None,
+    causal: bool = False,
+) -> Tensor:
+    """Attention of queries (I*K, H, L, D) to keys and values (I, H, N, D) -> (I*K, H, L, D).
+
+    With K > 1 the queries of one image's beams ride together as K*L queries of one row, so that its keys and values are
+    neither copied nor computed a second time. That is exact as long as no mask tells the beams apart.
+    """
+    rows, heads, length, width = query.shape
+    images = key.shape[0]
+    if mask is not None and mask.is_floating_point():
+        mask = mask.to(query.dtype)
+    if images == rows:
+        return scaled_dot_product_attention(query, key, value, mask, dropout, causal, scale=scale)
+    beams = rows // images
+    folded = query.view(images, beams, heads, length, width).transpose(1, 2).reshape(images, heads, beams * length, width)
+    context = scaled_dot_product_attention(folded, key, value, None, dropout, scale=scale)
+    return context.view(images, heads, beams, length, width).transpose(1, 2).reshape(rows, heads, length, width)
+
+
+def _interface(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """`attend` in the form of transformers' attention interface: context (I*K, L, H, D), and no weights."""
+    causal = bool(is_causal if is_causal is not None else getattr(module, "is_causal", True))
+    causal = causal and attention_mask is None and query.shape[2] > 1
+    context = attend(query, key, value, attention_mask, dropout, scaling, causal)
+    return context.transpose(1, 2).contiguous(), None
+
+
+def share_features(decoder: nn.Module) -> bool:
+    """Let a transformers decoder use `attend`; False when its attention can't be chosen (then features are copied a beam)."""
+    if not getattr(decoder, "_supports_sdpa", False):
+        return False
+    AttentionInterface.register(SHARED_ATTENTION, _interface)
+    AttentionMaskInterface.register(SHARED_ATTENTION, sdpa_mask)
+    decoder.set_attn_implementation(SHARED_ATTENTION)  # type: ignore[operator]
+    return True
+
+
+def causal_caption_mask(caption_ids: Tensor) -> Tensor:
+    """Which token of a packed row may see which: itself and what came before it in its own caption.
+
+    Args:
+        caption_ids: (R rows, L tokens), the number of the caption that a token belongs to, 0 for padding.
+
+    Returns:
+        (R, 1, L, L) bool, True where the column may be seen from the row.
+
+    >>> causal_caption_mask(torch.tensor([[1, 1, 2]]))[0, 0].int().tolist()
+    [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
+    """
+    same = caption_ids[:, :, None] == caption_ids[:, None, :]
+    length = caption_ids.shape[1]
+    before = torch.ones(length, length, dtype=torch.bool, device=caption_ids.device).tril()
+    return (same & before)[:, None]

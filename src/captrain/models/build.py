@@ -1,0 +1,66 @@
+"""From settings to a captioner: load one, or join one from an encoder and a decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+
+from captrain.models.bundle import clear_errors, load_captioner
+from captrain.models.captioner import Captioner
+from captrain.models.encoder_decoder import EncoderDecoderCaptioner, join, load_decoder, new_decoder
+from captrain.models.preparation import Resize, adjust, read_preparation
+from captrain.models.vision import load_encoder
+from captrain.models.vocabulary import load_tokenizer, make_tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderSizes:
+    """A decoder from scratch."""
+
+    layers: int
+    width: int
+    heads: int
+    dropout: float
+    vocabulary_size: int
+
+
+def pretrained(source: str, image_size: int | None = None, resize: Resize | None = None) -> Captioner:
+    """A captioner from a checkpoint, its image preparation changed where asked."""
+    captioner = load_captioner(source)
+    captioner.image_spec = adjust(captioner.image_spec, image_size, resize)
+    return captioner
+
+
+def joined(
+    encoder: str,
+    decoder: str | None,
+    tokenizer: str,
+    sizes: DecoderSizes,
+    captions: Iterable[str],
+    vectors: str = "all",
+    image_size: int | None = None,
+    resize: Resize | None = None,
+    seed: int = 0,
+) -> Captioner:
+    """A new encoder-decoder captioner.
+
+    Args:
+        encoder: a vision encoder, folder or hub id. decoder: a text decoder, or None for a new one of `sizes`.
+        tokenizer: of a new decoder; `words` and `word-pieces` are trained on `captions`.
+        vectors: `all` or `pooled`. seed: of the new weights.
+    """
+    torch.manual_seed(seed)
+    with clear_errors(encoder):
+        spec = adjust(read_preparation(encoder, image_size), image_size, resize)
+        vision = load_encoder(encoder, vectors, spec.height, spec.width)
+    if decoder is None:
+        vocabulary = make_tokenizer(tokenizer, captions, sizes.vocabulary_size)
+        language = new_decoder(vocabulary, sizes.layers, sizes.width, sizes.heads, sizes.dropout)
+    else:
+        with clear_errors(decoder):
+            vocabulary, language = load_tokenizer(decoder), load_decoder(decoder)
+    captioner = EncoderDecoderCaptioner(join(vision, language, vocabulary), vocabulary, spec)
+    captioner.default_freeze = ("vision",)
+    return captioner

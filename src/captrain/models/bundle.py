@@ -1,0 +1,149 @@
+"""Loading and saving captioners. What is written, plain transformers or peft can load; `captrain.json` adds what they don't know."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from safetensors import SafetensorError
+from transformers import AutoConfig, PreTrainedModel
+
+from captrain.data.images import ImageSpec
+from captrain.errors import ModelError, nearest
+from captrain.models.captioner import Captioner
+from captrain.models.decoding import Decoding
+from captrain.models.preparation import read_preparation, write_preparation
+from captrain.models.vocabulary import load_tokenizer
+from captrain.records import write_text
+
+FAMILIES = {
+    "blip": "captrain.models.blip:BlipCaptioner",
+    "encoder-decoder": "captrain.models.encoder_decoder:EncoderDecoderCaptioner",
+}
+"""Every family, and where its class is."""
+
+MODEL_TYPES = {
+    "blip": ("blip", "captrain.models.blip:BlipForConditionalGeneration"),
+    "vision-encoder-decoder": ("encoder-decoder", "transformers:VisionEncoderDecoderModel"),
+}
+"""For each `model_type` of a config.json: the family, and the class that loads the weights."""
+
+PROCESSORS = {"blip": "BlipImageProcessor", "crop": "CLIPImageProcessor", "squash": "ViTImageProcessor"}
+EXTRAS = "captrain.json"
+
+
+def load_captioner(source: str) -> Captioner:
+    """A captioner from a run folder, a model folder or a hub id; the family is found from the checkpoint's own config.
+
+    Raises `ModelError` when there is no such checkpoint, when it is incomplete, or when it is of no known family.
+    """
+    folder = find_model_folder(source)
+    with clear_errors(folder):
+        adapter = Path(folder, "adapter_config.json")
+        base = _base_of(adapter) if adapter.is_file() else folder
+        model, family = _load_weights(base)
+        if adapter.is_file():
+            model = PeftModel.from_pretrained(model, folder)
+    extras = read_extras(folder)
+    spec = ImageSpec.from_dict(extras["image_spec"]) if "image_spec" in extras else read_preparation(base)
+    captioner = family_class(family)(model, load_tokenizer(folder), spec)
+    captioner.prompt = extras.get("prompt", "")
+    captioner.decoding = Decoding.from_dict(extras.get("decoding", {}))
+    return captioner.eval()
+
+
+def save_captioner(captioner: Captioner, folder: Path) -> None:
+    """Write weights (only the adapter's, if there is one), tokenizer, image preparation and captioning settings.
+
+    The folder loads with `transformers` (or with `peft` on the base model) alone, and with `load_captioner`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    model: Any = captioner.model
+    adapter = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
+    model.save_pretrained(folder, **adapter)
+    captioner.tokenizer.save_pretrained(folder)
+    processor = PROCESSORS.get(captioner.family) or PROCESSORS[captioner.image_spec.resize]
+    if captioner.image_spec.resize == "crop":
+        processor = PROCESSORS["crop"]
+    write_preparation(folder, captioner.image_spec, processor)
+    extras = {
+        "family": captioner.family,
+        "prompt": captioner.prompt,
+        "decoding": captioner.decoding.to_dict(),
+        "image_spec": captioner.image_spec.to_dict(),
+    }
+    write_text(folder / EXTRAS, json.dumps(extras, indent=2) + "\n")
+
+
+def family_class(name: str) -> type[Captioner]:
+    """The class of a family, imported when asked for.
+
+    >>> family_class("blip").__name__
+    'BlipCaptioner'
+    """
+    if name not in FAMILIES:
+        raise ModelError(f"unknown family '{name}'.{nearest(name, FAMILIES)} Families: {', '.join(FAMILIES)}")
+    return _import(FAMILIES[name])  # type: ignore[no-any-return]
+
+
+def find_model_folder(source: str) -> str:
+    """A run folder's model folder; any other folder or hub id as it is."""
+    path = Path(source)
+    if (path / "model").is_dir() and not (path / "config.json").is_file():
+        return str(path / "model")
+    if path.is_dir() and not any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
+        raise ModelError(f"{source}: no config.json or adapter_config.json here; expected a run folder or a model folder")
+    looks_like_path = source.startswith((".", "/", "~")) or source.count("/") > 1
+    if not path.exists() and looks_like_path:
+        siblings = [str(sibling) for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise ModelError(f"{source}: no such folder.{nearest(source, siblings)} Expected a run folder, a model folder or a hub id")
+    return source
+
+
+def read_extras(folder: str) -> dict[str, Any]:
+    """What `captrain.json` adds to a checkpoint; nothing for one that captrain did not write."""
+    path = Path(folder, EXTRAS)
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+@contextmanager
+def clear_errors(source: str) -> Iterator[None]:
+    """Turn what the libraries raise for missing, broken or foreign checkpoints into one line."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"{source}: can't be loaded as a captioner: {reason}") from error
+
+
+def _load_weights(source: str) -> tuple[PreTrainedModel, str]:
+    """A checkpoint's model in fp32, and its family. Raises when weights are missing from it."""
+    config = AutoConfig.from_pretrained(source)
+    if config.model_type not in MODEL_TYPES:
+        raise ModelError(f"{source}: a '{config.model_type}' is of no known family; families: {', '.join(FAMILIES)}")
+    family, place = MODEL_TYPES[config.model_type]
+    import_module("captrain.models.vision")  # makes wrapped encoders known to the Auto classes
+    model, info = _import(place).from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ModelError(f"{source}: incomplete, {len(missing)} weights are missing, first {missing[0]}; copy or download it again")
+    return model, family
+
+
+def _base_of(adapter: Path) -> str:
+    """The model an adapter was trained on: as its configuration says, or beside it in the run folder."""
+    name = str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"])
+    beside = adapter.parent.parent / "base"
+    return str(beside) if not Path(name).exists() and beside.is_dir() else name
+
+
+def _import(place: str) -> Any:
+    """An object by `module:name`."""
+    module, name = place.split(":")
+    return getattr(import_module(module), name)

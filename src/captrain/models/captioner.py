@@ -1,0 +1,259 @@
+"""The contract every family keeps: an image half, a text half, and the seam between them.
+
+Shape letters: I images, R rows (one an image), L tokens of a row, N vectors of an image, D width, T learned tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import ModelOutput
+
+from captrain.data.images import ImageSpec
+from captrain.models.attention import causal_caption_mask
+from captrain.models.decoding import Decoding, write_tokens
+from captrain.models.packing import IGNORED, PackedRows, pack
+
+PARTS = ("vision", "bridge", "language")
+
+
+@dataclass
+class CaptionerOutput(ModelOutput):
+    """`loss`: mean over the learned tokens; `logits` (T, V) and `targets` (T) of the learned tokens, row after row."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    targets: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One written caption: its token ids (end token left out), text, and mean log-probability a token (end included)."""
+
+    tokens: list[int]
+    text: str
+    score: float
+
+
+class Captioner(nn.Module, ABC):
+    """A transformers model of one family, seen as encoder, features and decoder.
+
+    Attributes:
+        model: the real transformers model, perhaps inside a PEFT model.
+        tokenizer: its tokenizer; captions are tokenised without special tokens.
+        image_spec: how pictures become pixels.
+        prompt: words before every caption. decoding: how captions are written unless asked otherwise.
+    """
+
+    family: ClassVar[str]
+    default_label_smoothing: ClassVar[float] = 0.0
+    default_learning_rates: ClassVar[dict[str, float]] = {"lora": 2e-4, "full": 1e-5}
+    default_freeze: tuple[str, ...] = ()
+    shares_features: bool = True
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, image_spec: ImageSpec) -> None:
+        super().__init__()
+        self.model = model
+        self.tokenizer = tokenizer
+        self.image_spec = image_spec
+        self.prompt = ""
+        self.decoding = Decoding()
+        self.precision = torch.float32
+        self.label_smoothing = self.default_label_smoothing
+        self.register_buffer("mean", torch.tensor(image_spec.mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(image_spec.std).view(1, -1, 1, 1), persistent=False)
+
+    # What a family says about itself.
+
+    @property
+    @abstractmethod
+    def start_id(self) -> int:
+        """The token that begins every caption."""
+
+    @property
+    @abstractmethod
+    def end_id(self) -> int:
+        """The token that ends every caption, and is learned."""
+
+    @property
+    @abstractmethod
+    def decoder(self) -> PreTrainedModel:
+        """The text half, able to generate."""
+
+    @property
+    @abstractmethod
+    def max_positions(self) -> int:
+        """Most tokens a caption can have, prompt included."""
+
+    @abstractmethod
+    def look(self, pixels: Tensor) -> Tensor:
+        """The image half: normalised pixels (I, 3, height, width) -> vectors (I, N, D)."""
+
+    @abstractmethod
+    def context(self, features: Tensor) -> Tensor:
+        """The bridge: what the text half attends to, from vectors (I, N, D) -> (I, N, D')."""
+
+    @abstractmethod
+    def read(self, context: Tensor, input_ids: Tensor, position_ids: Tensor, mask: Tensor) -> Tensor:
+        """The text half without its head: hidden states (R, L, D) of packed rows."""
+
+    @abstractmethod
+    def head(self, hidden: Tensor) -> Tensor:
+        """Vocabulary scores (..., V) of hidden states (..., D)."""
+
+    @abstractmethod
+    def part_prefixes(self) -> dict[str, tuple[str, ...]]:
+        """For each part, how the names of its modules begin."""
+
+    @abstractmethod
+    def lora_targets(self, part: str) -> str:
+        """A regular expression that the names of a part's attention and feed-forward layers match whole."""
+
+    # What follows from it.
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Vectors (I, N, D) of pictures (I, height, width, 3), uint8, in the order of rows and columns people see."""
+        scaled = pixels.permute(0, 3, 1, 2).to(torch.float32) / 255
+        with self.autocast():
+            return self.look((scaled - self.mean) / self.std)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        caption_ids: Tensor,
+        labels: Tensor,
+        features: Tensor | None = None,
+        pixels: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> CaptionerOutput:
+        """Loss of packed rows (R, L), from kept features (R, N, D) or from pixels (R, height, width, 3) uint8.
+
+        The loss is the cross entropy summed over all learned tokens, divided by their number (or by `num_items_in_batch`,
+        the number in all batches of one step). Only learned tokens reach the head.
+        """
+        vectors = self.encode(cast(Tensor, pixels)) if features is None else features
+        with self.autocast():
+            hidden = self.read(self.context(vectors), input_ids, position_ids, causal_caption_mask(caption_ids))
+            learned = labels != IGNORED
+            logits = self.head(hidden[learned]).float()
+        targets = labels[learned]
+        total = cross_entropy(logits, targets, label_smoothing=self.label_smoothing, reduction="sum")
+        loss = total / (targets.numel() if num_items_in_batch is None else num_items_in_batch)
+        return CaptionerOutput(loss=loss, logits=logits, targets=targets)
+
+    @torch.no_grad()
+    def generate(self, features: Tensor, decoding: Decoding | None = None) -> list[Written]:
+        """Captions of features (I, N, D), one an image, each with its mean token log-probability."""
+        decoding = decoding or self.decoding
+        config = decoding.generation_config(self.start_id, self.end_id, self.pad_id)
+        self.eval()
+        with self.autocast():
+            context = self.context(features)
+            prompt = [self.start_id, *self.prompt_ids()]
+            captions = write_tokens(self.decoder, context, prompt, config, self.shares_features)
+            scores = self.log_probabilities(features, captions, config.max_new_tokens)
+        texts = self.tokenizer.batch_decode(captions, skip_special_tokens=True)
+        return [Written(*line) for line in zip(captions, [text.strip() for text in texts], scores, strict=True)]
+
+    @torch.no_grad()
+    def log_probabilities(self, features: Tensor, captions: list[list[int]], longest: int) -> list[float]:
+        """Mean log-probability a token of one caption an image; the end token counts unless the length limit cut it off."""
+        rows = self.pack([[caption] for caption in captions]).to(features.device)
+        with self.autocast():
+            mask = causal_caption_mask(rows.caption_ids)
+            logits = self.head(self.read(self.context(features), rows.input_ids, rows.position_ids, mask))
+        losses = cross_entropy(logits.float().transpose(1, 2), rows.labels, ignore_index=IGNORED, reduction="none")
+        for row, caption in enumerate(captions):
+            if len(caption) >= longest:
+                last = int((rows.labels[row] != IGNORED).nonzero()[-1])
+                losses[row, last] = 0.0
+        counts = [len(caption) + (len(caption) < longest) for caption in captions]
+        return [-float(total) / max(count, 1) for total, count in zip(losses.sum(1), counts, strict=True)]
+
+    def pack(self, rows: list[list[list[int]]]) -> PackedRows:
+        """Packed rows with this captioner's start, end and prompt."""
+        return pack(rows, self.start_id, self.end_id, self.prompt_ids())
+
+    def tokenize(self, captions: list[str], max_tokens: int) -> list[list[int]]:
+        """Token ids of captions without special tokens, cut so that the end token still fits into `max_tokens`."""
+        room = min(max_tokens, self.max_positions - len(self.prompt_ids()) - 1) - 1
+        ids = self.tokenizer(captions, add_special_tokens=False, verbose=False)["input_ids"] if captions else []
+        return [caption[:room] for caption in ids]
+
+    def prompt_ids(self) -> list[int]:
+        """Token ids of the prompt."""
+        return list(self.tokenizer(self.prompt, add_special_tokens=False)["input_ids"]) if self.prompt else []
+
+    @property
+    def pad_id(self) -> int:
+        """A token for places that nobody reads."""
+        pad = self.tokenizer.pad_token_id
+        return int(self.end_id if pad is None else pad)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Matrix products in this captioner's precision."""
+        return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
+
+    def train(self, mode: bool = True) -> Captioner:
+        """Training mode for what learns; frozen parts stay as they are when captioning (no dropout, fixed statistics)."""
+        super().train(mode)
+        if mode:
+            learning = {name.rsplit(".", 1)[0] for name, weight in self.named_parameters() if weight.requires_grad}
+            for part in PARTS:
+                modules = list(self.part_modules(part))
+                if not any(name in learning for name, _ in modules):
+                    for _, module in modules:
+                        module.training = False
+        return self
+
+    def part_modules(self, part: str) -> Iterator[tuple[str, nn.Module]]:
+        """Modules of a part, with their names in this module (adapters included)."""
+        prefixes = self.part_prefixes()[part]
+        for name, module in self.named_modules():
+            plain = plain_name(name)
+            if any(plain == prefix or plain.startswith(prefix + ".") for prefix in prefixes):
+                yield name, module
+
+    def parts(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        """Parameters of `vision`, `bridge` and `language` by name; a shared one counts once."""
+        found: dict[str, list[tuple[str, nn.Parameter]]] = {part: [] for part in PARTS}
+        prefixes = self.part_prefixes()
+        for name, parameter in self.named_parameters():
+            plain = plain_name(name)
+            for part in PARTS:
+                if any(plain.startswith(prefix + ".") or plain == prefix for prefix in prefixes[part]):
+                    found[part].append((name, parameter))
+                    break
+        return found
+
+    def vision_learns(self) -> bool:
+        """Whether a training step changes what the image half makes of a picture."""
+        return any(parameter.requires_grad for _, parameter in self.parts()["vision"])
+
+    def core(self) -> PreTrainedModel:
+        """The transformers model, out of its PEFT wrapping if there is one."""
+        return cast(PreTrainedModel, self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model)
+
+
+def plain_name(name: str) -> str:
+    """A module's or parameter's name as transformers knows it, without the wrappings of this class and of PEFT.
+
+    >>> plain_name("model.base_model.model.text_decoder.bert.lora_A.default.weight")
+    'text_decoder.bert.lora_A.default.weight'
+    """
+    name = name.removeprefix("model.")
+    return name.removeprefix("base_model.model.")

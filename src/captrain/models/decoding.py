@@ -1,0 +1,104 @@
+"""Writing captions with `transformers.generate`, the image's keys and values computed once for all its beams."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig, PreTrainedModel
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How captions are written: greedy (1 beam), beam search, or nucleus sampling (`sample`)."""
+
+    beams: int = 3
+    max_new_tokens: int = 30
+    min_new_tokens: int = 0
+    length_penalty: float = 1.0
+    sample: bool = False
+    top_p: float = 0.9
+    temperature: float = 1.0
+    repetition_penalty: float = 1.0
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Decoding:
+        """From saved settings; names of other versions are left out.
+
+        >>> Decoding.from_dict({"beams": 5, "made_up": 1}).beams
+        5
+        """
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in known})
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, to be saved with a model."""
+        return asdict(self)
+
+    def generation_config(self, start: int, end: int, pad: int) -> GenerationConfig:
+        """The same in transformers' words."""
+        config: dict[str, Any] = {
+            "num_beams": 1 if self.sample else self.beams,
+            "max_new_tokens": self.max_new_tokens,
+            "min_new_tokens": self.min_new_tokens or None,
+            "do_sample": self.sample,
+            "bos_token_id": start,
+            "eos_token_id": end,
+            "pad_token_id": pad,
+            "repetition_penalty": self.repetition_penalty if self.repetition_penalty != 1.0 else None,
+        }
+        if self.sample:
+            config |= {"top_p": self.top_p, "temperature": self.temperature}
+        elif self.beams > 1:
+            config |= {"length_penalty": self.length_penalty}
+        return GenerationConfig(**{name: value for name, value in config.items() if value is not None})
+
+
+class SharedFeaturesCache(EncoderDecoderCache):
+    """A cache whose keys and values of the image belong to all beams of the image, and so never change places."""
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Follow the beams in what they wrote; what they look at stays where it is."""
+        self.self_attention_cache.reorder_cache(beam_idx)
+
+
+@torch.no_grad()
+def write_tokens(
+    decoder: PreTrainedModel, context: Tensor, prompt: list[int], config: GenerationConfig, shared: bool
+) -> list[list[int]]:
+    """Token ids written for each image, without start, prompt, end and padding.
+
+    Args:
+        decoder: a causal decoder with cross-attention.
+        context: (I images, N vectors, D), what it attends to.
+        prompt: ids that every caption begins with, the start token first.
+        shared: whether the decoder's attention is `attention.attend`, so that beams can share keys and values.
+    """
+    images = context.shape[0]
+    input_ids = torch.tensor([prompt] * images, device=context.device)
+    options: dict[str, Any] = {"encoder_hidden_states": context}
+    if shared:
+        # With the cache filled the decoder only asks whether there are encoder states, not what they are.
+        options = {"encoder_hidden_states": context[:, :1], "past_key_values": _image_cache(decoder, context, input_ids)}
+    written = decoder.generate(
+        input_ids=input_ids, attention_mask=torch.ones_like(input_ids), generation_config=config, **options
+    )
+    return [_until(row, config.eos_token_id) for row in written[:, len(prompt) :].tolist()]
+
+
+def _image_cache(decoder: PreTrainedModel, context: Tensor, input_ids: Tensor) -> SharedFeaturesCache:
+    """The image's keys and values of every layer, from one step of the decoder whose text part is thrown away."""
+    cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+    decoder(input_ids=input_ids[:, :1], encoder_hidden_states=context, past_key_values=cache, use_cache=True)
+    return SharedFeaturesCache(DynamicCache(), cache.cross_attention_cache)
+
+
+def _until(tokens: list[int], end: int) -> list[int]:
+    """What stands before the first end token.
+
+    >>> _until([5, 6, 2, 0], end=2)
+    [5, 6]
+    """
+    return tokens[: tokens.index(end)] if end in tokens else tokens

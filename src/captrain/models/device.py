@@ -1,0 +1,43 @@
+"""Where to compute and in which arithmetic."""
+
+from __future__ import annotations
+
+import torch
+
+from captrain.errors import ModelError
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device for a name; `auto` takes cuda, mps, xpu or cpu, the first that is there.
+
+    Raises `ModelError` when a named device is not there.
+    """
+    present = [kind for kind in ("cuda", "mps", "xpu") if _is_there(kind)] + ["cpu"]
+    if name == "auto":
+        return torch.device(present[0])
+    if name not in present:
+        raise ModelError(f"device '{name}' is not on this machine; there is: {', '.join(present)} (see: captrain doctor)")
+    return torch.device(name)
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """bf16 or fp32; `auto` takes bf16 where the device multiplies matrices faster in it."""
+    if name == "auto":
+        return torch.bfloat16 if fast_bf16(device) else torch.float32
+    return torch.bfloat16 if name == "bf16" else torch.float32
+
+
+def fast_bf16(device: torch.device) -> bool:
+    """Whether the device has units for bf16 products: AMX or AVX512-BF16 on a CPU, Ampere or later on a GPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    if device.type == "cpu":
+        return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+    return device.type == "xpu"
+
+
+def _is_there(kind: str) -> bool:
+    """Whether a kind of accelerator can be used."""
+    if kind == "mps":
+        return torch.backends.mps.is_available()
+    return bool(getattr(torch, kind).is_available())

@@ -1,0 +1,157 @@
+"""Any vision encoder with any causal decoder that has cross-attention: ViT + GPT-2 and their kin.
+
+The model is transformers' `VisionEncoderDecoderModel`. It is loaded from a checkpoint such as
+`nlpconnect/vit-gpt2-image-captioning`, or joined here from an encoder and a decoder, or from an encoder and a new decoder.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    VisionEncoderDecoderConfig,
+    VisionEncoderDecoderModel,
+)
+
+from captrain.data.images import ImageSpec
+from captrain.errors import ModelError
+from captrain.models.attention import share_features
+from captrain.models.captioner import Captioner
+
+HEADS = ("lm_head", "cls")
+"""What decoders of transformers call the module between hidden states and vocabulary."""
+
+
+class EncoderDecoderCaptioner(Captioner):
+    """A `VisionEncoderDecoderModel` behind the contract."""
+
+    family = "encoder-decoder"
+    default_learning_rates = {"lora": 5e-4, "full": 5e-5, "new": 1e-3}
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, image_spec: ImageSpec) -> None:
+        super().__init__(model, tokenizer, image_spec)
+        self.shares_features = share_features(model.decoder)
+
+    @property
+    def start_id(self) -> int:
+        """What the checkpoint says starts a caption, else the tokenizer's first token."""
+        config = self.core().config
+        return _first_id(config.decoder_start_token_id, config.decoder.bos_token_id, self.tokenizer.bos_token_id)
+
+    @property
+    def end_id(self) -> int:
+        """What the checkpoint says ends a caption, else the tokenizer's end token."""
+        config = self.core().config
+        return _first_id(config.eos_token_id, config.decoder.eos_token_id, self.tokenizer.eos_token_id)
+
+    @property
+    def decoder(self) -> PreTrainedModel:
+        """The causal language model."""
+        return self.core().decoder
+
+    @property
+    def max_positions(self) -> int:
+        """1,024 for GPT-2."""
+        return int(getattr(self.decoder.config, "max_position_embeddings", 512))
+
+    def look(self, pixels: Tensor) -> Tensor:
+        """The encoder's vectors."""
+        return self.core().encoder(pixel_values=pixels).last_hidden_state
+
+    def context(self, features: Tensor) -> Tensor:
+        """Vectors in the decoder's width: projected if the encoder's differs."""
+        projection = getattr(self.core(), "enc_to_dec_proj", None)
+        return features if projection is None else projection(features)
+
+    def read(self, context: Tensor, input_ids: Tensor, position_ids: Tensor, mask: Tensor) -> Tensor:
+        """Hidden states of the decoder's last layer."""
+        return self.decoder.base_model(
+            input_ids=input_ids,
+            attention_mask=mask,
+            position_ids=position_ids,
+            encoder_hidden_states=context,
+            use_cache=False,
+        ).last_hidden_state
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """The language model's head."""
+        for name in HEADS:
+            if hasattr(self.decoder, name):
+                return getattr(self.decoder, name)(hidden)
+        raise ModelError(f"decoder {type(self.decoder).__name__}: found no head named {' or '.join(HEADS)}")
+
+    def part_prefixes(self) -> dict[str, tuple[str, ...]]:
+        """The cross-attention lives in the decoder's layers: it belongs to `language`."""
+        return {"vision": ("encoder",), "bridge": ("enc_to_dec_proj",), "language": ("decoder",)}
+
+    def lora_targets(self, part: str) -> str:
+        """Linear layers inside the part's blocks (attention and feed-forward), found by looking; the head is left alone."""
+        if part == "bridge":
+            return "enc_to_dec_proj"
+        return {
+            "vision": r"encoder\.(.*\.)?(layers?|blocks?|stages?)\.\d+\..*"
+            r"(query|key|value|qkv|[qkvo]_proj|out_proj|projection|dense|fc[12]|dense[12])",
+            "language": r"decoder\.(.*\.)?(h|layers?)\.\d+\..*"
+            r"(c_attn|q_attn|c_proj|c_fc|query|key|value|dense|[qkvo]_proj|out_proj|fc[12])",
+        }[part]
+
+
+def join(encoder: PreTrainedModel, decoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """One captioner of an encoder and a decoder; widths that differ get a linear projection (the bridge)."""
+    config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder.config, decoder.config)
+    config.decoder_start_token_id = _first_id(decoder.config.bos_token_id, tokenizer.bos_token_id, tokenizer.cls_token_id)
+    config.eos_token_id = _first_id(decoder.config.eos_token_id, tokenizer.eos_token_id, tokenizer.sep_token_id)
+    config.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else config.eos_token_id
+    return VisionEncoderDecoderModel(config=config, encoder=encoder, decoder=decoder)
+
+
+def load_decoder(source: str) -> PreTrainedModel:
+    """A causal language model from a folder or hub id, with fresh cross-attention if it has none yet."""
+    config = AutoConfig.from_pretrained(source)
+    if not _takes_cross_attention(config):
+        raise ModelError(f"{source}: a '{config.model_type}' takes no cross-attention; expected a decoder such as GPT-2 or BERT")
+    config.is_decoder = True
+    config.add_cross_attention = True
+    return AutoModelForCausalLM.from_pretrained(source, config=config, dtype=torch.float32)
+
+
+def new_decoder(
+    tokenizer: PreTrainedTokenizerBase, layers: int, width: int, heads: int, dropout: float, positions: int = 256
+) -> PreTrainedModel:
+    """A GPT-2 from scratch, with cross-attention; sizes as asked for, vocabulary as the tokenizer's."""
+    if width % heads:
+        raise ModelError(f"decoder_heads: {heads} heads do not divide a width of {width}; choose a divisor of it")
+    config = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_positions=positions,
+        n_embd=width,
+        n_layer=layers,
+        n_head=heads,
+        embd_pdrop=dropout,
+        attn_pdrop=dropout,
+        resid_pdrop=dropout,
+        bos_token_id=_first_id(tokenizer.bos_token_id, tokenizer.cls_token_id, tokenizer.eos_token_id),
+        eos_token_id=_first_id(tokenizer.eos_token_id, tokenizer.sep_token_id),
+        pad_token_id=tokenizer.pad_token_id,
+        add_cross_attention=True,
+        is_decoder=True,
+    )
+    return GPT2LMHeadModel(config)
+
+
+def _takes_cross_attention(config: PreTrainedConfig) -> bool:
+    """Whether this kind of decoder can attend to an encoder: its configuration says so by having the option."""
+    names = ("gpt2", "bert", "roberta", "xlm-roberta", "camembert", "electra", "bert-generation", "gpt_bigcode", "trocr")
+    return config.model_type in names
+
+
+def _first_id(*ids: int | None) -> int:
+    """The first id that is known; 0 is one."""
+    return int(next(id for id in ids if id is not None))

@@ -1,0 +1,102 @@
+"""Image preparation as checkpoints state it: `preprocessor_config.json` in, `ImageSpec` out, and back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from transformers.utils import cached_file
+
+from captrain.data.images import ImageSpec
+from captrain.errors import ModelError
+from captrain.records import write_text
+
+RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+Resize = Literal["squash", "crop"]
+
+
+def read_preparation(source: str, default_size: int | None = None) -> ImageSpec:
+    """The preparation a checkpoint (folder or hub id) asks for.
+
+    A checkpoint without one gets ImageNet's mean and deviation at `default_size`. Raises `ModelError` when neither is known.
+    """
+    config = _read_config(source)
+    if config is None:
+        if default_size is None:
+            raise ModelError(f"{source}: no preprocessor_config.json, so its image size is unknown; give --image-size")
+        return ImageSpec(default_size, default_size, *IMAGENET)
+    height, width, shortest = _sizes(config, default_size)
+    crops = bool(config.get("do_center_crop"))
+    return ImageSpec(
+        height=height,
+        width=width,
+        mean=tuple(config.get("image_mean") or IMAGENET[0]) if config.get("do_normalize", True) else (0.0, 0.0, 0.0),
+        std=tuple(config.get("image_std") or IMAGENET[1]) if config.get("do_normalize", True) else (1.0, 1.0, 1.0),
+        resize="crop" if crops else "squash",
+        resize_to=shortest if crops else None,
+        resample=cast(Any, RESAMPLING.get(config.get("resample", 3), "bicubic")),
+    )
+
+
+def adjust(spec: ImageSpec, size: int | None = None, resize: Resize | None = None) -> ImageSpec:
+    """The same preparation at another size or with another rule; a crop's margin keeps its proportion.
+
+    >>> adjust(ImageSpec(224, 224, (0.5,) * 3, (0.5,) * 3, "crop", 256), size=112).resize_to
+    128
+    """
+    if size is not None:
+        margin = spec.resize_to and round(spec.resize_to * size / min(spec.height, spec.width))
+        spec = replace(spec, height=size, width=size, resize_to=margin)
+    if resize == "squash":
+        spec = replace(spec, resize="squash", resize_to=None)
+    return spec if resize is None else replace(spec, resize=resize)
+
+
+def write_preparation(folder: Path, spec: ImageSpec, processor: str) -> None:
+    """`preprocessor_config.json` that the named image processor of transformers reads as the same preparation."""
+    crops = spec.resize == "crop"
+    shortest = spec.resize_to or min(spec.height, spec.width)
+    config = {
+        "image_processor_type": processor,
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"shortest_edge": shortest} if crops else {"height": spec.height, "width": spec.width},
+        "do_center_crop": crops,
+        "crop_size": {"height": spec.height, "width": spec.width},
+        "resample": next(code for code, name in RESAMPLING.items() if name == spec.resample),
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(spec.mean),
+        "image_std": list(spec.std),
+    }
+    write_text(folder / "preprocessor_config.json", json.dumps(config, indent=2) + "\n")
+
+
+def _read_config(source: str) -> dict[str, Any] | None:
+    """The image processor's configuration, from either of the two files that hold one."""
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        found = cached_file(
+            source, name, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
+        )
+        if found is not None:
+            content = json.loads(Path(found).read_text(encoding="utf-8"))
+            content = content.get("image_processor", content)
+            if "image_mean" in content or "size" in content:
+                return cast(dict[str, Any], content)
+    return None
+
+
+def _sizes(config: dict[str, Any], default: int | None) -> tuple[int, int, int | None]:
+    """Height and width of the prepared picture, and the shortest edge it is resized to before a crop."""
+    size = config.get("size") or default or 224
+    size = {"height": size, "width": size} if isinstance(size, int) else size
+    crop = config.get("crop_size") or size
+    crop = {"height": crop, "width": crop} if isinstance(crop, int) else crop
+    shortest = size.get("shortest_edge")
+    target = crop if config.get("do_center_crop") else size
+    edge = shortest or default or 224
+    return int(target.get("height", edge)), int(target.get("width", edge)), shortest

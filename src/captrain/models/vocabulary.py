@@ -1,0 +1,67 @@
+"""A tokenizer for a new decoder: given, or trained on the captions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from captrain.errors import ModelError
+
+SPECIAL = {"pad_token": "[PAD]", "bos_token": "[BOS]", "eos_token": "[EOS]", "unk_token": "[UNK]"}
+
+
+def make_tokenizer(source: str, captions: Iterable[str], size: int, min_count: int = 2) -> PreTrainedTokenizerBase:
+    """A tokenizer from `words` or `word-pieces` trained on captions, or else loaded from a folder or hub id.
+
+    Trained ones are lower case, split at spaces and punctuation, and hold at most `size` entries, each seen at least
+    `min_count` times.
+
+    >>> tokenizer = make_tokenizer("words", ["A dog runs.", "A dog sits."], size=100)
+    >>> tokenizer.convert_ids_to_tokens(tokenizer("a dog flies.", add_special_tokens=False)["input_ids"])
+    ['a', 'dog', '[UNK]', '.']
+    """
+    trained = {"words": _words, "word-pieces": _word_pieces}
+    if source not in trained:
+        return load_tokenizer(source)
+    tokenizer, trainer = trained[source](size, min_count)
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.train_from_iterator(captions, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=True, **SPECIAL)
+
+
+def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint; one clear line when it has none or has no end token."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{source}: no tokenizer could be loaded ({_first_line(error)})") from None
+    if tokenizer.eos_token_id is None and tokenizer.sep_token_id is None:
+        raise ModelError(f"{source}: its tokenizer has no end token; expected eos_token or sep_token")
+    return tokenizer
+
+
+def _words(size: int, min_count: int) -> tuple[Tokenizer, trainers.Trainer]:
+    """Whole words; rarer ones become [UNK]."""
+    tokenizer = Tokenizer(models.WordLevel(unk_token=SPECIAL["unk_token"]))
+    special = list(SPECIAL.values())
+    return tokenizer, trainers.WordLevelTrainer(
+        vocab_size=size, min_frequency=min_count, special_tokens=special, show_progress=False
+    )
+
+
+def _word_pieces(size: int, min_count: int) -> tuple[Tokenizer, trainers.Trainer]:
+    """WordPiece as BERT's: rare words are spelled in pieces."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token=SPECIAL["unk_token"]))
+    tokenizer.decoder = decoders.WordPiece(prefix="##")
+    special = list(SPECIAL.values())
+    return tokenizer, trainers.WordPieceTrainer(
+        vocab_size=size, min_frequency=min_count, special_tokens=special, show_progress=False
+    )
+
+
+def _first_line(error: Exception) -> str:
+    """The first line of a library's message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,135 @@
+"""What travels between the layers: samples in, captions out, rejects beside them. Standard library only."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from captrain.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image, opened lazily, with its captions.
+
+    `id` is stable and unique within a data set, `source` says where the sample came from ("train.jsonl:12").
+
+    >>> Sample("dog", b"...", ("a dog runs",), "train.jsonl:1").captions
+    ('a dog runs',)
+    """
+
+    id: str
+    image: Path | bytes
+    captions: tuple[str, ...] = ()
+    source: str = ""
+
+    def read(self) -> bytes:
+        """The encoded picture (a JPEG's bytes, say)."""
+        return self.image if isinstance(self.image, bytes) else self.image.read_bytes()
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """A written caption. `score` is the mean log-probability of its tokens; `image` a path for people and reports."""
+
+    id: str
+    text: str
+    score: float | None = None
+    references: tuple[str, ...] = ()
+    image: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As one JSON object, without what is unknown.
+
+        >>> Caption("dog", "a dog runs").to_dict()
+        {'id': 'dog', 'text': 'a dog runs'}
+        """
+        line: dict[str, Any] = {"id": self.id, "text": self.text}
+        if self.score is not None:
+            line["score"] = round(self.score, 6)
+        if self.references:
+            line["references"] = list(self.references)
+        if self.image is not None:
+            line["image"] = self.image
+        return line
+
+
+@dataclass(slots=True)
+class Rejects:
+    """Samples that were skipped, each with where it stood and why.
+
+    >>> rejects = Rejects()
+    >>> rejects.add("cat.jpg", "photos/cat.jpg", "no caption beside it")
+    >>> len(rejects), rejects.lines[0]["reason"]
+    (1, 'no caption beside it')
+    """
+
+    lines: list[dict[str, str]] = field(default_factory=list)
+
+    def add(self, id: str, where: str, reason: str) -> None:
+        """Note one skipped sample."""
+        self.lines.append({"id": id, "where": where, "reason": reason})
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def summary(self) -> str:
+        """How many, and the first few, on one line.
+
+        >>> rejects = Rejects([{"id": "a", "where": "a.jpg", "reason": "is empty (0 bytes)"}])
+        >>> rejects.summary()
+        '1 rejected: a.jpg is empty (0 bytes)'
+        """
+        first = "; ".join(f"{line['where']} {line['reason']}" for line in self.lines[:3])
+        return f"{len(self)} rejected: {first}" + ("; ..." if len(self) > 3 else "")
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """Objects of a JSON-lines file, one at a time.
+
+    Raises `DataError` naming the file and line of the first line that is not a JSON object in UTF-8.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield parse_json_line(line, f"{path}:{number}")
+
+
+def parse_json_line(line: bytes, where: str) -> dict[str, Any]:
+    """One line as a JSON object; `where` ("train.jsonl:12") goes into the error.
+
+    >>> parse_json_line(b'{"file_name": "a.jpg"}', "train.jsonl:1")
+    {'file_name': 'a.jpg'}
+    """
+    try:
+        value = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: not UTF-8 (byte {error.start} of the line); save the file as UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: not valid JSON ({error}); expected one JSON object a line") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: found a JSON {type(value).__name__}, expected an object such as {{\"file_name\": ..., \"text\": ...}}")
+    return value
+
+
+def write_jsonl(path: Path, lines: Iterable[dict[str, Any]]) -> int:
+    """Write JSON lines under a temporary name, then rename; returns how many."""
+    count = 0
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        for line in lines:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            count += 1
+    os.replace(temporary, path)
+    return count
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file under a temporary name, then rename, so that a reader never sees half of it."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)

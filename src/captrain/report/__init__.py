@@ -1,0 +1,1 @@
+"""Scores, curves and pictures as one self-contained HTML file: `page` draws, `run` reads a run folder."""

@@ -1,0 +1,138 @@
+"""What a report says about a run in numbers: headline scores, facts, tables."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+from captrain.report.captions import text_of
+from captrain.report.logs import Metrics, finite, score_name, score_order
+from captrain.report.page import Headline, Table
+
+MOST_HEADLINES = 5
+MOST_ROWS = 400  # of one table
+
+
+def section(value: Any) -> dict[str, Any]:
+    """A mapping as it is, anything else as an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def headlines(metrics: Metrics, scores: dict[str, Any]) -> tuple[Headline, ...]:
+    """The scores of the evaluation, or else those of the best checkpoint; at most five, the familiar ones first."""
+    found, best = section(scores.get("scores")), metrics.best()
+    images = finite(scores.get("images"))
+    remark = f"on {images:,.0f} pictures" if images else ""
+    if not found and best:
+        found = {name: best.get(name) for name in metrics.scores}
+        remark = f"best checkpoint, step {best['step']:,.0f}"
+    names = sorted((name for name in found if finite(found[name]) is not None), key=score_order)
+    return tuple(Headline(score_name(name), f"{found[name]:.3f}", remark) for name in names[:MOST_HEADLINES])
+
+
+def facts(settings: dict[str, Any], metrics: Metrics) -> Iterator[tuple[str, str]]:
+    """What was trained, on what, for how long: pairs of a label and a value."""
+    data, about = section(settings.get("data")), dict(section(settings.get("captrain")))
+    for label, part in (("trained on", "train"), ("validated on", "validation")):
+        counts = [
+            f"{count:,.0f} {noun}"
+            for noun, key in (("pictures", f"{part}_images"), ("captions", f"{part}_captions"))
+            if (count := finite(data.get(key)))
+        ]
+        if counts:
+            yield label, ", ".join(counts)
+    yield from _progress(metrics)
+    total, trainable = _parameters(settings)
+    if total:
+        yield "trainable", f"{_short(trainable)} of {_short(total)} parameters ({100 * trainable / total:.2g}%)"
+    about["captrain"] = about.get("version")
+    for name in ("device", "captrain", "torch", "transformers"):
+        if about.get(name) is not None:
+            yield name, text_of(about[name])
+
+
+def _progress(metrics: Metrics) -> Iterator[tuple[str, str]]:
+    lines = sorted(metrics.train + metrics.validation, key=lambda line: float(line["step"]))
+    if not lines:
+        return
+    yield "steps", f"{lines[-1]['step']:,.0f}"
+    epoch = finite(lines[-1].get("epoch"))
+    if epoch is not None:
+        yield "epochs", f"{epoch:.3g}"
+    seconds = max((value for line in lines if (value := finite(line.get("seconds"))) is not None), default=None)
+    if seconds is not None:
+        yield "time", duration(seconds)
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people.
+
+    >>> duration(42), duration(200), duration(3720)
+    ('42 s', '3 min 20 s', '1 h 02 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _short(count: float) -> str:
+    """A large number in three digits: 247,414,272 is '247 M'."""
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if count >= size:
+            return f"{count / size:.3g}{unit}"
+    return f"{count:.0f}"
+
+
+def _parameters(settings: dict[str, Any]) -> tuple[float, float]:
+    parts = [section(part) for part in section(settings.get("parameters")).values()]
+    total, trainable = (sum(finite(part.get(key)) or 0.0 for part in parts) for key in ("total", "trainable"))
+    return total, trainable
+
+
+def tables(settings: dict[str, Any], metrics: Metrics, scores: dict[str, Any]) -> Iterator[Table]:
+    """Everything in detail: scores, validation by step, parameters by part, settings as "section.key", versions, data."""
+    found = section(scores.get("scores"))
+    if found:
+        names = sorted(found, key=score_order)
+        yield Table("Scores", ("score", "value"), tuple((score_name(name), _cell(found[name])) for name in names))
+    if metrics.validation:
+        columns = ("step", "epoch", *metrics.scores)
+        rows = tuple(tuple(_cell(line.get(name)) for name in columns) for line in metrics.validation[-MOST_ROWS:])
+        yield Table("Validation, step by step", tuple(score_name(name) for name in columns), rows)
+    parts = section(settings.get("parameters"))
+    if parts:
+        columns = ("trainable", "total")
+        rows = tuple((str(name), *(_cell(section(part).get(key)) for key in columns)) for name, part in parts.items())
+        yield Table("Trainable parameters", ("part", *columns), rows)
+    for title, key in (("Settings", "settings"), ("Versions", "captrain"), ("Data", "data")):
+        flat = tuple(itertools.islice(flatten(settings.get(key)), MOST_ROWS))
+        if flat:
+            yield Table(title, ("setting", "value") if key == "settings" else ("what", "value"), flat)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return f"{value:.4f}" if isinstance(value, float) else text_of(value)
+
+
+def flatten(value: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
+    """Nested settings as ("section.key", "value"), one at a time; lists of plain values stay together.
+
+    >>> list(flatten({"training": {"epochs": 5, "rates": [1, 2]}, "seed": None}))
+    [('training.epochs', '5'), ('training.rates', '1, 2'), ('seed', '')]
+    """
+    if isinstance(value, dict) and depth < 8:
+        for key, inner in value.items():
+            yield from flatten(inner, f"{name}.{key}" if name else str(key), depth + 1)
+    elif isinstance(value, list) and all(not isinstance(inner, dict | list) for inner in value):
+        yield name, text_of(", ".join(text_of(inner) for inner in value[:100]))
+    elif isinstance(value, list) and depth < 8:
+        for place, inner in enumerate(value):
+            yield from flatten(inner, f"{name}.{place}", depth + 1)
+    elif name:
+        yield name, "..." if isinstance(value, dict | list) else text_of(value)

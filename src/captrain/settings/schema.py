@@ -1,0 +1,174 @@
+"""All settings, in one place: the schema of recipes, flags and Python calls.
+
+Each section is a frozen pydantic model; the docstring under a field is its help text everywhere. Leaf names are unique over
+all sections, because flags use them without the section (`--rank 16`). `None` means "the model family's own default";
+`captrain config show` prints what that comes to.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Part = Literal["vision", "bridge", "language"]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """What all sections share: no unknown keys, no changes after creation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+
+class ModelSettings(Section):
+    """Which captioner, and which of its weights learn."""
+
+    model: str = "Salesforce/blip-image-captioning-base"
+    """Checkpoint to start from: a folder or a hub id. Not used when `encoder` is given."""
+    encoder: str | None = None
+    """Join this vision encoder (folder or hub id) with a text decoder into a new encoder-decoder captioner."""
+    decoder: str | None = None
+    """Text decoder to join with `encoder` (folder or hub id). Without it a new one is made from the sizes below."""
+    tokenizer: str = "words"
+    """Tokenizer of a new decoder: a folder or hub id, or `words` / `word-pieces` to train one on the captions."""
+    vocabulary_size: Annotated[int, Field(ge=16)] = 8000
+    """Largest vocabulary of a tokenizer trained on the captions."""
+    decoder_layers: Annotated[int, Field(ge=1)] = 3
+    """Layers of a new decoder."""
+    decoder_width: Annotated[int, Field(ge=8)] = 384
+    """Width of a new decoder."""
+    decoder_heads: Annotated[int, Field(ge=1)] = 6
+    """Attention heads of a new decoder; they divide its width."""
+    decoder_dropout: Share = 0.1
+    """Dropout of a new decoder (embeddings, attention, residuals)."""
+    image_vectors: Literal["all", "pooled"] = "all"
+    """What a joined decoder attends to: all patch vectors, or the one pooled vector of the image."""
+    image_size: Annotated[int, Field(ge=8)] | None = None
+    """Height and width of the pictures the encoder sees, in pixels. Default: the checkpoint's own."""
+    resize: Literal["squash", "crop"] | None = None
+    """`squash` resizes both edges to the image size, `crop` keeps the aspect and cuts the middle out. Default: the checkpoint's own."""
+    method: Literal["lora", "full"] | None = None
+    """Train LoRA adapters, or the weights themselves. Default: lora, and full for a joined captioner."""
+    freeze: tuple[Part, ...] | None = None
+    """Parts that do not learn when the method is `full`. Default: none, and the vision part of a joined captioner."""
+    rank: Annotated[int, Field(ge=1)] = 16
+    """Rank of the LoRA matrices."""
+    alpha: Annotated[float, Field(gt=0)] = 32
+    """LoRA scaling: the adapter's output is multiplied by alpha / rank."""
+    dropout: Share = 0.05
+    """Dropout on the LoRA adapters' input."""
+    lora_parts: tuple[Part, ...] = ("language",)
+    """Parts that get LoRA adapters, on attention and feed-forward layers alike."""
+    target_modules: tuple[str, ...] = ()
+    """Names of the modules that get LoRA adapters, instead of `lora_parts` (as in peft: the end of a module's name)."""
+    device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = "auto"
+    """Where to run. `auto` takes cuda, mps, xpu or cpu, the first that is there."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Arithmetic of matrix products. `auto` takes bf16 where the device computes it fast. Trained weights stay in fp32."""
+
+
+class DataSettings(Section):
+    """How pictures and captions become training rows."""
+
+    format: str | None = None
+    """Form of the data: `sidecar` or `jsonl`. Default: found by looking."""
+    validation_share: Share = 0.1
+    """Share of the training images held out when the data names no validation split."""
+    captions_per_image: Literal["all", "one"] | Annotated[int, Field(ge=1)] = "all"
+    """Captions of an image that ride in its row each epoch: all, one, or a number, drawn anew each epoch."""
+    prompt: str = ""
+    """Words before every caption, given and not learned (for example `a picture of`); saved with the model."""
+    max_tokens: Annotated[int, Field(ge=2)] = 64
+    """Longest caption in tokens, its end token included; longer ones are cut and counted."""
+    max_pixels: Annotated[int, Field(ge=1)] = 200_000_000
+    """Pictures with more pixels than this are rejected before they are decoded."""
+    keep: Literal["auto", "memory", "disk", "off"] = "auto"
+    """Where what is computed once from a picture is kept: in memory while it fits the budget, else on disk."""
+    memory_budget: Annotated[float, Field(ge=0)] | None = None
+    """Memory for kept features or pictures, in GiB. Default: a quarter of what is free."""
+    workers: Annotated[int, Field(ge=0)] | None = None
+    """Threads that read and decode pictures. Default: one a core, at most 16."""
+
+
+class TrainingSettings(Section):
+    """The optimisation."""
+
+    epochs: Annotated[int, Field(ge=1)] = 5
+    """Passes over the training images."""
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    """Images a step. Each carries its captions in one row."""
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    """Batches whose gradients are added up before a step."""
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """Peak learning rate. Default: the family's own for the method."""
+    vision_learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """Peak learning rate of the vision part, where it differs."""
+    bridge_learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """Peak learning rate of the bridge, where it differs."""
+    language_learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """Peak learning rate of the language part, where it differs."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """AdamW's weight decay; biases and norms have none."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls after the warm-up."""
+    warmup: Share = 0.05
+    """Share of all steps in which the learning rate rises from 0."""
+    max_gradient_norm: Annotated[float, Field(ge=0)] = 1.0
+    """Gradients are scaled down to this norm; 0 leaves them as they are."""
+    label_smoothing: Share | None = None
+    """Share of each target given to all other tokens. Default: the family's own (BLIP 0.1, others 0)."""
+    seed: int = 0
+    """Seed of everything random: new weights, splits, order, dropout."""
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """Stop after this many evaluations without a better score."""
+    checkpoint_every: Annotated[int, Field(ge=1)] = 500
+    """Steps between checkpoints; there is one at the end of each epoch as well."""
+    keep_checkpoints: Annotated[int, Field(ge=1)] = 2
+    """Checkpoints that stay on disk, the newest first."""
+    log_every: Annotated[int, Field(ge=1)] = 10
+    """Steps between lines of metrics.jsonl."""
+
+
+class GenerationSettings(Section):
+    """How captions are written. Saved with the model."""
+
+    beams: Annotated[int, Field(ge=1, le=64)] = 3
+    """Beams of the search; 1 is greedy."""
+    max_new_tokens: Annotated[int, Field(ge=1, le=4096)] = 30
+    """Longest caption in tokens."""
+    min_new_tokens: Annotated[int, Field(ge=0)] = 0
+    """Shortest caption in tokens."""
+    length_penalty: float = 1.0
+    """Exponent of the length that a beam's score is divided by; more than 1 favours longer captions."""
+    sample: bool = False
+    """Draw tokens at random (nucleus sampling) instead of taking the best."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Nucleus: the smallest set of tokens with this much probability is drawn from."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Less than 1 sharpens what is drawn from, more flattens it."""
+    repetition_penalty: Annotated[float, Field(ge=1)] = 1.0
+    """Divides the score of tokens that were written already; 1 does nothing."""
+
+
+class EvaluationSettings(Section):
+    """What is measured while training."""
+
+    evaluate_every: Annotated[int, Field(ge=1)] = 1
+    """Epochs between evaluations; the last epoch always has one."""
+    validation_limit: Annotated[int, Field(ge=1)] | None = None
+    """Validation images that are captioned and scored. Default: all."""
+    metric: Literal["cider", "bleu_4", "validation_loss"] = "cider"
+    """The score that decides which model is kept as the best."""
+    samples: Annotated[int, Field(ge=0)] = 8
+    """Fixed validation pictures whose captions are written down at each evaluation."""
+
+
+class Settings(Section):
+    """All sections together: what a recipe holds and what a run saves."""
+
+    model: ModelSettings = ModelSettings()
+    data: DataSettings = DataSettings()
+    training: TrainingSettings = TrainingSettings()
+    generation: GenerationSettings = GenerationSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
