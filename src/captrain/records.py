@@ -42,6 +42,12 @@ class Caption:
     references: tuple[str, ...] = ()
     image: str | None = None
 
+    @classmethod
+    def of(cls, sample: Sample, text: str, score: float | None = None) -> Caption:
+        """A caption written for a sample, beside its references."""
+        image = None if isinstance(sample.image, bytes) else str(sample.image)
+        return cls(sample.id, text, score, tuple(sample.captions), image)
+
     def to_dict(self) -> dict[str, Any]:
         """As one JSON object, without what is unknown.
 
@@ -126,6 +132,19 @@ def write_jsonl(path: Path, lines: Iterable[dict[str, Any]]) -> int:
             count += 1
     os.replace(temporary, path)
     return count
+
+
+def append_jsonl(path: Path, lines: Iterable[dict[str, Any]]) -> None:
+    """Add lines to a log, handed to the system when this returns."""
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+
+
+def drop_half_line(path: Path) -> None:
+    """Cut off what a crash left of a log's last line; a log that is not there is fine."""
+    content = path.read_bytes() if path.is_file() else b""
+    if content and not content.endswith(b"\n"):
+        path.write_bytes(content[: content.rfind(b"\n") + 1])
 
 
 def write_text(path: Path, text: str) -> None:

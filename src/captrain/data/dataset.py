@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ class Splits:
 
 
 def load_splits(path: str, *, validation_share: float = 0.1, seed: int = 0, format: str | None = None) -> Splits:
-    """The splits that a data set names; where it names no validation, `validation_share` of its training images, drawn by `seed`.
+    """The splits a data set names; where it names no validation, a share of its training images, drawn by `seed`.
 
     Raises `DataError` if nothing is there, nothing can be used, or there is nothing to train on.
     """
@@ -52,7 +53,7 @@ def load_split(
     seed: int = 0,
     format: str | None = None,
 ) -> tuple[Sequence[Sample], Rejects]:
-    """One split for evaluation: the named one, or test, else validation, else everything where a source names no splits.
+    """One split for evaluation: the named one, or test, else validation, else all of a source without splits.
 
     "train" and "validation" of a source that names neither are drawn as `load_splits` draws them.
     """
@@ -74,11 +75,11 @@ def load_split(
 
 
 def list_images(paths: Sequence[str], rejects: Rejects | None = None) -> Sequence[Sample]:
-    """Pictures to caption: each path a picture, a folder (and all below it), a .txt or .lst list of paths, or a data set.
+    """Pictures to caption: each path a picture, a folder (all below it), a .txt or .lst list of paths, or a data set.
 
-    Captions that are there come along as references. With one path, ids are relative to it; with several, they begin with the path.
-    Paths in a list are relative to the list, else to the working folder. What can't be used goes to `rejects`; without it, the first
-    such thing is a `DataError`.
+    Captions that are there come along as references. With one path, ids are relative to it; with several, they begin
+    with the path. Paths in a list are relative to the list, else to the working folder. What can't be used goes to
+    `rejects`; without it, the first such thing is a `DataError`.
     """
     found = Rejects()
     parts = [_list(Path(path), path, len(paths) > 1, found) for path in paths]
@@ -92,8 +93,8 @@ def list_images(paths: Sequence[str], rejects: Rejects | None = None) -> Sequenc
 def hold_out(samples: Sequence[Sample], share: float, seed: int) -> tuple[Sequence[Sample], Sequence[Sample]]:
     """Split off `share` of the images for validation: at least one where there are two, none if `share` is 0.
 
-    Each id gets a number from the seed and itself alone; the lowest are held out. So captions may be added or changed and the split
-    stays, and with more images most stay where they were. Both halves keep the order of `samples`.
+    Each id gets a number from the seed and itself alone; the lowest are held out. So captions may be added or changed
+    and the split stays, and with more images most stay where they were. Both halves keep the order of `samples`.
     """
     if share <= 0 or len(samples) < 2:
         return samples, ()
@@ -104,7 +105,7 @@ def hold_out(samples: Sequence[Sample], share: float, seed: int) -> tuple[Sequen
 
 
 def _shuffle(keys: np.ndarray, seed: int) -> np.ndarray:
-    """Mix a seed into 64-bit keys, by the finisher of splitmix64 (Steele, Lea and Flood, 2014): same bits on every platform."""
+    """Mix a seed into 64-bit keys by the finisher of splitmix64 (Steele, Lea, Flood 2014): alike on all platforms."""
     start = int.from_bytes(hashlib.blake2b(str(seed).encode(), digest_size=8).digest(), "big")
     mixed = keys ^ np.uint64(start)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
@@ -145,7 +146,7 @@ def _listed(path: Path, rejects: Rejects) -> Iterator[Sample]:
         if not name or name.startswith("#"):
             continue
         places = (path.parent / name, Path(name))
-        image = next((place for place in places if place.is_file()), None)
+        image = next((place for place in places if os.path.isfile(place)), None)
         if image is None:
             rejects.add(name, f"{path}:{number}", "names an image that is not there")
         else:

@@ -1,7 +1,8 @@
 """Encoded pictures in, upright RGB out. Nothing but `PictureError` comes out of bad bytes, and no warning either.
 
-Pillow's plugins are used by name instead of through `Image.open`, for three reasons: only the formats below are ever tried, the
-pixel limit is the caller's instead of Pillow's process-wide one, and a JPEG's EXIF block is not parsed (and warned about) by Pillow.
+Pillow's plugins are used by name instead of through `Image.open`, for three reasons: only the formats below are ever
+tried, the pixel limit is the caller's instead of Pillow's process-wide one, and a JPEG's EXIF block is not parsed (and
+warned about) by Pillow.
 """
 
 from __future__ import annotations
@@ -27,15 +28,16 @@ from PIL import (
 
 from captrain.errors import PictureError
 
-# The largest phone sensors give 16320 x 12240, just under this. Decoded, that is 0.8 GB at Pillow's four bytes a pixel (a JPEG is
-# decoded at a fraction of it); what is larger is a map, a scan to be tiled, or an attack. A server should pass a lower limit.
+# The largest phone sensors give 16320 x 12240, just under this. Decoded, that is 0.8 GB at Pillow's four bytes a pixel
+# (a JPEG is decoded at a fraction of it); what is larger is a map, a scan to be tiled, or an attack. A server should
+# pass a lower limit.
 MAX_PIXELS = 200_000_000
 
 Size = tuple[int, int]  # width, height
 
 
 class _JpegFile(JpegImagePlugin.JpegImageFile):
-    """A JPEG of which Pillow does not read the EXIF block: `orientation_of` does, and stays silent about broken ones."""
+    """A JPEG whose EXIF block Pillow does not read: `orientation_of` does, and stays silent about broken ones."""
 
     def getexif(self) -> Image.Exif:
         return Image.Exif()
@@ -77,8 +79,8 @@ _UPRIGHT = {  # EXIF orientation → the turn that sets the picture upright
 def decode(data: bytes, max_pixels: int, enough: Callable[[Size], Size] | None = None) -> Image.Image:
     """The (first) picture in `data`: mode RGB, upright, alpha laid over white.
 
-    `enough` maps the upright (width, height) to the smallest size that the caller can use. A JPEG is then decoded at the
-    smallest of the scales 1/8, 1/4, 1/2, 1 that is not below it, which skips most of the work.
+    `enough` maps the upright (width, height) to the smallest size that the caller can use. A JPEG is then decoded at
+    the smallest of the scales 1/8, 1/4, 1/2, 1 that is not below it, which skips most of the work.
 
     Raises `PictureError` with a reason to be read after a file name: "is truncated (...)".
     """
@@ -135,7 +137,7 @@ def _check_pixels(image: ImageFile.ImageFile, max_pixels: int) -> None:
 
 
 def _draft(image: _JpegFile, orientation: int, enough: Callable[[Size], Size]) -> None:
-    """Ask libjpeg for a smaller picture. It knows nothing of EXIF: where that turns by 90 degrees, edges swap both ways."""
+    """Ask libjpeg for a smaller picture. It knows nothing of EXIF: where that turns by 90 degrees, edges swap."""
     turned = orientation >= 5
     width, height = enough((image.height, image.width) if turned else (image.width, image.height))
     image.draft(None, (height, width) if turned else (width, height))
@@ -185,7 +187,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:
-    """Grey of 16 bits (I;16, or I as some files give it) as 8 bits: 65535 becomes 255, by a table, so in one byte a pixel."""
+    """Grey of 16 bits (mode I;16, or I in some files) as 8 bits: 65535 becomes 255. By a table, to save memory."""
     values = np.asarray(image)
     if image.mode == "I" and (values.min() < 0 or values.max() > 65535):
         raise PictureError("has 32-bit pixels, which have no agreed white; save it with 8 or 16 bits a channel")

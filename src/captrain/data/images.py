@@ -30,10 +30,10 @@ _RESAMPLE = {
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """What a model wants of a picture: size in pixels, how to get there, and the mean and deviation of its training pictures.
+    """What a model wants of a picture: size in pixels, how to get there, mean and deviation of its training pictures.
 
-    resize: "squash" stretches the whole picture to (height, width). "crop" scales its shortest edge to `resize_to` (by default
-    the longer edge of the target) and cuts (height, width) out of the middle.
+    resize: "squash" stretches the whole picture to (height, width). "crop" scales its shortest edge to `resize_to` (by
+    default the longer edge of the target) and cuts (height, width) out of the middle.
 
     >>> ImageSpec(224, 224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), resize="crop", resize_to=256).resize_to
     256
@@ -112,10 +112,11 @@ class ImageSpec:
 def prepare(data: bytes, spec: ImageSpec, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """An encoded picture as pixels: uint8 (height, width, 3), RGB, upright, C-contiguous.
 
-    Reads JPEG (and the first picture of MPO), PNG, WebP, GIF, BMP and TIFF, whatever the file is called; the first frame of animations. Colour
-    profiles are ignored, as in the pictures that the published models were trained on.
+    Reads JPEG (and the first picture of MPO), PNG, WebP, GIF, BMP and TIFF, whatever the file is called; the first
+    frame of animations. Colour profiles are ignored, as in the pictures that the published models were trained on.
 
-    Raises `PictureError` with a reason to be read after a file name: "is truncated (...)", "has 400000000 pixels, over ...".
+    Raises `PictureError` with a reason to be read after a file name: "is truncated (...)", "has 400000000 pixels, over
+    ...".
     """
     image = decode(data, max_pixels, spec.scaled)
     resized = image.resize((spec.width, spec.height), _RESAMPLE[spec.resample], box=spec.box(image.size))
@@ -123,7 +124,7 @@ def prepare(data: bytes, spec: ImageSpec, max_pixels: int = MAX_PIXELS) -> np.nd
 
 
 def thumbnail(data: bytes, edge: int) -> bytes:
-    """A small JPEG for reports: the whole picture, upright, its longest edge `edge` pixels or what it was if that is less.
+    """A small JPEG for reports: the whole picture, upright, its longest edge at most `edge` pixels, never enlarged.
 
     Raises `PictureError` as `prepare` does.
     """

@@ -44,7 +44,8 @@ def existing(path: Path) -> Path:
 class Root:
     """The folder of a data set. Says where a named file is, and refuses what lies outside.
 
-    The files of a Hugging Face cache (`snapshots/<revision>/...`) are links to `blobs/` beside `snapshots/`: those are inside.
+    The files of a Hugging Face cache (`snapshots/<revision>/...`) are links to `blobs/` beside `snapshots/`: those are
+    inside.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -61,10 +62,10 @@ class Root:
         return any(real == bound or real.startswith(os.path.join(bound, "")) for bound in self._bounds)
 
     def find(self, name: str, where: str) -> str | None:
-        """The posix path, relative to the folder, of the image that a table calls `name`; None if there is no such file.
+        """The posix path, relative to the folder, of the image that a table calls `name`; None if there is none.
 
-        Looked for below the folder, then below its `images/`, as written and in both normal forms of Unicode (macOS and Linux
-        spell "é" differently). Raises `DataError`, beginning with `where`, for a path that leaves the folder.
+        Looked for below the folder, then below its `images/`, as written and in both normal forms of Unicode (macOS and
+        Linux spell "é" differently). Raises `DataError`, beginning with `where`, for a path that leaves the folder.
         """
         relative = posixpath.normpath(name.replace("\\", "/"))
         if relative.startswith(("../", "/")) or relative == ".." or os.path.isabs(name) or os.path.splitdrive(name)[0]:

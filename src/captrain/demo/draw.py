@@ -24,7 +24,7 @@ MIDDLES = {
     "centre": (0.5, 0.5),
 }
 # Three of the largest shapes, side by side at any turn, just stay in a quarter of the picture.
-RADII = {"small": (0.052, 0.062), "large": (0.09, 0.1)}
+RADII = {"small": (0.058, 0.066), "large": (0.092, 0.1)}
 REACH = 0.25
 LONGEST_CORNER = 1.2
 LARGEST_SHIFT = 0.07

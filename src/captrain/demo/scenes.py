@@ -45,7 +45,10 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What one picture shows. `look` seeds what no caption tells: shades, tilt, exact places, background, wording."""
+    """What one picture shows, groups in reading order (top before bottom, left before right).
+
+    `look` seeds what no caption tells: shades, tilt, exact places, background, wording.
+    """
 
     groups: tuple[Group, ...]
     look: int = 0
@@ -79,7 +82,7 @@ def make_scenes(count: int, seed: int, held_out: bool = False) -> list[Scene]:
 def _make_scene(chance: random.Random, held_out: bool) -> Scene:
     two = chance.random() < 0.5
     # Two groups stand in corners: the centre would touch them.
-    places = chance.sample(CORNERS, 2) if two else [chance.choice(PLACES)]
+    places = sorted(chance.sample(CORNERS, 2), key=CORNERS.index) if two else [chance.choice(PLACES)]
     pairs = [chance.choice(ALL_PAIRS if held_out else TRAINING_PAIRS) for _ in places]
     if held_out:
         pairs[chance.randrange(len(pairs))] = chance.choice(sorted(HELD_OUT_PAIRS))

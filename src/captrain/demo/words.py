@@ -58,7 +58,7 @@ def describe(scene: Scene, count: int = 5) -> list[str]:
 
 def _fill(template: str, scene: Scene, chance: random.Random) -> str:
     words: dict[str, str] = {}
-    for number, group in enumerate(chance.sample(scene.groups, len(scene.groups)), start=1):
+    for number, group in enumerate(scene.groups, start=1):
         words[f"group_{number}"] = chance.choice(_wordings(group.count, group.size, group.colour, group.shape))
         words[f"place_{number}"] = chance.choice(PLACE_WORDS[group.place])
         words[f"be_{number}"] = _be(group.count)

@@ -1,0 +1,1 @@
+"""Caption scores as papers compute them, without Java: tokens, BLEU, CIDEr."""

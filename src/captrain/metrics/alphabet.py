@@ -10,7 +10,9 @@ import unicodedata
 from bisect import bisect_right
 
 LETTER = "\xe9"
-"""Stands for every letter or digit outside ASCII."""
+"""Stands for every letter outside ASCII."""
+DIGIT = "0"
+"""Stands for every digit outside ASCII."""
 MARK = "\xea"
 """Stands for every mark that joins a word but not a number."""
 UNKNOWN = "\x00"
@@ -32,7 +34,7 @@ _SIGNS = (
 )
 # Signs that the rules name one by one: spaces, quotes, dashes, currencies, fractions, superscripts, number separators.
 _NAMED = frozenset(
-    "\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f\x80\x85\x91\x92\x93\x94\x96\x97\xa0\xa2\xa3\xa4\xab\xad\xb2\xb3\xb9\xbb\xbc\xbd\xbe"
+    "\t\n\x0b\x0c\r\x80\x85\x91\x92\x93\x94\x96\x97\xa0\xa2\xa3\xa4\xab\xad\xb2\xb3\xb9\xbb\xbc\xbd\xbe"
     "\u058a\u066b\u066c\u2010\u2011\u2013\u2014\u2015\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u2026\u2028\u2029"
     "\u2039\u203a\u2044\u2070\u2074\u2075\u2076\u2077\u2078\u2079\u2080\u2081\u2082\u2083\u2084\u2085\u2086\u2087\u2088\u2089"
     "\u20a0\u20ac\u2153\u2154"
@@ -66,8 +68,10 @@ def _seen_as(code: int) -> str:
     if code > 0xFFFF:
         return UNKNOWN
     category = unicodedata.category(character)
-    if category[0] == "L" or category == "Nd":
+    if category[0] == "L":
         return LETTER
+    if category == "Nd":
+        return DIGIT
     if _within(code, _MARK_BOUNDS):
         return MARK
     return character if _within(code, _SIGN_BOUNDS) else UNKNOWN

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -40,9 +41,23 @@ def add_lora(
         lora_alpha=alpha,  # type: ignore[arg-type]  # peft multiplies by alpha / r; a fraction is fine
         lora_dropout=dropout,
         target_modules=targets,
-        modules_to_save=list(fresh_modules) or None,
+        exclude_modules=rf".*\.({'|'.join(fresh_modules)})(\..*)?" if fresh_modules else None,
+        modules_to_save=[name for name in fresh_modules if any(name in module for module, _ in captioner.named_modules())] or None,
     )
     captioner.model = get_peft_model(captioner.core(), config)
+
+
+def lower_frozen(captioner: Captioner) -> None:
+    """Keep frozen matrices in bf16, so that they are not converted anew in every step.
+
+    Products are computed in bf16 either way. Norms and all that learns stay in fp32. Only for captioners whose frozen weights are
+    not written back: an adapter's base, or a captioner that does not train.
+    """
+    for module in captioner.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d, nn.Embedding, Conv1D)):
+            for parameter in module.parameters(recurse=False):
+                if not parameter.requires_grad:
+                    parameter.data = parameter.data.to(torch.bfloat16)
 
 
 def freeze(captioner: Captioner, parts: Sequence[str]) -> None:

@@ -183,11 +183,14 @@ class Captioner(nn.Module, ABC):
         """Packed rows with this captioner's start, end and prompt."""
         return pack(rows, self.start_id, self.end_id, self.prompt_ids())
 
-    def tokenize(self, captions: list[str], max_tokens: int) -> list[list[int]]:
-        """Token ids of captions without special tokens, cut so that the end token still fits into `max_tokens`."""
+    def tokenize(self, captions: list[str], max_tokens: int) -> tuple[list[list[int]], int]:
+        """Token ids of captions without special tokens, and how many captions were cut.
+
+        They are cut so that the end token still fits into `max_tokens`, and with the prompt into the decoder's positions.
+        """
         room = min(max_tokens, self.max_positions - len(self.prompt_ids()) - 1) - 1
         ids = self.tokenizer(captions, add_special_tokens=False, verbose=False)["input_ids"] if captions else []
-        return [caption[:room] for caption in ids]
+        return [caption[:room] for caption in ids], sum(len(caption) > room for caption in ids)
 
     def prompt_ids(self) -> list[int]:
         """Token ids of the prompt."""

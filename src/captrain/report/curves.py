@@ -60,6 +60,8 @@ def smooth(values: Sequence[float] | Floats, window: float = SMOOTHING) -> Float
     """
     raw = np.asarray(values, dtype=np.float64)
     finite = np.isfinite(raw)
+    if not finite.any():
+        return np.full(len(raw), np.nan)
     spread = max(window * len(raw), 0.5)
     reach = min(math.ceil(3 * spread), len(raw))
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / spread) ** 2)

@@ -94,7 +94,7 @@ def _parameters(settings: dict[str, Any]) -> tuple[float, float]:
 
 
 def tables(settings: dict[str, Any], metrics: Metrics, scores: dict[str, Any]) -> Iterator[Table]:
-    """Everything in detail: scores, validation by step, parameters by part, settings as "section.key", versions, data."""
+    """In detail: scores, validation by step, parameters by part, settings as "section.key", versions, data."""
     found = section(scores.get("scores"))
     if found:
         names = sorted(found, key=score_order)

@@ -1,7 +1,8 @@
 """Data formats, one file each.
 
-A reader is a function `read(path, rejects, *, captioned=True)` that returns split name → samples. Splits are "train", "validation",
-"test", or "all" where the source names none. With `captioned=False`, images without captions are samples too.
+A reader is a function `read(path, rejects, *, captioned=True)` that returns split name → samples. Splits are "train",
+"validation", "test", or "all" where the source names none. With `captioned=False`, images without captions are samples
+too.
 """
 
 from __future__ import annotations

@@ -62,8 +62,8 @@ class FolderSamples(LazySamples):
 def read(path: Path, rejects: Rejects, *, captioned: bool = True) -> dict[str, Sequence[Sample]]:
     """All images below `path`, sorted by their paths, which are also their ids.
 
-    Rejected are images without captions, captions without images, texts that are empty or not UTF-8, and links that leave
-    the folder. With `captioned=False` an image needs no caption. Raises `DataError` if nothing is left.
+    Rejected are images without captions, captions without images, texts that are empty or not UTF-8, and links that
+    leave the folder. With `captioned=False` an image needs no caption. Raises `DataError` if nothing is left.
     """
     found = walk(path)
     _reject_oddities(found, path, rejects)
@@ -97,7 +97,7 @@ def walk(root: Path) -> Found:
 
 
 def _entries(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Files below a folder by their relative paths, and links to folders, which are not entered (they can go in circles)."""
+    """Files below a folder by relative path, and links to folders, which are not entered (they can go in circles)."""
     folders = [""]
     while folders:
         prefix = folders.pop()
@@ -146,7 +146,7 @@ def _reject_oddities(found: Found, root: Path, rejects: Rejects) -> None:
 
 
 def _pair(found: Found, root: Path, rejects: Rejects, captioned: bool) -> tuple[list[str], list[str]]:
-    """Images to keep, and for each the suffix of its caption file or "" where that is missing (or no use) and may be."""
+    """Images to keep, and for each the suffix of its caption file, or "" where there is none of use and need not be."""
     images: list[str] = []
     suffixes: list[str] = []
     checked: dict[str, str] = {}  # a text's reason to be no use, or "": dog.jpg and dog.png may share one

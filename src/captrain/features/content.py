@@ -1,0 +1,41 @@
+"""What a kept array depends on, as keys: encoder weights, image preparation, picture content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import torch
+
+from captrain.data.images import ImageSpec
+from captrain.models.captioner import Captioner
+
+PREPARATION_VERSION = 1
+"""Raised whenever `data.images.prepare` makes other pixels than before, so that nothing older is taken for new."""
+
+
+def content_key(data: bytes) -> str:
+    """A picture's key: 128 bits of BLAKE2 over its encoded bytes.
+
+    >>> content_key(b"")
+    'cae66941d9efbd404e4d88758ea67670'
+    """
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def pixels_key(spec: ImageSpec) -> str:
+    """A key of everything that decides a picture's pixels (mean and deviation are applied later, by the encoder)."""
+    pixels = {name: value for name, value in spec.to_dict().items() if name not in ("mean", "std")}
+    text = json.dumps([PREPARATION_VERSION, pixels], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def features_key(captioner: Captioner) -> str:
+    """A key of everything that decides an encoder's vectors: weights, statistics, preparation, arithmetic."""
+    stated = [PREPARATION_VERSION, captioner.image_spec.to_dict(), str(captioner.precision)]
+    digest = hashlib.blake2b(json.dumps(stated, sort_keys=True).encode(), digest_size=16)
+    for name, module in captioner.part_modules("vision"):
+        for kind, tensor in [*module.named_parameters(name, recurse=False), *module.named_buffers(name, recurse=False)]:
+            digest.update(f"{kind} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

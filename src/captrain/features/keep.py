@@ -1,0 +1,133 @@
+"""Compute once, keep: the pass over all pictures that comes before training.
+
+While the encoder is frozen its features are kept, and later epochs never touch a pixel. While it learns, the decoded and resized
+pixels are kept. The same pass finds the pictures that can't be used.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+
+from captrain.data.images import MAX_PIXELS
+from captrain.data.samples import Chosen
+from captrain.features.content import features_key, pixels_key
+from captrain.features.images import Images, KeptImages, LiveImages
+from captrain.features.store import DiskStore, MemoryStore, Store
+from captrain.features.stream import stream_pictures
+from captrain.models.captioner import Captioner
+from captrain.progress import Advance, track
+from captrain.records import Rejects, Sample
+
+logger = logging.getLogger(__name__)
+
+ENCODE_BATCH = 16
+GIB = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """Where to keep: `where` is auto, memory, disk or off; `budget` in bytes of memory; `folder` for what goes to disk."""
+
+    where: str
+    folder: Path
+    budget: int | None = None
+    workers: int | None = None
+    max_pixels: int = MAX_PIXELS
+
+    def memory(self) -> int:
+        """Bytes of memory that may be used: as told, else a quarter of what is free."""
+        return psutil.virtual_memory().available // 4 if self.budget is None else self.budget
+
+
+def keep_images(captioner: Captioner, splits: dict[str, Sequence[Sample]], keeping: Keeping, rejects: Rejects) -> dict[str, Images]:
+    """Go over all pictures of all splits once; what can't be decoded is rejected and leaves its split.
+
+    Returns:
+        For each split its images, in its order without the rejected ones. A picture that occurs twice is computed once.
+    """
+    total = sum(len(samples) for samples in splits.values())
+    keeper = Keeper(captioner, keeping, total)
+    encodes = keeper.kind == "features" and keeper.store is not None
+    with track("encode pictures" if encodes else "decode pictures", total) as advance:
+        return {name: keeper.keep(samples, rejects, advance) for name, samples in splits.items()}
+
+
+class Keeper:
+    """Fills one store with what a captioner needs of pictures: features while its encoder is frozen, else pixels.
+
+    `store` is None when nothing is kept: by wish, or because pixels exceed the memory (decoding again is then cheaper than disk).
+    """
+
+    def __init__(self, captioner: Captioner, keeping: Keeping, total: int) -> None:
+        self.captioner = captioner
+        self.keeping = keeping
+        self.kind = "pixels" if captioner.vision_learns() else "features"
+        self.store = self._choose_store(total)
+
+    def keep(self, samples: Sequence[Sample], rejects: Rejects, advance: Advance) -> Images:
+        """One split's images; each new picture is computed and kept, in batches."""
+        spec, keeping = self.captioner.image_spec, self.keeping
+        known: Container[str] = () if self.store is None else self.store
+        positions: list[int] = []
+        keys: list[str] = []
+        pending: dict[str, np.ndarray] = {}
+        done = 0
+        for picture in stream_pictures(samples, spec, rejects, known, keeping.workers, keeping.max_pixels):
+            positions.append(picture.index)
+            keys.append(picture.key)
+            advance(picture.index + 1 - done)
+            done = picture.index + 1
+            if picture.pixels is not None and picture.key not in known:
+                pending[picture.key] = picture.pixels
+            if len(pending) == ENCODE_BATCH:
+                self._flush(pending)
+        self._flush(pending)
+        advance(len(samples) - done)
+        used = samples if len(positions) == len(samples) else Chosen(samples, np.array(positions, dtype=np.int64))
+        if self.store is None:
+            return LiveImages(used, spec, keeping.max_pixels)
+        return KeptImages(used, keys, self.store, self.kind)
+
+    def _flush(self, pending: dict[str, np.ndarray]) -> None:
+        """Compute and keep what is pending, then forget it."""
+        if pending and self.store is not None:
+            pixels = torch.from_numpy(np.stack(list(pending.values())))
+            self.store.add(list(pending), self._compute(pixels))
+        pending.clear()
+
+    @torch.no_grad()
+    def _compute(self, pixels: Tensor) -> Tensor:
+        """What is kept of pixels (I, height, width, 3): themselves, or their features in the captioner's precision."""
+        if self.kind == "pixels":
+            return pixels
+        self.captioner.eval()
+        features = self.captioner.encode(pixels.to(self.captioner.device))
+        return features.to(self.captioner.precision).cpu()
+
+    def _choose_store(self, total: int) -> Store | None:
+        """Memory while everything fits, else disk; pixels that do not fit are not kept."""
+        where = self.keeping.where
+        if where == "off":
+            return None
+        spec = self.captioner.image_spec
+        example = self._compute(torch.zeros(1, spec.height, spec.width, 3, dtype=torch.uint8))
+        needed = total * example.nbytes
+        fits = needed <= self.keeping.memory()
+        if where == "memory" or (where == "auto" and fits):
+            logger.info("%s of %d pictures are kept in memory: %.2f GiB", self.kind, total, needed / GIB)
+            return MemoryStore()
+        if where == "auto" and self.kind == "pixels":
+            logger.info("pixels of %d pictures would take %.2f GiB: they are decoded anew each epoch", total, needed / GIB)
+            return None
+        key = features_key(self.captioner) if self.kind == "features" else pixels_key(spec)
+        folder = self.keeping.folder / f"{self.kind}-{key}"
+        logger.info("%s of %d pictures are kept on disk: %.2f GiB in %s", self.kind, total, needed / GIB, folder)
+        return DiskStore(folder)

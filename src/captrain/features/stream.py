@@ -1,0 +1,100 @@
+"""Pictures as a stream of pixel batches: read and decoded by threads ahead of whoever uses them, in order, bad ones put aside."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Container, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from captrain.data.images import MAX_PIXELS, ImageSpec, prepare
+from captrain.errors import PictureError
+from captrain.features.content import content_key
+from captrain.records import Rejects, Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One read picture: where it stands in the sequence, its content key, and its pixels unless they were not wanted."""
+
+    index: int
+    key: str
+    pixels: np.ndarray | None
+
+
+def default_workers() -> int:
+    """Threads that decode: one a core, at most 16."""
+    return min(16, os.cpu_count() or 1)
+
+
+def stream_pictures(
+    samples: Sequence[Sample],
+    spec: ImageSpec,
+    rejects: Rejects,
+    known: Container[str] = frozenset(),
+    workers: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Iterator[Picture]:
+    """Read samples in order, a few ahead; those that can't be decoded go to `rejects` and are left out.
+
+    Args:
+        known: content keys whose pixels nobody needs; such pictures are read, but not decoded.
+    """
+    count = default_workers() if workers is None else max(1, workers)
+
+    def read(index: int) -> Picture:
+        sample = samples[index]
+        data = _read(sample)
+        key = content_key(data)
+        return Picture(index, key, None if key in known else prepare(data, spec, max_pixels))
+
+    for index, future in _ahead(read, len(samples), count):
+        try:
+            yield future.result()
+        except PictureError as error:
+            sample = samples[index]
+            rejects.add(sample.id, sample.source or sample.id, str(error))
+
+
+def batches(pictures: Iterator[Picture], size: int) -> Iterator[tuple[list[Picture], Tensor]]:
+    """Pictures in groups of `size`, with their pixels as one tensor (size, height, width, 3), uint8."""
+    group: list[Picture] = []
+    for picture in pictures:
+        group.append(picture)
+        if len(group) == size:
+            yield group, stack(group)
+            group = []
+    if group:
+        yield group, stack(group)
+
+
+def stack(group: Sequence[Picture]) -> Tensor:
+    """Pixels of pictures as one tensor (pictures, height, width, 3), uint8."""
+    return torch.from_numpy(np.stack([picture.pixels for picture in group if picture.pixels is not None]))
+
+
+def _ahead(
+    read: Callable[[int], Picture], total: int, workers: int
+) -> Iterator[tuple[int, Future[Picture]]]:
+    """Run `read` for 0 .. total - 1 on threads, never more than a few a thread in advance, and give the results in order."""
+    with ThreadPoolExecutor(workers, thread_name_prefix="captrain-decode") as pool:
+        waiting: deque[tuple[int, Future[Picture]]] = deque()
+        for index in range(total):
+            waiting.append((index, pool.submit(read, index)))
+            if len(waiting) >= 8 * workers:
+                yield waiting.popleft()
+        while waiting:
+            yield waiting.popleft()
+
+
+def _read(sample: Sample) -> bytes:
+    """A sample's encoded bytes; a file that can't be read is a bad picture like any other."""
+    try:
+        return sample.read()
+    except OSError as error:
+        raise PictureError(f"can't be read: {error.strerror or error}") from None

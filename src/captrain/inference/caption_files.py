@@ -1,0 +1,170 @@
+"""Captions for files: a text file beside each picture, or one JSONL for all; skipped, continued and replaced as asked."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from captrain.data.dataset import list_images
+from captrain.data.samples import Chosen
+from captrain.errors import UserError
+from captrain.inference.captioning import Writer, adjust_decoding
+from captrain.progress import track
+from captrain.records import Caption, Rejects, Sample, append_jsonl, drop_half_line, read_jsonl, write_jsonl, write_text
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionOutcome:
+    """How many captions were written, how many pictures had one already, how many were rejected and where that is listed."""
+
+    written: int
+    skipped: int
+    rejected: int
+    rejects_file: Path | None
+
+
+class Target(Protocol):
+    """Where captions go."""
+
+    def wants(self, sample: Sample, rejects: Rejects) -> bool:
+        """Whether a caption is to be written for this sample."""
+
+    def put(self, sample: Sample, caption: Caption) -> None:
+        """Write one."""
+
+    def close(self) -> None:
+        """All captions are written."""
+
+    def rejects_path(self) -> Path:
+        """Where to list rejected pictures."""
+
+
+def caption_files(
+    model: str,
+    images: list[str],
+    *,
+    output: Path | None = None,
+    extension: str = ".txt",
+    existing: str = "skip",
+    batch_size: int = 16,
+    device: str = "auto",
+    precision: str = "auto",
+    workers: int | None = None,
+    max_pixels: int,
+    decoding: dict[str, Any],
+) -> CaptionOutcome:
+    """Write captions for pictures, folders, lists or data sets.
+
+    Args:
+        output: one JSONL file for all; without it, a text file with `extension` beside each picture.
+        existing: skip pictures that have a caption, or overwrite it, or append or prepend to it.
+        decoding: changes to the model's own way of writing.
+    """
+    rejects = Rejects()
+    samples = list_images(images, rejects)
+    target: Target = Beside(extension, existing) if output is None else JsonLines(output, existing)
+    wanted = [index for index in range(len(samples)) if target.wants(samples[index], rejects)]
+    skipped = len(samples) - len(wanted)
+    written = 0
+    if wanted:
+        writer = Writer.load(model, device, precision)
+        how = adjust_decoding(writer.captioner.decoding, decoding)
+        todo = Chosen(samples, np.array(wanted, dtype=np.int64))
+        with track("caption", len(todo)) as advance:
+            for index, line in writer.stream(todo, how, rejects, batch_size, workers, max_pixels):
+                sample = todo[index]
+                target.put(sample, Caption.of(sample, line.text, line.score))
+                written += 1
+                advance(1)
+    target.close()
+    logger.info("%d captions written, %d pictures left as they are, %d rejected", written, skipped, len(rejects))
+    return CaptionOutcome(written, skipped, len(rejects), _list_rejects(rejects, target.rejects_path()))
+
+
+class Beside:
+    """A text file beside each picture."""
+
+    def __init__(self, extension: str, existing: str) -> None:
+        self.extension = extension if extension.startswith(".") else f".{extension}"
+        self.existing = existing
+        self.owners: dict[Path, str] = {}
+
+    def wants(self, sample: Sample, rejects: Rejects) -> bool:
+        """Not if it has one already (when skipping), nor if another picture of the same stem has the same text file."""
+        if isinstance(sample.image, bytes):
+            raise UserError(f"{sample.source}: a picture inside an archive has no place beside it; give --output captions.jsonl")
+        path = self._path(sample)
+        if self.owners.setdefault(path, sample.id) != sample.id:
+            rejects.add(sample.id, str(sample.image), f"would share {path.name} with {self.owners[path]}; use --output")
+            return False
+        return self.existing != "skip" or not path.exists()
+
+    def put(self, sample: Sample, caption: Caption) -> None:
+        """Write or extend the text file, whole."""
+        path = self._path(sample)
+        before = path.read_text(encoding="utf-8").strip() if path.exists() and self.existing in ("append", "prepend") else ""
+        parts = [before, caption.text] if self.existing == "append" else [caption.text, before]
+        write_text(path, "\n".join(part for part in parts if part) + "\n")
+
+    def close(self) -> None:
+        """Every file is complete already."""
+
+    def rejects_path(self) -> Path:
+        """In the working folder, not among the pictures, where it would be taken for data."""
+        return Path("captrain-rejected.jsonl")
+
+    def _path(self, sample: Sample) -> Path:
+        """The text file of a sample."""
+        return Path(str(sample.image)).with_suffix(self.extension)
+
+
+class JsonLines:
+    """One JSONL file, written as `FILE.partial` and renamed when complete; an interrupted one is continued."""
+
+    def __init__(self, path: Path, existing: str) -> None:
+        if existing in ("append", "prepend"):
+            raise UserError(f"--existing {existing} is for text files beside pictures; with --output use skip or overwrite")
+        self.path = path
+        self.partial = path.with_name(path.name + ".partial")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if existing == "overwrite":
+            self.partial.unlink(missing_ok=True)
+        elif not self.partial.exists() and path.exists():
+            write_jsonl(self.partial, read_jsonl(path))
+        drop_half_line(self.partial)
+        self.done = {str(line["id"]) for line in read_jsonl(self.partial)} if self.partial.exists() else set()
+
+    def wants(self, sample: Sample, rejects: Rejects) -> bool:
+        """Not if the file has its caption already."""
+        return sample.id not in self.done
+
+    def put(self, sample: Sample, caption: Caption) -> None:
+        """Add a line."""
+        append_jsonl(self.partial, [caption.to_dict()])
+
+    def close(self) -> None:
+        """Give the file its name."""
+        if self.partial.exists():
+            os.replace(self.partial, self.path)
+        else:
+            write_jsonl(self.path, [])
+
+    def rejects_path(self) -> Path:
+        """Beside the captions."""
+        return self.path.with_suffix(".rejected.jsonl")
+
+
+def _list_rejects(rejects: Rejects, path: Path) -> Path | None:
+    """Write the list of rejected pictures, if there are any."""
+    if not rejects:
+        return None
+    logger.warning("%s (listed in %s)", rejects.summary(), path)
+    write_jsonl(path, rejects.lines)
+    return path

@@ -1,0 +1,123 @@
+"""A captioner ready for use: load it, give it pictures, get captions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from io import BytesIO
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from captrain.data.images import MAX_PIXELS, prepare
+from captrain.errors import DataError, PictureError, SettingsError, nearest
+from captrain.features.stream import batches, stream_pictures
+from captrain.models.adapt import lower_frozen
+from captrain.models.bundle import load_captioner
+from captrain.models.captioner import Captioner, Written
+from captrain.models.decoding import Decoding
+from captrain.models.device import choose_device, choose_precision
+from captrain.records import Caption, Rejects, Sample
+
+Picture = str | Path | bytes | Image.Image
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Writes captions. Made by `captrain.load`.
+
+    >>> writer = captrain.load("runs/photos")                         # doctest: +SKIP
+    >>> writer("holiday.jpg")                                         # doctest: +SKIP
+    'two children build a sand castle on the beach'
+    >>> [caption.score for caption in writer.caption(["a.jpg", "b.jpg"], beams=5)]     # doctest: +SKIP
+    [-0.52, -0.87]
+    """
+
+    captioner: Captioner
+
+    @classmethod
+    def load(cls, source: str, device: str = "auto", precision: str = "auto") -> Writer:
+        """From a run folder, a model folder or a hub id, onto a device. Raises `ModelError` when that can't be."""
+        captioner = load_captioner(str(source))
+        captioner.to(choose_device(device))
+        captioner.precision = choose_precision(precision, captioner.device)
+        captioner.requires_grad_(False)
+        if captioner.precision == torch.bfloat16:
+            lower_frozen(captioner)
+        return cls(captioner)
+
+    def __call__(self, picture: Picture, **decoding: Any) -> str:
+        """The caption of one picture. Raises `PictureError` when it can't be decoded."""
+        return self.caption([picture], **decoding)[0].text
+
+    def caption(self, pictures: Iterable[Picture], batch_size: int = 16, **decoding: Any) -> list[Caption]:
+        """Captions of pictures, in order: paths, encoded bytes, or PIL images.
+
+        Args:
+            decoding: changes to how the model's captions are written, for example `beams=5` or `max_new_tokens=40`.
+        """
+        how = adjust_decoding(self.captioner.decoding, decoding)
+        remaining = enumerate(pictures)
+        captions: list[Caption] = []
+        while group := list(islice(remaining, batch_size)):
+            pixels = np.stack([prepare(_encoded(picture), self.captioner.image_spec) for _, picture in group])
+            written = self.write(torch.from_numpy(pixels), how)
+            for (number, picture), line in zip(group, written, strict=True):
+                name = str(picture) if isinstance(picture, (str, Path)) else str(number)
+                captions.append(Caption(name, line.text, line.score))
+        return captions
+
+    def write(self, pixels: torch.Tensor, decoding: Decoding) -> list[Written]:
+        """Captions of prepared pixels (I, height, width, 3), uint8."""
+        captioner = self.captioner
+        with torch.no_grad():
+            features = captioner.encode(pixels.to(captioner.device)).to(captioner.precision)
+        return captioner.generate(features, decoding)
+
+    def stream(
+        self,
+        samples: Sequence[Sample],
+        decoding: Decoding,
+        rejects: Rejects,
+        batch_size: int = 16,
+        workers: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> Iterator[tuple[int, Written]]:
+        """Captions of any number of samples by position, decoding pictures ahead; bad ones go to `rejects`."""
+        pictures = stream_pictures(samples, self.captioner.image_spec, rejects, workers=workers, max_pixels=max_pixels)
+        for group, pixels in batches(pictures, batch_size):
+            for picture, written in zip(group, self.write(pixels, decoding), strict=True):
+                yield picture.index, written
+
+
+def adjust_decoding(decoding: Decoding, changes: dict[str, Any]) -> Decoding:
+    """A model's decoding with some settings changed; unknown ones are refused with the nearest name.
+
+    >>> adjust_decoding(Decoding(beams=3), {"beams": 5}).beams
+    5
+    """
+    known = [field.name for field in fields(Decoding)]
+    for name in changes:
+        if name not in known:
+            raise SettingsError(f"generation setting '{name}' is unknown.{nearest(name, known)} Known: {', '.join(known)}")
+    return replace(decoding, **changes)
+
+
+def _encoded(picture: Picture) -> bytes:
+    """A picture as encoded bytes; PIL images are written as PNG, which loses nothing."""
+    if isinstance(picture, bytes):
+        return picture
+    if isinstance(picture, Image.Image):
+        buffer = BytesIO()
+        picture.save(buffer, "PNG")
+        return buffer.getvalue()
+    try:
+        return Path(picture).read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{picture}: no such picture") from None
+    except OSError as error:
+        raise PictureError(f"{picture}: can't be read: {error.strerror}") from None

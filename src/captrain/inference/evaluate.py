@@ -1,0 +1,96 @@
+"""Caption a data set, then score the captions."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from captrain.data.dataset import load_split
+from captrain.data.samples import Chosen
+from captrain.errors import DataError
+from captrain.inference.captioning import Writer, adjust_decoding
+from captrain.metrics.score import score_captions
+from captrain.progress import track
+from captrain.records import Caption, Rejects, Sample, write_jsonl, write_text
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Scores over `images` pictures; `predictions` is the file of captions, if one was asked for or a run is there to hold it."""
+
+    scores: dict[str, float]
+    images: int
+    rejected: int
+    rejects_file: Path | None
+    predictions: Path | None
+
+
+def evaluate(
+    model: str,
+    data: str,
+    *,
+    split: str | None = None,
+    limit: int | None = None,
+    output: Path | None = None,
+    batch_size: int = 16,
+    device: str = "auto",
+    precision: str = "auto",
+    workers: int | None = None,
+    max_pixels: int,
+    decoding: dict[str, Any],
+) -> Evaluation:
+    """Scores of a captioner on the pictures of a data set that have references.
+
+    Args:
+        split: which one; default test, else validation, else everything. limit: only the first so many pictures.
+        output: folder for predictions.jsonl and scores.json; default `evaluation/` in the run folder, if `model` is one.
+    """
+    samples, rejects = load_split(data, split)
+    samples = _with_references(samples, limit, data, rejects)
+    writer = Writer.load(model, device, precision)
+    how = adjust_decoding(writer.captioner.decoding, decoding)
+    predictions = []
+    with track("caption", len(samples)) as advance:
+        for index, line in writer.stream(samples, how, rejects, batch_size, workers, max_pixels):
+            predictions.append(Caption.of(samples[index], line.text, line.score))
+            advance(1)
+    if not predictions:
+        raise DataError(f"{data}: none of {len(samples)} pictures could be captioned: {rejects.summary()}")
+    texts = {caption.id: caption.text for caption in predictions}
+    scores = score_captions(texts, {caption.id: caption.references for caption in predictions})
+    folder = output or (Path(model) / "evaluation" if (Path(model) / "settings.yaml").is_file() else None)
+    files = (None, None) if folder is None else _write(folder, predictions, scores.to_dict(), rejects)
+    return Evaluation(scores.scores, len(predictions), len(rejects), *files)
+
+
+def _with_references(samples: Sequence[Sample], limit: int | None, data: str, rejects: Rejects) -> Sequence[Sample]:
+    """Samples that have something to be compared with; the others are rejected."""
+    usable = []
+    for index in range(len(samples)):
+        if samples[index].captions:
+            usable.append(index)
+        else:
+            rejects.add(samples[index].id, samples[index].source, "has no reference caption")
+    if not usable:
+        raise DataError(f"{data}: no picture has a reference caption to score against")
+    return Chosen(samples, np.array(usable[:limit], dtype=np.int64))
+
+
+def _write(folder: Path, predictions: list[Caption], scores: dict[str, Any], rejects: Rejects) -> tuple[Path | None, Path]:
+    """Write what was found; returns the files of rejects and of predictions."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_jsonl(folder / "predictions.jsonl", (caption.to_dict() for caption in predictions))
+    write_text(folder / "scores.json", json.dumps(scores, indent=2) + "\n")
+    listed = folder / "rejected.jsonl" if rejects else None
+    if listed is not None:
+        logger.warning("%s (listed in %s)", rejects.summary(), listed)
+        write_jsonl(listed, rejects.lines)
+    return listed, folder / "predictions.jsonl"

@@ -1,0 +1,97 @@
+"""From settings to a captioner that is ready to learn, and to settings without open ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from captrain.errors import SettingsError
+from captrain.models.adapt import add_lora, freeze, lower_frozen
+from captrain.models.build import DecoderSizes, joined, pretrained
+from captrain.models.bundle import load_captioner
+from captrain.models.captioner import Captioner
+from captrain.models.decoding import Decoding
+from captrain.models.device import choose_device, choose_precision
+from captrain.settings.schema import ModelSettings, Settings
+
+
+def build_captioner(settings: Settings, captions: Iterable[str], base: Path) -> Captioner:
+    """The captioner before any of its weights learned: from `base` if the run has one, from a checkpoint, or joined anew."""
+    model = settings.model
+    if base.is_dir():
+        captioner = load_captioner(str(base))
+    elif model.encoder is None:
+        captioner = pretrained(model.model, model.image_size, model.resize)
+    else:
+        sizes = DecoderSizes(
+            model.decoder_layers, model.decoder_width, model.decoder_heads, model.decoder_dropout, model.vocabulary_size
+        )
+        captioner = joined(
+            model.encoder, model.decoder, model.tokenizer, sizes, captions,
+            model.image_vectors, model.image_size, model.resize, settings.training.seed,
+        )  # fmt: skip
+    captioner.prompt = settings.data.prompt or captioner.prompt
+    captioner.decoding = Decoding(**settings.generation.model_dump())
+    return captioner
+
+
+def fill_defaults(settings: Settings, captioner: Captioner) -> Settings:
+    """Settings with every `None` that the family decides replaced by what it decides."""
+    model, training = settings.model, settings.training
+    is_joined = model.encoder is not None
+    method = model.method or ("full" if is_joined else "lora")
+    frozen = model.freeze if model.freeze is not None else (("vision",) if is_joined else captioner.default_freeze)
+    rates = captioner.default_learning_rates
+    kind = "new" if is_joined and model.decoder is None else method
+    spec = captioner.image_spec
+    filled: dict[str, Any] = {
+        "model": {
+            "method": method,
+            "freeze": frozen if method == "full" else None,
+            "image_size": spec.height,
+            "resize": spec.resize,
+            "precision": "bf16" if captioner.precision == torch.bfloat16 else "fp32",
+        },
+        "training": {
+            "learning_rate": training.learning_rate or rates.get(kind, rates[method]),
+            "label_smoothing": captioner.default_label_smoothing if training.label_smoothing is None else training.label_smoothing,
+        },
+        "data": {"prompt": captioner.prompt},
+    }
+    sections = {name: getattr(settings, name).model_copy(update=values) for name, values in filled.items()}
+    return settings.model_copy(update=sections)
+
+
+def place(captioner: Captioner, settings: ModelSettings) -> None:
+    """Move a captioner to its device and set its arithmetic."""
+    device = choose_device(settings.device)
+    captioner.to(device)
+    captioner.precision = choose_precision(settings.precision, device)
+
+
+def adapt(captioner: Captioner, settings: Settings) -> None:
+    """Decide which weights learn, by filled settings."""
+    model = settings.model
+    captioner.label_smoothing = settings.training.label_smoothing or 0.0
+    if model.method == "full":
+        freeze(captioner, model.freeze or ())
+        return
+    fresh = _fresh_modules(model)
+    torch.manual_seed(settings.training.seed)
+    add_lora(captioner, model.rank, model.alpha, model.dropout, model.lora_parts, model.target_modules, fresh)
+    if captioner.precision == torch.bfloat16:
+        lower_frozen(captioner)
+
+
+def _fresh_modules(model: ModelSettings) -> tuple[str, ...]:
+    """Modules of a joined captioner that were never trained: beside adapters they must learn whole."""
+    if model.encoder is None:
+        return ()
+    if model.decoder is None:
+        raise SettingsError(
+            "method lora: a new decoder has nothing to adapt; use --method full, or give --decoder a pretrained one"
+        )
+    return ("crossattention", "ln_cross_attn", "enc_to_dec_proj")

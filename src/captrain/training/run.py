@@ -1,0 +1,222 @@
+"""The whole run, told in one place: data, captioner, what is kept, training, report."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments
+
+from captrain.data.dataset import Splits, load_splits
+from captrain.errors import DataError
+from captrain.features.images import Images
+from captrain.features.keep import GIB, Keeping, keep_images
+from captrain.models.adapt import count_parameters
+from captrain.models.captioner import Captioner
+from captrain.paths import cache_folder
+from captrain.records import Rejects, write_jsonl, write_text
+from captrain.report.run import write_report
+from captrain.settings.schema import DataSettings, Settings
+from captrain.training.callbacks import Logbook, Patience, ProgressBar, Rhythm, tensorboard
+from captrain.training.checkpoints import Checkpoints
+from captrain.training.prepare import adapt, build_captioner, fill_defaults, place
+from captrain.training.preview import preview
+from captrain.training.rows import Collator, TokenizedCaptions, TrainingRows
+from captrain.training.run_folder import RunFolder
+from captrain.training.trainer import CaptionTrainer
+from captrain.training.validate import Validation, Validator
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a training left: its folder, how many samples were rejected and where they are listed, the best scores."""
+
+    run: Path
+    rejected: int
+    rejects_file: Path | None
+    scores: dict[str, float]
+
+
+def train(settings: Settings, data: str, out: Path, *, resume: bool = False, overwrite: bool = False) -> Outcome:
+    """Train a captioner on `data` and write the run folder `out`.
+
+    The same call on the folder of an interrupted run goes on from its last checkpoint; on a finished one it does nothing.
+
+    Raises:
+        UserError: for settings, data, models or folders that can't work; nothing was begun.
+        TrainingFailed: when the training itself stopped; the last checkpoint is intact.
+    """
+    run = RunFolder(out)
+    run.claim(settings, data, resume, overwrite)
+    if (scores := run.finished()) is not None:
+        logger.info("%s: this run is finished; use --overwrite to train again", out)
+        return Outcome(out, 0, None, scores)
+
+    splits = load(settings, data)
+    captioner, filled = ready(settings, splits, run)
+    images = keep(captioner, splits, filled.data)
+    captions = {name: TokenizedCaptions(captioner, images[name].samples, filled.data.max_tokens) for name in images}
+    note_run(run, settings, filled, data, captioner, images, captions, splits.rejects)
+
+    checkpoints = Checkpoints(run.checkpoints, filled.training.keep_checkpoints)
+    last = checkpoints.last()
+    run.rewind_logs(checkpoints.last_step())
+    trainer = make_trainer(run, filled, captioner, images, captions, checkpoints)
+    trainer.train(resume_from_checkpoint=None if last is None else str(last))
+
+    scores = finish(run, captioner, trainer)
+    return Outcome(out, len(splits.rejects), run.write_rejects(splits.rejects), scores)
+
+
+def describe(settings: Settings, data: str) -> str:
+    """A dry run: everything up to the first step, as text."""
+    splits = load(settings, data)
+    captioner, filled = ready(settings, splits, None)
+    return preview(filled, captioner, splits, count_parameters(captioner))
+
+
+def load(settings: Settings, data: str) -> Splits:
+    """The data set's splits."""
+    return load_splits(
+        data, validation_share=settings.data.validation_share, seed=settings.training.seed, format=settings.data.format
+    )
+
+
+def ready(settings: Settings, splits: Splits, run: RunFolder | None) -> tuple[Captioner, Settings]:
+    """The captioner on its device with its learning weights chosen, and settings without open ends.
+
+    A captioner that was joined anew is written to the run's `base/` first: adapters refer to it, and a resumed run begins with it.
+    """
+    captions = (caption for sample in splits.train for caption in sample.captions)
+    captioner = build_captioner(settings, captions, run.base if run else Path("-"))
+    if run is not None and settings.model.encoder is not None and not run.base.is_dir():
+        run.save_base(captioner)
+        captioner.core().name_or_path = str(run.base)
+    place(captioner, settings.model)
+    filled = fill_defaults(settings, captioner)
+    adapt(captioner, filled)
+    return captioner, filled
+
+
+def keep(captioner: Captioner, splits: Splits, data: DataSettings) -> dict[str, Images]:
+    """Features or pixels of all training and validation pictures; bad pictures are rejected."""
+    budget = None if data.memory_budget is None else int(data.memory_budget * GIB)
+    keeping = Keeping(data.keep, cache_folder() / "kept", budget, data.workers, data.max_pixels)
+    images = keep_images(captioner, {"train": splits.train, "validation": splits.validation}, keeping, splits.rejects)
+    if not len(images["train"]):
+        raise DataError(f"none of {len(splits.train)} training pictures can be used: {splits.rejects.summary()}")
+    return images
+
+
+def note_run(
+    run: RunFolder, requested: Settings, filled: Settings, data: str, captioner: Captioner,
+    images: dict[str, Images], captions: dict[str, TokenizedCaptions], rejects: Rejects,
+) -> None:  # fmt: skip
+    """Write down what the run is, before its first step."""
+    counts = {f"{split}_images": len(images[split]) for split in images}
+    counts |= {f"{split}_captions": captions[split].total for split in captions}
+    counts |= {"cut_captions": sum(part.cut for part in captions.values()), "rejected": len(rejects)}
+    parameters = count_parameters(captioner)
+    run.write_settings(requested, filled, data, counts, parameters, str(captioner.device))
+    run.write_rejects(rejects)
+    learning = sum(count["trainable"] for count in parameters.values())
+    logger.info(
+        "%d images with %d captions to train on, %d to validate; %s of %s weights learn",
+        counts["train_images"], counts["train_captions"], counts["validation_images"],
+        f"{learning:,}", f"{sum(count['total'] for count in parameters.values()):,}",
+    )  # fmt: skip
+    if rejects:
+        logger.warning(rejects.summary())
+    if counts["cut_captions"]:
+        logger.warning("%d captions are longer than --max-tokens and were cut", counts["cut_captions"])
+
+
+def make_trainer(
+    run: RunFolder, settings: Settings, captioner: Captioner,
+    images: dict[str, Images], captions: dict[str, TokenizedCaptions], checkpoints: Checkpoints,
+) -> CaptionTrainer:  # fmt: skip
+    """The trainer with its callbacks."""
+    training, evaluation = settings.training, settings.evaluation
+    rows = TrainingRows(captions["train"], settings.data.captions_per_image, training.seed)
+    steps = math.ceil(math.ceil(len(rows) / training.batch_size) / training.accumulate)
+    validates = len(images["validation"]) > 0
+    validator = (
+        Validator(images["validation"], captions["validation"], 2 * training.batch_size, evaluation.validation_limit)
+        if validates
+        else None
+    )
+
+    def on_best(validation: Validation) -> None:
+        run.save_model(captioner)
+        write_jsonl(run.path / "predictions.jsonl", (caption.to_dict() for caption in validation.predictions))
+        scores = {"scores": validation.scores, "images": len(validation.predictions)}
+        write_text(run.path / "scores.json", json.dumps(scores, indent=2) + "\n")
+
+    trainer = CaptionTrainer(
+        captioner,
+        training_arguments(settings, run, captioner, validates),
+        rows,
+        Collator(captioner, images["train"]),
+        {part: rate for part in ("vision", "bridge", "language") if (rate := getattr(training, f"{part}_learning_rate"))},
+        checkpoints,
+        validator,
+        on_best,
+    )
+    callbacks: list[TrainerCallback] = [
+        Logbook(run, run.seconds_so_far(), evaluation.samples, lambda: trainer.latest),
+        Rhythm(training.checkpoint_every, evaluation.evaluate_every, steps, training.epochs),
+        ProgressBar(len(rows), training.epochs, training.batch_size * training.accumulate),
+        *([Patience(training.patience)] if training.patience and validates else []),
+        *tensorboard(run.path / "tensorboard"),
+    ]
+    trainer.remove_callback(PrinterCallback)
+    for callback in callbacks:
+        trainer.add_callback(callback)
+    return trainer
+
+
+def training_arguments(settings: Settings, run: RunFolder, captioner: Captioner, validates: bool) -> TrainingArguments:
+    """The settings in Trainer's words. Arithmetic is the captioner's own affair, logs and trackers are our callbacks'."""
+    training, metric = settings.training, settings.evaluation.metric
+    return TrainingArguments(
+        output_dir=str(run.checkpoints),
+        per_device_train_batch_size=training.batch_size,
+        gradient_accumulation_steps=training.accumulate,
+        num_train_epochs=training.epochs,
+        learning_rate=float(training.learning_rate or 0),
+        weight_decay=training.weight_decay,
+        lr_scheduler_type=training.schedule,
+        warmup_steps=training.warmup,
+        max_grad_norm=training.max_gradient_norm,
+        seed=training.seed,
+        eval_strategy="epoch" if validates else "no",
+        save_strategy="epoch",
+        metric_for_best_model=f"eval_{metric}" if validates else None,
+        greater_is_better=metric != "validation_loss",
+        logging_steps=training.log_every,
+        logging_first_step=True,
+        logging_nan_inf_filter=False,
+        restore_callback_states_from_checkpoint=True,
+        remove_unused_columns=False,
+        use_cpu=captioner.device.type == "cpu",
+        dataloader_pin_memory=captioner.device.type == "cuda",
+        dataloader_num_workers=0,
+        disable_tqdm=True,
+        report_to="none",
+    )
+
+
+def finish(run: RunFolder, captioner: Captioner, trainer: CaptionTrainer) -> dict[str, float]:
+    """Best model in place, report written, run marked as done."""
+    if trainer.validator is None:
+        run.save_model(captioner)
+    scores = run.best_scores()
+    write_report(run.path)
+    run.finish(scores)
+    logger.info("done: %s", run.path / "report.html")
+    return scores

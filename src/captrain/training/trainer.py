@@ -1,0 +1,160 @@
+"""`transformers.Trainer` with few seams overridden: packed loss, parts with their own rates, captions as evaluation, whole checkpoints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainingArguments
+
+from captrain.errors import TrainingFailed
+from captrain.models.captioner import Captioner
+from captrain.training.checkpoints import Checkpoints, load_learned, save_learned
+from captrain.training.rows import Collator, EpochSampler, TrainingRows
+from captrain.training.validate import Validation, Validator
+
+NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d, nn.RMSNorm)
+
+
+class CaptionTrainer(Trainer):
+    """Trains a captioner on packed rows.
+
+    Args:
+        learning_rates: peak rate of a part, where it differs from `args.learning_rate`.
+        validator: measures the captioner at the end of epochs, or None. on_best: called when its score is the best yet.
+        checkpoints: where checkpoints go.
+    """
+
+    def __init__(
+        self,
+        captioner: Captioner,
+        args: TrainingArguments,
+        rows: TrainingRows,
+        collator: Collator,
+        learning_rates: dict[str, float],
+        checkpoints: Checkpoints,
+        validator: Validator | None,
+        on_best: Callable[[Validation], None],
+    ) -> None:
+        super().__init__(captioner, args, data_collator=collator, train_dataset=rows, eval_dataset=rows)
+        self.sampler = EpochSampler(len(rows), args.seed)
+        self.learning_rates = learning_rates
+        self.checkpoints = checkpoints
+        self.validator = validator
+        self.on_best = on_best
+        self.latest: Validation | None = None
+        # The captioner divides the summed loss by the tokens of all accumulated batches; its labels are shifted already.
+        self.model_accepts_loss_kwargs = True
+        self._loss_shifts_labels = False
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches of rows in the sampler's order, which does not depend on the state of any random generator."""
+        loader = DataLoader(
+            self.train_dataset,
+            batch_size=self.args.per_device_train_batch_size,
+            sampler=self.sampler,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=False,
+        )
+        return self.accelerator.prepare(loader)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> Any:
+        """Tell the sampler the epoch first: on a resumed epoch accelerate does not."""
+        self.sampler.set_epoch(kwargs["epoch"])
+        return super()._run_epoch(*args, **kwargs)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW with a group for each part and kind of weight; biases and norms do not decay."""
+        if self.optimizer is None:
+            self.optimizer = torch.optim.AdamW(
+                self._parameter_groups(),
+                lr=self.args.learning_rate,
+                betas=(self.args.adam_beta1, self.args.adam_beta2),
+                eps=self.args.adam_epsilon,
+                fused=self.args.device.type in ("cpu", "cuda"),
+            )
+        return self.optimizer
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """One forward and backward; a loss that is no number stops the training before it spoils the weights."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if not math.isfinite(float(loss)):
+            raise self._failure(f"the loss became {float(loss)}")
+        return loss
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        """Clip; gradients that are no numbers stop the training before they reach the weights."""
+        norm = super()._clip_grad_norm(model)
+        if not math.isfinite(float(norm)):
+            raise self._failure(f"the gradient's norm became {float(norm)}")
+        return norm
+
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
+        """Validate, keep the captioner if it is the best yet, and report the scores as `eval_...`."""
+        if self.validator is None:
+            return {}
+        self.latest = self.validator(self.accelerator.unwrap_model(self.model))
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.latest.scores.items()}
+        if self._is_best(metrics):
+            self.on_best(self.latest)
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _is_best(self, metrics: dict[str, float]) -> bool:
+        """The rule by which Trainer will note the best score right after this evaluation."""
+        value, best = metrics[str(self.args.metric_for_best_model)], self.state.best_metric
+        return best is None or (value > best if self.args.greater_is_better else value < best)
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """Learning parameters by part and by whether they decay."""
+        captioner: Captioner = self.model
+        exempt = {id(weight) for module in captioner.modules() if isinstance(module, NORMS) for weight in module.parameters()}
+        groups = []
+        for part, members in captioner.parts().items():
+            learning = [(name, weight) for name, weight in members if weight.requires_grad]
+            for decays in (True, False):
+                weights = [w for name, w in learning if (id(w) not in exempt and not name.endswith("bias")) is decays]
+                if weights:
+                    rate = self.learning_rates.get(part, self.args.learning_rate)
+                    groups.append({"params": weights, "lr": rate, "weight_decay": self.args.weight_decay if decays else 0.0})
+        return groups
+
+    # Checkpoints: whole or not there.
+
+    def _get_output_dir(self, trial: Any) -> str:
+        """Trainer writes into the staging folder; `_save_checkpoint` moves what is complete."""
+        return str(self.checkpoints.staging)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write all state, then publish it in one rename. A full disk ends the run and leaves the last checkpoint as it was."""
+        try:
+            super()._save_checkpoint(model, trial)
+            self.checkpoints.publish(self.state.global_step)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise self._failure(f"checkpoint could not be written ({(str(error).splitlines() or ['?'])[0]})") from error
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Only what learns; the rest is where the run began."""
+        save_learned(self.accelerator.unwrap_model(self.model), Path(str(output_dir)))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """The counterpart of `_save`."""
+        load_learned(self.model, Path(resume_from_checkpoint))
+
+    def _failure(self, what: str) -> TrainingFailed:
+        """An error that says where training stopped and what is safe."""
+        last = self.checkpoints.last()
+        safe = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
+        return TrainingFailed(
+            f"training stopped at step {self.state.global_step}: {what}; {safe}. "
+            "For a loss or gradient lower --learning-rate; for a full disk free some space; then run the same command again"
+        )
