@@ -41,14 +41,16 @@ class RunError(UserError):
     """A run folder is taken, missing or belongs to other settings."""
 
 
-class MissingExtra(UserError):
+class MissingExtraError(UserError):
     """An optional dependency is not installed; the message holds the exact command that installs it."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs the package '{package}', which is not installed: pip install 'captrain[{extra}]'")
+        super().__init__(
+            f"{purpose} needs the package '{package}', which is not installed: pip install 'captrain[{extra}]'"
+        )
 
 
-class TrainingFailed(CaptrainError):
+class TrainingError(CaptrainError):
     """Training stopped (non-finite loss, full disk); what was saved before is intact."""
 
 

@@ -118,7 +118,9 @@ def parse_json_line(line: bytes, where: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not valid JSON ({error}); expected one JSON object a line") from None
     if not isinstance(value, dict):
-        raise DataError(f"{where}: found a JSON {type(value).__name__}, expected an object such as {{\"file_name\": ..., \"text\": ...}}")
+        raise DataError(
+            f'{where}: found a JSON {type(value).__name__}, expected an object such as {{"file_name": ..., "text": ...}}'
+        )
     return value
 
 

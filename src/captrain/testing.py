@@ -31,7 +31,7 @@ from transformers import (
 from captrain.data.images import ImageSpec
 from captrain.models.preparation import write_preparation
 
-WORDS = "a the one two red green blue large small square circle dog cat runs sits on in grass snow with and of".split()
+WORDS = "a the one two red green blue large small square circle dog cat runs sits on in grass snow with and of"
 CAPTIONS = 5
 HALF = (0.5, 0.5, 0.5)
 
@@ -44,7 +44,7 @@ def tiny_photos(folder: Path, count: int = 8, captions: int = CAPTIONS, size: in
     for number in range(count):
         name = f"photo-{number:03d}.png"
         Image.fromarray(random.integers(0, 255, (size, size + 8, 3), dtype=np.uint8)).save(folder / name)
-        texts = [" ".join(random.choice(WORDS, random.integers(4, 10))) for _ in range(captions)]
+        texts = [" ".join(random.choice(WORDS.split(), random.integers(4, 10))) for _ in range(captions)]
         lines.append(json.dumps({"file_name": name, "captions": texts}))
     (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
@@ -53,7 +53,9 @@ def tiny_photos(folder: Path, count: int = 8, captions: int = CAPTIONS, size: in
 def tiny_blip(folder: Path, size: int = 32, width: int = 32, seed: int = 0) -> Path:
     """A BLIP captioner of two small layers a half, with a WordPiece tokenizer, as a plain transformers checkpoint."""
     torch.manual_seed(seed)
-    vocabulary = {token: index for index, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS])}
+    vocabulary = {
+        token: index for index, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS.split()])
+    }
     text = {
         "vocab_size": len(vocabulary) + 2,
         "hidden_size": width,
@@ -87,7 +89,12 @@ def tiny_vision_encoder(folder: Path, size: int = 32, width: int = 24, seed: int
     """A ViT of two small layers, as a plain transformers checkpoint."""
     torch.manual_seed(seed)
     config = ViTConfig(
-        hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2, num_attention_heads=4, image_size=size, patch_size=8
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        image_size=size,
+        patch_size=8,
     )
     ViTModel(config).save_pretrained(folder)
     write_preparation(folder, ImageSpec(size, size, HALF, HALF), "ViTImageProcessor")
@@ -111,7 +118,7 @@ def tiny_text_decoder(folder: Path, width: int = 32, seed: int = 0) -> Path:
 
 def _word_tokenizer() -> PreTrainedTokenizerFast:
     """Whole words, one special token, as GPT-2's."""
-    vocabulary = {token: index for index, token in enumerate(["<|endoftext|>", *WORDS])}
+    vocabulary = {token: index for index, token in enumerate(["<|endoftext|>", *WORDS.split()])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<|endoftext|>"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

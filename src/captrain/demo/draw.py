@@ -24,7 +24,7 @@ MIDDLES = {
     "centre": (0.5, 0.5),
 }
 # Three of the largest shapes, side by side at any turn, just stay in a quarter of the picture.
-RADII = {"small": (0.058, 0.066), "large": (0.092, 0.1)}
+RADII = {"small": (0.06, 0.067), "large": (0.094, 0.101)}
 REACH = 0.25
 LONGEST_CORNER = 1.2
 LARGEST_SHIFT = 0.07
@@ -69,7 +69,7 @@ def _mask(group: Group, chance: random.Random, side: int) -> Image.Image:
     pen = ImageDraw.Draw(canvas)
     radius = chance.uniform(*RADII[group.size])
     for middle in _middles(group, radius, chance):
-        outline = _outline(group.shape, chance.uniform(-0.3, 0.3))
+        outline = _outline(group.shape, chance.uniform(-0.2, 0.2))
         pen.polygon([(_pixel(middle[0] + x * radius, side), _pixel(middle[1] + y * radius, side)) for x, y in outline], fill=255)
     return canvas.reduce(OVERSAMPLING)
 
@@ -124,7 +124,7 @@ OUTLINES: dict[str, list[Point]] = {
     "circle": _star_corners([1.0], 40, 0.0),
     "square": _star_corners([LONGEST_CORNER], 4, math.pi / 4),
     "triangle": _star_corners([LONGEST_CORNER], 3, -math.pi / 2),
-    "star": _star_corners([LONGEST_CORNER, 0.5], 10, -math.pi / 2),
+    "star": _star_corners([LONGEST_CORNER, 0.48], 10, -math.pi / 2),
     "heart": _heart(),
     "cross": _cross(0.32),
 }

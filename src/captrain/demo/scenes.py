@@ -1,11 +1,12 @@
 """What the demo's pictures show: groups of coloured shapes, drawn by lot, with some combinations kept out of training.
 
 A scene holds one or two groups; a group is one to three equal shapes at one place. Every attribute's value is seen in
-training, but six pairs of colour and shape are not: whoever names them right has understood colour and shape apart.
+training, but twelve combinations of size, colour and shape are not: whoever names them right tells attributes apart.
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import dataclass
 from typing import Any
@@ -17,18 +18,23 @@ SHAPES = ("circle", "square", "triangle", "star", "heart", "cross")
 CORNERS = ("top left", "top right", "bottom left", "bottom right")
 PLACES = (*CORNERS, "centre")
 
-# Each colour and each shape is left out exactly once, so that no value is rarer than the others.
-HELD_OUT_PAIRS = frozenset(zip(COLOURS, SHAPES, strict=True))
-ALL_PAIRS = tuple((colour, shape) for colour in COLOURS for shape in SHAPES)
-TRAINING_PAIRS = tuple(pair for pair in ALL_PAIRS if pair not in HELD_OUT_PAIRS)
+Kind = tuple[str, str, str]  # size, colour, shape
+ALL_KINDS: tuple[Kind, ...] = tuple(itertools.product(SIZES, COLOURS, SHAPES))
+# Each size is left out six times, each colour and each shape twice, so that no value is rarer than its like.
+HELD_OUT: tuple[Kind, ...] = tuple(
+    (size, colour, SHAPES[(number + step) % len(SHAPES)])
+    for step, size in zip((0, 3), SIZES, strict=True)
+    for number, colour in enumerate(COLOURS)
+)
+TRAINED: tuple[Kind, ...] = tuple(kind for kind in ALL_KINDS if kind not in HELD_OUT)
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Group:
     """One to three equal shapes standing together.
 
-    >>> Group(2, "small", "red", "star", "top left").pair
-    ('red', 'star')
+    >>> Group(2, "small", "red", "star", "top left").kind
+    ('small', 'red', 'star')
     """
 
     count: int
@@ -38,9 +44,9 @@ class Group:
     place: str
 
     @property
-    def pair(self) -> tuple[str, str]:
-        """Colour and shape, the combination that is held out."""
-        return self.colour, self.shape
+    def kind(self) -> Kind:
+        """What may be held out of training: size, colour and shape together."""
+        return self.size, self.colour, self.shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,7 @@ class Scene:
     @property
     def held_out(self) -> bool:
         """Whether any group is of a combination that training never sees."""
-        return any(group.pair in HELD_OUT_PAIRS for group in self.groups)
+        return any(group.kind in HELD_OUT for group in self.groups)
 
     def to_list(self) -> list[dict[str, Any]]:
         """The groups as JSON objects.
@@ -73,7 +79,7 @@ class Scene:
 def make_scenes(count: int, seed: int, held_out: bool = False) -> list[Scene]:
     """`count` scenes drawn by lot, the same ones for the same seed, half of them with two groups.
 
-    With `held_out` each scene has at least one group of a held-out pair of colour and shape; without, none has.
+    With `held_out` each scene has at least one group of a held-out kind; without, none has.
     """
     chance = random.Random(f"scenes {seed} {held_out}")
     return [_make_scene(chance, held_out) for _ in range(count)]
@@ -83,11 +89,8 @@ def _make_scene(chance: random.Random, held_out: bool) -> Scene:
     two = chance.random() < 0.5
     # Two groups stand in corners: the centre would touch them.
     places = sorted(chance.sample(CORNERS, 2), key=CORNERS.index) if two else [chance.choice(PLACES)]
-    pairs = [chance.choice(ALL_PAIRS if held_out else TRAINING_PAIRS) for _ in places]
+    kinds = [chance.choice(ALL_KINDS if held_out else TRAINED) for _ in places]
     if held_out:
-        pairs[chance.randrange(len(pairs))] = chance.choice(sorted(HELD_OUT_PAIRS))
-    groups = tuple(
-        Group(chance.choice(COUNTS), chance.choice(SIZES), colour, shape, place)
-        for (colour, shape), place in zip(pairs, places, strict=True)
-    )
+        kinds[chance.randrange(len(kinds))] = chance.choice(HELD_OUT)
+    groups = tuple(Group(chance.choice(COUNTS), *kind, place) for kind, place in zip(kinds, places, strict=True))
     return Scene(groups, look=chance.getrandbits(32))

@@ -47,7 +47,9 @@ class Keeping:
         return psutil.virtual_memory().available // 4 if self.budget is None else self.budget
 
 
-def keep_images(captioner: Captioner, splits: dict[str, Sequence[Sample]], keeping: Keeping, rejects: Rejects) -> dict[str, Images]:
+def keep_images(
+    captioner: Captioner, splits: dict[str, Sequence[Sample]], keeping: Keeping, rejects: Rejects
+) -> dict[str, Images]:
     """Go over all pictures of all splits once; what can't be decoded is rejected and leaves its split.
 
     Returns:
@@ -75,7 +77,7 @@ class Keeper:
     def keep(self, samples: Sequence[Sample], rejects: Rejects, advance: Advance) -> Images:
         """One split's images; each new picture is computed and kept, in batches."""
         spec, keeping = self.captioner.image_spec, self.keeping
-        known: Container[str] = () if self.store is None else self.store
+        known: Container[str] = {} if self.store is None else self.store
         positions: list[int] = []
         keys: list[str] = []
         pending: dict[str, np.ndarray] = {}
@@ -125,7 +127,9 @@ class Keeper:
             logger.info("%s of %d pictures are kept in memory: %.2f GiB", self.kind, total, needed / GIB)
             return MemoryStore()
         if where == "auto" and self.kind == "pixels":
-            logger.info("pixels of %d pictures would take %.2f GiB: they are decoded anew each epoch", total, needed / GIB)
+            logger.info(
+                "pixels of %d pictures would take %.2f GiB: they are decoded anew each epoch", total, needed / GIB
+            )
             return None
         key = features_key(self.captioner) if self.kind == "features" else pixels_key(spec)
         folder = self.keeping.folder / f"{self.kind}-{key}"

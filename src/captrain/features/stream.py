@@ -78,9 +78,7 @@ def stack(group: Sequence[Picture]) -> Tensor:
     return torch.from_numpy(np.stack([picture.pixels for picture in group if picture.pixels is not None]))
 
 
-def _ahead(
-    read: Callable[[int], Picture], total: int, workers: int
-) -> Iterator[tuple[int, Future[Picture]]]:
+def _ahead(read: Callable[[int], Picture], total: int, workers: int) -> Iterator[tuple[int, Future[Picture]]]:
     """Run `read` for 0 .. total - 1 on threads, never more than a few a thread in advance, and give the results in order."""
     with ThreadPoolExecutor(workers, thread_name_prefix="captrain-decode") as pool:
         waiting: deque[tuple[int, Future[Picture]]] = deque()

@@ -99,7 +99,9 @@ class Beside:
     def wants(self, sample: Sample, rejects: Rejects) -> bool:
         """Not if it has one already (when skipping), nor if another picture of the same stem has the same text file."""
         if isinstance(sample.image, bytes):
-            raise UserError(f"{sample.source}: a picture inside an archive has no place beside it; give --output captions.jsonl")
+            raise UserError(
+                f"{sample.source}: a picture inside an archive has no place beside it; give --output captions.jsonl"
+            )
         path = self._path(sample)
         if self.owners.setdefault(path, sample.id) != sample.id:
             rejects.add(sample.id, str(sample.image), f"would share {path.name} with {self.owners[path]}; use --output")
@@ -109,7 +111,9 @@ class Beside:
     def put(self, sample: Sample, caption: Caption) -> None:
         """Write or extend the text file, whole."""
         path = self._path(sample)
-        before = path.read_text(encoding="utf-8").strip() if path.exists() and self.existing in ("append", "prepend") else ""
+        before = (
+            path.read_text(encoding="utf-8").strip() if path.exists() and self.existing in ("append", "prepend") else ""
+        )
         parts = [before, caption.text] if self.existing == "append" else [caption.text, before]
         write_text(path, "\n".join(part for part in parts if part) + "\n")
 
@@ -130,7 +134,9 @@ class JsonLines:
 
     def __init__(self, path: Path, existing: str) -> None:
         if existing in ("append", "prepend"):
-            raise UserError(f"--existing {existing} is for text files beside pictures; with --output use skip or overwrite")
+            raise UserError(
+                f"--existing {existing} is for text files beside pictures; with --output use skip or overwrite"
+            )
         self.path = path
         self.partial = path.with_name(path.name + ".partial")
         path.parent.mkdir(parents=True, exist_ok=True)

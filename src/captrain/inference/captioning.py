@@ -103,7 +103,9 @@ def adjust_decoding(decoding: Decoding, changes: dict[str, Any]) -> Decoding:
     known = [field.name for field in fields(Decoding)]
     for name in changes:
         if name not in known:
-            raise SettingsError(f"generation setting '{name}' is unknown.{nearest(name, known)} Known: {', '.join(known)}")
+            raise SettingsError(
+                f"generation setting '{name}' is unknown.{nearest(name, known)} Known: {', '.join(known)}"
+            )
     return replace(decoding, **changes)
 
 

@@ -84,7 +84,9 @@ def _with_references(samples: Sequence[Sample], limit: int | None, data: str, re
     return Chosen(samples, np.array(usable[:limit], dtype=np.int64))
 
 
-def _write(folder: Path, predictions: list[Caption], scores: dict[str, Any], rejects: Rejects) -> tuple[Path | None, Path]:
+def _write(
+    folder: Path, predictions: list[Caption], scores: dict[str, Any], rejects: Rejects
+) -> tuple[Path | None, Path]:
     """Write what was found; returns the files of rejects and of predictions."""
     folder.mkdir(parents=True, exist_ok=True)
     write_jsonl(folder / "predictions.jsonl", (caption.to_dict() for caption in predictions))

@@ -37,7 +37,7 @@ class BleuScorer:
     >>> scorer = BleuScorer({"dog": [["a", "dog", "runs", "fast"], ["one", "dog", "runs"]]})
     >>> corpus, per_image = scorer.score({"dog": ["a", "dog", "runs"]})
     >>> [round(value, 4) for value in corpus]
-    [1.0, 1.0, 1.0, 0.001]
+    [1.0, 1.0, 1.0, 0.0316]
     """
 
     def __init__(self, references: References) -> None:

@@ -10,7 +10,7 @@ def _words(text: str) -> list[str]:
     return text.split()
 
 
-# Tokens that the COCO caption protocol removes. Its list has "-LRB-" and the like too, but tokens are lower case by then.
+# Tokens that the COCO caption protocol removes. Its list also has "-LRB-" and so on, but tokens are lower case.
 PUNCTUATION = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
 
 # One word on paper, two in the treebank.

@@ -58,7 +58,7 @@ _HOST = '[^ \\t\\n\\f\\r"<>|(){}.!?,]'
 _BARE_HOST = "[^ \\t\\n\\f\\r\"`'<>|.!?,0-9\\-_$/:;=@A-Z\\[\\]\\\\^(){}]"
 _LABEL = '[^ \\t\\n\\f\\r"<>|(){}.]'
 _PATH = f'(?:/[^ \\t\\n\\f\\r"<>|()]+{_ADDRESS_END})'
-_COMPOUND = f"{_AN}[A-Za-z0-9.,]*(?:-(?:{_A}(?:\\.{_A})+\\.|{_AN}+))+"
+_COMPOUND = f"{_AN}[A-Za-z0-9.,]{{0,99}}(?:-(?:{_A}(?:\\.{_A})+\\.|{_AN}+))+"
 _MIXED_FRACTION = "[0-9]{1,4}[- \xa0][0-9]{1,4}/[0-9]{1,4}"
 _APOSTROPHE_WORDS = "|".join(
     [
@@ -76,7 +76,7 @@ _ADDRESSES = [
     _rule(f"((?i:https?://){_IN_ADDRESS}+{_ADDRESS_END})"),
     _rule(f"((?i:www\\.)(?:{_HOST}+\\.)+{_A}{{2,4}}{_PATH}?)"),
     _rule(f"((?:{_BARE_HOST}+\\.)+(?i:com|net|org|edu){_PATH}?)"),
-    _rule(f"(<?{_AN}{_IN_ADDRESS}*@(?:{_LABEL}+\\.)*{_LABEL}+>?)"),
+    _rule(f"(<?{_AN}{_IN_ADDRESS}{{0,299}}@(?:{_LABEL}+\\.)*{_LABEL}+>?)"),
 ]
 
 _STOPPED = f"({_PART}(?:{_HYPHEN}{_PART})*\\.|{_DOTTED}\\.)[,:;]"
@@ -126,13 +126,14 @@ LETTER_RULES = [
 ]
 
 NUMBER_RULES = [
-    # 1. before a comma; 1,000.5; 3-D, 1.5-inch; 22 1/2; 555 123 4567; 3.jpg; 24/7
+    # 1. before a comma; 1,000.5; 3-D, 1.5-inch; 22 1/2; 555 123 4567; 1/2-34; 3.jpg; 24/7
     _rule(_STOPPED),
     _rule(f"({_NUMBER})"),
     _rule(f"({_PART}(?:{_HYPHEN}{_PART})*)"),
     _rule(f"({_COMPOUND})"),
     _rule(f"({_MIXED_FRACTION})"),
-    _rule("([0-9]{2,4}[- \xa0][0-9]{3,4}[- \xa0][0-9]{4})"),
+    _rule("([0-9]{2,4}[- \xa0][0-9]{3,4}[- \xa0][0-9]{3,5})"),
+    _rule("([0-9]{1,2}[-/][0-9]{1,2}[-/][0-9]{2,4})"),
     _rule(_FILE),
     _rule(f"({_DASHED}(?:\\\\?/{_DASHED}){{1,2}})"),
     *_ADDRESSES,
@@ -140,7 +141,8 @@ NUMBER_RULES = [
 
 _NAME_REST = "[-.:A-Za-z0-9_]*"
 _ATTRIBUTE = f"{_SPACE}+{_A}{_NAME_REST}(?:{_SPACE}*={_SPACE}*(?:\"[^\"]*\"|'[^']*'))?"
-_TAG = f"<(?:[!?][-A-Za-z][^>\\r\\n]*|/{_A}{_NAME_REST}{_SPACE}*|[A-Za-z_]{_NAME_REST}(?:{_ATTRIBUTE})*{_SPACE}*/?)>"
+_OPENING = f"[A-Za-z_]{_NAME_REST}(?:{_ATTRIBUTE})*{_SPACE}*/?"
+_TAG = f"<(?:[!?][-A-Za-z][^>\\r\\n]{{0,999}}|/{_A}{_NAME_REST}{_SPACE}*|{_OPENING})>"
 SIGN_RULES = [
     # -5, .5
     _rule(f"([-+]{_NUMBER}|{_NUMBER})"),

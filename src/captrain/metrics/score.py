@@ -9,7 +9,7 @@ from typing import Any
 
 from captrain.errors import DataError, UserError, nearest
 from captrain.metrics.ngrams import Candidates, MetricScores, References
-from captrain.metrics.tokenizer import tokenize
+from captrain.metrics.tokenizer import tokenize_lines
 
 METRICS = {
     "bleu_1": "captrain.metrics.bleu:score_bleu",
@@ -51,12 +51,12 @@ def score_captions(
     >>> captions = {"1": "a dog runs on grass", "2": "two cats sleep"}
     >>> result = score_captions(captions, {"1": ["A dog runs on grass."], "2": ["Two cats sleep on a sofa."]})
     >>> {name: round(value, 3) for name, value in result.scores.items()}
-    {'bleu_1': 0.687, 'bleu_2': 0.687, 'bleu_3': 0.687, 'bleu_4': 0.687, 'cider': 6.42}
+    {'bleu_1': 0.687, 'bleu_2': 0.687, 'bleu_3': 0.687, 'bleu_4': 0.687, 'cider': 7.205}
     """
     functions = [_load(place) for place in _places(metrics)]
     _check_inputs(predictions, references)
-    candidates = {id: tokenize(text) for id, text in predictions.items()}
-    tokenized = {id: [tokenize(text) for text in references[id]] for id in predictions}
+    candidates = dict(zip(predictions, tokenize_lines(list(predictions.values())), strict=True))
+    tokenized = _tokenize_references(references)
     scores: dict[str, float] = {}
     per_image: dict[str, dict[str, float]] = {id: {} for id in predictions}
     for function in functions:
@@ -65,6 +65,12 @@ def score_captions(
         for id, values in of_images.items():
             per_image[id].update(values)
     return Scores(scores, len(predictions), per_image)
+
+
+def _tokenize_references(references: Mapping[str, Sequence[str]]) -> References:
+    """Tokens of all references, in one pass over them in their order, as the reference implementation does it."""
+    tokens = iter(tokenize_lines([caption for captions in references.values() for caption in captions]))
+    return {id: [next(tokens) for _ in captions] for id, captions in references.items()}
 
 
 def _places(metrics: Sequence[str]) -> list[str]:
@@ -104,7 +110,7 @@ def _check_references(references: Mapping[str, Sequence[str]]) -> None:
         if isinstance(captions, str):
             raise DataError(f"references of '{id}' are one text, expected a list of captions: put it in [ ]")
         if not captions:
-            raise DataError(f"image '{id}' has an empty list of references; add a caption, or leave the image out")
+            raise DataError(f"image '{id}' has no references; add a caption, or leave the image out")
         for caption in captions:
             _check_text(id, caption, "reference")
 

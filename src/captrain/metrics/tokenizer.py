@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 
 from captrain.metrics.alphabet import LETTER, MARK, UNKNOWN, shadow_of
 from captrain.metrics.lexicon import PUNCTUATION, SPLIT_WORDS, WRITTEN_AS
@@ -53,7 +54,7 @@ def tokenize_lines(captions: Sequence[str]) -> list[list[str]]:
     >>> tokenize_lines(["Vitamin C.", "A man."])
     [['vitamin', 'c'], ['a', 'man']]
     """
-    return [tokenize(caption, following) for caption, following in zip(captions, [*captions[1:], ""], strict=True)]
+    return [tokenize(caption, following) for caption, following in zip_longest(captions, captions[1:], fillvalue="")]
 
 
 def _plain_tokens(caption: str, following: str) -> list[str]:

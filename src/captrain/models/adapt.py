@@ -31,18 +31,23 @@ def add_lora(
 
     Raises `ModelError` when a part or a name matches nothing.
     """
-    targets = list(target_modules) or "|".join(f"({captioner.lora_targets(part)})" for part in parts if captioner.lora_targets(part))
+    targets = list(target_modules) or "|".join(
+        f"({captioner.lora_targets(part)})" for part in parts if captioner.lora_targets(part)
+    )
     for name in target_modules:
         _check_matches(captioner, name)
     if isinstance(targets, str):
         _check_parts(captioner, parts)
     config = LoraConfig(
         r=rank,
-        lora_alpha=alpha,  # type: ignore[arg-type]  # peft multiplies by alpha / r; a fraction is fine
+        lora_alpha=alpha,  # peft multiplies by alpha / r; a fraction is fine
         lora_dropout=dropout,
         target_modules=targets,
         exclude_modules=rf".*\.({'|'.join(fresh_modules)})(\..*)?" if fresh_modules else None,
-        modules_to_save=[name for name in fresh_modules if any(name in module for module, _ in captioner.named_modules())] or None,
+        modules_to_save=[
+            name for name in fresh_modules if any(name in module for module, _ in captioner.named_modules())
+        ]
+        or None,
     )
     captioner.model = get_peft_model(captioner.core(), config)
 
@@ -67,7 +72,9 @@ def freeze(captioner: Captioner, parts: Sequence[str]) -> None:
         for _, parameter in members[part]:
             parameter.requires_grad_(part not in parts)
     if not any(parameter.requires_grad for parameter in captioner.parameters()):
-        raise ModelError(f"freeze: {', '.join(parts)} are all there is, nothing would learn; leave out one of {', '.join(PARTS)}")
+        raise ModelError(
+            f"freeze: {', '.join(parts)} are all there is, nothing would learn; leave out one of {', '.join(PARTS)}"
+        )
 
 
 def count_parameters(captioner: Captioner) -> dict[str, dict[str, int]]:
@@ -106,4 +113,6 @@ def _check_parts(captioner: Captioner, parts: Sequence[str]) -> None:
     for part in parts:
         pattern = captioner.lora_targets(part)
         if not pattern or not any(re.fullmatch(pattern, module) for module in modules):
-            raise ModelError(f"lora_parts: the part '{part}' of a {captioner.family} captioner has no layers for adapters")
+            raise ModelError(
+                f"lora_parts: the part '{part}' of a {captioner.family} captioner has no layers for adapters"
+            )

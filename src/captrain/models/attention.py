@@ -37,7 +37,9 @@ def attend(
     if images == rows:
         return scaled_dot_product_attention(query, key, value, mask, dropout, causal, scale=scale)
     beams = rows // images
-    folded = query.view(images, beams, heads, length, width).transpose(1, 2).reshape(images, heads, beams * length, width)
+    folded = (
+        query.view(images, beams, heads, length, width).transpose(1, 2).reshape(images, heads, beams * length, width)
+    )
     context = scaled_dot_product_attention(folded, key, value, None, dropout, scale=scale)
     return context.view(images, heads, beams, length, width).transpose(1, 2).reshape(rows, heads, length, width)
 

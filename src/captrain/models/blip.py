@@ -88,7 +88,6 @@ class BlipCaptioner(Captioner):
 
     family = "blip"
     default_label_smoothing = 0.1
-    default_learning_rates = {"lora": 5e-4, "full": 1e-5}
 
     @property
     def start_id(self) -> int:

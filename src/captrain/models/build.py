@@ -61,6 +61,4 @@ def joined(
     else:
         with clear_errors(decoder):
             vocabulary, language = load_tokenizer(decoder), load_decoder(decoder)
-    captioner = EncoderDecoderCaptioner(join(vision, language, vocabulary), vocabulary, spec)
-    captioner.default_freeze = ("vision",)
-    return captioner
+    return EncoderDecoderCaptioner(join(vision, language, vocabulary), vocabulary, spec)

@@ -1,4 +1,7 @@
-"""Loading and saving captioners. What is written, plain transformers or peft can load; `captrain.json` adds what they don't know."""
+"""Loading and saving captioners.
+
+What is written, plain transformers or peft can load; `captrain.json` adds what they don't know.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import PeftModel
@@ -89,7 +92,7 @@ def family_class(name: str) -> type[Captioner]:
     """
     if name not in FAMILIES:
         raise ModelError(f"unknown family '{name}'.{nearest(name, FAMILIES)} Families: {', '.join(FAMILIES)}")
-    return _import(FAMILIES[name])  # type: ignore[no-any-return]
+    return cast(type[Captioner], _import(FAMILIES[name]))
 
 
 def find_model_folder(source: str) -> str:
@@ -98,11 +101,15 @@ def find_model_folder(source: str) -> str:
     if (path / "model").is_dir() and not (path / "config.json").is_file():
         return str(path / "model")
     if path.is_dir() and not any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
-        raise ModelError(f"{source}: no config.json or adapter_config.json here; expected a run folder or a model folder")
+        raise ModelError(
+            f"{source}: no config.json or adapter_config.json here; expected a run folder or a model folder"
+        )
     looks_like_path = source.startswith((".", "/", "~")) or source.count("/") > 1
     if not path.exists() and looks_like_path:
         siblings = [str(sibling) for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise ModelError(f"{source}: no such folder.{nearest(source, siblings)} Expected a run folder, a model folder or a hub id")
+        raise ModelError(
+            f"{source}: no such folder.{nearest(source, siblings)} Expected a run folder, a model folder or a hub id"
+        )
     return source
 
 
@@ -132,7 +139,9 @@ def _load_weights(source: str) -> tuple[PreTrainedModel, str]:
     model, info = _import(place).from_pretrained(source, dtype=torch.float32, output_loading_info=True)
     missing = sorted(info["missing_keys"])
     if missing:
-        raise ModelError(f"{source}: incomplete, {len(missing)} weights are missing, first {missing[0]}; copy or download it again")
+        raise ModelError(
+            f"{source}: incomplete, {len(missing)} weights are missing, first {missing[0]}; copy or download it again"
+        )
     return model, family
 
 

@@ -55,8 +55,7 @@ class Captioner(nn.Module, ABC):
 
     family: ClassVar[str]
     default_label_smoothing: ClassVar[float] = 0.0
-    default_learning_rates: ClassVar[dict[str, float]] = {"lora": 2e-4, "full": 1e-5}
-    default_freeze: tuple[str, ...] = ()
+    default_learning_rates: ClassVar[dict[str, float]] = {"lora": 5e-4, "full": 1e-5}
     shares_features: bool = True
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, image_spec: ImageSpec) -> None:
@@ -68,6 +67,8 @@ class Captioner(nn.Module, ABC):
         self.decoding = Decoding()
         self.precision = torch.float32
         self.label_smoothing = self.default_label_smoothing
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(image_spec.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(image_spec.std).view(1, -1, 1, 1), persistent=False)
 

@@ -81,7 +81,10 @@ def write_tokens(
     options: dict[str, Any] = {"encoder_hidden_states": context}
     if shared:
         # With the cache filled the decoder only asks whether there are encoder states, not what they are.
-        options = {"encoder_hidden_states": context[:, :1], "past_key_values": _image_cache(decoder, context, input_ids)}
+        options = {
+            "encoder_hidden_states": context[:, :1],
+            "past_key_values": _image_cache(decoder, context, input_ids),
+        }
     written = decoder.generate(
         input_ids=input_ids, attention_mask=torch.ones_like(input_ids), generation_config=config, **options
     )

@@ -16,7 +16,9 @@ def choose_device(name: str = "auto") -> torch.device:
     if name == "auto":
         return torch.device(present[0])
     if name not in present:
-        raise ModelError(f"device '{name}' is not on this machine; there is: {', '.join(present)} (see: captrain doctor)")
+        raise ModelError(
+            f"device '{name}' is not on this machine; there is: {', '.join(present)} (see: captrain doctor)"
+        )
     return torch.device(name)
 
 

@@ -6,6 +6,8 @@ The model is transformers' `VisionEncoderDecoderModel`. It is loaded from a chec
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 from transformers import (
@@ -33,7 +35,7 @@ class EncoderDecoderCaptioner(Captioner):
     """A `VisionEncoderDecoderModel` behind the contract."""
 
     family = "encoder-decoder"
-    default_learning_rates = {"lora": 5e-4, "full": 5e-5, "new": 1e-3}
+    default_learning_rates: ClassVar[dict[str, float]] = {"lora": 5e-4, "full": 5e-5, "new": 1e-3}
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, image_spec: ImageSpec) -> None:
         super().__init__(model, tokenizer, image_spec)
@@ -106,7 +108,9 @@ class EncoderDecoderCaptioner(Captioner):
 def join(encoder: PreTrainedModel, decoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     """One captioner of an encoder and a decoder; widths that differ get a linear projection (the bridge)."""
     config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder.config, decoder.config)
-    config.decoder_start_token_id = _first_id(decoder.config.bos_token_id, tokenizer.bos_token_id, tokenizer.cls_token_id)
+    config.decoder_start_token_id = _first_id(
+        decoder.config.bos_token_id, tokenizer.bos_token_id, tokenizer.cls_token_id
+    )
     config.eos_token_id = _first_id(decoder.config.eos_token_id, tokenizer.eos_token_id, tokenizer.sep_token_id)
     config.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else config.eos_token_id
     return VisionEncoderDecoderModel(config=config, encoder=encoder, decoder=decoder)
@@ -116,7 +120,9 @@ def load_decoder(source: str) -> PreTrainedModel:
     """A causal language model from a folder or hub id, with fresh cross-attention if it has none yet."""
     config = AutoConfig.from_pretrained(source)
     if not _takes_cross_attention(config):
-        raise ModelError(f"{source}: a '{config.model_type}' takes no cross-attention; expected a decoder such as GPT-2 or BERT")
+        raise ModelError(
+            f"{source}: a '{config.model_type}' takes no cross-attention; expected a decoder such as GPT-2 or BERT"
+        )
     config.is_decoder = True
     config.add_cross_attention = True
     return AutoModelForCausalLM.from_pretrained(source, config=config, dtype=torch.float32)
@@ -148,7 +154,17 @@ def new_decoder(
 
 def _takes_cross_attention(config: PreTrainedConfig) -> bool:
     """Whether this kind of decoder can attend to an encoder: its configuration says so by having the option."""
-    names = ("gpt2", "bert", "roberta", "xlm-roberta", "camembert", "electra", "bert-generation", "gpt_bigcode", "trocr")
+    names = (
+        "gpt2",
+        "bert",
+        "roberta",
+        "xlm-roberta",
+        "camembert",
+        "electra",
+        "bert-generation",
+        "gpt_bigcode",
+        "trocr",
+    )
     return config.model_type in names
 
 

@@ -51,7 +51,9 @@ class VisionVectors(PreTrainedModel):
         """Normalised pixels (I, 3, height, width) -> vectors (I, N, D)."""
         output = self.encoder(pixel_values=pixel_values)
         pooled = self.config.vectors == "pooled"
-        return BaseModelOutput(last_hidden_state=pooled_vector(output)[:, None] if pooled else rows_of_vectors(output[0]))
+        return BaseModelOutput(
+            last_hidden_state=pooled_vector(output)[:, None] if pooled else rows_of_vectors(output[0])
+        )
 
 
 AutoConfig.register(VisionVectorsConfig.model_type, VisionVectorsConfig)
@@ -80,10 +82,14 @@ def load_encoder(source: str, vectors: str, height: int, width: int) -> PreTrain
     config = AutoConfig.from_pretrained(source)
     config = getattr(config, "vision_config", config)
     if type(config) not in MODEL_MAPPING:
-        raise ModelError(f"{source}: '{config.model_type}' is no encoder that transformers can load; expected a vision model")
+        raise ModelError(
+            f"{source}: '{config.model_type}' is no encoder that transformers can load; expected a vision model"
+        )
     encoder = MODEL_MAPPING[type(config)].from_pretrained(source, dtype=torch.float32)
     if getattr(encoder, "main_input_name", "") != "pixel_values":
-        raise ModelError(f"{source}: a '{config.model_type}' reads {encoder.main_input_name}, not pictures; expected a vision encoder")
+        raise ModelError(
+            f"{source}: a '{config.model_type}' reads {encoder.main_input_name}, not pictures; expected a vision encoder"
+        )
     with torch.no_grad():
         output = encoder.eval()(pixel_values=torch.zeros(1, 3, height, width))
     states = output.last_hidden_state

@@ -13,7 +13,6 @@ from typing import Any
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 
-from captrain.models.captioner import Captioner
 from captrain.progress import track
 from captrain.training.run_folder import RunFolder
 from captrain.training.validate import Validation, spread
@@ -26,19 +25,25 @@ NAMES = {"grad_norm": "gradient_norm"}
 class Logbook(TrainerCallback):
     """Writes `metrics.jsonl` and `samples.jsonl`; seconds go on counting over interruptions."""
 
-    def __init__(self, run: RunFolder, seconds_before: float, samples: int, latest: Callable[[], Validation | None]) -> None:
+    def __init__(
+        self, run: RunFolder, seconds_before: float, samples: int, latest: Callable[[], Validation | None]
+    ) -> None:
         self.run = run
         self.start = time.monotonic() - seconds_before
         self.samples = samples
         self.latest = latest
 
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any) -> None:
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
         """One line, under the names that the run folder's format has."""
         validation = any(name.startswith("eval_") for name in logs)
         if not validation and "loss" not in logs:
             return
         values = {NAMES.get(name, name).removeprefix("eval_"): value for name, value in logs.items() if name != "epoch"}
-        self.run.append("metrics.jsonl", [{"kind": "validation" if validation else "train", **self._place(state), **values}])
+        self.run.append(
+            "metrics.jsonl", [{"kind": "validation" if validation else "train", **self._place(state), **values}]
+        )
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """The captions of the fixed pictures; one of them is shown."""
@@ -76,7 +81,9 @@ class Rhythm(TrainerCallback):
         if state.global_step % self.checkpoint_every == 0 and state.global_step % self.steps_per_epoch:
             control.should_save = True
 
-    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Evaluate at every n-th epoch and at the last."""
         epoch = round(float(state.epoch or 0))
         control.should_evaluate = control.should_evaluate and (epoch % self.evaluate_every == 0 or epoch == self.epochs)
@@ -90,7 +97,9 @@ class ProgressBar(TrainerCallback):
         self.stack = ExitStack()
         self.seen = 0
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Start where the run stands."""
         self.seen = self._images(state)
         self.advance = self.stack.enter_context(track("train", self.images * self.epochs - self.seen))
@@ -101,7 +110,9 @@ class ProgressBar(TrainerCallback):
         self.advance(now - self.seen)
         self.seen = now
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Close the bar."""
         self.stack.close()
 
@@ -123,5 +134,7 @@ def tensorboard(folder: Path) -> list[TrainerCallback]:
 class Patience(EarlyStoppingCallback):
     """Stops after some evaluations without a better score. The best model is on disk already, nothing needs loading."""
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Nothing to ask for: the run keeps its best model itself."""

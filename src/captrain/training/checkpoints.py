@@ -67,7 +67,9 @@ def load_learned(captioner: Captioner, folder: Path) -> None:
     own = _learned(captioner)
     if saved.keys() != own.keys():
         odd = sorted(saved.keys() ^ own.keys())[0]
-        raise RunError(f"{folder}: was made by a captioner that learns other weights (first difference: {odd}); use --overwrite")
+        raise RunError(
+            f"{folder}: was made by a captioner that learns other weights (first difference: {odd}); use --overwrite"
+        )
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(saved[name])

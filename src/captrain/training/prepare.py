@@ -43,7 +43,7 @@ def fill_defaults(settings: Settings, captioner: Captioner) -> Settings:
     model, training = settings.model, settings.training
     is_joined = model.encoder is not None
     method = model.method or ("full" if is_joined else "lora")
-    frozen = model.freeze if model.freeze is not None else (("vision",) if is_joined else captioner.default_freeze)
+    frozen = model.freeze if model.freeze is not None else (("vision",) if is_joined else ())
     rates = captioner.default_learning_rates
     kind = "new" if is_joined and model.decoder is None else method
     spec = captioner.image_spec
@@ -57,7 +57,9 @@ def fill_defaults(settings: Settings, captioner: Captioner) -> Settings:
         },
         "training": {
             "learning_rate": training.learning_rate or rates.get(kind, rates[method]),
-            "label_smoothing": captioner.default_label_smoothing if training.label_smoothing is None else training.label_smoothing,
+            "label_smoothing": captioner.default_label_smoothing
+            if training.label_smoothing is None
+            else training.label_smoothing,
         },
         "data": {"prompt": captioner.prompt},
     }

@@ -49,7 +49,7 @@ def train(settings: Settings, data: str, out: Path, *, resume: bool = False, ove
 
     Raises:
         UserError: for settings, data, models or folders that can't work; nothing was begun.
-        TrainingFailed: when the training itself stopped; the last checkpoint is intact.
+        TrainingError: when the training itself stopped; the last checkpoint is intact.
     """
     run = RunFolder(out)
     run.claim(settings, data, resume, overwrite)
@@ -90,7 +90,7 @@ def load(settings: Settings, data: str) -> Splits:
 def ready(settings: Settings, splits: Splits, run: RunFolder | None) -> tuple[Captioner, Settings]:
     """The captioner on its device with its learning weights chosen, and settings without open ends.
 
-    A captioner that was joined anew is written to the run's `base/` first: adapters refer to it, and a resumed run begins with it.
+    A captioner that was joined anew is first written to the run's `base/`: adapters refer to it, and a resumed run begins there.
     """
     captions = (caption for sample in splits.train for caption in sample.captions)
     captioner = build_captioner(settings, captions, run.base if run else Path("-"))
@@ -162,7 +162,11 @@ def make_trainer(
         training_arguments(settings, run, captioner, validates),
         rows,
         Collator(captioner, images["train"]),
-        {part: rate for part in ("vision", "bridge", "language") if (rate := getattr(training, f"{part}_learning_rate"))},
+        {
+            part: rate
+            for part in ("vision", "bridge", "language")
+            if (rate := getattr(training, f"{part}_learning_rate"))
+        },
         checkpoints,
         validator,
         on_best,

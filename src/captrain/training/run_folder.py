@@ -53,7 +53,8 @@ class RunFolder:
         if found is not None and found.get("requested") != requested and not resume:
             changed = _first_difference(found.get("requested", {}), requested)
             raise RunError(
-                f"{self.path}: holds another run ({changed}); choose another folder, --resume to go on with it, --overwrite to begin anew"
+                f"{self.path}: holds another run ({changed}); choose another folder, "
+                "--resume to go on with it, or --overwrite to begin anew"
             )
         self.path.mkdir(parents=True, exist_ok=True)
         self._restore_model()

@@ -1,4 +1,7 @@
-"""`transformers.Trainer` with few seams overridden: packed loss, parts with their own rates, captions as evaluation, whole checkpoints."""
+"""`transformers.Trainer` with few seams overridden.
+
+Packed loss, parts with their own rates, captions as evaluation, checkpoints that are whole or not there.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerControl, TrainingArguments
 
-from captrain.errors import TrainingFailed
+from captrain.errors import TrainingError
 from captrain.models.captioner import Captioner
 from captrain.training.checkpoints import Checkpoints, load_learned, save_learned
 from captrain.training.rows import Collator, EpochSampler, TrainingRows
@@ -49,6 +52,8 @@ class CaptionTrainer(Trainer):
         self.validator = validator
         self.on_best = on_best
         self.latest: Validation | None = None
+        self.control: TrainerControl
+        self.optimizer: torch.optim.Optimizer | None
         # The captioner divides the summed loss by the tokens of all accumulated batches; its labels are shifted already.
         self.model_accepts_loss_kwargs = True
         self._loss_shifts_labels = False
@@ -97,7 +102,9 @@ class CaptionTrainer(Trainer):
             raise self._failure(f"the gradient's norm became {float(norm)}")
         return norm
 
-    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
         """Validate, keep the captioner if it is the best yet, and report the scores as `eval_...`."""
         if self.validator is None:
             return {}
@@ -117,7 +124,9 @@ class CaptionTrainer(Trainer):
     def _parameter_groups(self) -> list[dict[str, Any]]:
         """Learning parameters by part and by whether they decay."""
         captioner: Captioner = self.model
-        exempt = {id(weight) for module in captioner.modules() if isinstance(module, NORMS) for weight in module.parameters()}
+        exempt = {
+            id(weight) for module in captioner.modules() if isinstance(module, NORMS) for weight in module.parameters()
+        }
         groups = []
         for part, members in captioner.parts().items():
             learning = [(name, weight) for name, weight in members if weight.requires_grad]
@@ -125,7 +134,9 @@ class CaptionTrainer(Trainer):
                 weights = [w for name, w in learning if (id(w) not in exempt and not name.endswith("bias")) is decays]
                 if weights:
                     rate = self.learning_rates.get(part, self.args.learning_rate)
-                    groups.append({"params": weights, "lr": rate, "weight_decay": self.args.weight_decay if decays else 0.0})
+                    groups.append(
+                        {"params": weights, "lr": rate, "weight_decay": self.args.weight_decay if decays else 0.0}
+                    )
         return groups
 
     # Checkpoints: whole or not there.
@@ -150,11 +161,11 @@ class CaptionTrainer(Trainer):
         """The counterpart of `_save`."""
         load_learned(self.model, Path(resume_from_checkpoint))
 
-    def _failure(self, what: str) -> TrainingFailed:
+    def _failure(self, what: str) -> TrainingError:
         """An error that says where training stopped and what is safe."""
         last = self.checkpoints.last()
         safe = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
-        return TrainingFailed(
+        return TrainingError(
             f"training stopped at step {self.state.global_step}: {what}; {safe}. "
             "For a loss or gradient lower --learning-rate; for a full disk free some space; then run the same command again"
         )

@@ -52,7 +52,9 @@ class Validator:
             for start in range(0, len(self.positions), self.batch_size):
                 batch = self.positions[start : start + self.batch_size]
                 rows = captioner.pack([self.captions[position] for position in batch]).to(captioner.device)
-                output = captioner(features=features_of(captioner, self.images, batch), **rows.to_dict(), num_items_in_batch=1)
+                output = captioner(
+                    features=features_of(captioner, self.images, batch), **rows.to_dict(), num_items_in_batch=1
+                )
                 total += float(output.loss)
                 tokens += len(output.targets)
         finally:

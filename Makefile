@@ -1,0 +1,31 @@
+# Needs Python 3.11 or later and make, nothing else. PYTHON=python3.12 make demo takes another interpreter.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test check bench docs clean
+
+demo: $(INSTALLED)  ## train on pictures it draws itself, about 2 minutes on 2 cores
+	$(BIN)/captrain demo --overwrite
+
+test: $(INSTALLED)  ## all tests, on all cores
+	$(BIN)/python -m pytest -n auto --dist worksteal
+
+check: $(INSTALLED)  ## lint, format, types, import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(INSTALLED)  ## seconds a caption against plain transformers, in one run
+	$(BIN)/python benchmarks/packing.py
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "captrain needs Python 3.11 or later, this is " + sys.version'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache
