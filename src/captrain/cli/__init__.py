@@ -1,0 +1,44 @@
+"""The command line. One file a command; what is heavy is imported when a command runs, so that help comes at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the entry point of `captrain`.
+
+    Args:
+        argv: words after the program's name. Default: those of this process.
+
+    Returns:
+        Exit code: 0 done, 1 failed work, 2 wrong use, 3 done with rejected samples, 130 interrupted.
+    """
+    from captrain.cli.app import make_app
+    from captrain.cli.failures import report_failure
+
+    _accept_any_character()
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = make_app().meta(words, exit_on_error=False, print_error=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _forget_stdout()
+        return 0
+    except (Exception, KeyboardInterrupt) as error:
+        return report_failure(error)
+    return code if isinstance(code, int) else 0
+
+
+def _accept_any_character() -> None:
+    """Print what the terminal's encoding lacks as escapes: a file name must not end the work."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _forget_stdout() -> None:
+    """The reader is gone (`captrain ... | head`): what is still buffered goes nowhere, without a complaint at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -48,7 +48,9 @@ def draw(scene: Scene, side: int = 96) -> Image.Image:
 def _background(chance: random.Random, side: int) -> Image.Image:
     """A soft run between four pale tints, one at each corner."""
     hue = chance.random()
-    tints = [_rgb(hue + chance.uniform(-0.1, 0.1), chance.uniform(0.03, 0.13), chance.uniform(0.9, 1.0)) for _ in range(4)]
+    tints = [
+        _rgb(hue + chance.uniform(-0.1, 0.1), chance.uniform(0.03, 0.13), chance.uniform(0.9, 1.0)) for _ in range(4)
+    ]
     corners = Image.new("RGB", (2, 2))
     corners.putdata(tints)
     return corners.resize((side, side), Image.Resampling.BICUBIC)
@@ -70,7 +72,9 @@ def _mask(group: Group, chance: random.Random, side: int) -> Image.Image:
     radius = chance.uniform(*RADII[group.size])
     for middle in _middles(group, radius, chance):
         outline = _outline(group.shape, chance.uniform(-0.2, 0.2))
-        pen.polygon([(_pixel(middle[0] + x * radius, side), _pixel(middle[1] + y * radius, side)) for x, y in outline], fill=255)
+        pen.polygon(
+            [(_pixel(middle[0] + x * radius, side), _pixel(middle[1] + y * radius, side)) for x, y in outline], fill=255
+        )
     return canvas.reduce(OVERSAMPLING)
 
 
@@ -97,7 +101,7 @@ def _outline(shape: str, tilt: float) -> list[Point]:
     return [(x * cos - y * sin, x * sin + y * cos) for x, y in OUTLINES[shape]]
 
 
-def _star_corners(radii: Sequence[float], corners: int, first: float) -> list[Point]:
+def _ring(radii: Sequence[float], corners: int, first: float) -> list[Point]:
     """Corners around (0, 0) at equal angles from `first`, their distances taken from `radii` in turn."""
     return [_around((0, 0), radii[i % len(radii)], first + 2 * math.pi * i / corners) for i in range(corners)]
 
@@ -121,10 +125,10 @@ def _cross(arm: float) -> list[Point]:
 
 
 OUTLINES: dict[str, list[Point]] = {
-    "circle": _star_corners([1.0], 40, 0.0),
-    "square": _star_corners([LONGEST_CORNER], 4, math.pi / 4),
-    "triangle": _star_corners([LONGEST_CORNER], 3, -math.pi / 2),
-    "star": _star_corners([LONGEST_CORNER, 0.48], 10, -math.pi / 2),
+    "circle": _ring([1.0], 40, 0.0),
+    "square": _ring([LONGEST_CORNER], 4, math.pi / 4),
+    "triangle": _ring([LONGEST_CORNER], 3, -math.pi / 2),
+    "star": _ring([LONGEST_CORNER, 0.48], 10, -math.pi / 2),
     "heart": _heart(),
     "cross": _cross(0.32),
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 COUNTS = (1, 2, 3)
@@ -65,15 +65,17 @@ class Scene:
         return any(group.kind in HELD_OUT for group in self.groups)
 
     def to_list(self) -> list[dict[str, Any]]:
-        """The groups as JSON objects.
+        """The groups as JSON objects; `from_list` reads them back.
 
         >>> Scene((Group(1, "large", "blue", "star", "centre"),)).to_list()
         [{'count': 1, 'size': 'large', 'colour': 'blue', 'shape': 'star', 'place': 'centre'}]
         """
-        return [
-            {"count": group.count, "size": group.size, "colour": group.colour, "shape": group.shape, "place": group.place}
-            for group in self.groups
-        ]
+        return [asdict(group) for group in self.groups]
+
+    @classmethod
+    def from_list(cls, groups: list[dict[str, Any]]) -> Scene:
+        """The scene of a data set's line, enough to check a caption against (how it looked is not kept)."""
+        return cls(tuple(Group(**group) for group in groups))
 
 
 def make_scenes(count: int, seed: int, held_out: bool = False) -> list[Scene]:

@@ -48,7 +48,7 @@ def describe(scene: Scene, count: int = 5) -> list[str]:
     The same scene gives the same captions.
 
     >>> describe(Scene((Group(2, "small", "red", "star", "top left"),)), count=2)
-    ['a pair of small red stars at the top left', 'the picture shows two little red stars in the top left corner']
+    ['two little red stars in the top left corner', 'in the upper left corner you can see two small red stars']
     """
     chance = random.Random(f"words {scene.look}")
     templates = TEMPLATES[len(scene.groups)]
@@ -135,7 +135,9 @@ def _places() -> dict[str, str]:
 @functools.cache
 def _patterns() -> list[tuple[int, re.Pattern[str]]]:
     """Each template as a pattern, beside its number of groups."""
-    return [(groups, re.compile(_pattern(template))) for groups, templates in TEMPLATES.items() for template in templates]
+    return [
+        (groups, re.compile(_pattern(template))) for groups, templates in TEMPLATES.items() for template in templates
+    ]
 
 
 def _pattern(template: str) -> str:

@@ -77,7 +77,7 @@ class Keeper:
     def keep(self, samples: Sequence[Sample], rejects: Rejects, advance: Advance) -> Images:
         """One split's images; each new picture is computed and kept, in batches."""
         spec, keeping = self.captioner.image_spec, self.keeping
-        known: Container[str] = {} if self.store is None else self.store
+        known: Container[str] = frozenset() if self.store is None else self.store
         positions: list[int] = []
         keys: list[str] = []
         pending: dict[str, np.ndarray] = {}

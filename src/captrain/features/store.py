@@ -26,7 +26,7 @@ class Store(ABC):
     def __init__(self) -> None:
         self.index: dict[str, int] = {}
 
-    def __contains__(self, key: str) -> bool:
+    def __contains__(self, key: object) -> bool:
         return key in self.index
 
     def __len__(self) -> int:

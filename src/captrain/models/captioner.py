@@ -94,6 +94,11 @@ class Captioner(nn.Module, ABC):
     def max_positions(self) -> int:
         """Most tokens a caption can have, prompt included."""
 
+    @property
+    def first_position(self) -> int:
+        """The number of a caption's first position."""
+        return 0
+
     @abstractmethod
     def look(self, pixels: Tensor) -> Tensor:
         """The image half: normalised pixels (I, 3, height, width) -> vectors (I, N, D)."""
@@ -160,7 +165,7 @@ class Captioner(nn.Module, ABC):
         with self.autocast():
             context = self.context(features)
             prompt = [self.start_id, *self.prompt_ids()]
-            captions = write_tokens(self.decoder, context, prompt, config, self.shares_features)
+            captions = write_tokens(self.decoder, context, prompt, config, self.shares_features, self.first_position)
             scores = self.log_probabilities(features, captions, config.max_new_tokens)
         texts = self.tokenizer.batch_decode(captions, skip_special_tokens=True)
         return [Written(*line) for line in zip(captions, [text.strip() for text in texts], scores, strict=True)]

@@ -66,7 +66,12 @@ class SharedFeaturesCache(EncoderDecoderCache):
 
 @torch.no_grad()
 def write_tokens(
-    decoder: PreTrainedModel, context: Tensor, prompt: list[int], config: GenerationConfig, shared: bool
+    decoder: PreTrainedModel,
+    context: Tensor,
+    prompt: list[int],
+    config: GenerationConfig,
+    shared: bool,
+    first_position: int = 0,
 ) -> list[list[int]]:
     """Token ids written for each image, without start, prompt, end and padding.
 
@@ -75,6 +80,7 @@ def write_tokens(
         context: (I images, N vectors, D), what it attends to.
         prompt: ids that every caption begins with, the start token first.
         shared: whether the decoder's attention is `attention.attend`, so that beams can share keys and values.
+        first_position: the number of a caption's first position.
     """
     images = context.shape[0]
     input_ids = torch.tensor([prompt] * images, device=context.device)
@@ -85,6 +91,9 @@ def write_tokens(
             "encoder_hidden_states": context[:, :1],
             "past_key_values": _image_cache(decoder, context, input_ids),
         }
+    if first_position:
+        positions = torch.arange(first_position, first_position + len(prompt), device=context.device)
+        options["position_ids"] = positions.expand(images, -1)
     written = decoder.generate(
         input_ids=input_ids, attention_mask=torch.ones_like(input_ids), generation_config=config, **options
     )

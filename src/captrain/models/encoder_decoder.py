@@ -30,6 +30,12 @@ from captrain.models.captioner import Captioner
 HEADS = ("lm_head", "cls")
 """What decoders of transformers call the module between hidden states and vocabulary."""
 
+DECODERS = ("gpt2", "gpt_bigcode", "bert", "bert-generation", "roberta", "xlm-roberta", "camembert")
+"""Kinds of decoders that take cross-attention, a 4-D mask and positions, as packed rows need."""
+
+COUNT_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert")
+"""Kinds whose first position is the number after that of the padding token."""
+
 
 class EncoderDecoderCaptioner(Captioner):
     """A `VisionEncoderDecoderModel` behind the contract."""
@@ -39,7 +45,8 @@ class EncoderDecoderCaptioner(Captioner):
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, image_spec: ImageSpec) -> None:
         super().__init__(model, tokenizer, image_spec)
-        self.shares_features = share_features(model.decoder)
+        _check_decoder(self.decoder.config, self.decoder.config.name_or_path or "decoder")
+        self.shares_features = share_features(self.decoder)
 
     @property
     def start_id(self) -> int:
@@ -61,7 +68,13 @@ class EncoderDecoderCaptioner(Captioner):
     @property
     def max_positions(self) -> int:
         """1,024 for GPT-2."""
-        return int(getattr(self.decoder.config, "max_position_embeddings", 512))
+        return int(getattr(self.decoder.config, "max_position_embeddings", 512)) - self.first_position
+
+    @property
+    def first_position(self) -> int:
+        """0, except for RoBERTa and its kin."""
+        config = self.decoder.config
+        return int(config.pad_token_id) + 1 if config.model_type in COUNT_AFTER_PADDING else 0
 
     def look(self, pixels: Tensor) -> Tensor:
         """The encoder's vectors."""
@@ -77,7 +90,7 @@ class EncoderDecoderCaptioner(Captioner):
         return self.decoder.base_model(
             input_ids=input_ids,
             attention_mask=mask,
-            position_ids=position_ids,
+            position_ids=position_ids + self.first_position,
             encoder_hidden_states=context,
             use_cache=False,
         ).last_hidden_state
@@ -119,10 +132,7 @@ def join(encoder: PreTrainedModel, decoder: PreTrainedModel, tokenizer: PreTrain
 def load_decoder(source: str) -> PreTrainedModel:
     """A causal language model from a folder or hub id, with fresh cross-attention if it has none yet."""
     config = AutoConfig.from_pretrained(source)
-    if not _takes_cross_attention(config):
-        raise ModelError(
-            f"{source}: a '{config.model_type}' takes no cross-attention; expected a decoder such as GPT-2 or BERT"
-        )
+    _check_decoder(config, source)
     config.is_decoder = True
     config.add_cross_attention = True
     return AutoModelForCausalLM.from_pretrained(source, config=config, dtype=torch.float32)
@@ -152,20 +162,13 @@ def new_decoder(
     return GPT2LMHeadModel(config)
 
 
-def _takes_cross_attention(config: PreTrainedConfig) -> bool:
-    """Whether this kind of decoder can attend to an encoder: its configuration says so by having the option."""
-    names = (
-        "gpt2",
-        "bert",
-        "roberta",
-        "xlm-roberta",
-        "camembert",
-        "electra",
-        "bert-generation",
-        "gpt_bigcode",
-        "trocr",
-    )
-    return config.model_type in names
+def _check_decoder(config: PreTrainedConfig, source: str) -> None:
+    """Refuse decoders that can't attend to an image, or can't read packed rows."""
+    if config.model_type not in DECODERS:
+        raise ModelError(
+            f"{source}: a '{config.model_type}' can't be the decoder, as it takes no cross-attention or no positions; "
+            f"expected one of {', '.join(DECODERS)}"
+        )
 
 
 def _first_id(*ids: int | None) -> int:

@@ -47,7 +47,7 @@ class ModelSettings(Section):
     image_size: Annotated[int, Field(ge=8)] | None = None
     """Height and width of the pictures the encoder sees, in pixels. Default: the checkpoint's own."""
     resize: Literal["squash", "crop"] | None = None
-    """`squash` resizes both edges to the image size, `crop` keeps the aspect and takes the middle. Default: the checkpoint's own."""
+    """`squash` resizes both edges to the image size, `crop` keeps the aspect and takes the middle. Default: the checkpoint's."""
     method: Literal["lora", "full"] | None = None
     """Train LoRA adapters, or the weights themselves. Default: lora, and full for a joined captioner."""
     freeze: tuple[Part, ...] | None = None

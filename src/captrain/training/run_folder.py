@@ -56,6 +56,8 @@ class RunFolder:
                 f"{self.path}: holds another run ({changed}); choose another folder, "
                 "--resume to go on with it, or --overwrite to begin anew"
             )
+        if found is not None and found.get("requested") != requested:
+            (self.path / FINISHED).unlink(missing_ok=True)
         self.path.mkdir(parents=True, exist_ok=True)
         self._restore_model()
 

@@ -1,0 +1,100 @@
+"""All commands by name, and the flags that every command has."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from cyclopts import App, Argument, ArgumentCollection, Group, Parameter
+
+from captrain import __version__
+from captrain.cli.logs import set_up_logging
+from captrain.errors import UserError
+
+COMMANDS = {
+    "demo": ("captrain.cli.demo:demo", "Draw pictures, train on them, score and report: no data, no network needed."),
+    "train": ("captrain.cli.train:train", "Train a captioner on pictures with captions."),
+    "caption": ("captrain.cli.caption:caption", "Write captions for pictures."),
+    "evaluate": ("captrain.cli.evaluate:evaluate", "Caption a data set, then score the captions."),
+    "report": ("captrain.cli.report:report", "Turn a run folder into one HTML file."),
+    "doctor": ("captrain.cli.doctor:doctor", "Look over this machine and say what to do about what is found."),
+}
+"""Name to the function that does it (loaded when asked for) and its line of help."""
+
+CONFIG_COMMANDS = {
+    "show": ("captrain.cli.config:show", "Print the settings a training would have, and where each comes from."),
+    "schema": ("captrain.cli.config:schema", "Print the JSON schema of recipes, for editors."),
+}
+
+EVERYWHERE = Group("Everywhere", sort_key=100)
+Switch = Annotated[bool, Parameter(negative=(), show_default=False, group=EVERYWHERE)]
+
+
+def make_app() -> App:
+    """The command line, nothing of it run yet."""
+    app = App(
+        name="captrain",
+        help="Train image captioners on your own pictures, measure them, and caption whole collections.",
+        version=__version__,
+        help_format="plaintext",
+        default_parameter=Parameter(consume_multiple=True, negative_iterable="no-", show_default=plain_default),
+        group_commands=Group("Commands", sort_key=0),
+        group_arguments=Group("Arguments", sort_key=0),
+        group_parameters=Group("Options", sort_key=1),
+        config=[split_commas],
+        result_action="return_value",
+        suppress_keyboard_interrupt=False,
+    )
+    app["--help"].group = app["--version"].group = EVERYWHERE
+    config = App(name="config", help="Look at settings.")
+    app.command(config)
+    for owner, commands in ((app, COMMANDS), (config, CONFIG_COMMANDS)):
+        for name, (place, line) in commands.items():
+            owner.command(place, name=name, help=line)
+
+    @app.meta.default
+    def run(
+        *words: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+        verbose: Annotated[Switch, Parameter(name=("--verbose", "-v"))] = False,
+        quiet: Annotated[Switch, Parameter(name=("--quiet", "-q"))] = False,
+    ) -> Any:
+        """Set up logging, then run the command that the words name.
+
+        Args:
+            verbose: Tell more, and show where an error arose.
+            quiet: Tell only of warnings and errors.
+        """
+        set_up_logging(verbose=verbose, quiet=quiet)
+        if verbose and quiet:
+            raise UserError("found both --verbose and --quiet, expected one of them; leave one out")
+        return app(words, exit_on_error=False, print_error=False)
+
+    return app
+
+
+def split_commas(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Take `--freeze vision,bridge` as `--freeze vision bridge`, for every flag that takes several values.
+
+    Only what follows a flag is split; a picture may have a comma in its name.
+    """
+    for argument in arguments:
+        if _takes_several(argument) and any(token.keyword for token in argument.tokens):
+            parts = [(token, part) for token in argument.tokens for part in token.value.split(",")]
+            argument.tokens = [
+                token.evolve(value=part.strip(), index=index) for index, (token, part) in enumerate(parts)
+            ]
+
+
+def plain_default(value: Any) -> str:
+    """A default as one would type it.
+
+    >>> plain_default(("language", "bridge")), plain_default(()), plain_default(8)
+    ('language bridge', 'none', '8')
+    """
+    if isinstance(value, tuple):
+        return " ".join(value) or "none"
+    return str(value) or "none"
+
+
+def _takes_several(argument: Argument) -> bool:
+    """Whether a flag takes any number of values."""
+    return bool(argument.token_count()[1])

@@ -1,0 +1,77 @@
+"""`captrain config show` and `captrain config schema`."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from captrain.cli.flags import (
+    DataFlags,
+    EvaluationFlags,
+    GenerationFlags,
+    ModelFlags,
+    TrainingFlags,
+    given,
+    settings_from,
+)
+from captrain.cli.logs import printable
+from captrain.settings.load import Nested, load_recipe
+from captrain.settings.schema import Settings
+
+
+def show(
+    *,
+    recipe: Path | None = None,
+    model: ModelFlags = None,
+    data: DataFlags = None,
+    training: TrainingFlags = None,
+    generation: GenerationFlags = None,
+    evaluation: EvaluationFlags = None,
+) -> int:
+    """Print the settings a training would have as YAML, and behind each where it comes from. It is a recipe itself.
+
+    Args:
+        recipe: YAML file of settings; a flag wins over it.
+    """
+    flags = given(model=model, data=data, training=training, generation=generation, evaluation=evaluation)
+    settings = settings_from(recipe, flags)
+    layers = {"flag": flags} | ({} if recipe is None else {f"recipe {printable(str(recipe))}": load_recipe(recipe)})
+    print("\n".join(annotated_yaml(settings, layers)))
+    return 0
+
+
+def schema() -> int:
+    """Print the JSON schema of recipes, for editors."""
+    print(json.dumps(Settings.model_json_schema(), indent=2))
+    return 0
+
+
+def annotated_yaml(settings: Settings, layers: dict[str, Nested]) -> list[str]:
+    """Lines of YAML, each with a comment that names the first of the layers that sets it, or `default`.
+
+    >>> lines = annotated_yaml(Settings(), {"flag": {"data": {"format": "jsonl"}}})
+    >>> lines[lines.index("data:") + 1]
+    '  format: null  # flag'
+    """
+    lines = []
+    for section, values in settings.model_dump(mode="json").items():
+        lines.append(f"{section}:")
+        for leaf, value in values.items():
+            origin = next((name for name, layer in layers.items() if leaf in layer.get(section, {})), "default")
+            lines.append(f"  {leaf}: {_inline(value)}  # {origin}")
+    return lines
+
+
+def _inline(value: Any) -> str:
+    """A value as YAML on one line.
+
+    >>> _inline(["vision"]), _inline(0.00001), _inline("a: b")
+    ('[vision]', '1.0e-05', "'a: b'")
+    """
+    style = '"' if isinstance(value, str) and not value.isprintable() else None
+    text = yaml.safe_dump(value, default_flow_style=True, default_style=style, allow_unicode=True, width=math.inf)
+    return text.removesuffix("\n").removesuffix("\n...")

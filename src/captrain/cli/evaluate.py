@@ -1,0 +1,68 @@
+"""`captrain evaluate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from captrain.cli.flags import ComputingFlags, ComputingSettings, GenerationFlags, given
+from captrain.cli.logs import quiet_libraries
+from captrain.cli.show import exit_code, rejected_rows, score_rows, show_table
+
+if TYPE_CHECKING:
+    from captrain.inference.evaluate import Evaluation
+
+
+def evaluate(
+    model: str,
+    data: str,
+    /,
+    *,
+    split: str | None = None,
+    limit: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    output: Path | None = None,
+    json: Annotated[bool, Parameter(negative=())] = False,
+    computing: ComputingFlags = None,
+    generation: GenerationFlags = None,
+) -> int:
+    """Caption a data set, then score the captions.
+
+    Args:
+        model: Run folder, model folder or hub id.
+        data: Data set whose pictures have captions to compare with.
+        split: Which split. Default: test, else validation, else everything.
+        limit: Only the first so many pictures.
+        output: Folder for predictions.jsonl and scores.json. Default: evaluation/ in the run folder, if the model is one.
+        json: Print one JSON object instead of a table.
+    """
+    quiet_libraries()
+    from captrain.inference import evaluate as evaluation
+
+    found = evaluation.evaluate(
+        model,
+        data,
+        split=split,
+        limit=limit,
+        output=output,
+        **(computing or ComputingSettings()).model_dump(),
+        decoding=given(generation=generation)["generation"],
+    )
+    if json:
+        print(_as_json(found))
+    else:
+        files = [("predictions", str(found.predictions))] if found.predictions else []
+        rejects = rejected_rows(found.rejected, found.rejects_file)
+        show_table([*score_rows(found.scores), ("images", str(found.images)), *rejects, *files])
+    return exit_code(found.rejected)
+
+
+def _as_json(found: Evaluation) -> str:
+    """One JSON object on one line."""
+    predictions = None if found.predictions is None else str(found.predictions)
+    return json.dumps(
+        {"scores": found.scores, "images": found.images, "rejected": found.rejected, "predictions": predictions}
+    )

@@ -1,0 +1,71 @@
+"""From an exception to one line on stderr and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import traceback
+from collections.abc import Iterator
+
+from cyclopts.exceptions import CycloptsError
+
+from captrain.cli.logs import is_verbose, printable
+from captrain.errors import CaptrainError
+
+FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+def report_failure(error: BaseException) -> int:
+    """Say what went wrong, on one line (and where, when verbose and it is not the user's doing); returns the exit code."""
+    line, code = explain(error)
+    if is_verbose() and not isinstance(error, (CaptrainError, CycloptsError)):
+        traceback.print_exception(error)
+    print(f"error: {printable(line)}", file=sys.stderr)
+    return code
+
+
+def explain(error: BaseException) -> tuple[str, int]:
+    """What to say about an error, and the exit code.
+
+    >>> from captrain.errors import DataError
+    >>> explain(DataError("photos: no such folder"))
+    ('photos: no such folder', 2)
+    """
+    if isinstance(error, CaptrainError):
+        return str(error), error.exit_code
+    if isinstance(error, CycloptsError):
+        from captrain.cli.misuse import describe_misuse
+
+        return describe_misuse(error), WRONG_USE
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", INTERRUPTED
+    return _failed_work(error), FAILED
+
+
+def _failed_work(error: BaseException) -> str:
+    """Errors of the machine are told as they are; any other one is a bug of ours."""
+    if any(_says_full(link) for link in _chain(error)):
+        place = getattr(error, "filename", None)
+        return f"the disk is full{f' (writing {place})' if place else ''}; free some space and run the same command again"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "out of memory; try a smaller --batch-size"
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    hint = "" if is_verbose() else "; run again with -v to see where"
+    return f"{type(error).__name__}: {error} (captrain did not expect this{hint})"
+
+
+def _says_full(error: BaseException) -> bool:
+    """Whether an error means a full disk; libraries that write in other languages tell it in words only."""
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        return True
+    return "No space left on device" in str(error)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and those that led to it."""
+    link: BaseException | None = error
+    while link is not None:
+        yield link
+        link = link.__cause__ or link.__context__

@@ -1,0 +1,58 @@
+"""Flags made from the settings schema: each section flattened, leaf names as flags, only what was given counts as set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Group, Parameter
+from pydantic import Field
+
+from captrain.settings.load import Nested, load_recipe, resolve
+from captrain.settings.schema import (
+    DataSettings,
+    EvaluationSettings,
+    GenerationSettings,
+    ModelSettings,
+    Section,
+    Settings,
+    TrainingSettings,
+)
+
+ModelFlags = Annotated[ModelSettings | None, Parameter(name="*", group=Group("Model", sort_key=10))]
+DataFlags = Annotated[DataSettings | None, Parameter(name="*", group=Group("Data", sort_key=11))]
+TrainingFlags = Annotated[TrainingSettings | None, Parameter(name="*", group=Group("Training", sort_key=12))]
+GenerationFlags = Annotated[GenerationSettings | None, Parameter(name="*", group=Group("Generation", sort_key=13))]
+EvaluationFlags = Annotated[EvaluationSettings | None, Parameter(name="*", group=Group("Evaluation", sort_key=14))]
+
+
+class ComputingSettings(Section):
+    """How a finished captioner runs over pictures. These are flags only; recipes have them in `model` and `data`."""
+
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    """Pictures captioned at a time."""
+    device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = "auto"
+    """Where to run. `auto` takes cuda, mps, xpu or cpu, the first that is there."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Arithmetic of matrix products. `auto` takes bf16 where the device computes it fast."""
+    workers: Annotated[int, Field(ge=0)] | None = None
+    """Threads that read and decode pictures. Default: one a core, at most 16."""
+    max_pixels: Annotated[int, Field(ge=1)] = DataSettings.model_fields["max_pixels"].default
+    """Pictures with more pixels than this are rejected before they are decoded."""
+
+
+ComputingFlags = Annotated[ComputingSettings | None, Parameter(name="*", group=Group("Computing", sort_key=20))]
+
+
+def given(**sections: Section | None) -> dict[str, dict[str, Any]]:
+    """By section, the settings whose flags were given.
+
+    >>> given(model=ModelSettings(rank=4), data=None)
+    {'model': {'rank': 4}, 'data': {}}
+    """
+    return {name: {} if section is None else section.model_dump(exclude_unset=True) for name, section in sections.items()}
+
+
+def settings_from(recipe: Path | None, flags: Nested) -> Settings:
+    """Settings of a recipe file and flags: flag before recipe before default."""
+    return resolve(None, flags) if recipe is None else resolve(load_recipe(recipe), flags, f"recipe {recipe}")

@@ -1,0 +1,76 @@
+"""What captrain says while it works: plain short lines on stderr, so that stdout holds results only."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+logger = logging.getLogger("captrain")
+
+NOISY_LIBRARIES = ("accelerate", "huggingface_hub", "peft", "torch", "transformers")
+
+
+class StderrHandler(logging.Handler):
+    """One line a message. It looks `sys.stderr` up each time, so that lines come above a progress bar and not into it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one message; a failure to print is no failure of the work."""
+        try:
+            print(self.format(record), file=sys.stderr, flush=True)
+        except (OSError, ValueError):
+            self.handleError(record)
+
+
+class ShortLines(logging.Formatter):
+    """`message`, or `warning: message`; coloured on a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One record on one line; a traceback, if there is one, stands below."""
+        line = printable(record.getMessage())
+        if record.levelno >= logging.WARNING:
+            line = f"{record.levelname.lower()}: {line}"
+            line = f"\x1b[33m{line}\x1b[0m" if sys.stderr.isatty() else line
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def set_up_logging(*, verbose: bool = False, quiet: bool = False) -> None:
+    """Send captrain's messages to stderr: from INFO on, DEBUG when verbose, WARNING when quiet."""
+    handler = StderrHandler()
+    handler.setFormatter(ShortLines())
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
+
+
+def is_verbose() -> bool:
+    """Whether `-v` was given."""
+    return logger.isEnabledFor(logging.DEBUG)
+
+
+def quiet_libraries() -> None:
+    """Let the libraries below speak of errors only, unless `-v` was given. It imports them: call it where they are needed.
+
+    Downloads still show their progress on a terminal, because they can take minutes.
+    """
+    if is_verbose():
+        return
+    import transformers.utils.logging as transformers_logging
+    from huggingface_hub.utils import enable_progress_bars
+
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").setLevel(logging.ERROR)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    for name in NOISY_LIBRARIES:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if sys.stderr.isatty() and logger.isEnabledFor(logging.INFO):
+        enable_progress_bars()
+
+
+def printable(text: str) -> str:
+    """Text on one line, with what could steer a terminal (in a file name, say) as escapes.
+
+    >>> printable("a\\n  b"), printable("\\x1b[31mred")
+    ('a b', '\\\\x1b[31mred')
+    """
+    line = " ".join(text.split())
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in line)

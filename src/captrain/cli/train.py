@@ -1,0 +1,56 @@
+"""`captrain train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from captrain.cli.flags import (
+    DataFlags,
+    EvaluationFlags,
+    GenerationFlags,
+    ModelFlags,
+    TrainingFlags,
+    given,
+    settings_from,
+)
+from captrain.cli.logs import quiet_libraries
+from captrain.cli.show import exit_code, rejected_rows, score_rows, show_table
+
+
+def train(
+    data: str,
+    out: Path,
+    /,
+    *,
+    recipe: Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    model: ModelFlags = None,
+    data_: DataFlags = None,
+    training: TrainingFlags = None,
+    generation: GenerationFlags = None,
+    evaluation: EvaluationFlags = None,
+) -> int:
+    """Train a captioner on pictures with captions.
+
+    Args:
+        data: Folder of pictures with captions in text files beside them, or in metadata.jsonl / train.jsonl.
+        out: Run folder to write. The same command again continues an interrupted run.
+        recipe: YAML file of settings; a flag wins over it.
+        resume: Continue the run that is in the folder.
+        overwrite: Begin anew in a folder that holds a run; the old one is lost.
+        dry_run: Print settings, parameters and the first targets, and stop.
+    """
+    flags = given(model=model, data=data_, training=training, generation=generation, evaluation=evaluation)
+    settings = settings_from(recipe, flags)
+    quiet_libraries()
+    from captrain.training import run
+
+    if dry_run:
+        print(run.describe(settings, data))
+        return 0
+    outcome = run.train(settings, data, out, resume=resume, overwrite=overwrite)
+    where = [("run", str(outcome.run)), ("report", str(outcome.run / "report.html"))]
+    show_table([*score_rows(outcome.scores), *where, *rejected_rows(outcome.rejected, outcome.rejects_file)])
+    return exit_code(outcome.rejected)
