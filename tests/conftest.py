@@ -1,4 +1,4 @@
-"""What all tests share: where real inputs lie, and a calm, deterministic torch."""
+"""What all tests share: where real inputs lie, tiny checkpoints made once, and a calm, deterministic torch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models on many test processes: more threads only wait for each other
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +20,26 @@ def shared_data() -> Path:
             "real inputs are not on this machine: set CAPTRAIN_SHARED to the folder that holds data/ and models/"
         )
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tiny checkpoint of each family, as plain transformers wrote it. Not to be changed."""
+    from captrain.testing import TINY_CAPTIONERS
+
+    folder = tmp_path_factory.mktemp("tiny")
+    return {family: make(folder / family) for family, make in TINY_CAPTIONERS.items()}
+
+
+@pytest.fixture(scope="session")
+def taught_folders(tiny_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same after a few training steps: their captions differ from picture to picture, and end. Not to be changed."""
+    from captrain.models.bundle import load_captioner, save_captioner
+    from captrain.testing import teach
+
+    folder = tmp_path_factory.mktemp("taught")
+    for family, tiny in tiny_folders.items():
+        captioner = load_captioner(str(tiny))
+        teach(captioner, steps=40)
+        save_captioner(captioner, folder / family)
+    return {family: folder / family for family in tiny_folders}

@@ -11,6 +11,7 @@ Everything is random, seeded, a few hundred kilobytes large, and goes through th
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,20 +19,33 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import (
+    AutoTokenizer,
     BertTokenizer,
     BlipConfig,
     BlipForConditionalGeneration,
     GPT2Config,
     GPT2LMHeadModel,
     PreTrainedTokenizerFast,
+    VisionEncoderDecoderModel,
     ViTConfig,
     ViTModel,
 )
 
 from captrain.data.images import ImageSpec
+from captrain.models.captioner import Captioner
 from captrain.models.preparation import write_preparation
 
 WORDS = "a the one two red green blue large small square circle dog cat runs sits on in grass snow with and of"
+LESSONS = (
+    "a red dog",
+    "the blue cat sits on grass",
+    "two small dog",
+    "one large circle of snow",
+    "a cat runs in the snow",
+    "green grass",
+    "a square and a circle",
+    "the large dog sits in snow with a cat",
+)
 CAPTIONS = 5
 HALF = (0.5, 0.5, 0.5)
 
@@ -76,12 +90,33 @@ def tiny_blip(folder: Path, size: int = 32, width: int = 32, seed: int = 0) -> P
         "num_attention_heads": 4,
         "image_size": size,
         "patch_size": 8,
+        "initializer_range": 0.02,  # BLIP's own is 1e-10: the vectors would not depend on the picture
     }
     model = BlipForConditionalGeneration(BlipConfig(text_config=text, vision_config=vision))
     _enliven(model)
     model.save_pretrained(folder)
     BertTokenizer(vocab=vocabulary).save_pretrained(folder)
     write_preparation(folder, ImageSpec(size, size, HALF, HALF), "BlipImageProcessor")
+    return folder
+
+
+def tiny_encoder_decoder(folder: Path, size: int = 32, seed: int = 0) -> Path:
+    """The two checkpoints below as one `VisionEncoderDecoderModel`, as published ones such as ViT + GPT-2 are."""
+    vision = ViTModel.from_pretrained(tiny_vision_encoder(folder / "parts" / "vision", size, seed=seed))
+    language = tiny_text_decoder(folder / "parts" / "language", seed=seed)
+    torch.manual_seed(seed)
+    config = GPT2Config.from_pretrained(language, add_cross_attention=True, is_decoder=True)
+    model = VisionEncoderDecoderModel(
+        encoder=vision, decoder=GPT2LMHeadModel.from_pretrained(language, config=config)
+    )
+    _enliven(model, "crossattention")
+    _enliven(model, "enc_to_dec_proj")
+    end = model.decoder.config.eos_token_id
+    model.config.decoder_start_token_id = model.config.eos_token_id = model.config.pad_token_id = end
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(language).save_pretrained(folder)
+    write_preparation(folder, ImageSpec(size, size, HALF, HALF), "ViTImageProcessor")
+    shutil.rmtree(folder / "parts")
     return folder
 
 
@@ -96,7 +131,9 @@ def tiny_vision_encoder(folder: Path, size: int = 32, width: int = 24, seed: int
         image_size=size,
         patch_size=8,
     )
-    ViTModel(config).save_pretrained(folder)
+    model = ViTModel(config)
+    _enliven(model)
+    model.save_pretrained(folder)
     write_preparation(folder, ImageSpec(size, size, HALF, HALF), "ViTImageProcessor")
     return folder
 
@@ -126,9 +163,49 @@ def _word_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=end, eos_token=end, unk_token=end)
 
 
-def _enliven(model: torch.nn.Module) -> None:
+def _enliven(model: torch.nn.Module, part: str = "") -> None:
     """Larger random weights: with the usual 0.02 a tiny model's outputs are all alike, and tests would see no difference."""
     with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
+        for name, parameter in model.named_parameters():
+            if parameter.dim() > 1 and part in name:
                 parameter.mul_(8)
+
+
+TINY_CAPTIONERS = {"blip": tiny_blip, "encoder-decoder": tiny_encoder_decoder}
+"""For each family of `captrain.models.bundle.FAMILIES`, what makes a tiny checkpoint of it."""
+
+
+def clear_pictures(count: int, size: int = 32, seed: int = 0) -> np.ndarray:
+    """Pictures that differ at a glance: one colour over another, the border between them at different heights.
+
+    Returns:
+        uint8 (count, size, size, 3).
+
+    >>> clear_pictures(2, size=4)[0, :, 0, 0].tolist()
+    [216, 68, 68, 68]
+    """
+    random = np.random.default_rng(seed)
+    pictures = np.empty((count, size, size, 3), dtype=np.uint8)
+    for picture in pictures:
+        above, below = random.integers(0, 255, (2, 3))
+        border = random.integers(size // 4, size)
+        picture[:border], picture[border:] = above, below
+    return pictures
+
+
+def teach(captioner: Captioner, steps: int = 40, learning_rate: float = 3e-3) -> list[float]:
+    """Teach a captioner `LESSONS` of as many `clear_pictures`, dropout off; returns the loss of each step."""
+    captioner.eval()
+    pixels = torch.from_numpy(clear_pictures(len(LESSONS), captioner.image_spec.height))
+    captions, _ = captioner.tokenize(list(LESSONS), 20)
+    rows = captioner.pack([[caption] for caption in captions]).to_dict()
+    learning = [parameter for parameter in captioner.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(learning, learning_rate)
+    losses = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = captioner(**rows, pixels=pixels).loss
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return losses

@@ -8,6 +8,7 @@ from cyclopts import App, Argument, ArgumentCollection, Group, Parameter
 
 from captrain import __version__
 from captrain.cli.logs import set_up_logging
+from captrain.cli.switch import Switch
 from captrain.errors import UserError
 
 COMMANDS = {
@@ -26,7 +27,6 @@ CONFIG_COMMANDS = {
 }
 
 EVERYWHERE = Group("Everywhere", sort_key=100)
-Switch = Annotated[bool, Parameter(negative=(), show_default=False, group=EVERYWHERE)]
 
 
 def make_app() -> App:
@@ -44,6 +44,7 @@ def make_app() -> App:
         result_action="return_value",
         suppress_keyboard_interrupt=False,
     )
+    app.meta.suppress_keyboard_interrupt = False
     app["--help"].group = app["--version"].group = EVERYWHERE
     config = App(name="config", help="Look at settings.")
     app.command(config)
@@ -54,8 +55,8 @@ def make_app() -> App:
     @app.meta.default
     def run(
         *words: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
-        verbose: Annotated[Switch, Parameter(name=("--verbose", "-v"))] = False,
-        quiet: Annotated[Switch, Parameter(name=("--quiet", "-q"))] = False,
+        verbose: Annotated[Switch, Parameter(name=("--verbose", "-v"), group=EVERYWHERE)] = False,
+        quiet: Annotated[Switch, Parameter(name=("--quiet", "-q"), group=EVERYWHERE)] = False,
     ) -> Any:
         """Set up logging, then run the command that the words name.
 
@@ -78,23 +79,30 @@ def split_commas(app: App, commands: tuple[str, ...], arguments: ArgumentCollect
     """
     for argument in arguments:
         if _takes_several(argument) and any(token.keyword for token in argument.tokens):
-            parts = [(token, part) for token in argument.tokens for part in token.value.split(",")]
-            argument.tokens = [
-                token.evolve(value=part.strip(), index=index) for index, (token, part) in enumerate(parts)
-            ]
+            parts = [(token, part) for token in argument.tokens for part in _parts(token.value)]
+            argument.tokens = [token.evolve(value=part, index=index) for index, (token, part) in enumerate(parts)]
 
 
-def plain_default(value: Any) -> str:
-    """A default as one would type it.
+def plain_default(value: Any) -> str | None:
+    """A default as one would type it; nothing where there is none, or where the help text tells it.
 
     >>> plain_default(("language", "bridge")), plain_default(()), plain_default(8)
-    ('language bridge', 'none', '8')
+    ('language bridge', None, '8')
     """
     if isinstance(value, tuple):
-        return " ".join(value) or "none"
-    return str(value) or "none"
+        value = " ".join(value)
+    return None if value in (None, "") else str(value)
 
 
 def _takes_several(argument: Argument) -> bool:
     """Whether a flag takes any number of values."""
     return bool(argument.token_count()[1])
+
+
+def _parts(word: str) -> list[str]:
+    """What commas separate; a word without one is left as it is.
+
+    >>> _parts("vision, bridge"), _parts("")
+    (['vision', 'bridge'], [''])
+    """
+    return [part.strip() for part in word.split(",") if part.strip()] if "," in word else [word]

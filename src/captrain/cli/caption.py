@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from captrain.cli.flags import ComputingFlags, ComputingSettings, GenerationFlags, given
+from captrain.cli.flags import ComputingFlags, ComputingSettings, DecodingFlags, given
 from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import exit_code, rejected_rows, show_table
 from captrain.errors import UserError
@@ -20,7 +20,7 @@ def caption(
     extension: str | None = None,
     existing: Literal["skip", "overwrite", "append", "prepend"] = "skip",
     computing: ComputingFlags = None,
-    generation: GenerationFlags = None,
+    generation: DecodingFlags = None,
 ) -> int:
     """Write captions for pictures.
 
@@ -51,7 +51,9 @@ def caption(
 def _extension(found: str | None, output: Path | None) -> str:
     """The ending of text files, checked: it is added to names, and must not lead into another folder."""
     if found is not None and output is not None:
-        raise UserError("found both --output and --extension, expected one: a JSONL file for all, or text files beside the pictures")
+        raise UserError(
+            "found both --output and --extension, expected one: a JSONL file for all, or text files beside the pictures"
+        )
     extension = ".txt" if found is None else found if found.startswith(".") else f".{found}"
     if extension.endswith(".") or any(letter in extension for letter in "/\\\0"):
         raise UserError(f"--extension: found {found!r}, expected an ending such as .txt or .caption")

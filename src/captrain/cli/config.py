@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,9 @@ def show(
     """
     flags = given(model=model, data=data, training=training, generation=generation, evaluation=evaluation)
     settings = settings_from(recipe, flags)
-    layers = {"flag": flags} | ({} if recipe is None else {f"recipe {printable(str(recipe))}": load_recipe(recipe)})
+    layers: dict[str, Nested] = {"flag": flags}
+    if recipe is not None:
+        layers[f"recipe {printable(str(recipe))}"] = load_recipe(recipe)
     print("\n".join(annotated_yaml(settings, layers)))
     return 0
 
@@ -50,7 +53,7 @@ def schema() -> int:
     return 0
 
 
-def annotated_yaml(settings: Settings, layers: dict[str, Nested]) -> list[str]:
+def annotated_yaml(settings: Settings, layers: Mapping[str, Nested]) -> list[str]:
     """Lines of YAML, each with a comment that names the first of the layers that sets it, or `default`.
 
     >>> lines = annotated_yaml(Settings(), {"flag": {"data": {"format": "jsonl"}}})

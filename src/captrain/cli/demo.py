@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from captrain.cli.logs import quiet_libraries
+from captrain.cli.switch import Switch
 
 
-def demo(out: Path = Path("runs/demo"), /, *, seed: int = 0, overwrite: bool = False) -> int:
+def demo(out: Path = Path("runs/demo"), /, *, seed: int = 0, overwrite: Switch = False) -> int:
     """Draw pictures, train on them, score and report: no data, no network needed.
 
     Args:

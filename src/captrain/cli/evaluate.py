@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import json as json_format
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from captrain.cli.flags import ComputingFlags, ComputingSettings, GenerationFlags, given
+from captrain.cli.flags import ComputingFlags, ComputingSettings, DecodingFlags, given
 from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import exit_code, rejected_rows, score_rows, show_table
+from captrain.cli.switch import Switch
 
 if TYPE_CHECKING:
     from captrain.inference.evaluate import Evaluation
@@ -25,9 +26,9 @@ def evaluate(
     split: str | None = None,
     limit: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     output: Path | None = None,
-    json: Annotated[bool, Parameter(negative=())] = False,
+    json: Switch = False,
     computing: ComputingFlags = None,
-    generation: GenerationFlags = None,
+    generation: DecodingFlags = None,
 ) -> int:
     """Caption a data set, then score the captions.
 
@@ -40,9 +41,9 @@ def evaluate(
         json: Print one JSON object instead of a table.
     """
     quiet_libraries()
-    from captrain.inference import evaluate as evaluation
+    from captrain.inference.evaluate import evaluate as evaluate_captioner
 
-    found = evaluation.evaluate(
+    found = evaluate_captioner(
         model,
         data,
         split=split,
@@ -63,6 +64,6 @@ def evaluate(
 def _as_json(found: Evaluation) -> str:
     """One JSON object on one line."""
     predictions = None if found.predictions is None else str(found.predictions)
-    return json.dumps(
+    return json_format.dumps(
         {"scores": found.scores, "images": found.images, "rejected": found.rejected, "predictions": predictions}
     )

@@ -47,7 +47,9 @@ def _failed_work(error: BaseException) -> str:
     """Errors of the machine are told as they are; any other one is a bug of ours."""
     if any(_says_full(link) for link in _chain(error)):
         place = getattr(error, "filename", None)
-        return f"the disk is full{f' (writing {place})' if place else ''}; free some space and run the same command again"
+        return (
+            f"the disk is full{f' (writing {place})' if place else ''}; free some space and run the same command again"
+        )
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "out of memory; try a smaller --batch-size"
     if isinstance(error, OSError) and error.filename and error.strerror:

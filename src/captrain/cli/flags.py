@@ -23,6 +23,10 @@ ModelFlags = Annotated[ModelSettings | None, Parameter(name="*", group=Group("Mo
 DataFlags = Annotated[DataSettings | None, Parameter(name="*", group=Group("Data", sort_key=11))]
 TrainingFlags = Annotated[TrainingSettings | None, Parameter(name="*", group=Group("Training", sort_key=12))]
 GenerationFlags = Annotated[GenerationSettings | None, Parameter(name="*", group=Group("Generation", sort_key=13))]
+DecodingFlags = Annotated[
+    GenerationSettings | None,
+    Parameter(name="*", show_default=False, group=Group("Generation (default: as saved with the model)", sort_key=13)),
+]
 EvaluationFlags = Annotated[EvaluationSettings | None, Parameter(name="*", group=Group("Evaluation", sort_key=14))]
 
 
@@ -50,7 +54,9 @@ def given(**sections: Section | None) -> dict[str, dict[str, Any]]:
     >>> given(model=ModelSettings(rank=4), data=None)
     {'model': {'rank': 4}, 'data': {}}
     """
-    return {name: {} if section is None else section.model_dump(exclude_unset=True) for name, section in sections.items()}
+    return {
+        name: {} if section is None else section.model_dump(exclude_unset=True) for name, section in sections.items()
+    }
 
 
 def settings_from(recipe: Path | None, flags: Nested) -> Settings:

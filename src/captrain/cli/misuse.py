@@ -91,16 +91,18 @@ def _invalid(error: ValidationError) -> str:
         place, complaint = first_problem(error.__cause__)
         return f"--{place[-1].replace('_', '-')}: {complaint}" if place else complaint
     value = error.argument.value if error.argument else error.value
-    return f"{_name(error)}: found {value!r}: {error.exception_message}"
+    reason = error.exception_message.rstrip(".")
+    return f"{_name(error)}: found {value!r}, which {reason[:1].lower()}{reason[1:]}"
 
 
 def _not_converted(error: CoercionError) -> str:
     """A value of the wrong kind for a flag that is no setting."""
     if error.token is None or error.argument is None:
         return str(error)
-    choices = error.argument.get_choices()
+    choices = error.argument.get_choices() or ()
     expected = f"one of {', '.join(choices)}" if choices else _kind(error.target_type)
-    return f"{_name(error)}: found {error.token.value!r}, expected {expected}{nearest(error.token.value, choices or ())}"
+    hint = nearest(error.token.value, choices)
+    return f"{_name(error)}: found {error.token.value!r}, expected {expected}{'.' if hint else ''}{hint}"
 
 
 def _kind(kind: Any) -> str:
@@ -109,7 +111,9 @@ def _kind(kind: Any) -> str:
     >>> _kind(int)
     'a whole number'
     """
-    return {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, getattr(kind, "__name__", "another value"))
+    return {int: "a whole number", float: "a number", bool: "true or false"}.get(
+        kind, getattr(kind, "__name__", "another value")
+    )
 
 
 def _repeated(error: RepeatArgumentError) -> str:

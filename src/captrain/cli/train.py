@@ -15,6 +15,7 @@ from captrain.cli.flags import (
 )
 from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import exit_code, rejected_rows, score_rows, show_table
+from captrain.cli.switch import Switch
 
 
 def train(
@@ -23,9 +24,9 @@ def train(
     /,
     *,
     recipe: Path | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    dry_run: bool = False,
+    resume: Switch = False,
+    overwrite: Switch = False,
+    dry_run: Switch = False,
     model: ModelFlags = None,
     data_: DataFlags = None,
     training: TrainingFlags = None,
@@ -45,12 +46,13 @@ def train(
     flags = given(model=model, data=data_, training=training, generation=generation, evaluation=evaluation)
     settings = settings_from(recipe, flags)
     quiet_libraries()
-    from captrain.training import run
+    from captrain.training.run import describe
+    from captrain.training.run import train as train_captioner
 
     if dry_run:
-        print(run.describe(settings, data))
+        print(describe(settings, data))
         return 0
-    outcome = run.train(settings, data, out, resume=resume, overwrite=overwrite)
+    outcome = train_captioner(settings, data, out, resume=resume, overwrite=overwrite)
     where = [("run", str(outcome.run)), ("report", str(outcome.run / "report.html"))]
     show_table([*score_rows(outcome.scores), *where, *rejected_rows(outcome.rejected, outcome.rejects_file)])
     return exit_code(outcome.rejected)

@@ -5,7 +5,9 @@ A store holds either features (what the encoder made) or pixels (what it would s
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -13,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+logger = logging.getLogger(__name__)
 
 ARRAYS = "arrays"
 
@@ -65,8 +69,8 @@ class MemoryStore(Store):
 class DiskStore(Store):
     """Arrays in safetensors shards of one batch each, memory-mapped; what was finished before a crash is found again.
 
-    A shard `<keys' number>.safetensors` holds the arrays and, in its header, their keys. It is written under a temporary name
-    and renamed, so that a shard that can be seen is whole.
+    A shard holds the arrays and, in its header, their keys; its name is a digest of the keys, so that several runs can add to one
+    folder. It is written under a temporary name and renamed, so that a shard that can be seen is whole.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -77,15 +81,22 @@ class DiskStore(Store):
         self.opened: dict[int, Tensor] = {}
         folder.mkdir(parents=True, exist_ok=True)
         for shard in sorted(folder.glob("*.safetensors")):
-            with safe_open(shard, framework="pt") as file:
-                self._note(shard, json.loads(file.metadata()["keys"]))
+            try:
+                with safe_open(shard, framework="pt") as file:
+                    self._note(shard, json.loads(file.metadata()["keys"]))
+            except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+                logger.warning("%s: can't be read; its pictures are computed again", shard)
 
     def add(self, keys: Sequence[str], arrays: Tensor) -> None:
         """Write a batch as one shard."""
-        shard = self.folder / f"{len(self.shards):06d}.safetensors"
+        digest = hashlib.blake2b(" ".join(keys).encode(), digest_size=16).hexdigest()
+        shard = self.folder / f"{digest}.safetensors"
         temporary = shard.with_suffix(f".{os.getpid()}.tmp")
-        save_file({ARRAYS: arrays.contiguous()}, temporary, metadata={"keys": json.dumps(list(keys))})
-        os.replace(temporary, shard)
+        try:
+            save_file({ARRAYS: arrays.contiguous()}, temporary, metadata={"keys": json.dumps(list(keys))})
+            os.replace(temporary, shard)
+        finally:
+            temporary.unlink(missing_ok=True)
         self._note(shard, list(keys))
 
     def rows(self, keys: Sequence[str]) -> Tensor:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
-from captrain.data.dataset import load_split
+from captrain.data.dataset import load_split, load_splits
 from captrain.data.samples import Chosen
 from captrain.errors import DataError
 from captrain.inference.captioning import Writer, adjust_decoding
@@ -50,10 +51,11 @@ def evaluate(
     """Scores of a captioner on the pictures of a data set that have references.
 
     Args:
-        split: which one; default test, else validation, else everything. limit: only the first so many pictures.
+        split: which one; default test, else validation, else what the run held out of this data, else everything.
+        limit: only the first so many pictures.
         output: folder for predictions.jsonl and scores.json; default `evaluation/` in the run folder, if `model` is one.
     """
-    samples, rejects = load_split(data, split)
+    samples, rejects = _choose_samples(model, data, split)
     samples = _with_references(samples, limit, data, rejects)
     writer = Writer.load(model, device, precision)
     how = adjust_decoding(writer.captioner.decoding, decoding)
@@ -69,6 +71,31 @@ def evaluate(
     folder = output or (Path(model) / "evaluation" if (Path(model) / "settings.yaml").is_file() else None)
     files = (None, None) if folder is None else _write(folder, predictions, scores.to_dict(), rejects)
     return Evaluation(scores.scores, len(predictions), len(rejects), *files)
+
+
+def _choose_samples(model: str, data: str, split: str | None) -> tuple[Sequence[Sample], Rejects]:
+    """The pictures to score on. On the data that a run was trained on, splits are drawn as the run drew them."""
+    drawn = _how_run_split(model, data)
+    if drawn and split is None:
+        splits = load_splits(data, **drawn)
+        held_out = splits.test or splits.validation
+        if held_out:
+            return held_out, splits.rejects
+    return load_split(data, split, **drawn)
+
+
+def _how_run_split(model: str, data: str) -> dict[str, Any]:
+    """Share, seed and format by which a run split this data; nothing where `model` is no run, or was trained on other data."""
+    try:
+        content = yaml.safe_load((Path(model) / "settings.yaml").read_text(encoding="utf-8"))
+        same = Path(content["requested"]["data"]).resolve() == Path(data).resolve()
+        settings = content["settings"]
+        how = {"seed": settings["training"]["seed"]} | {
+            key: settings["data"][key] for key in ("validation_share", "format")
+        }
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return {}
+    return how if same else {}
 
 
 def _with_references(samples: Sequence[Sample], limit: int | None, data: str, rejects: Rejects) -> Sequence[Sample]:

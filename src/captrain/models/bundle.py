@@ -14,14 +14,13 @@ from typing import Any, cast
 
 import torch
 from peft import PeftModel
-from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedModel
 
 from captrain.data.images import ImageSpec
-from captrain.errors import ModelError, nearest
+from captrain.errors import CaptrainError, ModelError, nearest
 from captrain.models.captioner import Captioner
 from captrain.models.decoding import Decoding
-from captrain.models.preparation import read_preparation, write_preparation
+from captrain.models.preparation import read_json, read_preparation, write_preparation
 from captrain.models.vocabulary import load_tokenizer
 from captrain.records import write_text
 
@@ -39,6 +38,7 @@ MODEL_TYPES = {
 
 PROCESSORS = {"blip": "BlipImageProcessor", "crop": "CLIPImageProcessor", "squash": "ViTImageProcessor"}
 EXTRAS = "captrain.json"
+LONGEST_REASON = 300
 
 
 def load_captioner(source: str) -> Captioner:
@@ -52,12 +52,13 @@ def load_captioner(source: str) -> Captioner:
         base = _base_of(adapter) if adapter.is_file() else folder
         model, family = _load_weights(base)
         if adapter.is_file():
+            _check_adapter_weights(adapter.parent)
             model = PeftModel.from_pretrained(model, folder)
-    extras = read_extras(folder)
-    spec = ImageSpec.from_dict(extras["image_spec"]) if "image_spec" in extras else read_preparation(base)
-    captioner = family_class(family)(model, load_tokenizer(folder), spec)
-    captioner.prompt = extras.get("prompt", "")
-    captioner.decoding = Decoding.from_dict(extras.get("decoding", {}))
+        extras = read_extras(folder)
+        spec = ImageSpec.from_dict(extras["image_spec"]) if "image_spec" in extras else read_preparation(base)
+        captioner = family_class(family)(model, load_tokenizer(folder), spec)
+        captioner.prompt = str(extras.get("prompt", ""))
+        captioner.decoding = Decoding.from_dict(extras.get("decoding", {}))
     return captioner.eval()
 
 
@@ -104,11 +105,12 @@ def find_model_folder(source: str) -> str:
         raise ModelError(
             f"{source}: no config.json or adapter_config.json here; expected a run folder or a model folder"
         )
-    looks_like_path = source.startswith((".", "/", "~")) or source.count("/") > 1
-    if not path.exists() and looks_like_path:
+    if path.is_file():
+        raise ModelError(f"{source}: is a file; expected the run folder or model folder that holds it")
+    if not path.exists() and _looks_like_path(source):
         siblings = [str(sibling) for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
         raise ModelError(
-            f"{source}: no such folder.{nearest(source, siblings)} Expected a run folder, a model folder or a hub id"
+            f"{source}: no such folder.{nearest(str(path), siblings)} Expected a run folder, a model folder or a hub id"
         )
     return source
 
@@ -116,7 +118,7 @@ def find_model_folder(source: str) -> str:
 def read_extras(folder: str) -> dict[str, Any]:
     """What `captrain.json` adds to a checkpoint; nothing for one that captrain did not write."""
     path = Path(folder, EXTRAS)
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}
 
 
 @contextmanager
@@ -124,9 +126,11 @@ def clear_errors(source: str) -> Iterator[None]:
     """Turn what the libraries raise for missing, broken or foreign checkpoints into one line."""
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"{source}: can't be loaded as a captioner: {reason}") from error
+    except CaptrainError:
+        raise
+    except Exception as error:  # of every kind: OSError, KeyError, SafetensorError, validation errors, ...
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ModelError(f"{source}: can't be loaded as a captioner: {reason[:LONGEST_REASON]}") from error
 
 
 def _load_weights(source: str) -> tuple[PreTrainedModel, str]:
@@ -147,9 +151,27 @@ def _load_weights(source: str) -> tuple[PreTrainedModel, str]:
 
 def _base_of(adapter: Path) -> str:
     """The model an adapter was trained on: as its configuration says, or beside it in the run folder."""
-    name = str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"])
+    name = read_json(adapter).get("base_model_name_or_path")
+    if not name:
+        raise ModelError(f"{adapter}: names no base model; expected base_model_name_or_path in it")
     beside = adapter.parent.parent / "base"
-    return str(beside) if not Path(name).exists() and beside.is_dir() else name
+    if not Path(name).exists() and beside.is_dir():
+        return str(beside)
+    if not Path(name).exists() and _looks_like_path(name):
+        raise ModelError(f"{adapter}: its base model {name} is not there; put it back, or change the path in this file")
+    return str(name)
+
+
+def _check_adapter_weights(folder: Path) -> None:
+    """Without this, peft would look for the folder's name on the hub."""
+    if not any((folder / name).is_file() for name in ("adapter_model.safetensors", "adapter_model.bin")):
+        raise ModelError(f"{folder}: incomplete, adapter_model.safetensors is missing; copy or download it again")
+
+
+def _looks_like_path(source: str) -> bool:
+    """Whether a name that does not exist was meant as a folder, not as a hub id (`name` or `owner/name`)."""
+    inside = Path(source).parent
+    return source.startswith((".", "/", "~")) or source.count("/") > 1 or (inside != Path() and inside.is_dir())
 
 
 def _import(place: str) -> Any:

@@ -139,12 +139,13 @@ class Captioner(nn.Module, ABC):
         labels: Tensor,
         features: Tensor | None = None,
         pixels: Tensor | None = None,
+        weights: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
     ) -> CaptionerOutput:
         """Loss of packed rows (R, L), from kept features (R, N, D) or from pixels (R, height, width, 3) uint8.
 
         The loss is the cross entropy summed over all learned tokens, divided by their number (or by `num_items_in_batch`,
-        the number in all batches of one step). Only learned tokens reach the head.
+        the number in all batches of one step). Only learned tokens reach the head. `weights` (R, L) multiply each token's part.
         """
         vectors = self.encode(cast(Tensor, pixels)) if features is None else features
         with self.autocast():
@@ -152,7 +153,8 @@ class Captioner(nn.Module, ABC):
             learned = labels != IGNORED
             logits = self.head(hidden[learned]).float()
         targets = labels[learned]
-        total = cross_entropy(logits, targets, label_smoothing=self.label_smoothing, reduction="sum")
+        losses = cross_entropy(logits, targets, label_smoothing=self.label_smoothing, reduction="none")
+        total = losses.sum() if weights is None else (losses * weights[learned]).sum()
         loss = total / (targets.numel() if num_items_in_batch is None else num_items_in_batch)
         return CaptionerOutput(loss=loss, logits=logits, targets=targets)
 
@@ -169,6 +171,17 @@ class Captioner(nn.Module, ABC):
             scores = self.log_probabilities(features, captions, config.max_new_tokens)
         texts = self.tokenizer.batch_decode(captions, skip_special_tokens=True)
         return [Written(*line) for line in zip(captions, [text.strip() for text in texts], scores, strict=True)]
+
+    @torch.no_grad()
+    def sample(self, features: Tensor, draws: int, decoding: Decoding) -> list[list[list[int]]]:
+        """Token ids of `draws` sampled captions for each of features (I, N, D)."""
+        config = decoding.generation_config(self.start_id, self.end_id, self.pad_id)
+        config.num_return_sequences = draws
+        self.eval()
+        with self.autocast():
+            prompt = [self.start_id, *self.prompt_ids()]
+            flat = write_tokens(self.decoder, self.context(features), prompt, config, self.shares_features)
+        return [flat[row : row + draws] for row in range(0, len(flat), draws)]
 
     @torch.no_grad()
     def log_probabilities(self, features: Tensor, captions: list[list[int]], longest: int) -> list[float]:

@@ -50,7 +50,7 @@ class Decoding:
             "repetition_penalty": self.repetition_penalty if self.repetition_penalty != 1.0 else None,
         }
         if self.sample:
-            config |= {"top_p": self.top_p, "temperature": self.temperature}
+            config |= {"top_p": self.top_p, "top_k": 0, "temperature": self.temperature}
         elif self.beams > 1:
             config |= {"length_penalty": self.length_penalty}
         return GenerationConfig(**{name: value for name, value in config.items() if value is not None})
@@ -73,7 +73,7 @@ def write_tokens(
     shared: bool,
     first_position: int = 0,
 ) -> list[list[int]]:
-    """Token ids written for each image, without start, prompt, end and padding.
+    """Token ids written, without start, prompt, end and padding: `config.num_return_sequences` (1) after another for each image.
 
     Args:
         decoder: a causal decoder with cross-attention.
@@ -103,7 +103,9 @@ def write_tokens(
 def _image_cache(decoder: PreTrainedModel, context: Tensor, input_ids: Tensor) -> SharedFeaturesCache:
     """The image's keys and values of every layer, from one step of the decoder whose text part is thrown away."""
     cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-    decoder(input_ids=input_ids[:, :1], encoder_hidden_states=context, past_key_values=cache, use_cache=True)
+    first = input_ids[:, :1]
+    seen = torch.ones_like(first)
+    decoder(first, attention_mask=seen, encoder_hidden_states=context, past_key_values=cache, use_cache=True)
     return SharedFeaturesCache(DynamicCache(), cache.cross_attention_cache)
 
 

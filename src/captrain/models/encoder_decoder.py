@@ -6,6 +6,7 @@ The model is transformers' `VisionEncoderDecoderModel`. It is loaded from a chec
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import torch
@@ -26,11 +27,12 @@ from captrain.data.images import ImageSpec
 from captrain.errors import ModelError
 from captrain.models.attention import share_features
 from captrain.models.captioner import Captioner
+from captrain.models.vision import VisionVectors
 
 HEADS = ("lm_head", "cls")
 """What decoders of transformers call the module between hidden states and vocabulary."""
 
-DECODERS = ("gpt2", "gpt_bigcode", "bert", "bert-generation", "roberta", "xlm-roberta", "camembert")
+DECODERS = ("gpt2", "bert", "bert-generation", "roberta", "xlm-roberta", "camembert")
 """Kinds of decoders that take cross-attention, a 4-D mask and positions, as packed rows need."""
 
 COUNT_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert")
@@ -78,10 +80,17 @@ class EncoderDecoderCaptioner(Captioner):
 
     def look(self, pixels: Tensor) -> Tensor:
         """The encoder's vectors."""
-        return self.core().encoder(pixel_values=pixels).last_hidden_state
+        encoder = self.core().encoder
+        return (
+            encoder.look(pixels)
+            if isinstance(encoder, VisionVectors)
+            else encoder(pixel_values=pixels).last_hidden_state
+        )
 
     def context(self, features: Tensor) -> Tensor:
-        """Vectors in the decoder's width: projected if the encoder's differs."""
+        """Vectors in the decoder's width: located if they are a grid, projected if the encoder's width differs."""
+        encoder = self.core().encoder
+        features = encoder.locate(features) if isinstance(encoder, VisionVectors) else features
         projection = getattr(self.core(), "enc_to_dec_proj", None)
         return features if projection is None else projection(features)
 
@@ -104,7 +113,13 @@ class EncoderDecoderCaptioner(Captioner):
 
     def part_prefixes(self) -> dict[str, tuple[str, ...]]:
         """The cross-attention lives in the decoder's layers: it belongs to `language`."""
-        return {"vision": ("encoder",), "bridge": ("enc_to_dec_proj",), "language": ("decoder",)}
+        wrapped = isinstance(self.core().encoder, VisionVectors)
+        vision = ("encoder.encoder",) if wrapped else ("encoder",)
+        return {
+            "vision": vision,
+            "bridge": ("enc_to_dec_proj", "encoder.norm", "encoder.positions"),
+            "language": ("decoder",),
+        }
 
     def lora_targets(self, part: str) -> str:
         """Linear layers inside the part's blocks (attention and feed-forward), found by looking; the head is left alone."""
@@ -112,7 +127,7 @@ class EncoderDecoderCaptioner(Captioner):
             return "enc_to_dec_proj"
         return {
             "vision": r"encoder\.(.*\.)?(layers?|blocks?|stages?)\.\d+\..*"
-            r"(query|key|value|qkv|[qkvo]_proj|out_proj|projection|dense|fc[12]|dense[12])",
+            r"(query|key|value|qkv|[qkvo]_proj|out_proj|projection|dense|fc[12]|dense[12]|pwconv[12])",
             "language": r"decoder\.(.*\.)?(h|layers?)\.\d+\..*"
             r"(c_attn|q_attn|c_proj|c_fc|query|key|value|dense|[qkvo]_proj|out_proj|fc[12])",
         }[part]
@@ -150,6 +165,8 @@ def new_decoder(
         n_embd=width,
         n_layer=layers,
         n_head=heads,
+        initializer_range=0.8
+        / math.sqrt(width),  # GPT-2's 0.02 is for widths of 768 and more; small models stall on it
         embd_pdrop=dropout,
         attn_pdrop=dropout,
         resid_pdrop=dropout,

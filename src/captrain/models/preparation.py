@@ -83,11 +83,22 @@ def _read_config(source: str) -> dict[str, Any] | None:
             source, name, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
         )
         if found is not None:
-            content = json.loads(Path(found).read_text(encoding="utf-8"))
+            content = read_json(Path(found))
             content = content.get("image_processor", content)
             if "image_mean" in content or "size" in content:
                 return cast(dict[str, Any], content)
     return None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A checkpoint's JSON file. Raises `ModelError` naming the file when it holds no JSON object."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: not valid JSON ({error}); copy or download the checkpoint again") from None
+    if not isinstance(content, dict):
+        raise ModelError(f"{path}: found a JSON {type(content).__name__}, expected an object")
+    return content
 
 
 def _sizes(config: dict[str, Any], default: int | None) -> tuple[int, int, int | None]:

@@ -7,11 +7,13 @@ so that it can be the encoder of a plain `VisionEncoderDecoderModel`.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, BlipVisionConfig, BlipVisionModel, PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.utils import ModelOutput
@@ -20,19 +22,31 @@ from captrain.errors import ModelError
 
 
 class VisionVectorsConfig(PreTrainedConfig):
-    """Which encoder, and whether all its vectors or the pooled one."""
+    """Which encoder, whether all its vectors or the pooled one, and the rows and columns of its grid if it has one."""
 
     model_type = "captrain_vision_vectors"
 
-    def __init__(self, vision: dict[str, Any] | None = None, vectors: str = "all", hidden_size: int = 0, **kwargs: Any):
+    def __init__(
+        self,
+        vision: dict[str, Any] | None = None,
+        vectors: str = "all",
+        hidden_size: int = 0,
+        grid: tuple[int, int] | None = None,
+        **kwargs: Any,
+    ) -> None:
         self.vision = vision or {}
         self.vectors = vectors
         self.hidden_size = hidden_size
+        self.grid = grid
         super().__init__(**kwargs)
 
 
 class VisionVectors(PreTrainedModel):
-    """An encoder whose output is always (I, N, D): a grid row by row, or N = 1 pooled vector."""
+    """An encoder whose output is always (I, N, D): a grid row by row, or N = 1 pooled vector, normalised.
+
+    Convolutional encoders say what is in a cell of their grid and hardly where the cell is, so a grid's cells get learned
+    positions. Norm and positions belong to the bridge: they learn while the encoder itself is frozen.
+    """
 
     config_class = VisionVectorsConfig
     main_input_name = "pixel_values"
@@ -42,22 +56,39 @@ class VisionVectors(PreTrainedModel):
         super().__init__(config)
         settings = dict(config.vision)
         self.encoder = encoder or AutoModel.from_config(AutoConfig.for_model(settings.pop("model_type"), **settings))
+        self.norm = nn.LayerNorm(config.hidden_size)
+        self.positions = nn.Embedding(math.prod(config.grid), config.hidden_size) if config.grid else None
         self.post_init()
 
-    def _init_weights(self, module: torch.nn.Module) -> None:
-        """Nothing here has weights of its own."""
+    def _init_weights(self, module: nn.Module) -> None:
+        """Positions begin as waves over rows and columns, the norm as transformers begins norms."""
+        if isinstance(module, nn.Embedding):
+            rows, columns = self.config.grid
+            init.copy_(module.weight, sine_positions(rows, columns, self.config.hidden_size))
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
 
     def forward(self, pixel_values: Tensor, **kwargs: Any) -> BaseModelOutput:
         """Normalised pixels (I, 3, height, width) -> vectors (I, N, D)."""
+        return BaseModelOutput(last_hidden_state=self.locate(self.look(pixel_values)))
+
+    def look(self, pixel_values: Tensor) -> Tensor:
+        """What the encoder alone makes of the pixels: vectors (I, N, D)."""
         output = self.encoder(pixel_values=pixel_values)
-        pooled = self.config.vectors == "pooled"
-        return BaseModelOutput(
-            last_hidden_state=pooled_vector(output)[:, None] if pooled else rows_of_vectors(output[0])
-        )
+        return pooled_vector(output)[:, None] if self.config.vectors == "pooled" else rows_of_vectors(output[0])
+
+    def locate(self, vectors: Tensor) -> Tensor:
+        """Vectors (I, N, D) normalised, each with its place in the grid added."""
+        normed = self.norm(vectors.float())
+        if self.positions is None:
+            return normed
+        return normed + self.positions(torch.arange(vectors.shape[1], device=vectors.device))
 
 
 AutoConfig.register(VisionVectorsConfig.model_type, VisionVectorsConfig)
 AutoModel.register(VisionVectorsConfig, VisionVectors)
+AutoModel.register(BlipVisionConfig, BlipVisionModel, exist_ok=True)  # transformers left this one out
 
 
 def rows_of_vectors(states: Tensor) -> Tensor:
@@ -67,6 +98,25 @@ def rows_of_vectors(states: Tensor) -> Tensor:
     torch.Size([1, 49, 768])
     """
     return states.flatten(2).transpose(1, 2) if states.dim() == 4 else states
+
+
+def sine_positions(rows: int, columns: int, width: int) -> Tensor:
+    """A vector for each cell of a grid, row by row: waves over its row in the first half, over its column in the second.
+
+    The longest wave spans the grid in half a period, so that every cell differs from every other (after Vaswani et al. 2017).
+
+    >>> sine_positions(7, 7, 768).shape
+    torch.Size([49, 768])
+    """
+    waves = -(-width // 4)
+    frequencies = math.pi / 2 * 16 ** (torch.arange(waves) / waves)
+    halves = []
+    for count in (rows, columns):
+        phases = ((torch.arange(count) + 0.5) / count)[:, None] * frequencies
+        halves.append(torch.cat([phases.sin(), phases.cos()], 1))
+    down = halves[0][:, None].expand(rows, columns, -1)
+    across = halves[1][None].expand(rows, columns, -1)
+    return torch.cat([down, across], 2).reshape(rows * columns, -1)[:, :width]
 
 
 def load_encoder(source: str, vectors: str, height: int, width: int) -> PreTrainedModel:
@@ -96,7 +146,8 @@ def load_encoder(source: str, vectors: str, height: int, width: int) -> PreTrain
     if vectors == "all" and states.dim() == 3 and getattr(encoder.config, "hidden_size", None) == states.shape[-1]:
         return encoder
     size = pooled_vector(output).shape[-1] if vectors == "pooled" else rows_of_vectors(states).shape[-1]
-    return VisionVectors(VisionVectorsConfig(encoder.config.to_dict(), vectors, size), encoder)
+    grid = tuple(states.shape[2:]) if states.dim() == 4 and vectors == "all" else None
+    return VisionVectors(VisionVectorsConfig(encoder.config.to_dict(), vectors, size, grid), encoder)
 
 
 def pooled_vector(output: ModelOutput) -> Tensor:

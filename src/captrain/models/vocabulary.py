@@ -33,11 +33,13 @@ def make_tokenizer(source: str, captions: Iterable[str], size: int, min_count: i
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint; one clear line when it has none or has no end token."""
+    """The tokenizer of a checkpoint. Raises `ModelError` when it has none, or one without vocabulary or end token."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of every kind: OSError, KeyError, plain Exception from the Rust side, ...
         raise ModelError(f"{source}: no tokenizer could be loaded ({_first_line(error)})") from None
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what transformers makes of a folder without a vocabulary
+        raise ModelError(f"{source}: its tokenizer has no vocabulary; expected tokenizer.json or vocab.txt in it")
     if tokenizer.eos_token_id is None and tokenizer.sep_token_id is None:
         raise ModelError(f"{source}: its tokenizer has no end token; expected eos_token or sep_token")
     return tokenizer

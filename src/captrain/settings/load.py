@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import reprlib
+from collections import Counter
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ Nested = Mapping[str, Mapping[str, Any]]
 Model = TypeVar("Model", bound=BaseModel)
 
 LARGEST_RECIPE = 1024 * 1024  # bytes; real ones have a few hundred
+LONGEST_VALUE = 100  # characters of a wrong value that an error repeats
 
 EXPECTED = {
     "literal_error": "{expected}",
@@ -47,7 +49,9 @@ def load_recipe(path: str | Path) -> dict[str, dict[str, Any]]:
     content = _read_yaml(Path(path))
     content = {} if content is None else content
     if not isinstance(content, dict):
-        raise SettingsError(f"recipe {path}: found a {type(content).__name__}, expected sections: {', '.join(sections())}")
+        raise SettingsError(
+            f"recipe {path}: found a {type(content).__name__}, expected sections: {', '.join(sections())}"
+        )
     for name, section in content.items():
         _check_section(str(name), section, f"recipe {path}")
     return {str(name): dict(section or {}) for name, section in content.items()}
@@ -65,7 +69,7 @@ def resolve(recipe: Nested | None = None, flags: Nested | None = None, where: st
     for layer in (recipe or {}, flags or {}):
         for name, values in layer.items():
             _check_section(name, values, where)
-            merged[name].update(values)
+            merged[name].update(values or {})
     return validate(Settings, merged, where)
 
 
@@ -97,7 +101,7 @@ def first_problem(error: ValidationError) -> tuple[list[str], str]:
     expected = " or ".join(dict.fromkeys(_expected(problem) for problem in same_place))
     found = first["input"]
     hint = nearest(found, re.findall(r"'([^']+)'", expected)) if isinstance(found, str) else ""
-    return place, f"found {reprlib.repr(found)}, expected {expected}{'.' if hint else ''}{hint}"
+    return place, f"found {reprlib.repr(found)[:LONGEST_VALUE]}, expected {expected}{'.' if hint else ''}{hint}"
 
 
 def sections() -> dict[str, type[Section]]:
@@ -132,21 +136,18 @@ class _Loader(yaml.SafeLoader):
     """Safe YAML that refuses a key given twice, where PyYAML would drop the first in silence."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"'{key.value}' is given twice", key.start_mark)
-            if isinstance(key, yaml.ScalarNode):
-                seen.add(key.value)
+        """As PyYAML does, after a look at the keys."""
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key, count in Counter(key.value for key in keys).items():
+            if count > 1:
+                raise yaml.YAMLError(f"'{key}' is given {count} times{node.start_mark}")
         return super().construct_mapping(node, deep)
 
 
 def _read_yaml(path: Path) -> Any:
     """What a recipe file holds; raises `SettingsError` where it is missing or not YAML."""
     try:
-        if path.stat().st_size > LARGEST_RECIPE:
-            raise SettingsError(f"recipe {path}: larger than 1 MiB, expected a short YAML file of settings")
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        content = _read_small(path)
     except FileNotFoundError:
         siblings = [str(file) for file in sorted(path.parent.glob("*.y*ml"))] if path.parent.is_dir() else []
         raise SettingsError(f"recipe {path}: no such file.{nearest(str(path), siblings)}") from None
@@ -154,8 +155,19 @@ def _read_yaml(path: Path) -> Any:
         raise SettingsError(f"recipe {path}: can't be read ({error.strerror}); expected a YAML file") from None
     except UnicodeDecodeError as error:
         raise SettingsError(f"recipe {path}: not UTF-8 (byte {error.start}); save the file as UTF-8") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    try:
+        return yaml.load(content, _Loader)
+    except Exception as error:  # PyYAML lets through whatever a value's constructor raises: IndexError for `!!int ""`
         raise SettingsError(f"recipe {path}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def _read_small(path: Path) -> str:
+    """A file's text, if it is as short as recipes are."""
+    with path.open("rb") as file:
+        content = file.read(LARGEST_RECIPE + 1)
+    if len(content) > LARGEST_RECIPE:
+        raise SettingsError(f"recipe {path}: larger than 1 MiB, expected a short YAML file of settings")
+    return content.decode("utf-8-sig")
 
 
 def _check_section(name: str, section: Any, where: str) -> None:
@@ -165,7 +177,7 @@ def _check_section(name: str, section: Any, where: str) -> None:
         owner = leaves().get(name)
         hint = f" '{name}' belongs into the section '{owner}'." if owner else nearest(name, known)
         raise SettingsError(f"{where}: unknown section '{name}'.{hint} Sections: {', '.join(known)}")
-    if section is not None and not isinstance(section, dict):
+    if section is not None and not isinstance(section, Mapping):
         raise SettingsError(f"{where}: section '{name}' holds a {type(section).__name__}, expected key: value lines")
     for key in section or {}:
         if key not in known[name].model_fields:

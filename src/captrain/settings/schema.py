@@ -96,6 +96,12 @@ class TrainingSettings(Section):
 
     epochs: Annotated[int, Field(ge=1)] = 5
     """Passes over the training images."""
+    reward_epochs: Annotated[int, Field(ge=0)] = 0
+    """More epochs after these, in which sampled captions learn from their CIDEr-D (self-critical training)."""
+    reward_learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """Learning rate of the rewarded epochs. Default: a twentieth of `learning_rate`."""
+    reward_draws: Annotated[int, Field(ge=2)] = 5
+    """Captions sampled an image and step in the rewarded epochs."""
     batch_size: Annotated[int, Field(ge=1)] = 8
     """Images a step. Each carries its captions in one row."""
     accumulate: Annotated[int, Field(ge=1)] = 1
@@ -110,6 +116,8 @@ class TrainingSettings(Section):
     """Peak learning rate of the language part, where it differs."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """AdamW's weight decay; biases and norms have none."""
+    beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    """AdamW's memory of squared gradients; 0.98 forgets faster, which suits short trainings from scratch."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate falls after the warm-up."""
     warmup: Share = 0.05

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 
 from captrain.progress import track
@@ -77,9 +77,14 @@ class Rhythm(TrainerCallback):
         self.epochs = epochs
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """A checkpoint in mid-epoch. The last step of an epoch has none: its checkpoint comes after the evaluation."""
-        if state.global_step % self.checkpoint_every == 0 and state.global_step % self.steps_per_epoch:
-            control.should_save = True
+        """A checkpoint in mid-epoch. The last step of an epoch has none: its checkpoint comes after the evaluation.
+
+        Where a checkpoint comes a log line does too: the mean loss of the next one then needs nothing from before the checkpoint.
+        """
+        ends_epoch = state.global_step % self.steps_per_epoch == 0
+        if ends_epoch or state.global_step % self.checkpoint_every == 0:
+            control.should_log = True
+            control.should_save = control.should_save or not ends_epoch
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -131,10 +136,29 @@ def tensorboard(folder: Path) -> list[TrainerCallback]:
     return [TensorBoardCallback(tb_writer=SummaryWriter(log_dir=str(folder)))]
 
 
-class Patience(EarlyStoppingCallback):
-    """Stops after some evaluations without a better score. The best model is on disk already, nothing needs loading."""
+class Patience(TrainerCallback):
+    """Stops after some evaluations without a better score.
+
+    It counts in the log that every checkpoint holds, so that a run which is started again stops where it would have stopped.
+    """
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Nothing to ask for: the run keeps its best model itself."""
+        """A run that had stopped already stays so."""
+        self._stop_if_exhausted(args, state, control)
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Judge after each evaluation."""
+        self._stop_if_exhausted(args, state, control)
+
+    def _stop_if_exhausted(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
+        """Count the evaluations since the best one."""
+        sign = 1 if args.greater_is_better else -1
+        metric = str(args.metric_for_best_model)
+        scores = [sign * line[metric] for line in state.log_history if metric in line]
+        if scores and len(scores) - 1 - scores.index(max(scores)) >= self.patience:
+            control.should_training_stop = True

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from captrain.errors import RunError
@@ -63,16 +64,24 @@ def save_learned(captioner: Captioner, folder: Path) -> None:
 
 def load_learned(captioner: Captioner, folder: Path) -> None:
     """Take over what `save_learned` wrote. Raises `RunError` when the captioner is not the one that was saved."""
+    check_fits(captioner, folder)
     saved = load_file(folder / WEIGHTS)
-    own = _learned(captioner)
-    if saved.keys() != own.keys():
-        odd = sorted(saved.keys() ^ own.keys())[0]
-        raise RunError(
-            f"{folder}: was made by a captioner that learns other weights (first difference: {odd}); use --overwrite"
-        )
     with torch.no_grad():
-        for name, tensor in own.items():
+        for name, tensor in _learned(captioner).items():
             tensor.copy_(saved[name])
+
+
+def check_fits(captioner: Captioner, folder: Path) -> None:
+    """Raise `RunError` unless a checkpoint holds just what this captioner learns: the same names in the same shapes."""
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        saved = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    own = {name: tuple(tensor.shape) for name, tensor in _learned(captioner).items()}
+    odd = sorted(name for name in saved.keys() | own.keys() if saved.get(name) != own.get(name))
+    if odd:
+        raise RunError(
+            f"{folder}: was made by a captioner that learns other weights (first difference: {odd[0]}); "
+            "go back to the model settings of this run, or begin anew with --overwrite"
+        )
 
 
 def _learned(captioner: Captioner) -> dict[str, torch.Tensor]:

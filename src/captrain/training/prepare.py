@@ -46,6 +46,7 @@ def fill_defaults(settings: Settings, captioner: Captioner) -> Settings:
     frozen = model.freeze if model.freeze is not None else (("vision",) if is_joined else ())
     rates = captioner.default_learning_rates
     kind = "new" if is_joined and model.decoder is None else method
+    rate = training.learning_rate or rates.get(kind, rates[method])
     spec = captioner.image_spec
     filled: dict[str, Any] = {
         "model": {
@@ -56,7 +57,8 @@ def fill_defaults(settings: Settings, captioner: Captioner) -> Settings:
             "precision": "bf16" if captioner.precision == torch.bfloat16 else "fp32",
         },
         "training": {
-            "learning_rate": training.learning_rate or rates.get(kind, rates[method]),
+            "learning_rate": rate,
+            "reward_learning_rate": training.reward_learning_rate or rate / 20,
             "label_smoothing": captioner.default_label_smoothing
             if training.label_smoothing is None
             else training.label_smoothing,
@@ -96,4 +98,4 @@ def _fresh_modules(model: ModelSettings) -> tuple[str, ...]:
         raise SettingsError(
             "method lora: a new decoder has nothing to adapt; use --method full, or give --decoder a pretrained one"
         )
-    return ("crossattention", "ln_cross_attn", "enc_to_dec_proj")
+    return ("crossattention", "ln_cross_attn", "enc_to_dec_proj", "encoder.norm", "encoder.positions")

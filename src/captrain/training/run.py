@@ -21,9 +21,10 @@ from captrain.records import Rejects, write_jsonl, write_text
 from captrain.report.run import write_report
 from captrain.settings.schema import DataSettings, Settings
 from captrain.training.callbacks import Logbook, Patience, ProgressBar, Rhythm, tensorboard
-from captrain.training.checkpoints import Checkpoints
+from captrain.training.checkpoints import Checkpoints, check_fits
 from captrain.training.prepare import adapt, build_captioner, fill_defaults, place
 from captrain.training.preview import preview
+from captrain.training.reward import Reward
 from captrain.training.rows import Collator, TokenizedCaptions, TrainingRows
 from captrain.training.run_folder import RunFolder
 from captrain.training.trainer import CaptionTrainer
@@ -55,16 +56,18 @@ def train(settings: Settings, data: str, out: Path, *, resume: bool = False, ove
     run.claim(settings, data, resume, overwrite)
     if (scores := run.finished()) is not None:
         logger.info("%s: this run is finished; use --overwrite to train again", out)
-        return Outcome(out, 0, None, scores)
+        return Outcome(out, *run.rejected(), scores)
 
     splits = load(settings, data)
     captioner, filled = ready(settings, splits, run)
     images = keep(captioner, splits, filled.data)
     captions = {name: TokenizedCaptions(captioner, images[name].samples, filled.data.max_tokens) for name in images}
-    note_run(run, settings, filled, data, captioner, images, captions, splits.rejects)
-
     checkpoints = Checkpoints(run.checkpoints, filled.training.keep_checkpoints)
     last = checkpoints.last()
+    if last is not None:
+        check_fits(captioner, last)
+    note_run(run, settings, filled, data, captioner, images, captions, splits.rejects)
+
     run.rewind_logs(checkpoints.last_step())
     trainer = make_trainer(run, filled, captioner, images, captions, checkpoints)
     trainer.train(resume_from_checkpoint=None if last is None else str(last))
@@ -144,6 +147,7 @@ def make_trainer(
     training, evaluation = settings.training, settings.evaluation
     rows = TrainingRows(captions["train"], settings.data.captions_per_image, training.seed)
     steps = math.ceil(math.ceil(len(rows) / training.batch_size) / training.accumulate)
+    epochs = training.epochs + training.reward_epochs
     validates = len(images["validation"]) > 0
     validator = (
         Validator(images["validation"], captions["validation"], 2 * training.batch_size, evaluation.validation_limit)
@@ -170,11 +174,14 @@ def make_trainer(
         checkpoints,
         validator,
         on_best,
+        make_reward(settings, images["train"]),
+        training.reward_epochs,
+        float(training.reward_learning_rate or 0) / float(training.learning_rate or 1),
     )
     callbacks: list[TrainerCallback] = [
         Logbook(run, run.seconds_so_far(), evaluation.samples, lambda: trainer.latest),
-        Rhythm(training.checkpoint_every, evaluation.evaluate_every, steps, training.epochs),
-        ProgressBar(len(rows), training.epochs, training.batch_size * training.accumulate),
+        Rhythm(training.checkpoint_every, evaluation.evaluate_every, steps, epochs),
+        ProgressBar(len(rows), epochs, training.batch_size * training.accumulate),
         *([Patience(training.patience)] if training.patience and validates else []),
         *tensorboard(run.path / "tensorboard"),
     ]
@@ -184,6 +191,14 @@ def make_trainer(
     return trainer
 
 
+def make_reward(settings: Settings, images: Images) -> Reward | None:
+    """What the rewarded epochs learn from, if there are any."""
+    training = settings.training
+    if not training.reward_epochs:
+        return None
+    return Reward(images.samples, training.reward_draws, settings.generation.max_new_tokens)
+
+
 def training_arguments(settings: Settings, run: RunFolder, captioner: Captioner, validates: bool) -> TrainingArguments:
     """The settings in Trainer's words. Arithmetic is the captioner's own affair, logs and trackers are our callbacks'."""
     training, metric = settings.training, settings.evaluation.metric
@@ -191,9 +206,10 @@ def training_arguments(settings: Settings, run: RunFolder, captioner: Captioner,
         output_dir=str(run.checkpoints),
         per_device_train_batch_size=training.batch_size,
         gradient_accumulation_steps=training.accumulate,
-        num_train_epochs=training.epochs,
+        num_train_epochs=training.epochs + training.reward_epochs,
         learning_rate=float(training.learning_rate or 0),
         weight_decay=training.weight_decay,
+        adam_beta2=training.beta2,
         lr_scheduler_type=training.schedule,
         warmup_steps=training.warmup,
         max_grad_norm=training.max_gradient_norm,

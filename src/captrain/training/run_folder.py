@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import yaml
 
 import captrain
 from captrain.errors import RunError
-from captrain.models.bundle import save_captioner
+from captrain.models.bundle import EXTRAS, save_captioner
 from captrain.models.captioner import Captioner
 from captrain.records import Rejects, append_jsonl, drop_half_line, read_jsonl, write_jsonl, write_text
 from captrain.settings.schema import Settings
@@ -25,8 +26,10 @@ FINISHED = "finished.json"
 LOGS = ("metrics.jsonl", "samples.jsonl")
 OWN = (
     *LOGS, SETTINGS, FINISHED, "rejected.jsonl", "predictions.jsonl", "scores.json", "report.html",
-    "model", "model.new", "model.old", "base", "checkpoints", "tensorboard",
+    "model", "model.new", "model.old", "base", ".base.new", "checkpoints", "tensorboard", "evaluation",
 )  # fmt: skip
+BEGUN = ("base", ".base.new", f"{SETTINGS}.tmp")
+"""What there may be of a run that was ended before its settings were written."""
 
 
 class RunFolder:
@@ -43,20 +46,22 @@ class RunFolder:
 
         Raises `RunError` when it holds a run of other settings or data (unless `resume` or `overwrite`), or other people's files.
         """
-        if overwrite:
-            self._clear()
-        requested = self._requested(settings, data)
-        found = self._read_settings()
-        if found is None and self.path.is_dir() and any(self.path.iterdir()) and not (self.path / "base").exists():
-            names = ", ".join(sorted(entry.name for entry in self.path.iterdir())[:3])
-            raise RunError(f"{self.path}: holds other files ({names}); choose a new or empty folder for the run")
-        if found is not None and found.get("requested") != requested and not resume:
-            changed = _first_difference(found.get("requested", {}), requested)
+        if resume and overwrite:
             raise RunError(
-                f"{self.path}: holds another run ({changed}); choose another folder, "
-                "--resume to go on with it, or --overwrite to begin anew"
+                f"{self.path}: found both --resume and --overwrite, expected one: go on with the run or begin anew"
             )
-        if found is not None and found.get("requested") != requested:
+        found, requested = self._read_settings(), self._requested(settings, data)
+        if found is None:
+            self._drop_beginnings()
+        elif overwrite:
+            self._clear()
+        elif found["requested"] != requested:
+            if not resume:
+                changed = _first_difference(found["requested"], requested)
+                raise RunError(
+                    f"{self.path}: holds another run ({changed}); choose another folder, "
+                    "--resume to go on with it, or --overwrite to begin anew"
+                )
             (self.path / FINISHED).unlink(missing_ok=True)
         self.path.mkdir(parents=True, exist_ok=True)
         self._restore_model()
@@ -106,7 +111,7 @@ class RunFolder:
 
     def save_base(self, captioner: Captioner) -> None:
         """Write the untrained captioner to `base/`, in one rename."""
-        new = self.path / "base.new"
+        new = self.path / ".base.new"
         shutil.rmtree(new, ignore_errors=True)
         save_captioner(captioner, new)
         os.replace(new, self.base)
@@ -119,6 +124,11 @@ class RunFolder:
             return None
         write_jsonl(path, rejects.lines)
         return path
+
+    def rejected(self) -> tuple[int, Path | None]:
+        """How many samples were rejected, and where they are listed."""
+        path = self.path / "rejected.jsonl"
+        return (sum(1 for _ in read_jsonl(path)), path) if path.is_file() else (0, None)
 
     def best_scores(self) -> dict[str, float]:
         """Scores of the best model, as they were when it was saved."""
@@ -142,16 +152,41 @@ class RunFolder:
 
     def _requested(self, settings: Settings, data: str) -> dict[str, Any]:
         """What was asked for, without what was left at its default."""
-        return {"data": data, **settings.model_dump(mode="json", exclude_defaults=True)}
+        return {"data": str(Path(data)), **settings.model_dump(mode="json", exclude_defaults=True)}
 
     def _read_settings(self) -> dict[str, Any] | None:
-        """`settings.yaml` of the run that is here, if there is one."""
+        """`settings.yaml` of the run that is here, if there is one; a file of that name that no run wrote is none."""
         path = self.path / SETTINGS
-        return dict(yaml.safe_load(path.read_text(encoding="utf-8"))) if path.is_file() else None
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError):
+            return None
+        ours = isinstance(content, dict) and isinstance(content.get("requested"), dict)
+        return content if ours else None
+
+    def _drop_beginnings(self) -> None:
+        """Where there is no run yet: remove what one left that was ended at once. Anything else belongs to other people."""
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise RunError(f"{self.path}: is a file; choose a new or empty folder for the run")
+        names = sorted(entry.name for entry in self.path.iterdir())
+        foreign = [name for name in names if name not in BEGUN]
+        if self.base.exists() and not (self.base / EXTRAS).is_file():
+            foreign.append(self.base.name)
+        if foreign:
+            listed = ", ".join(foreign[:3])
+            raise RunError(f"{self.path}: holds other files ({listed}); choose a new or empty folder for the run")
+        self._remove(BEGUN)
 
     def _clear(self) -> None:
-        """Remove what a run writes, and nothing else."""
-        for name in OWN:
+        """Remove what a run writes, and nothing else; its settings last, so that an interrupted removal can be repeated."""
+        self._remove([name for name in OWN if name != SETTINGS])
+        (self.path / SETTINGS).unlink()
+
+    def _remove(self, names: Iterable[str]) -> None:
+        """Remove some of the files and folders in here."""
+        for name in names:
             path = self.path / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerControl, TrainingArguments
 
 from captrain.errors import TrainingError
 from captrain.models.captioner import Captioner
 from captrain.training.checkpoints import Checkpoints, load_learned, save_learned
+from captrain.training.reward import Reward
 from captrain.training.rows import Collator, EpochSampler, TrainingRows
 from captrain.training.validate import Validation, Validator
 
@@ -32,6 +35,7 @@ class CaptionTrainer(Trainer):
         learning_rates: peak rate of a part, where it differs from `args.learning_rate`.
         validator: measures the captioner at the end of epochs, or None. on_best: called when its score is the best yet.
         checkpoints: where checkpoints go.
+        reward: what the last `reward_epochs` learn from, at `reward_rate` times the peak learning rate.
     """
 
     def __init__(
@@ -44,6 +48,9 @@ class CaptionTrainer(Trainer):
         checkpoints: Checkpoints,
         validator: Validator | None,
         on_best: Callable[[Validation], None],
+        reward: Reward | None = None,
+        reward_epochs: int = 0,
+        reward_rate: float = 1.0,
     ) -> None:
         super().__init__(captioner, args, data_collator=collator, train_dataset=rows, eval_dataset=rows)
         self.sampler = EpochSampler(len(rows), args.seed)
@@ -51,9 +58,13 @@ class CaptionTrainer(Trainer):
         self.checkpoints = checkpoints
         self.validator = validator
         self.on_best = on_best
+        self.reward = reward
+        self.reward_epochs = reward_epochs
+        self.reward_rate = reward_rate
         self.latest: Validation | None = None
         self.control: TrainerControl
         self.optimizer: torch.optim.Optimizer | None
+        self.lr_scheduler: LRScheduler | None
         # The captioner divides the summed loss by the tokens of all accumulated batches; its labels are shifted already.
         self.model_accepts_loss_kwargs = True
         self._loss_shifts_labels = False
@@ -72,7 +83,9 @@ class CaptionTrainer(Trainer):
         return self.accelerator.prepare(loader)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> Any:
-        """Tell the sampler the epoch first: on a resumed epoch accelerate does not."""
+        """Tell the sampler the epoch first: on a resumed epoch accelerate does not. A run that stopped early has none left."""
+        if self.control.should_training_stop:
+            return None
         self.sampler.set_epoch(kwargs["epoch"])
         return super()._run_epoch(*args, **kwargs)
 
@@ -88,6 +101,30 @@ class CaptionTrainer(Trainer):
             )
         return self.optimizer
 
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
+        """The schedule runs over the epochs of word-by-word training; the rewarded ones after it have a constant rate."""
+        if self.reward is None or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        epochs = self.args.num_train_epochs
+        first = round(num_training_steps * (epochs - self.reward_epochs) / epochs)
+        plain = super().create_scheduler(first, optimizer)
+        self.lr_scheduler = then_constant(plain, first, self.reward_rate)
+        return self.lr_scheduler
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Word by word against the captions, or, in the last epochs, by the reward of what the captioner writes itself."""
+        positions = inputs.pop("positions")
+        if self.reward is None or self.sampler.epoch < self.args.num_train_epochs - self.reward_epochs:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        captioner: Captioner = self.accelerator.unwrap_model(model)
+        captioner.label_smoothing = 0.0
+        images = {name: inputs[name] for name in ("features", "pixels") if name in inputs}
+        with torch.no_grad():
+            features = images["features"] if "features" in images else captioner.encode(images["pixels"])
+            rows = self.reward.draw(captioner, features, positions.tolist())
+        model.train()
+        return model(**images, **rows).loss / self.current_gradient_accumulation_steps
+
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """One forward and backward; a loss that is no number stops the training before it spoils the weights."""
         loss = super().training_step(model, inputs, num_items_in_batch)
@@ -95,9 +132,9 @@ class CaptionTrainer(Trainer):
             raise self._failure(f"the loss became {float(loss)}")
         return loss
 
-    def _clip_grad_norm(self, model: nn.Module) -> Any:
-        """Clip; gradients that are no numbers stop the training before they reach the weights."""
-        norm = super()._clip_grad_norm(model)
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """The norm, clipped or not; gradients that are no numbers stop the training before they reach the weights."""
+        norm = super()._get_grad_norm(model, grad_norm)
         if not math.isfinite(float(norm)):
             raise self._failure(f"the gradient's norm became {float(norm)}")
         return norm
@@ -108,10 +145,11 @@ class CaptionTrainer(Trainer):
         """Validate, keep the captioner if it is the best yet, and report the scores as `eval_...`."""
         if self.validator is None:
             return {}
+        self._require_finite_weights()
         self.latest = self.validator(self.accelerator.unwrap_model(self.model))
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.latest.scores.items()}
         if self._is_best(metrics):
-            self.on_best(self.latest)
+            self._write("the best model", partial(self.on_best, self.latest))
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -147,11 +185,22 @@ class CaptionTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write all state, then publish it in one rename. A full disk ends the run and leaves the last checkpoint as it was."""
+        self._require_finite_weights()
+        self._write("the checkpoint", partial(super()._save_checkpoint, model, trial))
+        self._write("the checkpoint", partial(self.checkpoints.publish, self.state.global_step))
+
+    def _write(self, what: str, write: Callable[[], None]) -> None:
+        """Write to disk; what goes wrong there is told on one line."""
         try:
-            super()._save_checkpoint(model, trial)
-            self.checkpoints.publish(self.state.global_step)
+            write()
         except (OSError, RuntimeError, SafetensorError) as error:
-            raise self._failure(f"checkpoint could not be written ({(str(error).splitlines() or ['?'])[0]})") from error
+            raise self._failure(f"{what} could not be written ({(str(error).splitlines() or ['?'])[0]})") from error
+
+    def _require_finite_weights(self) -> None:
+        """Weights that are no numbers are neither saved nor measured: what is on disk stays good."""
+        for name, weight in self.model.named_parameters():
+            if weight.requires_grad and not bool(torch.isfinite(weight).all()):
+                raise self._failure(f"the weight {name} is no longer finite")
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Only what learns; the rest is where the run began."""
@@ -169,3 +218,12 @@ class CaptionTrainer(Trainer):
             f"training stopped at step {self.state.global_step}: {what}; {safe}. "
             "For a loss or gradient lower --learning-rate; for a full disk free some space; then run the same command again"
         )
+
+
+def then_constant(schedule: LambdaLR, steps: int, rate: float) -> LRScheduler:
+    """A schedule for its first `steps`, then `rate` times the peak for ever."""
+
+    def at(step: int, inner: Callable[[int], float]) -> float:
+        return inner(step) if step < steps else rate
+
+    return LambdaLR(schedule.optimizer, [partial(at, inner=inner) for inner in schedule.lr_lambdas])

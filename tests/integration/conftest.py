@@ -1,0 +1,103 @@
+"""Tiny real checkpoints, tiny data, and the command line in this process: what all integration tests share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from captrain.cli import main
+from captrain.testing import tiny_blip, tiny_photos, tiny_text_decoder, tiny_vision_encoder
+
+QUICK = "--device cpu --precision fp32 --batch-size 2 --beams 1 --max-new-tokens 6 --log-every 1 --learning-rate 0.01"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command left: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def last_line(self) -> str:
+        """The last line on stderr: where an error is told."""
+        return self.err.strip().splitlines()[-1] if self.err.strip() else ""
+
+
+Cli = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No hub, a cache of one's own, one thread, and a working folder that nothing else writes into."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("CAPTRAIN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str]) -> Cli:
+    """Run `captrain WORDS` in this process; a word with spaces in it is split unless it is a path."""
+
+    def run(*words: str | Path) -> Result:
+        capfd.readouterr()
+        code = main([part for word in words for part in ([str(word)] if isinstance(word, Path) else word.split())])
+        out, err = capfd.readouterr()
+        return Result(code, out, err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def blip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny BLIP."""
+    return tiny_blip(tmp_path_factory.mktemp("models") / "blip")
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny ViT."""
+    return tiny_vision_encoder(tmp_path_factory.mktemp("models") / "vit")
+
+
+@pytest.fixture(scope="session")
+def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny GPT-2."""
+    return tiny_text_decoder(tmp_path_factory.mktemp("models") / "gpt2")
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve tiny photos with five captions each; do not write into it."""
+    return tiny_photos(tmp_path_factory.mktemp("data") / "photos", count=12)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, blip: Path, photos: Path) -> Path:
+    """A finished LoRA run of two epochs on the photos, a quarter held out; do not write into it."""
+    run = tmp_path_factory.mktemp("runs") / "trained"
+    words = ["--validation-share", "0.25", "--epochs", "2", "--keep", "memory", *QUICK.split()]
+    assert main(["-q", "train", str(photos), str(run), "--model", str(blip), *words]) == 0
+    return run
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    """The lines of a JSONL file, without the seconds that differ from run to run."""
+    found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in found]
+
+
+def losses_of(run: Path) -> list[float]:
+    """The training loss at each step of a run."""
+    return [line["loss"] for line in lines_of(run / "metrics.jsonl") if line["kind"] == "train"]

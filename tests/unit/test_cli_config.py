@@ -1,0 +1,52 @@
+"""`config show` tells where each value comes from and is a recipe itself; `config schema` is JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import yaml
+
+from captrain.cli import main
+from captrain.settings.load import leaves, load_recipe, resolve
+from captrain.settings.schema import Settings
+
+
+def test_show_names_the_origin_of_each_value(tmp_path: Path, capsys) -> None:
+    recipe = tmp_path / "photos.yaml"
+    recipe.write_text("model: {rank: 8, alpha: 4}\n")
+    assert main(["config", "show", "--recipe", str(recipe), "--rank", "2", "--freeze", "vision", "bridge"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "  rank: 2  # flag" in lines
+    assert f"  alpha: 4.0  # recipe {recipe}" in lines
+    assert "  freeze: [vision, bridge]  # flag" in lines
+    assert "  epochs: 5  # default" in lines
+    assert len(lines) == len(leaves()) + len(Settings.model_fields)
+
+
+def test_what_show_prints_is_a_recipe(tmp_path: Path, capsys) -> None:
+    prompt = "a # picture: of\n\"it\" 'é'\t\x00"
+    words = ["--prompt", prompt, "--learning-rate", "1e-5", "--captions-per-image", "2", "--target-modules", "a", "b"]
+    assert main(["config", "show", *words]) == 0
+    recipe = tmp_path / "shown.yaml"
+    recipe.write_text(capsys.readouterr().out, encoding="utf-8")
+    settings = resolve(load_recipe(recipe))
+    assert settings.data.prompt == prompt
+    assert settings.training.learning_rate == 1e-5
+    assert settings.data.captions_per_image == 2
+    assert settings.model.target_modules == ("a", "b")
+
+
+def test_show_without_anything_is_the_defaults(capsys) -> None:
+    assert main(["config", "show"]) == 0
+    text = capsys.readouterr().out
+    assert Settings.model_validate(yaml.safe_load(text)) == Settings()
+    assert "# flag" not in text
+    assert "# recipe" not in text
+
+
+def test_schema_is_one_json_object_with_the_help_texts(capsys) -> None:
+    assert main(["config", "schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    assert set(schema["properties"]) == set(Settings.model_fields)
+    assert schema["$defs"]["ModelSettings"]["properties"]["rank"]["description"] == "Rank of the LoRA matrices."
