@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models on many test processes: more threads only wait for each other
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # tiny models on many test processes: more threads only wait for each other
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 

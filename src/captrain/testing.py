@@ -106,9 +106,7 @@ def tiny_encoder_decoder(folder: Path, size: int = 32, seed: int = 0) -> Path:
     language = tiny_text_decoder(folder / "parts" / "language", seed=seed)
     torch.manual_seed(seed)
     config = GPT2Config.from_pretrained(language, add_cross_attention=True, is_decoder=True)
-    model = VisionEncoderDecoderModel(
-        encoder=vision, decoder=GPT2LMHeadModel.from_pretrained(language, config=config)
-    )
+    model = VisionEncoderDecoderModel(encoder=vision, decoder=GPT2LMHeadModel.from_pretrained(language, config=config))
     _enliven(model, "crossattention")
     _enliven(model, "enc_to_dec_proj")
     end = model.decoder.config.eos_token_id

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,19 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import QUICK, Cli, lines_of
+from run_tools import QUICK, Cli, lines_of
 
 import captrain.training.run_folder as run_folder
 from captrain.features.keep import Keeper
+from captrain.testing import tiny_photos
 from captrain.training.callbacks import Rhythm
 from captrain.training.checkpoints import Checkpoints
 from captrain.training.run_folder import RunFolder
 from captrain.training.trainer import CaptionTrainer
 
-COMMON = f"--validation-share 0.25 --epochs 2 --checkpoint-every 2 --max-tokens 8 {QUICK}"
+COMMON = f"--validation-share 0.25 --epochs 2 --checkpoint-every 2 {QUICK}"
 KINDS = {
     "lora": "--model {blip} --dropout 0.2 --keep disk",
-    "encoder": "--model {blip} --method full --captions-per-image one --log-every 3",
+    "encoder": "--model {blip} --method full --captions-per-image one",
     "joined": "--encoder {encoder} --decoder-layers 1 --decoder-width 16 --decoder-heads 2 --accumulate 2 --sample",
 }
 
@@ -63,11 +64,11 @@ POINTS: dict[str, tuple[Any, str, Callable[..., bool], bool]] = {
     "in the second epoch": (Rhythm, "on_step_end", at_step(6), False),
     "writing the report": (RunFolder, "best_scores", lambda run: True, False),
 }
-SKIPPED = {
-    ("lora", "writing the untrained model"): "only a joined captioner has one",
-    ("encoder", "writing the untrained model"): "only a joined captioner has one",
-    ("joined", "in the second epoch"): "accumulation leaves it too few steps",
-}
+CASES = [
+    *(("lora", point) for point in POINTS if point != "writing the untrained model"),
+    *(("encoder", point) for point in ("encoding", "in mid-epoch", "evaluating", "in the second epoch")),
+    *(("joined", point) for point in ("writing the untrained model", "before any checkpoint", "in mid-epoch")),
+]
 
 
 def state_of(run: Path) -> dict[str, Any]:
@@ -87,10 +88,12 @@ def assert_alike(run: Path, whole: dict[str, Any]) -> None:
         assert found[name] == content, f"{name} differs"
 
 
-def words_of(kind: str, blip: Path, encoder: Path) -> str:
-    return f"{COMMON} {KINDS[kind].format(blip=blip, encoder=encoder)}".replace(
-        "--log-every 1", "" if "--log-every" in KINDS[kind] else "--log-every 1"
-    )
+def never_killed(cli: Cli, photos: Path, words: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What a run leaves that nobody stops; its kept features lie apart, so that others have to compute theirs."""
+    with monkeypatch.context() as patch:
+        patch.setenv("CAPTRAIN_CACHE", str(folder / "another-cache"))
+        assert cli("train", photos, folder / "whole", words).code == 0
+    return state_of(folder / "whole")
 
 
 @pytest.fixture(scope="module")
@@ -99,20 +102,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
     return {}
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize(("kind", "point"), CASES)
 def test_continues_as_if_never_stopped(
     kind: str, point: str, whole: dict[str, Any], tmp_path: Path, cli: Cli, photos: Path,
     blip: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    if (kind, point) in SKIPPED:
-        pytest.skip(SKIPPED[kind, point])
-    words = words_of(kind, blip, encoder)
+    words = f"{COMMON} {KINDS[kind].format(blip=blip, encoder=encoder)}"
     if kind not in whole:
-        with monkeypatch.context() as patch:
-            patch.setenv("CAPTRAIN_CACHE", str(tmp_path / "another-cache"))
-            assert cli("train", photos, tmp_path / "whole", words).code == 0
-        whole[kind] = state_of(tmp_path / "whole")
+        whole[kind] = never_killed(cli, photos, words, tmp_path, monkeypatch)
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
         stop_at(patch, *POINTS[point])
@@ -137,15 +134,121 @@ def leave_halves(run: Path) -> None:
 
 PROGRAM = """
 import os, signal, sys, torch
-import captrain.training.callbacks as callbacks, captrain.training.checkpoints as checkpoints
 from captrain.cli import main
+from captrain.features.keep import Keeper
+from captrain.training.checkpoints import Checkpoints
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if sys.argv[1] == "encoding":
+    Keeper._flush = die
+if sys.argv[1] == "writing":
+    Checkpoints.publish = lambda self, step, publish=Checkpoints.publish: die() if step == 4 else publish(self, step)
 torch.set_num_threads(1)
-def kill(*args, **kwargs):
-    if sys.argv[1] == "checkpoint" or args[2].global_step == 4:
-        os.kill(os.getpid(), signal.SIGKILL)
-{"checkpoint": (checkpoints.Checkpoints, "publish"), "step": (callbacks.Rhythm, "on_step_end"), "none": (checkpoints, "_")}
-owner, name = {"checkpoint": (checkpoints.Checkpoints, "publish"), "step": (callbacks.Rhythm, "on_step_end")}.get(sys.argv[1], (None, ""))
-if owner:
-    setattr(owner, name, kill)
 sys.exit(main(sys.argv[2:]))
 """
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+def test_real_kills(tmp_path: Path, cli: Cli, photos: Path, blip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real processes, killed by SIGKILL: while pictures are encoded, then while the second checkpoint is written."""
+    words = f"{COMMON} {KINDS['lora'].format(blip=blip)}"
+    whole = never_killed(cli, photos, words, tmp_path, monkeypatch)
+    run = tmp_path / "run"
+
+    def start(death: str) -> int:
+        command = [sys.executable, "-c", PROGRAM, death, "train", str(photos), str(run), *words.split()]
+        return subprocess.run(command, capture_output=True, check=False).returncode
+
+    assert start("encoding") == -signal.SIGKILL
+    assert start("writing") == -signal.SIGKILL
+    assert (run / "checkpoints" / ".writing" / "checkpoint-4").is_dir()
+    assert start("never") == 0
+    assert_alike(run, whole)
+
+
+def test_an_early_stop_stays_a_stop(
+    tmp_path: Path, cli: Cli, photos: Path, blip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after it had stopped early, a run does not train on; with more patience it does."""
+    words = f"--model {blip} --validation-share 0.25 --epochs 4 --patience 1 {QUICK} --learning-rate 1e-12"
+    words = words.replace("--learning-rate 0.01 ", "")
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_at(patch, *POINTS["writing the report"])
+        with pytest.raises(Killed):
+            cli("train", photos, run, words)
+    before = lines_of(run / "metrics.jsonl")
+    assert [line["epoch"] for line in before if line["kind"] == "validation"] == [1.0, 2.0]
+    assert cli("train", photos, run, words).code == 0
+    assert lines_of(run / "metrics.jsonl") == before
+    assert cli("train", photos, run, words.replace("--patience 1", "--patience 2"), "--resume").code == 0
+    assert [line["epoch"] for line in lines_of(run / "metrics.jsonl") if line["kind"] == "validation"] == [
+        1.0,
+        2.0,
+        3.0,
+    ]
+
+
+def test_without_validation(
+    tmp_path: Path, cli: Cli, photos: Path, blip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No evaluation, the last model is the model; killed before it was saved, too."""
+    words = f"--model {blip} --validation-share 0 --epochs 1 {QUICK}"
+    assert cli("train", photos, tmp_path / "whole", words).code == 0
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_at(patch, RunFolder, "save_model", lambda *_: True, after=False)
+        with pytest.raises(Killed):
+            cli("train", photos, run, words)
+    assert cli("train", photos, run, words).code == 0
+    name = "model/adapter_model.safetensors"
+    assert (run / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert not (run / "predictions.jsonl").exists()
+
+
+def test_a_finished_run_is_left_alone(trained: Path, photos: Path, blip: Path, cli: Cli) -> None:
+    words = f"--model {blip} --validation-share 0.25 --epochs 2 --keep memory {QUICK}"
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
+    result = cli("train", photos, trained, words)
+    assert result.code == 0
+    assert "finished" in result.err
+    assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
+
+
+def test_more_epochs_on_resume(tmp_path: Path, cli: Cli, photos: Path, blip: Path) -> None:
+    """A finished run goes on when it is asked for more epochs, from where it ended."""
+    words = f"--model {blip} --validation-share 0.25 --schedule constant {QUICK}"
+    assert cli("train", photos, tmp_path / "run", words, "--epochs 1").code == 0
+    assert cli("train", photos, tmp_path / "run", words, "--epochs 2", "--resume").code == 0
+    steps = [line["step"] for line in lines_of(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "train"]
+    assert steps == list(range(1, 11))
+
+
+def test_resume_with_other_weights_is_refused(tmp_path: Path, cli: Cli, photos: Path, blip: Path) -> None:
+    """A checkpoint of rank 4 does not fit a captioner of rank 8; the run stays as it was."""
+    words = f"--model {blip} --epochs 1 {QUICK}"
+    run = tmp_path / "run"
+    assert cli("train", photos, run, words, "--rank 4").code == 0
+    before = (run / "settings.yaml").read_bytes()
+    result = cli("train", photos, run, words, "--rank 8", "--resume")
+    assert result.code == 2
+    assert "learns other weights" in result.last_line
+    assert (run / "settings.yaml").read_bytes() == before
+    assert cli("train", photos, run, words, "--rank 4").code == 0
+
+
+def test_data_that_changed_meanwhile(tmp_path: Path, cli: Cli, blip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More pictures than the run began with are refused, because its epochs would be others, unless that is meant."""
+    folder = tiny_photos(tmp_path / "photos", count=8)
+    words = f"--model {blip} --validation-share 0.25 --epochs 2 {QUICK}"
+    with monkeypatch.context() as patch:
+        stop_at(patch, *POINTS["in mid-epoch"])
+        with pytest.raises(Killed):
+            cli("train", folder, tmp_path / "run", words)
+    tiny_photos(folder, count=12)
+    result = cli("train", folder, tmp_path / "run", words)
+    assert result.code == 2
+    assert "train_images was 6 and is 9" in result.last_line
+    assert cli("train", folder, tmp_path / "run", words, "--resume").code == 0

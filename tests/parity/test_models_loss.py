@@ -38,8 +38,8 @@ def captioner(kind: str, tiny_folders: dict[str, Path], tmp_path: Path) -> Capti
     captioner = joined(str(encoder), decoder, "words", sizes, texts)
     with torch.no_grad():
         for name, parameter in captioner.named_parameters():
-            if parameter.dim() > 1 and ("crossattention" in name or decoder is None):
-                parameter.mul_(8)
+            if parameter.dim() > 1 and ("crossattention" in name or (decoder is None and ".decoder." in name)):
+                parameter.mul_(3)
     return captioner.eval()
 
 
@@ -64,7 +64,7 @@ def test_packed_rows_equal_one_caption_a_row(captioner: Captioner, kind: str, pr
     torch.testing.assert_close(ours.loss, loss, **TOLERANCE)
     torch.testing.assert_close(ours.logits, logits, **TOLERANCE)
     for name, weight in plain.named_parameters():
-        torch.testing.assert_close(gradients[name], _gradient(weight), **TOLERANCE, msg=lambda text, at=name: f"{at}: {text}")
+        torch.testing.assert_close(gradients[name], _gradient(weight), **TOLERANCE)
     assert any("vision" in name or "encoder" in name for name, value in gradients.items() if value.abs().sum() > 0)
 
 

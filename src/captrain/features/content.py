@@ -8,7 +8,7 @@ import json
 import torch
 
 from captrain.data.images import ImageSpec
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import Captioner, plain_name
 
 PREPARATION_VERSION = 1
 """Raised whenever `data.images.prepare` makes other pixels than before, so that nothing older is taken for new."""
@@ -35,7 +35,7 @@ def features_key(captioner: Captioner) -> str:
     stated = [PREPARATION_VERSION, captioner.image_spec.to_dict(), str(captioner.precision)]
     digest = hashlib.blake2b(json.dumps(stated, sort_keys=True).encode(), digest_size=16)
     for name, module in captioner.part_modules("vision"):
-        for kind, tensor in [*module.named_parameters(name, recurse=False), *module.named_buffers(name, recurse=False)]:
-            digest.update(f"{kind} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        for kind, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+            digest.update(f"{plain_name(name)}.{kind} {tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -70,8 +70,9 @@ def caption_files(
     rejects = Rejects()
     samples = list_images(images, rejects)
     target: Target = Beside(extension, existing) if output is None else JsonLines(output, existing)
+    listed = len(rejects)
     wanted = [index for index in range(len(samples)) if target.wants(samples[index], rejects)]
-    skipped = len(samples) - len(wanted)
+    skipped = len(samples) - len(wanted) - (len(rejects) - listed)
     written = 0
     if wanted:
         writer = Writer.load(model, device, precision)

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
-from captrain.data.images import MAX_PIXELS, prepare
+from captrain.data.decode import to_rgb
+from captrain.data.images import MAX_PIXELS, ImageSpec, prepare
 from captrain.errors import DataError, PictureError, SettingsError, nearest
 from captrain.features.stream import batches, stream_pictures
 from captrain.models.adapt import lower_frozen
@@ -64,11 +65,12 @@ class Writer:
         remaining = enumerate(pictures)
         captions: list[Caption] = []
         while group := list(islice(remaining, batch_size)):
-            pixels = np.stack([prepare(_encoded(picture), self.captioner.image_spec) for _, picture in group])
+            named = [
+                (str(picture if isinstance(picture, (str, Path)) else number), picture) for number, picture in group
+            ]
+            pixels = np.stack([_prepared(name, picture, self.captioner.image_spec) for name, picture in named])
             written = self.write(torch.from_numpy(pixels), how)
-            for (number, picture), line in zip(group, written, strict=True):
-                name = str(picture) if isinstance(picture, (str, Path)) else str(number)
-                captions.append(Caption(name, line.text, line.score))
+            captions += [Caption(name, line.text, line.score) for (name, _), line in zip(named, written, strict=True)]
         return captions
 
     def write(self, pixels: torch.Tensor, decoding: Decoding) -> list[Written]:
@@ -109,17 +111,25 @@ def adjust_decoding(decoding: Decoding, changes: dict[str, Any]) -> Decoding:
     return replace(decoding, **changes)
 
 
+def _prepared(name: str, picture: Picture, spec: ImageSpec) -> np.ndarray:
+    """A picture's pixels; what is wrong with it is said with its name (its position, if it has none)."""
+    try:
+        return prepare(_encoded(picture), spec)
+    except PictureError as error:
+        raise PictureError(f"{name}: {error}") from None
+
+
 def _encoded(picture: Picture) -> bytes:
-    """A picture as encoded bytes; PIL images are written as PNG, which loses nothing."""
+    """A picture as encoded bytes; PIL images are set upright and written as PNG, which loses nothing."""
     if isinstance(picture, bytes):
         return picture
     if isinstance(picture, Image.Image):
         buffer = BytesIO()
-        picture.save(buffer, "PNG")
+        to_rgb(ImageOps.exif_transpose(picture)).save(buffer, "PNG")
         return buffer.getvalue()
     try:
         return Path(picture).read_bytes()
     except FileNotFoundError:
         raise DataError(f"{picture}: no such picture") from None
     except OSError as error:
-        raise PictureError(f"{picture}: can't be read: {error.strerror}") from None
+        raise PictureError(f"can't be read: {error.strerror}") from None

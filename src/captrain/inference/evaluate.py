@@ -88,7 +88,7 @@ def _how_run_split(model: str, data: str) -> dict[str, Any]:
     """Share, seed and format by which a run split this data; nothing where `model` is no run, or was trained on other data."""
     try:
         content = yaml.safe_load((Path(model) / "settings.yaml").read_text(encoding="utf-8"))
-        same = Path(content["requested"]["data"]).resolve() == Path(data).resolve()
+        same = Path(content["requested"]["source"]).resolve() == Path(data).resolve()
         settings = content["settings"]
         how = {"seed": settings["training"]["seed"]} | {
             key: settings["data"][key] for key in ("validation_share", "format")

@@ -60,5 +60,5 @@ def joined(
         language = new_decoder(vocabulary, sizes.layers, sizes.width, sizes.heads, sizes.dropout)
     else:
         with clear_errors(decoder):
-            vocabulary, language = load_tokenizer(decoder), load_decoder(decoder)
+            language, vocabulary = load_decoder(decoder), load_tokenizer(decoder)
     return EncoderDecoderCaptioner(join(vision, language, vocabulary), vocabulary, spec)

@@ -16,8 +16,9 @@ import torch
 from peft import PeftModel
 from transformers import AutoConfig, PreTrainedModel
 
+import captrain.models.vision  # noqa: F401  # makes wrapped encoders known to the Auto classes
 from captrain.data.images import ImageSpec
-from captrain.errors import CaptrainError, ModelError, nearest
+from captrain.errors import ModelError, nearest
 from captrain.models.captioner import Captioner
 from captrain.models.decoding import Decoding
 from captrain.models.preparation import read_json, read_preparation, write_preparation
@@ -51,14 +52,14 @@ def load_captioner(source: str) -> Captioner:
         adapter = Path(folder, "adapter_config.json")
         base = _base_of(adapter) if adapter.is_file() else folder
         model, family = _load_weights(base)
-        if adapter.is_file():
-            _check_adapter_weights(adapter.parent)
-            model = PeftModel.from_pretrained(model, folder)
         extras = read_extras(folder)
         spec = ImageSpec.from_dict(extras["image_spec"]) if "image_spec" in extras else read_preparation(base)
         captioner = family_class(family)(model, load_tokenizer(folder), spec)
         captioner.prompt = str(extras.get("prompt", ""))
         captioner.decoding = Decoding.from_dict(extras.get("decoding", {}))
+        if adapter.is_file():  # last, as peft copies modules with the attention that the captioner chose for them
+            _check_adapter_weights(adapter.parent)
+            captioner.model = PeftModel.from_pretrained(model, folder)
     return captioner.eval()
 
 
@@ -126,7 +127,7 @@ def clear_errors(source: str) -> Iterator[None]:
     """Turn what the libraries raise for missing, broken or foreign checkpoints into one line."""
     try:
         yield
-    except CaptrainError:
+    except ModelError:
         raise
     except Exception as error:  # of every kind: OSError, KeyError, SafetensorError, validation errors, ...
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
@@ -139,7 +140,6 @@ def _load_weights(source: str) -> tuple[PreTrainedModel, str]:
     if config.model_type not in MODEL_TYPES:
         raise ModelError(f"{source}: a '{config.model_type}' is of no known family; families: {', '.join(FAMILIES)}")
     family, place = MODEL_TYPES[config.model_type]
-    import_module("captrain.models.vision")  # makes wrapped encoders known to the Auto classes
     model, info = _import(place).from_pretrained(source, dtype=torch.float32, output_loading_info=True)
     missing = sorted(info["missing_keys"])
     if missing:

@@ -15,6 +15,8 @@ from captrain.records import write_text
 
 RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CONVNEXT_LARGE = 384
+"""Edge from which ConvNeXt's processor squashes instead of cropping."""
 Resize = Literal["squash", "crop"]
 
 
@@ -28,15 +30,14 @@ def read_preparation(source: str, default_size: int | None = None) -> ImageSpec:
         if default_size is None:
             raise ModelError(f"{source}: no preprocessor_config.json, so its image size is unknown; give --image-size")
         return ImageSpec(default_size, default_size, *IMAGENET)
-    height, width, shortest = _sizes(config, default_size)
-    crops = bool(config.get("do_center_crop"))
+    height, width, shortest = _sizes(config, default_size or 224)
     return ImageSpec(
         height=height,
         width=width,
         mean=tuple(config.get("image_mean") or IMAGENET[0]) if config.get("do_normalize", True) else (0.0, 0.0, 0.0),
         std=tuple(config.get("image_std") or IMAGENET[1]) if config.get("do_normalize", True) else (1.0, 1.0, 1.0),
-        resize="crop" if crops else "squash",
-        resize_to=shortest if crops else None,
+        resize="squash" if shortest is None else "crop",
+        resize_to=shortest,
         resample=cast(Any, RESAMPLING.get(config.get("resample", 3), "bicubic")),
     )
 
@@ -101,13 +102,25 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _sizes(config: dict[str, Any], default: int | None) -> tuple[int, int, int | None]:
-    """Height and width of the prepared picture, and the shortest edge it is resized to before a crop."""
-    size = config.get("size") or default or 224
-    size = {"height": size, "width": size} if isinstance(size, int) else size
-    crop = config.get("crop_size") or size
-    crop = {"height": crop, "width": crop} if isinstance(crop, int) else crop
-    shortest = size.get("shortest_edge")
-    target = crop if config.get("do_center_crop") else size
-    edge = shortest or default or 224
-    return int(target.get("height", edge)), int(target.get("width", edge)), shortest
+def _sizes(config: dict[str, Any], default: int) -> tuple[int, int, int | None]:
+    """Height and width of the prepared picture, and the shortest edge it is resized to before a crop; None without a crop."""
+    height, width = _edges(config.get("size") or default)
+    if config.get("crop_pct"):  # ConvNeXt crops small pictures, and says so in its own way
+        return height, width, int(height / config["crop_pct"]) if height < CONVNEXT_LARGE else None
+    if not config.get("do_center_crop"):
+        return height, width, None
+    shortest = min(height, width)
+    height, width = _edges(config.get("crop_size") or shortest)
+    return height, width, max(shortest, height, width)
+
+
+def _edges(size: int | dict[str, int]) -> tuple[int, int]:
+    """Height and width, of a number for both, of `{"height", "width"}` or of `{"shortest_edge"}`.
+
+    >>> _edges(224), _edges({"shortest_edge": 256})
+    ((224, 224), (256, 256))
+    """
+    if isinstance(size, int):
+        return size, size
+    edge = size.get("shortest_edge", 224)
+    return int(size.get("height", edge)), int(size.get("width", edge))

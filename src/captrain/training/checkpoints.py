@@ -52,6 +52,7 @@ class Checkpoints:
         final = self.path(step)
         shutil.rmtree(final, ignore_errors=True)
         os.replace(self.staging / final.name, final)
+        shutil.rmtree(self.staging, ignore_errors=True)
         for old in self.steps()[: -self.keep]:
             shutil.rmtree(self.path(old), ignore_errors=True)
 

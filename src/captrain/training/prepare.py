@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from captrain.errors import SettingsError
+from captrain.errors import ModelError, SettingsError
 from captrain.models.adapt import add_lora, freeze, lower_frozen
 from captrain.models.build import DecoderSizes, joined, pretrained
 from captrain.models.bundle import load_captioner
@@ -25,6 +25,8 @@ def build_captioner(settings: Settings, captions: Iterable[str], base: Path) -> 
         captioner = load_captioner(str(base))
     elif model.encoder is None:
         captioner = pretrained(model.model, model.image_size, model.resize)
+        if model.image_size is not None:
+            _check_size(captioner, model.model)
     else:
         sizes = DecoderSizes(
             model.decoder_layers, model.decoder_width, model.decoder_heads, model.decoder_dropout, model.vocabulary_size
@@ -36,6 +38,19 @@ def build_captioner(settings: Settings, captions: Iterable[str], base: Path) -> 
     captioner.prompt = settings.data.prompt or captioner.prompt
     captioner.decoding = Decoding(**settings.generation.model_dump())
     return captioner
+
+
+def _check_size(captioner: Captioner, source: str) -> None:
+    """Raise `ModelError` unless the image half takes pictures of the size that was asked for: many have fixed positions."""
+    spec = captioner.image_spec
+    try:
+        with torch.no_grad():
+            captioner.encode(torch.zeros(1, spec.height, spec.width, 3, dtype=torch.uint8))
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(
+            f"{source}: does not take pictures of {spec.height} x {spec.width} pixels ({str(error).splitlines()[0]}); "
+            "leave out --image-size, or give a size that the checkpoint was made for"
+        ) from None
 
 
 def fill_defaults(settings: Settings, captioner: Captioner) -> Settings:

@@ -66,6 +66,8 @@ def train(settings: Settings, data: str, out: Path, *, resume: bool = False, ove
     last = checkpoints.last()
     if last is not None:
         check_fits(captioner, last)
+    if last is not None and not resume:
+        run.check_data(count(images, captions))
     note_run(run, settings, filled, data, captioner, images, captions, splits.rejects)
 
     run.rewind_logs(checkpoints.last_step())
@@ -116,13 +118,18 @@ def keep(captioner: Captioner, splits: Splits, data: DataSettings) -> dict[str, 
     return images
 
 
+def count(images: dict[str, Images], captions: dict[str, TokenizedCaptions]) -> dict[str, int]:
+    """How many images and captions each split has."""
+    counts = {f"{split}_images": len(images[split]) for split in images}
+    return counts | {f"{split}_captions": captions[split].total for split in captions}
+
+
 def note_run(
     run: RunFolder, requested: Settings, filled: Settings, data: str, captioner: Captioner,
     images: dict[str, Images], captions: dict[str, TokenizedCaptions], rejects: Rejects,
 ) -> None:  # fmt: skip
     """Write down what the run is, before its first step."""
-    counts = {f"{split}_images": len(images[split]) for split in images}
-    counts |= {f"{split}_captions": captions[split].total for split in captions}
+    counts = count(images, captions)
     counts |= {"cut_captions": sum(part.cut for part in captions.values()), "rejected": len(rejects)}
     parameters = count_parameters(captioner)
     run.write_settings(requested, filled, data, counts, parameters, str(captioner.device))

@@ -86,6 +86,16 @@ class RunFolder:
         }
         write_text(self.path / SETTINGS, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
+    def check_data(self, counts: dict[str, int]) -> None:
+        """Raise `RunError` unless the data is as large as when the run began: its steps and epochs would mean something else."""
+        before = (self._read_settings() or {}).get("data", {})
+        for name, now in counts.items():
+            if before.get(name, now) != now:
+                raise RunError(
+                    f"{self.path}: the data has changed since this run began ({name} was {before[name]} and is {now}); "
+                    "--resume to go on with what is there now, or --overwrite to begin anew"
+                )
+
     def rewind_logs(self, step: int) -> None:
         """Forget log lines after `step`: the run goes on from there and writes them again."""
         for name in LOGS:
@@ -152,7 +162,7 @@ class RunFolder:
 
     def _requested(self, settings: Settings, data: str) -> dict[str, Any]:
         """What was asked for, without what was left at its default."""
-        return {"data": str(Path(data)), **settings.model_dump(mode="json", exclude_defaults=True)}
+        return {"source": str(Path(data)), **settings.model_dump(mode="json", exclude_defaults=True)}
 
     def _read_settings(self) -> dict[str, Any] | None:
         """`settings.yaml` of the run that is here, if there is one; a file of that name that no run wrote is none."""

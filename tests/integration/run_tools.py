@@ -1,0 +1,39 @@
+"""What integration tests say to the command line, and how they look at what a run left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+QUICK = "--device cpu --precision fp32 --batch-size 2 --beams 1 --max-new-tokens 6 --log-every 1 --learning-rate 0.01"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command left: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def last_line(self) -> str:
+        """The last line on stderr: where an error is told."""
+        return self.err.strip().splitlines()[-1] if self.err.strip() else ""
+
+
+Cli = Callable[..., Result]
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    """The lines of a JSONL file, without the seconds that differ from run to run."""
+    found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in found]
+
+
+def losses_of(run: Path) -> list[float]:
+    """The training loss at each step of a run."""
+    return [line["loss"] for line in lines_of(run / "metrics.jsonl") if line["kind"] == "train"]

@@ -1,0 +1,118 @@
+"""What the documentation shows is run: every command, every Python block, every recipe, file by file, in order."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+from run_tools import Cli
+
+from captrain.settings.load import load_recipe, resolve
+from captrain.testing import tiny_photos
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+BLOCK = re.compile(r"^(?P<run><!-- run -->\n)?```(?P<language>\w*)\n(?P<content>.*?)^```$", re.MULTILINE | re.DOTALL)
+NOT_RUN = {
+    "make demo": "trains for two minutes; CI runs it by itself",
+    "make bench": "measures for minutes",
+    "src/captrain/": "the tree of the package, for people",
+}
+"""How blocks begin that are neither run nor plain text, and why."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    language: str
+    content: str
+    runs: bool
+
+
+def blocks_of(page: Path) -> list[Block]:
+    """All fenced blocks of a page, in order."""
+    found = BLOCK.finditer(page.read_text(encoding="utf-8"))
+    return [Block(match["language"], match["content"], bool(match["run"])) for match in found]
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, blip: Path, encoder: Path) -> Path:
+    """A folder with what the pages speak of; transformers takes a folder of a hub id's name before the hub."""
+    tiny_photos(tmp_path / "photos", count=12)
+    Image.new("RGB", (64, 48), "navy").save(tmp_path / "holiday.jpg")
+    (tmp_path / "more-photos").mkdir()
+    shutil.move(tmp_path / "holiday.jpg", tmp_path / "more-photos" / "holiday.jpg")
+    album = tiny_photos(tmp_path / "album", count=8)
+    (album / "metadata.jsonl").unlink()
+    for number in range(6):
+        (album / f"photo-{number:03d}.txt").write_text("a dog runs in the snow\na large dog\n")
+    shutil.copytree(blip, tmp_path / "Salesforce" / "blip-image-captioning-base")
+    shutil.copytree(encoder, tmp_path / "google" / "vit-base-patch16-224")
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_run(page: Path, workplace: Path, cli: Cli) -> None:
+    names: dict[str, object] = {"__name__": "docs"}
+    for block in blocks_of(page):
+        if block.runs:
+            RUNNERS[block.language](block.content, workplace, cli, names)
+
+
+def run_commands(content: str, workplace: Path, cli: Cli, names: dict[str, object]) -> None:
+    """Each line is a captrain command that ends well, perhaps with some samples rejected."""
+    for line in content.replace("\\\n", " ").splitlines():
+        if words := shlex.split(line, comments=True):
+            assert words[0] == "captrain", line
+            result = cli(*[Path(word) if " " in word else word for word in words[1:]])
+            assert result.code in (0, 3), f"{line}\n{result.err}"
+
+
+def run_python(content: str, workplace: Path, cli: Cli, names: dict[str, object]) -> None:
+    """Blocks of a page share their names, as in a notebook."""
+    exec(compile(content, "docs", "exec"), names)
+
+
+def save_recipe(content: str, workplace: Path, cli: Cli, names: dict[str, object]) -> None:
+    """A YAML block is a file, named in its first line, and a valid recipe."""
+    path = workplace / content.splitlines()[0].removeprefix("# ")
+    path.write_text(content)
+    resolve(load_recipe(path))
+
+
+RUNNERS = {"bash": run_commands, "python": run_python, "yaml": save_recipe}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_is_run_or_has_a_reason(page: Path) -> None:
+    for block in blocks_of(page):
+        excused = any(block.content.startswith(start) for start in NOT_RUN)
+        assert block.runs or excused or block.language == "text", f"{page.name}: not run:\n{block.content}"
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_recipes_are_valid(recipe: Path) -> None:
+    """A recipe resolves, begins with a comment that shows its command, and the command names the file itself."""
+    resolve(load_recipe(recipe))
+    comment = "".join(line for line in recipe.read_text().splitlines() if line.startswith("#"))
+    assert "captrain train" in comment
+    assert f"recipes/{recipe.name}" in comment
+    assert yaml.safe_load(recipe.read_text())
+
+
+def test_links_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            if not re.search(PENDING, target):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+PENDING = r"docs/(benchmarks\.md|images/)"

@@ -1,0 +1,270 @@
+"""Kept features are those that would be computed now, whatever happened in between."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from captrain.data.images import prepare
+from captrain.features.content import content_key, features_key, pixels_key
+from captrain.features.images import KeptImages, LiveImages
+from captrain.features.keep import Keeping, keep_images
+from captrain.features.store import DiskStore, MemoryStore, Store
+from captrain.features.stream import stream_pictures
+from captrain.models.adapt import add_lora, freeze
+from captrain.models.bundle import load_captioner
+from captrain.models.captioner import Captioner
+from captrain.records import Rejects, Sample
+from captrain.testing import clear_pictures, teach
+
+
+@pytest.fixture
+def captioner(tiny_folders: dict[str, Path]) -> Captioner:
+    captioner = load_captioner(str(tiny_folders["blip"]))
+    captioner.requires_grad_(False)
+    return captioner
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> list[Sample]:
+    """Twenty different pictures: more than one batch of the encoder."""
+    found = []
+    for number, picture in enumerate(clear_pictures(20)):
+        path = tmp_path / f"{number}.png"
+        Image.fromarray(picture).save(path)
+        found.append(Sample(path.name, path, ("a dog",), path.name))
+    return found
+
+
+def _live(captioner: Captioner, samples: Sequence[Sample]) -> torch.Tensor:
+    pixels = np.stack([prepare(sample.read(), captioner.image_spec) for sample in samples])
+    with torch.no_grad():
+        return captioner.encode(torch.from_numpy(pixels))
+
+
+def _keep(
+    captioner: Captioner, samples: Sequence[Sample], folder: Path, where: str = "disk", **options: int
+) -> KeptImages:
+    images = keep_images(captioner, {"train": samples}, Keeping(where, folder / "kept", **options), Rejects())["train"]
+    assert isinstance(images, KeptImages)
+    return images
+
+
+@pytest.fixture
+def encoded(captioner: Captioner, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many pictures each call of the encoder saw."""
+    calls: list[int] = []
+    encode = captioner.encode
+
+    def counting(pixels: torch.Tensor) -> torch.Tensor:
+        calls.append(len(pixels))
+        return encode(pixels)
+
+    monkeypatch.setattr(captioner, "encode", counting)
+    return calls
+
+
+@pytest.mark.parametrize("where", ["memory", "disk"])
+def test_kept_features_equal_live_ones_in_any_order(
+    captioner: Captioner, samples: list[Sample], tmp_path: Path, where: str
+) -> None:
+    images = _keep(captioner, samples, tmp_path, where)
+    order = [19, 0, 7, 7, 3]
+    kept = images.rows(order)["features"]
+    torch.testing.assert_close(kept, _live(captioner, samples)[order], rtol=1e-4, atol=1e-5)
+    assert (kept[0] - kept[1]).abs().mean() > 0.01
+    assert isinstance(images.store, MemoryStore if where == "memory" else DiskStore)
+
+
+def test_second_pass_computes_nothing(
+    captioner: Captioner, samples: list[Sample], tmp_path: Path, encoded: list[int]
+) -> None:
+    first = _keep(captioner, samples, tmp_path)
+    assert sum(encoded) >= 20
+    encoded.clear()
+    again = _keep(captioner, samples, tmp_path)
+    assert sum(encoded) <= 1  # the example that says how large features are
+    assert torch.equal(again.rows(range(20))["features"], first.rows(range(20))["features"])
+
+
+def test_crash_leaves_what_was_finished(
+    captioner: Captioner, samples: list[Sample], tmp_path: Path, encoded: list[int]
+) -> None:
+    """A shard that was being written when the power went: the rest is found, the half one ignored and made again."""
+    images = _keep(captioner, samples, tmp_path)
+    shards = sorted(images.store.folder.glob("*.safetensors"))
+    assert len(shards) == 2
+    half = shards[1].read_bytes()
+    shards[1].with_suffix(".4711.tmp").write_bytes(half[: len(half) // 2])
+    shards[1].unlink()
+    encoded.clear()
+    resumed = _keep(captioner, samples, tmp_path)
+    assert sum(encoded) <= 5
+    torch.testing.assert_close(resumed.rows(range(20))["features"], _live(captioner, samples), rtol=1e-4, atol=1e-5)
+
+
+def test_pictures_that_occur_twice_are_computed_once(
+    captioner: Captioner, samples: list[Sample], tmp_path: Path, encoded: list[int]
+) -> None:
+    twice = [*samples[:3], Sample("copy", samples[1].read()), *samples[:3]]
+    splits = {"train": twice, "validation": samples[:2]}
+    images = keep_images(captioner, splits, Keeping("memory", tmp_path), Rejects())
+    assert sum(encoded) == 1 + 3
+    rows = images["train"].rows(range(7))["features"]
+    assert torch.equal(rows[1], rows[3])
+    assert torch.equal(images["validation"].rows([1])["features"][0], rows[1])
+
+
+def test_key_covers_all_that_decides_features(captioner: Captioner) -> None:
+    key = features_key(captioner)
+    assert features_key(captioner) == key
+    captioner.precision = torch.bfloat16
+    keys = {key, features_key(captioner)}
+    captioner.precision = torch.float32
+    spec = captioner.image_spec
+    for changes in ({"resize": "crop"}, {"resample": "bilinear"}, {"mean": (0.4, 0.5, 0.5)}, {"height": 40}):
+        captioner.image_spec = replace(spec, **changes)
+        keys.add(features_key(captioner))
+    captioner.image_spec = spec
+    with torch.no_grad():
+        next(captioner.core().vision_model.parameters()).view(-1)[0] += 1e-3
+    keys.add(features_key(captioner))
+    assert len(keys) == 7
+
+
+def test_key_ignores_what_does_not_decide_features(captioner: Captioner) -> None:
+    """The decoder may learn, and adapters may ride on it: the encoder's features stay valid."""
+    key = features_key(captioner)
+    add_lora(captioner, rank=2, alpha=4, dropout=0.0)
+    teach(captioner, steps=1)
+    assert not captioner.vision_learns()
+    assert features_key(captioner) == key
+
+
+def test_running_statistics_are_part_of_the_key(captioner: Captioner) -> None:
+    captioner.core().vision_model.register_buffer("statistics", torch.zeros(3))
+    key = features_key(captioner)
+    captioner.core().vision_model.statistics[1] = 1.0
+    assert features_key(captioner) != key
+
+
+def test_key_of_pixels_covers_preparation_but_not_normalising(captioner: Captioner) -> None:
+    spec = captioner.image_spec
+    assert pixels_key(spec) == pixels_key(replace(spec, mean=(0.1, 0.2, 0.3)))
+    others = [replace(spec, height=40), replace(spec, resample="bilinear"), replace(spec, resize="crop")]
+    assert len({pixels_key(one) for one in [spec, *others]}) == 4
+
+
+def test_changed_picture_is_computed_anew(
+    captioner: Captioner, samples: list[Sample], tmp_path: Path, encoded: list[int]
+) -> None:
+    before = _keep(captioner, samples[:2], tmp_path).rows([0])["features"]
+    Image.fromarray(clear_pictures(1, seed=9)[0]).save(tmp_path / "0.png")
+    encoded.clear()
+    after = _keep(captioner, samples[:2], tmp_path).rows([0])["features"]
+    assert encoded == [1, 1]
+    assert not torch.allclose(before, after)
+
+
+def test_bad_pictures_are_rejected_and_the_rest_stays_in_place(
+    captioner: Captioner, samples: list[Sample], tmp_path: Path
+) -> None:
+    (tmp_path / "2.png").write_bytes(b"")
+    (tmp_path / "5.png").write_bytes((tmp_path / "5.png").read_bytes()[:60])
+    (tmp_path / "6.png").unlink()
+    rejects = Rejects()
+    images = keep_images(captioner, {"train": samples}, Keeping("memory", tmp_path), rejects)["train"]
+    assert [line["id"] for line in rejects.lines] == ["2.png", "5.png", "6.png"]
+    assert "empty" in rejects.lines[0]["reason"] and "can't be read" in rejects.lines[2]["reason"]
+    good = [sample for sample in samples if sample.id not in ("2.png", "5.png", "6.png")]
+    assert [sample.id for sample in images.samples] == [sample.id for sample in good]
+    torch.testing.assert_close(images.rows(range(17))["features"], _live(captioner, good), rtol=1e-4, atol=1e-5)
+
+
+def test_no_good_picture_leaves_an_empty_split(captioner: Captioner, tmp_path: Path) -> None:
+    rejects = Rejects()
+    images = keep_images(captioner, {"train": [Sample("a", b"nope")]}, Keeping("memory", tmp_path), rejects)["train"]
+    assert (len(images), len(rejects)) == (0, 1)
+
+
+def test_pixels_are_kept_while_the_encoder_learns(captioner: Captioner, samples: list[Sample], tmp_path: Path) -> None:
+    freeze(captioner, ("language",))
+    images = _keep(captioner, samples, tmp_path, "memory")
+    assert images.kind == "pixels"
+    pixels = images.rows([4, 2])["pixels"]
+    assert pixels.dtype == torch.uint8
+    assert np.array_equal(pixels[0].numpy(), prepare(samples[4].read(), captioner.image_spec))
+
+
+@pytest.mark.parametrize("learns", [False, True])
+def test_without_memory_features_go_to_disk_and_pixels_are_decoded_anew(
+    captioner: Captioner, samples: list[Sample], tmp_path: Path, learns: bool
+) -> None:
+    if learns:
+        freeze(captioner, ("language",))
+    images = keep_images(captioner, {"train": samples}, Keeping("auto", tmp_path / "kept", budget=0), Rejects())[
+        "train"
+    ]
+    if learns:
+        assert isinstance(images, LiveImages)
+        assert np.array_equal(images.rows([3])["pixels"][0].numpy(), prepare(samples[3].read(), captioner.image_spec))
+    else:
+        assert isinstance(images, KeptImages) and isinstance(images.store, DiskStore)
+
+
+def test_nothing_is_kept_when_asked(captioner: Captioner, samples: list[Sample], tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(b"broken")
+    rejects = Rejects()
+    images = keep_images(captioner, {"train": samples}, Keeping("off", tmp_path / "kept"), rejects)["train"]
+    assert isinstance(images, LiveImages)
+    assert (len(images), len(rejects)) == (19, 1)
+    assert images.rows([0])["pixels"].shape == (1, 32, 32, 3)
+    assert not (tmp_path / "kept").exists()
+
+
+def test_features_are_kept_in_the_arithmetic_they_were_made_in(
+    captioner: Captioner, samples: list[Sample], tmp_path: Path
+) -> None:
+    captioner.precision = torch.bfloat16
+    assert _keep(captioner, samples[:2], tmp_path).rows([0])["features"].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("workers", [1, 7])
+def test_stream_keeps_order_whoever_is_first(captioner: Captioner, samples: list[Sample], workers: int) -> None:
+    many = [samples[number % 20] for number in range(150)]
+    pictures = list(stream_pictures(many, captioner.image_spec, Rejects(), workers=workers))
+    assert [picture.index for picture in pictures] == list(range(150))
+    assert [picture.key for picture in pictures] == [content_key(sample.read()) for sample in many]
+
+
+def test_known_pictures_are_not_decoded(captioner: Captioner, samples: list[Sample]) -> None:
+    known = {content_key(samples[1].read())}
+    pictures = list(stream_pictures(samples[:3], captioner.image_spec, Rejects(), known))
+    assert [picture.pixels is None for picture in pictures] == [False, True, False]
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_store_gives_rows_of_several_batches(kind: str, tmp_path: Path) -> None:
+    store: Store = MemoryStore() if kind == "memory" else DiskStore(tmp_path)
+    arrays = torch.arange(24).view(4, 2, 3).to(torch.uint8)
+    store.add(["a", "b", "c"], arrays[:3])
+    store.add(["d"], arrays[3:])
+    assert torch.equal(store.rows(["d", "a", "a"]), arrays[[3, 0, 0]])
+    assert "b" in store and "e" not in store and len(store) == 4
+
+
+def test_two_stores_can_fill_one_folder(tmp_path: Path) -> None:
+    """Two runs on the same data at the same time: neither loses or mixes up what it keeps."""
+    one, two = DiskStore(tmp_path), DiskStore(tmp_path)
+    one.add(["a", "b"], torch.tensor([[1.0], [2.0]]))
+    two.add(["c"], torch.tensor([[3.0]]))
+    assert one.rows(["a", "b"]).flatten().tolist() == [1.0, 2.0]
+    assert two.rows(["c"]).item() == 3.0
+    later = DiskStore(tmp_path)
+    assert {key: later.rows([key]).item() for key in ("a", "b", "c")} == {"a": 1.0, "b": 2.0, "c": 3.0}
