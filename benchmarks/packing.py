@@ -23,6 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -69,9 +70,7 @@ def main() -> None:
 
 def compare(options: argparse.Namespace) -> None:
     """All ways, round after round, each in its own process; then medians and ratios."""
-    print(
-        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {options.device}"
-    )
+    print(f"{cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {options.device}")
     found: dict[str, list[dict[str, float]]] = {way: [] for way in options.ways}
     for _ in range(options.rounds):
         for way in options.ways:
@@ -85,6 +84,15 @@ def compare(options: argparse.Namespace) -> None:
         ratio = f"{seconds['a'] / seconds[way]:.1f}" if "a" in seconds else ""
         memory = max(run["memory"] for run in runs) / 2**30
         print(f"({way}) {WAYS[way]:56}{seconds[way]:10.4f}{ratio:>11}{memory:10.2f}")
+
+
+def cpu_name() -> str:
+    """What the system calls its processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 def measure(way: str, images: int, steps: int, device: torch.device) -> dict[str, float]:
@@ -112,7 +120,10 @@ def plain_step(images: int, device: torch.device, bf16: bool) -> Callable[[], No
     """A step of the usual recipe: peft on transformers, a row a caption, padded to the longest, each with its picture."""
     model = BlipForConditionalGeneration(BlipConfig())
     config = model.config.text_config
-    targets = r"text_decoder\.bert\.encoder\.layer\.\d+\.((cross)?attention\.(self\.(query|key|value)|output\.dense)|(intermediate|output)\.dense)"
+    targets = (
+        r"text_decoder\.bert\.encoder\.layer\.\d+\."
+        r"((cross)?attention\.(self\.(query|key|value)|output\.dense)|(intermediate|output)\.dense)"
+    )
     tuned = (
         get_peft_model(model, LoraConfig(r=16, lora_alpha=32, lora_dropout=0.05, target_modules=targets))
         .to(device)

@@ -50,7 +50,8 @@ def main() -> None:
     adapt(captioner, settings)
 
     batch = 5 * settings.training.batch_size  # as many captions a step as five a picture
-    train(captioner, pairs, batch, float(settings.training.learning_rate or 0), settings.training.weight_decay, start, options.seconds)
+    rate, decay = float(settings.training.learning_rate or 0), settings.training.weight_decay
+    train(captioner, pairs, batch, rate, decay, start, options.seconds)
     save_captioner(captioner, options.out / "model")
 
 
@@ -58,7 +59,9 @@ def train(
     captioner: Captioner, pairs: list[Pair], batch: int, rate: float, decay: float, start: float, seconds: float
 ) -> None:
     """Steps over shuffled pairs until the time is over; the learning rate follows the clock."""
-    optimizer = torch.optim.AdamW([w for w in captioner.parameters() if w.requires_grad], lr=rate, weight_decay=decay, fused=True)
+    optimizer = torch.optim.AdamW(
+        [w for w in captioner.parameters() if w.requires_grad], lr=rate, weight_decay=decay, fused=True
+    )
     captioner.train()
     step = seen = 0
     while True:

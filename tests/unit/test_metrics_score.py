@@ -96,7 +96,7 @@ def test_wrong_input_gives_one_clear_line(
 
 
 def test_unknown_metric_names_the_nearest() -> None:
-    with pytest.raises(UserError, match="unknown metric 'cidr'.*Did you mean 'cider'"):
+    with pytest.raises(UserError, match=r"unknown metric 'cidr'.*Did you mean 'cider'"):
         score_captions(PREDICTIONS, REFERENCES, ["cidr"])
 
 

@@ -38,7 +38,8 @@ def existing(path: Path) -> Path:
     parent = path.parent
     if not parent.is_dir():
         raise DataError(f"{path}: not found; the folder {parent} does not exist either")
-    raise DataError(f"{path}: not found.{nearest(path.name, (entry.name for entry in parent.iterdir()))}")
+    hint = nearest(path.name, (entry.name for entry in parent.iterdir()))
+    raise DataError(f"{path}: not found.{hint} Expected a folder with pictures and captions, or a .jsonl file that lists them")
 
 
 class Root:
