@@ -39,7 +39,9 @@ def existing(path: Path) -> Path:
     if not parent.is_dir():
         raise DataError(f"{path}: not found; the folder {parent} does not exist either")
     hint = nearest(path.name, (entry.name for entry in parent.iterdir()))
-    raise DataError(f"{path}: not found.{hint} Expected a folder with pictures and captions, or a .jsonl file that lists them")
+    raise DataError(
+        f"{path}: not found.{hint} Expected a folder with pictures and captions, or a .jsonl file that lists them"
+    )
 
 
 class Root:

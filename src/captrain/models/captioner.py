@@ -173,15 +173,15 @@ class Captioner(nn.Module, ABC):
         return [Written(*line) for line in zip(captions, [text.strip() for text in texts], scores, strict=True)]
 
     @torch.no_grad()
-    def sample(self, features: Tensor, draws: int, decoding: Decoding) -> list[list[list[int]]]:
-        """Token ids of `draws` sampled captions for each of features (I, N, D)."""
+    def write_several(self, features: Tensor, count: int, decoding: Decoding) -> list[list[list[int]]]:
+        """Token ids of `count` captions for each of features (I, N, D): the best beams, or so many samples."""
         config = decoding.generation_config(self.start_id, self.end_id, self.pad_id)
-        config.num_return_sequences = draws
+        config.num_return_sequences = count
         self.eval()
         with self.autocast():
             prompt = [self.start_id, *self.prompt_ids()]
             flat = write_tokens(self.decoder, self.context(features), prompt, config, self.shares_features)
-        return [flat[row : row + draws] for row in range(0, len(flat), draws)]
+        return [flat[row : row + count] for row in range(0, len(flat), count)]
 
     @torch.no_grad()
     def log_probabilities(self, features: Tensor, captions: list[list[int]], longest: int) -> list[float]:

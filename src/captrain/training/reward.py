@@ -1,7 +1,7 @@
-"""Self-critical training (Rennie et al. 2017): captions are sampled and those that CIDEr-D likes better become likelier.
+"""Self-critical training (Rennie et al. 2017): of the captions a captioner writes, those that CIDEr-D likes better become likelier.
 
-The baseline of a sample is the mean reward of the image's other samples (Luo 2020). It fits the seam: all samples of an image are
-drawn from the same features, and ride in one packed row to be learned from.
+The captions are the beams of a search, as in Cornia et al. 2020, and the baseline of one is the mean reward of the others. It fits
+the seam: all beams of an image share its features, and ride in one packed row to be learned from.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ END = "</s>"
 
 
 class Reward:
-    """Rewards sampled captions of training images by CIDEr-D against the images' captions.
+    """Rewards captions written for training images by CIDEr-D against the images' own.
 
     Args:
-        samples: the training images; a batch names them by position. draws: captions sampled an image.
+        samples: the training images; a batch names them by position. draws: captions written an image.
     """
 
-    def __init__(self, samples: Sequence[Sample], draws: int, max_new_tokens: int) -> None:
+    def __init__(self, samples: Sequence[Sample], draws: int, max_new_tokens: int, length_penalty: float = 1.0) -> None:
         self.draws = draws
-        self.decoding = Decoding(beams=1, sample=True, top_p=1.0, max_new_tokens=max_new_tokens)
+        self.decoding = Decoding(beams=draws, max_new_tokens=max_new_tokens, length_penalty=length_penalty)
         texts = [list(samples[position].captions) for position in range(len(samples))]
         words = iter(tokenize_lines([text for captions in texts for text in captions]))
         references = {str(at): [[*next(words), END] for _ in captions] for at, captions in enumerate(texts)}
@@ -40,12 +40,12 @@ class Reward:
 
     @torch.no_grad()
     def draw(self, captioner: Captioner, features: Tensor, positions: Sequence[int]) -> dict[str, Tensor]:
-        """Sampled captions as a packed batch with a weight for every token: how much better than the others its caption was.
+        """Captions as a packed batch with a weight for every token: how much better than the others its caption was.
 
         Args:
             features: (I, N, D) of the images at `positions`.
         """
-        drawn = captioner.sample(features, self.draws, self.decoding)
+        drawn = captioner.write_several(features, self.draws, self.decoding)
         rewards = self._rewards(captioner, drawn, positions)
         others = (rewards.sum(1, keepdim=True) - rewards) / max(self.draws - 1, 1)
         advantages = (rewards - others).to(features.device)
@@ -62,7 +62,7 @@ class Reward:
         return {**replace(rows, labels=labels).to_dict(), "weights": advantages.gather(1, numbers)}
 
     def _rewards(self, captioner: Captioner, drawn: list[list[list[int]]], positions: Sequence[int]) -> Tensor:
-        """CIDEr-D of each sample, (I, draws)."""
+        """CIDEr-D of each caption, (I, draws)."""
         flat = [caption for captions in drawn for caption in captions]
         texts = captioner.tokenizer.batch_decode(flat, skip_special_tokens=True)
         ended = [len(caption) < self.decoding.max_new_tokens for caption in flat]

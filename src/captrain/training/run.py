@@ -203,7 +203,8 @@ def make_reward(settings: Settings, images: Images) -> Reward | None:
     training = settings.training
     if not training.reward_epochs:
         return None
-    return Reward(images.samples, training.reward_draws, settings.generation.max_new_tokens)
+    generation = settings.generation
+    return Reward(images.samples, training.reward_draws, generation.max_new_tokens, generation.length_penalty)
 
 
 def training_arguments(settings: Settings, run: RunFolder, captioner: Captioner, validates: bool) -> TrainingArguments:
