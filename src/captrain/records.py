@@ -146,7 +146,7 @@ def drop_half_line(path: Path) -> None:
     """Cut off what a crash left of a log's last line; a log that is not there is fine."""
     content = path.read_bytes() if path.is_file() else b""
     if content and not content.endswith(b"\n"):
-        path.write_bytes(content[: content.rfind(b"\n") + 1])
+        os.truncate(path, content.rfind(b"\n") + 1)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -61,4 +61,7 @@ def joined(
     else:
         with clear_errors(decoder):
             language, vocabulary = load_decoder(decoder), load_tokenizer(decoder)
-    return EncoderDecoderCaptioner(join(vision, language, vocabulary), vocabulary, spec)
+    model = join(vision, language, vocabulary)
+    if decoder is None and vocabulary.unk_token_id != vocabulary.eos_token_id:
+        model.generation_config.suppress_tokens = [vocabulary.unk_token_id]  # no caption says "unknown"
+    return EncoderDecoderCaptioner(model, vocabulary, spec)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
 from captrain.data.images import ImageSpec
@@ -162,7 +162,7 @@ class Captioner(nn.Module, ABC):
     def generate(self, features: Tensor, decoding: Decoding | None = None) -> list[Written]:
         """Captions of features (I, N, D), one an image, each with its mean token log-probability."""
         decoding = decoding or self.decoding
-        config = decoding.generation_config(self.start_id, self.end_id, self.pad_id)
+        config = self.generation_config(decoding)
         self.eval()
         with self.autocast():
             context = self.context(features)
@@ -175,12 +175,13 @@ class Captioner(nn.Module, ABC):
     @torch.no_grad()
     def write_several(self, features: Tensor, count: int, decoding: Decoding) -> list[list[list[int]]]:
         """Token ids of `count` captions for each of features (I, N, D): the best beams, or so many samples."""
-        config = decoding.generation_config(self.start_id, self.end_id, self.pad_id)
+        config = self.generation_config(decoding)
         config.num_return_sequences = count
         self.eval()
         with self.autocast():
             prompt = [self.start_id, *self.prompt_ids()]
-            flat = write_tokens(self.decoder, self.context(features), prompt, config, self.shares_features)
+            context = self.context(features)
+            flat = write_tokens(self.decoder, context, prompt, config, self.shares_features, self.first_position)
         return [flat[row : row + count] for row in range(0, len(flat), count)]
 
     @torch.no_grad()
@@ -197,6 +198,12 @@ class Captioner(nn.Module, ABC):
                 losses[row, last] = 0.0
         counts = [len(caption) + (len(caption) < longest) for caption in captions]
         return [-float(total) / max(count, 1) for total, count in zip(losses.sum(1), counts, strict=True)]
+
+    def generation_config(self, decoding: Decoding) -> GenerationConfig:
+        """How to write, in transformers' words; tokens that the model's own configuration suppresses stay suppressed."""
+        config = decoding.generation_config(self.start_id, self.end_id, self.pad_id)
+        config.suppress_tokens = getattr(self.core().generation_config, "suppress_tokens", None)
+        return config
 
     def pack(self, rows: list[list[list[int]]]) -> PackedRows:
         """Packed rows with this captioner's start, end and prompt."""

@@ -1,7 +1,7 @@
-"""Self-critical training (Rennie et al. 2017): of the captions a captioner writes, those that CIDEr-D likes better become likelier.
+"""Self-critical training (Rennie et al. 2017): of the captions a captioner writes, those CIDEr-D likes better become likelier.
 
-The captions are the beams of a search, as in Cornia et al. 2020, and the baseline of one is the mean reward of the others. It fits
-the seam: all beams of an image share its features, and ride in one packed row to be learned from.
+The captions are the beams of a search, as in Cornia et al. 2020, and the baseline of one is the mean reward of the others.
+It fits the seam: all beams of an image share its features, and ride in one packed row to be learned from.
 """
 
 from __future__ import annotations
