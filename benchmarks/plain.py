@@ -48,6 +48,7 @@ def main() -> None:
     place(captioner, settings.model)
     settings = fill_defaults(settings, captioner)
     adapt(captioner, settings)
+    captioner.decoder.set_attn_implementation("eager")  # the fastest of transformers' own for bf16 on a CPU
 
     batch = 5 * settings.training.batch_size  # as many captions a step as five a picture
     rate, decay = float(settings.training.learning_rate or 0), settings.training.weight_decay

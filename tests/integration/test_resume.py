@@ -24,7 +24,6 @@ COMMON = f"--validation-share 0.25 --epochs 2 --checkpoint-every 2 {QUICK}"
 KINDS = {
     "lora": "--model {blip} --dropout 0.2 --keep disk",
     "encoder": "--model {blip} --method full --captions-per-image one",
-    "rewarded": "--model {blip} --reward-epochs 1 --captions-per-image 2",
     "joined": "--encoder {encoder} --decoder-layers 1 --decoder-width 16 --decoder-heads 2 --accumulate 2 --sample",
 }
 
@@ -63,12 +62,10 @@ POINTS: dict[str, tuple[Any, str, Callable[..., bool], bool]] = {
     "evaluating": (CaptionTrainer, "evaluate", lambda trainer: True, True),
     "replacing the model": (run_folder.os, "replace", lambda old, new: str(new).endswith("model.old"), True),
     "in the second epoch": (Rhythm, "on_step_end", at_step(6), False),
-    "learning from rewards": (Rhythm, "on_step_end", at_step(13), False),
     "writing the report": (RunFolder, "best_scores", lambda run: True, False),
 }
 CASES = [
-    *(("lora", point) for point in POINTS if point not in ("writing the untrained model", "learning from rewards")),
-    ("rewarded", "learning from rewards"),
+    *(("lora", point) for point in POINTS if point != "writing the untrained model"),
     *(("encoder", point) for point in ("encoding", "in mid-epoch", "evaluating", "in the second epoch")),
     *(("joined", point) for point in ("writing the untrained model", "before any checkpoint", "in mid-epoch")),
 ]

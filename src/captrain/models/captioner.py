@@ -139,13 +139,12 @@ class Captioner(nn.Module, ABC):
         labels: Tensor,
         features: Tensor | None = None,
         pixels: Tensor | None = None,
-        weights: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
     ) -> CaptionerOutput:
         """Loss of packed rows (R, L), from kept features (R, N, D) or from pixels (R, height, width, 3) uint8.
 
         The loss is the cross entropy summed over all learned tokens, divided by their number (or by `num_items_in_batch`,
-        the number in all batches of one step). Only learned tokens reach the head. `weights` (R, L) multiply each token's part.
+        the number in all batches of one step). Only learned tokens reach the head.
         """
         vectors = self.encode(cast(Tensor, pixels)) if features is None else features
         with self.autocast():
@@ -153,8 +152,7 @@ class Captioner(nn.Module, ABC):
             learned = labels != IGNORED
             logits = self.head(hidden[learned]).float()
         targets = labels[learned]
-        losses = cross_entropy(logits, targets, label_smoothing=self.label_smoothing, reduction="none")
-        total = losses.sum() if weights is None else (losses * weights[learned]).sum()
+        total = cross_entropy(logits, targets, label_smoothing=self.label_smoothing, reduction="sum")
         loss = total / (targets.numel() if num_items_in_batch is None else num_items_in_batch)
         return CaptionerOutput(loss=loss, logits=logits, targets=targets)
 
@@ -171,18 +169,6 @@ class Captioner(nn.Module, ABC):
             scores = self.log_probabilities(features, captions, config.max_new_tokens)
         texts = self.tokenizer.batch_decode(captions, skip_special_tokens=True)
         return [Written(*line) for line in zip(captions, [text.strip() for text in texts], scores, strict=True)]
-
-    @torch.no_grad()
-    def write_several(self, features: Tensor, count: int, decoding: Decoding) -> list[list[list[int]]]:
-        """Token ids of `count` captions for each of features (I, N, D): the best beams, or so many samples."""
-        config = self.generation_config(decoding)
-        config.num_return_sequences = count
-        self.eval()
-        with self.autocast():
-            prompt = [self.start_id, *self.prompt_ids()]
-            context = self.context(features)
-            flat = write_tokens(self.decoder, context, prompt, config, self.shares_features, self.first_position)
-        return [flat[row : row + count] for row in range(0, len(flat), count)]
 
     @torch.no_grad()
     def log_probabilities(self, features: Tensor, captions: list[list[int]], longest: int) -> list[float]:

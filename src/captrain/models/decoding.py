@@ -73,7 +73,7 @@ def write_tokens(
     shared: bool,
     first_position: int = 0,
 ) -> list[list[int]]:
-    """Token ids written, without start, prompt, end and padding: `config.num_return_sequences` (1) after another for each image.
+    """Token ids written for each image, without start, prompt, end and padding.
 
     Args:
         decoder: a causal decoder with cross-attention.

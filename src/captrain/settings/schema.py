@@ -98,12 +98,6 @@ class TrainingSettings(Section):
 
     epochs: Annotated[int, Field(ge=1)] = 5
     """Passes over the training images."""
-    reward_epochs: Annotated[int, Field(ge=0)] = 0
-    """More epochs after these, in which the captioner learns from the CIDEr-D of what it writes (self-critical training)."""
-    reward_learning_rate: Annotated[float, Field(gt=0)] | None = None
-    """Learning rate of the rewarded epochs. Default: a twentieth of `learning_rate`."""
-    reward_draws: Annotated[int, Field(ge=2)] = 5
-    """Captions written an image and step in the rewarded epochs: the beams of a search."""
     batch_size: Annotated[int, Field(ge=1)] = 8
     """Images a step. Each carries its captions in one row."""
     accumulate: Annotated[int, Field(ge=1)] = 1

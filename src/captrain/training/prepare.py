@@ -73,7 +73,6 @@ def fill_defaults(settings: Settings, captioner: Captioner) -> Settings:
         },
         "training": {
             "learning_rate": rate,
-            "reward_learning_rate": training.reward_learning_rate or rate / 20,
             "label_smoothing": captioner.default_label_smoothing
             if training.label_smoothing is None
             else training.label_smoothing,

@@ -97,7 +97,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
 
 class Collator:
-    """Rows as keyword arguments of a captioner's forward (and the images' `positions`): images as kept, captions packed."""
+    """Rows as keyword arguments of a captioner's forward: images from where they are kept, captions packed."""
 
     def __init__(self, captioner: Captioner, images: Images) -> None:
         self.start, self.end, self.prompt = captioner.start_id, captioner.end_id, captioner.prompt_ids()
@@ -107,5 +107,4 @@ class Collator:
         """Pack a batch of rows."""
         packed = pack([captions for _, captions in rows], self.start, self.end, self.prompt)
         images: dict[str, torch.Tensor] = self.images.rows([index for index, _ in rows])
-        positions = torch.tensor([index for index, _ in rows])
-        return {**images, **packed.to_dict(), "positions": positions}
+        return {**images, **packed.to_dict()}

@@ -24,7 +24,6 @@ from captrain.training.callbacks import Logbook, Patience, ProgressBar, Rhythm, 
 from captrain.training.checkpoints import Checkpoints, check_fits
 from captrain.training.prepare import adapt, build_captioner, fill_defaults, place
 from captrain.training.preview import preview
-from captrain.training.reward import Reward
 from captrain.training.rows import Collator, TokenizedCaptions, TrainingRows
 from captrain.training.run_folder import RunFolder
 from captrain.training.trainer import CaptionTrainer
@@ -154,7 +153,6 @@ def make_trainer(
     training, evaluation = settings.training, settings.evaluation
     rows = TrainingRows(captions["train"], settings.data.captions_per_image, training.seed)
     steps = math.ceil(math.ceil(len(rows) / training.batch_size) / training.accumulate)
-    epochs = training.epochs + training.reward_epochs
     validates = len(images["validation"]) > 0
     validator = (
         Validator(images["validation"], captions["validation"], 2 * training.batch_size, evaluation.validation_limit)
@@ -181,14 +179,11 @@ def make_trainer(
         checkpoints,
         validator,
         on_best,
-        make_reward(settings, images["train"]),
-        training.reward_epochs,
-        float(training.reward_learning_rate or 0) / float(training.learning_rate or 1),
     )
     callbacks: list[TrainerCallback] = [
         Logbook(run, run.seconds_so_far(), evaluation.samples, lambda: trainer.latest),
-        Rhythm(training.checkpoint_every, evaluation.evaluate_every, steps, epochs),
-        ProgressBar(len(rows), epochs, training.batch_size * training.accumulate),
+        Rhythm(training.checkpoint_every, evaluation.evaluate_every, steps, training.epochs),
+        ProgressBar(len(rows), training.epochs, training.batch_size * training.accumulate),
         *([Patience(training.patience)] if training.patience and validates else []),
         *tensorboard(run.path / "tensorboard"),
     ]
@@ -198,15 +193,6 @@ def make_trainer(
     return trainer
 
 
-def make_reward(settings: Settings, images: Images) -> Reward | None:
-    """What the rewarded epochs learn from, if there are any."""
-    training = settings.training
-    if not training.reward_epochs:
-        return None
-    generation = settings.generation
-    return Reward(images.samples, training.reward_draws, generation.max_new_tokens, generation.length_penalty)
-
-
 def training_arguments(settings: Settings, run: RunFolder, captioner: Captioner, validates: bool) -> TrainingArguments:
     """The settings in Trainer's words. Arithmetic is the captioner's own affair, logs and trackers are our callbacks'."""
     training, metric = settings.training, settings.evaluation.metric
@@ -214,7 +200,7 @@ def training_arguments(settings: Settings, run: RunFolder, captioner: Captioner,
         output_dir=str(run.checkpoints),
         per_device_train_batch_size=training.batch_size,
         gradient_accumulation_steps=training.accumulate,
-        num_train_epochs=training.epochs + training.reward_epochs,
+        num_train_epochs=training.epochs,
         learning_rate=float(training.learning_rate or 0),
         weight_decay=training.weight_decay,
         adam_beta2=training.beta2,

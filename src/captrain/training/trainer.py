@@ -14,14 +14,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerControl, TrainingArguments
 
 from captrain.errors import TrainingError
 from captrain.models.captioner import Captioner
 from captrain.training.checkpoints import Checkpoints, load_learned, save_learned
-from captrain.training.reward import Reward
 from captrain.training.rows import Collator, EpochSampler, TrainingRows
 from captrain.training.validate import Validation, Validator
 
@@ -35,7 +33,6 @@ class CaptionTrainer(Trainer):
         learning_rates: peak rate of a part, where it differs from `args.learning_rate`.
         validator: measures the captioner at the end of epochs, or None. on_best: called when its score is the best yet.
         checkpoints: where checkpoints go.
-        reward: what the last `reward_epochs` learn from, at `reward_rate` times the peak learning rate.
     """
 
     def __init__(
@@ -48,9 +45,6 @@ class CaptionTrainer(Trainer):
         checkpoints: Checkpoints,
         validator: Validator | None,
         on_best: Callable[[Validation], None],
-        reward: Reward | None = None,
-        reward_epochs: int = 0,
-        reward_rate: float = 1.0,
     ) -> None:
         super().__init__(captioner, args, data_collator=collator, train_dataset=rows, eval_dataset=rows)
         self.sampler = EpochSampler(len(rows), args.seed)
@@ -58,13 +52,9 @@ class CaptionTrainer(Trainer):
         self.checkpoints = checkpoints
         self.validator = validator
         self.on_best = on_best
-        self.reward = reward
-        self.reward_epochs = reward_epochs
-        self.reward_rate = reward_rate
         self.latest: Validation | None = None
         self.control: TrainerControl
         self.optimizer: torch.optim.Optimizer | None
-        self.lr_scheduler: LRScheduler | None
         # The captioner divides the summed loss by the tokens of all accumulated batches; its labels are shifted already.
         self.model_accepts_loss_kwargs = True
         self._loss_shifts_labels = False
@@ -100,30 +90,6 @@ class CaptionTrainer(Trainer):
                 fused=self.args.device.type in ("cpu", "cuda"),
             )
         return self.optimizer
-
-    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
-        """The schedule runs over the epochs of word-by-word training; the rewarded ones after it have a constant rate."""
-        if self.reward is None or self.lr_scheduler is not None:
-            return super().create_scheduler(num_training_steps, optimizer)
-        epochs = self.args.num_train_epochs
-        first = round(num_training_steps * (epochs - self.reward_epochs) / epochs)
-        plain = super().create_scheduler(first, optimizer)
-        self.lr_scheduler = then_constant(plain, first, self.reward_rate)
-        return self.lr_scheduler
-
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Word by word against the captions, or, in the last epochs, by the reward of what the captioner writes itself."""
-        positions = inputs.pop("positions")
-        if self.reward is None or self.sampler.epoch < self.args.num_train_epochs - self.reward_epochs:
-            return super().compute_loss(model, inputs, *args, **kwargs)
-        captioner: Captioner = self.accelerator.unwrap_model(model)
-        captioner.label_smoothing = 0.0
-        images = {name: inputs[name] for name in ("features", "pixels") if name in inputs}
-        with torch.no_grad():
-            features = images["features"] if "features" in images else captioner.encode(images["pixels"])
-            rows = self.reward.draw(captioner, features, positions.tolist())
-        model.train()
-        return model(**images, **rows).loss / self.current_gradient_accumulation_steps
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """One forward and backward; a loss that is no number stops the training before it spoils the weights."""
@@ -218,12 +184,3 @@ class CaptionTrainer(Trainer):
             f"training stopped at step {self.state.global_step}: {what}; {safe}. "
             "For a loss or gradient lower --learning-rate; for a full disk free some space; then run the same command again"
         )
-
-
-def then_constant(schedule: LambdaLR, steps: int, rate: float) -> LRScheduler:
-    """A schedule for its first `steps`, then `rate` times the peak for ever."""
-
-    def at(step: int, inner: Callable[[int], float]) -> float:
-        return inner(step) if step < steps else rate
-
-    return LambdaLR(schedule.optimizer, [partial(at, inner=inner) for inner in schedule.lr_lambdas])
