@@ -10,7 +10,7 @@ from captrain.report.captions import text_of
 from captrain.report.logs import Metrics, finite, score_name, score_order
 from captrain.report.page import Headline, Table
 
-MOST_HEADLINES = 5
+MOST_HEADLINES = 3
 MOST_ROWS = 400  # of one table
 
 
@@ -20,7 +20,7 @@ def section(value: Any) -> dict[str, Any]:
 
 
 def headlines(metrics: Metrics, scores: dict[str, Any]) -> tuple[Headline, ...]:
-    """The scores of the evaluation, or else those of the best checkpoint; at most five, the familiar ones first."""
+    """The scores of the evaluation, or else those of the best checkpoint; at most three, the familiar ones first."""
     found, best = section(scores.get("scores")), metrics.best()
     images = finite(scores.get("images"))
     remark = f"on {images:,.0f} pictures" if images else ""
@@ -45,7 +45,7 @@ def facts(settings: dict[str, Any], metrics: Metrics) -> Iterator[tuple[str, str
     yield from _progress(metrics)
     total, trainable = _parameters(settings)
     if total:
-        yield "trainable", f"{_short(trainable)} of {_short(total)} parameters ({100 * trainable / total:.2g}%)"
+        yield "trainable", f"{_short(trainable)} of {_short(total)} parameters ({100 * trainable / total:.3g}%)"
     about["captrain"] = about.get("version")
     for name in ("device", "captrain", "torch", "transformers"):
         if about.get(name) is not None:
