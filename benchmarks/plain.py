@@ -81,7 +81,7 @@ def train(
             optimizer.zero_grad()
             step, seen = step + 1, seen + batch
             if step % 50 == 0:
-                print(f"{time.monotonic() - start:.0f} s, step {step}, loss {float(loss):.3f}", flush=True)
+                print(f"{time.monotonic() - start:.0f} s, step {step}, loss {loss.item():.3f}", flush=True)
 
 
 def plain_loss(captioner: Captioner, pairs: list[Pair]) -> torch.Tensor:
