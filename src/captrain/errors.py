@@ -41,15 +41,6 @@ class RunError(UserError):
     """A run folder is taken, missing or belongs to other settings."""
 
 
-class MissingExtraError(UserError):
-    """An optional dependency is not installed; the message holds the exact command that installs it."""
-
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(
-            f"{purpose} needs the package '{package}', which is not installed: pip install 'captrain[{extra}]'"
-        )
-
-
 class TrainingError(CaptrainError):
     """Training stopped (non-finite loss, full disk); what was saved before is intact."""
 
