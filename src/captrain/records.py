@@ -7,29 +7,42 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from captrain.errors import DataError
+
+
+class Stored(Protocol):
+    """An image inside something larger, a tar or a table say: cheap to hold and to pickle, read when asked for.
+
+    `str` of it tells people where it is ("shards/00000.tar/dog.jpg").
+    """
+
+    def read(self) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One image, opened lazily, with its captions.
 
-    `id` is stable and unique within a data set, `source` says where the sample came from ("train.jsonl:12").
+    `id` is stable and unique within a data set, `source` says where the sample came from ("train.jsonl:12"), `repeats`
+    how many times an epoch of training shows it.
 
     >>> Sample("dog", b"...", ("a dog runs",), "train.jsonl:1").captions
     ('a dog runs',)
     """
 
     id: str
-    image: Path | bytes
+    image: Path | bytes | Stored
     captions: tuple[str, ...] = ()
     source: str = ""
+    repeats: int = 1
 
     def read(self) -> bytes:
-        """The encoded picture (a JPEG's bytes, say)."""
-        return self.image if isinstance(self.image, bytes) else self.image.read_bytes()
+        """The encoded picture (a JPEG's bytes, say). Raises `OSError` if it can't be read."""
+        if isinstance(self.image, bytes):
+            return self.image
+        return self.image.read_bytes() if isinstance(self.image, Path) else self.image.read()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +58,7 @@ class Caption:
     @classmethod
     def of(cls, sample: Sample, text: str, score: float | None = None) -> Caption:
         """A caption written for a sample, beside its references."""
-        image = None if isinstance(sample.image, bytes) else str(sample.image)
-        return cls(sample.id, text, score, tuple(sample.captions), image)
+        return cls(sample.id, text, score, tuple(sample.captions), _place(sample.image))
 
     def to_dict(self) -> dict[str, Any]:
         """As one JSON object, without what is unknown.
@@ -62,6 +74,13 @@ class Caption:
         if self.image is not None:
             line["image"] = self.image
         return line
+
+
+def _place(image: Path | bytes | Stored) -> str | None:
+    """Where an image lies, so that it is found from any working folder; None where it lies nowhere."""
+    if isinstance(image, bytes):
+        return None
+    return str(image.absolute()) if isinstance(image, Path) else str(image)
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ COMMANDS = {
     "train": ("captrain.cli.train:train", "Train a captioner on pictures with captions."),
     "caption": ("captrain.cli.caption:caption", "Write captions for pictures."),
     "evaluate": ("captrain.cli.evaluate:evaluate", "Caption a data set, then score the captions."),
+    "score": ("captrain.cli.score:score", "Score captions that exist against references."),
     "report": ("captrain.cli.report:report", "Turn a run folder into one HTML file."),
     "doctor": ("captrain.cli.doctor:doctor", "Look over this machine and say what to do about what is found."),
 }
@@ -24,6 +25,14 @@ COMMANDS = {
 CONFIG_COMMANDS = {
     "show": ("captrain.cli.config:show", "Print the settings a training would have, and where each comes from."),
     "schema": ("captrain.cli.config:schema", "Print the JSON schema of recipes, for editors."),
+}
+
+DATA_COMMANDS = {
+    "check": ("captrain.cli.data_check:check", "Look over a data set and list what is wrong with it."),
+    "preview": ("captrain.cli.data_preview:preview", "Write a page of thumbnails with captions, to look at."),
+    "convert": ("captrain.cli.data_convert:convert", "Write a data set in another form."),
+    "compile": ("captrain.cli.data_compile:compile", "Make a metadata.jsonl of pictures with captions beside them."),
+    "formats": ("captrain.cli.data_formats:formats", "List the forms of data that are read and written."),
 }
 
 EVERYWHERE = Group("Everywhere", sort_key=100)
@@ -47,8 +56,10 @@ def make_app() -> App:
     app.meta.suppress_keyboard_interrupt = False
     app["--help"].group = app["--version"].group = EVERYWHERE
     config = App(name="config", help="Look at settings.")
+    data = App(name="data", help="Check, look at and convert data sets.")
     app.command(config)
-    for owner, commands in ((app, COMMANDS), (config, CONFIG_COMMANDS)):
+    app.command(data)
+    for owner, commands in ((app, COMMANDS), (config, CONFIG_COMMANDS), (data, DATA_COMMANDS)):
         for name, (place, line) in commands.items():
             owner.command(place, name=name, help=line)
 

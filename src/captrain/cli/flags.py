@@ -14,12 +14,14 @@ from captrain.settings.schema import (
     EvaluationSettings,
     GenerationSettings,
     ModelSettings,
+    ReadingSettings,
     Section,
     Settings,
     TrainingSettings,
 )
 
 ModelFlags = Annotated[ModelSettings | None, Parameter(name="*", group=Group("Model", sort_key=10))]
+ReadingFlags = Annotated[ReadingSettings | None, Parameter(name="*", group=Group("Reading the data", sort_key=11))]
 DataFlags = Annotated[DataSettings | None, Parameter(name="*", group=Group("Data", sort_key=11))]
 TrainingFlags = Annotated[TrainingSettings | None, Parameter(name="*", group=Group("Training", sort_key=12))]
 GenerationFlags = Annotated[GenerationSettings | None, Parameter(name="*", group=Group("Generation", sort_key=13))]

@@ -20,7 +20,7 @@ from captrain.cli.switch import Switch
 
 def train(
     data: str,
-    out: Path,
+    out: Path | None = None,
     /,
     *,
     recipe: Path | None = None,
@@ -36,13 +36,15 @@ def train(
     """Train a captioner on pictures with captions.
 
     Args:
-        data: Folder of pictures with captions in text files beside them, or in metadata.jsonl / train.jsonl.
+        data: Pictures with captions: a folder, table, tar shards or hub name (`captrain data formats` lists the forms). Leave it
+            out where the recipe names its sources.
         out: Run folder to write. The same command again continues an interrupted run.
         recipe: YAML file of settings; a flag wins over it.
         resume: Continue the run that is in the folder.
         overwrite: Begin anew in a folder that holds a run; the old one is lost.
         dry_run: Print settings, parameters and the first targets, and stop.
     """
+    source, folder = (None, Path(data)) if out is None else (data, out)
     flags = given(model=model, data=data_, training=training, generation=generation, evaluation=evaluation)
     settings = settings_from(recipe, flags)
     quiet_libraries()
@@ -50,9 +52,9 @@ def train(
     from captrain.training.run import train as train_captioner
 
     if dry_run:
-        print(describe(settings, data))
+        print(describe(settings, source))
         return 0
-    outcome = train_captioner(settings, data, out, resume=resume, overwrite=overwrite)
+    outcome = train_captioner(settings, source, folder, resume=resume, overwrite=overwrite)
     where = [("run", str(outcome.run)), ("report", str(outcome.run / "report.html"))]
     show_table([*score_rows(outcome.scores), *where, *rejected_rows(outcome.rejected, outcome.rejects_file)])
     return exit_code(outcome.rejected)

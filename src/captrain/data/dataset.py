@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from captrain.data.places import IMAGE_SUFFIXES, existing
-from captrain.data.readers import SPLIT_NAMES, detect, reader
+from captrain.data.places import IMAGE_SUFFIXES
+from captrain.data.readers import READERS, SPLIT_NAMES, detect, reader
+from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen, Joined, Prefixed, keys_of
 from captrain.errors import DataError, nearest
 from captrain.records import Rejects, Sample
@@ -21,21 +22,36 @@ LIST_SUFFIXES = frozenset({".txt", ".lst"})
 
 @dataclass
 class Splits:
-    """A data set for training. `validation` and `test` may be empty."""
+    """A data set for training. `validation` and `test` may be empty.
+
+    `labels` holds for each training sample the number of the data set it is from, where several were joined.
+    """
 
     train: Sequence[Sample]
     validation: Sequence[Sample]
     test: Sequence[Sample]
     rejects: Rejects
+    labels: np.ndarray | None = None
+
+    def sources(self) -> np.ndarray:
+        """The data set of each training sample, by number (samples,)."""
+        return np.zeros(len(self.train), dtype=np.int64) if self.labels is None else self.labels
 
 
-def load_splits(path: str, *, validation_share: float = 0.1, seed: int = 0, format: str | None = None) -> Splits:
+def load_splits(
+    path: str,
+    *,
+    validation_share: float = 0.1,
+    seed: int = 0,
+    format: str | None = None,
+    options: ReadOptions = BY_LOOKING,
+) -> Splits:
     """The splits a data set names; where it names no validation, a share of its training images, drawn by `seed`.
 
     Raises `DataError` if nothing is there, nothing can be used, or there is nothing to train on.
     """
     rejects = Rejects()
-    named = _read(Path(path), rejects, format)
+    named = read_splits(path, rejects, format, options)
     train = named.get("train", named.get("all"))
     if train is None:
         raise DataError(f"{path}: nothing to train on, it has only {_names(named)}; expected a split 'train'")
@@ -45,6 +61,48 @@ def load_splits(path: str, *, validation_share: float = 0.1, seed: int = 0, form
     return Splits(train, validation, named.get("test", ()), rejects)
 
 
+def join_splits(parts: Mapping[str, Splits]) -> Splits:
+    """Several data sets as one: ids begin with the data set's name.
+
+    >>> dogs, cats = (Splits([Sample("1.jpg", b"")], (), (), Rejects()) for _ in range(2))
+    >>> [sample.id for sample in join_splits({"dogs": dogs, "cats": cats}).train]
+    ['dogs/1.jpg', 'cats/1.jpg']
+    """
+    rejects = Rejects([line for part in parts.values() for line in part.rejects.lines])
+    train, validation, test = (
+        Joined([Prefixed(f"{name}/", getattr(part, split)) for name, part in parts.items()])
+        for split in ("train", "validation", "test")
+    )
+    labels = np.repeat(np.arange(len(parts)), [len(part.train) for part in parts.values()])
+    return Splits(train, validation, test, rejects, labels)
+
+
+def unique_names(paths: Sequence[str]) -> list[str]:
+    """A short name for each of several data sets: the last part of its path, with a number where that is taken.
+
+    >>> unique_names(["a/photos", "b/photos", "coco"])
+    ['photos', 'photos-2', 'coco']
+    """
+    names: list[str] = []
+    for path in paths:
+        name = path.rstrip("/").rsplit("/", 1)[-1]
+        taken = sum(other == name or other.startswith(f"{name}-") for other in names)
+        names.append(f"{name}-{taken + 1}" if taken else name)
+    return names
+
+
+def read_splits(
+    source: str,
+    rejects: Rejects,
+    format: str | None = None,
+    options: ReadOptions = BY_LOOKING,
+    *,
+    captioned: bool = True,
+) -> dict[str, Sequence[Sample]]:
+    """What the right reader finds at `source`, by the splits that it names ("all" if none)."""
+    return reader(format or detect(source)).read(source, rejects, options, captioned=captioned)
+
+
 def load_split(
     path: str,
     split: str | None = None,
@@ -52,13 +110,14 @@ def load_split(
     validation_share: float = 0.1,
     seed: int = 0,
     format: str | None = None,
+    options: ReadOptions = BY_LOOKING,
 ) -> tuple[Sequence[Sample], Rejects]:
     """One split for evaluation: the named one, or test, else validation, else all of a source without splits.
 
     "train" and "validation" of a source that names neither are drawn as `load_splits` draws them.
     """
     rejects = Rejects()
-    named = _read(Path(path), rejects, format)
+    named = read_splits(path, rejects, format, options)
     if split is None:
         chosen = next((name for name in ("test", "validation", "all") if name in named), None)
         if chosen is None:
@@ -74,7 +133,13 @@ def load_split(
     return named[wanted], rejects
 
 
-def list_images(paths: Sequence[str], rejects: Rejects | None = None) -> Sequence[Sample]:
+def list_images(
+    paths: Sequence[str],
+    rejects: Rejects | None = None,
+    *,
+    format: str | None = None,
+    options: ReadOptions = BY_LOOKING,
+) -> Sequence[Sample]:
     """Pictures to caption: each path a picture, a folder (all below it), a .txt or .lst list of paths, or a data set.
 
     Captions that are there come along as references. With one path, ids are relative to it; with several, they begin
@@ -82,7 +147,7 @@ def list_images(paths: Sequence[str], rejects: Rejects | None = None) -> Sequenc
     `rejects`; without it, the first such thing is a `DataError`.
     """
     found = Rejects()
-    parts = [_list(Path(path), path, len(paths) > 1, found) for path in paths]
+    parts = [_list(path, len(paths) > 1, found, format, options) for path in paths]
     if rejects is None and found:
         raise DataError(found.summary())
     if rejects is not None:
@@ -113,26 +178,26 @@ def _shuffle(keys: np.ndarray, seed: int) -> np.ndarray:
     return mixed ^ (mixed >> np.uint64(31))
 
 
-def _read(path: Path, rejects: Rejects, format: str | None) -> dict[str, Sequence[Sample]]:
-    existing(path)
-    return reader(format or detect(path))(path, rejects)
-
-
 def _names(named: dict[str, Sequence[Sample]]) -> str:
     return ", ".join(f"'{name}'" for name in named)
 
 
-def _list(path: Path, given: str, prefixed: bool, rejects: Rejects) -> Sequence[Sample]:
-    existing(path)
+def _list(given: str, prefixed: bool, rejects: Rejects, format: str | None, options: ReadOptions) -> Sequence[Sample]:
+    path = Path(given)
     suffix = path.suffix.lower()
     if path.is_file() and suffix in IMAGE_SUFFIXES:
         return [Sample(Path(given).as_posix() if prefixed else path.name, path, (), given)]
-    if path.is_file() and suffix in LIST_SUFFIXES:
+    if path.is_file() and suffix in LIST_SUFFIXES and not _names_captions(given):
         return list(_listed(path, rejects))
-    samples = Joined(list(reader(detect(path))(path, rejects, captioned=False).values()))
+    samples = Joined(list(read_splits(given, rejects, format, options, captioned=False).values()))
     if not prefixed:
         return samples
     return Prefixed(f"{Path(given).as_posix()}/", samples)
+
+
+def _names_captions(given: str) -> bool:
+    """Whether a .txt file is a data set with captions (Flickr8k's captions.txt), not a list of pictures."""
+    return any(reader(name).recognises(given) for name in READERS)
 
 
 def _listed(path: Path, rejects: Rejects) -> Iterator[Sample]:

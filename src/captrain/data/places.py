@@ -28,6 +28,15 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name in _SYSTEM_FOLDERS
 
 
+def is_remote(source: str) -> bool:
+    """Whether a source is a URL, not a path.
+
+    >>> [is_remote(source) for source in ("s3://bucket/00000.tar", "photos", "C:/photos")]
+    [True, False, False]
+    """
+    return "://" in source
+
+
 def existing(path: Path) -> Path:
     """`path`, if it is there; otherwise a `DataError` with the nearest name beside it."""
     try:

@@ -4,42 +4,58 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from captrain.data.images import ImageSpec, prepare
+from captrain.data.images import ImageSpec
+from captrain.features.content import content_key
 from captrain.features.store import Store
+from captrain.features.views import PLAIN, Views
 from captrain.records import Sample
 
 
 class Images(ABC):
-    """Images by position in their split; `rows` gives a batch as keyword arguments of a captioner's forward."""
+    """Images by position; `rows` gives a batch as keyword arguments of a captioner's forward.
+
+    `taken` holds for each image its position in the split it was taken from: pictures that can't be used are left out.
+    """
 
     kind: str
     samples: Sequence[Sample]
+    taken: np.ndarray
 
     def __len__(self) -> int:
         return len(self.samples)
 
     @abstractmethod
-    def rows(self, positions: Sequence[int]) -> dict[str, Tensor]:
-        """`{"features": (I, N, D)}` or `{"pixels": (I, height, width, 3)}`."""
+    def rows(self, positions: Sequence[int], epoch: int | None = None) -> dict[str, Tensor]:
+        """`{"features": (I, N, D)}` or `{"pixels": (I, height, width, 3)}`.
+
+        The views that an epoch of training shows, or without `epoch` the pictures themselves.
+        """
 
 
 class KeptImages(Images):
-    """Images whose features or pixels are in a store, found by content key."""
+    """Images of which the features or pixels of all views are in a store, found by content key."""
 
-    def __init__(self, samples: Sequence[Sample], keys: Sequence[str], store: Store, kind: str) -> None:
+    def __init__(
+        self, samples: Sequence[Sample], keys: Sequence[str], store: Store, kind: str, views: Views = PLAIN
+    ) -> None:
         self.samples = samples
         self.keys = keys
         self.store = store
         self.kind = kind
+        self.views = views
 
-    def rows(self, positions: Sequence[int]) -> dict[str, Tensor]:
+    def rows(self, positions: Sequence[int], epoch: int | None = None) -> dict[str, Tensor]:
         """From the store."""
-        return {self.kind: self.store.rows([self.keys[position] for position in positions])}
+        keys = [self.keys[position] for position in positions]
+        if epoch is not None:
+            keys = [self.views.key(key, self.views.at(key, epoch)) for key in keys]
+        return {self.kind: self.store.rows(keys)}
 
 
 class LiveImages(Images):
@@ -47,12 +63,23 @@ class LiveImages(Images):
 
     kind = "pixels"
 
-    def __init__(self, samples: Sequence[Sample], spec: ImageSpec, max_pixels: int) -> None:
+    def __init__(
+        self, samples: Sequence[Sample], spec: ImageSpec, max_pixels: int, views: Views = PLAIN, workers: int = 1
+    ) -> None:
         self.samples = samples
         self.spec = spec
         self.max_pixels = max_pixels
+        self.views = views
+        self.workers = workers
 
-    def rows(self, positions: Sequence[int]) -> dict[str, Tensor]:
-        """From the files."""
-        pixels = [prepare(self.samples[position].read(), self.spec, self.max_pixels) for position in positions]
+    def rows(self, positions: Sequence[int], epoch: int | None = None) -> dict[str, Tensor]:
+        """From the files, a picture a thread."""
+        with ThreadPoolExecutor(max(1, self.workers)) as pool:
+            pixels = list(pool.map(lambda position: self._pixels(position, epoch), positions))
         return {self.kind: torch.from_numpy(np.stack(pixels))}
+
+    def _pixels(self, position: int, epoch: int | None) -> np.ndarray:
+        data = self.samples[position].read()
+        content = content_key(data)
+        view = 0 if epoch is None else self.views.at(content, epoch)
+        return self.views.pixels(data, content, view, self.spec, self.max_pixels)

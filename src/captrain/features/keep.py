@@ -7,7 +7,7 @@ pixels are kept. The same pass finds the pictures that can't be used.
 from __future__ import annotations
 
 import logging
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,8 @@ from captrain.data.samples import Chosen
 from captrain.features.content import features_key, pixels_key
 from captrain.features.images import Images, KeptImages, LiveImages
 from captrain.features.store import DiskStore, MemoryStore, Store
-from captrain.features.stream import stream_pictures
+from captrain.features.stream import default_workers, stream_pictures
+from captrain.features.views import PLAIN, Views
 from captrain.models.captioner import Captioner
 from captrain.progress import Advance, track
 from captrain.records import Rejects, Sample
@@ -48,55 +49,79 @@ class Keeping:
 
 
 def keep_images(
-    captioner: Captioner, splits: dict[str, Sequence[Sample]], keeping: Keeping, rejects: Rejects
+    captioner: Captioner,
+    splits: dict[str, Sequence[Sample]],
+    keeping: Keeping,
+    rejects: Rejects,
+    views: Mapping[str, Views] | None = None,
 ) -> dict[str, Images]:
     """Go over all pictures of all splits once; what can't be decoded is rejected and leaves its split.
+
+    Args:
+        views: by split, the views of its pictures; a split that is not named has the pictures themselves.
 
     Returns:
         For each split its images, in its order without the rejected ones. A picture that occurs twice is computed once.
     """
+    views = views or {}
     total = sum(len(samples) for samples in splits.values())
-    keeper = Keeper(captioner, keeping, total)
+    kept = sum(len(samples) * views.get(name, PLAIN).count for name, samples in splits.items())
+    keeper = Keeper(captioner, keeping, kept, any(of_split.anew for of_split in views.values()))
     encodes = keeper.kind == "features" and keeper.store is not None
     with track("encode pictures" if encodes else "decode pictures", total) as advance:
-        return {name: keeper.keep(samples, rejects, advance) for name, samples in splits.items()}
+        return {
+            name: keeper.keep(samples, rejects, advance, views.get(name, PLAIN)) for name, samples in splits.items()
+        }
 
 
 class Keeper:
     """Fills one store with what a captioner needs of pictures: features while its encoder is frozen, else pixels.
 
-    `store` is None when nothing is kept: by wish, or because pixels exceed the memory (decoding again is then cheaper than disk).
+    `store` is None when nothing is kept: by wish, because every epoch makes views of its own, or because pixels exceed the
+    memory (decoding again is then cheaper than disk).
     """
 
-    def __init__(self, captioner: Captioner, keeping: Keeping, total: int) -> None:
+    def __init__(self, captioner: Captioner, keeping: Keeping, total: int, anew: bool = False) -> None:
         self.captioner = captioner
         self.keeping = keeping
         self.kind = "pixels" if captioner.vision_learns() else "features"
-        self.store = self._choose_store(total)
+        self.store = None if anew else self._choose_store(total)
 
-    def keep(self, samples: Sequence[Sample], rejects: Rejects, advance: Advance) -> Images:
-        """One split's images; each new picture is computed and kept, in batches."""
+    def keep(self, samples: Sequence[Sample], rejects: Rejects, advance: Advance, views: Views = PLAIN) -> Images:
+        """One split's images; each new view of a picture is computed and kept, in batches."""
         spec, keeping = self.captioner.image_spec, self.keeping
         known: Container[str] = frozenset() if self.store is None else self.store
         positions: list[int] = []
         keys: list[str] = []
         pending: dict[str, np.ndarray] = {}
         done = 0
-        for picture in stream_pictures(samples, spec, rejects, known, keeping.workers, keeping.max_pixels):
+        wanted = PLAIN if self.store is None else views
+        for picture in stream_pictures(samples, spec, rejects, known, keeping.workers, keeping.max_pixels, wanted):
             positions.append(picture.index)
             keys.append(picture.key)
             advance(picture.index + 1 - done)
             done = picture.index + 1
-            if picture.pixels is not None and picture.key not in known:
-                pending[picture.key] = picture.pixels
-            if len(pending) == ENCODE_BATCH:
-                self._flush(pending)
+            made = picture.views if picture.pixels is None else {picture.key: picture.pixels, **picture.views}
+            for key, pixels in made.items():
+                if key not in known:
+                    pending[key] = pixels
+                if len(pending) == ENCODE_BATCH:
+                    self._flush(pending)
         self._flush(pending)
         advance(len(samples) - done)
-        used = samples if len(positions) == len(samples) else Chosen(samples, np.array(positions, dtype=np.int64))
+        return self._images(samples, np.array(positions, dtype=np.int64), keys, views)
+
+    def _images(self, samples: Sequence[Sample], taken: np.ndarray, keys: list[str], views: Views) -> Images:
+        """The images that could be used."""
+        used = samples if len(taken) == len(samples) else Chosen(samples, taken)
+        images: Images
         if self.store is None:
-            return LiveImages(used, spec, keeping.max_pixels)
-        return KeptImages(used, keys, self.store, self.kind)
+            workers = default_workers() if self.keeping.workers is None else self.keeping.workers
+            images = LiveImages(used, self.captioner.image_spec, self.keeping.max_pixels, views, workers)
+        else:
+            images = KeptImages(used, keys, self.store, self.kind, views)
+        images.taken = taken
+        return images
 
     def _flush(self, pending: dict[str, np.ndarray]) -> None:
         """Compute and keep what is pending, then forget it."""

@@ -6,25 +6,30 @@ import os
 from collections import deque
 from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from captrain.data.images import MAX_PIXELS, ImageSpec, prepare
+from captrain.data.images import MAX_PIXELS, ImageSpec
 from captrain.errors import PictureError
 from captrain.features.content import content_key
+from captrain.features.views import PLAIN, Views
 from captrain.records import Rejects, Sample
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One read picture: where it stands in the sequence, its content key, and its pixels unless they were not wanted."""
+    """One read picture: where it stands in the sequence, its content key, and its pixels unless they were not wanted.
+
+    `views` holds the pixels of its further views by their keys, those that were wanted.
+    """
 
     index: int
     key: str
     pixels: np.ndarray | None
+    views: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def default_workers() -> int:
@@ -39,19 +44,23 @@ def stream_pictures(
     known: Container[str] = frozenset(),
     workers: int | None = None,
     max_pixels: int = MAX_PIXELS,
+    views: Views = PLAIN,
 ) -> Iterator[Picture]:
     """Read samples in order, a few ahead; those that can't be decoded go to `rejects` and are left out.
 
     Args:
-        known: content keys whose pixels nobody needs; such pictures are read, but not decoded.
+        known: keys whose pixels nobody needs; such pictures are read, but not decoded.
+        views: what else is made of each picture beside itself.
     """
     count = default_workers() if workers is None else max(1, workers)
 
     def read(index: int) -> Picture:
         sample = samples[index]
         data = _read(sample)
-        key = content_key(data)
-        return Picture(index, key, None if key in known else prepare(data, spec, max_pixels))
+        content = content_key(data)
+        wanted = {view: key for view in range(views.count) if (key := views.key(content, view)) not in known}
+        made = {key: views.pixels(data, content, view, spec, max_pixels) for view, key in wanted.items()}
+        return Picture(index, content, made.pop(content, None), made)
 
     for index, future in _ahead(read, len(samples), count):
         try:

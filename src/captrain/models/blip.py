@@ -17,6 +17,7 @@ from transformers.models.blip.modeling_blip_text import BlipTextSelfAttention
 
 from captrain.models.attention import attend
 from captrain.models.captioner import Captioner
+from captrain.models.vision import see
 
 
 class FusedVisionAttention(BlipAttention):
@@ -111,7 +112,7 @@ class BlipCaptioner(Captioner):
 
     def look(self, pixels: Tensor) -> Tensor:
         """All vectors of the ViT, the class vector first."""
-        return self.core().vision_model(pixel_values=pixels).last_hidden_state
+        return see(self.core().vision_model, pixels).last_hidden_state
 
     def context(self, features: Tensor) -> Tensor:
         """BLIP's cross-attention projects the vectors itself: there is no bridge."""

@@ -27,7 +27,7 @@ from captrain.data.images import ImageSpec
 from captrain.errors import ModelError
 from captrain.models.attention import share_features
 from captrain.models.captioner import Captioner
-from captrain.models.vision import VisionVectors
+from captrain.models.vision import VisionVectors, see
 
 HEADS = ("lm_head", "cls")
 """What decoders of transformers call the module between hidden states and vocabulary."""
@@ -84,7 +84,7 @@ class EncoderDecoderCaptioner(Captioner):
         return (
             encoder.look(pixels)
             if isinstance(encoder, VisionVectors)
-            else encoder(pixel_values=pixels).last_hidden_state
+            else see(encoder, pixels).last_hidden_state
         )
 
     def context(self, features: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ so that it can be the encoder of a plain `VisionEncoderDecoderModel`.
 from __future__ import annotations
 
 import math
+from inspect import signature
 from typing import Any
 
 import torch
@@ -75,7 +76,7 @@ class VisionVectors(PreTrainedModel):
 
     def look(self, pixel_values: Tensor) -> Tensor:
         """What the encoder alone makes of the pixels: vectors (I, N, D)."""
-        output = self.encoder(pixel_values=pixel_values)
+        output = see(self.encoder, pixel_values)
         return pooled_vector(output)[:, None] if self.config.vectors == "pooled" else rows_of_vectors(output[0])
 
     def locate(self, vectors: Tensor) -> Tensor:
@@ -89,6 +90,18 @@ class VisionVectors(PreTrainedModel):
 AutoConfig.register(VisionVectorsConfig.model_type, VisionVectorsConfig)
 AutoModel.register(VisionVectorsConfig, VisionVectors)
 AutoModel.register(BlipVisionConfig, BlipVisionModel, exist_ok=True)  # transformers left this one out
+
+
+def see(encoder: PreTrainedModel, pixels: Tensor) -> Any:
+    """An encoder's output for normalised pixels (I, 3, height, width).
+
+    At another size than its own an encoder with learned positions interpolates them, if it can.
+    """
+    size = getattr(encoder.config, "image_size", None)
+    own = (size, size) if isinstance(size, int) else tuple(size or ())
+    if tuple(pixels.shape[-2:]) == own or "interpolate_pos_encoding" not in signature(encoder.forward).parameters:
+        return encoder(pixel_values=pixels)
+    return encoder(pixel_values=pixels, interpolate_pos_encoding=True)
 
 
 def rows_of_vectors(states: Tensor) -> Tensor:
@@ -141,7 +154,7 @@ def load_encoder(source: str, vectors: str, height: int, width: int) -> PreTrain
             f"{source}: a '{config.model_type}' reads {encoder.main_input_name}, not pictures; expected a vision encoder"
         )
     with torch.no_grad():
-        output = encoder.eval()(pixel_values=torch.zeros(1, 3, height, width))
+        output = see(encoder.eval(), torch.zeros(1, 3, height, width))
     states = output.last_hidden_state
     if vectors == "all" and states.dim() == 3 and getattr(encoder.config, "hidden_size", None) == states.shape[-1]:
         return encoder

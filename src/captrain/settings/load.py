@@ -52,6 +52,8 @@ def load_recipe(path: str | Path) -> dict[str, dict[str, Any]]:
         raise SettingsError(
             f"recipe {path}: found a {type(content).__name__}, expected sections: {', '.join(sections())}"
         )
+    if isinstance(content.get("data"), list):  # several data sets, with nothing else to say about them
+        content["data"] = {"sources": content["data"]}
     for name, section in content.items():
         _check_section(str(name), section, f"recipe {path}")
     return {str(name): dict(section or {}) for name, section in content.items()}

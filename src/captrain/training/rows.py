@@ -3,35 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
+from captrain.data.augment import generator
+from captrain.data.caption_text import CaptionText
+from captrain.data.mix import Mixture
+from captrain.data.samples import key_of
 from captrain.features.images import Images
 from captrain.models.captioner import Captioner
 from captrain.models.packing import pack
 from captrain.records import Sample
 
+AS_WRITTEN = CaptionText()
 CHUNK = 1024
 CaptionsPerImage = str | int
-Row = tuple[int, list[list[int]]]
+
+
+class Row(NamedTuple):
+    """An image by its position, and the captions (token ids) that it carries in an epoch."""
+
+    image: int
+    epoch: int
+    captions: list[list[int]]
+
+
+class Captions(Protocol):
+    """The captions of samples as token ids, as an epoch shows them."""
+
+    def __len__(self) -> int: ...
+
+    def at(self, sample: int, epoch: int) -> list[list[int]]: ...
 
 
 class TokenizedCaptions:
     """The token ids of all captions of all samples, tokenised once, in one flat array.
 
-    `captions[i]` are the captions of sample i. `cut` counts those that were longer than allowed.
+    `captions[i]` are the captions of sample i, `repeats[i]` how often an epoch shows it. `cut` counts captions that were
+    longer than allowed.
     """
 
-    def __init__(self, captioner: Captioner, samples: Sequence[Sample], max_tokens: int) -> None:
+    def __init__(
+        self, captioner: Captioner, samples: Sequence[Sample], max_tokens: int, text: CaptionText = AS_WRITTEN
+    ) -> None:
         pieces: list[np.ndarray] = []
         lengths: list[int] = []
         counts: list[int] = []
+        repeats: list[int] = []
         self.cut = 0
         for start in range(0, len(samples), CHUNK):
-            captions = [samples[index].captions for index in range(start, min(start + CHUNK, len(samples)))]
+            chunk = [samples[index] for index in range(start, min(start + CHUNK, len(samples)))]
+            repeats += [sample.repeats for sample in chunk]
+            captions = [text.clean(sample.captions) for sample in chunk]
             counts += [len(texts) for texts in captions]
             ids, cut = captioner.tokenize([text for texts in captions for text in texts], max_tokens)
             self.cut += cut
@@ -40,6 +66,7 @@ class TokenizedCaptions:
         self.tokens = np.concatenate(pieces) if pieces else np.zeros(0, np.int32)
         self.caption_ends = np.cumsum([0, *lengths])
         self.sample_ends = np.cumsum([0, *counts])
+        self.repeats = np.array(repeats, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.sample_ends) - 1
@@ -54,11 +81,34 @@ class TokenizedCaptions:
         ends = self.caption_ends
         return [self.tokens[ends[caption] : ends[caption + 1]].tolist() for caption in range(first, last)]
 
+    def at(self, sample: int, epoch: int) -> list[list[int]]:
+        """The same in every epoch."""
+        return self[sample]
+
+
+class VariedCaptions:
+    """Captions whose words change from epoch to epoch (shuffled tags, say), so that they are tokenised when asked for."""
+
+    def __init__(
+        self, captioner: Captioner, samples: Sequence[Sample], max_tokens: int, text: CaptionText, seed: int
+    ) -> None:
+        self.captioner, self.samples, self.max_tokens, self.text, self.seed = captioner, samples, max_tokens, text, seed
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def at(self, sample: int, epoch: int) -> list[list[int]]:
+        """As seed, epoch and the sample's id decide."""
+        found = self.samples[sample]
+        random = generator(self.seed, epoch, key_of(found.id))
+        ids, _ = self.captioner.tokenize(self.text.vary(self.text.clean(found.captions), random), self.max_tokens)
+        return ids
+
 
 class TrainingRows(Dataset[Row]):
     """Row (epoch, i): image i and the captions that it carries in that epoch."""
 
-    def __init__(self, captions: TokenizedCaptions, captions_per_image: CaptionsPerImage, seed: int) -> None:
+    def __init__(self, captions: Captions, captions_per_image: CaptionsPerImage, seed: int) -> None:
         self.captions = captions
         self.most = {"all": None, "one": 1}.get(str(captions_per_image), captions_per_image)
         self.seed = seed
@@ -68,20 +118,19 @@ class TrainingRows(Dataset[Row]):
 
     def __getitem__(self, place: tuple[int, int]) -> Row:
         epoch, index = place
-        captions = self.captions[index]
+        captions = self.captions.at(index, epoch)
         if self.most is None or len(captions) <= int(self.most):
-            return index, captions
+            return Row(index, epoch, captions)
         draw = np.random.default_rng([self.seed, epoch, index])
         chosen = sorted(draw.choice(len(captions), int(self.most), replace=False))
-        return index, [captions[number] for number in chosen]
+        return Row(index, epoch, [captions[number] for number in chosen])
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """All images once, in an order that seed and epoch alone decide; yields (epoch, image)."""
+    """The images of an epoch in its order, as the mixture has them; yields (epoch, image)."""
 
-    def __init__(self, length: int, seed: int) -> None:
-        self.length = length
-        self.seed = seed
+    def __init__(self, mixture: Mixture) -> None:
+        self.mixture = mixture
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -89,11 +138,10 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.length
+        return len(self.mixture)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
-        return ((self.epoch, int(index)) for index in order)
+        return ((self.epoch, int(index)) for index in self.mixture.order(self.epoch))
 
 
 class Collator:
@@ -105,6 +153,6 @@ class Collator:
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Pack a batch of rows."""
-        packed = pack([captions for _, captions in rows], self.start, self.end, self.prompt)
-        images: dict[str, torch.Tensor] = self.images.rows([index for index, _ in rows])
+        packed = pack([row.captions for row in rows], self.start, self.end, self.prompt)
+        images: dict[str, torch.Tensor] = self.images.rows([row.image for row in rows], rows[0].epoch)
         return {**images, **packed.to_dict()}

@@ -8,12 +8,16 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
-from captrain.data.dataset import Splits, load_splits
-from captrain.errors import DataError
+from captrain.data.dataset import Splits, join_splits, load_splits, unique_names
+from captrain.data.mix import Mixture
+from captrain.data.readers.options import ReadOptions
+from captrain.errors import DataError, SettingsError
 from captrain.features.images import Images
 from captrain.features.keep import GIB, Keeping, keep_images
+from captrain.features.views import Views
 from captrain.models.adapt import count_parameters
 from captrain.models.captioner import Captioner
 from captrain.paths import cache_folder
@@ -24,10 +28,11 @@ from captrain.training.callbacks import Logbook, Patience, ProgressBar, Rhythm, 
 from captrain.training.checkpoints import Checkpoints, check_fits
 from captrain.training.prepare import adapt, build_captioner, fill_defaults, place
 from captrain.training.preview import preview
-from captrain.training.rows import Collator, TokenizedCaptions, TrainingRows
+from captrain.training.rows import Collator, TokenizedCaptions, TrainingRows, VariedCaptions
 from captrain.training.run_folder import RunFolder
 from captrain.training.trainer import CaptionTrainer
 from captrain.training.validate import Validation, Validator
+from captrain.training.variation import augmentation, caption_text, source_ratios
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +47,8 @@ class Outcome:
     scores: dict[str, float]
 
 
-def train(settings: Settings, data: str, out: Path, *, resume: bool = False, overwrite: bool = False) -> Outcome:
-    """Train a captioner on `data` and write the run folder `out`.
+def train(settings: Settings, data: str | None, out: Path, *, resume: bool = False, overwrite: bool = False) -> Outcome:
+    """Train a captioner on `data`, or without it on the settings' sources, and write the run folder `out`.
 
     The same call on the folder of an interrupted run goes on from its last checkpoint; on a finished one it does nothing.
 
@@ -59,8 +64,8 @@ def train(settings: Settings, data: str, out: Path, *, resume: bool = False, ove
 
     splits = load(settings, data)
     captioner, filled = ready(settings, splits, run)
-    images = keep(captioner, splits, filled.data)
-    captions = {name: TokenizedCaptions(captioner, images[name].samples, filled.data.max_tokens) for name in images}
+    images = keep(captioner, splits, filled.data, settings.training.seed)
+    captions = tokenize(captioner, images, filled.data)
     checkpoints = Checkpoints(run.checkpoints, filled.training.keep_checkpoints)
     last = checkpoints.last()
     if last is not None:
@@ -70,24 +75,39 @@ def train(settings: Settings, data: str, out: Path, *, resume: bool = False, ove
     note_run(run, settings, filled, data, captioner, images, captions, splits.rejects)
 
     run.rewind_logs(checkpoints.last_step())
-    trainer = make_trainer(run, filled, captioner, images, captions, checkpoints)
+    trainer = make_trainer(run, filled, captioner, images, captions, checkpoints, splits.sources())
     trainer.train(resume_from_checkpoint=None if last is None else str(last))
 
     scores = finish(run, captioner, trainer)
     return Outcome(out, len(splits.rejects), run.write_rejects(splits.rejects), scores)
 
 
-def describe(settings: Settings, data: str) -> str:
+def describe(settings: Settings, data: str | None) -> str:
     """A dry run: everything up to the first step, as text."""
     splits = load(settings, data)
     captioner, filled = ready(settings, splits, None)
     return preview(filled, captioner, splits, count_parameters(captioner))
 
 
-def load(settings: Settings, data: str) -> Splits:
-    """The data set's splits."""
-    return load_splits(
-        data, validation_share=settings.data.validation_share, seed=settings.training.seed, format=settings.data.format
+def load(settings: Settings, data: str | None) -> Splits:
+    """The data set's splits; without a data set, those of the settings' sources, joined."""
+    chosen = settings.data
+    if data is None and not chosen.sources:
+        raise SettingsError(
+            "found no data to train on; give DATA before OUT, or a recipe whose data section names sources"
+        )
+
+    def splits(path: str, format: str | None) -> Splits:
+        return load_splits(
+            path, validation_share=chosen.validation_share, seed=settings.training.seed, format=format or chosen.format,
+            options=ReadOptions.of(chosen),
+        )  # fmt: skip
+
+    if data is not None:
+        return splits(data, None)
+    names = unique_names([source.path for source in chosen.sources])
+    return join_splits(
+        {name: splits(source.path, source.format) for name, source in zip(names, chosen.sources, strict=True)}
     )
 
 
@@ -107,14 +127,22 @@ def ready(settings: Settings, splits: Splits, run: RunFolder | None) -> tuple[Ca
     return captioner, filled
 
 
-def keep(captioner: Captioner, splits: Splits, data: DataSettings) -> dict[str, Images]:
+def keep(captioner: Captioner, splits: Splits, data: DataSettings, seed: int) -> dict[str, Images]:
     """Features or pixels of all training and validation pictures; bad pictures are rejected."""
     budget = None if data.memory_budget is None else int(data.memory_budget * GIB)
     keeping = Keeping(data.keep, cache_folder() / "kept", budget, data.workers, data.max_pixels)
-    images = keep_images(captioner, {"train": splits.train, "validation": splits.validation}, keeping, splits.rejects)
+    views = {"train": Views(data.views, augmentation(data), seed)}
+    pictures = {"train": splits.train, "validation": splits.validation}
+    images = keep_images(captioner, pictures, keeping, splits.rejects, views)
     if not len(images["train"]):
         raise DataError(f"none of {len(splits.train)} training pictures can be used: {splits.rejects.summary()}")
     return images
+
+
+def tokenize(captioner: Captioner, images: dict[str, Images], data: DataSettings) -> dict[str, TokenizedCaptions]:
+    """The captions of all images; what cleans their text cleans all of them, what varies it comes in training alone."""
+    text = caption_text(data)
+    return {name: TokenizedCaptions(captioner, images[name].samples, data.max_tokens, text) for name in images}
 
 
 def count(images: dict[str, Images], captions: dict[str, TokenizedCaptions]) -> dict[str, int]:
@@ -124,7 +152,7 @@ def count(images: dict[str, Images], captions: dict[str, TokenizedCaptions]) -> 
 
 
 def note_run(
-    run: RunFolder, requested: Settings, filled: Settings, data: str, captioner: Captioner,
+    run: RunFolder, requested: Settings, filled: Settings, data: str | None, captioner: Captioner,
     images: dict[str, Images], captions: dict[str, TokenizedCaptions], rejects: Rejects,
 ) -> None:  # fmt: skip
     """Write down what the run is, before its first step."""
@@ -147,12 +175,15 @@ def note_run(
 
 def make_trainer(
     run: RunFolder, settings: Settings, captioner: Captioner,
-    images: dict[str, Images], captions: dict[str, TokenizedCaptions], checkpoints: Checkpoints,
+    images: dict[str, Images], captions: dict[str, TokenizedCaptions], checkpoints: Checkpoints, labels: np.ndarray,
 ) -> CaptionTrainer:  # fmt: skip
     """The trainer with its callbacks."""
     training, evaluation = settings.training, settings.evaluation
-    rows = TrainingRows(captions["train"], settings.data.captions_per_image, training.seed)
-    steps = math.ceil(math.ceil(len(rows) / training.batch_size) / training.accumulate)
+    rows = make_rows(settings, captioner, images["train"], captions["train"])
+    mixture = Mixture(
+        labels[images["train"].taken], source_ratios(settings.data), captions["train"].repeats, training.seed
+    )
+    steps = math.ceil(math.ceil(len(mixture) / training.batch_size) / training.accumulate)
     validates = len(images["validation"]) > 0
     validator = (
         Validator(images["validation"], captions["validation"], 2 * training.batch_size, evaluation.validation_limit)
@@ -170,6 +201,7 @@ def make_trainer(
         captioner,
         training_arguments(settings, run, captioner, validates),
         rows,
+        mixture,
         Collator(captioner, images["train"]),
         {
             part: rate
@@ -183,7 +215,7 @@ def make_trainer(
     callbacks: list[TrainerCallback] = [
         Logbook(run, run.seconds_so_far(), evaluation.samples, lambda: trainer.latest),
         Rhythm(training.checkpoint_every, evaluation.evaluate_every, steps, training.epochs),
-        ProgressBar(len(rows), training.epochs, training.batch_size * training.accumulate),
+        ProgressBar(len(mixture), training.epochs, training.batch_size * training.accumulate),
         *([Patience(training.patience)] if training.patience and validates else []),
         *tensorboard(run.path / "tensorboard"),
     ]
@@ -191,6 +223,13 @@ def make_trainer(
     for callback in callbacks:
         trainer.add_callback(callback)
     return trainer
+
+
+def make_rows(settings: Settings, captioner: Captioner, images: Images, captions: TokenizedCaptions) -> TrainingRows:
+    """Rows of captions that are tokenised once, or anew in each epoch where their words vary."""
+    data, seed, text = settings.data, settings.training.seed, caption_text(settings.data)
+    varied = VariedCaptions(captioner, images.samples, data.max_tokens, text, seed) if text.is_random else None
+    return TrainingRows(varied or captions, data.captions_per_image, seed)
 
 
 def training_arguments(settings: Settings, run: RunFolder, captioner: Captioner, validates: bool) -> TrainingArguments:

@@ -41,7 +41,7 @@ class RunFolder:
         self.base = path / "base"
         self.checkpoints = path / "checkpoints"
 
-    def claim(self, settings: Settings, data: str, resume: bool, overwrite: bool) -> None:
+    def claim(self, settings: Settings, data: str | None, resume: bool, overwrite: bool) -> None:
         """Make the folder ours: begin a run, or go on with the same one.
 
         Raises `RunError` when it holds a run of other settings or data (unless `resume` or `overwrite`), or other people's files.
@@ -67,7 +67,13 @@ class RunFolder:
         self._restore_model()
 
     def write_settings(
-        self, requested: Settings, resolved: Settings, data: str, counts: dict[str, int], parameters: Any, device: str
+        self,
+        requested: Settings,
+        resolved: Settings,
+        data: str | None,
+        counts: dict[str, int],
+        parameters: Any,
+        device: str,
     ) -> None:
         """`settings.yaml`: everything needed to understand the run, and to repeat it."""
         content = {
@@ -160,9 +166,9 @@ class RunFolder:
         path = self.path / FINISHED
         return dict(json.loads(path.read_text())["scores"]) if path.is_file() else None
 
-    def _requested(self, settings: Settings, data: str) -> dict[str, Any]:
-        """What was asked for, without what was left at its default."""
-        return {"source": str(Path(data)), **settings.model_dump(mode="json", exclude_defaults=True)}
+    def _requested(self, settings: Settings, data: str | None) -> dict[str, Any]:
+        """What was asked for, without what was left at its default; the source is null where the settings name several."""
+        return {"source": data and str(Path(data)), **settings.model_dump(mode="json", exclude_defaults=True)}
 
     def _read_settings(self) -> dict[str, Any] | None:
         """`settings.yaml` of the run that is here, if there is one; a file of that name that no run wrote is none."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerControl, TrainingArguments
 
+from captrain.data.mix import Mixture
 from captrain.errors import TrainingError
 from captrain.models.captioner import Captioner
 from captrain.training.checkpoints import Checkpoints, load_learned, save_learned
@@ -30,6 +31,7 @@ class CaptionTrainer(Trainer):
     """Trains a captioner on packed rows.
 
     Args:
+        mixture: which rows an epoch has, and in which order.
         learning_rates: peak rate of a part, where it differs from `args.learning_rate`.
         validator: measures the captioner at the end of epochs, or None. on_best: called when its score is the best yet.
         checkpoints: where checkpoints go.
@@ -40,6 +42,7 @@ class CaptionTrainer(Trainer):
         captioner: Captioner,
         args: TrainingArguments,
         rows: TrainingRows,
+        mixture: Mixture,
         collator: Collator,
         learning_rates: dict[str, float],
         checkpoints: Checkpoints,
@@ -47,7 +50,7 @@ class CaptionTrainer(Trainer):
         on_best: Callable[[Validation], None],
     ) -> None:
         super().__init__(captioner, args, data_collator=collator, train_dataset=rows, eval_dataset=rows)
-        self.sampler = EpochSampler(len(rows), args.seed)
+        self.sampler = EpochSampler(mixture)
         self.learning_rates = learning_rates
         self.checkpoints = checkpoints
         self.validator = validator

@@ -1,8 +1,8 @@
 """Data formats, one file each.
 
-A reader is a function `read(path, rejects, *, captioned=True)` that returns split name → samples. Splits are "train",
-"validation", "test", or "all" where the source names none. With `captioned=False`, images without captions are samples
-too.
+A format's module has two functions. `recognises(source)` says whether the format is what lies there, cheaply and without
+raising. `read(source, rejects, options, *, captioned=True)` returns split name → samples. Splits are "train",
+"validation", "test", or "all" where the source names none. With `captioned=False`, images without captions are samples too.
 """
 
 from __future__ import annotations
@@ -12,13 +12,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
-from captrain.data.places import existing
+from captrain.data.places import existing, is_remote
+from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.errors import DataError, nearest
 from captrain.records import Rejects, Sample
 
-READERS: dict[str, str] = {
-    "jsonl": "captrain.data.readers.jsonl:read",
-    "sidecar": "captrain.data.readers.sidecar:read",
+READERS: dict[str, str] = {  # in the order in which they are tried; `sidecar` takes any folder, so it is the last
+    "webdataset": "captrain.data.readers.webdataset",
+    "datasets": "captrain.data.readers.hub",
+    "coco": "captrain.data.readers.coco",
+    "karpathy": "captrain.data.readers.karpathy",
+    "kohya": "captrain.data.readers.kohya",
+    "jsonl": "captrain.data.readers.jsonl",
+    "json": "captrain.data.readers.json_list",
+    "csv": "captrain.data.readers.csv_table",
+    "parquet": "captrain.data.readers.parquet",
+    "flickr": "captrain.data.readers.flickr",
+    "sidecar": "captrain.data.readers.sidecar",
 }
 
 SPLIT_NAMES: dict[str, str] = {  # what people call a split → its one name here
@@ -34,29 +44,33 @@ SPLIT_NAMES: dict[str, str] = {  # what people call a split → its one name her
 
 
 class Reader(Protocol):
-    """What every format offers."""
+    """What every format's module offers."""
 
-    def __call__(self, path: Path, rejects: Rejects, *, captioned: bool = True) -> dict[str, Sequence[Sample]]: ...
+    def recognises(self, source: str) -> bool: ...
+
+    def read(
+        self, source: str, rejects: Rejects, options: ReadOptions = BY_LOOKING, *, captioned: bool = True
+    ) -> dict[str, Sequence[Sample]]: ...
 
 
 def reader(name: str) -> Reader:
-    """The reader of a format, imported only now."""
+    """The module of a format, imported only now."""
     if name not in READERS:
         raise DataError(f"data format '{name}' is unknown: expected {', '.join(READERS)}.{nearest(name, READERS)}")
-    module, function = READERS[name].split(":")
-    return cast(Reader, getattr(importlib.import_module(module), function))
+    return cast(Reader, importlib.import_module(READERS[name]))
 
 
-def detect(path: Path) -> str:
-    """The format's name, by what lies at `path`.
+def detect(source: str) -> str:
+    """The format's name, by what lies at `source`.
 
     Raises `DataError` if nothing does, or nothing that a reader reads.
     """
-    existing(path)
-    if path.is_file():
-        if path.suffix.lower() == ".jsonl":
-            return "jsonl"
-        raise DataError(f"{path}: not a data set; expected a folder of images with .txt captions, or a .jsonl file")
-    from captrain.data.readers.jsonl import tables
-
-    return "jsonl" if tables(path) else "sidecar"
+    for name in READERS:
+        if reader(name).recognises(source):
+            return name
+    if not is_remote(source):
+        existing(Path(source))
+    raise DataError(
+        f"{source}: not a data set; expected a folder of images with captions, a table of them (.jsonl, .json, .csv, .tsv, "
+        f".parquet) or .tar shards; --format says which of {', '.join(READERS)} it is"
+    )

@@ -15,8 +15,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from captrain.data.places import Root, is_hidden
+from captrain.data.places import Root, existing, is_hidden
 from captrain.data.readers import SPLIT_NAMES
+from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import LazySamples, key_of
 from captrain.errors import DataError, nearest
 from captrain.records import Rejects, Sample, parse_json_line
@@ -84,13 +85,22 @@ class TableSamples(LazySamples):
         return rows
 
 
-def read(path: Path, rejects: Rejects, *, captioned: bool = True) -> dict[str, Sequence[Sample]]:
+def recognises(source: str) -> bool:
+    """Whether this is a .jsonl file, or a folder with tables that can be told apart."""
+    path = Path(source)
+    return bool(tables(path)) if path.is_dir() else path.is_file() and path.suffix.lower() == ".jsonl"
+
+
+def read(
+    source: str, rejects: Rejects, options: ReadOptions = BY_LOOKING, *, captioned: bool = True
+) -> dict[str, Sequence[Sample]]:
     """All samples of a table or of a folder with tables, in the order of their first lines.
 
     Lines about the same image become one sample. Rejected are images that are missing or have no caption. Raises
     `DataError` for a line that is not a JSON object in UTF-8, has no file name or one that leaves the folder, and if
     nothing is left.
     """
+    path = existing(Path(source))
     folder = path.parent if path.is_file() else path
     files = {"": path} if path.is_file() else tables(path)
     if not files:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from captrain.data.places import IMAGE_SUFFIXES, UNREAD_SUFFIXES, Root, is_hidden
+from captrain.data.places import IMAGE_SUFFIXES, UNREAD_SUFFIXES, Root, existing, is_hidden
 from captrain.data.readers import SPLIT_NAMES
+from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import LazySamples, key_of
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
@@ -59,12 +60,20 @@ class FolderSamples(LazySamples):
         return Sample(name, self.root / name, captions, name)
 
 
-def read(path: Path, rejects: Rejects, *, captioned: bool = True) -> dict[str, Sequence[Sample]]:
-    """All images below `path`, sorted by their paths, which are also their ids.
+def recognises(source: str) -> bool:
+    """Whether this is a folder: any folder may hold pictures and captions."""
+    return Path(source).is_dir()
+
+
+def read(
+    source: str, rejects: Rejects, options: ReadOptions = BY_LOOKING, *, captioned: bool = True
+) -> dict[str, Sequence[Sample]]:
+    """All images below `source`, sorted by their paths, which are also their ids.
 
     Rejected are images without captions, captions without images, texts that are empty or not UTF-8, and links that
     leave the folder. With `captioned=False` an image needs no caption. Raises `DataError` if nothing is left.
     """
+    path = existing(Path(source))
     found = walk(path)
     _reject_oddities(found, path, rejects)
     images, suffixes = _pair(found, path, rejects, captioned)

@@ -1,0 +1,167 @@
+"""`captrain data check`."""
+
+from __future__ import annotations
+
+import json as json_format
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from captrain.cli.flags import ReadingFlags
+from captrain.cli.show import exit_code, show_table
+from captrain.cli.switch import Switch
+from captrain.errors import UserError
+
+if TYPE_CHECKING:
+    from captrain.data.check.check import Checked
+    from captrain.data.check.lengths import Lengths
+
+REJECTS = Path("check-rejected.jsonl")
+SHOWN_WORDS = 12
+
+AtLeastOne = Annotated[int, Parameter(validator=Number(gte=1))]
+
+
+def check(
+    data: str,
+    /,
+    *,
+    rejects: Path | None = None,
+    json: Switch = False,
+    model: str | None = None,
+    max_tokens: Annotated[int, Parameter(validator=Number(gte=2))] = 64,
+    max_words: AtLeastOne = 100,
+    min_edge: AtLeastOne = 64,
+    max_pixels: AtLeastOne = 200_000_000,
+    workers: AtLeastOne | None = None,
+    reading: ReadingFlags = None,
+) -> int:
+    """Look over a data set and list what is wrong with it.
+
+    Every picture is decoded and every caption read. Exit code 3 when something is wrong: it would be left out of a
+    training, or harm it (a picture in two splits, garbled letters). Remarks (small, turned or repeated pictures, long
+    captions) leave it at 0.
+
+    Args:
+        data: Data set: folder, table, shards.
+        rejects: File for a JSON line a problem, remarks too. Default: check-rejected.jsonl here, if something is wrong.
+        json: Print one JSON object instead of tables.
+        model: Count captions in tokens of this checkpoint (run folder, model folder or hub id), and list those it cuts.
+        max_tokens: Longest caption in tokens, its end token included. Only with --model.
+        max_words: Remark on captions with more words than this.
+        min_edge: Remark on pictures with a shorter edge below this, in pixels.
+        max_pixels: Pictures with more pixels than this are wrong, as in training.
+        workers: Threads that read and decode pictures. Default: one a core, at most 16.
+    """
+    from captrain.data.check.check import Limits, check_data
+    from captrain.data.readers.options import BY_LOOKING, ReadOptions
+
+    found = check_data(
+        data,
+        format=reading.format if reading else None,
+        options=ReadOptions.of(reading) if reading else BY_LOOKING,
+        limits=Limits(max_pixels, min_edge, max_words, max_tokens),
+        count_tokens=_token_counter(model) if model else None,
+        workers=workers,
+    )
+    listed = _write_rejects(found, rejects, data)
+    if json:
+        print(json_format.dumps({**found.to_dict(), "rejects": listed and str(listed)}, ensure_ascii=False))
+    else:
+        _show(found, listed)
+    return exit_code(found.wrong)
+
+
+def _token_counter(model: str) -> Callable[[list[str]], list[int]]:
+    """Lengths of captions in a checkpoint's tokens, the end token included, as training counts them."""
+    from captrain.cli.logs import quiet_libraries
+
+    quiet_libraries()
+    from captrain.models.bundle import find_model_folder
+    from captrain.models.vocabulary import load_tokenizer
+
+    is_tokenizer = Path(model, "tokenizer_config.json").is_file()  # with or without a model around it
+    tokenizer: Any = load_tokenizer(model if is_tokenizer else find_model_folder(model))
+
+    def count(captions: list[str]) -> list[int]:
+        ids = tokenizer(captions, add_special_tokens=False, verbose=False)["input_ids"]
+        return [len(caption) + 1 for caption in ids]
+
+    return count
+
+
+def _write_rejects(found: Checked, wanted: Path | None, data: str) -> Path | None:
+    """Write the list where it was asked for; else here, if something is wrong and here is not within the data set."""
+    if wanted is None and (not found.wrong or _is_within(Path.cwd(), Path(data))):
+        return None
+    path = wanted or REJECTS
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"--rejects {path}: the folder {path.parent} does not exist; expected a file in one that does")
+    found.write_rejects(path)
+    return path
+
+
+def _is_within(folder: Path, data: Path) -> bool:
+    """Whether a folder is the data set's or below it: a list written there could be read as data the next time."""
+    home = (data if data.is_dir() else data.parent).resolve()
+    return data.exists() and (folder.resolve() == home or home in folder.resolve().parents)
+
+
+def _show(found: Checked, listed: Path | None) -> None:
+    show_table(_facts(found))
+    _show_histogram("words", found.words)
+    _show_histogram("tokens", found.tokens)
+    counts = found.findings.counts()
+    if counts:
+        print()
+        show_table(_problem_rows(found, counts), ("problem", "", "count", "examples"))
+    print()
+    remarks = found.findings.count("remark")
+    where = f"; all are listed in {listed}" if listed else "; --rejects FILE lists them" if counts else ""
+    print(f"{found.wrong or 'nothing'} wrong, {remarks or 'no'} {'remark' if remarks == 1 else 'remarks'}{where}")
+
+
+def _facts(found: Checked) -> list[tuple[str, str]]:
+    fewest, mean, most = found.captions_per_image
+    splits = ", ".join(f"{name} {count:,}" for name, count in found.splits.items())
+    rows = [
+        ("images", f"{found.images:,} ({splits})"),
+        ("captions", f"{found.captions:,}, {mean:g} an image ({fewest} to {most})"),
+    ]
+    if found.size:
+        rows.append(("median size", f"{found.size[0]} x {found.size[1]}"))
+    for unit, lengths in (("words", found.words), ("tokens", found.tokens)):
+        if lengths:
+            summary = f"{lengths.shortest} to {lengths.longest}, median {lengths.median}, 95 % up to {lengths.most}"
+            rows.append((f"{unit} a caption", summary))
+    common = ", ".join(word for word, _ in found.common_words[:SHOWN_WORDS])
+    return [*rows, ("vocabulary", f"{found.vocabulary:,} words; most common: {common}")]
+
+
+def _show_histogram(unit: str, lengths: Lengths | None) -> None:
+    """A bar for each bin of lengths."""
+    if lengths is None:
+        return
+    counts = [count for _, _, count in lengths.bins]
+    rows = [
+        (str(low) if low == high else f"{low} to {high}", f"{count / sum(counts):.1%}", "█" * round(30 * count / max(counts)))
+        for low, high, count in lengths.bins
+    ]
+    print()
+    show_table(rows, (unit, "captions", ""))
+
+
+def _problem_rows(found: Checked, counts: dict[str, int]) -> list[tuple[str, str, str, str]]:
+    """A row for each kind of problem and one for each further example."""
+    from captrain.data.check.problems import KINDS
+
+    rows = []
+    examples = found.examples()
+    for name, count in counts.items():
+        kind = KINDS[name]
+        first, *others = [f"{line['id']} {line['reason']}" for line in examples[name]]
+        rows += [(kind.title, kind.grade, f"{count:,}", first), *(("", "", "", other) for other in others)]
+    return rows

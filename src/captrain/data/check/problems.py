@@ -1,0 +1,125 @@
+"""What can be wrong with a data set: the kinds by name, and the list of what was found."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from captrain.data.gathered import Texts
+
+Grade = Literal["wrong", "remark"]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of problem. `wrong` is not used in training, or harms it; a `remark` is used, and good to know."""
+
+    name: str
+    grade: Grade
+    title: str
+
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind("no-caption", "wrong", "pictures without a caption"),
+        Kind("no-picture", "wrong", "captions without a picture"),
+        Kind("not-utf-8", "wrong", "texts that are not UTF-8"),
+        Kind("left-out", "wrong", "left out for another reason"),
+        Kind("unreadable", "wrong", "pictures that can't be read"),
+        Kind("truncated", "wrong", "pictures cut short"),
+        Kind("too-large", "wrong", "pictures over the pixel limit"),
+        Kind("same-across-splits", "wrong", "the same picture in two splits"),
+        Kind("near-across-splits", "wrong", "nearly the same picture in two splits"),
+        Kind("empty-caption", "wrong", "empty captions"),
+        Kind("garbled", "wrong", "captions with garbled letters"),
+        Kind("cut", "wrong", "captions longer than the model takes"),
+        Kind("tiny", "remark", "tiny pictures"),
+        Kind("turned", "remark", "pictures turned upright by EXIF"),
+        Kind("animated", "remark", "animations (the first frame is used)"),
+        Kind("same", "remark", "the same picture twice"),
+        Kind("near", "remark", "nearly the same picture twice"),
+        Kind("long-caption", "remark", "very long captions"),
+        Kind("caption-twice", "remark", "the same caption twice for a picture"),
+        Kind("caption-shared", "remark", "the same caption on many pictures"),
+    )
+}
+_NUMBERS = {name: number for number, name in enumerate(KINDS)}
+_NAMES = tuple(KINDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One problem of one picture: its number among the samples, or -1 for what the reader left out."""
+
+    kind: str
+    picture: int
+    detail: str
+
+
+class Findings:
+    """Everything found, in flat buffers, so that a million problems are no million objects.
+
+    >>> findings = Findings()
+    >>> findings.add("tiny", 4, "is 1 x 1 pixels")
+    >>> findings.counts(), list(findings)
+    ({'tiny': 1}, [Finding(kind='tiny', picture=4, detail='is 1 x 1 pixels')])
+    """
+
+    def __init__(self) -> None:
+        self._kinds, self._pictures, self._details = array("B"), array("q"), Texts()
+
+    def add(self, kind: str, picture: int, detail: str) -> None:
+        """Note a problem; `detail` is to be read after a file name."""
+        self._kinds.append(_NUMBERS[kind])
+        self._pictures.append(picture)
+        self._details.append(detail)
+
+    def __len__(self) -> int:
+        return len(self._kinds)
+
+    def __iter__(self) -> Iterator[Finding]:
+        for number, picture, detail in zip(self._kinds, self._pictures, self._details, strict=True):
+            yield Finding(_NAMES[number], picture, detail)
+
+    def counts(self) -> dict[str, int]:
+        """How many of each kind that was found, in the order of `KINDS`."""
+        counts = ((name, self._kinds.count(number)) for number, name in enumerate(_NAMES))
+        return {name: count for name, count in counts if count}
+
+    def count(self, grade: Grade) -> int:
+        """How many of a grade."""
+        return sum(count for name, count in self.counts().items() if KINDS[name].grade == grade)
+
+
+_REASONS = (  # words in a reader's reason → the kind; the first that fits
+    ("not UTF-8", "not-utf-8"),
+    ("can't be read", "unreadable"),
+    ("holds no caption", "empty-caption"),
+    ("no caption", "no-caption"),
+    ("no image", "no-picture"),
+    ("not there", "no-picture"),
+)
+
+
+def kind_of_reject(reason: str) -> str:
+    """The kind of problem that a reader's reason tells of.
+
+    >>> kind_of_reject("has no image beside it"), kind_of_reject("is a .heic file, which is not read")
+    ('no-picture', 'left-out')
+    """
+    return next((kind for words, kind in _REASONS if words in reason), "left-out")
+
+
+def kind_of_picture_error(reason: str) -> str:
+    """The kind of problem that a `PictureError` of `captrain.data.decode` tells of.
+
+    >>> kind_of_picture_error("is truncated (12 bytes)"), kind_of_picture_error("is empty (0 bytes)")
+    ('truncated', 'unreadable')
+    """
+    if reason.startswith("is truncated"):
+        return "truncated"
+    too_large = "over the limit of" in reason or reason.startswith(("unfolds to", "needs more memory"))
+    return "too-large" if too_large else "unreadable"

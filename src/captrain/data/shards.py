@@ -1,0 +1,238 @@
+"""What a source of tar shards names: a tar, a folder of them, `{00000..00012}`, a glob, a list with commas, URLs.
+
+URLs are opened by fsspec, with what it needs for each kind of store (s3fs for s3://, say) installed by the user. A shard of
+which any picture may be asked for at any time must lie on a disk: `local_path` copies a remote one, once, into captrain's
+cache folder (`CAPTRAIN_CACHE`), in one stream. What needs no such copy reads in order: `data.stream`.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+from urllib.parse import urlsplit
+
+from captrain.data.places import Root, existing, is_hidden, is_remote
+from captrain.data.readers import SPLIT_NAMES
+from captrain.errors import DataError, nearest
+from captrain.paths import cache_folder
+from captrain.records import Rejects
+
+MOST_SHARDS = 1_000_000  # of one source; a slip of the keyboard in a brace pattern names more
+COMPRESSED = (".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".lz4")
+BACKENDS = {  # kinds of URL that are read → the package that brings them
+    "s3": "s3fs",
+    "s3a": "s3fs",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "az": "adlfs",
+    "abfs": "adlfs",
+    "http": "aiohttp requests",
+    "https": "aiohttp requests",
+    "hf": "huggingface_hub",
+    "file": "fsspec",
+    "memory": "fsspec",
+}
+
+_CHUNK = 8 << 20
+_NOT_A_SPLIT = ("all",)
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One tar. `name` tells it from the others of its source ("train/00000.tar"); `prefix` begins its samples' ids."""
+
+    url: str
+    name: str
+    prefix: str = ""
+
+    @property
+    def label(self) -> str:
+        """The path or URL as people may see it: without the keys that signed URLs carry."""
+        return shown(self.url)
+
+    @property
+    def split(self) -> str | None:
+        """The split that its name says, if it says one.
+
+        >>> [Shard("", name).split for name in ("train/0.tar", "cc12m-val-0001.tar", "0.tar", "train/test.tar")]
+        ['train', 'validation', None, None]
+        """
+        words = re.split(r"[^a-z]+", self.name.removesuffix(".tar").lower())
+        found = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES and word not in _NOT_A_SPLIT}
+        return found.pop() if len(found) == 1 else None
+
+
+def expand(source: str | Sequence[str], rejects: Rejects | None = None) -> list[Shard]:
+    """All shards that a source names, in the order of their names within each of its parts, each once.
+
+    Ids of samples begin with the shard's name, unless the source is a single tar. Links that leave a folder go to
+    `rejects`. Raises `DataError` for what is not there, is compressed, or would run a command (`pipe:`).
+
+    >>> [shard.name for shard in expand("s3://photos/{train,val}/{00..01}.tar")]
+    ['train/00.tar', 'train/01.tar', 'val/00.tar', 'val/01.tar']
+    """
+    if isinstance(source, str) and os.path.isdir(source):
+        return _in_folder(Path(source), rejects if rejects is not None else Rejects())
+    parts = split_list(source) if isinstance(source, str) else list(source)
+    urls = list(dict.fromkeys(url for part in parts for url in _urls(part)))
+    if not urls:
+        raise DataError("no shard is named; expected a .tar file, a folder of them, a pattern or a URL")
+    for url in urls:
+        refuse(url)
+    _require(urls)
+    single = len(parts) == 1 and urls == [parts[0]]
+    return [
+        Shard(url, name, "" if single else f"{name.removesuffix('.tar')}/")
+        for url, name in zip(urls, _names(urls), strict=True)
+    ]
+
+
+def split_list(source: str) -> list[str]:
+    """The parts of a list with commas; a file that has a comma in its name is one part, and so are braces.
+
+    >>> split_list("{a,b}.tar, c.tar")
+    ['{a,b}.tar', 'c.tar']
+    """
+    if os.path.exists(source):
+        return [source]
+    parts, depth = [""], 0
+    for letter in source:
+        depth += (letter == "{") - (letter == "}")
+        if letter == "," and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part.strip() for part in parts if part.strip()]
+
+
+def expand_braces(pattern: str) -> Iterator[str]:
+    """Patterns as a shell expands them: `{00..12}` and `{a,b}`.
+
+    >>> list(expand_braces("{train,val}-{8..10}.tar"))[:4]
+    ['train-8.tar', 'train-9.tar', 'train-10.tar', 'val-8.tar']
+    """
+    pieces = re.split(r"\{([^{}]*)\}", pattern)
+    choices = [[piece] if place % 2 == 0 else _choices(piece, pattern) for place, piece in enumerate(pieces)]
+    count = 1
+    for choice in choices:
+        count *= len(choice)
+    if count > MOST_SHARDS:
+        raise DataError(f"{shown(pattern)}: names {count} shards, over {MOST_SHARDS}; check the numbers in braces")
+    return ("".join(combination) for combination in product(*choices))
+
+
+def _choices(inside: str, pattern: str) -> list[str]:
+    if span := re.fullmatch(r"(\d{1,18})\.\.(\d{1,18})", inside):
+        first, last = int(span[1]), int(span[2])
+        if abs(last - first) >= MOST_SHARDS:
+            raise DataError(f"{shown(pattern)}: {{{inside}}} names over {MOST_SHARDS} shards; check the numbers")
+        step = 1 if last >= first else -1
+        return [f"{number:0{len(span[1])}d}" for number in range(first, last + step, step)]
+    if "," in inside:
+        return inside.split(",")
+    raise DataError(f"{shown(pattern)}: can't expand {{{inside}}}; expected numbers {{00000..00012}} or words {{a,b}}")
+
+
+def _urls(part: str) -> list[str]:
+    refuse(part)
+    if os.path.exists(part):
+        if os.path.isdir(part):
+            return [shard.url for shard in _in_folder(Path(part), Rejects())]
+        return [part]
+    found: list[str] = []
+    for url in expand_braces(part):
+        found.extend(_globbed(url) if _is_glob(url) else [url])
+    return found
+
+
+def _is_glob(url: str) -> bool:
+    """Whether there are wildcards in a path; in a web address a question mark begins the query."""
+    return any(letter in url for letter in ("*[" if is_remote(url) else "*?["))
+
+
+def _globbed(pattern: str) -> list[str]:
+    if is_remote(pattern):
+        protocol = protocol_of(pattern)
+        if protocol in ("http", "https"):
+            raise DataError(f"{shown(pattern)}: web servers can't be searched; expected numbers such as {{00000..00012}}")
+        with telling(pattern):
+            found = sorted(file_system(pattern).glob(pattern))
+            return [f"{protocol}://{str(path).removeprefix(f'{protocol}://')}" for path in found]
+    found = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
+    if not found:
+        raise DataError(f"{pattern}: no file matches; expected a pattern of .tar shards")
+    return found
+
+
+def refuse(url: str) -> None:
+    """Raise `DataError` for a shard that is never read."""
+    if url.lower().lstrip().startswith("pipe:"):
+        raise DataError("pipe: runs commands, which a data set must not; expected a path or an s3://, gs:// or https:// URL")
+    path = urlsplit(url).path if is_remote(url) else url
+    if path.lower().endswith(COMPRESSED):
+        raise DataError(f"{shown(url)}: is compressed, so that its pictures can't be reached one by one; unpack it to a .tar")
+
+
+def _in_folder(folder: Path, rejects: Rejects) -> list[Shard]:
+    """The tars below a folder, sorted; links that leave it are rejected."""
+    bounds = Root(folder)
+    names: list[str] = []
+    for above, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        for name in files:
+            path = os.path.join(above, name)
+            relative = Path(path).relative_to(folder).as_posix()
+            if is_hidden(name) or not name.lower().endswith(".tar"):
+                continue
+            if bounds.holds(path):
+                names.append(relative)
+            else:
+                rejects.add(relative, path, "is a link that leaves the folder; copy the shard into it")
+    if not names:
+        raise DataError(f"{folder}/: no shard; expected .tar files in it")
+    return [Shard(str(folder / name), name, f"{name.removesuffix('.tar')}/") for name in sorted(names)]
+
+
+def _require(urls: list[str]) -> None:
+    """Raise `DataError` if a local shard is not there."""
+    missing = [url for url in urls if not is_remote(url) and not os.path.isfile(url)]
+    if missing and len(urls) == 1:
+        existing(Path(missing[0]))
+        raise DataError(f"{missing[0]}: not a file; expected a .tar")
+    if missing:
+        raise DataError(f"{missing[0]}: not found ({len(missing)} of {len(urls)} shards are missing); check the pattern")
+    for url in urls:
+        if is_remote(url):
+            protocol_of(url)
+
+
+def _names(urls: list[str]) -> list[str]:
+    """What tells paths and URLs apart: their ends, from where they first differ."""
+    paths = [urlsplit(url).path if is_remote(url) else Path(url).as_posix() for url in urls]
+    folders = [path.split("/")[:-1] for path in paths]
+    shared = len(os.path.commonprefix(folders))  # of lists, it compares element by element
+    names = ["/".join(path.split("/")[shared:]) for path in paths]
+    if len(set(names)) == len(names):
+        return names
+    return [f"{urlsplit(url).netloc}/{name}" if is_remote(url) else name for url, name in zip(urls, names, strict=True)]
+
+
+def shown(url: str) -> str:
+    """A URL without user, password and query.
+
+    >>> shown("https://me:secret@host/00000.tar?signature=abc")
+    'https://host/00000.tar'
+    """
+    if not is_remote(url):
+        return url
+    scheme, _, rest = url.partition("://")
+    host, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"

@@ -1,0 +1,141 @@
+"""One or several systems on the same images: scores with intervals, and which differences are more than chance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from captrain.metrics.score import Scores
+from captrain.metrics.significance import (
+    RESAMPLES,
+    Difference,
+    Statistics,
+    bleu_counts,
+    differences,
+    intervals,
+)
+from captrain.metrics.tokenizer import tokenize_lines
+
+
+@dataclass(frozen=True)
+class System:
+    """The scores of one system. `statistics` is what intervals and comparisons are made from.
+
+    `notes` are sentences for people: what could not be computed, what to mind.
+    """
+
+    name: str
+    scores: dict[str, float]
+    images: int
+    signature: str
+    statistics: Statistics
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    diversity: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """As one JSON object, without what is not known."""
+        content: dict[str, Any] = {"scores": self.scores, "images": self.images, "signature": self.signature}
+        if self.intervals:
+            content["intervals"] = {name: list(bounds) for name, bounds in self.intervals.items()}
+        if self.diversity:
+            content["diversity"] = self.diversity
+        if self.notes:
+            content["notes"] = list(self.notes)
+        return content
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Systems on the same images, and for each pair of them (first name, second name) every metric's difference."""
+
+    systems: list[System]
+    differences: dict[tuple[str, str], list[Difference]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As one JSON object: of one system its own, of several a list of them and of their comparisons."""
+        if len(self.systems) == 1:
+            return self.systems[0].to_dict()
+        compared = [
+            {"systems": list(pair), "metric": found.metric, "difference": found.difference}
+            | {"interval": list(found.interval), "p": found.p}
+            for pair, every in self.differences.items()
+            for found in every
+        ]
+        systems = [{"name": system.name, **system.to_dict()} for system in self.systems]
+        return {"systems": systems, "comparisons": compared}
+
+    def best(self, metric: str) -> list[str]:
+        """The system that scores highest in a metric, and those that are not significantly worse (p < 0.05).
+
+        Nothing where there is a single system, or where the systems were not compared in this metric.
+        """
+        compared = {
+            pair: found for pair, every in self.differences.items() for found in every if found.metric == metric
+        }
+        if not compared:
+            return []
+        top = max(self.systems, key=lambda system: system.scores[metric]).name
+        beaten = {other for pair, found in compared.items() if found.significant and top in pair for other in pair}
+        return [system.name for system in self.systems if system.name == top or system.name not in beaten]
+
+
+def statistics_of(
+    scores: Scores,
+    predictions: Mapping[str, str],
+    references: Mapping[str, Sequence[str]],
+    tokenizer: str,
+    more: Mapping[str, Mapping[str, float]],
+) -> Statistics:
+    """What each image adds to the scores of a system.
+
+    Args:
+        more: further metrics whose corpus score is the mean of the images' (CLIPScore, SPICE), by image id.
+    """
+    means = [name for name in scores.scores if not name.startswith("bleu_")]
+    columns = {name: np.array([scores.per_image[id][name] for id in predictions]) for name in means}
+    columns |= {name: np.array([values[id] for id in predictions]) for name, values in more.items()}
+    bleu = None
+    if any(name.startswith("bleu_") for name in scores.scores):
+        candidates = dict(zip(predictions, tokenize_lines(list(predictions.values()), tokenizer), strict=True))
+        bleu = bleu_counts(candidates, tokenize_references(references, tokenizer))
+    return Statistics(scores.images, bleu, columns)
+
+
+def tokenize_references(references: Mapping[str, Sequence[str]], tokenizer: str) -> dict[str, list[list[str]]]:
+    """Tokens of all references, in one pass over them in their order."""
+    tokens = iter(tokenize_lines([caption for captions in references.values() for caption in captions], tokenizer))
+    return {id: [next(tokens) for _ in captions] for id, captions in references.items()}
+
+
+def with_intervals(system: System, resamples: int, seed: int) -> System:
+    """The same with the 95 % interval of every score that images add up to."""
+    if system.images < 2:
+        note = "one image only: no intervals"
+        return replace(system, notes=(*system.notes, note))
+    found = intervals(system.statistics, resamples, seed)
+    return replace(system, intervals={name: found[name] for name in system.scores if name in found})
+
+
+def compare(systems: list[System], resamples: int = RESAMPLES, seed: int = 0) -> Comparison:
+    """Intervals for each system, and every pair of systems compared; neither where `resamples` is 0.
+
+    All systems must have been scored on the same images in the same order.
+    """
+    if resamples == 0:
+        return Comparison(systems, {})
+    systems = [with_intervals(system, resamples, seed) for system in systems]
+    pairs = combinations(systems, 2) if systems[0].images > 1 else ()
+    found = {
+        (first.name, second.name): [
+            difference
+            for difference in differences(first.statistics, second.statistics, resamples, seed)
+            if difference.metric in first.scores and difference.metric in second.scores
+        ]
+        for first, second in pairs
+    }
+    return Comparison(systems, found)

@@ -1,0 +1,178 @@
+"""Entries of JSON, JSON lines, CSV and TSV files and of folders of .txt files, each with the place it stood at."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from captrain.errors import DataError, nearest
+from captrain.records import parse_json_line
+
+MAX_BYTES = 2**30
+"""Files are held in memory as a whole; the captions of COCO take a tenth of this."""
+MAX_TEXT_BYTES = 2**20
+"""Of a .txt file: nobody describes a picture in a megabyte."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """`content` is a record (a dict), or else what stands for the image `id`: its caption or captions."""
+
+    where: str
+    content: Any
+    id: Any = None
+
+
+def read_entries(path: Path, *, lines: bool) -> list[Entry]:
+    """All entries of a file or folder.
+
+    Args:
+        lines: each line of a .txt file is a caption of its own; otherwise the whole file is one caption.
+
+    Raises `DataError` naming what can't be read and where.
+    """
+    try:
+        if path.is_dir():
+            return list(_text_files(path, lines))
+        return _file_entries(path)
+    except OSError as error:
+        raise DataError(f"{str(path)[:200]}: can't be read ({error.strerror})") from None
+
+
+def _file_entries(path: Path) -> list[Entry]:
+    if not path.exists():
+        beside = os.listdir(path.parent) if path.parent.is_dir() else []
+        raise DataError(f"{path}: not found.{nearest(path.name, beside)} Expected {_expected()}")
+    if not path.is_file():
+        raise DataError(f"{path}: is neither a file nor a folder; expected {_expected()}")
+    read = READERS.get(path.suffix.lower())
+    if read is None:
+        raise DataError(f"{path}: unknown kind of file '{path.suffix}', expected {_expected()}")
+    content = _bytes_of(path, MAX_BYTES)
+    if not content.strip():
+        raise DataError(f"{path}: is empty ({len(content)} bytes); expected captions")
+    return list(read(path, content))
+
+
+def _expected() -> str:
+    return f"a file {', '.join(READERS)} or a folder of .txt files"
+
+
+def _bytes_of(path: Path, limit: int) -> bytes:
+    """A file's content without a byte order mark."""
+    size = path.stat().st_size
+    if size > limit:
+        raise DataError(f"{path}: has {size} bytes, over the limit of {limit}; split it")
+    return path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+
+
+def _decoded(content: bytes, path: Path) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 (byte {error.start}); save the file as UTF-8") from None
+
+
+def _json_entries(path: Path, content: bytes) -> Iterator[Entry]:
+    """COCO results, COCO annotations, or an object from ids to captions."""
+    value = _parsed(path, content)
+    if isinstance(value, dict) and isinstance(value.get("annotations"), list):
+        yield from _coco_annotations(path, value["annotations"])
+    elif isinstance(value, dict):
+        for id, captions in value.items():
+            if isinstance(captions, dict):
+                raise DataError(f"{path}: '{id:.80}' is an object, expected a caption or a list of captions")
+            yield Entry(f"{path}: '{id:.80}'", captions, id)
+    elif isinstance(value, list):
+        yield from (Entry(f"{path}: entry {number}", record) for number, record in enumerate(value, start=1))
+    else:
+        raise DataError(f"{path}: found a JSON {type(value).__name__}, expected a list or an object of captions")
+
+
+def _parsed(path: Path, content: bytes) -> Any:
+    try:
+        return json.loads(_decoded(content, path))
+    except RecursionError:
+        raise DataError(f"{path}: JSON nested too deep; expected a list or an object of captions") from None
+    except json.JSONDecodeError as error:
+        lines = error.msg == "Extra data" and content.lstrip().startswith(b"{")
+        hint = "; it looks like JSON lines: call it .jsonl" if lines else ""
+        raise DataError(f"{path}: not valid JSON ({error}){hint}") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise DataError(f"{path}: not valid JSON ({error})") from None
+
+
+def _coco_annotations(path: Path, annotations: list[Any]) -> Iterator[Entry]:
+    """In the order of the annotations' own ids, as published splits are made, where all have one."""
+    entries = [Entry(f"{path}: annotation {number}", record) for number, record in enumerate(annotations, start=1)]
+    if all(isinstance(entry.content, dict) and isinstance(entry.content.get("id"), int) for entry in entries):
+        entries.sort(key=lambda entry: entry.content["id"])
+    yield from entries
+
+
+def _json_line_entries(path: Path, content: bytes) -> Iterator[Entry]:
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        if line.strip():
+            yield Entry(f"{path}:{number}", parse_json_line(line, f"{path}:{number}"))
+
+
+def _table_entries(path: Path, content: bytes) -> Iterator[Entry]:
+    """Rows of a CSV or TSV file, by its column names."""
+    csv.field_size_limit(min(MAX_BYTES, sys.maxsize))
+    tabs = path.suffix.lower() == ".tsv"
+    text = io.StringIO(_decoded(content, path), newline="")
+    rows = csv.DictReader(text, delimiter="\t" if tabs else ",", strict=True)
+    try:
+        for row in rows:
+            where = f"{path}:{rows.line_num}"
+            if None in row:
+                raise DataError(
+                    f"{where}: has more cells than there are columns; put quotes around captions with commas"
+                )
+            yield Entry(where, {key: value for key, value in row.items() if value is not None})
+    except csv.Error as error:
+        raise DataError(f"{path}:{rows.line_num}: not a table ({error})") from None
+
+
+def _text_files(folder: Path, lines: bool) -> Iterator[Entry]:
+    """Every .txt file below a folder; the id is its path below the folder without the suffix."""
+    bound = os.path.realpath(folder)
+    found = False
+    for file in _below(folder):
+        if not os.path.realpath(file).startswith(os.path.join(bound, "")):
+            raise DataError(f"{file}: is a link that leaves the folder {folder}; copy the file into it")
+        text = _decoded(_bytes_of(file, MAX_TEXT_BYTES), file)
+        found = True
+        captions = [line.strip() for line in text.splitlines() if line.strip()]
+        yield Entry(
+            str(file), captions if lines else " ".join(captions), file.relative_to(folder).with_suffix("").as_posix()
+        )
+    if not found:
+        raise DataError(f"{folder}: holds no .txt files; expected {_expected()}")
+
+
+def _below(folder: Path) -> Iterable[Path]:
+    """The .txt files of a folder and its folders in order, without hidden ones."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(parent, name) for name in sorted(names) if _is_text(name))
+
+
+def _is_text(name: str) -> bool:
+    return name.lower().endswith(".txt") and not name.startswith(".")
+
+
+READERS: dict[str, Callable[[Path, bytes], Iterable[Entry]]] = {
+    ".json": _json_entries,
+    ".jsonl": _json_line_entries,
+    ".csv": _table_entries,
+    ".tsv": _table_entries,
+}
+"""Suffix to the function that reads it."""

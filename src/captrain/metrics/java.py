@@ -1,0 +1,180 @@
+"""METEOR and SPICE, which exist as Java programs only: those that come with pycocoevalcap (`captrain[java-metrics]`).
+
+Each runs in a process of its own, with a limit on its memory and its time, so that nothing it does can take other
+scores down. What it needs (Java, its files) is looked for before any work begins.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from captrain.errors import CaptrainError, SettingsError
+from captrain.metrics.ngrams import Candidates, MetricScores, References, Tokens
+
+JAVA_METRICS = ("meteor", "spice")
+INSTALL = "pip install 'captrain[java-metrics]'"
+START_SECONDS = 300.0
+SECONDS_AN_IMAGE = 0.5
+"""Time limits, ten times what a slow machine needs."""
+VERSION_SECONDS = 30.0
+_MODELS = "stanford-corenlp-3.6.0-models.jar"
+_OPENED = ("java.lang", "java.math", "java.net", "java.text", "java.util", "java.util.concurrent")
+"""Packages that SPICE's cache looks into, which Java 16 and later forbid unless told otherwise."""
+
+
+class JavaError(CaptrainError):
+    """A Java metric could not be computed; the others are not touched by it."""
+
+
+def check_java(metrics: Sequence[str]) -> None:
+    """See that everything is there which the Java metrics among `metrics` need.
+
+    Raises `SettingsError` saying what is missing and how to get it.
+    """
+    for name in metrics:
+        if name in JAVA_METRICS:
+            _java_version(name)
+            jar = _folder(name) / JARS[name]
+            if not jar.is_file():
+                raise SettingsError(f"{name} needs {jar}, which is not there; install pycocoevalcap again: {INSTALL}")
+            if name == "spice" and not (_folder(name) / "lib" / _MODELS).is_file():
+                raise SettingsError(
+                    f"spice needs the Stanford CoreNLP 3.6.0 models ({_folder(name) / 'lib' / _MODELS}), which do not come "
+                    "with pycocoevalcap; download them once with: python -c 'from pycocoevalcap.spice."
+                    "get_stanford_models import get_stanford_models; get_stanford_models()'"
+                )
+
+
+def score_java(name: str, candidates: Candidates, references: References, seconds: float | None = None) -> MetricScores:
+    """METEOR or SPICE of the set and of each image, from Penn Treebank tokens, as pycocoevalcap 1.2 computes them.
+
+    METEOR of the set is computed from sums over images, like BLEU; SPICE of the set is the mean of the images'.
+
+    Args:
+        seconds: time limit. Default: five minutes and half a second an image.
+
+    Raises `JavaError` when the program fails, answers nonsense or runs past its time. Call `check_java` before.
+    """
+    limit = START_SECONDS + SECONDS_AN_IMAGE * len(candidates) if seconds is None else seconds
+    try:
+        of_set, of_images = _PROGRAMS[name](candidates, references, limit)
+    except subprocess.TimeoutExpired:
+        raise JavaError(f"{name} was stopped after {limit:.0f} s") from None
+    except OSError as error:
+        raise JavaError(f"{name} could not be started ({error.strerror})") from None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise JavaError(f"{name} gave an answer that can't be read ({type(error).__name__}: {error!s:.100})") from None
+    return {name: of_set}, {id: {name: value} for id, value in of_images.items()}
+
+
+def _meteor(candidates: Candidates, references: References, limit: float) -> tuple[float, dict[str, float]]:
+    """METEOR 1.5, English, normalised: first the statistics of each pair, then the scores of all statistics."""
+    pairs = [" ||| ".join(["SCORE", *map(_line, references[id]), _line(caption)]) for id, caption in candidates.items()]
+    statistics = _run_meteor(pairs, limit)
+    if len(statistics) != len(pairs):
+        raise ValueError(f"{len(statistics)} lines for {len(pairs)} images")
+    *of_images, of_set = map(float, _run_meteor([" ||| ".join(["EVAL", *statistics])], limit))
+    return of_set, dict(zip(candidates, of_images, strict=True))
+
+
+def _run_meteor(lines: Sequence[str], limit: float) -> list[str]:
+    jar = _folder("meteor") / JARS["meteor"]
+    command = ["-Xmx2G", "-jar", str(jar), "-", "-", "-stdio", "-l", "en", "-norm"]
+    return _run("meteor", command, "".join(f"{line}\n" for line in lines), limit).splitlines()
+
+
+def _line(tokens: Tokens) -> str:
+    """Tokens as one field of METEOR's line protocol."""
+    return " ".join(tokens).replace("|||", "")
+
+
+def _spice(candidates: Candidates, references: References, limit: float) -> tuple[float, dict[str, float]]:
+    """SPICE 1.0: the F-score of each image. An image of whose captions nothing can be parsed counts as 0."""
+    ids = list(candidates)
+    content = [
+        {
+            "image_id": number,
+            "test": " ".join(candidates[id]),
+            "refs": [" ".join(caption) for caption in references[id]],
+        }
+        for number, id in enumerate(ids)
+    ]
+    with tempfile.TemporaryDirectory(prefix="captrain-spice-") as folder:
+        asked, answered, cache = (Path(folder, name) for name in ("in.json", "out.json", "cache"))
+        cache.mkdir()
+        asked.write_text(json.dumps(content), encoding="utf-8")
+        files = [str(asked), "-cache", str(cache), "-out", str(answered), "-subset", "-silent"]
+        opened = [f"--add-opens=java.base/{name}=ALL-UNNAMED" for name in _OPENED] if _java_version("spice") > 8 else []
+        _run("spice", ["-Xmx8G", *opened, "-jar", str(_folder("spice") / JARS["spice"]), *files], "", limit)
+        answers = json.loads(answered.read_text(encoding="utf-8"))
+    of_images = {ids[answer["image_id"]]: _finite(answer["scores"]["All"]["f"]) for answer in answers}
+    return sum(of_images.values()) / len(ids), {id: of_images[id] for id in ids}
+
+
+def _finite(value: float | None) -> float:
+    number = float(value or 0.0)
+    return number if number == number else 0.0
+
+
+def _run(name: str, arguments: Sequence[str], text: str, limit: float) -> str:
+    """What a Java program answers on stdout. It works in its own folder and hears of nothing but `text`."""
+    finished = subprocess.run(
+        [_java(name), "-Dfile.encoding=UTF-8", *arguments],
+        input=text.encode("utf-8", "replace"),
+        capture_output=True,
+        timeout=limit,
+        cwd=_folder(name),
+        check=False,
+    )
+    if finished.returncode:
+        said = finished.stderr.decode("utf-8", "replace").strip().splitlines() or ["no message"]
+        raise JavaError(f"{name} failed with exit code {finished.returncode}: {said[0]:.200}")
+    return finished.stdout.decode("utf-8", "replace")
+
+
+def _java(name: str) -> str:
+    found = shutil.which("java")
+    if found is None:
+        raise SettingsError(
+            f"{name} needs Java 8 or later, and there is no 'java'; install a Java runtime, or leave it out"
+        )
+    return found
+
+
+def _java_version(name: str) -> int:
+    """Java's major version, 8 for "1.8.0_392". Raises `SettingsError` where it is not there or does not start."""
+    try:
+        said = subprocess.run([_java(name), "-version"], capture_output=True, timeout=VERSION_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise SettingsError(f"{name} needs Java, and 'java -version' does not answer ({error!s:.100})") from None
+    words = (said.stderr + said.stdout).decode("utf-8", "replace")
+    version = re.search(r'version "(?:1\.)?(\d+)', words)
+    if said.returncode or version is None:
+        first = next(iter(words.strip().splitlines()), "nothing")
+        raise SettingsError(f"{name} needs Java, and 'java -version' says: {first:.200}; install a Java runtime")
+    if int(version[1]) < 8:
+        raise SettingsError(f"{name} needs Java 8 or later, found {version[0]}")
+    return int(version[1])
+
+
+def _folder(name: str) -> Path:
+    """Where pycocoevalcap keeps a metric's program."""
+    package = find_spec("pycocoevalcap")
+    places = package.submodule_search_locations if package else None
+    if not places:
+        raise SettingsError(f"{name} needs pycocoevalcap, which is not installed: {INSTALL}")
+    return Path(next(iter(places)), name)
+
+
+JARS = {"meteor": "meteor-1.5.jar", "spice": "spice-1.0.jar"}
+_PROGRAMS: Mapping[str, Callable[[Candidates, References, float], tuple[float, dict[str, float]]]] = {
+    "meteor": _meteor,
+    "spice": _spice,
+}
