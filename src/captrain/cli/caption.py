@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from captrain.cli.flags import ComputingFlags, ComputingSettings, DecodingFlags, given
+from captrain.cli.flags import ComputingFlags, ComputingSettings, DecodingFlags, ReadingFlags, given, how_to_read
 from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import exit_code, rejected_rows, show_table
 from captrain.errors import UserError
@@ -19,6 +19,7 @@ def caption(
     output: Path | None = None,
     extension: str | None = None,
     existing: Literal["skip", "overwrite", "append", "prepend"] = "skip",
+    reading: ReadingFlags = None,
     computing: ComputingFlags = None,
     generation: DecodingFlags = None,
 ) -> int:
@@ -40,6 +41,7 @@ def caption(
         output=output,
         extension=_extension(extension, output),
         existing=existing,
+        **how_to_read(reading),
         **(computing or ComputingSettings()).model_dump(),
         decoding=given(generation=generation)["generation"],
     )

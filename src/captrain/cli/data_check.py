@@ -126,9 +126,9 @@ def _show(found: Checked, listed: Path | None) -> None:
 
 def _facts(found: Checked) -> list[tuple[str, str]]:
     fewest, mean, most = found.captions_per_image
-    splits = ", ".join(f"{name} {count:,}" for name, count in found.splits.items())
+    splits = ", ".join(f"{name} {count:,}" for name, count in found.splits.items() if name != "all")
     rows = [
-        ("images", f"{found.images:,} ({splits})"),
+        ("images", f"{found.images:,} ({splits})" if splits else f"{found.images:,}"),
         ("captions", f"{found.captions:,}, {mean:g} an image ({fewest} to {most})"),
     ]
     if found.size:
@@ -147,7 +147,11 @@ def _show_histogram(unit: str, lengths: Lengths | None) -> None:
         return
     counts = [count for _, _, count in lengths.bins]
     rows = [
-        (str(low) if low == high else f"{low} to {high}", f"{count / sum(counts):.1%}", "█" * round(30 * count / max(counts)))
+        (
+            str(low) if low == high else f"{low} to {high}",
+            f"{count / sum(counts):.1%}",
+            "█" * round(30 * count / max(counts)),
+        )
         for low, high, count in lengths.bins
     ]
     print()

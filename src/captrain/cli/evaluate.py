@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from captrain.cli.flags import ComputingFlags, ComputingSettings, DecodingFlags, given
+from captrain.cli.flags import ComputingFlags, ComputingSettings, DecodingFlags, ReadingFlags, given, how_to_read
 from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import exit_code, rejected_rows, score_rows, show_table
 from captrain.cli.switch import Switch
@@ -27,6 +27,7 @@ def evaluate(
     limit: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     output: Path | None = None,
     json: Switch = False,
+    reading: ReadingFlags = None,
     computing: ComputingFlags = None,
     generation: DecodingFlags = None,
 ) -> int:
@@ -35,7 +36,7 @@ def evaluate(
     Args:
         model: Run folder, model folder or hub id.
         data: Data set whose pictures have captions to compare with.
-        split: Which split. Default: test, else validation, else everything.
+        split: Which split. Default: test, else validation, else what the run held out of this data, else everything.
         limit: Only the first so many pictures.
         output: Folder for predictions.jsonl and scores.json. Default: evaluation/ in the run folder, if the model is one.
         json: Print one JSON object instead of a table.
@@ -49,6 +50,7 @@ def evaluate(
         split=split,
         limit=limit,
         output=output,
+        **how_to_read(reading),
         **(computing or ComputingSettings()).model_dump(),
         decoding=given(generation=generation)["generation"],
     )

@@ -61,6 +61,14 @@ def given(**sections: Section | None) -> dict[str, dict[str, Any]]:
     }
 
 
+def how_to_read(reading: ReadingSettings | None) -> dict[str, Any]:
+    """What flags say about reading a data set: keyword arguments `format` and `options`."""
+    from captrain.data.readers.options import ReadOptions
+
+    reading = reading or ReadingSettings()
+    return {"format": reading.format, "options": ReadOptions.of(reading)}
+
+
 def settings_from(recipe: Path | None, flags: Nested) -> Settings:
     """Settings of a recipe file and flags: flag before recipe before default."""
     return resolve(None, flags) if recipe is None else resolve(load_recipe(recipe), flags, f"recipe {recipe}")

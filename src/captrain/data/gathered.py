@@ -97,7 +97,7 @@ class Gathered:
         if captioned:
             usable = counts > 0
             for bare in np.flatnonzero(~usable):
-                rejects.add(self.prefix + self.images[bare], f"{self.file}:{self.numbers[bare]}", "has no caption")
+                rejects.add(self.prefix + self.images[int(bare)], f"{self.file}:{self.numbers[bare]}", "has no caption")
         splits = np.array(self.splits)
         chosen = {name: np.flatnonzero(usable & (splits == place)) for place, name in enumerate(self.names)}
         return {name: GatheredSamples(self, images, order, starts) for name, images in chosen.items() if len(images)}

@@ -1,47 +1,27 @@
 """What a source of tar shards names: a tar, a folder of them, `{00000..00012}`, a glob, a list with commas, URLs.
 
-URLs are opened by fsspec, with what it needs for each kind of store (s3fs for s3://, say) installed by the user. A shard of
-which any picture may be asked for at any time must lie on a disk: `local_path` copies a remote one, once, into captrain's
-cache folder (`CAPTRAIN_CACHE`), in one stream. What needs no such copy reads in order: `data.stream`.
+Names only; `data.remote` opens URLs, `data.tars` walks what was opened.
 """
 
 from __future__ import annotations
 
 import glob
-import hashlib
 import os
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
 from captrain.data.places import Root, existing, is_hidden, is_remote
 from captrain.data.readers import SPLIT_NAMES
-from captrain.errors import DataError, nearest
-from captrain.paths import cache_folder
+from captrain.data.remote import glob_urls, protocol_of, shown
+from captrain.errors import DataError
 from captrain.records import Rejects
 
 MOST_SHARDS = 1_000_000  # of one source; a slip of the keyboard in a brace pattern names more
 COMPRESSED = (".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".lz4")
-BACKENDS = {  # kinds of URL that are read → the package that brings them
-    "s3": "s3fs",
-    "s3a": "s3fs",
-    "gs": "gcsfs",
-    "gcs": "gcsfs",
-    "az": "adlfs",
-    "abfs": "adlfs",
-    "http": "aiohttp requests",
-    "https": "aiohttp requests",
-    "hf": "huggingface_hub",
-    "file": "fsspec",
-    "memory": "fsspec",
-}
-
-_CHUNK = 8 << 20
 _NOT_A_SPLIT = ("all",)
 
 
@@ -160,12 +140,7 @@ def _is_glob(url: str) -> bool:
 
 def _globbed(pattern: str) -> list[str]:
     if is_remote(pattern):
-        protocol = protocol_of(pattern)
-        if protocol in ("http", "https"):
-            raise DataError(f"{shown(pattern)}: web servers can't be searched; expected numbers such as {{00000..00012}}")
-        with telling(pattern):
-            found = sorted(file_system(pattern).glob(pattern))
-            return [f"{protocol}://{str(path).removeprefix(f'{protocol}://')}" for path in found]
+        return glob_urls(pattern)
     found = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
     if not found:
         raise DataError(f"{pattern}: no file matches; expected a pattern of .tar shards")
@@ -175,10 +150,14 @@ def _globbed(pattern: str) -> list[str]:
 def refuse(url: str) -> None:
     """Raise `DataError` for a shard that is never read."""
     if url.lower().lstrip().startswith("pipe:"):
-        raise DataError("pipe: runs commands, which a data set must not; expected a path or an s3://, gs:// or https:// URL")
+        raise DataError(
+            "pipe: runs commands, which a data set must not; expected a path or an s3://, gs:// or https:// URL"
+        )
     path = urlsplit(url).path if is_remote(url) else url
     if path.lower().endswith(COMPRESSED):
-        raise DataError(f"{shown(url)}: is compressed, so that its pictures can't be reached one by one; unpack it to a .tar")
+        raise DataError(
+            f"{shown(url)}: is compressed, so that its pictures can't be reached one by one; unpack it to a .tar"
+        )
 
 
 def _in_folder(folder: Path, rejects: Rejects) -> list[Shard]:
@@ -208,7 +187,9 @@ def _require(urls: list[str]) -> None:
         existing(Path(missing[0]))
         raise DataError(f"{missing[0]}: not a file; expected a .tar")
     if missing:
-        raise DataError(f"{missing[0]}: not found ({len(missing)} of {len(urls)} shards are missing); check the pattern")
+        raise DataError(
+            f"{missing[0]}: not found ({len(missing)} of {len(urls)} shards are missing); check the pattern"
+        )
     for url in urls:
         if is_remote(url):
             protocol_of(url)
@@ -217,22 +198,19 @@ def _require(urls: list[str]) -> None:
 def _names(urls: list[str]) -> list[str]:
     """What tells paths and URLs apart: their ends, from where they first differ."""
     paths = [urlsplit(url).path if is_remote(url) else Path(url).as_posix() for url in urls]
-    folders = [path.split("/")[:-1] for path in paths]
-    shared = len(os.path.commonprefix(folders))  # of lists, it compares element by element
+    columns = zip(*(path.split("/")[:-1] for path in paths), strict=False)
+    shared = next((place for place, column in enumerate(columns) if len(set(column)) > 1), None)
+    if shared is None:  # all above the shortest path is shared
+        shared = min(path.count("/") for path in paths)
     names = ["/".join(path.split("/")[shared:]) for path in paths]
     if len(set(names)) == len(names):
         return names
     return [f"{urlsplit(url).netloc}/{name}" if is_remote(url) else name for url, name in zip(urls, names, strict=True)]
 
 
-def shown(url: str) -> str:
-    """A URL without user, password and query.
-
-    >>> shown("https://me:secret@host/00000.tar?signature=abc")
-    'https://host/00000.tar'
-    """
-    if not is_remote(url):
-        return url
-    scheme, _, rest = url.partition("://")
-    host, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+def reject(rejects: Rejects, shard: Shard, name: str, reason: str) -> None:
+    """Note a member of a shard, or without a name the shard itself, that can't be used."""
+    if name:
+        rejects.add(shard.prefix + name, f"{shard.label}/{name}", reason)
+    else:
+        rejects.add(shard.name, shard.label, reason)

@@ -42,8 +42,9 @@ class KeptImages(Images):
     """Images of which the features or pixels of all views are in a store, found by content key."""
 
     def __init__(
-        self, samples: Sequence[Sample], keys: Sequence[str], store: Store, kind: str, views: Views = PLAIN
+        self, samples: Sequence[Sample], keys: Sequence[str], store: Store, kind: str, views: Sequence[Views]
     ) -> None:
+        """`keys` and `views` hold, for each image, its content key and how its views were made."""
         self.samples = samples
         self.keys = keys
         self.store = store
@@ -52,10 +53,11 @@ class KeptImages(Images):
 
     def rows(self, positions: Sequence[int], epoch: int | None = None) -> dict[str, Tensor]:
         """From the store."""
-        keys = [self.keys[position] for position in positions]
-        if epoch is not None:
-            keys = [self.views.key(key, self.views.at(key, epoch)) for key in keys]
-        return {self.kind: self.store.rows(keys)}
+        return {self.kind: self.store.rows([self._key(position, epoch) for position in positions])}
+
+    def _key(self, position: int, epoch: int | None) -> str:
+        key, views = self.keys[position], self.views[position]
+        return key if epoch is None else views.key(key, views.at(key, epoch))
 
 
 class LiveImages(Images):
@@ -79,7 +81,7 @@ class LiveImages(Images):
         return {self.kind: torch.from_numpy(np.stack(pixels))}
 
     def _pixels(self, position: int, epoch: int | None) -> np.ndarray:
-        data = self.samples[position].read()
-        content = content_key(data)
-        view = 0 if epoch is None else self.views.at(content, epoch)
-        return self.views.pixels(data, content, view, self.spec, self.max_pixels)
+        sample = self.samples[position]
+        data = sample.read()
+        content, views = content_key(data), self.views.suited(sample.captions)
+        return views.pixels(data, content, 0 if epoch is None else views.at(content, epoch), self.spec, self.max_pixels)

@@ -93,15 +93,17 @@ class Keeper:
         known: Container[str] = frozenset() if self.store is None else self.store
         positions: list[int] = []
         keys: list[str] = []
+        views_of: list[Views] = []
         pending: dict[str, np.ndarray] = {}
         done = 0
         wanted = PLAIN if self.store is None else views
         for picture in stream_pictures(samples, spec, rejects, known, keeping.workers, keeping.max_pixels, wanted):
             positions.append(picture.index)
             keys.append(picture.key)
+            views_of.append(picture.views)
             advance(picture.index + 1 - done)
             done = picture.index + 1
-            made = picture.views if picture.pixels is None else {picture.key: picture.pixels, **picture.views}
+            made = picture.further if picture.pixels is None else {picture.key: picture.pixels, **picture.further}
             for key, pixels in made.items():
                 if key not in known:
                     pending[key] = pixels
@@ -109,17 +111,14 @@ class Keeper:
                     self._flush(pending)
         self._flush(pending)
         advance(len(samples) - done)
-        return self._images(samples, np.array(positions, dtype=np.int64), keys, views)
-
-    def _images(self, samples: Sequence[Sample], taken: np.ndarray, keys: list[str], views: Views) -> Images:
-        """The images that could be used."""
+        taken = np.array(positions, dtype=np.int64)
         used = samples if len(taken) == len(samples) else Chosen(samples, taken)
         images: Images
         if self.store is None:
-            workers = default_workers() if self.keeping.workers is None else self.keeping.workers
-            images = LiveImages(used, self.captioner.image_spec, self.keeping.max_pixels, views, workers)
+            workers = default_workers() if keeping.workers is None else keeping.workers
+            images = LiveImages(used, spec, keeping.max_pixels, views, workers)
         else:
-            images = KeptImages(used, keys, self.store, self.kind, views)
+            images = KeptImages(used, keys, self.store, self.kind, views_of)
         images.taken = taken
         return images
 

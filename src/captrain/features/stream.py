@@ -23,13 +23,14 @@ from captrain.records import Rejects, Sample
 class Picture:
     """One read picture: where it stands in the sequence, its content key, and its pixels unless they were not wanted.
 
-    `views` holds the pixels of its further views by their keys, those that were wanted.
+    `further` holds the pixels of its further views by their keys, those that were wanted; `views` says how they were made.
     """
 
     index: int
     key: str
     pixels: np.ndarray | None
-    views: dict[str, np.ndarray] = field(default_factory=dict)
+    further: dict[str, np.ndarray] = field(default_factory=dict)
+    views: Views = PLAIN
 
 
 def default_workers() -> int:
@@ -58,9 +59,10 @@ def stream_pictures(
         sample = samples[index]
         data = _read(sample)
         content = content_key(data)
-        wanted = {view: key for view in range(views.count) if (key := views.key(content, view)) not in known}
-        made = {key: views.pixels(data, content, view, spec, max_pixels) for view, key in wanted.items()}
-        return Picture(index, content, made.pop(content, None), made)
+        suited = views.suited(sample.captions)
+        wanted = {view: key for view in range(views.count) if (key := suited.key(content, view)) not in known}
+        made = {key: suited.pixels(data, content, view, spec, max_pixels) for view, key in wanted.items()}
+        return Picture(index, content, made.pop(content, None), made, suited)
 
     for index, future in _ahead(read, len(samples), count):
         try:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from captrain.data.augment import Augmentation, generator, prepare_augmented
+from captrain.data.augment import Augmentation, generator, mentions_sides, prepare_augmented
 from captrain.data.images import ImageSpec, prepare
 
 
@@ -28,6 +29,12 @@ class Views:
     def anew(self) -> bool:
         """Whether each epoch makes its own view."""
         return self.augmentation is not None and self.count == 1
+
+    def suited(self, captions: Sequence[str]) -> Views:
+        """The same, without mirrored pictures where captions speak of left or right."""
+        if self.augmentation is None or not self.augmentation.flip or not any(map(mentions_sides, captions)):
+            return self
+        return replace(self, augmentation=replace(self.augmentation, flip=0.0))
 
     def at(self, content: str, epoch: int) -> int:
         """The view of a picture (by its content key) that an epoch shows.

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from captrain.data.dataset import list_images
+from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen
 from captrain.errors import UserError
 from captrain.inference.captioning import Writer, adjust_decoding
@@ -53,6 +54,8 @@ def caption_files(
     output: Path | None = None,
     extension: str = ".txt",
     existing: str = "skip",
+    format: str | None = None,
+    options: ReadOptions = BY_LOOKING,
     batch_size: int = 16,
     device: str = "auto",
     precision: str = "auto",
@@ -64,11 +67,12 @@ def caption_files(
 
     Args:
         output: one JSONL file for all; without it, a text file with `extension` beside each picture.
+        format, options: how data sets among them are read.
         existing: skip pictures that have a caption, or overwrite it, or append or prepend to it.
         decoding: changes to the model's own way of writing.
     """
     rejects = Rejects()
-    samples = list_images(images, rejects)
+    samples = list_images(images, rejects, format=format, options=options)
     target: Target = Beside(extension, existing) if output is None else JsonLines(output, existing)
     listed = len(rejects)
     wanted = [index for index in range(len(samples)) if target.wants(samples[index], rejects)]
@@ -99,7 +103,7 @@ class Beside:
 
     def wants(self, sample: Sample, rejects: Rejects) -> bool:
         """Not if it has one already (when skipping), nor if another picture of the same stem has the same text file."""
-        if isinstance(sample.image, bytes):
+        if not isinstance(sample.image, Path):
             raise UserError(
                 f"{sample.source}: a picture inside an archive has no place beside it; give --output captions.jsonl"
             )

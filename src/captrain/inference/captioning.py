@@ -44,7 +44,7 @@ class Writer:
     def load(cls, source: str, device: str = "auto", precision: str = "auto") -> Writer:
         """From a run folder, a model folder or a hub id, onto a device. Raises `ModelError` when that can't be."""
         captioner = load_captioner(str(source))
-        captioner.to(choose_device(device))
+        captioner.to(device=choose_device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
         captioner.precision = choose_precision(precision, captioner.device)
         captioner.requires_grad_(False)
         if captioner.precision == torch.bfloat16:

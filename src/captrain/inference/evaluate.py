@@ -13,12 +13,14 @@ import numpy as np
 import yaml
 
 from captrain.data.dataset import load_split, load_splits
+from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen
 from captrain.errors import DataError
 from captrain.inference.captioning import Writer, adjust_decoding
 from captrain.metrics.score import score_captions
 from captrain.progress import track
 from captrain.records import Caption, Rejects, Sample, write_jsonl, write_text
+from captrain.settings.schema import DataSettings
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +43,8 @@ def evaluate(
     split: str | None = None,
     limit: int | None = None,
     output: Path | None = None,
+    format: str | None = None,
+    options: ReadOptions = BY_LOOKING,
     batch_size: int = 16,
     device: str = "auto",
     precision: str = "auto",
@@ -51,11 +55,12 @@ def evaluate(
     """Scores of a captioner on the pictures of a data set that have references.
 
     Args:
+        format, options: how the data is read, where looking does not tell.
         split: which one; default test, else validation, else what the run held out of this data, else everything.
         limit: only the first so many pictures.
         output: folder for predictions.jsonl and scores.json; default `evaluation/` in the run folder, if `model` is one.
     """
-    samples, rejects = _choose_samples(model, data, split)
+    samples, rejects = _choose_samples(model, data, split, _asked(format, options))
     samples = _with_references(samples, limit, data, rejects)
     writer = Writer.load(model, device, precision)
     how = adjust_decoding(writer.captioner.decoding, decoding)
@@ -73,10 +78,19 @@ def evaluate(
     return Evaluation(scores.scores, len(predictions), len(rejects), *files)
 
 
-def _choose_samples(model: str, data: str, split: str | None) -> tuple[Sequence[Sample], Rejects]:
+def _asked(format: str | None, options: ReadOptions) -> dict[str, Any]:
+    """How to read the data, as far as that was said."""
+    said = {"format": format, "options": options}
+    return {name: value for name, value in said.items() if value not in (None, BY_LOOKING)}
+
+
+def _choose_samples(
+    model: str, data: str, split: str | None, asked: dict[str, Any]
+) -> tuple[Sequence[Sample], Rejects]:
     """The pictures to score on. On the data that a run was trained on, splits are drawn as the run drew them."""
-    drawn = _how_run_split(model, data)
-    if drawn and split is None:
+    ran = _how_run_split(model, data)
+    drawn = ran | asked
+    if ran and split is None:
         splits = load_splits(data, **drawn)
         held_out = splits.test or splits.validation
         if held_out:
@@ -85,7 +99,7 @@ def _choose_samples(model: str, data: str, split: str | None) -> tuple[Sequence[
 
 
 def _how_run_split(model: str, data: str) -> dict[str, Any]:
-    """Share, seed and format by which a run split this data; nothing where `model` is no run, or was trained on other data."""
+    """How a run read and split this data; nothing where `model` is no run, or was trained on other data."""
     try:
         content = yaml.safe_load((Path(model) / "settings.yaml").read_text(encoding="utf-8"))
         same = Path(content["requested"]["source"]).resolve() == Path(data).resolve()
@@ -93,7 +107,8 @@ def _how_run_split(model: str, data: str) -> dict[str, Any]:
         how = {"seed": settings["training"]["seed"]} | {
             key: settings["data"][key] for key in ("validation_share", "format")
         }
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        how["options"] = ReadOptions.of(DataSettings(**settings["data"]))
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):  # of ValueErrors, those of settings too
         return {}
     return how if same else {}
 

@@ -11,10 +11,12 @@ from bisect import bisect_right
 
 LETTER = "\xe9"
 """Stands for every letter outside ASCII."""
-DIGIT = "0"
+DIGIT = "\u0660"
 """Stands for every digit outside ASCII."""
 MARK = "\xea"
 """Stands for every mark that joins a word but not a number."""
+SOFT_HYPHEN = "\xad"
+"""A letter to the rules; most tokens lose it."""
 UNKNOWN = "\x00"
 """Stands for whatever the reference tokenizer drops: it ends a token and leaves none."""
 
@@ -32,6 +34,15 @@ _SIGNS = (
     "2140-2144 214a-214d 214f 2155-215e 2190-2bff 3001-3002 3012 30fb ff01-ff0f ff1a-ff20 ff3b-ff40 ff5b-ff65 "
     "ffe0-ffe1 ffe5-ffe6 "
 )
+# Letters and digits that Unicode has got since, which the reference tokenizer drops; and two that are no letters now.
+_LATER = (
+    "37f 528-52f 558 560 588 58b-58c 5ef 860-86a 870-887 889-88f 8a1 8ad-8c9 978 980 9fc af9 c34 c5a c5c-c5d c80 "
+    "cdc-cdd d04 d54-d56 d5f de6-def e86 e89 e8c e8e-e93 e98 ea0 ea8-ea9 eac 13f5 13f8-13fd 16f1-16f8 170d 171f "
+    "1878 191d-191e 19b0-19c0 19c8-19c9 1b4c 1c80-1c8a 1c90-1cba 1cbd-1cbf 1cf2-1cf3 1cfa 208f 209d-209f 2c2f "
+    "2c5f 312e-312f 31bb-31bf 4db6-4dbf 9fcd-9fff a698-a69d a78f a794-a79f a7ab-a7dd a7e2 a7f1-a7f7 a8fd-a8fe "
+    "a9e0-a9e4 a9e6-a9fe aa7e-aa7f ab30-ab5a ab5c-ab69 ab6c-ab6d ab70-abbf "
+)
+_ONCE_LETTERS = frozenset("\u1885\u1886")
 # Signs that the rules name one by one: spaces, quotes, dashes, currencies, fractions, superscripts, number separators.
 _NAMED = frozenset(
     "\t\n\x0b\x0c\r\x80\x85\x91\x92\x93\x94\x96\x97\xa0\xa2\xa3\xa4\xab\xad\xb2\xb3\xb9\xbb\xbc\xbd\xbe"
@@ -65,10 +76,10 @@ def _seen_as(code: int) -> str:
     character = chr(code)
     if 32 <= code < 127 or character in _NAMED:
         return character
-    if code > 0xFFFF:
+    if code > 0xFFFF or _within(code, _LATER_BOUNDS):
         return UNKNOWN
     category = unicodedata.category(character)
-    if category[0] == "L":
+    if category[0] == "L" or character in _ONCE_LETTERS:
         return LETTER
     if category == "Nd":
         return DIGIT
@@ -94,6 +105,7 @@ def _bounds(ranges: str) -> list[int]:
     return bounds
 
 
+_LATER_BOUNDS = _bounds(_LATER)
 _MARK_BOUNDS = _bounds(_MARKS)
 _SIGN_BOUNDS = _bounds(_SIGNS)
 _SHADOW = _Shadow()

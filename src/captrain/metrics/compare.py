@@ -88,28 +88,29 @@ def statistics_of(
     scores: Scores,
     predictions: Mapping[str, str],
     references: Mapping[str, Sequence[str]],
-    tokenizer: str,
-    more: Mapping[str, Mapping[str, float]],
+    means: Mapping[str, Mapping[str, float]],
 ) -> Statistics:
     """What each image adds to the scores of a system.
 
     Args:
-        more: further metrics whose corpus score is the mean of the images' (CLIPScore, SPICE), by image id.
+        means: further metrics whose corpus score is the mean of the images' (CLIPScore, SPICE), by image id.
     """
-    means = [name for name in scores.scores if not name.startswith("bleu_")]
-    columns = {name: np.array([scores.per_image[id][name] for id in predictions]) for name in means}
-    columns |= {name: np.array([values[id] for id in predictions]) for name, values in more.items()}
+    own = [name for name in scores.scores if not name.startswith("bleu_")]
+    columns = {name: np.array([scores.per_image[id][name] for id in predictions]) for name in own}
+    columns |= {name: np.array([values[id] for id in predictions]) for name, values in means.items()}
     bleu = None
     if any(name.startswith("bleu_") for name in scores.scores):
-        candidates = dict(zip(predictions, tokenize_lines(list(predictions.values()), tokenizer), strict=True))
-        bleu = bleu_counts(candidates, tokenize_references(references, tokenizer))
+        bleu = bleu_counts(*tokenized(predictions, references))
     return Statistics(scores.images, bleu, columns)
 
 
-def tokenize_references(references: Mapping[str, Sequence[str]], tokenizer: str) -> dict[str, list[list[str]]]:
-    """Tokens of all references, in one pass over them in their order."""
-    tokens = iter(tokenize_lines([caption for captions in references.values() for caption in captions], tokenizer))
-    return {id: [next(tokens) for _ in captions] for id, captions in references.items()}
+def tokenized(
+    predictions: Mapping[str, str], references: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, list[str]], dict[str, list[list[str]]]]:
+    """Tokens of captions and of references, each in one pass over them in their order, as `score_captions` makes them."""
+    candidates = dict(zip(predictions, tokenize_lines(list(predictions.values())), strict=True))
+    tokens = iter(tokenize_lines([caption for captions in references.values() for caption in captions]))
+    return candidates, {id: [next(tokens) for _ in captions] for id, captions in references.items()}
 
 
 def with_intervals(system: System, resamples: int, seed: int) -> System:

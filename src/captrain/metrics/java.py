@@ -11,9 +11,13 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
+from typing import IO
 
 from captrain.errors import CaptrainError, SettingsError
 from captrain.metrics.ngrams import Candidates, MetricScores, References, Tokens
@@ -24,6 +28,7 @@ START_SECONDS = 300.0
 SECONDS_AN_IMAGE = 0.5
 """Time limits, ten times what a slow machine needs."""
 VERSION_SECONDS = 30.0
+LONGEST_COMPLAINT = 10_000
 _MODELS = "stanford-corenlp-3.6.0-models.jar"
 _OPENED = ("java.lang", "java.math", "java.net", "java.text", "java.util", "java.util.concurrent")
 """Packages that SPICE's cache looks into, which Java 16 and later forbid unless told otherwise."""
@@ -75,19 +80,13 @@ def score_java(name: str, candidates: Candidates, references: References, second
 
 
 def _meteor(candidates: Candidates, references: References, limit: float) -> tuple[float, dict[str, float]]:
-    """METEOR 1.5, English, normalised: first the statistics of each pair, then the scores of all statistics."""
+    """METEOR 1.5, English, normalised: it is asked for the statistics of each pair, then for the scores of all of them."""
     pairs = [" ||| ".join(["SCORE", *map(_line, references[id]), _line(caption)]) for id, caption in candidates.items()]
-    statistics = _run_meteor(pairs, limit)
-    if len(statistics) != len(pairs):
-        raise ValueError(f"{len(statistics)} lines for {len(pairs)} images")
-    *of_images, of_set = map(float, _run_meteor([" ||| ".join(["EVAL", *statistics])], limit))
+    arguments = ["-Xmx2G", "-jar", str(_folder("meteor") / JARS["meteor"]), "-", "-", "-stdio", "-l", "en", "-norm"]
+    with _talk("meteor", arguments, limit) as ask:
+        statistics = ask(pairs, len(pairs))
+        *of_images, of_set = map(float, ask([" ||| ".join(["EVAL", *statistics])], len(pairs) + 1))
     return of_set, dict(zip(candidates, of_images, strict=True))
-
-
-def _run_meteor(lines: Sequence[str], limit: float) -> list[str]:
-    jar = _folder("meteor") / JARS["meteor"]
-    command = ["-Xmx2G", "-jar", str(jar), "-", "-", "-stdio", "-l", "en", "-norm"]
-    return _run("meteor", command, "".join(f"{line}\n" for line in lines), limit).splitlines()
 
 
 def _line(tokens: Tokens) -> str:
@@ -112,7 +111,13 @@ def _spice(candidates: Candidates, references: References, limit: float) -> tupl
         asked.write_text(json.dumps(content), encoding="utf-8")
         files = [str(asked), "-cache", str(cache), "-out", str(answered), "-subset", "-silent"]
         opened = [f"--add-opens=java.base/{name}=ALL-UNNAMED" for name in _OPENED] if _java_version("spice") > 8 else []
-        _run("spice", ["-Xmx8G", *opened, "-jar", str(_folder("spice") / JARS["spice"]), *files], "", limit)
+        arguments = ["-Xmx8G", *opened, "-jar", str(_folder("spice") / JARS["spice"]), *files]
+        with tempfile.TemporaryFile() as complaints, _start("spice", arguments, complaints) as process:
+            try:
+                process.communicate(timeout=limit)
+            finally:
+                process.kill()
+            _check_end("spice", process, complaints)
         answers = json.loads(answered.read_text(encoding="utf-8"))
     of_images = {ids[answer["image_id"]]: _finite(answer["scores"]["All"]["f"]) for answer in answers}
     return sum(of_images.values()) / len(ids), {id: of_images[id] for id in ids}
@@ -123,20 +128,64 @@ def _finite(value: float | None) -> float:
     return number if number == number else 0.0
 
 
-def _run(name: str, arguments: Sequence[str], text: str, limit: float) -> str:
-    """What a Java program answers on stdout. It works in its own folder and hears of nothing but `text`."""
-    finished = subprocess.run(
-        [_java(name), "-Dfile.encoding=UTF-8", *arguments],
-        input=text.encode("utf-8", "replace"),
-        capture_output=True,
-        timeout=limit,
+@contextmanager
+def _talk(name: str, arguments: Sequence[str], limit: float) -> Iterator[Callable[[Sequence[str], int], list[str]]]:
+    """A running Java program, as a function from lines to the lines that it answers; it is killed when time is up."""
+    with tempfile.TemporaryFile() as complaints, _start(name, arguments, complaints) as process:
+        out_of_time = threading.Event()
+        timer = threading.Timer(limit, lambda: (out_of_time.set(), process.kill()))
+        timer.start()
+
+        def ask(lines: Sequence[str], answers: int) -> list[str]:
+            # Written by a thread, since the program answers before it has read everything.
+            writer = threading.Thread(target=_write, args=(process, lines), daemon=True)
+            writer.start()
+            found = [line.decode("utf-8", "replace").strip() for line in islice(_stdout(process), answers)]
+            if out_of_time.is_set():
+                raise JavaError(f"{name} was stopped after {limit:.0f} s")
+            if len(found) < answers:
+                _check_end(name, process, complaints)
+                raise ValueError(f"{len(found)} lines, expected {answers}")
+            writer.join()
+            return found
+
+        try:
+            yield ask
+        finally:
+            timer.cancel()
+            process.kill()
+
+
+def _start(name: str, arguments: Sequence[str], complaints: IO[bytes]) -> subprocess.Popen[bytes]:
+    """A Java program in its own folder."""
+    return subprocess.Popen(
+        [_java(name), "-Dfile.encoding=UTF-8", "-XX:+UseSerialGC", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=complaints,
         cwd=_folder(name),
-        check=False,
     )
-    if finished.returncode:
-        said = finished.stderr.decode("utf-8", "replace").strip().splitlines() or ["no message"]
-        raise JavaError(f"{name} failed with exit code {finished.returncode}: {said[0]:.200}")
-    return finished.stdout.decode("utf-8", "replace")
+
+
+def _write(process: subprocess.Popen[bytes], lines: Sequence[str]) -> None:
+    """Hand lines to a program; one that has ended is noticed by who reads its answers."""
+    assert process.stdin is not None
+    with suppress(OSError):
+        process.stdin.write("".join(f"{line}\n" for line in lines).encode("utf-8", "replace"))
+        process.stdin.flush()
+
+
+def _stdout(process: subprocess.Popen[bytes]) -> IO[bytes]:
+    assert process.stdout is not None
+    return process.stdout
+
+
+def _check_end(name: str, process: subprocess.Popen[bytes], complaints: IO[bytes]) -> None:
+    """Raise `JavaError` with the first thing it complained of, for a program that ended by itself and not well."""
+    if process.wait(timeout=VERSION_SECONDS):
+        complaints.seek(0)
+        said = complaints.read(LONGEST_COMPLAINT).decode("utf-8", "replace").strip().splitlines() or ["no message"]
+        raise JavaError(f"{name} failed with exit code {process.returncode}: {said[0]:.200}")
 
 
 def _java(name: str) -> str:

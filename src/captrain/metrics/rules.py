@@ -8,21 +8,24 @@ compared ("don't": the rule "word before n't" reaches to the end and gives "do")
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from captrain.metrics import lexicon
-from captrain.metrics.alphabet import LETTER, MARK
+from captrain.metrics.alphabet import DIGIT, LETTER, MARK, SOFT_HYPHEN
 
 
 class Rule(NamedTuple):
-    """A pattern whose first group is the token; `rewritten` when signs in the token take their treebank names."""
+    """A pattern whose first group is the token, and how that is written.
+
+    "plain": without soft hyphens; "signs": brackets, quotes and so on take their treebank names; "kept": as it stands.
+    """
 
     match: re.Pattern[str]
-    rewritten: bool
+    spelling: Literal["plain", "signs", "kept"]
 
 
-def _rule(pattern: str, rewritten: bool = False) -> Rule:
-    return Rule(re.compile(pattern), rewritten)
+def _rule(pattern: str, spelling: Literal["plain", "signs", "kept"] = "plain") -> Rule:
+    return Rule(re.compile(pattern), spelling)
 
 
 def _either(words: list[str], *cases: str) -> str:
@@ -34,23 +37,33 @@ def _any_case(words: list[str]) -> str:
     return "(?i:" + "|".join(sorted(words, key=len, reverse=True)) + ")"
 
 
+def _part(character: str) -> str:
+    """One part of a hyphenated word, O' and l' included."""
+    return f"(?:[dDoOlL]{_ANY_APOSTROPHE}{character})?{character}+"
+
+
 # Pieces of the patterns, small to large.
 _A = "[A-Za-z]"
 _AN = "[A-Za-z0-9]"
-_L = f"[A-Za-z{LETTER}{MARK}]"  # what a word begins with
-_W = f"[A-Za-z0-9{LETTER}]"  # what a compound is made of
-_WORD = f"{_L}[A-Za-z0-9{LETTER}{MARK}\xad]*"
+_D = f"[0-9{DIGIT}]"
+_U = f"[A-Za-z{LETTER}{SOFT_HYPHEN}]"
+_L = f"[A-Za-z{LETTER}{MARK}{SOFT_HYPHEN}]"  # what a word begins with
+_W = f"[A-Za-z0-9{DIGIT}{LETTER}{SOFT_HYPHEN}]"  # what a compound is made of
+_HARD = _W.replace(SOFT_HYPHEN, "")
+_WORD = f"{_L}[A-Za-z0-9{DIGIT}{LETTER}{MARK}{SOFT_HYPHEN}]*"
 _APOSTROPHE = "['\u2019\x92]"
 _ANY_APOSTROPHE = "['`\u2018\u2019\x91\x92\u201b]"
-_HYPHEN = "[-_\u058a\u2010\u2011]"
 _CLITIC = f"{_APOSTROPHE}(?:[dmsDMS]|[lL][lL]|[rR][eE]|[vV][eE])"
 _NOT = f"[nN]{_ANY_APOSTROPHE}[tT]"
 _SPACE = "[\\s\xa0]"
-_PART = f"(?:[dDoOlL]{_APOSTROPHE}{_W})?{_W}+"
+_TWO_MORE = "[\\s\\S]{2}"
+_HYPHENS = "\u058a\u2010\u2011-"
+_HYPHENATED = f"{_part(_W)}(?:[{_HYPHENS}]{_part(_W)})*"
+_JOINED = f"{_part(_HARD)}(?:[_{_HYPHENS}]{_part(_HARD)})*"  # a_b, without soft hyphens
 _DASHED = f"{_AN}+(?:-{_A}+){{0,2}}"
 _DOTTED = f"{_WORD}(?:[.!?]{_WORD})+"
-_SEPARATOR = "[.,:\xad\u066b\u066c\u2044]"
-_NUMBER = f"(?:[0-9]*(?:{_SEPARATOR}[0-9]+)+|[0-9]+)"
+_SEPARATOR = "[.,:\xad\u066b\u066c]"
+_NUMBER = f"(?:{_D}*(?:{_SEPARATOR}{_D}+)+|{_D}+)"
 _QUOTES = "[`\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u2039\u203a\xab\xbb\x91\x92\x93\x94]"
 _IN_ADDRESS = '[^ \\t\\n\\f\\r"<>|(){}]'
 _ADDRESS_END = '[^ \\t\\n\\f\\r"<>|(){}.!?,-]'
@@ -59,12 +72,13 @@ _BARE_HOST = "[^ \\t\\n\\f\\r\"`'<>|.!?,0-9\\-_$/:;=@A-Z\\[\\]\\\\^(){}]"
 _LABEL = '[^ \\t\\n\\f\\r"<>|(){}.]'
 _PATH = f'(?:/[^ \\t\\n\\f\\r"<>|()]+{_ADDRESS_END})'
 _COMPOUND = f"{_AN}[A-Za-z0-9.,]{{0,99}}(?:-(?:{_A}(?:\\.{_A})+\\.|{_AN}+))+"
-_MIXED_FRACTION = "[0-9]{1,4}[- \xa0][0-9]{1,4}/[0-9]{1,4}"
+_FRACTION = f"{_D}{{1,4}}[/\u2044]{_D}{{1,4}}"
+_TELEPHONE = "[0-9]{3,4}[- \xa0]?[0-9]{3,5}"
 _APOSTROPHE_WORDS = "|".join(
     [
-        f"[dDlLnNoO]{_ANY_APOSTROPHE}{_L}{{2,}}",  # d'oeuvre
-        f"{_L}+[aeiouyAEIOUY]{_ANY_APOSTROPHE}[aeiouA-Z]{_L}*",  # ma'am, McO'Neil
-        f"[A-Z]{_ANY_APOSTROPHE}{_L}{{2,}}",  # M'Baye
+        f"[dDlLnNoO]{_ANY_APOSTROPHE}{_U}{{2,}}",  # d'oeuvre
+        f"{_U}+[aeiouyAEIOUY]{_ANY_APOSTROPHE}[aeiouA-Z]{_U}*",  # ma'am, McO'Neil
+        f"[A-HJ-XZ]{_ANY_APOSTROPHE}{_U}{{2,}}",  # M'Baye, but not I'ma or Y'know
         f"[oO]{_ANY_APOSTROPHE}[oO]",
         f"(?i:c{_APOSTROPHE}est|[djl]{_APOSTROPHE}|ol{_APOSTROPHE})",
         "(?i:li'l|e'er|ev'ry|s'mores|c'mon)",
@@ -73,13 +87,13 @@ _APOSTROPHE_WORDS = "|".join(
 
 # http://x.y; www.x.com; x+y.com; a@b.c
 _ADDRESSES = [
-    _rule(f"((?i:https?://){_IN_ADDRESS}+{_ADDRESS_END})"),
-    _rule(f"((?i:www\\.)(?:{_HOST}+\\.)+{_A}{{2,4}}{_PATH}?)"),
-    _rule(f"((?:{_BARE_HOST}+\\.)+(?i:com|net|org|edu){_PATH}?)"),
-    _rule(f"(<?{_AN}{_IN_ADDRESS}{{0,299}}@(?:{_LABEL}+\\.)*{_LABEL}+>?)"),
+    _rule(f"((?i:https?://){_IN_ADDRESS}+{_ADDRESS_END})", "kept"),
+    _rule(f"((?i:www\\.)(?:{_HOST}+\\.)+{_A}{{2,4}}{_PATH}?)", "kept"),
+    _rule(f"((?:{_BARE_HOST}+\\.)+(?i:com|net|org|edu){_PATH}?)", "kept"),
+    _rule(f"(<?{_AN}{_IN_ADDRESS}{{0,299}}@(?:{_LABEL}+\\.)*{_LABEL}+>?)", "kept"),
 ]
 
-_STOPPED = f"({_PART}(?:{_HYPHEN}{_PART})*\\.|{_DOTTED}\\.)[,:;]"
+_STOPPED = f"((?:{_HYPHENATED}|{_JOINED}|{_WORD}|{_DOTTED}|{_COMPOUND})\\.)[,:;]"
 
 # The lists below stand in order of preference, for rules that reach equally far.
 _FILE = (
@@ -92,33 +106,37 @@ LETTER_RULES = [
     _rule("((?i:can(?=not)|wan(?=na)|gon(?=na)|got(?=ta)|gim(?=me)|lem(?=me)))(?i:not|na|ta|me)"),
     # dog; do before n't; n't; it before 's
     _rule(f"({_WORD})"),
-    _rule(f"({_A}*[A-MO-Za-mo-z]){_NOT}"),
-    _rule(f"({_NOT})", rewritten=True),
+    _rule(f"([A-Za-z{SOFT_HYPHEN}]*[A-MO-Za-mo-z]{SOFT_HYPHEN}*){_NOT}"),
+    _rule(f"({_NOT})", "signs"),
     _rule(f"({_WORD}){_CLITIC}"),
     # d'oeuvre, ma'am; y' of y'all
     _rule(f"({_APOSTROPHE_WORDS})"),
     _rule(f"([yY]{_APOSTROPHE}){_L}"),
     # mother-in-law, a_b; end. before a comma; and/or
-    _rule(f"({_PART}(?:{_HYPHEN}{_PART})*)"),
+    _rule(f"({_HYPHENATED})"),
+    _rule(f"({_JOINED})"),
     _rule(_STOPPED),
     _rule(f"({_DASHED}(?:\\\\?/{_DASHED}){{1,2}})"),
-    # Mr., etc.
-    _rule(f"({_any_case(lexicon.TITLES)}\\.)"),
-    _rule(f"({_any_case(lexicon.ABBREVIATIONS)}\\.)[\\s\\S]"),
-    _rule(f"({_either(lexicon.TITLES_NOT_UPPER, 'lower', 'capitalize')}\\.)"),
-    _rule(f"({_either(lexicon.ABBREVIATIONS_NOT_UPPER, 'lower', 'capitalize')}\\.)[\\s\\S]"),
-    _rule(f"({_either(lexicon.ABBREVIATIONS_CAPITALIZED, 'upper', 'capitalize')}\\.)[\\s\\S]"),
-    # dog.cat, yahoo!s; 5,000-foot, U.S.-led
+    # pro- and anti- before a quote or a space
+    _rule("((?i:pro|anti)-)"),
+    # dog.cat, yahoo!s; Mr., etc.
     _rule(f"({_DOTTED})"),
+    _rule(f"({_DOTTED}){_CLITIC}"),
+    _rule(f"({_any_case(lexicon.TITLES)}\\.)"),
+    _rule(f"({_any_case(lexicon.ABBREVIATIONS)}\\.){_TWO_MORE}"),
+    _rule(f"({_either(lexicon.TITLES_NOT_UPPER, 'lower', 'capitalize')}\\.)"),
+    _rule(f"({_either(lexicon.ABBREVIATIONS_NOT_UPPER, 'lower', 'capitalize')}\\.){_TWO_MORE}"),
+    _rule(f"({_either(lexicon.ABBREVIATIONS_CAPITALIZED, 'upper', 'capitalize')}\\.){_TWO_MORE}"),
+    _rule(f"((?i:ph\\.d)\\.){_TWO_MORE}"),
+    # 5,000-foot, U.S.-led
     _rule(f"({_COMPOUND})"),
-    # U.S.; initials, and those that end a sentence; no. 5; Ph.D.
+    # U.S.; initials, and those that end a sentence; no. 5
     _rule(f"({_A}(?:\\.{_A})+\\.?)"),
     _rule(f"({_A}\\.)"),
-    _rule(f"({_A})\\.{_SPACE}+(?:{_either(lexicon.SENTENCE_STARTS, 'capitalize', 'upper')}(?:{_SPACE}|\\Z)|M[rs]\\.)"),
-    _rule(f"({_any_case(lexicon.ABBREVIATIONS_BEFORE_NUMBER)}\\.){_SPACE}*[0-9]"),
-    _rule("((?i:ph\\.d)\\.)"),
+    _rule(f"({_A})\\.{_SPACE}+(?:{_either(lexicon.SENTENCE_STARTS, 'capitalize', 'upper')}|M[rs]\\.){_SPACE}"),
+    _rule(f"({_any_case(lexicon.ABBREVIATIONS_BEFORE_NUMBER)}\\.){_SPACE}?[0-9]"),
     # AT&T; US$; C++, C#; x_x
-    _rule("([A-Z]+(?:(?:[&+]|&(?i:amp);)[A-Z]+)+)", rewritten=True),
+    _rule("([A-Z]+(?:(?:[&+]|&(?i:amp);)[A-Z]+)+)", "signs"),
     _rule("([A-Z]+\\$)"),
     _rule("([cC]\\+\\+|[cCfF]#)"),
     _rule("(x_[-^x=~<>'])"),
@@ -129,48 +147,52 @@ NUMBER_RULES = [
     # 1. before a comma; 1,000.5; 3-D, 1.5-inch; 22 1/2; 555 123 4567; 1/2-34; 3.jpg; 24/7
     _rule(_STOPPED),
     _rule(f"({_NUMBER})"),
-    _rule(f"({_PART}(?:{_HYPHEN}{_PART})*)"),
+    _rule(f"({_HYPHENATED})"),
+    _rule(f"({_JOINED})"),
     _rule(f"({_COMPOUND})"),
-    _rule(f"({_MIXED_FRACTION})"),
-    _rule("([0-9]{2,4}[- \xa0][0-9]{3,4}[- \xa0][0-9]{3,5})"),
-    _rule("([0-9]{1,2}[-/][0-9]{1,2}[-/][0-9]{2,4})"),
+    _rule(f"({_D}{{1,4}}[- \xa0]{_FRACTION}|{_FRACTION})"),
+    _rule(f"((?:[0-9]{{2,4}}[- \xa0]){{1,2}}{_TELEPHONE})"),
+    _rule(f"({_D}{{1,2}}[-/]{_D}{{1,2}}[-/]{_D}{{2,4}})"),
     _rule(_FILE),
     _rule(f"({_DASHED}(?:\\\\?/{_DASHED}){{1,2}})"),
     *_ADDRESSES,
 ]
 
 _NAME_REST = "[-.:A-Za-z0-9_]*"
-_ATTRIBUTE = f"{_SPACE}+{_A}{_NAME_REST}(?:{_SPACE}*={_SPACE}*(?:\"[^\"]*\"|'[^']*'))?"
-_OPENING = f"[A-Za-z_]{_NAME_REST}(?:{_ATTRIBUTE})*{_SPACE}*/?"
-_TAG = f"<(?:[!?][-A-Za-z][^>\\r\\n]{{0,999}}|/{_A}{_NAME_REST}{_SPACE}*|{_OPENING})>"
+_IN_LINE = "[ \\t\xa0]"
+_ATTRIBUTE = f"{_IN_LINE}+{_A}{_NAME_REST}(?:{_IN_LINE}*={_IN_LINE}*(?:\"[^\"]*\"|'[^']*'))?"
+_OPENING = f"{_A}{_NAME_REST}(?:{_ATTRIBUTE})*{_IN_LINE}*(?:/{_IN_LINE}*)?"
+_TAG = f"<(?:[!?][-A-Za-z][^>\\r\\n]{{0,999}}|/{_A}{_NAME_REST}{_IN_LINE}*|{_OPENING})>"
 SIGN_RULES = [
     # -5, .5
     _rule(f"([-+]{_NUMBER}|{_NUMBER})"),
     # 's, 'em, 'n', 't of 'tis, '90s
-    _rule(f"({_CLITIC})[^A-Za-z]", rewritten=True),
-    _rule("([\u2019\x92](?:[dmsDMS]|[lL][lL]|[rR][eE]|[vV][eE]))", rewritten=True),
+    _rule(f"({_CLITIC})[^A-Za-z]", "signs"),
+    _rule("([\u2019\x92](?:[dmsDMS]|[lL][lL]|[rR][eE]|[vV][eE]))", "signs"),
     _rule(f"({_APOSTROPHE}(?i:em|till?|cause|n{_APOSTROPHE}?))"),
     _rule("('[tT])(?i:is|was)"),
     _rule(f"({_APOSTROPHE}[0-9]{{2}}[sS])"),
     _rule(f"({_APOSTROPHE}[0-9]{{2}}){_SPACE}"),
     # an opening quote; curly quotes, two by two
     _rule("(')[A-Za-z][^ \\t\\n\\r]"),
-    _rule(f"({_QUOTES}{{1,2}})", rewritten=True),
-    # runs of one sign; superscripts; dashes
+    _rule(f"({_QUOTES}{{1,2}})", "signs"),
+    # -LRB- as treebanks write a bracket; runs of one sign; superscripts; dashes
+    _rule("(-(?i:[lr][rcs]b)-)"),
     _rule("(''|[!?]+|\\*+|\\\\\\*|#+|_+|-{5,}|<<|>>|@+)"),
-    _rule("([\u00b2\u00b3\u00b9\u2070-\u2089]+)"),
-    _rule("(-{2,4})", rewritten=True),
+    _rule("([\u207a\u207b\u208a\u208b]?(?:[\u00b2\u00b3\u00b9\u2070-\u2079]+|[\u2080-\u2089]+))"),
+    _rule("(-{2,4})", "signs"),
     # faces
     _rule("([<>]?[:;=][-o*']?[DOPdp|\\\\{@\\[\\]])(?![A-Za-z0-9])"),
-    _rule("([<>]?[:;=][-o*']?[()])(?![A-Za-z0-9])", rewritten=True),
+    _rule("([<>]?[:;=][-o*']?[()])(?![A-Za-z0-9])", "signs"),
     _rule("([-^x=~<>']_[-^x=~<>'])"),
-    _rule("(\\([-^x=~<>']_[-^x=~<>']\\))", rewritten=True),
+    _rule("(\\([-^x=~<>'][-_.]?[-^x=~<>']\\))", "signs"),
     # (555) 123-4567; <br>; @name; #tag; &amp;; whatever is left
-    _rule("(\\([0-9]{2,3}\\)[ \xa0]?[0-9]{3,4}[- \xa0]?[0-9]{4})", rewritten=True),
+    _rule(f"(\\([0-9]{{2,3}}\\)[ \xa0]?{_TELEPHONE})", "signs"),
+    _rule(f"(\\+{{1,2}}(?:[0-9]{{2,4}}[- \xa0]){{1,2}}{_TELEPHONE})"),
     _rule(f"({_TAG})"),
     _rule("(@[A-Za-z_][A-Za-z0-9_]*)"),
-    _rule(f"(#{_L}+)"),
-    _rule("(&(?:#[0-9]+|(?i:amp|lt|gt|quot|nbsp)|apos|mdash|ndash);)", rewritten=True),
-    _rule("([\\s\\S])", rewritten=True),
+    _rule(f"(#{_L}+)", "kept"),
+    _rule("(&(?:#[0-9]+|(?i:amp|lt|gt|quot|nbsp)|apos|mdash|ndash);)", "signs"),
+    _rule("([\\s\\S])", "signs"),
     *_ADDRESSES,
 ]

@@ -48,13 +48,17 @@ class Clip:
                 raise ModelError(f"{source}: is a '{kind}', expected a CLIP model ({', '.join(CLIP_TYPES)})")
             model = AutoModel.from_pretrained(folder, dtype=torch.float32)
             spec = read_preparation(folder, model.config.vision_config.image_size)
-            return cls(source, model.to(choose_device(device)).eval().requires_grad_(False), load_tokenizer(folder), spec)
+            return cls(
+                source, model.to(choose_device(device)).eval().requires_grad_(False), load_tokenizer(folder), spec
+            )
 
     @torch.no_grad()
     def see(self, pixels: Tensor) -> Array:
         """Vectors (I, D) of pictures that were prepared by `spec`: uint8 (I, height, width, 3)."""
         scaled = pixels.to(self.model.device).permute(0, 3, 1, 2).float() / 255
-        mean, std = (torch.tensor(values, device=scaled.device).view(1, -1, 1, 1) for values in (self.spec.mean, self.spec.std))
+        mean, std = (
+            torch.tensor(values, device=scaled.device).view(1, -1, 1, 1) for values in (self.spec.mean, self.spec.std)
+        )
         model: Any = self.model
         return _unit(model.get_image_features(pixel_values=(scaled - mean) / std))
 
@@ -90,7 +94,8 @@ def ref_clip_scores(scores: Array, captions: Array, references: Sequence[Array])
     >>> ref_clip_scores(np.array([1.0]), caption, [reference]).round(4).tolist()
     [0.6667]
     """
-    nearest = np.array([max(0.0, float((vectors @ caption).max())) for caption, vectors in zip(captions, references, strict=True)])
+    cosines = [float((vectors @ caption).max()) for caption, vectors in zip(captions, references, strict=True)]
+    nearest = np.clip(np.array(cosines), 0, None)
     total = scores + nearest
     return np.divide(2 * scores * nearest, total, out=np.zeros_like(total), where=total > 0)
 

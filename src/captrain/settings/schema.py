@@ -116,7 +116,7 @@ class DataSettings(ReadingSettings):
     crop_scale: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] | None = None
     """Train on random crops with at least and at most this share of the picture (LAVIS: 0.5 1.0). Default: the whole."""
     flip: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of training pictures shown mirrored; wrong where captions say left and right."""
+    """Share of training pictures shown mirrored. Pictures whose captions speak of left or right are not."""
     randaugment: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=0, le=10)]] | None = None
     """RandAugment on training pictures: how many operations, and how strong out of 10 (LAVIS: 2 5)."""
     views: Annotated[int, Field(ge=1, le=64)] = 1

@@ -84,9 +84,9 @@ def fill_defaults(settings: Settings, captioner: Captioner) -> Settings:
 
 
 def place(captioner: Captioner, settings: ModelSettings) -> None:
-    """Move a captioner to its device and set its arithmetic."""
+    """Move a captioner to its device and set its arithmetic. Channels come last: convolutions are faster that way."""
     device = choose_device(settings.device)
-    captioner.to(device)
+    captioner.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     captioner.precision = choose_precision(settings.precision, device)
 
 

@@ -8,10 +8,12 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from captrain.data.caption_text import CaptionText
 from captrain.data.dataset import Splits
 from captrain.models.captioner import Captioner
 from captrain.models.packing import IGNORED
 from captrain.settings.schema import Settings
+from captrain.training.variation import caption_text
 
 
 def preview(settings: Settings, captioner: Captioner, splits: Splits, parameters: dict[str, dict[str, int]]) -> str:
@@ -24,7 +26,7 @@ def preview(settings: Settings, captioner: Captioner, splits: Splits, parameters
     console.print(
         f"images: {len(splits.train)} to train on, {len(splits.validation)} to validate, {len(splits.rejects)} rejected"
     )
-    console.print(_targets(captioner, splits, settings.data.max_tokens))
+    console.print(_targets(captioner, splits, caption_text(settings.data), settings.data.max_tokens))
     return output.getvalue()
 
 
@@ -37,16 +39,17 @@ def _parameters(counts: dict[str, dict[str, int]]) -> Table:
     return table
 
 
-def _targets(captioner: Captioner, splits: Splits, max_tokens: int) -> Table:
+def _targets(captioner: Captioner, splits: Splits, text: CaptionText, max_tokens: int) -> Table:
     """The first sample's captions as tokens: given, and learned."""
     sample = splits.train[0]
-    ids, _ = captioner.tokenize(list(sample.captions), max_tokens)
+    captions = text.clean(sample.captions)
+    ids, _ = captioner.tokenize(captions, max_tokens)
     rows = captioner.pack([[caption] for caption in ids])
     table = Table("caption", "input", "learned target", title=f"first sample: {sample.id}", title_justify="left")
-    for text, inputs, labels in zip(sample.captions, rows.input_ids.tolist(), rows.labels.tolist(), strict=True):
+    for caption, inputs, labels in zip(captions, rows.input_ids.tolist(), rows.labels.tolist(), strict=True):
         length = max(place for place, label in enumerate(labels) if label != IGNORED) + 1
         learned = [label for label in labels if label != IGNORED]
-        table.add_row(text, _tokens(captioner, inputs[:length]), _tokens(captioner, learned))
+        table.add_row(caption, _tokens(captioner, inputs[:length]), _tokens(captioner, learned))
     return table
 
 

@@ -100,7 +100,7 @@ class VariedCaptions:
     def at(self, sample: int, epoch: int) -> list[list[int]]:
         """As seed, epoch and the sample's id decide."""
         found = self.samples[sample]
-        random = generator(self.seed, epoch, key_of(found.id))
+        random = generator(self.seed, epoch, key_of(found.id), "caption")
         ids, _ = self.captioner.tokenize(self.text.vary(self.text.clean(found.captions), random), self.max_tokens)
         return ids
 

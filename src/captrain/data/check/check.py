@@ -125,20 +125,30 @@ def check_data(
     limits: Limits | None = None,
     count_tokens: CountTokens | None = None,
     workers: int | None = None,
-    captioned: bool = True,
 ) -> Checked:
     """Read a data set and look at all of it.
 
     Args:
         count_tokens: gives the lengths of captions in tokens; captions over `limits.max_tokens` are then problems.
         workers: threads that decode. Default: one a core, at most 16.
-        captioned: whether pictures without captions are left out, as in training; else they are looked at too.
 
     Raises `DataError` if nothing is there or nothing can be used.
     """
-    limits = limits or Limits()
     rejects = Rejects()
-    named = read_splits(source, rejects, format, options, captioned=captioned)
+    named = read_splits(source, rejects, format, options)
+    return check_splits(named, rejects, limits=limits, count_tokens=count_tokens, workers=workers)
+
+
+def check_splits(
+    named: dict[str, Sequence[Sample]],
+    rejects: Rejects,
+    *,
+    limits: Limits | None = None,
+    count_tokens: CountTokens | None = None,
+    workers: int | None = None,
+) -> Checked:
+    """Look at all samples of some splits, at least one; `rejects` are those that their reader left out."""
+    limits = limits or Limits()
     findings = Findings()
     for line in rejects.lines:
         findings.add(kind_of_reject(line["reason"]), -1, "")

@@ -1,8 +1,148 @@
-"""Not written yet."""
+"""Flickr8k and Flickr30k as they are handed out: captions.txt (`image,caption`) or *.token (`dog.jpg#0<TAB>a dog`).
+
+The pictures lie beside the file, in `Images/`, `Flicker8k_Dataset/`, `flickr30k-images/` or the given root. With
+`Flickr_8k.trainImages.txt`, `devImages` and `testImages` beside it, those lists are the splits, and a picture in none of
+them is rejected.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from captrain.data.gathered import Gathered
+from captrain.data.places import existing
+from captrain.data.readers import SPLIT_NAMES
+from captrain.data.readers.options import BY_LOOKING, ReadOptions
+from captrain.data.readers.tables import folder_of_images
+from captrain.data.places import Root
+from captrain.errors import DataError
+from captrain.records import Rejects, Sample
+
+IMAGE_FOLDERS = ("Images", "Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k-images", "flickr30k_images")
+TEXT_FOLDERS = ("", "Flickr8k_text", "flickr8k_text")
+LARGEST_LINE = 1 << 20  # bytes
+
+_HEADER = re.compile(rb"^(?:\xef\xbb\xbf)?image(?:_name)?\s*,\s*(?:caption|comment)(?:_text)?\s*$", re.IGNORECASE)
+_TOKEN = re.compile(rb"^[^\t]+\.\w+#\d+\t")
+_LIST = re.compile(r"^flickr_?\w*\.(train|dev|val|test)images\.txt$", re.IGNORECASE)
+
 
 def recognises(source: str) -> bool:
-    """Never."""
-    return False
+    """Whether this is such a file, or a folder with one."""
+    path = Path(source)
+    try:
+        return bool(_captions_in(path)) if path.is_dir() else path.is_file() and _is_captions(path)
+    except (OSError, ValueError):
+        return False
+
+
+def read(
+    source: str, rejects: Rejects, options: ReadOptions = BY_LOOKING, *, captioned: bool = True
+) -> dict[str, Sequence[Sample]]:
+    """All samples, in the order in which the file names their images.
+
+    Rejected are images that are missing, have no caption, or are in no list of a split. Raises `DataError` for lines of
+    another form, text that is not UTF-8, and if nothing is left.
+    """
+    path = existing(Path(source))
+    files = [path] if path.is_file() else _captions_in(path)
+    if len(files) != 1:
+        names = " and ".join(file.name for file in files) or "none"
+        raise DataError(f"{path}: expected one captions.txt or one .token file, found {names}; give the path of the one")
+    file = files[0]
+    root = options.image_root or (path if path.is_dir() else path.parent)
+    gathered = Gathered(Root(folder_of_images(root)), file)
+    folders = [folder for folder in IMAGE_FOLDERS if (Path(root) / folder).is_dir()]
+    splits = _splits_beside(file)
+    for number, image, caption in captions_of(file):
+        split = splits.get(image) if splits else "all"
+        if split is None:
+            rejects.add(image, f"{file}:{number}", "is in none of the lists of splits beside the file")
+            splits[image] = ""
+        elif split:
+            name = _placed(gathered.root, folders, image, f"{file}:{number}")
+            gathered.add(name, (caption,) if caption else (), number, rejects, split)
+    samples = gathered.samples(rejects, captioned=captioned)
+    if not samples:
+        found = rejects.summary() if rejects else "no lines"
+        raise DataError(f"{path}: nothing to use ({found}); expected the pictures beside {file.name}, or --image-root")
+    return samples
+
+
+def captions_of(file: Path) -> Iterator[tuple[int, str, str]]:
+    """Number, image and caption of each line. Raises `DataError` for a line of another form."""
+    token = not _HEADER.match(_first_line(file))
+    for number, line in _lines(file):
+        if not line.strip() or (number == 1 and not token):
+            continue
+        image, mark, caption = line.partition("\t" if token else ",")
+        if not mark or not image.strip():
+            form = "name.jpg#0<TAB>caption" if token else "name.jpg,caption"
+            raise DataError(f"{file}:{number}: found '{line.strip()[:60]}', expected {form}")
+        yield number, image.strip().rpartition("#")[0] or image.strip() if token else image.strip(), _unquoted(caption)
+
+
+def _unquoted(caption: str) -> str:
+    """A caption without the quotes that CSV writers put around one that has commas or quotes in it.
+
+    >>> _unquoted('"a ""big"" dog, running"')
+    'a "big" dog, running'
+    """
+    caption = caption.strip()
+    if len(caption) > 1 and caption[0] == caption[-1] == '"' and '"' not in caption[1:-1].replace('""', ""):
+        return caption[1:-1].replace('""', '"').strip()
+    return caption
+
+
+def _placed(root: Root, folders: list[str], image: str, where: str) -> str:
+    """An image's name with the folder that it lies in; as it is, if it lies in none."""
+    if root.find(image, where) is None:
+        for folder in folders:
+            if root.find(f"{folder}/{image}", where) is not None:
+                return f"{folder}/{image}"
+    return image
+
+
+def _splits_beside(file: Path) -> dict[str, str]:
+    """Image → split, by the lists beside a file; empty if there are none."""
+    splits: dict[str, str] = {}
+    for entry in sorted(file.parent.iterdir()):
+        if found := _LIST.match(entry.name):
+            names = (line.strip() for _, line in _lines(entry))
+            splits.update((name, SPLIT_NAMES[found.group(1).lower()]) for name in names if name)
+    return splits
+
+
+def _captions_in(folder: Path) -> list[Path]:
+    """The caption files of a folder: captions.txt, else the .token files."""
+    for place in TEXT_FOLDERS:
+        if (file := folder / place / "captions.txt").is_file() and _is_captions(file):
+            return [file]
+    names = ("Flickr8k.token.txt", "*.token")
+    files = {file for place in TEXT_FOLDERS for name in names for file in (folder / place).glob(name)}
+    return sorted(file for file in files if file.is_file() and _is_captions(file))
+
+
+def _is_captions(file: Path) -> bool:
+    if file.suffix.lower() not in (".txt", ".token"):
+        return False
+    first = _first_line(file)
+    return bool(_TOKEN.match(first) or _HEADER.match(first))
+
+
+def _first_line(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        return opened.readline(LARGEST_LINE).rstrip(b"\r\n")
+
+
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    with file.open("rb") as opened:
+        number = 0
+        while line := opened.readline(LARGEST_LINE):
+            number += 1
+            try:
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                raise DataError(f"{file}:{number}: not UTF-8 (byte {error.start} of the line); save it as UTF-8") from None

@@ -1,8 +1,147 @@
-"""Not written yet."""
+"""JSON files that are one list of objects: [{"image": "a.jpg", "text": "a dog"}], as people write for CC3M or LAVIS.
+
+A `.json` file; or a folder with `metadata.json`, with one file a split (`train.json`, `coco_karpathy_train.json`), or with
+one such file. Objects about the same image become one sample; a caption may be a list. The file is read an object at a
+time, so it may be larger than memory. COCO's and Karpathy's files are objects, not lists, and have readers of their own.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from captrain.data.readers.columns import Columns
+from captrain.data.readers.options import BY_LOOKING, ReadOptions
+from captrain.data.readers.tables import Table, gather, has_tables, one_table_each, tables_at
+from captrain.errors import DataError
+from captrain.records import Rejects, Sample
+
+SUFFIXES = (".json",)
+CHUNK = 1 << 20  # characters read at a time
+LARGEST_OBJECT = 16 << 20  # characters; a guard against a list that never comes to the end of an object
+LARGEST_LOOK = 1 << 16  # bytes of a file's beginning, to see what it is
+
+_SPACE = " \t\r\n"
+_EXAMPLE = 'expected a list like [{"image": ..., "caption": ...}]'
+
 
 def recognises(source: str) -> bool:
-    """Never."""
-    return False
+    """Whether this is a .json file that is a list of objects, or a folder with such files."""
+    path = Path(source)
+    try:
+        if path.is_dir():
+            return has_tables(path, SUFFIXES, _has_images, _is_list)
+        return path.suffix.lower() in SUFFIXES and path.is_file() and _is_list(path)
+    except (OSError, ValueError):
+        return False
+
+
+def read(
+    source: str, rejects: Rejects, options: ReadOptions = BY_LOOKING, *, captioned: bool = True
+) -> dict[str, Sequence[Sample]]:
+    """All samples of a list, or of a folder with lists, in the order in which images are first named.
+
+    Rejected are images that are missing or have no caption. Raises `DataError` for what is not a JSON list of objects, an
+    object without a file name or with one that leaves the folder, and if nothing is left.
+    """
+    columns = Columns(options.image_column, options.caption_column)
+
+    def rows(table: Table) -> dict[str, Sequence[Sample]]:
+        return gather(table, columns, objects(table.path), rejects, captioned)
+
+    return one_table_each(source, tables_at(source, options, SUFFIXES, _has_images, _is_list), rows, rejects, _EXAMPLE)
+
+
+def objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Number, from 1, and content of each object of a list. Raises `DataError` naming the first thing that is none."""
+    reader = _Characters(path)
+    if not reader.skip("["):
+        raise DataError(f"{path}: not a JSON list; {_EXAMPLE}")
+    number = 0
+    while not reader.skip("]"):
+        if number and not reader.skip(","):
+            raise DataError(f"{path}:{number}: no comma or ] after object {number} of the list, or the file ends there")
+        number += 1
+        yield number, reader.value(f"{path}:{number}", number)
+    if reader.next():
+        raise DataError(f"{path}: something follows the list; {_EXAMPLE}")
+
+
+class _Characters:
+    """The text of a file, of which only what is being parsed is held."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.file = _opened(path)
+        self.text, self.at = "", 0
+        self.decode = json.JSONDecoder().raw_decode
+
+    def next(self) -> str:
+        """The next character that is not space; "" at the file's end."""
+        while True:
+            while self.at < len(self.text) and self.text[self.at] in _SPACE:
+                self.at += 1
+            if self.at < len(self.text):
+                return self.text[self.at]
+            if not self._more():
+                return ""
+
+    def skip(self, character: str) -> bool:
+        """Go past a character, if it is the next."""
+        found = self.next() == character
+        self.at += found
+        return found
+
+    def value(self, where: str, number: int) -> dict[str, Any]:
+        """The next object."""
+        if self.next() != "{":
+            raise DataError(f"{where}: entry {number} of the list is no object; {_EXAMPLE}")
+        while True:
+            try:
+                value, self.at = self.decode(self.text, self.at)
+            except (ValueError, RecursionError) as error:
+                if isinstance(error, RecursionError) or len(self.text) - self.at > LARGEST_OBJECT or not self._more():
+                    raise DataError(f"{where}: object {number} of the list is not valid JSON, or far too long") from None
+            else:
+                return dict(value)
+
+    def _more(self) -> bool:
+        """Read on, at least as much again as is waiting, so that an object is not parsed over and over."""
+        waiting = self.text[self.at :]
+        try:
+            read = self.file.read(max(CHUNK, len(waiting)))
+        except UnicodeDecodeError as error:
+            raise DataError(f"{self.path}: not UTF-8 ({error.reason}); save the file as UTF-8") from None
+        except OSError as error:
+            raise DataError(f"{self.path}: can't be read ({error.strerror})") from None
+        self.text, self.at = waiting + read, 0
+        return bool(read)
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return path.open(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path}: can't be opened ({error.strerror})") from None
+
+
+def _is_list(path: Path) -> bool:
+    """Whether a file begins as a list of objects, or is an empty list."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(LARGEST_LOOK).removeprefix(b"\xef\xbb\xbf").lstrip()
+    except OSError:
+        return False
+    return start.startswith(b"[") and start[1:].lstrip()[:1] in (b"{", b"]")
+
+
+def _has_images(path: Path) -> bool:
+    """Whether the first object names an image: COCO's results, say, do not."""
+    try:
+        _, first = next(objects(path))
+        Columns().image(first, str(path))
+    except (DataError, StopIteration):
+        return False
+    return True

@@ -1,0 +1,83 @@
+"""Forms of data that are written, one file each.
+
+A form's module has one class, `FORM`, a `Writer`: it is made with a folder and the names of the splits, takes items one at
+a time, and closes. The folder is new and empty, and becomes the result only when all is done (`data.convert` sees to that).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, cast
+
+from captrain.data.writers.losses import Losses
+from captrain.data.writers.pictures import Picture
+from captrain.errors import SettingsError, nearest
+
+WRITERS: dict[str, str] = {
+    "metadata-jsonl": "captrain.data.writers.metadata_jsonl",
+    "sidecar": "captrain.data.writers.sidecar",
+    "kohya": "captrain.data.writers.kohya",
+    "coco": "captrain.data.writers.coco",
+    "webdataset": "captrain.data.writers.webdataset",
+    "parquet": "captrain.data.writers.parquet",
+    "csv": "captrain.data.writers.csv_table",
+}
+
+SHARD_SIZE = 1000  # samples of a tar or parquet file
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One sample on its way out. `captions` has at least one, `picture` is ready to be stored."""
+
+    id: str
+    split: str
+    captions: tuple[str, ...]
+    picture: Picture
+    repeats: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where and how a writer writes.
+
+    folder: new and empty, and all that is written lies below it.
+    splits: the names of all splits, before the first item.
+    losses: takes note of what the form can't hold.
+    link: whether images may be hard links to the source's files.
+    shard_size: samples of a file, in forms that have shards.
+    """
+
+    folder: Path
+    splits: Sequence[str]
+    losses: Losses
+    link: bool = False
+    shard_size: int = SHARD_SIZE
+
+
+class Writer(Protocol):
+    """What every form's class offers."""
+
+    packs_images: bool
+    """Whether images lie inside tables or tars, and not as files of their own."""
+
+    keeps_repeats: bool
+    """Whether the form says how often an epoch shows an image."""
+
+    def __init__(self, target: Target) -> None: ...
+
+    def put(self, item: Item) -> None:
+        """Write one. Raises `PictureError`, with nothing written of it, for a picture that the form can't hold."""
+
+    def close(self) -> None:
+        """All items are written."""
+
+
+def writer(name: str) -> type[Writer]:
+    """The class that writes a form, imported only now."""
+    if name not in WRITERS:
+        raise SettingsError(f"form '{name}' is unknown: expected {', '.join(WRITERS)}.{nearest(name, WRITERS)}")
+    return cast(type[Writer], importlib.import_module(WRITERS[name]).FORM)

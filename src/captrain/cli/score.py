@@ -1,0 +1,140 @@
+"""`captrain score`."""
+
+from __future__ import annotations
+
+import json as json_format
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from captrain.cli.logs import quiet_libraries
+from captrain.cli.show import TITLES, exit_code, show_table
+from captrain.cli.switch import Switch
+from captrain.errors import DataError
+
+if TYPE_CHECKING:
+    from captrain.metrics.compare import Comparison, System
+
+
+def score(
+    *files: Path,
+    metrics: tuple[str, ...] = ("bleu_4", "rouge_l", "cider"),
+    tokenize: Literal["ptb", "unicode", "characters"] = "ptb",
+    allow_missing: Switch = False,
+    document_frequencies: Path | None = None,
+    save_document_frequencies: Path | None = None,
+    bootstrap: Annotated[int, Parameter(validator=Number(gte=0, lte=100_000))] = 1000,
+    seed: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
+    clip: str | None = None,
+    images: Path | None = None,
+    device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = "auto",
+    json: Switch = False,
+) -> int:
+    """Score captions that exist against references.
+
+    Args:
+        files: Predictions of one system or of several, then references: files .json, .jsonl, .csv, .tsv or folders of .txt.
+        metrics: Any of bleu_1 to bleu_4 (one brings all), rouge_l, cider, and meteor and spice, which need Java.
+        tokenize: How captions become words. Papers on English use ptb; unicode suits most scripts, characters all.
+        allow_missing: Score the images that have both captions and references. Otherwise ids must be the same.
+        document_frequencies: File of CIDEr's document frequencies, instead of those of the references.
+        save_document_frequencies: Write those of the references to this file.
+        bootstrap: Resamples for 95 % intervals and comparisons. 0 leaves them out.
+        seed: Of the resamples.
+        clip: CLIP model (folder or hub id), for CLIPScore and RefCLIPScore of the pictures in --images.
+        images: Folder of the pictures, whose names are the ids of the captions.
+        device: Where the CLIP model runs. auto takes cuda, mps, xpu or cpu, the first that is there.
+        json: Print one JSON object instead of a table.
+    """
+    _check_words(files, metrics)
+    if clip is not None:
+        quiet_libraries()
+    from captrain.inference.score import score_systems
+
+    *predictions, references = files
+    found, rejects = score_systems(
+        _named(predictions),
+        references,
+        metrics=metrics,
+        tokenizer=tokenize,
+        allow_missing=allow_missing,
+        document_frequencies=document_frequencies,
+        save_document_frequencies=save_document_frequencies,
+        bootstrap=bootstrap,
+        seed=seed,
+        clip=clip,
+        images=images,
+        device=device,
+    )
+    if json:
+        print(json_format.dumps(found.to_dict()))
+    else:
+        _show(found)
+    return exit_code(len(rejects))
+
+
+def _check_words(files: tuple[Path, ...], metrics: tuple[str, ...]) -> None:
+    """Raise `DataError` for less than two files; a flag of several values before them takes them for its own."""
+    taken = [word for word in metrics if Path(word).exists()]
+    if len(files) < 2 and taken:
+        raise DataError(f"--metrics took '{taken[0]}' for a metric; put files before the flags, or write --metrics a,b")
+    if len(files) < 2:
+        raise DataError(
+            f"found {len(files)} file{'s' * (not files)}, expected predictions and references (a predictions.jsonl that "
+            "holds its references can be given twice)"
+        )
+
+
+def _named(predictions: list[Path]) -> dict[str, Path]:
+    """Each file by its name, or by its path where two have the same name. Raises `DataError` for a file given twice."""
+    names = [path.name for path in predictions]
+    keys = [path.name if names.count(path.name) == 1 else str(path) for path in predictions]
+    if len(set(keys)) < len(keys):
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise DataError(f"{twice}: given twice as predictions, expected it once; the last file is the references")
+    return dict(zip(keys, predictions, strict=True))
+
+
+def _show(found: Comparison) -> None:
+    """Scores of one system line by line, or a table of several, then what there is to say about them."""
+    first = found.systems[0]
+    if len(found.systems) == 1:
+        rows = [(_title(name), f"{value:.4f}", _interval(first, name)) for name, value in first.scores.items()]
+        facts = {"images": str(first.images), "signature": first.signature}
+        show_table([*rows, *((name, value, "") for name, value in facts.items() if value)])
+    else:
+        _show_several(found)
+    for note in dict.fromkeys(note for system in found.systems for note in system.notes):
+        print(f"note: {note}")
+
+
+def _show_several(found: Comparison) -> None:
+    """A line a system; * marks the best in each metric and those that are not significantly worse."""
+    metrics = list(dict.fromkeys(name for system in found.systems for name in system.scores))
+    best = {name: found.best(name) for name in metrics}
+    rows = [[system.name, *(_marked(system, name, best[name]) for name in metrics)] for system in found.systems]
+    show_table(rows, ["", *map(_title, metrics)])
+    first = found.systems[0]
+    print(f"{first.images} images; {first.signature}" if first.signature else f"{first.images} images")
+    if found.differences:
+        print("* best, or not significantly worse than the best (approximate randomisation, p >= 0.05)")
+
+
+def _marked(system: System, metric: str, best: list[str]) -> str:
+    if metric not in system.scores:
+        return "-"
+    return f"{system.scores[metric]:.4f}{'*' if system.name in best else ''}"
+
+
+def _interval(system: System, metric: str) -> str:
+    """The interval of a score, if it has one."""
+    if metric not in system.intervals:
+        return ""
+    low, high = system.intervals[metric]
+    return f"{low:.4f} to {high:.4f}"
+
+
+def _title(metric: str) -> str:
+    return TITLES.get(metric, metric.replace("_", " "))

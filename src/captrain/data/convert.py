@@ -1,0 +1,168 @@
+"""From any form of data that is read to any that is written, a sample at a time."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from captrain.data.dataset import read_splits
+from captrain.data.decode import MAX_PIXELS
+from captrain.data.new_folder import guarded, new_folder
+from captrain.data.readers.options import BY_LOOKING, ReadOptions
+from captrain.data.writers import SHARD_SIZE, Item, Target, Writer, writer
+from captrain.data.writers.losses import Losses
+from captrain.data.writers.pictures import Picture, encode
+from captrain.errors import DataError, PictureError, SettingsError
+from captrain.progress import Advance, track
+from captrain.records import Rejects, Sample, write_jsonl
+
+logger = logging.getLogger(__name__)
+
+REJECTED = "rejected.jsonl"
+QUALITY = 90  # of JPEG: above it files grow much faster than they get better
+REPEATS_LOST = "repeats of {images} images are not kept; only kohya holds them"
+
+Images = Literal["copy", "link", "encode"]
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """How many images were written, by split; how many were rejected, and where those are listed."""
+
+    written: dict[str, int]
+    rejected: int
+    rejects_file: Path | None
+
+
+def convert(
+    source: str,
+    folder: Path,
+    to: str,
+    *,
+    images: Images | None = None,
+    max_side: int | None = None,
+    quality: int | None = None,
+    shard_size: int = SHARD_SIZE,
+    overwrite: bool = False,
+    format: str | None = None,
+    options: ReadOptions = BY_LOOKING,
+) -> Conversion:
+    """Write a data set in another form.
+
+    Args:
+        folder: becomes the result; it appears when all is done, and is not there before.
+        to: a name of `writers.WRITERS`.
+        images: keep files as copies or hard links, or encode them anew as JPEG. Default: copy; encode where a size or
+            quality is given.
+        max_side: longest side of encoded pictures, in pixels; smaller ones are not enlarged.
+
+    What can't be read, has no caption, or can't be decoded when encoding is listed in `folder/rejected.jsonl`. What the
+    form can't hold is logged, a line for each kind. Raises `DataError` if nothing is left, or if `folder` is taken.
+    """
+    form = writer(to)
+    prepare = _preparation(form, to, images, max_side, quality)
+    rejects = Rejects()
+    sources = [source] if options.image_root is None else [source, str(options.image_root)]
+    with new_folder(folder, sources, overwrite) as partial_folder:
+        splits = read_splits(source, rejects, format, options)
+        prepare = guarded(prepare, folder)
+        losses = Losses()
+        target = Target(partial_folder, list(splits), losses, images == "link", shard_size)
+        written = _write_all(form(target), splits, prepare, rejects, losses)
+        if not any(written.values()):
+            raise DataError(f"{source}: nothing to write ({rejects.summary()})")
+        if rejects:
+            write_jsonl(partial_folder / REJECTED, rejects.lines)
+    for line in losses.lines():
+        logger.warning("%s: %s", folder, line)
+    if rejects:
+        logger.warning("%s (listed in %s)", rejects.summary(), folder / REJECTED)
+    return Conversion(written, len(rejects), folder / REJECTED if rejects else None)
+
+
+Prepare = Callable[[Sample], Picture]
+
+
+def _preparation(
+    form: type[Writer], to: str, images: Images | None, max_side: int | None, quality: int | None
+) -> Prepare:
+    """What makes a picture ready to be stored. Raises `SettingsError` for choices that don't go together."""
+    if images in ("copy", "link") and (max_side or quality):
+        raise SettingsError(f"found --images {images} with --max-side or --quality; those are for --images encode")
+    if images == "link" and form.packs_images:
+        raise SettingsError(f"--images link: {to} holds the images itself, so nothing can be linked; leave it out")
+    if images == "encode" or max_side or quality:
+        return partial(_encoded, max_side=max_side, quality=quality or QUALITY)
+    return Picture.of
+
+
+def _encoded(sample: Sample, max_side: int | None, quality: int) -> Picture:
+    return encode(sample.read(), max_side, quality, MAX_PIXELS)
+
+
+def _write_all(
+    form: Writer, splits: dict[str, Sequence[Sample]], prepare: Prepare, rejects: Rejects, losses: Losses
+) -> dict[str, int]:
+    """Write all splits; returns how many images of each."""
+    with track("convert", sum(map(len, splits.values()))) as advance:
+        written = {
+            split: _write_split(form, split, samples, prepare, rejects, losses, advance)
+            for split, samples in splits.items()
+        }
+    form.close()
+    return written
+
+
+def _write_split(
+    form: Writer,
+    split: str,
+    samples: Sequence[Sample],
+    prepare: Prepare,
+    rejects: Rejects,
+    losses: Losses,
+    advance: Advance,
+) -> int:
+    count = 0
+    for sample, outcome in prepared(samples, prepare):
+        try:
+            if isinstance(outcome, Exception):
+                raise outcome
+            form.put(Item(sample.id, split, sample.captions, outcome, sample.repeats))
+            count += 1
+            if sample.repeats != 1 and not form.keeps_repeats:
+                losses.add(REPEATS_LOST)
+        except PictureError as error:
+            rejects.add(sample.id, sample.source, str(error))
+        advance(1)
+    return count
+
+
+def prepared(samples: Iterable[Sample], prepare: Prepare) -> Iterator[tuple[Sample, Picture | PictureError]]:
+    """Each sample with its picture or what is wrong with it, in order; a few are made ahead on all cores."""
+    threads = min(16, os.cpu_count() or 1)
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[tuple[Sample, Future[Picture | PictureError]]] = deque()
+        for sample in samples:
+            waiting.append((sample, pool.submit(_tried, prepare, sample)))
+            if len(waiting) > 2 * threads:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        for sample, future in waiting:
+            yield sample, future.result()
+
+
+def _tried(prepare: Prepare, sample: Sample) -> Picture | PictureError:
+    """Only what is wrong with a sample's own file is an answer; other errors stop the work."""
+    try:
+        return prepare(sample)
+    except PictureError as error:
+        return error
+    except OSError as error:
+        return PictureError(f"can't be read ({error.strerror or error})")

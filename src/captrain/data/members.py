@@ -1,0 +1,255 @@
+"""The rules by which members of a tar make samples, as WebDataset has them.
+
+Members that follow one another and have the same name up to the first dot after the last slash are one sample: `dog.jpg`,
+`dog.txt` and `dog.json` have the key `dog` and the suffixes `jpg`, `txt` and `json`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from captrain.data.places import IMAGE_SUFFIXES, is_hidden
+from captrain.data.readers.options import ReadOptions
+from captrain.data.tars import LARGEST_MEMBER, Bytes, Member, walk
+from captrain.errors import DataError
+
+TEXT_SUFFIXES = ("txt", "caption", "captions", "text")
+TEXT_FIELDS = ("captions", "caption", "text")
+PLAIN_IMAGES = ("jpg", "jpeg", "png", "webp")  # the first of these where a sample has several images
+LARGEST_TEXT = 1 << 20  # bytes of a caption member
+MOST_PARTS = 100  # members of one sample
+
+_META = re.compile(r"__[^/]*__(?:$|/)")  # WebDataset's own notes
+_KEY = re.compile(r"((?:.*/|)[^.]+)\.([^/]*)", re.DOTALL)
+
+
+class Part(NamedTuple):
+    """One member of a sample. `data` is there for members that were wanted."""
+
+    suffix: str
+    name: str
+    offset: int
+    size: int
+    data: bytes | None
+
+
+@dataclass(slots=True)
+class Group:
+    """The members of one sample; `start` is where the headers of the first begin."""
+
+    key: str
+    start: int
+    parts: list[Part] = field(default_factory=list)
+
+    def add(self, part: Part) -> str:
+        """Take a member in; what it says, if anything, is why it can't be."""
+        if part.data is not None and len(part.data) < part.size:
+            return f"is cut short ({len(part.data)} of {part.size} bytes)"
+        if any(part.suffix == other.suffix for other in self.parts):
+            return "comes twice in its sample"
+        if len(self.parts) == MOST_PARTS:
+            return f"belongs to a sample with over {MOST_PARTS} members"
+        self.parts.append(part)
+        return ""
+
+
+class Field(NamedTuple):
+    """Where a caption is: a member's suffix, and for JSON the path to the field (empty: by usual names)."""
+
+    suffix: str
+    path: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return "/".join((self.suffix, *self.path))
+
+
+LOOKED_FOR = (*(Field(suffix) for suffix in TEXT_SUFFIXES), Field("json"))
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Which members of a sample are its image and its captions.
+
+    `images` are suffixes, the first that is there counts; empty to find it by looking. So with `captions`. `lines` says
+    whether each line of a text is a caption or the text is one.
+    """
+
+    images: tuple[str, ...] = ()
+    captions: tuple[Field, ...] = LOOKED_FOR
+    lines: Literal["each", "whole"] = "each"
+
+    @classmethod
+    def of(cls, options: ReadOptions) -> Keys:
+        """What options say.
+
+        >>> Keys.of(ReadOptions(image_key="jpg;png", caption_key="json/a/b")).captions
+        (Field(suffix='json', path=('a', 'b')),)
+        """
+        images = tuple(word.lower() for word in _words(options.image_key))
+        captions = tuple(_field(word) for word in _words(options.caption_key))
+        return cls(images, captions or LOOKED_FOR, options.caption_lines)
+
+    def may_be_image(self, suffix: str) -> bool:
+        """Whether a member may be the image of its sample."""
+        return suffix in self.images if self.images else is_image(suffix)
+
+    def may_be_caption(self, suffix: str) -> bool:
+        """Whether a member may hold captions."""
+        return any(suffix == where.suffix for where in self.captions)
+
+    def image(self, parts: Sequence[Part]) -> Part:
+        """The image among a sample's members. Raises `ValueError` with the reason if there is none, or none that is plain."""
+        for suffix in self.images or PLAIN_IMAGES:
+            for part in parts:
+                if part.suffix == suffix:
+                    return part
+        found = [part for part in parts if not self.images and is_image(part.suffix)]
+        if len(found) > 1:
+            names = ", ".join(part.suffix for part in found[:4])
+            raise ValueError(f"has several images ({names}); --image-key says which one to take")
+        if not found:
+            names = ", ".join(part.suffix for part in parts[:6])
+            raise ValueError(f"has no image beside it ({names}); expected {' or '.join(self.images or PLAIN_IMAGES)}")
+        return found[0]
+
+    def caption(self, parts: Sequence[Part]) -> tuple[Part, int, tuple[str, ...]]:
+        """The member with the captions, which of `self.captions` it is, and the captions.
+
+        Raises `ValueError` with the reason if there is none.
+        """
+        fault = ""
+        for number, where in enumerate(self.captions):
+            for part in parts:
+                if part.suffix == where.suffix:
+                    try:
+                        return part, number, self.texts(part.data, number)
+                    except ValueError as error:
+                        fault = fault or f"has no caption: its .{part.suffix} {error}"
+        raise ValueError(fault or "has no caption beside it")
+
+    def texts(self, data: bytes | None, number: int) -> tuple[str, ...]:
+        """The captions in a member's bytes, by the rule `self.captions[number]`. Raises `ValueError` if there is none."""
+        where = self.captions[number]
+        if data is None:
+            raise ValueError(f"is too large for captions (over {LARGEST_TEXT} bytes)")
+        try:
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"is not UTF-8 (byte {error.start})") from None
+        if where.suffix.rpartition(".")[2] == "json":
+            found = _in_json(text, where.path)
+        else:
+            found = text.splitlines() if self.lines == "each" else [text]
+        captions = tuple(whole for part in found if (whole := _whole(part).strip()))
+        if not captions:
+            raise ValueError("is empty")
+        return captions
+
+
+def is_image(suffix: str) -> bool:
+    """Whether a suffix is that of a picture.
+
+    >>> [is_image(suffix) for suffix in ("jpg", "left.png", "txt")]
+    [True, True, False]
+    """
+    return f".{suffix.rpartition('.')[2]}" in IMAGE_SUFFIXES
+
+
+def split_name(name: str) -> tuple[str, str] | None:
+    """A member's key and suffix; None for a name that has none, for hidden files and for WebDataset's notes.
+
+    >>> split_name("a.b/dog.left.JPG"), split_name("a/._dog.jpg"), split_name("README")
+    (('a.b/dog', 'left.jpg'), None, None)
+    """
+    found = _KEY.fullmatch(name)
+    if found is None or _META.match(name) or any(is_hidden(part) for part in name.split("/")):
+        return None
+    return found[1], found[2].lower()
+
+
+def groups(
+    file: Bytes, keys: Keys, length: int | None = None, start: int = 0, *, images: bool = False
+) -> Iterator[Group | Member]:
+    """The samples of a tar in order, and between them the members that can't be used (they have a `problem`).
+
+    The bytes of members that may hold captions come along, and with `images` those of images too. `start` is 0 or that
+    of a group met earlier.
+    """
+    group: Group | None = None
+    for member in walk(file, length, start):
+        if member.problem:
+            if group is not None and not member.name:
+                yield group
+                group = None
+            yield member
+            continue
+        split = split_name(member.name)
+        if split is None:
+            continue
+        if group is not None and group.key != split[0]:
+            yield group
+            group = None
+        group = group or Group(split[0], member.start)
+        problem = group.add(_part(file, keys, group, member, split[1], images))
+        if problem:
+            yield member._replace(problem=problem)
+    if group is not None:
+        yield group
+
+
+def _part(file: Bytes, keys: Keys, group: Group, member: Member, suffix: str, images: bool) -> Part:
+    """A member as a part of its group, with its bytes if they are wanted."""
+    limit = LARGEST_TEXT if keys.may_be_caption(suffix) else 0
+    if images and keys.may_be_image(suffix):
+        limit = LARGEST_MEMBER - sum(len(part.data) for part in group.parts if part.data)
+    data = None
+    if 0 < limit >= member.size:
+        try:
+            data = file.read(member.size)
+        except OSError:  # the walk comes upon it too, and says so
+            data = b""
+    return Part(suffix, member.name, member.offset, member.size, data)
+
+
+def _words(key: str) -> list[str]:
+    return [word.strip() for word in key.split(";") if word.strip()]
+
+
+def _field(word: str) -> Field:
+    suffix, *path = word.split("/")
+    if path and suffix.rpartition(".")[2].lower() != "json":
+        raise DataError(f"caption key '{word}' names a field of .{suffix}; expected txt, json or json/caption")
+    return Field(suffix.lower(), tuple(path))
+
+
+def _in_json(text: str, path: tuple[str, ...]) -> list[str]:
+    """The captions in a JSON text: a string, a list of strings, or a field of an object that is one of these."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError("is not valid JSON") from None
+    for name in path:
+        if not isinstance(value, dict) or name not in value:
+            raise ValueError(f"has no field '{'/'.join(path)}'")
+        value = value[name]
+    if isinstance(value, dict) and not path:
+        value = next((value[name] for name in TEXT_FIELDS if value.get(name)), None)
+    return _strings(value, "/".join(path))
+
+
+def _strings(value: Any, field: str) -> list[str]:
+    found = value if isinstance(value, list) else [] if value is None else [value]
+    for text in found:
+        if not isinstance(text, str):
+            place = f" in '{field}'" if field else ""
+            raise ValueError(f"has a {type(text).__name__}{place} where a caption was expected")
+    return found
+
+
+def _whole(text: str) -> str:
+    """Half a surrogate pair can be written in JSON but not in UTF-8, so it would break whatever is written later."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

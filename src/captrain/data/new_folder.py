@@ -1,0 +1,88 @@
+"""A folder that appears when it is complete, and never takes the place of what it is made from."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from captrain.data.places import is_remote
+from captrain.errors import DataError
+from captrain.records import Sample
+
+Result = TypeVar("Result")
+
+
+@contextmanager
+def new_folder(folder: Path, sources: Sequence[str], overwrite: bool) -> Iterator[Path]:
+    """A folder to write into, beside `folder`, which it becomes when the work is done; it is removed when that fails.
+
+    Raises `DataError` if `folder` is there and holds something (unless `overwrite`), or if it and a source lie one in
+    the other, where they would be mixed up or the source be deleted.
+    """
+    final = Path(os.path.realpath(folder))
+    _check_taken(final, folder, overwrite)
+    for source in sources:
+        _check_apart(final, folder, source)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    mark = secrets.token_hex(4)
+    fresh, old = (final.with_name(f".{final.name[:100]}.{mark}.{kind}") for kind in ("partial", "old"))
+    fresh.mkdir()
+    try:
+        yield fresh
+        if final.exists():
+            os.replace(final, old)
+        os.replace(fresh, final)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        if old.exists() and not final.exists():
+            os.replace(old, final)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def guarded(prepare: Callable[[Sample], Result], folder: Path) -> Callable[[Sample], Result]:
+    """`prepare`, but a `DataError` for an image that lies in a folder which is to be replaced: it would be deleted."""
+    if not folder.exists():
+        return prepare
+    final = os.path.realpath(folder)
+
+    def checked(sample: Sample) -> Result:
+        if isinstance(sample.image, Path) and _inside(os.path.realpath(sample.image), final):
+            raise DataError(f"{folder}: holds {sample.image}, which is to be read; choose another folder")
+        return prepare(sample)
+
+    return checked
+
+
+def _check_taken(final: Path, folder: Path, overwrite: bool) -> None:
+    if not final.exists():
+        return
+    if not final.is_dir():
+        raise DataError(f"{folder}: is a file; expected the name of a new folder")
+    if not any(final.iterdir()):
+        return
+    if not overwrite:
+        raise DataError(f"{folder}: is there already; choose another folder, or --overwrite to replace all that is in it")
+    for name, place in (("working", Path.cwd()), ("home", Path.home())):
+        if _inside(os.path.realpath(place), str(final)):
+            raise DataError(f"{folder}: holds the {name} folder, and --overwrite would delete it; choose another folder")
+
+
+def _check_apart(final: Path, folder: Path, source: str) -> None:
+    """`source` may be a pattern of names; then its path leads nowhere, but says where what it means lies."""
+    if is_remote(source):
+        return
+    origin = os.path.realpath(source)
+    if _inside(origin, str(final)):
+        raise DataError(f"{folder}: is or holds the source {source}; choose another folder")
+    if os.path.isdir(origin) and _inside(str(final), origin):
+        raise DataError(f"{folder}: lies in the source {source} and would become part of it; choose a folder outside")
+
+
+def _inside(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(os.path.join(folder, ""))

@@ -1,0 +1,172 @@
+"""What the rows of a table say: which column names the image, which holds captions, and what may stand in them.
+
+Columns are found by their usual names (in any case), or are given. A given one may reach into nested objects:
+"json/caption" and "json.caption" are the field `caption` of the column `json`, "sentences/raw" is that of each of a list.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from captrain.data.readers import SPLIT_NAMES
+from captrain.errors import DataError, nearest
+
+IMAGE_COLUMNS = (
+    *("file_name", "image", "filename", "image_path", "img", "path", "filepath", "file_path"),
+    *("image_name", "image_file", "img_path", "file"),
+)
+CAPTION_COLUMNS = (
+    *("captions", "caption", "text", "texts", "sentences", "sentence", "descriptions", "description", "title"),
+    *("comments", "comment"),
+)
+SPLIT_COLUMN = "split"
+
+_STEPS = re.compile(r"[/.]")
+_SHOWN = 12  # columns named in an error
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one row says. `split` is None where it names none."""
+
+    image: str
+    captions: tuple[str, ...]
+    split: str | None
+
+
+class Columns:
+    """The columns of a table that count: given ones, or those with usual names.
+
+    >>> Columns().row({"Image": "a.jpg", "text": "a dog ", "split": "dev"}, "train.csv:1")
+    Row(image='a.jpg', captions=('a dog',), split='validation')
+    >>> Columns(caption="json/title").row({"image": "a.jpg", "json": {"title": "a dog"}}, "t.jsonl:1").captions
+    ('a dog',)
+    """
+
+    def __init__(self, image: str = "", caption: str = "") -> None:
+        self.given_image, self.given_caption = image, caption
+        self.images = (image,) if image else IMAGE_COLUMNS
+        self.captions = (caption,) if caption else CAPTION_COLUMNS
+
+    def check(self, names: Sequence[str], where: str) -> None:
+        """Raise `DataError` if a given column is none of a table's (a nested one: if its outermost step is not)."""
+        for given, option in ((self.given_image, "--image-column"), (self.given_caption, "--caption-column")):
+            if given and given not in names and _STEPS.split(given)[0] not in names:
+                raise DataError(
+                    f"{where}: no column '{given}', which {option} names; it has {listed(names)}.{nearest(given, names)}"
+                )
+
+    def row(self, values: dict[str, Any], where: str) -> Row:
+        """What a row says. Raises `DataError`, beginning with `where`, if it names no image or holds odd values."""
+        return Row(self.image(values, where), self.texts(values, where), split_of(values, where))
+
+    def image(self, values: dict[str, Any], where: str) -> str:
+        """The image that a row names: the first image column that holds a name. Raises `DataError` if none does."""
+        for column in present(self.images, tuple(values)):
+            found = value_at(values, column)
+            name = found.get("path") if isinstance(found, dict) else found  # {"bytes": ..., "path": ...} of datasets
+            if isinstance(name, str) and name.strip():
+                return whole(name)
+        raise DataError(self.no_image(list(values), where))
+
+    def no_image(self, names: Sequence[str], where: str) -> str:
+        """What to say of a row, or of a table, that names no image."""
+        if self.given_image:
+            return f"{where}: no file name in '{self.given_image}'; expected an image's path there"
+        hint = next((hint for name in names if (hint := nearest(name, IMAGE_COLUMNS))), "")
+        return (
+            f"{where}: no file name (columns: {listed(names)}); "
+            f"expected an image's path in 'file_name', or --image-column to say where it is.{hint}"
+        )
+
+    def texts(self, values: dict[str, Any], where: str) -> tuple[str, ...]:
+        """The captions of the first caption column that holds any."""
+        for column in present(self.captions, tuple(values)):
+            if captions := captions_of(value_at(values, column), column, where):
+                return captions
+        return ()
+
+
+@lru_cache(maxsize=64)
+def present(columns: tuple[str, ...], names: tuple[str, ...]) -> list[str]:
+    """Those of `columns` that a table has, in its own spelling; a given, nested one is taken as it is.
+
+    >>> present(("image", "file"), ("Text", "Image"))
+    ['Image']
+    """
+    spelled = {name: name for name in names}
+    for name in tuple(spelled):
+        spelled.setdefault(name.strip().lower(), name)
+    nested = len(columns) == 1
+    return [spelled.get(column, column) for column in columns if nested or column in spelled]
+
+
+def value_at(values: dict[str, Any], column: str) -> Any:
+    """The value of a column: by its whole name, else by steps into nested objects; None if nothing is there."""
+    if column in values:
+        return values[column]
+    found: Any = values
+    for step in _STEPS.split(column):
+        if isinstance(found, list):
+            found = [part.get(step) for part in found if isinstance(part, dict)]
+        elif isinstance(found, dict):
+            found = found.get(step)
+        else:
+            return None
+    return found
+
+
+def captions_of(found: Any, column: str, where: str) -> tuple[str, ...]:
+    """A value's captions: a string, or a list of them. Raises `DataError` for anything else."""
+    texts = found if isinstance(found, list) else [] if found is None else [found]
+    for text in texts:
+        if not isinstance(text, str):
+            kind = type(text).__name__
+            raise DataError(f"{where}: found a {kind} in '{column}'; expected a string or a list of strings")
+    return tuple(whole(text).strip() for text in texts if text.strip())
+
+
+def split_of(values: dict[str, Any], where: str) -> str | None:
+    """The split that a row names, by its one name here. Raises `DataError` for an unknown one."""
+    split = values.get(SPLIT_COLUMN)
+    if split is None or split == "":
+        return None
+    if not isinstance(split, str) or split.strip().lower() not in SPLIT_NAMES:
+        hint = nearest(str(split)[:80], SPLIT_NAMES)
+        raise DataError(f"{where}: unknown split {_quoted(split)}; expected train, validation or test.{hint}")
+    return SPLIT_NAMES[split.strip().lower()]
+
+
+def plain(name: str) -> str:
+    """A name as one writes it below a folder: forward slashes, no detours.
+
+    >>> plain("./sub\\\\dog.jpg")
+    'sub/dog.jpg'
+    """
+    return posixpath.normpath(name.replace("\\", "/"))
+
+
+def whole(text: str) -> str:
+    """Half a surrogate pair can be written in JSON but not in UTF-8, so it would break whatever is written later."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Columns for an error, on one line, a dozen at most.
+
+    >>> listed(["a", "b"])
+    'a, b'
+    """
+    shown = ", ".join(" ".join(name.split())[:40] for name in names[:_SHOWN])
+    return (shown + (", ..." if len(names) > _SHOWN else "")) or "none"
+
+
+def _quoted(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return f"'{' '.join(text.split())[:80]}'"

@@ -1,0 +1,171 @@
+"""Which files of a folder are tables of images, of which split each is, and where the images lie that they name."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from captrain.data.gathered import Gathered
+from captrain.data.places import Root, existing, is_hidden
+from captrain.data.readers import SPLIT_NAMES
+from captrain.data.readers.columns import Columns
+from captrain.data.readers.options import ReadOptions
+from captrain.errors import DataError
+from captrain.records import Rejects, Sample
+
+Test = Callable[[Path], bool]
+
+_WORDS = re.compile(r"[^a-z0-9]+")
+
+
+class Table:
+    """A file of rows: the folder that its image names are relative to, and what its place gives to ids and splits."""
+
+    def __init__(self, path: Path, folder: Path, split: str = "", image_root: Path | None = None) -> None:
+        """`folder` is the data set's, `split` what the file's name says (or "")."""
+        self.path = path
+        self.split = split
+        self.root = Root(folder_of_images(image_root) if image_root else path.parent)
+        within = path.parent.relative_to(folder).as_posix()
+        self.prefix = "" if within == "." else f"{within}/"
+        self.name = self.prefix + path.name
+
+    def relative(self, image: str) -> str:
+        """A name as relative to the images' folder where it is an absolute path below it, else as it is."""
+        if not os.path.isabs(image):
+            return image
+        inside = os.path.join(os.path.abspath(self.root.folder), "")
+        return image.removeprefix(inside) or image
+
+    def find(self, image: str, where: str) -> str | None:
+        """As `Root.find`, for absolute paths below the images' folder too."""
+        return self.root.find(self.relative(image), where)
+
+    def gathered(self) -> Gathered:
+        """An empty collector of this table's rows."""
+        return Gathered(self.root, self.path, self.prefix)
+
+
+def folder_of_images(folder: Path) -> Path:
+    """The folder given by --image-root. Raises `DataError` if it is none."""
+    if not existing(folder).is_dir():
+        raise DataError(f"{folder}: not a folder; expected --image-root to be the folder that image names are relative to")
+    return folder
+
+
+def tables_at(
+    source: str, options: ReadOptions, suffixes: tuple[str, ...], has_images: Test, is_kind: Test = Path.is_file
+) -> list[Table]:
+    """The tables of a data set: a file, or those of a folder. Raises `DataError` if there are none."""
+    path = existing(Path(source))
+    if path.is_file():
+        return [Table(path, path.parent, "", options.image_root)]
+    found = tables_in(path, suffixes, has_images, is_kind)
+    if not found:
+        kinds = " or ".join(suffixes)
+        raise DataError(
+            f"{path}/: no table; expected metadata{suffixes[0]}, train{suffixes[0]} or one other {kinds} file with image names"
+        )
+    return [Table(file, path, split, options.image_root) for split, file in found.items()]
+
+
+def has_tables(folder: Path, suffixes: tuple[str, ...], has_images: Test, is_kind: Test = Path.is_file) -> bool:
+    """Whether a folder has such tables, even if they contradict each other: reading them will say so."""
+    try:
+        return bool(tables_in(folder, suffixes, has_images, is_kind))
+    except DataError:
+        return True
+    except (OSError, ValueError):
+        return False
+
+
+def tables_in(
+    folder: Path, suffixes: tuple[str, ...], has_images: Test, is_kind: Test = Path.is_file
+) -> dict[str, Path]:
+    """The tables of a folder by split, "" where a name says none; empty if there are none that can be told apart.
+
+    A name is a split's (`train.csv`, `dev.csv`, `train/metadata.csv`), `metadata.csv`, else has a split as a word of it
+    (`coco_karpathy_train.json`), else there is one table only. The latter two kinds are tables if they pass `has_images`,
+    all if they pass `is_kind`. Raises `DataError` for two tables of the same split.
+    """
+    below = [file for suffix in suffixes for file in sorted(folder.glob(f"*/metadata{suffix}"))]
+    files = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in suffixes and not is_hidden(file.name)]
+    named = _by_split(folder, [file for file in (*files, *below) if is_kind(file)], exact_split)
+    if named:
+        return named
+    tables = [file for file in files if is_kind(file) and has_images(file)]
+    if words := _by_split(folder, tables, split_in_words):
+        return words
+    return {"": tables[0]} if len(tables) == 1 else {}
+
+
+def exact_split(folder: Path, file: Path) -> str | None:
+    """The split that a name is: "" for metadata, None for other names."""
+    if file.parent == folder and file.stem.lower() == "metadata":
+        return ""
+    return SPLIT_NAMES.get((file.stem if file.parent == folder else file.parent.name).lower())
+
+
+def split_in_words(folder: Path, file: Path) -> str | None:
+    """The split that is the last of a name's words to be one.
+
+    >>> split_in_words(Path("."), Path("coco_karpathy_val.json"))
+    'validation'
+    """
+    words = _WORDS.split(file.stem.lower())
+    return next((SPLIT_NAMES[word] for word in reversed(words) if word in SPLIT_NAMES and word != "all"), None)
+
+
+def _by_split(
+    folder: Path, files: list[Path], split_of: Callable[[Path, Path], str | None]
+) -> dict[str, Path]:
+    named: dict[str, Path] = {}
+    for file in files:
+        split = split_of(folder, file)
+        if split is None:
+            continue
+        if other := named.get(split) or named.get("") or (named and not split and next(iter(named.values()))):
+            both = " and ".join(path.relative_to(folder).as_posix() for path in (other, file))
+            raise DataError(f"{folder}/: {both} are tables of the same images; give the path of the one to use")
+        named[split] = file
+    return named
+
+
+def gather(
+    table: Table, columns: Columns, rows: Iterable[tuple[int, dict[str, Any]]], rejects: Rejects, captioned: bool
+) -> dict[str, Sequence[Sample]]:
+    """The samples of a table that is read whole, from its rows with their numbers."""
+    gathered = table.gathered()
+    for number, values in rows:
+        where = f"{table.path}:{number}"
+        if not gathered.images:
+            columns.check(list(values), where)
+        row = columns.row(values, where)
+        gathered.add(table.relative(row.image), row.captions, number, rejects, row.split or table.split or "all")
+    check_splits(gathered.names, table)
+    return gathered.samples(rejects, captioned=captioned)
+
+
+def check_splits(names: Sequence[str], table: Table) -> None:
+    """Raise `DataError` if only some rows of a table name a split; `names` are the splits of all rows."""
+    if "all" in names and len(names) > 1:
+        raise DataError(f"{table.path}: some lines name a split and some don't; expected all or none")
+
+
+def one_table_each(
+    source: str,
+    tables: Sequence[Table],
+    read: Callable[[Table], dict[str, Sequence[Sample]]],
+    rejects: Rejects,
+    expected: str,
+) -> dict[str, Sequence[Sample]]:
+    """The splits of several tables. Raises `DataError`, which ends with `expected`, if no sample is left."""
+    splits: dict[str, Sequence[Sample]] = {}
+    for table in tables:
+        splits.update(read(table))
+    if not splits:
+        raise DataError(f"{source}: nothing to use ({rejects.summary() if rejects else 'no rows'}); {expected}")
+    return splits

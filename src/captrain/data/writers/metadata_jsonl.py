@@ -1,0 +1,70 @@
+"""Images and a `metadata.jsonl` with columns `file_name`, `text` and, where images have several captions, `captions`.
+
+Splits become `train.jsonl`, `validation.jsonl` and `test.jsonl`. Hugging Face's `imagefolder` and `captrain train` read it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from captrain.data.writers import Item, Target
+from captrain.data.writers.names import Names
+from captrain.data.writers.pictures import Store
+from captrain.records import read_jsonl, write_jsonl
+
+
+class MetadataJsonl:
+    """Writes the form."""
+
+    packs_images = False
+    keeps_repeats = False
+
+    def __init__(self, target: Target) -> None:
+        self.store = Store(target.folder, target.link)
+        self.names = Names(target.losses)
+        self.lines = Lines()
+        self.folder = target.folder
+
+    def put(self, item: Item) -> None:
+        """Store the image under its id, add a line."""
+        name = self.names.of(item)
+        self.store.put(item.picture, name)
+        table = "metadata.jsonl" if item.split == "all" else f"{item.split}.jsonl"
+        self.lines.add(self.folder / table, name, item.captions)
+
+    def close(self) -> None:
+        """Complete the tables."""
+        self.lines.close()
+
+
+class Lines:
+    """Tables of lines, one for each split. All have the same columns, which loaders that look at the first line need."""
+
+    def __init__(self) -> None:
+        self.files: dict[Path, TextIO] = {}
+        self.several = False
+
+    def add(self, table: Path, name: str, captions: Sequence[str]) -> None:
+        """Add a line to a table."""
+        if table not in self.files:
+            self.files[table] = table.open("w", encoding="utf-8", newline="\n")
+        line = {"file_name": name, "text": captions[0], "captions": list(captions)}
+        self.several = self.several or len(captions) > 1
+        self.files[table].write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def close(self) -> None:
+        """Close all; where no image has several captions, `captions` says no more than `text` and is taken out."""
+        for table, file in self.files.items():
+            file.close()
+            if not self.several:
+                write_jsonl(table, (_without_captions(line) for line in read_jsonl(table)))
+
+
+def _without_captions(line: dict[str, Any]) -> dict[str, Any]:
+    return {"file_name": line["file_name"], "text": line["text"]}
+
+
+FORM = MetadataJsonl

@@ -1,0 +1,153 @@
+"""A picture on its way out: as it is, linked, or encoded anew."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+import warnings
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from captrain.data.places import IMAGE_SUFFIXES
+from captrain.errors import PictureError
+from captrain.records import Sample
+
+logger = logging.getLogger(__name__)
+
+JPEG = ".jpg"
+
+_MARKS = {  # first bytes → suffix
+    b"\xff\xd8\xff": JPEG,
+    b"\x89PNG\r\n\x1a\n": ".png",
+    b"GIF8": ".gif",
+    b"BM": ".bmp",
+    b"II*\x00": ".tif",
+    b"MM\x00*": ".tif",
+    b"II+\x00": ".tif",
+    b"MM\x00+": ".tif",
+}
+_NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An encoded picture: a file, or its bytes. `suffix` is that of its form; `anew` says that it was encoded by us."""
+
+    content: Path | bytes
+    suffix: str
+    anew: bool = False
+
+    @classmethod
+    def of(cls, sample: Sample) -> Picture:
+        """A sample's picture as it is. A file is opened but not read, so that what can't be opened is known before writing.
+
+        Raises `OSError` if it can't be read, `PictureError` if it is not a picture.
+        """
+        content = sample.image if isinstance(sample.image, Path) else sample.read()
+        beginning = _beginning(content)
+        if not beginning:
+            raise PictureError("is empty (0 bytes)")
+        named = os.path.splitext(content.name if isinstance(content, Path) else sample.id)[1]
+        return cls(content, named if named.lower() in IMAGE_SUFFIXES else suffix_of(beginning))
+
+    def read(self) -> bytes:
+        """All bytes."""
+        return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
+
+    def size(self) -> tuple[int, int]:
+        """Width and height as stored, by the header alone. Raises `PictureError` if that can't be read."""
+        from PIL import Image
+
+        source = BytesIO(self.content) if isinstance(self.content, bytes) else self.content
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                with Image.open(source, formats=("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF")) as image:
+                    return image.size
+            except OSError as error:
+                if error.errno is not None:
+                    raise
+                raise PictureError("is not a JPEG, PNG, WebP, GIF, BMP or TIFF picture") from None
+            except Exception as error:  # Pillow's decoders raise a dozen kinds on broken headers
+                raise PictureError(f"has a broken header ({' '.join(str(error).split())})") from None
+
+
+def encode(data: bytes, max_side: int | None, quality: int, max_pixels: int) -> Picture:
+    """A JPEG of the same picture: upright, RGB, alpha over white, its longer side at most `max_side`, never enlarged.
+
+    Colour profiles are ignored and nothing but pixels is kept. Raises `PictureError` as `data.images.prepare` does.
+    """
+    from PIL import Image
+
+    from captrain.data.decode import Size, decode
+
+    def fit(size: Size) -> Size:
+        scale = min(1.0, max_side / max(size)) if max_side else 1.0
+        return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+    original: list[Size] = []  # `decode` may give a smaller picture; its size must not be rounded twice
+
+    def enough(size: Size) -> Size:
+        original.append(size)
+        return fit(size)
+
+    image = decode(data, max_pixels, enough)
+    wanted = fit(original[0] if original else image.size)
+    if image.size != wanted:
+        image = image.resize(wanted, Image.Resampling.LANCZOS)
+    file = BytesIO()
+    image.save(file, "JPEG", quality=quality, optimize=True)
+    return Picture(file.getvalue(), JPEG, anew=True)
+
+
+def suffix_of(beginning: bytes) -> str:
+    """The usual suffix of a picture's form, by its first 16 bytes.
+
+    >>> suffix_of(b"\\xff\\xd8\\xff\\xe0"), suffix_of(b"RIFF....WEBPVP8 ")
+    ('.jpg', '.webp')
+    """
+    if beginning.startswith(b"RIFF") and beginning[8:12] == b"WEBP":
+        return ".webp"
+    for mark, suffix in _MARKS.items():
+        if beginning.startswith(mark):
+            return suffix
+    raise PictureError("is not a JPEG, PNG, WebP, GIF, BMP or TIFF picture")
+
+
+class Store:
+    """Puts pictures below a folder as files. With `link` they become hard links, and copies where that is impossible."""
+
+    def __init__(self, folder: Path, link: bool) -> None:
+        self.folder, self.link = folder, link
+
+    def put(self, picture: Picture, name: str) -> Path:
+        """Store one under a name that is safe and free; returns its path."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(picture.content, bytes):
+            path.write_bytes(picture.content)
+        elif not (self.link and self._link(picture.content, path)):
+            shutil.copyfile(picture.content, path)
+        return path
+
+    def _link(self, source: Path, path: Path) -> bool:
+        """Whether a hard link could be made; of what a symbolic link leads to, not of the link."""
+        try:
+            os.link(os.path.realpath(source), path)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            self.link = False
+            logger.warning("%s: a hard link to it is not possible (%s), so images are copied", source, error.strerror)
+            return False
+        return True
+
+
+def _beginning(content: Path | bytes) -> bytes:
+    if isinstance(content, bytes):
+        return content[:16]
+    with content.open("rb") as file:
+        return file.read(16)

@@ -1,0 +1,214 @@
+"""Score captions that exist, of one system or of several, against references: the work behind `captrain score`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from captrain.errors import CaptrainError, DataError, SettingsError, nearest
+from captrain.metrics.compare import Comparison, System, compare, statistics_of, tokenized
+from captrain.metrics.ids import match_ids, some
+from captrain.metrics.inputs import read_predictions, read_references
+from captrain.metrics.java import JAVA_METRICS, check_java, score_java
+from captrain.metrics.score import METRICS, score_captions
+from captrain.metrics.significance import RESAMPLES
+from captrain.records import Rejects
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_METRICS = ("bleu_4", "rouge_l", "cider")
+CLIP_METRICS = ("clip_score", "ref_clip_score")
+
+Captions = Mapping[str, str]
+References = Mapping[str, Sequence[str]]
+Means = dict[str, dict[str, float]]
+
+
+def score(
+    predictions: str | Path | Captions,
+    references: str | Path | References,
+    *,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    tokenizer: str = "ptb",
+    allow_missing: bool = False,
+    document_frequencies: Path | None = None,
+    bootstrap: int = RESAMPLES,
+    seed: int = 0,
+    clip: str | None = None,
+    images: Path | None = None,
+    device: str = "auto",
+) -> System:
+    """Scores of one system, with intervals. `captrain.score` is this function; see `score_systems` for the arguments.
+
+    >>> captions = {"1": "a dog runs on grass", "2": "two cats sleep"}
+    >>> references = {"1": ["A dog runs on grass."], "2": ["Two cats sleep on a sofa."]}
+    >>> found = score(captions, references, metrics=["bleu_4"])
+    >>> round(found.scores["bleu_1"], 3), found.images
+    (0.687, 2)
+    """
+    name = "predictions" if isinstance(predictions, Mapping) else str(predictions)
+    scored, _ = score_systems(
+        {name: predictions},
+        references,
+        metrics=metrics,
+        tokenizer=tokenizer,
+        allow_missing=allow_missing,
+        document_frequencies=document_frequencies,
+        bootstrap=bootstrap,
+        seed=seed,
+        clip=clip,
+        images=images,
+        device=device,
+    )
+    return scored.systems[0]
+
+
+def score_systems(
+    predictions: Mapping[str, str | Path | Captions],
+    references: str | Path | References,
+    *,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    tokenizer: str = "ptb",
+    allow_missing: bool = False,
+    document_frequencies: Path | None = None,
+    save_document_frequencies: Path | None = None,
+    bootstrap: int = RESAMPLES,
+    seed: int = 0,
+    clip: str | None = None,
+    images: Path | None = None,
+    device: str = "auto",
+) -> tuple[Comparison, Rejects]:
+    """Scores of systems on the same images, with intervals and comparisons; and the pictures that CLIPScore could not read.
+
+    Args:
+        predictions: name of each system to its file or folder (see `captrain.metrics.inputs`) or to captions by id.
+        references: file or folder, or lists of captions by id. Ids are matched as `captrain.metrics.ids` says.
+        metrics: of METRICS, and meteor and spice, which need Java.
+        allow_missing: score what is common to all; otherwise an id without its counterpart is an error.
+        document_frequencies: file of CIDEr's document frequencies, instead of those of the references.
+        save_document_frequencies: file to write those of the references to.
+        bootstrap: resamples for intervals and comparisons; 0 for none.
+        clip: folder or hub id of a CLIP model, for CLIPScore and RefCLIPScore of the pictures in `images`.
+
+    Raises `SettingsError` and `DataError`, before any metric is computed.
+    """
+    plain, java = _chosen(metrics, clip, images)
+    work = _load(predictions, references, allow_missing)
+    rejects = Rejects()
+    looked = _scored_by_clip(work, clip, images, device, rejects) if clip and images else [{} for _ in work.systems]
+    systems = []
+    for (name, captions), means in zip(work.systems.items(), looked, strict=True):
+        systems.append(_score_one(name, captions, work, plain, java, means, tokenizer))
+    return compare(systems, bootstrap, seed), rejects
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Captions of each system and references of the same images, and what to tell about how they were matched."""
+
+    systems: dict[str, dict[str, str]]
+    references: dict[str, list[str]]
+    notes: tuple[str, ...]
+
+
+def _chosen(metrics: Sequence[str], clip: str | None, images: Path | None) -> tuple[list[str], list[str]]:
+    """The metrics asked for: those that are computed here, and those in Java. CLIPScore comes with `clip`."""
+    known = (*METRICS, *JAVA_METRICS, *CLIP_METRICS)
+    for name in metrics:
+        if name not in known:
+            raise SettingsError(f"unknown metric '{name}'.{nearest(name, known)} Known: {', '.join(known)}")
+        if name in CLIP_METRICS and clip is None:
+            raise SettingsError(
+                f"{name} needs a CLIP model and the pictures: give --clip CHECKPOINT and --images FOLDER"
+            )
+    if (clip is None) != (images is None):
+        found, lacking = ("--clip", "--images FOLDER") if images is None else ("--images", "--clip CHECKPOINT")
+        raise SettingsError(f"found {found} without {lacking}; CLIPScore needs both")
+    java = [name for name in JAVA_METRICS if name in metrics]
+    check_java(java)
+    return [name for name in metrics if name in METRICS], java
+
+
+def _load(
+    predictions: Mapping[str, str | Path | Captions], references: str | Path | References, allow_missing: bool
+) -> _Work:
+    """Read what is in files, and match the ids of every system with those of the references."""
+    known = dict(references) if isinstance(references, Mapping) else read_references(Path(references))
+    notes: list[str] = []
+    systems = {}
+    for name, source in predictions.items():
+        captions = source if isinstance(source, Mapping) else read_predictions(Path(source))
+        if source == references and all(known[id] == [captions[id]] for id in captions):
+            raise DataError(f"{source}: holds no references beside its captions; give the file that does")
+        systems[name] = _matched(name, captions, known, allow_missing, notes)
+    common = [id for id in known if all(id in captions for captions in systems.values())]
+    if not common:
+        raise DataError(f"no image has references and a caption of every system ({', '.join(systems)})")
+    kept = {name: {id: captions[id] for id in common} for name, captions in systems.items()}
+    return _Work(kept, {id: list(known[id]) for id in common}, tuple(notes))
+
+
+def _matched(
+    name: str, captions: Captions, references: References, allow_missing: bool, notes: list[str]
+) -> dict[str, str]:
+    """Captions under the ids of the references; what is left over is an error, or else a note."""
+    found = match_ids(captions.keys(), references.keys())
+    if found.respelt:
+        example = next(pair for pair in found.pairs.items() if pair[0] != pair[1])
+        notes.append(f"{name}: {found.respelt} ids are spelt differently in the references ({some(example)})")
+    left = []
+    if found.missing:
+        left.append(
+            f"{len(found.missing)} of {len(references)} images with references have no caption ({some(found.missing)})"
+        )
+    if found.extra:
+        left.append(f"{len(found.extra)} of {len(captions)} captions have no references ({some(found.extra)})")
+    if left and not allow_missing:
+        raise DataError(f"{name}: {'; '.join(left)}; --allow-missing scores the {len(found.pairs)} that have both")
+    notes += [f"{name}: {line}; left out" for line in left]
+    return {reference: captions[id] for id, reference in found.pairs.items()}
+
+
+def _score_one(
+    name: str,
+    captions: dict[str, str],
+    work: _Work,
+    plain: Sequence[str],
+    java: Sequence[str],
+    means: Means,
+    tokenizer: str,
+) -> System:
+    """All scores of one system."""
+    found = score_captions(captions, work.references, plain)
+    scores, notes = dict(found.scores), [*work.notes]
+    means = dict(means)
+    for metric in java:
+        try:
+            of_set, of_images = score_java(metric, *tokenized(captions, work.references))
+        except CaptrainError as error:
+            logger.warning("%s: %s", name, error)
+            notes.append(f"{metric} is missing: {error}")
+            continue
+        scores |= of_set
+        if metric == "spice":  # METEOR of a set is no mean of its images, so it has no interval
+            means[metric] = {id: values[metric] for id, values in of_images.items()}
+    for metric, values in means.items():
+        scores[metric] = sum(values.values()) / len(values)
+    complete = {metric: values for metric, values in means.items() if len(values) == len(captions)}
+    if means and len(complete) < len(means):
+        seen = len(means[CLIP_METRICS[0]])
+        notes.append(f"{seen} of {len(captions)} pictures could be read: CLIPScore is over these, without intervals")
+    statistics = statistics_of(found, captions, work.references, complete)
+    return System(name, scores, found.images, "", statistics, notes=tuple(notes))
+
+
+def _scored_by_clip(work: _Work, source: str, images: Path, device: str, rejects: Rejects) -> list[Means]:
+    """CLIPScore and RefCLIPScore of each system. Torch is loaded here."""
+    from captrain.inference.clip import find_pictures, score_clip
+    from captrain.models.clip_score import Clip
+
+    pictures = find_pictures(images, list(work.references))
+    clip = Clip.load(source, device)
+    return score_clip(clip, pictures, list(work.systems.values()), work.references, rejects)

@@ -1,0 +1,120 @@
+"""Views of a picture: seeded, kept, taken in turns, and never mirrored where captions speak of sides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from captrain.data.augment import Augmentation
+from captrain.data.images import MAX_PIXELS, prepare
+from captrain.features.content import content_key
+from captrain.features.images import KeptImages, LiveImages
+from captrain.features.keep import Keeping, keep_images
+from captrain.features.views import PLAIN, Views
+from captrain.models.bundle import load_captioner
+from captrain.models.captioner import Captioner
+from captrain.records import Rejects, Sample
+from captrain.testing import clear_pictures
+
+FLIP = Augmentation(flip=1.0)
+CROP = Augmentation(crop_scale=(0.3, 0.6))
+
+
+@pytest.fixture
+def captioner(tiny_folders: dict[str, Path]) -> Captioner:
+    captioner = load_captioner(str(tiny_folders["blip"]))
+    captioner.requires_grad_(False)
+    return captioner
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> list[Sample]:
+    found = []
+    for number, picture in enumerate(clear_pictures(6)):
+        path = tmp_path / f"{number}.png"
+        Image.fromarray(picture).save(path)
+        found.append(Sample(path.name, path, ("a dog",), path.name))
+    return found
+
+
+def pixels(captioner: Captioner, sample: Sample, views: Views, view: int) -> np.ndarray:
+    data = sample.read()
+    return views.pixels(data, content_key(data), view, captioner.image_spec, MAX_PIXELS)
+
+
+def test_view_0_is_the_picture_and_others_depend_on_seed_and_number(
+    captioner: Captioner, samples: list[Sample]
+) -> None:
+    views = Views(3, CROP, seed=1)
+    plain = prepare(samples[0].read(), captioner.image_spec)
+    assert np.array_equal(pixels(captioner, samples[0], views, 0), plain)
+    first, second = (pixels(captioner, samples[0], views, view) for view in (1, 2))
+    assert not np.array_equal(first, second)
+    assert np.array_equal(first, pixels(captioner, samples[0], Views(5, CROP, seed=1), 1))
+    assert not np.array_equal(first, pixels(captioner, samples[0], Views(3, CROP, seed=2), 1))
+
+
+def test_epochs_take_turns_and_pictures_begin_differently() -> None:
+    views = Views(4, CROP)
+    shown = [[views.at(content, epoch) for epoch in range(8)] for content in ("00000000", "00000001", "0000000e")]
+    assert shown[0] == [0, 1, 2, 3, 0, 1, 2, 3]
+    assert shown[1] == [1, 2, 3, 0, 1, 2, 3, 0]
+    assert all(sorted(row[:4]) == [0, 1, 2, 3] for row in shown)
+
+
+def test_with_one_view_every_epoch_makes_its_own() -> None:
+    assert [Views(1, CROP).at("0a", epoch) for epoch in range(3)] == [1, 2, 3]
+    assert [PLAIN.at("0a", epoch) for epoch in range(3)] == [0, 0, 0]
+
+
+def test_kept_views_are_the_features_of_those_pixels(
+    captioner: Captioner, samples: list[Sample], tmp_path: Path
+) -> None:
+    views = Views(3, CROP, seed=5)
+    images = keep_images(captioner, {"train": samples}, Keeping("disk", tmp_path / "kept"), Rejects(), {"train": views})
+    kept = images["train"]
+    assert isinstance(kept, KeptImages)
+    for epoch in range(3):
+        wanted = [views.at(content_key(sample.read()), epoch) for sample in samples]
+        made = np.stack([pixels(captioner, sample, views, view) for sample, view in zip(samples, wanted, strict=True)])
+        with torch.no_grad():
+            expected = captioner.encode(torch.from_numpy(made))
+        torch.testing.assert_close(kept.rows(range(6), epoch)["features"], expected, rtol=1e-4, atol=1e-5)
+    plain = np.stack([prepare(sample.read(), captioner.image_spec) for sample in samples])
+    with torch.no_grad():
+        expected = captioner.encode(torch.from_numpy(plain))
+    torch.testing.assert_close(kept.rows(range(6))["features"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_other_splits_have_no_views(captioner: Captioner, samples: list[Sample], tmp_path: Path) -> None:
+    splits = {"train": samples[:3], "validation": samples[3:]}
+    images = keep_images(captioner, splits, Keeping("memory", tmp_path), Rejects(), {"train": Views(2, CROP)})
+    assert isinstance(images["train"], KeptImages)
+    assert len(images["train"].store) == 3 * 2 + 3
+
+
+def test_views_made_anew_are_not_kept(captioner: Captioner, samples: list[Sample], tmp_path: Path) -> None:
+    views = Views(1, CROP, seed=5)
+    images = keep_images(captioner, {"train": samples}, Keeping("auto", tmp_path), Rejects(), {"train": views})
+    live = images["train"]
+    assert isinstance(live, LiveImages)
+    for epoch in (0, 1):
+        made = np.stack([pixels(captioner, sample, views, epoch + 1) for sample in samples])
+        assert np.array_equal(live.rows(range(6), epoch)["pixels"].numpy(), made)
+    plain = np.stack([prepare(sample.read(), captioner.image_spec) for sample in samples])
+    assert np.array_equal(live.rows(range(6))["pixels"].numpy(), plain)
+
+
+def test_what_speaks_of_sides_is_not_mirrored(captioner: Captioner, samples: list[Sample], tmp_path: Path) -> None:
+    sided = Sample("sided", samples[0].image, ("a dog on the left",), "sided")
+    plain, mirrored = prepare(samples[0].read(), captioner.image_spec), Views(1, FLIP)
+    live = keep_images(
+        captioner, {"train": [samples[0], sided]}, Keeping("off", tmp_path), Rejects(), {"train": mirrored}
+    )["train"]
+    found = live.rows([0, 1], 0)["pixels"].numpy()
+    assert np.array_equal(found[0], plain[:, ::-1])
+    assert np.array_equal(found[1], plain)
