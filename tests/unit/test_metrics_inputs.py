@@ -133,7 +133,7 @@ def test_what_is_not_there_or_not_text(tmp_path: Path) -> None:
     (tmp_path / "predictions.json").write_text("{}")
     with pytest.raises(DataError, match="not UTF-8"):
         read_predictions(tmp_path / "a.json")
-    with pytest.raises(DataError, match="not found. Did you mean 'predictions.json'"):
+    with pytest.raises(DataError, match=r"not found\. Did you mean 'predictions.json'"):
         read_predictions(tmp_path / "prediction.json")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"holds no \.txt files"):
@@ -179,7 +179,7 @@ def test_ids_that_are_not(prediction: str, reference: str) -> None:
 def test_ambiguous_ids_are_never_guessed() -> None:
     with pytest.raises(DataError, match="prediction 'dog' fits 2 references \\('a/dog', 'b/dog'\\)"):
         match_ids(["dog"], ["a/dog", "b/dog"])
-    with pytest.raises(DataError, match="predictions 'dog.jpg', 'dog.png' both fit the reference 'dog'"):
+    with pytest.raises(DataError, match=r"predictions 'dog.jpg', 'dog.png' both fit the reference 'dog'"):
         match_ids(["dog.jpg", "dog.png"], ["dog"])
     found = match_ids(["dog", "dog.jpg"], ["dog"])
     assert (found.pairs, found.extra) == ({"dog": "dog"}, ["dog.jpg"]), "equal ids come first"

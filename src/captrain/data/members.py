@@ -24,7 +24,6 @@ LARGEST_TEXT = 1 << 20  # bytes of a caption member
 MOST_PARTS = 100  # members of one sample
 
 _META = re.compile(r"__[^/]*__(?:$|/)")  # WebDataset's own notes
-_KEY = re.compile(r"((?:.*/|)[^.]+)\.([^/]*)", re.DOTALL)
 
 
 class Part(NamedTuple):
@@ -165,10 +164,11 @@ def split_name(name: str) -> tuple[str, str] | None:
     >>> split_name("a.b/dog.left.JPG"), split_name("a/._dog.jpg"), split_name("README")
     (('a.b/dog', 'left.jpg'), None, None)
     """
-    found = _KEY.fullmatch(name)
-    if found is None or _META.match(name) or any(is_hidden(part) for part in name.split("/")):
+    folder, slash, base = name.rpartition("/")
+    stem, dot, suffix = base.partition(".")
+    if not stem or not dot or _META.match(name) or any(is_hidden(part) for part in folder.split("/")):
         return None
-    return found[1], found[2].lower()
+    return folder + slash + stem, suffix.lower()
 
 
 def groups(
@@ -179,25 +179,20 @@ def groups(
     The bytes of members that may hold captions come along, and with `images` those of images too. `start` is 0 or that
     of a group met earlier.
     """
-    group: Group | None = None
+    group = Group("", start)
     for member in walk(file, length, start):
-        if member.problem:
-            if group is not None and not member.name:
-                yield group
-                group = None
-            yield member
-            continue
-        split = split_name(member.name)
-        if split is None:
-            continue
-        if group is not None and group.key != split[0]:
+        split = None if member.problem else split_name(member.name)
+        if group.parts and (group.key != split[0] if split else not member.name):
             yield group
-            group = None
-        group = group or Group(split[0], member.start)
-        problem = group.add(_part(file, keys, group, member, split[1], images))
-        if problem:
-            yield member._replace(problem=problem)
-    if group is not None:
+            group = Group("", start)
+        if split is not None:
+            if not group.parts:
+                group = Group(split[0], member.start)
+            problem = group.add(_part(file, keys, group, member, split[1], images))
+            member = member._replace(problem=problem)
+        if member.problem:
+            yield member
+    if group.parts:
         yield group
 
 

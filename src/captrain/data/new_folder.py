@@ -67,10 +67,14 @@ def _check_taken(final: Path, folder: Path, overwrite: bool) -> None:
     if not any(final.iterdir()):
         return
     if not overwrite:
-        raise DataError(f"{folder}: is there already; choose another folder, or --overwrite to replace all that is in it")
+        raise DataError(
+            f"{folder}: is there already; choose another folder, or --overwrite to replace all that is in it"
+        )
     for name, place in (("working", Path.cwd()), ("home", Path.home())):
         if _inside(os.path.realpath(place), str(final)):
-            raise DataError(f"{folder}: holds the {name} folder, and --overwrite would delete it; choose another folder")
+            raise DataError(
+                f"{folder}: holds the {name} folder, and --overwrite would delete it; choose another folder"
+            )
 
 
 def _check_apart(final: Path, folder: Path, source: str) -> None:

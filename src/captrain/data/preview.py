@@ -166,9 +166,7 @@ def _cards(checked: Checked, chosen: Sequence[int]) -> list[Card]:
     with track("thumbnails", len(chosen)) as advance:
         for picture in chosen:
             sample = checked.samples[picture]
-            cards.append(
-                Card(sample.id, str(splits[picture]), sample.captions, _uri(sample), tuple(problems[picture]))
-            )
+            cards.append(Card(sample.id, str(splits[picture]), sample.captions, _uri(sample), tuple(problems[picture])))
             advance(1)
     return cards
 

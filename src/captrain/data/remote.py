@@ -49,6 +49,17 @@ def shown(url: str) -> str:
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
+def path_of(source: str) -> str:
+    """The path in a URL, or a path as it is, with slashes.
+
+    >>> path_of("https://host/shards/00000.tar?signature=abc"), path_of("shards/00000.tar")
+    ('shards/00000.tar', 'shards/00000.tar')
+    """
+    if not is_remote(source):
+        return Path(source).as_posix()
+    return source.partition("://")[2].partition("?")[0].partition("/")[2]
+
+
 def protocol_of(url: str) -> str:
     """The kind of a URL. Raises `DataError` for one that is not read.
 

@@ -12,11 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from captrain.data.places import Root, existing, is_hidden, is_remote
 from captrain.data.readers import SPLIT_NAMES
-from captrain.data.remote import glob_urls, protocol_of, shown
+from captrain.data.remote import glob_urls, path_of, protocol_of, shown
 from captrain.errors import DataError
 from captrain.records import Rejects
 
@@ -153,8 +152,7 @@ def refuse(url: str) -> None:
         raise DataError(
             "pipe: runs commands, which a data set must not; expected a path or an s3://, gs:// or https:// URL"
         )
-    path = urlsplit(url).path if is_remote(url) else url
-    if path.lower().endswith(COMPRESSED):
+    if path_of(url).lower().endswith(COMPRESSED):
         raise DataError(
             f"{shown(url)}: is compressed, so that its pictures can't be reached one by one; unpack it to a .tar"
         )
@@ -197,7 +195,7 @@ def _require(urls: list[str]) -> None:
 
 def _names(urls: list[str]) -> list[str]:
     """What tells paths and URLs apart: their ends, from where they first differ."""
-    paths = [urlsplit(url).path if is_remote(url) else Path(url).as_posix() for url in urls]
+    paths = [path_of(url) for url in urls]
     columns = zip(*(path.split("/")[:-1] for path in paths), strict=False)
     shared = next((place for place, column in enumerate(columns) if len(set(column)) > 1), None)
     if shared is None:  # all above the shortest path is shared
@@ -205,7 +203,7 @@ def _names(urls: list[str]) -> list[str]:
     names = ["/".join(path.split("/")[shared:]) for path in paths]
     if len(set(names)) == len(names):
         return names
-    return [f"{urlsplit(url).netloc}/{name}" if is_remote(url) else name for url, name in zip(urls, names, strict=True)]
+    return [f"{place}/{name}" for place, name in enumerate(names)]  # of other hosts, or told apart by their queries
 
 
 def reject(rejects: Rejects, shard: Shard, name: str, reason: str) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+LARGEST_SIZE = 1 << 60  # bytes that a header may state; no disk holds more, and seeking there would overflow
 _UNTIDY = re.compile(r"[\\\x00-\x1f\x7f]|/{2}|^/|^[A-Za-z]:|(?:^|/)\.{1,2}(?:/|$)")
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip"}
 
@@ -29,7 +30,7 @@ def parse_header(block: bytes, at: int) -> Header:
         size = _number(block[124:136])
     except ValueError:
         raise BrokenTarError(_broken(block, at)) from None
-    if size < 0 or not _adds_up(block, stated):
+    if not 0 <= size < LARGEST_SIZE or not _adds_up(block, stated):
         raise BrokenTarError(_broken(block, at))
     name = block[:100].split(b"\0", 1)[0]
     if block[257:263] == b"ustar\0" and block[345]:
@@ -73,7 +74,7 @@ def pax_records(content: bytes, at: int) -> Iterator[tuple[bytes, bytes]]:
         digits = content[place:space] if space > 0 else b""
         end = place + int(digits) if digits.isdigit() else 0
         key, equals, value = content[space + 1 : end - 1].partition(b"=")
-        if not (space < end <= len(content) and equals and content[end - 1] == 0x0A):
+        if not (place < space < end <= len(content) and equals and content[end - 1] == 0x0A):
             raise BrokenTarError(f"is broken at byte {at + place}: a pax header that is none")
         yield key, value
         place = end

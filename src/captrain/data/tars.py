@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from captrain.data.tar_headers import BrokenTarError, Header, parse_header, pax_records, tidy
+from captrain.data.tar_headers import LARGEST_SIZE, BrokenTarError, Header, parse_header, pax_records, tidy
 
 BLOCK = 512
 LARGEST_MEMBER = 1 << 30  # bytes of data; no picture and no caption is larger
@@ -162,8 +162,8 @@ def _look_ahead(file: Bytes, header: Header, ahead: _Ahead, at: int) -> None:
         if key == b"path":
             ahead.name = _text(value)
         elif key == b"size":
-            if not value.isdigit() or len(value) > 19:
-                raise BrokenTarError(f"is broken at byte {at}: a size that is no number")
+            if not value.isdigit() or len(value) > 19 or int(value) >= LARGEST_SIZE:
+                raise BrokenTarError(f"is broken at byte {at}: a size that can't be one")
             ahead.size = int(value)
         elif key.startswith(b"GNU.sparse."):
             ahead.sparse = True

@@ -186,7 +186,7 @@ def _score_one(
     means = dict(means)
     for metric in java:
         try:
-            of_set, of_images = score_java(metric, *tokenized(captions, work.references))
+            of_set, of_images = score_java(metric, *tokenized(captions, work.references, "ptb"))
         except CaptrainError as error:
             logger.warning("%s: %s", name, error)
             notes.append(f"{metric} is missing: {error}")
@@ -200,7 +200,7 @@ def _score_one(
     if means and len(complete) < len(means):
         seen = len(means[CLIP_METRICS[0]])
         notes.append(f"{seen} of {len(captions)} pictures could be read: CLIPScore is over these, without intervals")
-    statistics = statistics_of(found, captions, work.references, complete)
+    statistics = statistics_of(found, captions, work.references, tokenizer, complete)
     return System(name, scores, found.images, "", statistics, notes=tuple(notes))
 
 

@@ -1,5 +1,15 @@
-"""Caption scores as papers compute them, without Java.
+"""Caption scores as papers compute them, without Java. Nothing here needs torch.
 
-`captrain.metrics.score.score_captions` scores plain text; `tokenizer.tokenize`, `bleu.BleuScorer` and
-`cider.CiderScorer` are its parts. Nothing here needs torch.
+>>> from captrain import metrics
+>>> metrics.tokenize("A dog doesn't run.")
+['a', 'dog', 'does', "n't", 'run']
 """
+
+from __future__ import annotations
+
+from captrain.metrics.frequencies import DocumentFrequencies
+from captrain.metrics.score import Scores, score_captions
+from captrain.metrics.scorer import Scorer
+from captrain.metrics.tokenizer import tokenize
+
+__all__ = ["DocumentFrequencies", "Scorer", "Scores", "score_captions", "tokenize"]

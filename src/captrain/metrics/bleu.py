@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from captrain.metrics.ngrams import LONGEST, Candidates, MetricScores, Ngram, References, Tokens, count_ngrams
+import numpy as np
+import numpy.typing as npt
+
+from captrain.metrics.ngrams import LONGEST, Counts, Numbers
+from captrain.metrics.references import Found, References
 
 # Keep a score of nothing at (almost) zero and a division by nothing possible: the values of the reference.
 _TINY = 1e-15
@@ -14,92 +17,51 @@ _SMALL = 1e-9
 
 
 @dataclass(frozen=True)
-class _Counted:
-    """One image's references: their lengths, and each n-gram's highest count in any of them."""
+class Tally:
+    """What BLEU adds up. `written`, `right`: n-grams of each length (LONGEST, candidates); lengths in words."""
 
-    lengths: tuple[int, ...]
-    highest: dict[Ngram, int]
+    written: Numbers
+    right: Numbers
+    candidate: Numbers
+    reference: Numbers
 
-
-@dataclass
-class _Tally:
-    """What BLEU adds up: n-grams of each length written and right, and the lengths of candidate and reference."""
-
-    written: list[int]
-    right: list[int]
-    candidate_length: int = 0
-    reference_length: int = 0
+    def total(self) -> Tally:
+        """The sums over all candidates, as one."""
+        sums = (part.sum(-1, keepdims=True) for part in (self.written, self.right, self.candidate, self.reference))
+        return Tally(*sums)
 
 
-class BleuScorer:
-    """References counted once, to score any number of candidates.
+def tally(
+    images: Numbers, lengths: Numbers, counts: Sequence[Counts], found: Sequence[Found], references: References
+) -> Tally:
+    """N-grams written and right of each candidate. The reference length is the closest one, the shorter one of two."""
+    right = np.zeros((LONGEST, len(lengths)), np.int64)
+    for order, (of_length, shared, postings) in enumerate(zip(counts, found, references.postings, strict=True)):
+        clipped = np.minimum(of_length.counts[shared.rows], postings.highest[shared.keys])
+        right[order] = np.bincount(of_length.captions[shared.rows], clipped, minlength=len(lengths))
+    written = np.maximum(0, lengths - np.arange(LONGEST)[:, None])
+    return Tally(written, right, lengths, _closest(images, lengths, references))
 
-    >>> scorer = BleuScorer({"dog": [["a", "dog", "runs", "fast"], ["one", "dog", "runs"]]})
-    >>> corpus, per_image = scorer.score({"dog": ["a", "dog", "runs"]})
-    >>> [round(value, 4) for value in corpus]
-    [1.0, 1.0, 1.0, 0.0316]
+
+def bleu(tally: Tally) -> npt.NDArray[np.float64]:
+    """BLEU-1..4 of each candidate, (LONGEST, candidates), each in [0, 1].
+
+    The value of a set is that of `tally.total()` and not the mean of the candidates': counts are added up first.
     """
-
-    def __init__(self, references: References) -> None:
-        """`references`: image id to the tokens of each of its captions, one or more."""
-        self._references = {id: _count_references(captions) for id, captions in references.items()}
-
-    def score(self, candidates: Candidates) -> tuple[list[float], dict[str, list[float]]]:
-        """BLEU-1..4 of the whole corpus, and of each image; every value lies in [0, 1].
-
-        The corpus value is not the mean of the images': counts are added up first, as the paper says.
-        The reference length is that of the closest reference, the shorter one of two.
-        """
-        total = _Tally([0] * LONGEST, [0] * LONGEST)
-        per_image = {}
-        for id, candidate in candidates.items():
-            tally = _compare(candidate, self._references[id])
-            per_image[id] = _bleu(tally)
-            _add(total, tally)
-        return _bleu(total), per_image
+    precisions = np.cumprod((tally.right + _TINY) / (tally.written + _SMALL), axis=0)
+    ratio = (tally.candidate + _TINY) / (tally.reference + _SMALL)
+    brevity = np.where(ratio < 1, np.exp(1 - 1 / ratio), 1.0)
+    return precisions ** (1 / np.arange(1, LONGEST + 1)[:, None]) * brevity
 
 
-def _count_references(captions: Sequence[Tokens]) -> _Counted:
-    highest: dict[Ngram, int] = {}
-    for caption in captions:
-        for ngram, count in count_ngrams(caption).items():
-            if count > highest.get(ngram, 0):
-                highest[ngram] = count
-    return _Counted(tuple(len(caption) for caption in captions), highest)
-
-
-def _compare(candidate: Tokens, references: _Counted) -> _Tally:
-    length = len(candidate)
-    right = [0] * LONGEST
-    for ngram, count in count_ngrams(candidate).items():
-        right[len(ngram) - 1] += min(count, references.highest.get(ngram, 0))
-    written = [max(0, length - shorter) for shorter in range(LONGEST)]
-    closest = min(references.lengths, key=lambda reference: (abs(reference - length), reference))
-    return _Tally(written, right, length, closest)
-
-
-def _add(total: _Tally, tally: _Tally) -> None:
-    total.written = [sum(pair) for pair in zip(total.written, tally.written, strict=True)]
-    total.right = [sum(pair) for pair in zip(total.right, tally.right, strict=True)]
-    total.candidate_length += tally.candidate_length
-    total.reference_length += tally.reference_length
-
-
-def _bleu(tally: _Tally) -> list[float]:
-    ratio = (tally.candidate_length + _TINY) / (tally.reference_length + _SMALL)
-    brevity = math.exp(1 - 1 / ratio) if ratio < 1 else 1.0
-    values, product = [], 1.0
-    for order, (right, written) in enumerate(zip(tally.right, tally.written, strict=True), start=1):
-        product *= (right + _TINY) / (written + _SMALL)
-        values.append(product ** (1 / order) * brevity)
-    return values
-
-
-def score_bleu(candidates: Candidates, references: References) -> MetricScores:
-    """Named BLEU scores of the set and of each image, from tokens."""
-    corpus, per_image = BleuScorer(references).score(candidates)
-    return _named(corpus), {id: _named(values) for id, values in per_image.items()}
-
-
-def _named(values: list[float]) -> dict[str, float]:
-    return {f"bleu_{order}": value for order, value in enumerate(values, start=1)}
+def _closest(images: Numbers, lengths: Numbers, references: References) -> Numbers:
+    """The length of the reference that comes closest to each candidate's."""
+    number = references.number[images]
+    candidate = np.repeat(np.arange(len(images)), number)
+    ends = np.cumsum(number)
+    reference = np.arange(ends[-1] if len(ends) else 0) + np.repeat(references.first[images] - ends + number, number)
+    length = references.lengths[reference]
+    # Compared as one number: the difference first, then the length.
+    span = int(references.lengths.max(initial=0)) + 1
+    ranked = np.abs(length - lengths[candidate]) * span + length
+    return np.minimum.reduceat(ranked, ends - number) % span if len(ends) else lengths

@@ -2,85 +2,69 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from captrain.metrics.ngrams import LONGEST, Candidates, MetricScores, Ngram, References, Tokens, count_ngrams
+import numpy as np
+import numpy.typing as npt
+
+from captrain.metrics.ngrams import LONGEST, Counts, Numbers
+from captrain.metrics.references import Found, Postings, References
 
 _SIGMA = 6.0  # how forgiving the penalty on a different length is, in words
 _SCALE = 10.0
 
-
-@dataclass(frozen=True)
-class _Vector:
-    """A caption as rarity-weighted n-gram counts, with its norm for each n-gram length and its number of bigrams."""
-
-    weights: dict[Ngram, float]
-    norms: list[float]
-    bigrams: int
+Values = npt.NDArray[np.float64]
 
 
-class CiderScorer:
-    """References weighed once, to score any number of candidates.
+class Cider:
+    """References weighed once: n-grams count by how rare they are, for the references and for any candidates."""
 
-    How rare an n-gram is, is counted over the references' images: a score depends on the whole set, and is 0 when the
-    set is a single image.
+    def __init__(self, references: References, images_with: Sequence[Numbers], images: int) -> None:
+        """`images_with`: for each length, in how many of a corpus's `images` each n-gram of the table stands."""
+        self._references = references
+        never_seen = np.log(images) if images else 0.0
+        # One more value, at the end, for all n-grams that are not in the table.
+        self._rarity = [np.append(never_seen - np.log(np.maximum(1, seen)), never_seen) for seen in images_with]
+        self._norms = self._norms_of(references.counts, len(references.lengths))
+        self._bigrams = np.maximum(0, references.lengths - 1)
 
-    >>> scorer = CiderScorer({"dog": [["a", "dog", "runs", "fast"]], "cat": [["a", "cat", "sits", "still"]]})
-    >>> mean, per_image = scorer.score({"dog": ["a", "dog", "runs", "fast"], "cat": ["a", "dog"]})
-    >>> round(mean, 6), round(per_image["dog"], 6), round(per_image["cat"], 6)
-    (5.0, 10.0, 0.0)
-    """
+    def score(self, images: Numbers, lengths: Numbers, counts: Sequence[Counts], found: Sequence[Found]) -> Values:
+        """The score of each candidate, in [0, 10]."""
+        references = self._references
+        number = references.number[images]
+        # Every candidate makes a pair with each reference of its image.
+        first_pair = np.cumsum(number) - number
+        candidate = np.repeat(np.arange(len(images)), number)
+        shift = first_pair - references.first[images]  # from a reference's place to its pair's
+        reference = np.arange(len(candidate)) - shift[candidate]
+        norms = self._norms_of(counts, len(images))
+        cosines = np.zeros(len(candidate))
+        for order, (of_length, shared) in enumerate(zip(counts, found, strict=True)):
+            dots = self._dots(order, of_length, shared, shift, len(candidate))
+            norm = norms[order][candidate] * self._norms[order][reference]
+            cosines += np.divide(dots, norm, out=np.zeros_like(dots), where=norm > 0)
+        # The reference implementation measures length in bigrams, not in words.
+        difference = np.maximum(0, lengths - 1)[candidate] - self._bigrams[reference]
+        likeness = cosines * np.exp(-(difference**2) / (2 * _SIGMA**2))
+        return _SCALE / LONGEST * np.bincount(candidate, likeness, minlength=len(images)) / number
 
-    def __init__(self, references: References) -> None:
-        """`references`: image id to the tokens of each of its captions, one or more."""
-        counted = {id: [count_ngrams(caption) for caption in captions] for id, captions in references.items()}
-        images = Counter(ngram for captions in counted.values() for ngram in set().union(*captions))
-        self._log_images = math.log(len(counted)) if counted else 0.0
-        self._rarity = {ngram: self._log_images - math.log(count) for ngram, count in images.items()}
-        self._references = {id: [self._vector(counts) for counts in captions] for id, captions in counted.items()}
+    def _dots(self, order: int, counts: Counts, shared: Found, shift: Numbers, pairs: int) -> Values:
+        """Products of weights for n-grams of one length, added up for each pair; repeating a word does not pay."""
+        postings: Postings = self._references.postings[order]
+        start, end = postings.starts[shared.keys], postings.starts[shared.keys + 1]
+        rows = np.repeat(shared.rows, end - start)
+        ends = np.cumsum(end - start)
+        places = np.arange(len(rows)) + np.repeat(end - ends, end - start)
+        in_reference = postings.counts[places]
+        clipped = np.minimum(counts.counts[rows], in_reference)
+        weight = self._rarity[order][counts.ngrams[rows]] ** 2
+        pair = postings.references[places] + shift[counts.captions[rows]]
+        return np.bincount(pair, clipped * in_reference * weight, minlength=pairs)
 
-    def score(self, candidates: Candidates) -> tuple[float, dict[str, float]]:
-        """The mean over images, and each image's score, in [0, 10]."""
-        per_image = {id: self._image_score(id, candidate) for id, candidate in candidates.items()}
-        mean = math.fsum(per_image.values()) / len(per_image) if per_image else 0.0
-        return mean, per_image
-
-    def _image_score(self, id: str, candidate: Tokens) -> float:
-        vector = self._vector(count_ngrams(candidate))
-        references = self._references[id]
-        likeness = sum(_likeness(vector, reference) for reference in references)
-        return _SCALE * likeness / LONGEST / len(references)
-
-    def _vector(self, counts: dict[Ngram, int]) -> _Vector:
-        rarity, never_seen = self._rarity, self._log_images
-        weights = {ngram: count * rarity.get(ngram, never_seen) for ngram, count in counts.items()}
-        squares = [0.0] * LONGEST
-        bigrams = 0
-        for ngram, weight in weights.items():
-            squares[len(ngram) - 1] += weight * weight
-            if len(ngram) == 2:  # the reference measures length in bigrams, not in words
-                bigrams += counts[ngram]
-        return _Vector(weights, [math.sqrt(square) for square in squares], bigrams)
-
-
-def _likeness(candidate: _Vector, reference: _Vector) -> float:
-    """Cosine for each n-gram length, summed, where repeating a word does not pay, times the length penalty."""
-    dots = [0.0] * LONGEST
-    for ngram in candidate.weights.keys() & reference.weights.keys():
-        weight = reference.weights[ngram]
-        dots[len(ngram) - 1] += min(candidate.weights[ngram], weight) * weight
-    cosines = [
-        dot / (norm * reference_norm)
-        for dot, norm, reference_norm in zip(dots, candidate.norms, reference.norms, strict=True)
-        if norm and reference_norm
-    ]
-    difference = candidate.bigrams - reference.bigrams
-    return math.fsum(cosines) * math.exp(-(difference**2) / (2 * _SIGMA**2))
-
-
-def score_cider(candidates: Candidates, references: References) -> MetricScores:
-    """The named score of the set and of each image, from tokens."""
-    mean, per_image = CiderScorer(references).score(candidates)
-    return {"cider": mean}, {id: {"cider": value} for id, value in per_image.items()}
+    def _norms_of(self, counts: Sequence[Counts], captions: int) -> list[Values]:
+        """The length of each caption's vector of weights, for each n-gram length."""
+        norms = []
+        for of_length, rarity in zip(counts, self._rarity, strict=True):
+            weights = of_length.counts * rarity[np.minimum(of_length.ngrams, len(rarity) - 1)]
+            norms.append(np.sqrt(np.bincount(of_length.captions, weights**2, minlength=captions)))
+        return norms

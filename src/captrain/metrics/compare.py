@@ -18,7 +18,7 @@ from captrain.metrics.significance import (
     differences,
     intervals,
 )
-from captrain.metrics.tokenizer import tokenize_lines
+from captrain.metrics.tokenizer import token_lines
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ def statistics_of(
     scores: Scores,
     predictions: Mapping[str, str],
     references: Mapping[str, Sequence[str]],
+    tokenizer: str,
     means: Mapping[str, Mapping[str, float]],
 ) -> Statistics:
     """What each image adds to the scores of a system.
@@ -100,17 +101,21 @@ def statistics_of(
     columns |= {name: np.array([values[id] for id in predictions]) for name, values in means.items()}
     bleu = None
     if any(name.startswith("bleu_") for name in scores.scores):
-        bleu = bleu_counts(*tokenized(predictions, references))
+        captions, known = tokenized(predictions, references, tokenizer)
+        bleu = bleu_counts(
+            {id: line.split() for id, line in captions.items()},
+            {id: [line.split() for line in lines] for id, lines in known.items()},
+        )
     return Statistics(scores.images, bleu, columns)
 
 
 def tokenized(
-    predictions: Mapping[str, str], references: Mapping[str, Sequence[str]]
-) -> tuple[dict[str, list[str]], dict[str, list[list[str]]]]:
-    """Tokens of captions and of references, each in one pass over them in their order, as `score_captions` makes them."""
-    candidates = dict(zip(predictions, tokenize_lines(list(predictions.values())), strict=True))
-    tokens = iter(tokenize_lines([caption for captions in references.values() for caption in captions]))
-    return candidates, {id: [next(tokens) for _ in captions] for id, captions in references.items()}
+    predictions: Mapping[str, str], references: Mapping[str, Sequence[str]], tokenizer: str
+) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Captions and references as tokens with spaces between, each in one pass in their order, as they are scored."""
+    captions = dict(zip(predictions, token_lines(list(predictions.values()), tokenizer), strict=True))
+    lines = iter(token_lines([caption for known in references.values() for caption in known], tokenizer))
+    return captions, {id: [next(lines) for _ in known] for id, known in references.items()}
 
 
 def with_intervals(system: System, resamples: int, seed: int) -> System:

@@ -20,7 +20,13 @@ from pathlib import Path
 from typing import IO
 
 from captrain.errors import CaptrainError, SettingsError
-from captrain.metrics.ngrams import Candidates, MetricScores, References, Tokens
+
+Candidates = Mapping[str, str]
+"""Image id to the tokens of its caption, spaces between."""
+References = Mapping[str, Sequence[str]]
+"""Image id to the same of each of its references."""
+MetricScores = tuple[dict[str, float], dict[str, dict[str, float]]]
+"""Scores of the set by name, and image id to scores by name."""
 
 JAVA_METRICS = ("meteor", "spice")
 INSTALL = "pip install 'captrain[java-metrics]'"
@@ -89,9 +95,9 @@ def _meteor(candidates: Candidates, references: References, limit: float) -> tup
     return of_set, dict(zip(candidates, of_images, strict=True))
 
 
-def _line(tokens: Tokens) -> str:
-    """Tokens as one field of METEOR's line protocol."""
-    return " ".join(tokens).replace("|||", "")
+def _line(caption: str) -> str:
+    """A caption as one field of METEOR's line protocol."""
+    return " ".join(caption.splitlines()).replace("|||", "")
 
 
 def _spice(candidates: Candidates, references: References, limit: float) -> tuple[float, dict[str, float]]:
@@ -159,7 +165,7 @@ def _talk(name: str, arguments: Sequence[str], limit: float) -> Iterator[Callabl
 def _start(name: str, arguments: Sequence[str], complaints: IO[bytes]) -> subprocess.Popen[bytes]:
     """A Java program in its own folder."""
     return subprocess.Popen(
-        [_java(name), "-Dfile.encoding=UTF-8", "-XX:+UseSerialGC", *arguments],
+        [_java(name), "-Dfile.encoding=UTF-8", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=complaints,

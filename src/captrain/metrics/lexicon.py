@@ -39,9 +39,9 @@ ABBREVIATIONS = _words(
     plc rd rt sep sept seq sq sr sys tel tenn thu thurs tue tues univ va vt wed wis wisc wyo
     """
 )
-# The same two, but not in capitals; then only with a capital; then only before a number.
-TITLES_NOT_UPPER = _words("mfg mtg")
-ABBREVIATIONS_NOT_UPPER = _words("ppte pptes ppty pptys pte ptes pty ptys")
+# The same two, where letters that are small here must be small; then only with a capital; then only before a number.
+TITLES_PARTLY_LOWER = _words("MfG MtG")
+ABBREVIATIONS_PARTLY_LOWER = _words("PPTe PPTeS PPTy PPTyS PTe PTeS PTy PTyS")
 ABBREVIATIONS_CAPITALIZED = _words("ark az del ill la mass miss ore pa tex wash")
 ABBREVIATIONS_BEFORE_NUMBER = _words("art ca fig figs no nos op pp prop")
 
@@ -51,6 +51,18 @@ SENTENCE_STARTS = _words(
     a about according additionally after an as at but earlier he her here however if in it last many more now once one
     other our she since so some such that the their then there these they this we what when while yet you
     """
+)
+
+MAY_KEEP_STOP = frozenset(
+    word.lower()
+    for word in [
+        *TITLES,
+        *ABBREVIATIONS,
+        *TITLES_PARTLY_LOWER,
+        *ABBREVIATIONS_PARTLY_LOWER,
+        *ABBREVIATIONS_CAPITALIZED,
+        *ABBREVIATIONS_BEFORE_NUMBER,
+    ]
 )
 
 # Signs that the treebank writes otherwise.

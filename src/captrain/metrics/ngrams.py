@@ -6,7 +6,7 @@ number is the place of that key in a sorted array. Nothing is a Python object pe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -16,15 +16,17 @@ import numpy.typing as npt
 LONGEST = 4
 """BLEU and CIDEr look at runs of one to four words."""
 BITS = 31
-"""A pair of numbers is `first << BITS | second`."""
+"""Two numbers in one: `first << BITS | second`."""
 SECOND = (1 << BITS) - 1
 
 Numbers = npt.NDArray[np.int64]
+Numberer = Callable[[Numbers], Numbers]
+"""Gives keys of n-grams of one length their numbers."""
 
 
 @dataclass(frozen=True)
 class Words:
-    """Captions one after another: the number of each word (W), and how many words each caption has (C)."""
+    """Captions one after another: the number of each word, and how many words each caption has."""
 
     numbers: Numbers
     lengths: Numbers
@@ -32,7 +34,7 @@ class Words:
 
 @dataclass(frozen=True)
 class Counts:
-    """How often each n-gram of one length stands in each caption: rows sorted by caption, then n-gram, none twice."""
+    """How often each n-gram of one length stands in each caption: by caption, then by n-gram, no pair twice."""
 
     captions: Numbers
     ngrams: Numbers
@@ -40,40 +42,98 @@ class Counts:
 
 
 class NgramTable:
-    """The words and n-grams of a corpus, each with a number. Single words are their own n-grams of length one."""
+    """The words and n-grams of a corpus, each with a number. A single word's number is the word's."""
 
     def __init__(self, words: dict[str, int], keys: list[Numbers]) -> None:
-        """`keys`: for each length from two to four, the sorted keys (number of the first words << BITS | last word)."""
+        """`keys`: sorted, for each length from two on (number of the first words << BITS | number of the last)."""
         self.words = words
         self.keys = keys
 
-    def size(self, length: int) -> int:
-        """How many n-grams of this length there are."""
-        return len(self.words) if length == 1 else len(self.keys[length - 2])
+    def sizes(self) -> list[int]:
+        """How many n-grams of each length there are."""
+        return [len(self.words), *(len(keys) for keys in self.keys)]
 
     def count(self, lines: Sequence[str]) -> tuple[Numbers, list[Counts]]:
-        """Words in each line, and n-gram counts of each length; unknown n-grams get numbers from `size` on."""
+        """Words in each line, and counts for each length; n-grams not in the table get numbers beyond its size."""
         words = _number_words(lines, self.words)
-        return words.lengths, _count(words, [_known_or_new(keys) for keys in self.keys])
+        return words.lengths, _count(words, [_lookup(keys) for keys in self.keys])
+
+    def grown(self, lines: Sequence[str]) -> tuple[NgramTable, list[Numbers], Numbers, list[Counts]]:
+        """A table that also has the n-grams of these lines.
+
+        Returns with it, for each length, the number that each of this table's n-grams has in the new one; then what
+        `count` says of the lines.
+
+        >>> table, _, lengths, counts = NgramTable.empty().grown(["a dog a", "a cat"])
+        >>> table.words, table.sizes(), lengths.tolist()
+        ({'a': 0, 'dog': 1, 'cat': 2}, [3, 3, 1, 0], [3, 2])
+        >>> counts[0].captions.tolist(), counts[0].ngrams.tolist(), counts[0].counts.tolist()
+        ([0, 0, 1, 1], [0, 1, 0, 2], [2, 1, 1, 1])
+        """
+        known = dict(self.words)
+        words = _number_words(lines, known, grow=True)
+        keys: list[Numbers] = []
+        moved: list[Numbers] = [np.arange(len(self.words), dtype=np.int64)]
+
+        def number(new: Numbers) -> Numbers:
+            old = self.keys[len(keys)]
+            old = moved[-1][old >> BITS] << BITS | old & SECOND
+            merged, places = np.unique(np.concatenate([old, new]), return_inverse=True)
+            keys.append(merged)
+            moved.append(places[: len(old)])
+            return places[len(old) :]
+
+        counts = _count(words, [number] * (LONGEST - 1))
+        return NgramTable(known, keys), moved, words.lengths, counts
+
+    @classmethod
+    def empty(cls) -> NgramTable:
+        """A table of nothing, to grow."""
+        return cls({}, [np.zeros(0, np.int64)] * (LONGEST - 1))
 
 
-def build_table(lines: Sequence[str], base: NgramTable | None = None) -> tuple[NgramTable, list[Numbers], list[Counts]]:
-    """A table of all n-grams of `base` and the lines (tokens between white space).
+def _number_words(lines: Sequence[str], known: dict[str, int], grow: bool = False) -> Words:
+    """Words between white space by number; new words are added to `known` or, if it shall not grow, numbered beyond it."""
+    split = [line.split() for line in lines]
+    lengths = np.fromiter(map(len, split), np.int64, len(split))
+    words = chain.from_iterable(split)
+    if grow:
+        numbers = [known.setdefault(word, len(known)) for word in words]
+    else:
+        new: dict[str, int] = {}
+        numbers = [
+            known[word] if word in known else new.setdefault(word, len(known) + len(new)) for word in words
+        ]
+    return Words(np.array(numbers, np.int64), lengths)
 
-    Returns the table, for each length the new number of each of the base's n-grams, and the counts of the lines.
-    """
-    base = base or NgramTable({}, [np.zeros(0, np.int64)] * (LONGEST - 1))
-    table = NgramTable(dict(base.words), [])
-    words = _number_words(lines, table.words, grow=True)
-    moved = [np.arange(len(base.words))]
 
-    def numbers(length: int, keys: Numbers) -> Numbers:
-        old = base.keys[length - 2]
-        old = moved[-1][old >> BITS] << BITS | old & SECOND
-        unique, places = np.unique(np.concatenate([old, keys]), return_inverse=True)
-        table.keys.append(unique)
-        moved.append(places[: len(old)])
-        return places[len(old) :]
+def _count(words: Words, numberers: Sequence[Numberer]) -> list[Counts]:
+    total = len(words.numbers)
+    captions = np.repeat(np.arange(len(words.lengths)), words.lengths)
+    left = np.repeat(np.cumsum(words.lengths), words.lengths) - np.arange(total)  # words until the caption's end
+    starting = words.numbers  # the number of the n-gram that starts at each word
+    counts = [_distinct(captions, starting)]
+    for length, number in enumerate(numberers, start=2):
+        starts = np.flatnonzero(left >= length)
+        longer = np.zeros(total, np.int64)
+        longer[starts] = number(starting[starts] << BITS | words.numbers[starts + length - 1])
+        counts.append(_distinct(captions[starts], longer[starts]))
+        starting = longer
+    return counts
 
-    counts = _count(words, [lambda keys, length=length: numbers(length, keys) for length in range(2, LONGEST + 1)])
-    return table, moved, counts
+
+def _lookup(known: Numbers) -> Numberer:
+    def number(keys: Numbers) -> Numbers:
+        # Sorted first: neighbours are then found in the same part of memory.
+        asked, which = np.unique(keys, return_inverse=True)
+        places = np.searchsorted(known, asked)
+        missing = known.take(places, mode="clip") != asked if len(known) else np.ones(len(asked), bool)
+        places[missing] = len(known) + np.arange(missing.sum())
+        return places[which]
+
+    return number
+
+
+def _distinct(captions: Numbers, ngrams: Numbers) -> Counts:
+    pairs, counts = np.unique(captions << BITS | ngrams, return_counts=True)
+    return Counts(pairs >> BITS, pairs & SECOND, counts)

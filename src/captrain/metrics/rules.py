@@ -28,28 +28,27 @@ def _rule(pattern: str, spelling: Literal["plain", "signs", "kept"] = "plain") -
     return Rule(re.compile(pattern), spelling)
 
 
-def _either(words: list[str], *cases: str) -> str:
-    written = {getattr(word, case)() for word in words for case in cases}
-    return "(?:" + "|".join(sorted(written, key=len, reverse=True)) + ")"
-
-
 def _any_case(words: list[str]) -> str:
     return "(?i:" + "|".join(sorted(words, key=len, reverse=True)) + ")"
 
 
-def _part(character: str) -> str:
-    """One part of a hyphenated word, O' and l' included."""
-    return f"(?:[dDoOlL]{_ANY_APOSTROPHE}{character})?{character}+"
+def _partly_any_case(words: list[str]) -> str:
+    """Letters written as capitals stand for both cases, the others for themselves."""
+    letters = ("".join(f"(?i:{letter})" if letter.isupper() else letter for letter in word) for word in words)
+    return "(?:" + "|".join(sorted(letters, key=len, reverse=True)) + ")"
+
+
+def _capitalized(words: list[str]) -> str:
+    return "(?:" + "|".join(f"{word[0].upper()}(?i:{word[1:]})" for word in words) + ")"
 
 
 # Pieces of the patterns, small to large.
 _A = "[A-Za-z]"
 _AN = "[A-Za-z0-9]"
 _D = f"[0-9{DIGIT}]"
-_U = f"[A-Za-z{LETTER}{SOFT_HYPHEN}]"
+_U = f"[A-Za-z{LETTER}]"
 _L = f"[A-Za-z{LETTER}{MARK}{SOFT_HYPHEN}]"  # what a word begins with
-_W = f"[A-Za-z0-9{DIGIT}{LETTER}{SOFT_HYPHEN}]"  # what a compound is made of
-_HARD = _W.replace(SOFT_HYPHEN, "")
+_W = f"[A-Za-z0-9{DIGIT}{LETTER}]"  # what a compound is made of
 _WORD = f"{_L}[A-Za-z0-9{DIGIT}{LETTER}{MARK}{SOFT_HYPHEN}]*"
 _APOSTROPHE = "['\u2019\x92]"
 _ANY_APOSTROPHE = "['`\u2018\u2019\x91\x92\u201b]"
@@ -57,9 +56,8 @@ _CLITIC = f"{_APOSTROPHE}(?:[dmsDMS]|[lL][lL]|[rR][eE]|[vV][eE])"
 _NOT = f"[nN]{_ANY_APOSTROPHE}[tT]"
 _SPACE = "[\\s\xa0]"
 _TWO_MORE = "[\\s\\S]{2}"
-_HYPHENS = "\u058a\u2010\u2011-"
-_HYPHENATED = f"{_part(_W)}(?:[{_HYPHENS}]{_part(_W)})*"
-_JOINED = f"{_part(_HARD)}(?:[_{_HYPHENS}]{_part(_HARD)})*"  # a_b, without soft hyphens
+_PART = f"(?:[dDoOlL]{_ANY_APOSTROPHE}{_W})?{_W}+"
+_HYPHENATED = f"{_PART}(?:[-_\u058a\u2010\u2011]{_PART})*"
 _DASHED = f"{_AN}+(?:-{_A}+){{0,2}}"
 _DOTTED = f"{_WORD}(?:[.!?]{_WORD})+"
 _SEPARATOR = "[.,:\xad\u066b\u066c]"
@@ -69,9 +67,9 @@ _IN_ADDRESS = '[^ \\t\\n\\f\\r"<>|(){}]'
 _ADDRESS_END = '[^ \\t\\n\\f\\r"<>|(){}.!?,-]'
 _HOST = '[^ \\t\\n\\f\\r"<>|(){}.!?,]'
 _BARE_HOST = "[^ \\t\\n\\f\\r\"`'<>|.!?,0-9\\-_$/:;=@A-Z\\[\\]\\\\^(){}]"
-_LABEL = '[^ \\t\\n\\f\\r"<>|(){}.]'
+_LABEL = '[^ \xa0\\t\\n\\f\\r"<>|(){}.]'
 _PATH = f'(?:/[^ \\t\\n\\f\\r"<>|()]+{_ADDRESS_END})'
-_COMPOUND = f"{_AN}[A-Za-z0-9.,]{{0,99}}(?:-(?:{_A}(?:\\.{_A})+\\.|{_AN}+))+"
+_COMPOUND = f"{_AN}[A-Za-z0-9.,{SOFT_HYPHEN}]{{0,99}}(?:-(?:{_A}(?:\\.{_A})+\\.|[A-Za-z0-9{SOFT_HYPHEN}]+))+"
 _FRACTION = f"{_D}{{1,4}}[/\u2044]{_D}{{1,4}}"
 _TELEPHONE = "[0-9]{3,4}[- \xa0]?[0-9]{3,5}"
 _APOSTROPHE_WORDS = "|".join(
@@ -93,7 +91,7 @@ _ADDRESSES = [
     _rule(f"(<?{_AN}{_IN_ADDRESS}{{0,299}}@(?:{_LABEL}+\\.)*{_LABEL}+>?)", "kept"),
 ]
 
-_STOPPED = f"((?:{_HYPHENATED}|{_JOINED}|{_WORD}|{_DOTTED}|{_COMPOUND})\\.)[,:;]"
+_STOPPED = f"((?:{_HYPHENATED}|{_WORD}|{_DOTTED}|{_COMPOUND})\\.)[,:;]"
 
 # The lists below stand in order of preference, for rules that reach equally far.
 _FILE = (
@@ -101,8 +99,15 @@ _FILE = (
     "png|ppt|ps|py|sql|tar|txt|wav|xml|x|zip))[\\s.,!?]"
 )
 
+_NAME_REST = "[-.:A-Za-z0-9_]*"
+_IN_LINE = "[ \\t\xa0]"
+_ATTRIBUTE = f"{_IN_LINE}+{_A}{_NAME_REST}(?:{_IN_LINE}*={_IN_LINE}*(?:\"[^\"]*\"|'[^']*'))?"
+_OPENING = f"{_A}{_NAME_REST}(?:{_ATTRIBUTE})*{_IN_LINE}*(?:/{_IN_LINE}*)?"
+_TAG = f"<(?:[!?][-A-Za-z][^>\\r\\n]{{0,999}}|/{_A}{_NAME_REST}{_IN_LINE}*|{_OPENING})>"
+
 LETTER_RULES = [
-    # cannot, gonna: first half
+    # a number after a soft hyphen; cannot, gonna: first half
+    _rule(f"({_NUMBER})"),
     _rule("((?i:can(?=not)|wan(?=na)|gon(?=na)|got(?=ta)|gim(?=me)|lem(?=me)))(?i:not|na|ta|me)"),
     # dog; do before n't; n't; it before 's
     _rule(f"({_WORD})"),
@@ -111,36 +116,35 @@ LETTER_RULES = [
     _rule(f"({_WORD}){_CLITIC}"),
     # d'oeuvre, ma'am; y' of y'all
     _rule(f"({_APOSTROPHE_WORDS})"),
-    _rule(f"([yY]{_APOSTROPHE}){_L}"),
+    _rule(f"([yY]{_APOSTROPHE}){_U}"),
     # mother-in-law, a_b; end. before a comma; and/or
     _rule(f"({_HYPHENATED})"),
-    _rule(f"({_JOINED})"),
     _rule(_STOPPED),
     _rule(f"({_DASHED}(?:\\\\?/{_DASHED}){{1,2}})"),
     # pro- and anti- before a quote or a space
     _rule("((?i:pro|anti)-)"),
+    *_ADDRESSES,
     # dog.cat, yahoo!s; Mr., etc.
     _rule(f"({_DOTTED})"),
     _rule(f"({_DOTTED}){_CLITIC}"),
     _rule(f"({_any_case(lexicon.TITLES)}\\.)"),
     _rule(f"({_any_case(lexicon.ABBREVIATIONS)}\\.){_TWO_MORE}"),
-    _rule(f"({_either(lexicon.TITLES_NOT_UPPER, 'lower', 'capitalize')}\\.)"),
-    _rule(f"({_either(lexicon.ABBREVIATIONS_NOT_UPPER, 'lower', 'capitalize')}\\.){_TWO_MORE}"),
-    _rule(f"({_either(lexicon.ABBREVIATIONS_CAPITALIZED, 'upper', 'capitalize')}\\.){_TWO_MORE}"),
+    _rule(f"({_partly_any_case(lexicon.TITLES_PARTLY_LOWER)}\\.)"),
+    _rule(f"({_partly_any_case(lexicon.ABBREVIATIONS_PARTLY_LOWER)}\\.){_TWO_MORE}"),
+    _rule(f"({_capitalized(lexicon.ABBREVIATIONS_CAPITALIZED)}\\.){_TWO_MORE}"),
     _rule(f"((?i:ph\\.d)\\.){_TWO_MORE}"),
     # 5,000-foot, U.S.-led
     _rule(f"({_COMPOUND})"),
     # U.S.; initials, and those that end a sentence; no. 5
     _rule(f"({_A}(?:\\.{_A})+\\.?)"),
     _rule(f"({_A}\\.)"),
-    _rule(f"({_A})\\.{_SPACE}+(?:{_either(lexicon.SENTENCE_STARTS, 'capitalize', 'upper')}|M[rs]\\.){_SPACE}"),
-    _rule(f"({_any_case(lexicon.ABBREVIATIONS_BEFORE_NUMBER)}\\.){_SPACE}?[0-9]"),
+    _rule(f"({_A})\\.{_SPACE}+(?:{_capitalized(lexicon.SENTENCE_STARTS)}|M[rs]\\.|{_TAG}){_SPACE}"),
+    _rule(f"({_any_case(lexicon.ABBREVIATIONS_BEFORE_NUMBER)}\\.){_SPACE}?{_D}"),
     # AT&T; US$; C++, C#; x_x
     _rule("([A-Z]+(?:(?:[&+]|&(?i:amp);)[A-Z]+)+)", "signs"),
     _rule("([A-Z]+\\$)"),
     _rule("([cC]\\+\\+|[cCfF]#)"),
     _rule("(x_[-^x=~<>'])"),
-    *_ADDRESSES,
 ]
 
 NUMBER_RULES = [
@@ -148,7 +152,6 @@ NUMBER_RULES = [
     _rule(_STOPPED),
     _rule(f"({_NUMBER})"),
     _rule(f"({_HYPHENATED})"),
-    _rule(f"({_JOINED})"),
     _rule(f"({_COMPOUND})"),
     _rule(f"({_D}{{1,4}}[- \xa0]{_FRACTION}|{_FRACTION})"),
     _rule(f"((?:[0-9]{{2,4}}[- \xa0]){{1,2}}{_TELEPHONE})"),
@@ -158,11 +161,6 @@ NUMBER_RULES = [
     *_ADDRESSES,
 ]
 
-_NAME_REST = "[-.:A-Za-z0-9_]*"
-_IN_LINE = "[ \\t\xa0]"
-_ATTRIBUTE = f"{_IN_LINE}+{_A}{_NAME_REST}(?:{_IN_LINE}*={_IN_LINE}*(?:\"[^\"]*\"|'[^']*'))?"
-_OPENING = f"{_A}{_NAME_REST}(?:{_ATTRIBUTE})*{_IN_LINE}*(?:/{_IN_LINE}*)?"
-_TAG = f"<(?:[!?][-A-Za-z][^>\\r\\n]{{0,999}}|/{_A}{_NAME_REST}{_IN_LINE}*|{_OPENING})>"
 SIGN_RULES = [
     # -5, .5
     _rule(f"([-+]{_NUMBER}|{_NUMBER})"),
@@ -171,7 +169,7 @@ SIGN_RULES = [
     _rule("([\u2019\x92](?:[dmsDMS]|[lL][lL]|[rR][eE]|[vV][eE]))", "signs"),
     _rule(f"({_APOSTROPHE}(?i:em|till?|cause|n{_APOSTROPHE}?))"),
     _rule("('[tT])(?i:is|was)"),
-    _rule(f"({_APOSTROPHE}[0-9]{{2}}[sS])"),
+    _rule(f"({_APOSTROPHE}[0-9]0[sS])"),
     _rule(f"({_APOSTROPHE}[0-9]{{2}}){_SPACE}"),
     # an opening quote; curly quotes, two by two
     _rule("(')[A-Za-z][^ \\t\\n\\r]"),

@@ -2,128 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
-from captrain.errors import DataError, UserError, nearest
-from captrain.metrics.ngrams import Candidates, MetricScores, References
-from captrain.metrics.tokenizer import tokenize_lines
-
-METRICS = {
-    "bleu_1": "captrain.metrics.bleu:score_bleu",
-    "bleu_2": "captrain.metrics.bleu:score_bleu",
-    "bleu_3": "captrain.metrics.bleu:score_bleu",
-    "bleu_4": "captrain.metrics.bleu:score_bleu",
-    "cider": "captrain.metrics.cider:score_cider",
-}
-"""Metric name to the function that computes it (and its siblings: one BLEU brings all four), loaded when asked for."""
+from captrain.metrics.frequencies import DocumentFrequencies
+from captrain.metrics.scorer import METRICS as METRICS
+from captrain.metrics.scorer import Scorer
+from captrain.metrics.texts import check_captions, check_pairs
+from captrain.metrics.tokenizer import token_lines
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of a set of captions. BLEU lies in [0, 1], CIDEr in [0, 10] (papers print both times 100)."""
+    """Scores of a set of captions. BLEU and ROUGE-L lie in [0, 1], CIDEr in [0, 10] (papers print them times 100).
+
+    `signature` says how they were computed; two numbers with the same signature compare. `notes` are sentences about
+    what looks odd and is right.
+    """
 
     scores: dict[str, float]
     images: int
     per_image: dict[str, dict[str, float]]
+    signature: str = ""
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """What `scores.json` holds.
 
-        >>> Scores({"bleu_4": 0.5}, 2, {}).to_dict()
-        {'scores': {'bleu_4': 0.5}, 'images': 2}
+        >>> Scores({"bleu_4": 0.5}, 2, {}, "captrain:0.1.0|...").to_dict()
+        {'scores': {'bleu_4': 0.5}, 'images': 2, 'signature': 'captrain:0.1.0|...'}
         """
-        return {"scores": dict(self.scores), "images": self.images}
+        return {"scores": dict(self.scores), "images": self.images, "signature": self.signature}
 
 
 def score_captions(
     predictions: Mapping[str, str],
     references: Mapping[str, Sequence[str]],
-    metrics: Sequence[str] = ("bleu_4", "cider"),
+    metrics: Sequence[str] = ("bleu_4", "rouge_l", "cider"),
+    *,
+    tokenizer: str = "ptb",
+    document_frequencies: DocumentFrequencies | None = None,
 ) -> Scores:
     """Score one caption an image against that image's references, all plain text.
 
-    An empty caption scores 0. CIDEr weighs words by how few images mention them, so it is 0 for a single image.
-    Raises `DataError` when ids do not match or an image has no reference, `UserError` for an unknown metric.
+    An empty caption scores 0. CIDEr weighs words by how few images mention them, in the references or in the corpus of
+    `document_frequencies`. One BLEU brings all four. For many rounds over the same references see `Scorer`.
+
+    Raises `DataError` when ids do not match, an image has no reference or a caption is no text; `UserError` for an
+    unknown metric or tokenizer.
 
     >>> captions = {"1": "a dog runs on grass", "2": "two cats sleep"}
     >>> result = score_captions(captions, {"1": ["A dog runs on grass."], "2": ["Two cats sleep on a sofa."]})
     >>> {name: round(value, 3) for name, value in result.scores.items()}
-    {'bleu_1': 0.687, 'bleu_2': 0.687, 'bleu_3': 0.687, 'bleu_4': 0.687, 'cider': 7.205}
+    {'bleu_1': 0.687, 'bleu_2': 0.687, 'bleu_3': 0.687, 'bleu_4': 0.687, 'rouge_l': 0.814, 'cider': 7.205}
+    >>> result.signature.partition("|")[2]
+    'tokenizer:ptb|metrics:bleu(closest)+rouge_l(beta=1.2)+cider(d,n=4,sigma=6)|df:references|images:2|references:1'
     """
-    functions = [_load(place) for place in _places(metrics)]
-    _check_inputs(predictions, references)
-    candidates = dict(zip(predictions, tokenize_lines(list(predictions.values())), strict=True))
-    tokenized = _tokenize_references(references)
-    scores: dict[str, float] = {}
-    per_image: dict[str, dict[str, float]] = {id: {} for id in predictions}
-    for function in functions:
-        of_set, of_images = function(candidates, tokenized)
-        scores.update(of_set)
-        for id, values in of_images.items():
-            per_image[id].update(values)
-    return Scores(scores, len(predictions), per_image)
+    check_pairs(predictions, references)
+    check_captions(predictions, predictions.values())
+    scorer = Scorer(references, metrics, tokenizer=tokenizer, document_frequencies=document_frequencies)
+    lines = token_lines(list(predictions.values()), tokenizer)
+    measured = scorer.measure(list(predictions), lines)
+    columns = [values.tolist() for values in measured.each.values()]
+    per_image = {
+        id: dict(zip(measured.each, values, strict=True))
+        for id, values in zip(predictions, zip(*columns, strict=True), strict=True)
+    }
+    notes = tuple(_notes(scorer, lines))
+    return Scores(measured.whole, len(predictions), per_image, scorer.signature, notes)
 
 
-def _tokenize_references(references: Mapping[str, Sequence[str]]) -> References:
-    """Tokens of all references, in one pass over them in their order, as the reference implementation does it."""
-    tokens = iter(tokenize_lines([caption for captions in references.values() for caption in captions]))
-    return {id: [next(tokens) for _ in captions] for id, captions in references.items()}
-
-
-def _places(metrics: Sequence[str]) -> list[str]:
-    """Where the asked metrics are computed, each place once."""
-    for name in metrics:
-        if name not in METRICS:
-            raise UserError(f"unknown metric '{name}'.{nearest(name, METRICS)} Known: {', '.join(METRICS)}")
-    return list(dict.fromkeys(METRICS[name] for name in metrics))
-
-
-def _load(place: str) -> Callable[[Candidates, References], MetricScores]:
-    module, _, name = place.partition(":")
-    function: Callable[[Candidates, References], MetricScores] = getattr(import_module(module), name)
-    return function
-
-
-def _check_inputs(predictions: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> None:
-    if not predictions and not references:
-        raise DataError("nothing to score: found no captions and no references")
-    if missing := [id for id in references if id not in predictions]:
-        raise DataError(
-            f"{len(missing)} of {len(references)} images with references have no caption ({_some(missing)}); "
-            "caption them, or leave out their references"
+def _notes(scorer: Scorer, lines: Sequence[str]) -> list[str]:
+    notes = []
+    if empty := sum(not line for line in lines):
+        notes.append(f"{empty} of {len(lines)} captions have no words and score 0")
+    if METRICS["cider"] in scorer.computed and len(lines) == 1 and scorer.frequencies is None:
+        notes.append(
+            "cider is 0 because there is one image only: it weighs words by how few images mention them; "
+            "score more images, or give document frequencies of a larger corpus"
         )
-    if extra := [id for id in predictions if id not in references]:
-        raise DataError(
-            f"{len(extra)} of {len(predictions)} captions have no references ({_some(extra)}); "
-            "add references under the same id, or leave out these captions"
-        )
-    for id, caption in predictions.items():
-        _check_text(id, caption, "caption")
-    _check_references(references)
-
-
-def _check_references(references: Mapping[str, Sequence[str]]) -> None:
-    for id, captions in references.items():
-        if isinstance(captions, str):
-            raise DataError(f"references of '{id}' are one text, expected a list of captions: put it in [ ]")
-        if not captions:
-            raise DataError(f"image '{id}' has no references; add a caption, or leave the image out")
-        for caption in captions:
-            _check_text(id, caption, "reference")
-
-
-def _check_text(id: str, caption: object, role: str) -> None:
-    if not isinstance(caption, str):
-        raise DataError(f"the {role} of '{id}' is {caption!r:.40}, expected text; an empty caption is \"\"")
-
-
-def _some(ids: Sequence[str]) -> str:
-    """The first few ids.
-
-    >>> _some(["1", "2", "3", "4"])
-    "'1', '2', '3', ..."
-    """
-    return ", ".join(f"'{id}'" for id in ids[:3]) + (", ..." if len(ids) > 3 else "")
+    return notes

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import regex  # type: ignore[import-untyped]
 
 # Default word boundaries of Unicode (UAX #29), which (?w) asks for; segments of punctuation and spaces are left out.
@@ -12,34 +10,34 @@ _NO_TOKEN = regex.compile(r"[\p{P}\p{Z}\p{C}\s]*")
 _CHARACTER = regex.compile(r"\X")
 
 
-def word_lines(captions: Sequence[str]) -> list[str]:
+def word_line(caption: str) -> str:
     """Lower-case words by Unicode's default word boundaries, without punctuation; signs such as "$" or emoji stay.
 
     Han characters stand alone, as the rules say, and so do those of Thai, Lao and Khmer, whose words only a dictionary
     finds.
 
-    >>> word_lines(["Ein Hund l\u00e4uft, 3.5 km weit!", "don't", "\u72d7 runs"])
-    ['ein hund l\xe4uft 3.5 km weit', "don't", '\u72d7 runs']
+    >>> word_line("Пёс бежит 3.5 км, don't!")
+    "пёс бежит 3.5 км don't"
     """
-    return [" ".join(_kept(_BOUNDARY.split(caption.lower()))) for caption in captions]
+    return " ".join(_kept(_BOUNDARY.split(caption.lower())))
 
 
-def character_lines(captions: Sequence[str]) -> list[str]:
+def character_line(caption: str) -> str:
     """Every character (with its accents and joined signs) but spaces and punctuation, in lower case.
 
-    >>> character_lines(["\u4e00\u53ea\u72d7\u3002", "Caf\u00e9 x"])
-    ['\u4e00 \u53ea \u72d7', 'c a f \xe9 x']
+    >>> character_line("一只狗。 OK")
+    '一 只 狗 o k'
     """
-    return [" ".join(_kept(_CHARACTER.findall(caption.lower()))) for caption in captions]
+    return " ".join(_kept(_CHARACTER.findall(caption.lower())))
 
 
-def spaced_lines(captions: Sequence[str]) -> list[str]:
+def spaced_line(caption: str) -> str:
     """The captions as they are, with single spaces: tokens that another program made.
 
-    >>> spaced_lines(["a  dog 's ball"])
-    ["a dog 's ball"]
+    >>> spaced_line("a  dog 's ball")
+    "a dog 's ball"
     """
-    return [" ".join(token for token in caption.replace("\n", " ").split(" ") if token) for caption in captions]
+    return " ".join(token for token in caption.replace("\n", " ").split(" ") if token)
 
 
 def _kept(segments: list[str]) -> list[str]:

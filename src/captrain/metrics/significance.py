@@ -10,21 +10,26 @@ a resample changes which images count, not what a rare word is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from captrain.metrics.bleu import _SMALL, _TINY, _compare, _count_references
-from captrain.metrics.ngrams import LONGEST, Candidates, References
-
+LONGEST = 4
+"""BLEU looks at runs of one to four words."""
 RESAMPLES = 1000
 LEVEL = 0.95
 """Of intervals; a p-value under 1 - LEVEL counts as a difference."""
 _CELLS = 4_000_000
 """Weights held in memory at a time (resamples x images)."""
 
+# As in the reference implementation: a score of nothing is (almost) zero, a division by nothing is possible.
+_TINY = 1e-15
+_SMALL = 1e-9
+
 Array = np.ndarray
+Tokens = Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -72,17 +77,34 @@ class Difference:
         return self.p < 1 - LEVEL
 
 
-def bleu_counts(candidates: Candidates, references: References) -> Array:
+def bleu_counts(candidates: Mapping[str, Tokens], references: Mapping[str, Sequence[Tokens]]) -> Array:
     """The counts of `Statistics.bleu`, one row an image, in the order of `candidates`.
 
     >>> bleu_counts({"1": ["a", "dog"]}, {"1": [["a", "dog", "runs"]]})[0].astype(int).tolist()
     [2, 1, 0, 0, 2, 1, 0, 0, 2, 3]
     """
-    rows = []
-    for id, candidate in candidates.items():
-        tally = _compare(candidate, _count_references(references[id]))
-        rows.append([*tally.right, *tally.written, tally.candidate_length, tally.reference_length])
-    return np.array(rows, dtype=np.float64).reshape(len(rows), 2 * LONGEST + 2)
+    counts = np.zeros((len(candidates), 2 * LONGEST + 2))
+    for row, (id, tokens) in zip(counts, candidates.items(), strict=True):
+        length = len(tokens)
+        for order in range(1, LONGEST + 1):
+            row[order - 1] = _right(tokens, references[id], order)
+            row[LONGEST + order - 1] = max(0, length - order + 1)
+        lengths = [len(reference) for reference in references[id]]
+        row[-2:] = length, min(lengths, key=lambda other: (abs(other - length), other))
+    return counts
+
+
+def _right(tokens: Tokens, references: Sequence[Tokens], order: int) -> int:
+    """How many n-grams of a caption stand in a reference, each counted as often as in any one of them at most."""
+    written = _ngrams(tokens, order)
+    highest: Counter[Tokens] = Counter()
+    for reference in references:
+        highest |= _ngrams(reference, order)
+    return (written & highest).total()
+
+
+def _ngrams(tokens: Tokens, order: int) -> Counter[Tokens]:
+    return Counter(zip(*(tokens[start:] for start in range(order)), strict=False))
 
 
 def corpus_bleu(sums: Array) -> Array:

@@ -11,14 +11,15 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from captrain.errors import UserError, nearest
+from captrain.metrics.treebank import treebank_lines
 
 TOKENIZERS = {
-    "ptb": "captrain.metrics.treebank:treebank_lines",
-    "unicode": "captrain.metrics.scripts:word_lines",
-    "characters": "captrain.metrics.scripts:character_lines",
-    "spaces": "captrain.metrics.scripts:spaced_lines",
+    "ptb": "captrain.metrics.treebank:treebank_line",
+    "unicode": "captrain.metrics.scripts:word_line",
+    "characters": "captrain.metrics.scripts:character_line",
+    "spaces": "captrain.metrics.scripts:spaced_line",
 }
-"""Tokenizer name to the function that makes lines of captions, loaded when asked for.
+"""Tokenizer name to the function that makes a caption's line, loaded when asked for.
 
 "ptb" is what papers on COCO report; "unicode" breaks any language that puts spaces between words; "characters" is for
 Chinese, Japanese, Thai and other scripts without them; "spaces" takes text that is tokens already.
@@ -33,8 +34,7 @@ def tokenize(caption: str, tokenizer: str = "ptb") -> list[str]:
     >>> tokenize("Пёс не бежит!", "unicode")
     ['пёс', 'не', 'бежит']
     """
-    # With an empty line after it: a caption alone reads like one in the middle of many.
-    return token_lines([caption, ""], tokenizer)[0].split()
+    return line_maker(tokenizer)(caption).split()
 
 
 def tokenize_lines(captions: Sequence[str], tokenizer: str = "ptb") -> list[list[str]]:
@@ -47,15 +47,26 @@ def tokenize_lines(captions: Sequence[str], tokenizer: str = "ptb") -> list[list
 
 
 def token_lines(captions: Sequence[str], tokenizer: str = "ptb") -> list[str]:
-    """Tokens of many captions, each caption's with single spaces between.
+    """Tokens of many captions, each caption's with single spaces between. "ptb" reads them as the lines of one file.
 
     >>> token_lines(["A dog, a cat."])
     ['a dog a cat']
+    """
+    if tokenizer == "ptb":
+        return treebank_lines(captions)
+    return list(map(line_maker(tokenizer), captions))
+
+
+def line_maker(tokenizer: str) -> Callable[[str], str]:
+    """The function that makes the line of a caption by itself.
+
+    >>> line_maker("ptb")("Vitamin C.")
+    'vitamin c.'
     """
     place = TOKENIZERS.get(tokenizer)
     if place is None:
         known = ", ".join(TOKENIZERS)
         raise UserError(f"unknown tokenizer '{tokenizer}'.{nearest(tokenizer, TOKENIZERS)} Known: {known}")
     module, _, name = place.partition(":")
-    make_lines: Callable[[Sequence[str]], list[str]] = getattr(import_module(module), name)
-    return make_lines(captions)
+    make_line: Callable[[str], str] = getattr(import_module(module), name)
+    return make_line

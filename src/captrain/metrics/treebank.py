@@ -13,13 +13,13 @@ import string
 from collections.abc import Iterator, Sequence
 
 from captrain.metrics.alphabet import DIGIT, LETTER, MARK, SOFT_HYPHEN, UNKNOWN, shadow_of
-from captrain.metrics.lexicon import PUNCTUATION, SPLIT_WORDS, WRITTEN_AS
+from captrain.metrics.lexicon import MAY_KEEP_STOP, PUNCTUATION, SPLIT_WORDS, WRITTEN_AS
 from captrain.metrics.rules import LETTER_RULES, NUMBER_RULES, SIGN_RULES, Rule
 
 # Nearly every caption: ASCII words with spaces, commas and inner hyphens between them, and a full stop at the end.
 _PLAIN_CAPTION = re.compile(r"[A-Za-z]+(?:(?:-|,? +)[A-Za-z]+)*(?:[ ,]*|\.)")
 # Within other captions: what lies between tokens, and words that no rule would extend.
-_PLAIN_WORD = re.compile(rf"[A-Za-z]+(?:-[A-Za-z]+)*(?=[,;:)\"!?]?[\s{UNKNOWN}])")
+_PLAIN_WORD = re.compile(rf"[A-Za-z]+(?:-[A-Za-z]+)*(?=[,;:)\"!?]?\s)")
 _GAP = re.compile(rf"[\s{UNKNOWN}\xa0\u058a\u2010\u2011]+|[\u066b\u066c](?![0-9{DIGIT}])|\.{{3,}}|\.(?: \.){{2,}}")
 
 # How much of the next lines can matter: a few spaces and one word that begins a sentence.
@@ -62,9 +62,11 @@ def treebank_line(caption: str, following: str = "\n") -> str:
 
 def _plain_tokens(caption: str, following: str) -> list[str]:
     tokens = caption.lower().replace(",", " ").split()
-    if tokens[-1].endswith("."):
-        last_word = caption.rsplit(maxsplit=1)[-1]
-        tokens[-1:] = [token.lower() for token in _lexed_tokens(last_word, following) if token != "."]
+    if tokens[-1][-1] == ".":
+        word = tokens[-1] = tokens[-1][:-1]
+        if len(word) == 1 or word in MAY_KEEP_STOP:
+            last_word = caption.rsplit(maxsplit=1)[-1]
+            tokens[-1:] = [token.lower() for token in _lexed_tokens(last_word, following) if token != "."]
     if not SPLIT_WORDS.keys().isdisjoint(tokens):
         tokens = [part for token in tokens for part in SPLIT_WORDS.get(token, (token,))]
     return tokens

@@ -2,10 +2,10 @@
 
 Two pictures look the same if their 64-bit perceptual hashes differ in at most `NEAR_BITS` bits and their 8 x 8 colour
 patches by at most `NEAR_COLOUR` levels in the mean. (Of the 24 million pairs of Flickr8k's 7,000 pictures, the two files
-that are the same are the only one; the next differs in 8 bits and 30 levels. Copies at JPEG quality 40, half or double
-size are all found, copies with 2 % cut off mostly.) Pairs are found without comparing each with each (multi-index
-hashing: Norouzi, Punjani, Fleet 2012) but only if in one of three bands of bits they differ in at most one: that holds for
-all that differ in five bits, and for more than half of those that differ in eight.
+that are the same are the only one; the next differs in 8 bits and 30 levels. Copies of COCO photos at JPEG quality 40,
+half or double size are all found, copies with 2 % cut off mostly.) Pairs are found without comparing each with each
+(multi-index hashing: Norouzi, Punjani, Fleet 2012) but only if in one of three bands of bits they differ in at most one:
+that holds for all that differ in five bits, and for most of those that differ in up to eight.
 """
 
 from __future__ import annotations
@@ -86,7 +86,9 @@ def _expanded(begin: np.ndarray, end: np.ndarray) -> Iterator[tuple[np.ndarray, 
     while at < len(places):
         stop = max(at + 1, int(np.searchsorted(totals, done + AT_ONCE, "right")))
         left = np.repeat(places[at:stop], sizes[places[at:stop]])
-        offsets = np.arange(len(left)) - np.repeat(totals[at:stop] - sizes[places[at:stop]] - done, sizes[places[at:stop]])
+        offsets = np.arange(len(left)) - np.repeat(
+            totals[at:stop] - sizes[places[at:stop]] - done, sizes[places[at:stop]]
+        )
         yield left, begin[left] + offsets
         at, done = stop, int(totals[stop - 1])
 
@@ -98,7 +100,9 @@ def _distance(patches: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.nd
 
 def _deviation(patches: np.ndarray) -> np.ndarray:
     """How much each patch varies from cell to cell; patches in slices, for they become floats."""
-    parts = [patches[at : at + 65536].reshape(-1, 64, 3).std(axis=1).max(axis=1) for at in range(0, len(patches), 65536)]
+    parts = [
+        patches[at : at + 65536].reshape(-1, 64, 3).std(axis=1).max(axis=1) for at in range(0, len(patches), 65536)
+    ]
     return np.concatenate(parts) if parts else np.empty(0)
 
 

@@ -57,9 +57,10 @@ class Columns:
     def check(self, names: Sequence[str], where: str) -> None:
         """Raise `DataError` if a given column is none of a table's (a nested one: if its outermost step is not)."""
         for given, option in ((self.given_image, "--image-column"), (self.given_caption, "--caption-column")):
-            if given and given not in names and _STEPS.split(given)[0] not in names:
+            if given and given not in names and steps_of(given)[0] not in names:
                 raise DataError(
-                    f"{where}: no column '{given}', which {option} names; it has {listed(names)}.{nearest(given, names)}"
+                    f"{where}: no column '{given}', which {option} names; it has {listed(names)}."
+                    f"{nearest(given, map(on_one_line, names))}"
                 )
 
     def row(self, values: dict[str, Any], where: str) -> Row:
@@ -112,7 +113,7 @@ def value_at(values: dict[str, Any], column: str) -> Any:
     if column in values:
         return values[column]
     found: Any = values
-    for step in _STEPS.split(column):
+    for step in steps_of(column):
         if isinstance(found, list):
             found = [part.get(step) for part in found if isinstance(part, dict)]
         elif isinstance(found, dict):
@@ -120,6 +121,15 @@ def value_at(values: dict[str, Any], column: str) -> Any:
         else:
             return None
     return found
+
+
+def steps_of(column: str) -> list[str]:
+    """A column's steps into nested objects.
+
+    >>> steps_of("json/caption")
+    ['json', 'caption']
+    """
+    return _STEPS.split(column)
 
 
 def captions_of(found: Any, column: str, where: str) -> tuple[str, ...]:
@@ -138,7 +148,7 @@ def split_of(values: dict[str, Any], where: str) -> str | None:
     if split is None or split == "":
         return None
     if not isinstance(split, str) or split.strip().lower() not in SPLIT_NAMES:
-        hint = nearest(str(split)[:80], SPLIT_NAMES)
+        hint = nearest(on_one_line(str(split)), SPLIT_NAMES)
         raise DataError(f"{where}: unknown split {_quoted(split)}; expected train, validation or test.{hint}")
     return SPLIT_NAMES[split.strip().lower()]
 
@@ -163,10 +173,18 @@ def listed(names: Sequence[str]) -> str:
     >>> listed(["a", "b"])
     'a, b'
     """
-    shown = ", ".join(" ".join(name.split())[:40] for name in names[:_SHOWN])
+    shown = ", ".join(on_one_line(name) for name in names[:_SHOWN])
     return (shown + (", ..." if len(names) > _SHOWN else "")) or "none"
 
 
+def on_one_line(text: str) -> str:
+    """The beginning of a text, fit for an error.
+
+    >>> on_one_line("a\\n b")
+    'a b'
+    """
+    return whole(" ".join(text.split()))[:80]
+
+
 def _quoted(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
-    return f"'{' '.join(text.split())[:80]}'"
+    return f"'{on_one_line(value if isinstance(value, str) else json.dumps(value, default=str))}'"

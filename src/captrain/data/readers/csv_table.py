@@ -60,7 +60,9 @@ def read(
         cells.check(captioned)
         return gather(table, columns, cells.rows(), rejects, captioned)
 
-    return one_table_each(source, tables_at(source, options, SUFFIXES, _has_images, _is_kind), samples, rejects, _EXAMPLE)
+    return one_table_each(
+        source, tables_at(source, options, SUFFIXES, _has_images, _is_kind), samples, rejects, _EXAMPLE
+    )
 
 
 class Cells:

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from captrain.data.gathered import Gathered
-from captrain.data.places import existing
+from captrain.data.places import Root, existing
 from captrain.data.readers import SPLIT_NAMES
+from captrain.data.readers.columns import on_one_line
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import folder_of_images
-from captrain.data.places import Root
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 
@@ -50,7 +50,9 @@ def read(
     files = [path] if path.is_file() else _captions_in(path)
     if len(files) != 1:
         names = " and ".join(file.name for file in files) or "none"
-        raise DataError(f"{path}: expected one captions.txt or one .token file, found {names}; give the path of the one")
+        raise DataError(
+            f"{path}: expected one captions.txt or one .token file, found {names}; give the path of the one"
+        )
     file = files[0]
     root = options.image_root or (path if path.is_dir() else path.parent)
     gathered = Gathered(Root(folder_of_images(root)), file)
@@ -80,7 +82,7 @@ def captions_of(file: Path) -> Iterator[tuple[int, str, str]]:
         image, mark, caption = line.partition("\t" if token else ",")
         if not mark or not image.strip():
             form = "name.jpg#0<TAB>caption" if token else "name.jpg,caption"
-            raise DataError(f"{file}:{number}: found '{line.strip()[:60]}', expected {form}")
+            raise DataError(f"{file}:{number}: found '{on_one_line(line)}', expected {form}")
         yield number, image.strip().rpartition("#")[0] or image.strip() if token else image.strip(), _unquoted(caption)
 
 
@@ -145,4 +147,6 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
             try:
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
             except UnicodeDecodeError as error:
-                raise DataError(f"{file}:{number}: not UTF-8 (byte {error.start} of the line); save it as UTF-8") from None
+                raise DataError(
+                    f"{file}:{number}: not UTF-8 (byte {error.start} of the line); save it as UTF-8"
+                ) from None

@@ -7,6 +7,7 @@ stay encoded and captions in their memory-mapped table; a sample is read when it
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,9 +30,10 @@ _ON_HUB = re.compile(r"(?:hf://datasets/|hub:)((?:[\w.-]+/)?[\w.-]+)(?:@([\w./-]
 
 def recognises(source: str) -> bool:
     """Whether this is a folder that `save_to_disk` wrote, or names a data set on the hub."""
-    folder = Path(source)
-    saved = (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file()
-    return saved or (folder / "dataset_dict.json").is_file() or _ON_HUB.fullmatch(source) is not None
+    here = {
+        name for name in ("state.json", "dataset_info.json", "dataset_dict.json") if os.path.isfile(f"{source}/{name}")
+    }
+    return "dataset_dict.json" in here or len(here) == 2 or _ON_HUB.fullmatch(source) is not None
 
 
 def read(

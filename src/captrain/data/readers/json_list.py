@@ -103,7 +103,9 @@ class _Characters:
                 value, self.at = self.decode(self.text, self.at)
             except (ValueError, RecursionError) as error:
                 if isinstance(error, RecursionError) or len(self.text) - self.at > LARGEST_OBJECT or not self._more():
-                    raise DataError(f"{where}: object {number} of the list is not valid JSON, or far too long") from None
+                    raise DataError(
+                        f"{where}: object {number} of the list is not valid JSON, or far too long"
+                    ) from None
             else:
                 return dict(value)
 

@@ -132,7 +132,7 @@ def _holds_image(top: str) -> bool:
 def _gather(gathered: Gathered, column: str, rejects: Rejects) -> None:
     if column and column not in COLUMNS:
         expected = f"expected {', '.join(COLUMNS)}.{nearest(column, COLUMNS)}"
-        raise DataError(f"{gathered.file}: caption_column '{column}' is not in sd-scripts' metadata; {expected}")
+        raise DataError(f"{gathered.file}: caption_column {column[:80]!r} is not in sd-scripts' metadata; {expected}")
     images = _Images(gathered.root.folder)
     for number, (key, entry) in enumerate(load_object(gathered.file).items(), start=1):
         where = f"{gathered.file}: entry {number} ({encodable(key)[:80]!r})"

@@ -1,8 +1,226 @@
-"""Not written yet."""
+"""Parquet tables, with the pictures inside (bytes, or {bytes, path} as `datasets` writes them) or as file names.
+
+A `.parquet` file; or a folder with some, in it, in `data/` or in a folder a split. What a file's name begins with is its
+split (`train-00000-of-00002.parquet`, `validation.parquet`); files that begin with no split's name are "all".
+
+Captions are read at once, into flat text; a picture's bytes when it is asked for. Where pictures are inside, every row is
+a sample: names inside are often not unique, so they don't tell whether two rows are about one picture. The id is the name
+(with `#2`, `#3` where it comes again), or the file's name and the row's number. Where pictures are named, rows about the
+same image become one sample.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from captrain.data.gathered import Gathered
+from captrain.data.places import Root, existing, is_hidden
+from captrain.data.readers import SPLIT_NAMES
+from captrain.data.readers.columns import SPLIT_COLUMN, Columns, Row, listed, present, split_of, steps_of, whole
+from captrain.data.readers.embedded import Embedded
+from captrain.data.readers.options import BY_LOOKING, ReadOptions
+from captrain.data.readers.tables import folder_of_images, split_in_words
+from captrain.data.samples import Joined
+from captrain.errors import DataError
+from captrain.records import Rejects, Sample
+
+SUFFIX = ".parquet"
+ROWS = 4096  # whose captions are read at a time
+LARGEST_GROUP = 2 << 30  # bytes of a row group, of which the pictures are read as a whole
+
+_EXAMPLE = "expected columns such as image and text"
+
 
 def recognises(source: str) -> bool:
-    """Never."""
-    return False
+    """Whether this is a .parquet file, or a folder with some."""
+    path = Path(source)
+    try:
+        return bool(files_in(path)) if path.is_dir() else path.is_file() and path.suffix.lower() == SUFFIX
+    except (OSError, ValueError):
+        return False
+
+
+def read(
+    source: str, rejects: Rejects, options: ReadOptions = BY_LOOKING, *, captioned: bool = True
+) -> dict[str, Sequence[Sample]]:
+    """All samples of a file or of a folder with files, in the order of their rows.
+
+    Rejected are named images that are missing, and images without captions. Raises `DataError` for a file that is broken
+    or has no column of images or of captions, and if nothing is left.
+    """
+    path = existing(Path(source))
+    files = files_in(path) if path.is_dir() else [path]
+    if not files:
+        raise DataError(f"{path}/: no .parquet file; expected train-00000-of-00001.parquet, say")
+    folder = path if path.is_dir() else path.parent
+    columns = Columns(options.image_column, options.caption_column)
+    parts = Parts(path, folder, options.image_root)
+    for file in files:
+        _read_file(file, split_of_name(file, folder), columns, parts, rejects, captioned)
+    samples = parts.samples(rejects, captioned)
+    if not samples:
+        reason = rejects.summary() if rejects else "no rows"
+        raise DataError(f"{source}: nothing to use ({reason}); {_EXAMPLE}")
+    return samples
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The Parquet files of a folder: in it, else in `data/`, else in folders that are named like splits."""
+    below = [entry for entry in sorted(folder.iterdir()) if entry.name.lower() in SPLIT_NAMES and entry.is_dir()]
+    for places in ([folder], [folder / "data"], below):
+        files = [
+            entry
+            for place in places
+            if place.is_dir()
+            for entry in sorted(place.iterdir())
+            if entry.suffix.lower() == SUFFIX and not is_hidden(entry.name) and entry.is_file()
+        ]
+        if files:
+            return files
+    return []
+
+
+def split_of_name(file: Path, folder: Path) -> str:
+    """The split that a file's name, or else its folder's, tells; "all" if none."""
+    word = file.stem.lower().split("-")[0]
+    if file.parent != folder:
+        word = word if word in SPLIT_NAMES else file.parent.name.lower()
+    return SPLIT_NAMES.get(word) or split_in_words(folder, file) or "all"
+
+
+class Parts:
+    """What rows are put into: those with pictures inside, and those that name them."""
+
+    def __init__(self, path: Path, folder: Path, image_root: Path | None) -> None:
+        self.inside = Embedded(folder)
+        self.named = Gathered(Root(folder_of_images(image_root) if image_root else folder), path)
+
+    def samples(self, rejects: Rejects, captioned: bool) -> dict[str, Sequence[Sample]]:
+        """All samples by split."""
+        parts: dict[str, list[Sequence[Sample]]] = {}
+        for collected in (self.inside, self.named):
+            for split, samples in collected.samples(rejects, captioned=captioned).items():
+                parts.setdefault(split, []).append(samples)
+        return {split: some[0] if len(some) == 1 else Joined(some) for split, some in parts.items()}
+
+
+def _read_file(file: Path, split: str, columns: Columns, parts: Parts, rejects: Rejects, captioned: bool) -> None:
+    """Put the rows of a file where they belong."""
+    with _opened(file) as parquet:
+        names = parquet.schema_arrow.names
+        columns.check(names, str(file))
+        leaf = _leaf_of_pictures(parquet, columns)
+        wanted = _columns_of_text(file, names, columns, captioned)
+        if leaf:
+            _read_inside(file, split, columns, parts.inside, parquet, leaf, wanted)
+            return
+        images = _top(columns.images, names)
+        if not images:
+            raise DataError(columns.no_image(names, str(file)))
+        for number, values in _rows(parquet, images + wanted):
+            row = columns.row(values, f"{file}:{number}")
+            parts.named.add(row.image, row.captions, number, rejects, row.split or split)
+
+
+def _read_inside(
+    file: Path, split: str, columns: Columns, inside: Embedded, parquet: Any, leaf: str, wanted: list[str]
+) -> None:
+    """Collect the rows of a file that has pictures inside; the pictures themselves are not read."""
+    origin = inside.open(file, leaf, _group_ends(file, parquet))
+    column, _, within = leaf.partition(".")
+    paths = [f"{column}.path"] if within and f"{column}.path" in _leaves(parquet) else []
+    for number, values in _rows(parquet, paths + wanted):
+        where = f"{file}:{number}"
+        path = values.get(column) or {}
+        name = path.get("path") if paths else None
+        row = Row(whole(name) if isinstance(name, str) else "", columns.texts(values, where), split_of(values, where))
+        inside.add(origin, number, row, row.split or split)
+
+
+def _columns_of_text(file: Path, names: list[str], columns: Columns, captioned: bool) -> list[str]:
+    captions = _top(columns.captions, names)
+    if captioned and not captions:
+        raise DataError(
+            f"{file}: no column of captions (columns: {listed(names)}); "
+            "expected captions, caption or text, or --caption-column to say which it is"
+        )
+    return captions + [SPLIT_COLUMN] * (SPLIT_COLUMN in names)
+
+
+def _top(columns: tuple[str, ...], names: list[str]) -> list[str]:
+    """The columns to read for those that count: a nested one is read with all that it is in."""
+    return [name if name in names else steps_of(name)[0] for name in present(columns, tuple(names))]
+
+
+def _leaf_of_pictures(parquet: Any, columns: Columns) -> str:
+    """The column that holds encoded pictures ("image.bytes", "jpg"), or "" if pictures are only named."""
+    import pyarrow.types as types
+
+    schema = parquet.schema_arrow
+    usual = [name for name in present(columns.images, tuple(schema.names)) if name in schema.names]
+    for name in usual if columns.given_image else [*usual, *schema.names]:
+        kind = schema.field(name).type
+        if types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+            leaf = f"{name}.bytes"
+        elif name in usual and (types.is_binary(kind) or types.is_large_binary(kind)):
+            leaf = name
+        else:
+            continue
+        if not _is_empty(parquet, leaf):
+            return leaf
+    return ""
+
+
+def _leaves(parquet: Any) -> list[str]:
+    return [parquet.schema.column(place).path for place in range(len(parquet.schema.names))]
+
+
+def _is_empty(parquet: Any, leaf: str) -> bool:
+    """Whether the first row has no picture, as where `datasets` wrote only paths.
+
+    What the file's metadata says of a column would tell too, but asking pyarrow 26 for it ends the process if it is damaged.
+    """
+    first = next(parquet.iter_batches(batch_size=1, columns=[leaf]), None)
+    if first is None or not first.num_rows:
+        return True
+    value = first.column(0)[0].as_py()
+    return not (value.get("bytes") if isinstance(value, dict) else value)
+
+
+def _group_ends(file: Path, parquet: Any) -> list[int]:
+    """The number of rows up to the end of each row group. Raises `DataError` for a group that is too large to be read."""
+    groups = [parquet.metadata.row_group(group) for group in range(parquet.metadata.num_row_groups)]
+    for number, group in enumerate(groups, start=1):
+        if group.total_byte_size > LARGEST_GROUP:
+            raise DataError(
+                f"{file}: row group {number} has {group.total_byte_size} bytes, over {LARGEST_GROUP}; "
+                "write the file with smaller row groups (row_group_size=1000)"
+            )
+    return list(accumulate(group.num_rows for group in groups))
+
+
+def _rows(parquet: Any, wanted: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Number, from 1, and values of each row, of the wanted columns only."""
+    number = 0
+    for batch in parquet.iter_batches(batch_size=ROWS, columns=list(dict.fromkeys(wanted))):
+        for values in batch.to_pylist():
+            number += 1
+            yield number, values
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    """A Parquet file; whatever is wrong with it, now or while it is read, is a `DataError`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(file) as parquet:
+            yield parquet
+    except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{file}: not a Parquet file that can be read ({reason})") from None

@@ -24,6 +24,7 @@ from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 
 TEXT_SUFFIXES = (".txt", ".caption")  # where a person names none, in the order in which they are looked for
+NAMED_SUFFIXES = IMAGE_SUFFIXES | UNREAD_SUFFIXES
 LARGEST_TEXT = 1 << 20  # bytes; no caption file is larger, so a larger one is something else
 
 Lines = Literal["each", "whole"]
@@ -193,9 +194,12 @@ class _Walk:
         if entry.is_symlink() and (entry.is_dir() or not self.bounds.holds(entry.path)):
             return "is a link to a folder or out of the data set; copy the files in"
         suffix = os.path.splitext(entry.name)[1]
-        if suffix.lower() in UNREAD_SUFFIXES and entry.is_file():
-            return f"is a {suffix} file, which is not read; convert it to JPEG"
-        return ""
+        kind = suffix.lower()
+        if entry.is_dir() or not (kind in NAMED_SUFFIXES or entry.name.lower().endswith(self.suffixes)):
+            return ""
+        if not entry.is_file():  # to open a pipe would wait for ever
+            return "is no file but a broken link, a pipe or a device; put the file itself there"
+        return f"is a {suffix} file, which is not read; convert it to JPEG" if kind in UNREAD_SUFFIXES else ""
 
     def _match(self, prefix: str, images: list[str], texts: dict[str, str]) -> dict[str, str]:
         """For each image of a folder what its text ends in, where it has one. Texts of no image are rejected."""

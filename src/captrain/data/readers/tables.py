@@ -52,7 +52,9 @@ class Table:
 def folder_of_images(folder: Path) -> Path:
     """The folder given by --image-root. Raises `DataError` if it is none."""
     if not existing(folder).is_dir():
-        raise DataError(f"{folder}: not a folder; expected --image-root to be the folder that image names are relative to")
+        raise DataError(
+            f"{folder}: not a folder; expected --image-root to be the folder that image names are relative to"
+        )
     return folder
 
 
@@ -119,9 +121,7 @@ def split_in_words(folder: Path, file: Path) -> str | None:
     return next((SPLIT_NAMES[word] for word in reversed(words) if word in SPLIT_NAMES and word != "all"), None)
 
 
-def _by_split(
-    folder: Path, files: list[Path], split_of: Callable[[Path, Path], str | None]
-) -> dict[str, Path]:
+def _by_split(folder: Path, files: list[Path], split_of: Callable[[Path, Path], str | None]) -> dict[str, Path]:
     named: dict[str, Path] = {}
     for file in files:
         split = split_of(folder, file)

@@ -16,7 +16,6 @@ from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -24,7 +23,7 @@ from captrain.data.gathered import Texts
 from captrain.data.members import LARGEST_TEXT, MOST_PARTS, Group, Keys, Part, groups
 from captrain.data.places import IMAGE_SUFFIXES, is_hidden, is_remote
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
-from captrain.data.remote import local_copy
+from captrain.data.remote import local_copy, path_of
 from captrain.data.samples import LazySamples, key_of
 from captrain.data.shards import COMPRESSED, Shard, expand, reject, split_list
 from captrain.data.tars import Member, StoredMember
@@ -105,9 +104,9 @@ def recognises(source: str) -> bool:
 
 
 def _is_tar_name(part: str) -> bool:
-    path = urlsplit(part).path if is_remote(part) and "[" not in part else part
-    name = path.lower().rstrip("/")
-    return name.endswith((".tar", ".tgz", ".tbz2", ".txz", *(f".tar{suffix}" for suffix in COMPRESSED)))
+    return (
+        path_of(part).lower().endswith((".tar", ".tgz", ".tbz2", ".txz", *(f".tar{suffix}" for suffix in COMPRESSED)))
+    )
 
 
 def _is_folder_of_shards(folder: str) -> bool:

@@ -13,7 +13,7 @@ from captrain.data.writers.pictures import Store
 
 
 class CsvTable:
-    """Writes the form, in UTF-8, quoted where needed."""
+    """Writes the form, in UTF-8. All is quoted: some readers end a row at a lone carriage return outside quotes."""
 
     packs_images = False
     keeps_repeats = False
@@ -23,7 +23,7 @@ class CsvTable:
         self.names = Names(target.losses)
         self.splits = target.splits != ["all"]
         self.file = (target.folder / "metadata.csv").open("w", encoding="utf-8", newline="")
-        self.rows = csv.writer(self.file, lineterminator="\n")
+        self.rows = csv.writer(self.file, lineterminator="\n", quoting=csv.QUOTE_ALL)
         self.rows.writerow(["file_name", "text", "split"] if self.splits else ["file_name", "text"])
 
     def put(self, item: Item) -> None:

@@ -17,6 +17,7 @@ from captrain.data.writers.sidecar import on_one_line
 FOLDER = "images"  # of images that lay in none
 MOST_REPEATS = 999
 FIRST_ONLY = "one caption an image: {amount} more captions of {images} images are left out"
+SPLITS = "each split is a folder and a data set of its own"
 
 _REPEATS = re.compile(r"([1-9][0-9]{0,2})_.")
 
@@ -32,6 +33,8 @@ class Kohya:
         self.names = Names(target.losses)
         self.losses = target.losses
         self.several = len(target.splits) > 1
+        if self.several:
+            self.losses.add(SPLITS)
 
     def put(self, item: Item) -> None:
         """Store the image in a folder that says its repeats, and its first caption beside it."""

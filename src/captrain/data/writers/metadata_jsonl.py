@@ -6,6 +6,7 @@ Splits become `train.jsonl`, `validation.jsonl` and `test.jsonl`. Hugging Face's
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -41,7 +42,10 @@ class MetadataJsonl:
 
 
 class Lines:
-    """Tables of lines, one for each split. All have the same columns, which loaders that look at the first line need."""
+    """Tables of lines. All have the same columns, which loaders that look at the first line need.
+
+    A table is written under another name and gets its own when it is closed.
+    """
 
     def __init__(self) -> None:
         self.files: dict[Path, TextIO] = {}
@@ -50,17 +54,30 @@ class Lines:
     def add(self, table: Path, name: str, captions: Sequence[str]) -> None:
         """Add a line to a table."""
         if table not in self.files:
-            self.files[table] = table.open("w", encoding="utf-8", newline="\n")
+            self.files[table] = _unfinished(table).open("w", encoding="utf-8", newline="\n")
         line = {"file_name": name, "text": captions[0], "captions": list(captions)}
         self.several = self.several or len(captions) > 1
         self.files[table].write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def close(self) -> None:
-        """Close all; where no image has several captions, `captions` says no more than `text` and is taken out."""
+        """Complete all; where no image has several captions, `captions` says no more than `text` and is taken out."""
         for table, file in self.files.items():
             file.close()
-            if not self.several:
-                write_jsonl(table, (_without_captions(line) for line in read_jsonl(table)))
+            if self.several:
+                os.replace(_unfinished(table), table)
+            else:
+                write_jsonl(table, (_without_captions(line) for line in read_jsonl(_unfinished(table))))
+                _unfinished(table).unlink()
+
+    def discard(self) -> None:
+        """Leave nothing behind of tables that are not complete."""
+        for table, file in self.files.items():
+            file.close()
+            _unfinished(table).unlink(missing_ok=True)
+
+
+def _unfinished(table: Path) -> Path:
+    return table.with_name(f".{table.name}.partial")
 
 
 def _without_captions(line: dict[str, Any]) -> dict[str, Any]:

@@ -62,9 +62,12 @@ class Names:
             unique: what of a name has to be unique; all of it by default.
         """
         picture = item.picture
-        plain, safe = (with_suffix(name, picture.suffix, replace=picture.anew) for name in (item.id, safe_name(item.id)))
-        name = self.take(shape(safe), unique)
-        if safe != plain or name != shape(safe):
+        plain, safe = (
+            with_suffix(name, picture.suffix, replace=picture.anew) for name in (item.id, safe_name(item.id))
+        )
+        shaped = shape(safe)
+        name = self.take(shaped, unique)
+        if safe != plain or name != shaped:
             self.losses.add(RENAMED)
         return name
 

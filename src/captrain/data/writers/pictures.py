@@ -65,7 +65,7 @@ class Picture:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                with Image.open(source, formats=("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF")) as image:
+                with Image.open(source, formats=("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")) as image:
                     return image.size
             except OSError as error:
                 if error.errno is not None:
@@ -88,18 +88,14 @@ def encode(data: bytes, max_side: int | None, quality: int, max_pixels: int) -> 
         scale = min(1.0, max_side / max(size)) if max_side else 1.0
         return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
-    original: list[Size] = []  # `decode` may give a smaller picture; its size must not be rounded twice
-
-    def enough(size: Size) -> Size:
-        original.append(size)
-        return fit(size)
-
-    image = decode(data, max_pixels, enough)
-    wanted = fit(original[0] if original else image.size)
-    if image.size != wanted:
+    image = decode(data, max_pixels, fit)
+    if image.size != (wanted := fit(image.size)):
         image = image.resize(wanted, Image.Resampling.LANCZOS)
     file = BytesIO()
-    image.save(file, "JPEG", quality=quality, optimize=True)
+    try:
+        image.save(file, "JPEG", quality=quality, optimize=True)
+    except OSError as error:  # a side over 65500 pixels
+        raise PictureError(f"can't be a JPEG ({image.width} x {image.height} pixels; {error})") from None
     return Picture(file.getvalue(), JPEG, anew=True)
 
 

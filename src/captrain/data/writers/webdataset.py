@@ -15,6 +15,7 @@ from captrain.data.writers import Item, Target
 from captrain.data.writers.names import Names, shortened
 
 LONGEST_KEY = 80  # bytes of a key that had to be shortened: ustar takes 100, and a number and a suffix are to come
+CHANGED = "{images} images got other names: keys of a tar's samples are short and have no dots"
 
 _NOTES = re.compile(r"(^|/)__+(?=[^/]*__(/|$))")  # `__meta__` and the like, which WebDataset's readers leave out
 
@@ -33,7 +34,7 @@ class WebDataset:
 
     def put(self, item: Item) -> None:
         """Add the members of one sample to its split's shard."""
-        key, suffix = os.path.splitext(self.names.of(item, member_name, unique=_key_of))
+        key, suffix = os.path.splitext(self.names.of(item, self._member_name, unique=_key_of))
         tar = self._shard(item.split)
         captions = json.dumps({"captions": item.captions}, ensure_ascii=False)
         _add(tar, key + suffix.lower(), item.picture.read())
@@ -45,6 +46,12 @@ class WebDataset:
         for tar in self.tars.values():
             tar.close()
 
+    def _member_name(self, name: str) -> str:
+        found = member_name(name)
+        if found != name:
+            self.target.losses.add(CHANGED)
+        return found
+
     def _shard(self, split: str) -> tarfile.TarFile:
         """The tar that the next sample of a split goes to."""
         count = self.counts.get(split, 0)
@@ -55,7 +62,7 @@ class WebDataset:
                 self.tars[split].close()
             begin = "" if split == "all" else f"{split}-"
             path = self.target.folder / f"{begin}{number:05d}.tar"
-            self.tars[split] = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT, encoding="utf-8")
+            self.tars[split] = tarfile.TarFile(path, "w", format=tarfile.USTAR_FORMAT, encoding="utf-8")
         return self.tars[split]
 
 

@@ -1,0 +1,178 @@
+"""Pictures that lie in the rows of Parquet files: where each is, its captions, and how its bytes are read when asked for."""
+
+from __future__ import annotations
+
+import threading
+from array import array
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from captrain.data.gathered import Texts
+from captrain.data.readers.columns import Row
+from captrain.data.samples import LazySamples, key_of
+from captrain.records import Rejects, Sample
+
+MOST_KEPT = 512 << 20  # bytes of row groups kept in memory, so that rows read in order are read once
+
+
+@dataclass(frozen=True, slots=True)
+class RowImage:
+    """The picture of one row of a Parquet file: `row` counts from 0 within its row group."""
+
+    file: Path
+    leaf: str
+    group: int
+    row: int
+
+    def read(self) -> bytes:
+        """The encoded picture. Raises `OSError` if the row has none or the file can't be read."""
+        value = _KEPT.column(self.file, self.leaf, self.group)[self.row].as_py()
+        found = value.get("bytes") if isinstance(value, dict) else value
+        if not found:
+            raise OSError(f"row {self.row + 1} of row group {self.group + 1} holds no picture")
+        return bytes(found)
+
+    def __str__(self) -> str:
+        return f"{self.file}/{self.group}/{self.row}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file, its column of pictures, and how many rows there are up to the end of each row group."""
+
+    file: Path
+    leaf: str
+    ends: list[int]
+
+    def image(self, row: int) -> RowImage:
+        """The picture of a row, counted from 0."""
+        group = bisect_right(self.ends, row)
+        return RowImage(self.file, self.leaf, group, row - (self.ends[group - 1] if group else 0))
+
+
+class Embedded:
+    """Collects rows that hold pictures, some 40 bytes and the captions a row; every row is a sample."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.sources: list[Source] = []
+        self.origins = array("I")  # of a row: its source
+        self.rows = array("Q")  # and its place in it
+        self.splits = array("b")
+        self.split_names: list[str] = []
+        self.names, self.captions = Texts(), Texts()
+        self.caption_ends = array("Q", [0])
+
+    def open(self, file: Path, leaf: str, ends: list[int]) -> int:
+        """Begin a file; returns its number."""
+        self.sources.append(Source(file, leaf, ends))
+        return len(self.sources) - 1
+
+    def add(self, origin: int, number: int, row: Row, split: str) -> None:
+        """The row with a number, from 1, of a file."""
+        if split not in self.split_names:
+            self.split_names.append(split)
+        file = self.sources[origin].file
+        self.origins.append(origin)
+        self.rows.append(number - 1)
+        self.splits.append(self.split_names.index(split))
+        self.names.append(row.image or f"{file.relative_to(self.folder).with_suffix('').as_posix()}/{number}")
+        for caption in row.captions:
+            self.captions.append(caption)
+        self.caption_ends.append(len(self.captions))
+
+    def samples(self, rejects: Rejects, *, captioned: bool = True) -> dict[str, Sequence[Sample]]:
+        """Samples by split, in the order of their rows."""
+        keys = np.fromiter((key_of(name) for name in self.names), np.uint64, len(self.names))
+        copies = _copies(keys)
+        usable = np.ones(len(keys), dtype=bool)
+        if captioned:
+            usable = np.diff(np.array(self.caption_ends, dtype=np.int64)) > 0
+            for row in np.flatnonzero(~usable).tolist():
+                rejects.add(self.names[row], self.where(row), "has no caption")
+        splits = np.array(self.splits)
+        chosen = {name: np.flatnonzero(usable & (splits == place)) for place, name in enumerate(self.split_names)}
+        return {name: EmbeddedSamples(self, rows, copies[rows]) for name, rows in chosen.items() if len(rows)}
+
+    def where(self, row: int) -> str:
+        """A row's file and number, for people."""
+        return f"{self.sources[self.origins[row]].file}:{self.rows[row] + 1}"
+
+
+class EmbeddedSamples(LazySamples):
+    """Some of the rows that were collected, made into samples when they are asked for."""
+
+    def __init__(self, embedded: Embedded, rows: np.ndarray, copies: np.ndarray) -> None:
+        """`copies[i]` says how many rows before had the name that row i has."""
+        self.embedded, self.rows, self.copies = embedded, rows, copies
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def keys(self) -> np.ndarray:
+        return np.fromiter((key_of(self._id(index)) for index in range(len(self))), np.uint64, len(self))
+
+    def sample_at(self, index: int) -> Sample:
+        embedded, row = self.embedded, int(self.rows[index])
+        ends = embedded.caption_ends
+        captions = tuple(embedded.captions[place] for place in range(ends[row], ends[row + 1]))
+        source = embedded.sources[embedded.origins[row]]
+        place = f"{source.file.relative_to(embedded.folder).as_posix()}:{embedded.rows[row] + 1}"
+        return Sample(self._id(index), source.image(embedded.rows[row]), captions, place)
+
+    def _id(self, index: int) -> str:
+        name, copies = self.embedded.names[int(self.rows[index])], int(self.copies[index])
+        return f"{name}#{copies + 1}" if copies else name
+
+
+def _copies(keys: np.ndarray) -> np.ndarray:
+    """How many equal keys come before each.
+
+    >>> _copies(np.array([7, 5, 7, 7], dtype=np.uint64)).tolist()
+    [0, 0, 1, 2]
+    """
+    order = np.argsort(keys, kind="stable")
+    places = np.arange(len(keys))
+    firsts = np.flatnonzero(np.diff(keys[order], prepend=keys[order][:1] + np.uint64(1)))
+    copies = np.empty(len(keys), dtype=np.int64)
+    copies[order] = places - np.repeat(firsts, np.diff(np.append(firsts, len(keys))))
+    return copies
+
+
+class _Kept:
+    """The columns of pictures of the row groups that were read last."""
+
+    def __init__(self) -> None:
+        self.columns: OrderedDict[tuple[Path, str, int, int], Any] = OrderedDict()
+        self.lock = threading.Lock()
+
+    def column(self, file: Path, leaf: str, group: int) -> Any:
+        """The column of a row group, from memory or, if it is not there or the file has changed, from the file."""
+        place = (file, leaf, group, file.stat().st_mtime_ns)
+        with self.lock:
+            if place not in self.columns:
+                self.columns[place] = _column(file, leaf, group)
+                while len(self.columns) > 1 and sum(found.nbytes for found in self.columns.values()) > MOST_KEPT:
+                    self.columns.popitem(last=False)
+            self.columns.move_to_end(place)
+            return self.columns[place]
+
+
+def _column(file: Path, leaf: str, group: int) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(file) as parquet:
+            return parquet.read_row_group(group, columns=[leaf], use_threads=False).column(0)
+    except (pa.ArrowException, ValueError, OverflowError, MemoryError) as error:
+        raise OSError(f"row group {group + 1} can't be read ({' '.join(str(error).split())[:200]})") from None
+
+
+_KEPT = _Kept()

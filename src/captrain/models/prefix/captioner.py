@@ -1,0 +1,165 @@
+"""ClipCap and its kin behind the contract: any encoder, a mapper, any causal or seq2seq language model.
+
+Packed rows keep ClipCap's formula. There the first word is predicted from the last prefix vector, so the row shares all prefix
+vectors but the last, and every caption begins with a copy of the last one in place of a start token.
+
+Shape letters: R rows, L tokens of a row, N vectors of an image, D their width, P prefix vectors, W width of the language model.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from captrain.data.images import ImageSpec
+from captrain.models.attention import share_features
+from captrain.models.captioner import Captioner, Written
+from captrain.models.decoding import Decoding
+from captrain.models.prefix.language import check_language, check_room, room_for_words
+from captrain.models.prefix.writing import write_causal, write_seq2seq
+
+
+class PrefixCaptioner(Captioner):
+    """A `PrefixModel` behind the contract."""
+
+    family = "prefix"
+    default_learning_rates: ClassVar[dict[str, float]] = {"lora": 5e-4, "full": 2e-5, "new": 1e-3, "mapper": 2e-5}
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, image_spec: ImageSpec) -> None:
+        super().__init__(model, tokenizer, image_spec)
+        config = self.decoder.config
+        check_language(config, config.name_or_path or "language model")
+        check_room(config, self.core().config.prefix_length)
+        if not self.has_encoder and _one_key_a_head(config):
+            share_features(self.decoder)
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether the language model reads the prefix through an encoder of its own, as T5 does."""
+        return bool(self.decoder.config.is_encoder_decoder)
+
+    @property
+    def start_id(self) -> int:
+        """T5's own start token. Elsewhere a prefix vector stands in its place, and the end token only marks it."""
+        return int(self.decoder.config.decoder_start_token_id) if self.has_encoder else self.end_id
+
+    @property
+    def end_id(self) -> int:
+        """The tokenizer's end token."""
+        end = self.tokenizer.eos_token_id
+        return int(self.tokenizer.sep_token_id if end is None else end)
+
+    @property
+    def decoder(self) -> PreTrainedModel:
+        """The language model."""
+        return self.core().language
+
+    @property
+    def max_positions(self) -> int:
+        """1,024 for GPT-2, less what the prefix takes."""
+        return room_for_words(self.decoder.config, self.core().config.prefix_length)
+
+    def look(self, pixels: Tensor) -> Tensor:
+        """The encoder's vectors, not yet normalised."""
+        return self.core().look(pixels)
+
+    def context(self, features: Tensor) -> Tensor:
+        """The prefix (R, P, W), gone through the language model's encoder if it has one."""
+        return self.core().read_prefix(self.core().prefix(features))
+
+    def read(self, context: Tensor, input_ids: Tensor, position_ids: Tensor, mask: Tensor) -> Tensor:
+        """Hidden states of the language model's last layer."""
+        if self.has_encoder:
+            states = self.decoder.get_decoder()(
+                input_ids=input_ids, attention_mask=mask, encoder_hidden_states=context, use_cache=False
+            ).last_hidden_state
+            return states * self.decoder.model_dim**-0.5 if self.decoder.config.scale_decoder_outputs else states
+        shared = context.shape[1] - 1
+        first = (position_ids == 0)[..., None]
+        words = torch.where(first, context[:, -1:], self.decoder.get_input_embeddings()(input_ids))
+        before = torch.arange(shared, device=position_ids.device).expand(len(context), -1)
+        states = self.decoder.base_model(
+            inputs_embeds=torch.cat([context[:, :-1], words], 1),
+            attention_mask=self._in_its_words(behind_prefix(mask, shared)),
+            position_ids=torch.cat([before, position_ids + shared], 1),
+            use_cache=False,
+        ).last_hidden_state
+        return states[:, shared:]
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """The language model's head."""
+        return self.decoder.get_output_embeddings()(hidden)
+
+    def part_prefixes(self) -> dict[str, tuple[str, ...]]:
+        """The mapper is the bridge."""
+        return {"vision": ("encoder",), "bridge": ("mapper",), "language": ("language",)}
+
+    def lora_targets(self, part: str) -> str:
+        """Linear layers inside the part's blocks (attention and feed-forward); the head is left alone."""
+        return {
+            "vision": r"encoder\.(.*\.)?(layers?|blocks?|stages?)\.\d+\..*"
+            r"(query|key|value|qkv|[qkvo]_proj|out_proj|projection|dense|fc[12]|dense[12]|pwconv[12])",
+            "bridge": r"mapper\.(model\.\d+|transformer\.layers\.\d+\..*(to_queries|to_keys_values|project|fc[12]))",
+            "language": r"language\.(.*\.)?(h|layers?|block)\.\d+\.(.*\.)?"
+            r"(c_attn|c_proj|c_fc|[qkvo]_proj|qkv_proj|out_proj|fc[12]|fc_in|fc_out|(gate|up|gate_up|down)_proj|"
+            r"query_key_value|dense|dense_h_to_4h|dense_4h_to_h|[qkvo]|wi|wi_[01]|wo)",
+        }[part]
+
+    @torch.no_grad()
+    def generate(self, features: Tensor, decoding: Decoding | None = None) -> list[Written]:
+        """Captions of features (I, N, D), one an image, each with its mean token log-probability."""
+        config = self.generation_config(decoding or self.decoding)
+        self.eval()
+        with self.autocast():
+            captions = self.write(self.context(features), config)
+            scores = self.log_probabilities(features, captions, config.max_new_tokens)
+        texts = self.tokenizer.batch_decode(captions, skip_special_tokens=True)
+        return [Written(*line) for line in zip(captions, [text.strip() for text in texts], scores, strict=True)]
+
+    def write(self, context: Tensor, config: GenerationConfig) -> list[list[int]]:
+        """Token ids written for each image."""
+        if self.has_encoder:
+            return write_seq2seq(self.decoder, context, [self.start_id, *self.prompt_ids()], config)
+        return write_causal(self.decoder, context, self.prompt_ids(), config)
+
+    def generation_config(self, decoding: Decoding) -> GenerationConfig:
+        """How to write; no longer than the language model's context allows."""
+        config = super().generation_config(decoding)
+        config.max_new_tokens = min(config.max_new_tokens, self.max_positions - len(self.prompt_ids()) - 1)
+        return config
+
+    def _in_its_words(self, mask: Tensor) -> Tensor:
+        """A mask as the language model's attention takes it: eager attention adds it to the scores."""
+        if self.decoder.config._attn_implementation != "eager":
+            return mask
+        lowest = torch.finfo(torch.float32).min
+        return torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, lowest)
+
+
+def behind_prefix(mask: Tensor, shared: int) -> Tensor:
+    """The mask of rows behind shared prefix vectors: they see those before them, and every word sees all of them.
+
+    Args:
+        mask: (R, 1, L, L) bool, of the words alone. shared: number of prefix vectors.
+
+    Returns:
+        (R, 1, shared + L, shared + L) bool.
+
+    >>> behind_prefix(torch.tensor([[1, 0], [0, 1]]).bool()[None, None], 2)[0, 0].int().tolist()
+    [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 0, 1]]
+    """
+    rows, _, length, _ = mask.shape
+    whole = mask.new_zeros(rows, 1, shared + length, shared + length)
+    whole[..., :shared] = True
+    whole[..., :shared, :shared] = torch.ones(shared, shared, dtype=torch.bool, device=mask.device).tril()
+    whole[..., shared:, shared:] = mask
+    return whole
+
+
+def _one_key_a_head(config: object) -> bool:
+    """Whether no heads share keys: those that do are left to transformers' own attention."""
+    heads = getattr(config, "num_attention_heads", None)
+    return (getattr(config, "num_key_value_heads", None) or heads) == heads

@@ -1,0 +1,16 @@
+"""Flickr8k's captions.txt: a header, then `image,caption`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def write(folder: Path, content: dict[str, tuple[str, ...]], picture: bytes) -> Path:
+    """`captions.txt` beside the images; an empty caption where an image has none."""
+    lines = ["image,caption"]
+    for name, captions in content.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(picture)
+        lines += [f"{name},{caption}" for caption in captions or ("",)]
+    (folder / "captions.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
