@@ -223,6 +223,12 @@ def test_braces_expand_as_a_shell_does() -> None:
     ]
 
 
+def test_shards_that_differ_in_their_queries_alone_have_names_of_their_own() -> None:
+    shards = expand("https://a/get/x.tar?id=1,https://a/get/x.tar?id=2")
+    assert [one.prefix for one in shards] == ["0/x/", "1/x/"]
+    assert [one.label for one in shards] == ["https://a/get/x.tar"] * 2
+
+
 def test_only_folders_of_shards_are_claimed(tmp_path: Path) -> None:
     shard(tmp_path / "a" / "0.tar", "x")
     assert webdataset.recognises(str(tmp_path / "a"))

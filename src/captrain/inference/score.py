@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from captrain.errors import CaptrainError, DataError, SettingsError, nearest
 from captrain.metrics.compare import Comparison, System, compare, statistics_of, tokenized
+from captrain.metrics.diversity import alarms, measure_diversity
+from captrain.metrics.frequencies import DocumentFrequencies
 from captrain.metrics.ids import match_ids, some
 from captrain.metrics.inputs import read_predictions, read_references
 from captrain.metrics.java import JAVA_METRICS, check_java, score_java
-from captrain.metrics.score import METRICS, score_captions
+from captrain.metrics.score import METRICS, Scores, score_captions
 from captrain.metrics.significance import RESAMPLES
 from captrain.records import Rejects
 
@@ -96,11 +99,13 @@ def score_systems(
     """
     plain, java = _chosen(metrics, clip, images)
     work = _load(predictions, references, allow_missing)
+    frequencies = _frequencies(work, tokenizer, document_frequencies, save_document_frequencies)
     rejects = Rejects()
     looked = _scored_by_clip(work, clip, images, device, rejects) if clip and images else [{} for _ in work.systems]
     systems = []
     for (name, captions), means in zip(work.systems.items(), looked, strict=True):
-        systems.append(_score_one(name, captions, work, plain, java, means, tokenizer))
+        found = score_captions(captions, work.references, plain, tokenizer=tokenizer, document_frequencies=frequencies)
+        systems.append(_completed(name, captions, work, found, java, means, tokenizer))
     return compare(systems, bootstrap, seed), rejects
 
 
@@ -111,6 +116,7 @@ class _Work:
     systems: dict[str, dict[str, str]]
     references: dict[str, list[str]]
     notes: tuple[str, ...]
+    every_reference: References
 
 
 def _chosen(metrics: Sequence[str], clip: str | None, images: Path | None) -> tuple[list[str], list[str]]:
@@ -147,7 +153,7 @@ def _load(
     if not common:
         raise DataError(f"no image has references and a caption of every system ({', '.join(systems)})")
     kept = {name: {id: captions[id] for id in common} for name, captions in systems.items()}
-    return _Work(kept, {id: list(known[id]) for id in common}, tuple(notes))
+    return _Work(kept, {id: list(known[id]) for id in common}, tuple(notes), known)
 
 
 def _matched(
@@ -171,18 +177,26 @@ def _matched(
     return {reference: captions[id] for id, reference in found.pairs.items()}
 
 
-def _score_one(
+def _frequencies(work: _Work, tokenizer: str, known: Path | None, wanted: Path | None) -> DocumentFrequencies | None:
+    """CIDEr's document frequencies from a file, if there is one; those of all references are saved if that is wanted."""
+    if wanted is not None:
+        name = re.sub(r"[^\w.-]+", "-", wanted.name.split(".")[0])[:64] or "corpus"
+        DocumentFrequencies.of(work.every_reference, tokenizer, name=name).save(wanted)
+    return None if known is None else DocumentFrequencies.load(known)
+
+
+def _completed(
     name: str,
     captions: dict[str, str],
     work: _Work,
-    plain: Sequence[str],
+    found: Scores,
     java: Sequence[str],
     means: Means,
     tokenizer: str,
 ) -> System:
-    """All scores of one system."""
-    found = score_captions(captions, work.references, plain)
-    scores, notes = dict(found.scores), [*work.notes]
+    """A system's scores together with those from Java and CLIP, and what its captions show by themselves."""
+    diversity = measure_diversity(list(captions.values()), tokenizer=tokenizer)
+    scores, notes = dict(found.scores), [*work.notes, *found.notes, *alarms(diversity)]
     means = dict(means)
     for metric in java:
         try:
@@ -201,7 +215,9 @@ def _score_one(
         seen = len(means[CLIP_METRICS[0]])
         notes.append(f"{seen} of {len(captions)} pictures could be read: CLIPScore is over these, without intervals")
     statistics = statistics_of(found, captions, work.references, tokenizer, complete)
-    return System(name, scores, found.images, "", statistics, notes=tuple(notes))
+    return System(
+        name, scores, found.images, found.signature, statistics, diversity=diversity.to_dict(), notes=tuple(notes)
+    )
 
 
 def _scored_by_clip(work: _Work, source: str, images: Path, device: str, rejects: Rejects) -> list[Means]:

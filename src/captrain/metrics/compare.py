@@ -34,7 +34,7 @@ class System:
     signature: str
     statistics: Statistics
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
-    diversity: dict[str, float] = field(default_factory=dict)
+    diversity: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:

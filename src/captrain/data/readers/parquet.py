@@ -29,6 +29,7 @@ from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 
 SUFFIX = ".parquet"
+LOOKED_AT = 32  # rows, to see whether pictures are inside
 ROWS = 4096  # whose captions are read at a time
 LARGEST_GROUP = 2 << 30  # bytes of a row group, of which the pictures are read as a whole
 
@@ -180,15 +181,13 @@ def _leaves(parquet: Any) -> list[str]:
 
 
 def _is_empty(parquet: Any, leaf: str) -> bool:
-    """Whether the first row has no picture, as where `datasets` wrote only paths.
+    """Whether the first rows have no picture, as where `datasets` wrote only paths.
 
     What the file's metadata says of a column would tell too, but asking pyarrow 26 for it ends the process if it is damaged.
     """
-    first = next(parquet.iter_batches(batch_size=1, columns=[leaf]), None)
-    if first is None or not first.num_rows:
-        return True
-    value = first.column(0)[0].as_py()
-    return not (value.get("bytes") if isinstance(value, dict) else value)
+    first = next(parquet.iter_batches(batch_size=LOOKED_AT, columns=[leaf]), None)
+    values = [] if first is None else first.column(0).to_pylist()
+    return not any(value.get("bytes") if isinstance(value, dict) else value for value in values)
 
 
 def _group_ends(file: Path, parquet: Any) -> list[int]:
