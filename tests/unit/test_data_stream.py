@@ -128,7 +128,7 @@ def test_what_can_not_be_used_is_rejected_once_over_readers(tmp_path: Path) -> N
 
 
 def test_remote_shards_are_streamed_and_resumed_without_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import fsspec  # type: ignore[import-untyped]
+    import fsspec
 
     monkeypatch.setenv("CAPTRAIN_CACHE", str(tmp_path / "cache"))
     write(tmp_path / "0.tar", ["a", "b", "c", "d"])
@@ -143,7 +143,7 @@ def test_remote_shards_are_streamed_and_resumed_without_a_copy(tmp_path: Path, m
 
 def test_a_store_that_can_not_seek_is_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import fsspec
-    from fsspec.implementations.memory import MemoryFile  # type: ignore[import-untyped]
+    from fsspec.implementations.memory import MemoryFile
 
     write(tmp_path / "0.tar", ["a", "b", "c"])
     fsspec.filesystem("memory").pipe("/forward/0.tar", (tmp_path / "0.tar").read_bytes())

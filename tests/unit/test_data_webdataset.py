@@ -253,7 +253,7 @@ def test_a_link_that_leaves_the_folder_is_rejected(tmp_path: Path) -> None:
 def test_a_remote_shard_is_copied_once_and_again_when_it_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import fsspec  # type: ignore[import-untyped]
+    import fsspec
 
     monkeypatch.setenv("CAPTRAIN_CACHE", str(tmp_path / "cache"))
     memory = fsspec.filesystem("memory")

@@ -17,7 +17,7 @@ from captrain.errors import DataError, nearest
 from captrain.records import Rejects, Sample
 
 if TYPE_CHECKING:
-    from datasets import Dataset  # type: ignore[import-untyped]
+    from datasets import Dataset
 
 IMAGE_COLUMNS = ("image", "img", "picture", "photo", "jpg", "png")
 TEXT_COLUMNS = ("captions", "caption", "text", "sentences", "description")

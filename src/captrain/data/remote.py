@@ -172,7 +172,7 @@ def local_copy(url: str) -> Path:
 
 
 def _system(url: str) -> tuple[Any, str]:
-    import fsspec.core  # type: ignore[import-untyped]
+    import fsspec.core
 
     protocol_of(url)
     return cast(tuple[Any, str], fsspec.core.url_to_fs(url))

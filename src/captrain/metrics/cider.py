@@ -42,7 +42,7 @@ class Cider:
         for order, (of_length, shared) in enumerate(zip(counts, found, strict=True)):
             dots = self._dots(order, of_length, shared, shift, len(candidate))
             norm = norms[order][candidate] * self._norms[order][reference]
-            cosines += np.divide(dots, norm, out=np.zeros_like(dots), where=norm > 0)
+            cosines += np.divide(dots, norm, out=np.zeros(len(norm)), where=norm > 0)
         # The reference implementation measures length in bigrams, not in words.
         difference = np.maximum(0, lengths - 1)[candidate] - self._bigrams[reference]
         likeness = cosines * np.exp(-(difference**2) / (2 * _SIGMA**2))

@@ -160,6 +160,7 @@ def _talk(name: str, arguments: Sequence[str], limit: float) -> Iterator[Callabl
         finally:
             timer.cancel()
             process.kill()
+            _close(process)
 
 
 def _start(name: str, arguments: Sequence[str], complaints: IO[bytes]) -> subprocess.Popen[bytes]:
@@ -179,6 +180,13 @@ def _write(process: subprocess.Popen[bytes], lines: Sequence[str]) -> None:
     with suppress(OSError):
         process.stdin.write("".join(f"{line}\n" for line in lines).encode("utf-8", "replace"))
         process.stdin.flush()
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    """Close what is written to: lines that a dead program has not read are no error."""
+    assert process.stdin is not None
+    with suppress(OSError):
+        process.stdin.close()
 
 
 def _stdout(process: subprocess.Popen[bytes]) -> IO[bytes]:

@@ -87,7 +87,7 @@ _APOSTROPHE_WORDS = "|".join(
 _ADDRESSES = [
     _rule(f"((?i:https?://){_IN_ADDRESS}+{_ADDRESS_END})", "kept"),
     _rule(f"((?i:www\\.)(?:{_HOST}+\\.)+{_A}{{2,4}}{_PATH}?)", "kept"),
-    _rule(f"((?:{_BARE_HOST}+\\.)+(?i:com|net|org|edu){_PATH}?)", "kept"),
+    _rule(f"((?:{_BARE_HOST}{{1,255}}\\.)+(?i:com|net|org|edu){_PATH}?)", "kept"),
     _rule(f"(<?{_AN}{_IN_ADDRESS}{{0,299}}@(?:{_LABEL}+\\.)*{_LABEL}+>?)", "kept"),
 ]
 
@@ -123,10 +123,10 @@ LETTER_RULES = [
     _rule(f"({_DASHED}(?:\\\\?/{_DASHED}){{1,2}})"),
     # pro- and anti- before a quote or a space
     _rule("((?i:pro|anti)-)"),
-    *_ADDRESSES,
-    # dog.cat, yahoo!s; Mr., etc.
+    # dog.cat, yahoo!s; addresses; Mr., etc.
     _rule(f"({_DOTTED})"),
     _rule(f"({_DOTTED}){_CLITIC}"),
+    *_ADDRESSES,
     _rule(f"({_any_case(lexicon.TITLES)}\\.)"),
     _rule(f"({_any_case(lexicon.ABBREVIATIONS)}\\.){_TWO_MORE}"),
     _rule(f"({_partly_any_case(lexicon.TITLES_PARTLY_LOWER)}\\.)"),

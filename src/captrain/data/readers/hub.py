@@ -22,7 +22,7 @@ from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 
 if TYPE_CHECKING:
-    from datasets import Dataset  # type: ignore[import-untyped]
+    from datasets import Dataset
 
 _LARGEST_NOTE = 64 << 20  # bytes of the JSON beside a table
 _ON_HUB = re.compile(r"(?:hf://datasets/|hub:)((?:[\w.-]+/)?[\w.-]+)(?:@([\w./-]+))?(?::([\w.-]+))?/?")

@@ -128,9 +128,12 @@ class TableSamples(LazySamples):
 def recognises(source: str) -> bool:
     """Whether this is a .jsonl file, or a folder with tables that can be told apart."""
     path = Path(source)
-    return (
-        has_tables(path, SUFFIXES, _has_images) if path.is_dir() else path.suffix.lower() in SUFFIXES and path.is_file()
-    )
+    try:
+        if path.is_dir():
+            return has_tables(path, SUFFIXES, _has_images)
+        return path.suffix.lower() in SUFFIXES and path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def read(

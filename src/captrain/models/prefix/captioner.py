@@ -18,7 +18,7 @@ from captrain.data.images import ImageSpec
 from captrain.models.attention import share_features
 from captrain.models.captioner import Captioner, Written
 from captrain.models.decoding import Decoding
-from captrain.models.prefix.language import check_language, check_room, room_for_words
+from captrain.models.prefix.language import check_language, check_room, room_for_words, scale_before_head
 from captrain.models.prefix.writing import write_causal, write_seq2seq
 
 
@@ -76,7 +76,7 @@ class PrefixCaptioner(Captioner):
             states = self.decoder.get_decoder()(
                 input_ids=input_ids, attention_mask=mask, encoder_hidden_states=context, use_cache=False
             ).last_hidden_state
-            return states * self.decoder.model_dim**-0.5 if self.decoder.config.scale_decoder_outputs else states
+            return states * scale_before_head(self.decoder.config)
         shared = context.shape[1] - 1
         first = (position_ids == 0)[..., None]
         words = torch.where(first, context[:, -1:], self.decoder.get_input_embeddings()(input_ids))

@@ -18,13 +18,16 @@ from captrain.models.encoder_decoder import new_decoder
 
 CAUSAL = (
     "gpt2", "gptj", "gpt_neo", "gpt_neox", "opt", "llama", "mistral", "qwen2", "qwen3", "phi", "phi3", "stablelm",
-    "starcoder2", "olmo", "olmo2", "gemma", "smollm3",
+    "starcoder2", "olmo", "olmo2", "gemma", "gemma3_text", "smollm3", "codegen", "gpt_bigcode", "xglm", "biogpt",
 )  # fmt: skip
 """Causal language models whose packed rows and captions were compared with plain transformers': they take a 4-D mask,
 positions, and vectors in place of words, and their head is one linear layer."""
 
 SEQ2SEQ = ("t5", "mt5", "umt5")
 """The same of models with an encoder: their decoders know distances only, so that packed rows are exact. T0 and Flan are T5."""
+
+SCALED = {"t5": "scale_decoder_outputs", "umt5": "tie_word_embeddings"}
+"""Where a configuration says that hidden states are scaled before the head, as the first T5 does."""
 
 POSITIONS = ("max_position_embeddings", "n_positions")
 """What configurations call the length of the context."""
@@ -81,3 +84,13 @@ def check_room(config: PreTrainedConfig, prefix_length: int) -> None:
             f"prefix_length: {prefix_length} vectors leave no room for words in the language model's context of "
             f"{room + prefix_length - 1}; choose a shorter prefix"
         )
+
+
+def scale_before_head(config: PreTrainedConfig) -> float:
+    """What a seq2seq model multiplies its decoder's hidden states with before its head.
+
+    >>> from transformers import MT5Config, T5Config
+    >>> scale_before_head(T5Config(d_model=64)), scale_before_head(MT5Config())
+    (0.125, 1.0)
+    """
+    return float(config.d_model**-0.5) if getattr(config, SCALED.get(config.model_type, ""), False) else 1.0

@@ -3,7 +3,8 @@
 Architecture, first weights and names of weights are those of https://github.com/rmokady/CLIP_prefix_caption (train.py) and, for
 all vectors of an encoder, of https://github.com/TheoCoombes/CLIP-Image-Captioning.
 
-Shape letters: I images, N vectors of an image, D their width, C projected vectors, P prefix vectors, W width of the language model.
+Shape letters: I images, N vectors of an image, D their width, C projected vectors, P prefix vectors,
+W width of the language model.
 """
 
 from __future__ import annotations
