@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from captrain.version import __version__
+
 if TYPE_CHECKING:
     from captrain.inference.captioning import Writer
 
-__version__ = "0.1.0"
 __all__ = ["__version__", "load"]
 
 

@@ -21,12 +21,37 @@ Captions = dict[str, str]
 References = dict[str, list[str]]
 EXACT = 1e-9  # relative difference
 
-WORDS = "a the man dog bus red two on of street riding near 's n't -lrb- -rrb- 1\xa01/2 22\xa03/4".split(" ")
-WRITTEN = """
-A man isn't riding the red bus. | Two dogs near John's "street" (one of them)! | the man on a red bus -- riding... |
-1 1/2 dogs on 22 3/4 street | It's a caf\u00e9, with \u00a32.50 & \u201cquotes\u201d; see www.x.com | \U0001f600 \u2764 a cat! :) |
-Mr. Smith's cat, at 5 p.m. in the U.S. | <br /> a <b>dog</b> | !!! | ... | a black-and-white dog | \u0441\u043e\u0431\u0430\u043a\u0430 runs
-"""
+WORDS = [
+    "a",
+    "the",
+    "man",
+    "dog",
+    "bus",
+    "red",
+    "two",
+    "on",
+    "of",
+    "riding",
+    "'s",
+    "n't",
+    "-lrb-",
+    "1\xa01/2",
+    "2\xa03/4",
+]
+WRITTEN = [
+    "A man isn't riding the red bus.",
+    'Two dogs near John\'s "street" (one of them)!',
+    "the man on a red bus -- riding...",
+    "1 1/2 dogs on 22 3/4 street",
+    "It's a caf\u00e9, with \u00a32.50 & \u201cquotes\u201d; see www.x.com",
+    "\U0001f600 \u2764 a cat! :)",
+    "Mr. Smith's cat, at 5 p.m. in the U.S.",
+    "<br /> a <b>dog</b>",
+    "!!!",
+    "...",
+    "a black-and-white dog",
+    "\u0441\u043e\u0431\u0430\u043a\u0430 runs",
+]
 
 
 def corpus(images: int, seed: int) -> tuple[Captions, References]:
@@ -44,10 +69,9 @@ def corpus(images: int, seed: int) -> tuple[Captions, References]:
 def written(images: int, seed: int) -> tuple[Captions, References]:
     """Captions as people write them."""
     rng = random.Random(seed)
-    texts = [text.strip() for text in WRITTEN.split("|")]
 
     def caption() -> str:
-        return " ".join(rng.sample(texts, rng.randint(1, 3)))
+        return " ".join(rng.sample(WRITTEN, rng.randint(1, 3)))
 
     references = {str(image): [caption() for _ in range(rng.randint(1, 5))] for image in range(images)}
     return {id: rng.choice([caption(), captions[0]]) for id, captions in references.items()}, references

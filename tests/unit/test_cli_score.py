@@ -112,7 +112,7 @@ def test_tokenizers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["score", "bad.json", "refs.json", "--json", "--tokenize", "characters"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert "tokenizer:characters" in found["signature"]
-    assert 0.3 < found["scores"]["bleu_1"] < 1
+    assert 0.1 < found["scores"]["bleu_1"] < 1
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from captrain.data.readers import READERS, detect, reader
-from captrain.data.readers.options import ReadOptions
 from captrain.data.writers import WRITERS, Item, Target, writer
 from captrain.data.writers.losses import Losses
 from captrain.data.writers.names import safe_name
@@ -23,7 +22,6 @@ from captrain.data.writers.pictures import Picture, encode
 from captrain.records import Rejects, Sample
 
 READ_BY = {name: name for name in WRITERS} | {"metadata-jsonl": "jsonl"}
-OPTIONS = {"webdataset": ReadOptions(caption_key="json/captions")}
 
 FORMS = sorted(WRITERS)
 
@@ -47,7 +45,7 @@ def written(form: str, folder: Path, items: list[Item], *, shard_size: int = 100
 def read(form: str, folder: Path) -> tuple[dict[str, list[Sample]], Rejects]:
     rejects = Rejects()
     name = READ_BY[form]
-    splits = reader(name).read(str(folder), rejects, OPTIONS.get(form, ReadOptions()))
+    splits = reader(name).read(str(folder), rejects)
     return {split: list(samples) for split, samples in splits.items()}, rejects
 
 

@@ -7,13 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captrain.errors import DataError
 from captrain.metrics.diversity import alarms, measure_diversity
 
-VARIED = [f"a {size} {animal} {act}" for size in ("big", "small") for animal in ("dog", "cat", "cow") for act in ("runs", "sits")]
+VARIED = [
+    f"a {size} {animal} {act}"
+    for size in ("big", "small")
+    for animal in ("dog", "cat", "cow")
+    for act in ("runs", "sits")
+]
 
 
 def test_numbers_that_the_eye_can_check() -> None:
@@ -81,7 +86,10 @@ def test_wrong_input_gives_one_clear_line(captions: list[Any], ended: list[bool]
         measure_diversity(captions, ended=ended)
 
 
-@given(st.lists(st.lists(st.sampled_from(["a", "dog", "runs", "."]), max_size=8).map(" ".join), min_size=1, max_size=12))
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(st.lists(st.sampled_from(["a", "dog", "runs", "."]), max_size=8).map(" ".join), min_size=1, max_size=12)
+)
 def test_shares_stay_in_bounds(captions: list[str]) -> None:
     found = measure_diversity(captions, training=captions, ended=[True] * len(captions))
     shares = [found.distinct_1, found.distinct_2, found.different, found.commonest_share, found.repeated_2]

@@ -107,7 +107,7 @@ def test_a_missing_jar(program) -> None:
     [
         ("echo 'java.lang.OutOfMemoryError: Java heap space' >&2; exit 1", "exit code 1: java.lang.OutOfMemoryError"),
         ("kill -9 $$", "exit code -9: no message"),
-        ("exit 0", "can't be read .*0 lines for 3 images"),
+        ("exit 0", "can't be read .*0 lines, expected 3"),
         ("yes nonsense", "can't be read"),
     ],
 )

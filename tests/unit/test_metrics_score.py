@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captrain import __version__
@@ -30,7 +30,8 @@ REFERENCES = {
 words = st.lists(st.sampled_from(["a", "the", "dog", "cat", "runs", "sleeps", "on", "grass", "red"]), max_size=9)
 captions = words.map(" ".join)
 images_with_captions = st.tuples(captions, st.lists(captions, min_size=1, max_size=3))
-sets = st.dictionaries(st.text("abc123", min_size=1, max_size=4), images_with_captions, min_size=1)
+sets = st.dictionaries(st.text("abc123", min_size=1, max_size=4), images_with_captions, min_size=1, max_size=6)
+quickly = settings(deadline=None, max_examples=40)
 
 
 def coco(folder: Path) -> dict[str, list[str]]:
@@ -75,9 +76,7 @@ def test_a_signature_names_all_that_a_score_depends_on() -> None:
         "|df:references|images:3|references:1-2"
     )
     known = DocumentFrequencies.of(REFERENCES, "unicode", name="toy")
-    scores = score_captions(
-        {"1": "a"}, {"1": ["a", "b"]}, ["cider"], tokenizer="unicode", document_frequencies=known
-    )
+    scores = score_captions({"1": "a"}, {"1": ["a", "b"]}, ["cider"], tokenizer="unicode", document_frequencies=known)
     assert scores.signature.endswith("|tokenizer:unicode|metrics:cider(d,n=4,sigma=6)|df:toy(3)|images:1|references:2")
     assert "df:" not in score_captions({"1": "a"}, {"1": ["a"]}, ["rouge_l"]).signature
 
@@ -133,6 +132,7 @@ def test_unknown_metric_names_the_nearest() -> None:
         score_captions(PREDICTIONS, REFERENCES, ["cidr"])
 
 
+@quickly
 @given(sets)
 def test_scores_stay_in_bounds(images: dict[str, tuple[str, list[str]]]) -> None:
     predictions = {id: caption for id, (caption, _) in images.items()}
@@ -143,6 +143,7 @@ def test_scores_stay_in_bounds(images: dict[str, tuple[str, list[str]]]) -> None
         assert 0 <= values["cider"] <= 10 + 1e-9
 
 
+@quickly
 @given(sets, st.randoms(use_true_random=False))
 def test_order_does_not_matter(images: dict[str, tuple[str, list[str]]], random: Random) -> None:
     ids = list(images)
@@ -152,6 +153,7 @@ def test_order_does_not_matter(images: dict[str, tuple[str, list[str]]], random:
     assert second.scores == pytest.approx(first.scores, rel=1e-12)
 
 
+@quickly
 @given(words.filter(lambda tokens: len(tokens) >= 4), st.lists(captions, max_size=3), words)
 def test_a_copied_reference_scores_highest(reference: list[str], others: list[str], other: list[str]) -> None:
     scorer = Scorer({"1": [" ".join(reference), *others], "2": ["an odd one out"]})
@@ -163,6 +165,7 @@ def test_a_copied_reference_scores_highest(reference: list[str], others: list[st
         assert scores["cider"][0] >= scores["cider"][1] - 1e-9
 
 
+@quickly
 @given(sets)
 def test_a_scorer_gives_each_image_what_the_set_gives_it(images: dict[str, tuple[str, list[str]]]) -> None:
     predictions = {id: caption for id, (caption, _) in images.items()}
@@ -188,7 +191,9 @@ def test_a_scorer_is_prepared_once_and_used_often() -> None:
 def test_a_candidate_does_not_read_its_neighbour() -> None:
     """As lines of one file, "C." before "The" would end a sentence and lose its full stop."""
     scorer = Scorer({"1": ["take vitamin c. now"], "2": ["the dog"]}, ["rouge_l"])
-    assert scorer.score(["1", "2"], ["vitamin C.", "The dog"])["rouge_l"].tolist() == pytest.approx([0.6288, 1], abs=1e-4)
+    assert scorer.score(["1", "2"], ["vitamin C.", "The dog"])["rouge_l"].tolist() == pytest.approx(
+        [0.6288, 1], abs=1e-4
+    )
 
 
 def test_frequencies_of_the_references_are_what_cider_takes_by_itself() -> None:
@@ -253,7 +258,9 @@ def test_a_broken_file_of_frequencies_is_refused_in_one_line(
     change: Callable[[list[dict[str, Any]]], object], reason: str, tmp_path: Path
 ) -> None:
     edited(change, tmp_path / "df.gz")
-    with pytest.raises(DataError, match=rf"df\.gz: not a file of document frequencies \(.*{reason}.*\); make") as caught:
+    with pytest.raises(
+        DataError, match=rf"df\.gz: not a file of document frequencies \(.*{reason}.*\); make"
+    ) as caught:
         DocumentFrequencies.load(tmp_path / "df.gz")
     assert "\n" not in str(caught.value)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captrain import metrics
@@ -52,6 +52,7 @@ def test_tokens_made_elsewhere_stay_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("tokenizer", ["unicode", "characters", "spaces"])
+@settings(deadline=None, max_examples=50)
 @given(text=st.text())
 def test_any_text_gives_clean_tokens(tokenizer: str, text: str) -> None:
     for token in metrics.tokenize(text, tokenizer):

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 from cyclopts import App, Argument, ArgumentCollection, Group, Parameter
 
-from captrain import __version__
 from captrain.cli.logs import set_up_logging
 from captrain.cli.switch import Switch
 from captrain.errors import UserError
+from captrain.version import __version__
 
 COMMANDS = {
     "demo": ("captrain.cli.demo:demo", "Draw pictures, train on them, score and report: no data, no network needed."),

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from captrain import __version__
 from captrain.paths import cache_folder
+from captrain.version import __version__
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 GIB = 2**30

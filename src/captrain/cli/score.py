@@ -17,6 +17,14 @@ from captrain.errors import DataError
 if TYPE_CHECKING:
     from captrain.metrics.compare import Comparison, System
 
+MORE_TITLES = {
+    "rouge_l": "ROUGE-L",
+    "meteor": "METEOR",
+    "spice": "SPICE",
+    "clip_score": "CLIPScore",
+    "ref_clip_score": "RefCLIPScore",
+}
+
 
 def score(
     *files: Path,
@@ -137,4 +145,4 @@ def _interval(system: System, metric: str) -> str:
 
 
 def _title(metric: str) -> str:
-    return TITLES.get(metric, metric.replace("_", " "))
+    return (TITLES | MORE_TITLES)[metric]

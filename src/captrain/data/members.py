@@ -66,7 +66,7 @@ class Field(NamedTuple):
         return "/".join((self.suffix, *self.path))
 
 
-LOOKED_FOR = (*(Field(suffix) for suffix in TEXT_SUFFIXES), Field("json"))
+LOOKED_FOR = (Field("json", ("captions",)), *(Field(suffix) for suffix in TEXT_SUFFIXES), Field("json"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,8 @@ class Keys:
                     try:
                         return part, number, self.texts(part.data, number)
                     except ValueError as error:
-                        fault = fault or f"has no caption: its .{part.suffix} {error}"
+                        if where is not LOOKED_FOR[0]:  # a JSON without that list may hold its caption elsewhere
+                            fault = fault or f"has no caption: its .{part.suffix} {error}"
         raise ValueError(fault or "has no caption beside it")
 
     def texts(self, data: bytes | None, number: int) -> tuple[str, ...]:

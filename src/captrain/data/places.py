@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import reprlib
 import stat
 import unicodedata
 from collections.abc import Iterable
@@ -81,7 +82,9 @@ class Root:
         """
         relative = posixpath.normpath(name.replace("\\", "/"))
         if relative.startswith(("../", "/")) or relative == ".." or os.path.isabs(name) or os.path.splitdrive(name)[0]:
-            raise DataError(f"{where}: '{name}' leaves the folder {self.folder}; expected a path below it")
+            raise DataError(
+                f"{where}: {reprlib.repr(name)} leaves the folder {self.folder}; expected a path below it, or give --image-root"
+            )
         for spelling in _spellings(relative):
             for candidate in (spelling, f"images/{spelling}"):
                 if self._is_file(candidate, name, where):
@@ -98,7 +101,9 @@ class Root:
         if parent not in self._inside:
             self._inside[parent] = self.holds(parent)
         if not self._inside[parent] or (stat.S_ISLNK(mode) and not self.holds(path)):
-            raise DataError(f"{where}: '{name}' is a link that leaves the folder {self.folder}; copy the file into it")
+            raise DataError(
+                f"{where}: {reprlib.repr(name)} is a link that leaves the folder {self.folder}; copy the file into it"
+            )
         return stat.S_ISREG(mode) or (stat.S_ISLNK(mode) and os.path.isfile(path))
 
 

@@ -59,7 +59,7 @@ class Cider:
         clipped = np.minimum(counts.counts[rows], in_reference)
         weight = self._rarity[order][counts.ngrams[rows]] ** 2
         pair = postings.references[places] + shift[counts.captions[rows]]
-        return np.bincount(pair, clipped * in_reference * weight, minlength=pairs)
+        return np.bincount(pair, clipped * in_reference * weight, minlength=pairs).astype(np.float64)
 
     def _norms_of(self, counts: Sequence[Counts], captions: int) -> list[Values]:
         """The length of each caption's vector of weights, for each n-gram length."""

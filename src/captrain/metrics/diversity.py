@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any
 
 from captrain.errors import DataError
@@ -81,7 +81,7 @@ def measure_diversity(
     make_line = line_maker(tokenizer)
     lines = [make_line(caption) for caption in captions]
     words = [line.split() for line in lines]
-    pairs = [list(zip(caption, caption[1:], strict=False)) for caption in words]
+    pairs = [list(pairwise(caption)) for caption in words]
     triples = [list(zip(caption, caption[1:], caption[2:], strict=False)) for caption in words]
     [(commonest, times)] = Counter(lines).most_common(1)
     learned = None if training is None else {make_line(caption) for caption in training}

@@ -9,6 +9,7 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ def _read(lines: Iterator[bytes]) -> DocumentFrequencies:
     _require(sum(sizes) <= _MOST_NGRAMS, f"it has {sum(sizes)} n-grams, more than {_MOST_NGRAMS}")
     words, seen = _read_words(lines, sizes[0])
     all_keys, all_seen = [], [seen]
-    for shorter, size in zip(sizes, sizes[1:], strict=False):
+    for shorter, size in pairwise(sizes):
         first, last, seen = _read_columns(lines, size)
         keys = first << BITS | last
         _require(bool(np.all((first >= 0) & (first < shorter) & (last >= 0) & (last < sizes[0]))), "unknown words")

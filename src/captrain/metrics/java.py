@@ -139,7 +139,12 @@ def _talk(name: str, arguments: Sequence[str], limit: float) -> Iterator[Callabl
     """A running Java program, as a function from lines to the lines that it answers; it is killed when time is up."""
     with tempfile.TemporaryFile() as complaints, _start(name, arguments, complaints) as process:
         out_of_time = threading.Event()
-        timer = threading.Timer(limit, lambda: (out_of_time.set(), process.kill()))
+
+        def stop() -> None:
+            out_of_time.set()
+            process.kill()
+
+        timer = threading.Timer(limit, stop)
         timer.start()
 
         def ask(lines: Sequence[str], answers: int) -> list[str]:

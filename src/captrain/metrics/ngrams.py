@@ -101,9 +101,7 @@ def _number_words(lines: Sequence[str], known: dict[str, int], grow: bool = Fals
         numbers = [known.setdefault(word, len(known)) for word in words]
     else:
         new: dict[str, int] = {}
-        numbers = [
-            known[word] if word in known else new.setdefault(word, len(known) + len(new)) for word in words
-        ]
+        numbers = [known[word] if word in known else new.setdefault(word, len(known) + len(new)) for word in words]
     return Words(np.array(numbers, np.int64), lengths)
 
 

@@ -65,6 +65,7 @@ _NUMBER = f"(?:{_D}*(?:{_SEPARATOR}{_D}+)+|{_D}+)"
 _QUOTES = "[`\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u2039\u203a\xab\xbb\x91\x92\x93\x94]"
 _IN_ADDRESS = '[^ \\t\\n\\f\\r"<>|(){}]'
 _ADDRESS_END = '[^ \\t\\n\\f\\r"<>|(){}.!?,-]'
+_BEFORE_AT = '[^ \xa0\\t\\n\\f\\r"<>|(){}]'
 _HOST = '[^ \\t\\n\\f\\r"<>|(){}.!?,]'
 _BARE_HOST = "[^ \\t\\n\\f\\r\"`'<>|.!?,0-9\\-_$/:;=@A-Z\\[\\]\\\\^(){}]"
 _LABEL = '[^ \xa0\\t\\n\\f\\r"<>|(){}.]'
@@ -88,10 +89,10 @@ _ADDRESSES = [
     _rule(f"((?i:https?://){_IN_ADDRESS}+{_ADDRESS_END})", "kept"),
     _rule(f"((?i:www\\.)(?:{_HOST}+\\.)+{_A}{{2,4}}{_PATH}?)", "kept"),
     _rule(f"((?:{_BARE_HOST}{{1,255}}\\.)+(?i:com|net|org|edu){_PATH}?)", "kept"),
-    _rule(f"(<?{_AN}{_IN_ADDRESS}{{0,299}}@(?:{_LABEL}+\\.)*{_LABEL}+>?)", "kept"),
+    _rule(f"(<?{_AN}{_BEFORE_AT}{{0,299}}@(?:{_LABEL}+\\.)*{_LABEL}+>?)", "kept"),
 ]
 
-_STOPPED = f"((?:{_HYPHENATED}|{_WORD}|{_DOTTED}|{_COMPOUND})\\.)[,:;]"
+_STOPPED = f"((?:{_HYPHENATED}|{_WORD}|{_DOTTED}|{_COMPOUND})\\.)[,:;\u3001]"
 
 # The lists below stand in order of preference, for rules that reach equally far.
 _FILE = (
@@ -127,6 +128,7 @@ LETTER_RULES = [
     _rule(f"({_DOTTED})"),
     _rule(f"({_DOTTED}){_CLITIC}"),
     *_ADDRESSES,
+    _rule(_FILE),
     _rule(f"({_any_case(lexicon.TITLES)}\\.)"),
     _rule(f"({_any_case(lexicon.ABBREVIATIONS)}\\.){_TWO_MORE}"),
     _rule(f"({_partly_any_case(lexicon.TITLES_PARTLY_LOWER)}\\.)"),

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from captrain import __version__
 from captrain.errors import DataError, UserError, nearest
 from captrain.metrics.bleu import bleu, tally
 from captrain.metrics.cider import Cider
@@ -18,6 +17,7 @@ from captrain.metrics.references import References
 from captrain.metrics.rouge import rouge_l
 from captrain.metrics.texts import check_captions, check_references
 from captrain.metrics.tokenizer import line_maker, token_lines
+from captrain.version import __version__
 
 METRICS = {
     **{f"bleu_{order}": "bleu(closest)" for order in range(1, LONGEST + 1)},

@@ -1,9 +1,9 @@
-"""Which weights learn: LoRA adapters, everything, or chosen parts."""
+"""Which weights learn, how, and at which rate: LoRA adapters, everything, or chosen parts."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -12,6 +12,24 @@ from transformers.pytorch_utils import Conv1D
 
 from captrain.errors import ModelError, nearest
 from captrain.models.captioner import PARTS, Captioner, plain_name
+from captrain.models.targets import lora_modules
+
+STARTS = {"default": True, "gaussian": "gaussian", "orthogonal": "orthogonal", "pissa": "pissa", "olora": "olora"}
+"""How adapters can begin, and what peft calls it."""
+
+NEED_MORE = {
+    "eva": "training data to look at first",
+    "corda": "training data to look at first",
+    "lora_ga": "gradients of training data",
+    "loftq": "full-precision weights beside quantised ones",
+    "pissa_niter": "random numbers that are drawn anew at each loading",
+}
+"""Beginnings that peft knows and captrain does not offer, and what they would need."""
+
+FROM_THE_WEIGHTS = ("pissa", "olora")
+"""Beginnings that move a part of the weights into the adapter, so that it can't be wider than they are."""
+
+NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d, nn.RMSNorm)
 
 
 def add_lora(
@@ -22,32 +40,35 @@ def add_lora(
     parts: Sequence[str] = ("language",),
     target_modules: Sequence[str] = (),
     fresh_modules: Sequence[str] = (),
+    layers: Sequence[str] = ("attention", "feed-forward"),
+    rslora: bool = False,
+    dora: bool = False,
+    start: str = "default",
 ) -> None:
     """Freeze the captioner and give it LoRA adapters (Hu et al. 2021), which learn.
 
     Args:
-        parts: parts whose attention and feed-forward layers get adapters. target_modules: ends of module names, instead.
+        rank, alpha, dropout: the adapter's output is multiplied by alpha / rank, its input dropped out.
+        parts, layers: parts and kinds of layers that get adapters. target_modules: ends of module names, instead.
         fresh_modules: modules that were never trained (a new cross-attention, say); they learn whole, beside the adapters.
+        rslora: multiply by alpha / sqrt(rank), so that high ranks learn as fast as low ones (Kalajdzievski 2023).
+        dora: learn each row's length apart from its direction (Liu et al. 2024). Slower, often better at low ranks.
+        start: one of `STARTS`. `pissa` (Meng et al. 2024) and `olora` (Büyükakyüz 2024) begin with the weights' main directions.
 
-    Raises `ModelError` when a part or a name matches nothing.
+    Raises `ModelError` when a part or a name matches nothing, or when the adapters can't begin as asked.
     """
-    targets = list(target_modules) or "|".join(
-        f"({captioner.lora_targets(part)})" for part in parts if captioner.lora_targets(part)
-    )
-    for name in target_modules:
-        _check_matches(captioner, name)
-    if isinstance(targets, str):
-        _check_parts(captioner, parts)
+    names = lora_modules(captioner, parts, layers, target_modules, fresh_modules)
+    _check_start(captioner, start, rank, names)
+    present = [name for name in fresh_modules if any(name in module for module, _ in captioner.named_modules())]
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,  # peft multiplies by alpha / r; a fraction is fine
         lora_dropout=dropout,
-        target_modules=targets,
-        exclude_modules=rf".*\.({'|'.join(fresh_modules)})(\..*)?" if fresh_modules else None,
-        modules_to_save=[
-            name for name in fresh_modules if any(name in module for module, _ in captioner.named_modules())
-        ]
-        or None,
+        target_modules=names,
+        modules_to_save=present or None,
+        use_rslora=rslora,
+        use_dora=dora,
+        init_lora_weights=STARTS[start],
     )
     captioner.model = get_peft_model(captioner.core(), config)
 
@@ -55,13 +76,13 @@ def add_lora(
 def lower_frozen(captioner: Captioner) -> None:
     """Keep frozen matrices in bf16, so that they are not converted anew in every step.
 
-    Products are computed in bf16 either way. Norms and all that learns stay in fp32. Only for captioners whose frozen weights are
-    not written back: an adapter's base, or a captioner that does not train.
+    Products are computed in bf16 either way. Norms and all that learns stay in fp32, quantised weights as they are. Only for
+    captioners whose frozen weights are not written back: an adapter's base, or a captioner that does not train.
     """
     for module in captioner.modules():
         if isinstance(module, (nn.Linear, nn.Conv2d, nn.Embedding, Conv1D)):
             for parameter in module.parameters(recurse=False):
-                if not parameter.requires_grad:
+                if not parameter.requires_grad and parameter.is_floating_point():
                     parameter.data = parameter.data.to(torch.bfloat16)
 
 
@@ -91,28 +112,75 @@ def count_parameters(captioner: Captioner) -> dict[str, dict[str, int]]:
     }
 
 
-def linear_modules(captioner: Captioner) -> list[str]:
-    """Names of all modules that an adapter can be put on."""
-    kinds = (nn.Linear, nn.Conv2d, nn.Embedding, Conv1D)
-    return [plain_name(name) for name, module in captioner.named_modules() if isinstance(module, kinds)]
+def parameter_groups(
+    captioner: Captioner,
+    learning_rate: float,
+    part_rates: dict[str, float],
+    weight_decay: float,
+    lora_plus: float = 1.0,
+) -> list[dict[str, Any]]:
+    """Learning parameters as an optimizer's groups: by part, by whether they decay, and LoRA's B apart from its A.
+
+    Args:
+        learning_rate: of parts without an own one in `part_rates`. weight_decay: of all but biases and norms.
+        lora_plus: B's learning rate over A's (LoRA+, Hayou et al. 2024, who advise 16); 1 is plain LoRA.
+    """
+    exempt = {
+        id(weight) for module in captioner.modules() if isinstance(module, NORMS) for weight in module.parameters()
+    }
+    groups: dict[tuple[str, bool, bool], list[nn.Parameter]] = {}
+    for part, members in captioner.parts().items():
+        for name, weight in members:
+            if weight.requires_grad:
+                decays = id(weight) not in exempt and not name.endswith("bias")
+                faster = lora_plus != 1.0 and _is_lora_b(name)
+                groups.setdefault((part, not decays, faster), []).append(weight)
+    return [
+        {
+            "params": weights,
+            "lr": part_rates.get(part, learning_rate) * (lora_plus if faster else 1.0),
+            "weight_decay": 0.0 if spared else weight_decay,
+        }
+        for (part, spared, faster), weights in sorted(groups.items(), key=lambda group: _group_order(group[0]))
+    ]
 
 
-def _check_matches(captioner: Captioner, name: str) -> None:
-    """A name of `target_modules` must be the end of some module's name, as peft matches it."""
-    modules = linear_modules(captioner)
-    if not any(module == name or module.endswith("." + name) for module in modules):
-        kinds = sorted({re.sub(r".*\.\d+\.", "", module) for module in modules})
-        raise ModelError(
-            f"target_modules: '{name}' matches no module of this model.{nearest(name, kinds)} It has: {', '.join(kinds)}"
-        )
+def _group_order(key: tuple[str, bool, bool]) -> tuple[int, bool, bool]:
+    """Parts in their order; what decays first, then A before B."""
+    return PARTS.index(key[0]), *key[1:]
 
 
-def _check_parts(captioner: Captioner, parts: Sequence[str]) -> None:
-    """Each part that is to get adapters must have layers for them."""
-    modules = linear_modules(captioner)
-    for part in parts:
-        pattern = captioner.lora_targets(part)
-        if not pattern or not any(re.fullmatch(pattern, module) for module in modules):
-            raise ModelError(
-                f"lora_parts: the part '{part}' of a {captioner.family} captioner has no layers for adapters"
-            )
+def _is_lora_b(name: str) -> bool:
+    """Whether a parameter is the B of an adapter, the matrix that begins at zero.
+
+    >>> _is_lora_b("model.base_model.model.decoder.h.0.attn.c_attn.lora_B.default.weight")
+    True
+    """
+    return "lora_B" in name.split(".") or "lora_embedding_B" in name.split(".")
+
+
+def _check_start(captioner: Captioner, start: str, rank: int, names: Sequence[str]) -> None:
+    """Raise `ModelError` unless the adapters can begin as asked."""
+    if start not in STARTS:
+        needed = NEED_MORE.get(start.partition("_niter")[0] + ("_niter" if "_niter" in start else ""))
+        reason = f"is not offered, as it needs {needed}" if needed else f"is unknown.{nearest(start, STARTS)}"
+        raise ModelError(f"lora_init: '{start}' {reason}; expected one of {', '.join(STARTS)}")
+    if start == "orthogonal" and rank % 2:
+        raise ModelError(f"lora_init orthogonal: needs an even rank, found {rank}")
+    if start not in FROM_THE_WEIGHTS:
+        return
+    wanted = set(names)
+    for name, module in captioner.named_modules():
+        if plain_name(name) in wanted:
+            _check_weight(start, rank, plain_name(name), module)
+
+
+def _check_weight(start: str, rank: int, name: str, module: nn.Module) -> None:
+    """What `pissa` and `olora` take apart must be a matrix that they know, and not smaller than the adapter."""
+    weight = getattr(module, "weight", None)
+    if not isinstance(module, (nn.Linear, Conv1D)) or weight is None or not weight.is_floating_point():
+        raise ModelError(f"lora_init {start}: can't take {name} apart ({type(module).__name__}); use lora_init default")
+    if start == "olora" and isinstance(module, Conv1D):  # peft takes the transposed weight for the weight
+        raise ModelError(f"lora_init olora: peft can't do it for {name}, whose weight is transposed (GPT-2); use pissa")
+    if rank > min(weight.shape):
+        raise ModelError(f"lora_init {start}: rank {rank} is more than {name} has ({min(weight.shape)}); lower the rank")

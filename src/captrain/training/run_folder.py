@@ -14,12 +14,12 @@ import torch
 import transformers
 import yaml
 
-import captrain
 from captrain.errors import RunError
 from captrain.models.bundle import EXTRAS, save_captioner
 from captrain.models.captioner import Captioner
 from captrain.records import Rejects, append_jsonl, drop_half_line, read_jsonl, write_jsonl, write_text
 from captrain.settings.schema import Settings
+from captrain.version import __version__
 
 SETTINGS = "settings.yaml"
 FINISHED = "finished.json"
@@ -78,7 +78,7 @@ class RunFolder:
         """`settings.yaml`: everything needed to understand the run, and to repeat it."""
         content = {
             "captrain": {
-                "version": captrain.__version__,
+                "version": __version__,
                 "python": platform.python_version(),
                 "torch": str(torch.__version__),
                 "transformers": transformers.__version__,

@@ -10,10 +10,10 @@ import shutil
 from pathlib import Path
 from typing import Any, TextIO
 
-from captrain import __version__
 from captrain.data.writers import Item, Target
 from captrain.data.writers.names import Names
 from captrain.data.writers.pictures import Store
+from captrain.version import __version__
 
 FILE_NAMES = {"all": "captions.json", "validation": "captions_val.json"}
 

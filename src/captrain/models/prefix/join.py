@@ -97,7 +97,8 @@ def join(
     name = language.config.name_or_path or "language model"
     check_language(language.config, name)
     check_room(language.config, mapper.prefix_length)
-    if tokenizer.eos_token_id is None and tokenizer.sep_token_id is None:
+    end = tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
+    if end is None:
         raise ModelError(f"{name}: its tokenizer has no end token; expected eos_token or sep_token")
     entries = int(language.get_input_embeddings().weight.shape[0])
     if len(tokenizer) > entries:
@@ -119,4 +120,8 @@ def join(
         mapper_positions=mapper.positions,
     )
     check_mapper(config, language_width(language.config))
-    return PrefixModel(config, encoder, language)
+    model = PrefixModel(config, encoder, language)
+    model.generation_config.eos_token_id = end
+    model.generation_config.pad_token_id = end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    model.generation_config.decoder_start_token_id = getattr(language.config, "decoder_start_token_id", None)
+    return model

@@ -1,0 +1,144 @@
+"""The folder of a feature store, local or behind a URL. A file that can be seen in it is whole."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, cast
+
+from captrain.data.places import is_remote
+from captrain.data.remote import protocol_of, shown, telling
+from captrain.errors import DataError
+from captrain.paths import cache_folder
+
+TEMPORARY = ".tmp"
+
+
+class StoreFolder:
+    """Files by their names, with slashes, below a folder or URL."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place.rstrip("/") or place
+        if self.place.startswith("file://"):
+            self.place = self.place.removeprefix("file://")
+        self.remote = is_remote(self.place)
+        if self.remote:
+            protocol_of(self.place)
+
+    @property
+    def label(self) -> str:
+        """The place as people may see it."""
+        return shown(self.place)
+
+    def where(self, name: str) -> str:
+        """A file's place as people may see it."""
+        return f"{self.label}/{name}"
+
+    def exists(self, name: str) -> bool:
+        """Whether a file is there."""
+        if not self.remote:
+            return os.path.isfile(self._path(name))
+        with telling(self.where(name)):
+            system, path = self._system(name)
+            return bool(system.isfile(path))
+
+    def size(self, name: str) -> int:
+        """Bytes of a file. Raises `DataError` if it is not there."""
+        if not self.remote:
+            try:
+                return os.stat(self._path(name)).st_size
+            except OSError as error:
+                raise DataError(f"{self.where(name)}: {_missing(error)}") from None
+        with telling(self.where(name)):
+            system, path = self._system(name)
+            return int(system.size(path))
+
+    def read(self, name: str, most: int | None = None) -> bytes:
+        """A file's bytes. Raises `DataError` if it is not there, or has more than `most` bytes."""
+        if most is not None and (size := self.size(name)) > most:
+            raise DataError(f"{self.where(name)}: has {size} bytes, over {most}; expected a small file")
+        if not self.remote:
+            try:
+                return self._path(name).read_bytes()
+            except OSError as error:
+                raise DataError(f"{self.where(name)}: {_missing(error)}") from None
+        with telling(self.where(name)):
+            system, path = self._system(name)
+            return cast(bytes, system.cat_file(path))
+
+    def write(self, name: str, chunks: Iterable[bytes | memoryview]) -> None:
+        """Write a file under a temporary name, then rename; behind a URL in one upload. Nothing half-written is seen."""
+        if self.remote:
+            with telling(self.where(name)):
+                system, path = self._system(name)
+                system.makedirs(path.rpartition("/")[0], exist_ok=True)
+                system.pipe_file(path, b"".join(chunks))
+            return
+        final = self._path(name)
+        temporary = final.with_name(final.name + TEMPORARY)
+        try:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                for chunk in chunks:
+                    file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, final)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            error.filename = error.filename or str(final)
+            raise
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the files right below a folder, sorted; none if it is not there."""
+        if not self.remote:
+            path = self._path(folder)
+            return sorted(entry.name for entry in os.scandir(path) if entry.is_file()) if path.is_dir() else []
+        with telling(self.where(folder)):
+            system, path = self._system(folder)
+            if not system.isdir(path):
+                return []
+            return sorted(str(name).rpartition("/")[2] for name in system.ls(path, detail=False))
+
+    def remove(self, name: str) -> None:
+        """Delete a file if it is there."""
+        if not self.remote:
+            self._path(name).unlink(missing_ok=True)
+        elif self.exists(name):
+            with telling(self.where(name)):
+                system, path = self._system(name)
+                system.rm_file(path)
+
+    def local(self, name: str, checksum: str) -> Path:
+        """A file to be memory-mapped; one behind a URL is copied once into captrain's cache folder."""
+        if not self.remote:
+            return self._path(name)
+        digest = hashlib.blake2b(f"{self.place}\n{name}\n{checksum}".encode(), digest_size=16).hexdigest()
+        copy = cache_folder() / "stores" / f"{digest}-{name.rpartition('/')[2]}"
+        if not copy.is_file():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            temporary = copy.with_name(f"{copy.name}.{os.getpid()}{TEMPORARY}")
+            try:
+                with telling(self.where(name)):
+                    system, path = self._system(name)
+                    system.get_file(path, str(temporary))
+                os.replace(temporary, copy)
+            finally:
+                temporary.unlink(missing_ok=True)
+        return copy
+
+    def _path(self, name: str) -> Path:
+        return Path(self.place, name)
+
+    def _system(self, name: str) -> tuple[Any, str]:
+        import fsspec.core
+
+        return cast(tuple[Any, str], fsspec.core.url_to_fs(f"{self.place}/{name}"))
+
+
+def _missing(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "not found, though the store should have it; copy it again, or encode again"
+    return f"can't be read ({error.strerror})"
