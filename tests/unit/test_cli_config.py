@@ -48,5 +48,5 @@ def test_show_without_anything_is_the_defaults(capsys) -> None:
 def test_schema_is_one_json_object_with_the_help_texts(capsys) -> None:
     assert main(["config", "schema"]) == 0
     schema = json.loads(capsys.readouterr().out)
-    assert set(schema["properties"]) == set(Settings.model_fields)
+    assert set(schema["properties"]) == {"extends", *Settings.model_fields}
     assert schema["$defs"]["ModelSettings"]["properties"]["rank"]["description"] == "Rank of the LoRA matrices."

@@ -53,6 +53,6 @@ def test_a_line_without_tokens_counts_as_one_empty_token() -> None:
 
 def test_long_captions_take_no_long_time() -> None:
     long = "a b c d e " * 4000 + "f"
-    begun = time.perf_counter()
+    begun = time.process_time()
     assert rouge_l(long, [long, "x " + long]) == 1
-    assert time.perf_counter() - begun < 5
+    assert time.process_time() - begun < 5

@@ -128,9 +128,9 @@ def test_spaces_around_a_caption_do_not_matter(words: list[str]) -> None:
     ],
 )
 def test_long_text_takes_no_long_time(piece: str) -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()
     tokenize(piece * (20_000 // len(piece)))
-    assert time.perf_counter() - begun < 5
+    assert time.process_time() - begun < 5
 
 
 def test_an_unknown_tokenizer_names_the_nearest() -> None:

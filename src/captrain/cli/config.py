@@ -20,7 +20,7 @@ from captrain.cli.flags import (
     settings_from,
 )
 from captrain.cli.logs import printable
-from captrain.settings.load import Nested, load_recipe
+from captrain.settings.load import EXTENDS, Nested, recipe_layers
 from captrain.settings.schema import Settings
 
 
@@ -42,14 +42,17 @@ def show(
     settings = settings_from(recipe, flags)
     layers: dict[str, Nested] = {"flag": flags}
     if recipe is not None:
-        layers[f"recipe {printable(str(recipe))}"] = load_recipe(recipe)
+        layers |= {f"recipe {printable(str(layer.path))}": layer.sections for layer in recipe_layers(recipe)}
     print("\n".join(annotated_yaml(settings, layers)))
     return 0
 
 
 def schema() -> int:
     """Print the JSON schema of recipes, for editors."""
-    print(json.dumps(Settings.model_json_schema(), indent=2))
+    described = Settings.model_json_schema()
+    base = {"type": "string", "description": "Recipe that this one builds on, relative to this file."}
+    described["properties"] = {EXTENDS: base, **described["properties"]}
+    print(json.dumps(described, indent=2))
     return 0
 
 

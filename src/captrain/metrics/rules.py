@@ -128,14 +128,14 @@ LETTER_RULES = [
     _rule(f"({_DOTTED})"),
     _rule(f"({_DOTTED}){_CLITIC}"),
     *_ADDRESSES,
-    _rule(_FILE),
     _rule(f"({_any_case(lexicon.TITLES)}\\.)"),
     _rule(f"({_any_case(lexicon.ABBREVIATIONS)}\\.){_TWO_MORE}"),
     _rule(f"({_partly_any_case(lexicon.TITLES_PARTLY_LOWER)}\\.)"),
     _rule(f"({_partly_any_case(lexicon.ABBREVIATIONS_PARTLY_LOWER)}\\.){_TWO_MORE}"),
     _rule(f"({_capitalized(lexicon.ABBREVIATIONS_CAPITALIZED)}\\.){_TWO_MORE}"),
     _rule(f"((?i:ph\\.d)\\.){_TWO_MORE}"),
-    # 5,000-foot, U.S.-led
+    # photo.2.jpg; 5,000-foot, U.S.-led
+    _rule(_FILE),
     _rule(f"({_COMPOUND})"),
     # U.S.; initials, and those that end a sentence; no. 5
     _rule(f"({_A}(?:\\.{_A})+\\.?)"),

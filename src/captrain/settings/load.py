@@ -1,24 +1,25 @@
-"""From a recipe and flags to checked settings; unknown names are refused with the nearest known one."""
+"""From a recipe, those that it builds on, and flags to checked settings; unknown names are refused with the nearest known one."""
 
 from __future__ import annotations
 
 import re
 import reprlib
-from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from captrain.errors import SettingsError, nearest
 from captrain.settings.schema import Section, Settings
+from captrain.settings.yaml_file import read_yaml
 
 Nested = Mapping[str, Mapping[str, Any]]
 Model = TypeVar("Model", bound=BaseModel)
 
-LARGEST_RECIPE = 1024 * 1024  # bytes; real ones have a few hundred
+EXTENDS = "extends"  # the one key of a recipe that is no section: the recipe that it builds on
+LONGEST_CHAIN = 10  # recipes of which each builds on the next
 LONGEST_VALUE = 100  # characters of a wrong value that an error repeats
 
 EXPECTED = {
@@ -41,22 +42,47 @@ EXPECTED = {
 """What pydantic finds wrong, as what was expected instead."""
 
 
-def load_recipe(path: str | Path) -> dict[str, dict[str, Any]]:
-    """The sections of a YAML recipe as plain dictionaries, names checked, values not yet.
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What one recipe file says by itself."""
 
-    Raises `SettingsError` when the file is missing, is not YAML, or names an unknown section or key.
+    path: Path
+    sections: dict[str, dict[str, Any]]
+
+
+def load_recipe(path: str | Path) -> dict[str, dict[str, Any]]:
+    """The sections of a YAML recipe, with those that it builds on, as plain dictionaries; names are checked, values not all.
+
+    Raises `SettingsError` as `recipe_layers` does.
     """
-    content = _read_yaml(Path(path))
-    content = {} if content is None else content
-    if not isinstance(content, dict):
-        raise SettingsError(
-            f"recipe {path}: found a {type(content).__name__}, expected sections: {', '.join(sections())}"
-        )
-    if isinstance(content.get("data"), list):  # several data sets, with nothing else to say about them
-        content["data"] = {"sources": content["data"]}
-    for name, section in content.items():
-        _check_section(str(name), section, f"recipe {path}")
-    return {str(name): dict(section or {}) for name, section in content.items()}
+    merged: dict[str, dict[str, Any]] = {}
+    for layer in reversed(recipe_layers(path)):
+        for name, values in layer.sections.items():
+            merged.setdefault(name, {}).update(values)
+    return merged
+
+
+def recipe_layers(path: str | Path) -> list[Layer]:
+    """A recipe and those that it builds on: `extends: other.yaml`, relative to the file that says so. The nearest comes first.
+
+    Raises `SettingsError` when a file is missing, is not YAML, names an unknown section or key, builds on itself in the end or
+    on more than nine others, and when a value of a recipe below the first is wrong.
+    """
+    layers: list[Layer] = []
+    seen: list[Path] = []
+    following: Path | None = Path(path)
+    where = f"recipe {path}"
+    while following is not None:
+        layer, base = _load_layer(following, where)
+        if layers:
+            _check_values(layer, where)
+        layers.append(layer)
+        seen.append(following.resolve())
+        following = None if base is None else following.parent / base
+        if following is not None:
+            _check_chain(following, seen, f"{where}: {EXTENDS}: {base}")
+            where = f"recipe {following} (which {layer.path} extends)"
+    return layers
 
 
 def resolve(recipe: Nested | None = None, flags: Nested | None = None, where: str = "settings") -> Settings:
@@ -134,42 +160,50 @@ def _expected(problem: Mapping[str, Any]) -> str:
     return EXPECTED.get(problem["type"], problem["msg"]).format(**problem.get("ctx", {}))
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice, where PyYAML would drop the first in silence."""
+def _load_layer(path: Path, where: str) -> tuple[Layer, str | None]:
+    """One recipe file, and the name of the one that it builds on."""
+    content = read_yaml(path, where)
+    content = {} if content is None else content
+    if not isinstance(content, dict):
+        raise SettingsError(f"{where}: found a {type(content).__name__}, expected sections: {', '.join(sections())}")
+    base = _base_of(content, where)
+    if isinstance(content.get("data"), list):  # several data sets, with nothing else to say about them
+        content["data"] = {"sources": content["data"]}
+    for name, section in content.items():
+        _check_section(str(name), section, where)
+    return Layer(path, {str(name): dict(section or {}) for name, section in content.items()}), base
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """As PyYAML does, after a look at the keys."""
-        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key, count in Counter(key.value for key in keys).items():
-            if count > 1:
-                raise yaml.YAMLError(f"'{key}' is given {count} times{node.start_mark}")
-        return super().construct_mapping(node, deep)
+
+def _base_of(content: dict[Any, Any], where: str) -> str | None:
+    """What `extends` names, taken out of a recipe's content."""
+    if EXTENDS not in content:
+        return None
+    base = content.pop(EXTENDS)
+    if not isinstance(base, str) or not base.strip() or "\0" in base:
+        raise SettingsError(
+            f"{where}: {EXTENDS}: found {reprlib.repr(base)}, expected the path of one recipe such as base.yaml"
+        )
+    return base
 
 
-def _read_yaml(path: Path) -> Any:
-    """What a recipe file holds; raises `SettingsError` where it is missing or not YAML."""
+def _check_chain(path: Path, seen: list[Path], where: str) -> None:
+    """Refuse what would not end, or is no plain file."""
+    if path.resolve() in seen:
+        raise SettingsError(f"{where} builds on this recipe itself; expected recipes that come to an end")
+    if len(seen) == LONGEST_CHAIN:
+        raise SettingsError(f"{where} is one recipe more than the {LONGEST_CHAIN} that may build on each other")
+    if path.exists() and not path.is_file():
+        raise SettingsError(f"{where} is no file; expected the path of one recipe such as base.yaml")
+
+
+def _check_values(layer: Layer, where: str) -> None:
+    """Refuse a wrong value by the name of the file that has it; what contradicts itself can be put right above it."""
     try:
-        content = _read_small(path)
-    except FileNotFoundError:
-        siblings = [str(file) for file in sorted(path.parent.glob("*.y*ml"))] if path.parent.is_dir() else []
-        raise SettingsError(f"recipe {path}: no such file.{nearest(str(path), siblings)}") from None
-    except OSError as error:
-        raise SettingsError(f"recipe {path}: can't be read ({error.strerror}); expected a YAML file") from None
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"recipe {path}: not UTF-8 (byte {error.start}); save the file as UTF-8") from None
-    try:
-        return yaml.load(content, _Loader)
-    except Exception as error:  # PyYAML lets through whatever a value's constructor raises: IndexError for `!!int ""`
-        raise SettingsError(f"recipe {path}: not valid YAML: {' '.join(str(error).split())}") from None
-
-
-def _read_small(path: Path) -> str:
-    """A file's text, if it is as short as recipes are."""
-    with path.open("rb") as file:
-        content = file.read(LARGEST_RECIPE + 1)
-    if len(content) > LARGEST_RECIPE:
-        raise SettingsError(f"recipe {path}: larger than 1 MiB, expected a short YAML file of settings")
-    return content.decode("utf-8-sig")
+        Settings.model_validate(layer.sections)
+    except ValidationError as error:
+        place, complaint = first_problem(error)
+        if len(place) > 1:
+            raise SettingsError(f"{where}: {'.'.join(place)}: {complaint}") from None
 
 
 def _check_section(name: str, section: Any, where: str) -> None:
@@ -177,7 +211,7 @@ def _check_section(name: str, section: Any, where: str) -> None:
     known = sections()
     if name not in known:
         owner = leaves().get(name)
-        hint = f" '{name}' belongs into the section '{owner}'." if owner else nearest(name, known)
+        hint = f" '{name}' belongs into the section '{owner}'." if owner else nearest(name, [*known, EXTENDS])
         raise SettingsError(f"{where}: unknown section '{name}'.{hint} Sections: {', '.join(known)}")
     if section is not None and not isinstance(section, Mapping):
         raise SettingsError(f"{where}: section '{name}' holds a {type(section).__name__}, expected key: value lines")

@@ -1,0 +1,153 @@
+"""An image encoder alone: from pictures to the features that a captioner on that encoder would compute."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig
+
+from captrain.data.feature_store.manifest import EncoderNote, FeaturesNote
+from captrain.data.images import ImageSpec
+from captrain.errors import ModelError
+from captrain.models.bundle import MODEL_TYPES, clear_errors, find_model_folder, load_captioner
+from captrain.models.captioner import PARTS, Captioner, plain_name
+from captrain.models.device import choose_device, choose_precision
+from captrain.models.preparation import Resize, adjust, read_preparation
+from captrain.models.vision import VisionVectors, load_encoder, see
+
+Vectors = Literal["all", "pooled"]
+KINDS: dict[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+@dataclass
+class Encoder:
+    """An image half with all that decides its vectors. `module` maps normalised pixels to (I, N, D)."""
+
+    module: nn.Module
+    spec: ImageSpec
+    note: EncoderNote
+    vectors: Vectors
+    normalize: bool
+    precision: torch.dtype
+    device: torch.device
+
+    @torch.inference_mode()
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Features (I, N, D) of pictures (I, height, width, 3), uint8, on this encoder's device, in its precision or fp32."""
+        mean = torch.tensor(self.spec.mean, device=self.device).view(1, -1, 1, 1)
+        std = torch.tensor(self.spec.std, device=self.device).view(1, -1, 1, 1)
+        scaled = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).to(torch.float32) / 255
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+            vectors = self.module((scaled - mean) / std)
+        return nn.functional.normalize(vectors.float(), dim=-1) if self.normalize else vectors
+
+    def features(self, dtype: str) -> FeaturesNote:
+        """The shape of its features, found by encoding a black picture."""
+        made = self.encode(torch.zeros(1, self.spec.height, self.spec.width, 3, dtype=torch.uint8))
+        return FeaturesNote(
+            tokens=made.shape[1], width=made.shape[2], dtype=dtype, vectors=self.vectors, normalized=self.normalize
+        )  # type: ignore[arg-type]
+
+
+class _Look(nn.Module):
+    """The image half of a captioner, or an encoder of transformers, as one forward from pixels to vectors."""
+
+    def __init__(self, half: nn.Module) -> None:
+        super().__init__()
+        self.sees = half
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        if isinstance(self.sees, (Captioner, VisionVectors)):
+            return self.sees.look(pixels)
+        return cast(Tensor, see(cast(nn.Module, self.sees), pixels).last_hidden_state)  # type: ignore[arg-type]
+
+
+def open_encoder(
+    source: str,
+    *,
+    vectors: Vectors = "all",
+    normalize: bool = False,
+    image_size: int | None = None,
+    resize: Resize | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+) -> Encoder:
+    """An encoder from a folder or hub id: a vision model, or a captioner (run folder, model folder) for its image half.
+
+    Of a captioner `vectors` is what its own decoder reads. Raises `ModelError` if there is no such encoder.
+    """
+    folder = find_model_folder(source)
+    with clear_errors(folder):
+        config = AutoConfig.from_pretrained(folder)
+        half: nn.Module
+        if config.model_type in MODEL_TYPES:
+            captioner = load_captioner(folder)
+            half, spec = captioner, adjust(captioner.image_spec, image_size, resize)
+            weights = weights_digest(vision_weights(captioner))
+        else:
+            spec = adjust(read_preparation(folder, image_size), image_size, resize)
+            half = load_encoder(folder, vectors, spec.height, spec.width)
+            weights = weights_digest(_own_weights(half.encoder if isinstance(half, VisionVectors) else half))
+    where = choose_device(device)
+    module = _Look(half).eval().requires_grad_(False)
+    module.to(device=where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    note = EncoderNote(
+        name=source, type=config.model_type, revision=getattr(config, "_commit_hash", None), weights=weights
+    )
+    return Encoder(module, spec, note, vectors, normalize, choose_precision(precision, where), where)
+
+
+def on_device(encoder: Encoder, device: str) -> Encoder:
+    """A copy of an encoder on another device."""
+    import copy
+
+    where = choose_device(device.partition(":")[0]) if device.partition(":")[0] else encoder.device
+    place = torch.device(device) if ":" in device else where
+    module = copy.deepcopy(encoder.module).to(place)
+    return Encoder(module, encoder.spec, encoder.note, encoder.vectors, encoder.normalize, encoder.precision, place)
+
+
+def vision_weights(captioner: Captioner) -> Iterator[tuple[str, Tensor]]:
+    """Weights and buffers of a captioner's image half, named as the encoder itself names them."""
+    assert "vision" in PARTS
+    prefixes = sorted(captioner.part_prefixes()["vision"], key=len, reverse=True)
+    for name, module in captioner.part_modules("vision"):
+        plain = plain_name(name)
+        prefix = next(one for one in prefixes if plain == one or plain.startswith(one + "."))
+        inner = plain[len(prefix) :].lstrip(".")
+        for kind, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+            yield f"{inner}.{kind}".lstrip("."), tensor
+
+
+def _own_weights(encoder: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from encoder.named_parameters()
+    yield from encoder.named_buffers()
+
+
+def weights_digest(weights: Iterable[tuple[str, Tensor]]) -> str:
+    """A digest of weights by name, rounded to bf16: frozen weights may be held in bf16, and are the same encoder then.
+
+    Whole numbers (counters, positions) do not count: transformers versions differ in which of them are buffers.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(weights, key=lambda weight: weight[0]):
+        if not tensor.is_floating_point():
+            continue
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        rounded = tensor.detach().to("cpu", torch.bfloat16).contiguous().reshape(-1)
+        digest.update(rounded.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def check_same(store: str, note: EncoderNote, name: str, weights: str) -> None:
+    """Raise `ModelError`, naming both, unless an encoder's weights are those that a store was made with."""
+    if note.weights != weights:
+        raise ModelError(
+            f"{store}: holds features of {note}, not of {name} (weights {weights[:12]}); use the encoder that the store was "
+            "made with, or encode the pictures with this one"
+        )

@@ -1,0 +1,220 @@
+"""Writing a feature store: one writer at a time, a shard at a time, the manifest last."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from captrain.data.feature_store.folder import TEMPORARY, StoreFolder
+from captrain.data.feature_store.index import IndexRows
+from captrain.data.feature_store.manifest import (
+    LARGEST,
+    MANIFEST,
+    REJECTED,
+    SHARDS,
+    Manifest,
+    ShardNote,
+    features_file,
+    index_file,
+    parse_manifest,
+    parse_shard,
+    record_file,
+    rejected_file,
+)
+from captrain.data.feature_store.shard_file import shard_header
+from captrain.errors import DataError
+from captrain.records import Rejects
+
+LOCK = "writing.lock"
+
+
+@dataclass(slots=True)
+class Shard:
+    """A finished shard in memory: where it is from, its index, its numbers (each (images, N, D), bf16 as bits) and rejects."""
+
+    name: str
+    split: str
+    source: str
+    fingerprint: str
+    part: int
+    last: bool
+    rows: IndexRows
+    blocks: Sequence[np.ndarray]
+    rejects: Rejects
+
+
+class StoreWriter:
+    """Writes shards into a store's folder and, at the end, its manifest.
+
+    `done` holds the shards that are there already, by name, from an earlier start with the same manifest.
+    """
+
+    def __init__(self, folder: StoreFolder, manifest: Manifest) -> None:
+        """Begin a store, or go on with one. Raises `DataError` if the folder holds a store of other settings."""
+        self.folder = folder
+        found = _found(folder)
+        if found is not None:
+            _check_same(folder, found, manifest)
+            manifest = manifest.with_shards(found.shards, complete=found.complete)
+        elif set(folder.names("")) - {LOCK, MANIFEST + TEMPORARY}:
+            raise DataError(f"{folder.label}: holds other files; expected a new folder, or a store to go on with")
+        self.manifest = manifest
+        self.done = {shard.name: shard for shard in manifest.shards}
+        for name in folder.names(SHARDS):
+            if name.endswith(TEMPORARY):
+                folder.remove(f"{SHARDS}/{name}")
+            elif name.endswith(".json"):
+                record = f"{SHARDS}/{name}"
+                shard = parse_shard(folder.read(record, LARGEST), folder.where(record))
+                self.done[shard.name] = shard
+        if found is None:
+            folder.write(MANIFEST, [manifest.to_json()])
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Take shards back, because their sources changed: until they are done again the store is not complete."""
+        for name in names:
+            self.done.pop(name, None)
+        self.manifest = self.manifest.with_shards(self.done.values(), complete=False)
+        self.folder.write(MANIFEST, [self.manifest.to_json()])
+        for name in names:
+            self.folder.remove(record_file(name))
+
+    def write(self, shard: Shard) -> ShardNote:
+        """Write a shard's files, and last its record."""
+        images, rejected = len(shard.rows), len(shard.rejects)
+        features = index = ""
+        size = 0
+        if images:
+            chunks = [shard_header(images, self.manifest.features), *map(_bytes, shard.blocks)]
+            features, size = _digest(chunks), sum(len(chunk) for chunk in chunks)
+            table = shard.rows.to_bytes()
+            index = _digest([table])
+            self.folder.write(features_file(shard.name), chunks)
+            self.folder.write(index_file(shard.name), [table])
+        if rejected:
+            self.folder.write(rejected_file(shard.name), _lines(shard.rejects))
+        else:
+            self.folder.remove(rejected_file(shard.name))
+        note = ShardNote(
+            name=shard.name, split=shard.split, source=shard.source, fingerprint=shard.fingerprint, part=shard.part,
+            last=shard.last, images=images, captions=shard.rows.captions(), bare=shard.rows.bare(), rejected=rejected,
+            bytes=size, features=features, index=index,
+        )  # fmt: skip
+        self.folder.write(record_file(shard.name), [(note.model_dump_json() + "\n").encode()])
+        self.done[shard.name] = note
+        return note
+
+    def finish(self, names: Sequence[str], rejects: Rejects, unread: Sequence[str] = ()) -> Manifest:
+        """Write the list of all rejects and the manifest of the named shards, in that order; then records may go."""
+        shards = [self.done[name] for name in names]
+        listed = [rejected_file(shard.name) for shard in shards if shard.rejected]
+        if rejects or listed:
+            self.folder.write(REJECTED, self._all_rejects(rejects, listed))
+        else:
+            self.folder.remove(REJECTED)
+        manifest = self.manifest.with_shards(
+            shards, complete=True, rejected=len(rejects), unread=tuple(unread)
+        )
+        self.folder.write(MANIFEST, [manifest.to_json()])
+        for name in self.folder.names(SHARDS):
+            if name.endswith(".json"):
+                self.folder.remove(f"{SHARDS}/{name}")
+        return manifest
+
+    def _all_rejects(self, rejects: Rejects, listed: Iterable[str]) -> Iterator[bytes]:
+        yield from _lines(rejects)
+        for name in listed:
+            yield self.folder.read(name)
+
+
+@contextmanager
+def locked(folder: StoreFolder) -> Iterator[None]:
+    """Be the only writer of a store. Raises `DataError` while another one is at work; what a dead one left is taken over."""
+    me = {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
+    if folder.exists(LOCK):
+        _check_dead(folder, me["host"])
+        folder.remove(LOCK)
+    content = json.dumps(me).encode()
+    if folder.remote:
+        folder.write(LOCK, [content])  # object stores have no exclusive creation: two starts in one second may both pass
+    else:
+        _create(folder, content)
+    try:
+        yield
+    finally:
+        folder.remove(LOCK)
+
+
+def _create(folder: StoreFolder, content: bytes) -> None:
+    path = Path(folder.place, LOCK)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("xb") as file:
+            file.write(content)
+    except FileExistsError:
+        raise DataError(f"{folder.label}: another captrain began to write it just now; wait until that is done") from None
+
+
+def _check_dead(folder: StoreFolder, host: object) -> None:
+    where = folder.where(LOCK)
+    try:
+        owner = json.loads(folder.read(LOCK, 1 << 16))
+        its_host, pid, started = str(owner["host"]), int(owner["pid"]), float(owner["started"])
+    except (ValueError, KeyError, TypeError):
+        raise DataError(f"{where}: not a lock that captrain wrote; remove it if nothing writes this store") from None
+    if its_host != host:
+        raise DataError(
+            f"{folder.label}: process {pid} on {its_host} writes this store; wait until it is done, or remove {where} if it "
+            "has died"
+        )
+    try:
+        alive = abs(psutil.Process(pid).create_time() - started) < 2
+    except psutil.Error:
+        alive = False
+    if alive:
+        raise DataError(f"{folder.label}: process {pid} of this machine writes this store; wait until it is done")
+
+
+def _found(folder: StoreFolder) -> Manifest | None:
+    if not folder.exists(MANIFEST):
+        return None
+    return parse_manifest(folder.read(MANIFEST, LARGEST), folder.where(MANIFEST))
+
+
+def _check_same(folder: StoreFolder, found: Manifest, wanted: Manifest) -> None:
+    """Raise `DataError` naming what differs, unless a store was begun with these settings."""
+    if found.encoder.weights != wanted.encoder.weights:
+        raise DataError(
+            f"{folder.label}: holds features of {found.encoder}, not of {wanted.encoder}; choose another folder"
+        )
+    for name in ("preparation", "preparation_version", "features", "captioned", "max_words", "shard_images"):
+        old, new = getattr(found, name), getattr(wanted, name)
+        if old != new:
+            raise DataError(
+                f"{folder.label}: holds a store with {name.replace('_', ' ')} {old}, not {new}; choose another folder, or "
+                "give the options that it was begun with"
+            )
+
+
+def _bytes(block: np.ndarray) -> memoryview:
+    return memoryview(np.ascontiguousarray(block)).cast("B")
+
+
+def _digest(chunks: Iterable[bytes | memoryview]) -> str:
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _lines(rejects: Rejects) -> Iterator[bytes]:
+    return ((json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8", "replace") for line in rejects.lines)
