@@ -94,7 +94,6 @@ _ADDRESSES = [
 
 _STOPPED = f"((?:{_HYPHENATED}|{_WORD}|{_DOTTED}|{_COMPOUND})\\.)[,:;\u3001]"
 
-# The lists below stand in order of preference, for rules that reach equally far.
 _FILE = (
     f"({_W}+(?:\\.{_W}+)*\\.(?i:bat|bmp|cgi|class|cpp|c|dll|docx?|exe|gif|gz|html?|h|jar|java|jpe?g|mov|pdf|php|pl|"
     "png|ppt|ps|py|sql|tar|txt|wav|xml|x|zip))[\\s.,!?]"
@@ -106,6 +105,7 @@ _ATTRIBUTE = f"{_IN_LINE}+{_A}{_NAME_REST}(?:{_IN_LINE}*={_IN_LINE}*(?:\"[^\"]*\
 _OPENING = f"{_A}{_NAME_REST}(?:{_ATTRIBUTE})*{_IN_LINE}*(?:/{_IN_LINE}*)?"
 _TAG = f"<(?:[!?][-A-Za-z][^>\\r\\n]{{0,999}}|/{_A}{_NAME_REST}{_IN_LINE}*|{_OPENING})>"
 
+# The lists below stand in order of preference, for rules that reach equally far.
 LETTER_RULES = [
     # a number after a soft hyphen; cannot, gonna: first half
     _rule(f"({_NUMBER})"),
@@ -134,8 +134,7 @@ LETTER_RULES = [
     _rule(f"({_partly_any_case(lexicon.ABBREVIATIONS_PARTLY_LOWER)}\\.){_TWO_MORE}"),
     _rule(f"({_capitalized(lexicon.ABBREVIATIONS_CAPITALIZED)}\\.){_TWO_MORE}"),
     _rule(f"((?i:ph\\.d)\\.){_TWO_MORE}"),
-    # photo.2.jpg; 5,000-foot, U.S.-led
-    _rule(_FILE),
+    # 5,000-foot, U.S.-led
     _rule(f"({_COMPOUND})"),
     # U.S.; initials, and those that end a sentence; no. 5
     _rule(f"({_A}(?:\\.{_A})+\\.?)"),
@@ -147,6 +146,8 @@ LETTER_RULES = [
     _rule("([A-Z]+\\$)"),
     _rule("([cC]\\+\\+|[cCfF]#)"),
     _rule("(x_[-^x=~<>'])"),
+    # photo.2.jpg
+    _rule(_FILE),
 ]
 
 NUMBER_RULES = [

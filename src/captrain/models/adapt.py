@@ -183,4 +183,6 @@ def _check_weight(start: str, rank: int, name: str, module: nn.Module) -> None:
     if start == "olora" and isinstance(module, Conv1D):  # peft takes the transposed weight for the weight
         raise ModelError(f"lora_init olora: peft can't do it for {name}, whose weight is transposed (GPT-2); use pissa")
     if rank > min(weight.shape):
-        raise ModelError(f"lora_init {start}: rank {rank} is more than {name} has ({min(weight.shape)}); lower the rank")
+        raise ModelError(
+            f"lora_init {start}: rank {rank} is more than {name} has ({min(weight.shape)}); lower the rank"
+        )

@@ -1,0 +1,176 @@
+"""A model in one file: a zip of what a model folder holds, with a manifest, safe to open wherever it came from.
+
+Nothing in it is ever executed: weights are safetensors, everything else is text. Members are checked before anything is
+unpacked, by what the archive states, and while they are unpacked, by what is really there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from captrain.errors import ModelError
+from captrain.models.archive_members import MANIFEST, check_directory, check_members, fault_of_name
+
+SUFFIX = ".zip"
+VERSION = 1
+CHUNK = 4 << 20  # bytes read at a time
+STORED = (".safetensors",)
+"""Members that are not compressed: random numbers do not shrink."""
+CALM_DATE = (1980, 1, 1, 0, 0, 0)
+"""The date of all members, so that equal models make equal archives."""
+
+
+def is_archive(source: str) -> bool:
+    """Whether a name is meant as an archive of this kind.
+
+    >>> is_archive("runs/photos"), is_archive("photos.zip")
+    (False, False)
+    """
+    return source.lower().endswith(SUFFIX) and Path(source).is_file()
+
+
+@contextmanager
+def opened(source: str) -> Iterator[str]:
+    """An archive as the private temporary folder that it is unpacked to; any other name as it is.
+
+    The folder is removed at the end. Errors that name it name the archive instead.
+    """
+    if not is_archive(source):
+        yield source
+        return
+    with TemporaryDirectory(prefix="captrain-", ignore_cleanup_errors=True) as folder:
+        unpack(Path(source), Path(folder))
+        try:
+            yield folder
+        except ModelError as error:
+            raise ModelError(str(error).replace(folder, source)) from None
+
+
+def write_archive(folder: Path, path: Path) -> None:
+    """Pack a model folder into a zip at `path`, written under a temporary name and renamed.
+
+    Raises `ModelError` when the folder holds what an archive must not.
+    """
+    files = {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()}
+    for name in files:
+        if fault := fault_of_name(name):
+            raise ModelError(f"{folder}: can't be packed: {name} {fault}")
+    stated = {name: {"bytes": file.stat().st_size, "sha256": _digest_of(file)} for name, file in files.items()}
+    manifest = json.dumps({"captrain_archive": VERSION, "files": stated}, indent=1)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with zipfile.ZipFile(temporary, "w") as archive:
+            archive.writestr(_info(MANIFEST), manifest)
+            for name, file in files.items():
+                info = _info(name)
+                info.file_size = file.stat().st_size  # tells zipfile whether sizes need 64 bits
+                with file.open("rb") as content, archive.open(info, "w") as member:
+                    shutil.copyfileobj(content, member, CHUNK)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def unpack(path: Path, folder: Path) -> None:
+    """Unpack an archive into an empty folder.
+
+    Raises `ModelError`, on one line, for what is no zip, is cut short, was changed, or holds what a model does not: names that
+    lead elsewhere, names that are there twice, links, encrypted members, pickles, and members that unpack to far more than
+    they should.
+    """
+    try:
+        check_directory(path)
+        with zipfile.ZipFile(path) as archive:
+            members = check_members(path, archive.infolist())
+            stated = _read_manifest(path, archive, members)
+            _check_room(path, folder, sum(member.file_size for member in members.values()))
+            for name, facts in stated.items():
+                _unpack_member(path, archive, members[name], facts, folder / name)
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+        EOFError,
+        ValueError,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ModelError(f"{path}: is no zip, or cut short or damaged ({reason}); copy or download it again") from None
+
+
+def _unpack_member(
+    path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, facts: dict[str, Any], target: Path
+) -> None:
+    """Write one member, counting and hashing what comes; never more than was stated."""
+    target.parent.mkdir(exist_ok=True)
+    digest, size = hashlib.sha256(), 0
+    with archive.open(member) as content, target.open("xb") as file:
+        while chunk := content.read(CHUNK):
+            size += len(chunk)
+            if size > member.file_size:
+                break
+            digest.update(chunk)
+            file.write(chunk)
+    if size != member.file_size:
+        raise ModelError(
+            f"{path}: {member.filename} states {member.file_size:,} bytes and has other {size:,}; copy it again"
+        )
+    if digest.hexdigest() != facts.get("sha256") or size != facts.get("bytes"):
+        raise ModelError(f"{path}: {member.filename} is not what the manifest says (wrong checksum); copy it again")
+
+
+def _read_manifest(
+    path: Path, archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]
+) -> dict[str, dict[str, Any]]:
+    """Checksum and size of every member; it must name all members and no others."""
+    manifest = members.pop(MANIFEST, None)
+    if manifest is None:
+        raise ModelError(f"{path}: holds no {MANIFEST}; expected what 'captrain export RUN model.zip' writes")
+    try:
+        content = json.loads(archive.read(manifest))
+        version, files = content["captrain_archive"], content["files"]
+        stated = {str(name): dict(facts) for name, facts in files.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise ModelError(f"{path}: its {MANIFEST} can't be read; copy or download it again") from None
+    if version != VERSION:
+        raise ModelError(f"{path}: is of version {version}, expected {VERSION}; update captrain")
+    if odd := sorted(stated.keys() ^ members.keys()):
+        where = "is missing" if odd[0] in stated else f"is not in its {MANIFEST}"
+        raise ModelError(f"{path}: {odd[0]!r} {where}; copy or download it again")
+    return stated
+
+
+def _check_room(path: Path, folder: Path, needed: int) -> None:
+    """Raise `ModelError` where the temporary folder's disk has no room for the model."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise ModelError(
+            f"{path}: unpacks to {needed / 2**30:.1f} GiB, and {folder.parent} has {free / 2**30:.1f} GiB free; "
+            "free some space, or set TMPDIR to a folder that has it"
+        )
+
+
+def _info(name: str) -> zipfile.ZipInfo:
+    """How a member is stored."""
+    info = zipfile.ZipInfo(name, CALM_DATE)
+    info.external_attr = 0o644 << 16
+    info.compress_type = zipfile.ZIP_STORED if name.endswith(STORED) else zipfile.ZIP_DEFLATED
+    return info
+
+
+def _digest_of(file: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
