@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captrain.data.readers import coco, detect
+from captrain.data.readers import detect, json_objects
 from captrain.data.readers.coco import read, recognises
 from captrain.data.readers.options import ReadOptions
 from captrain.errors import DataError
@@ -147,7 +147,7 @@ def test_a_broken_file_is_one_line(tmp_path: Path, text: bytes, message: str) ->
 
 def test_a_giant_file_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write(tmp_path / "mine.json", content(a=["one"]))
-    monkeypatch.setattr(coco, "LARGEST_FILE", 100)
+    monkeypatch.setattr(json_objects, "LARGEST_FILE", 100)
     with pytest.raises(DataError, match="over 100; split the file"):
         samples_of(source)
 

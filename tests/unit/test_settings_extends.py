@@ -70,7 +70,7 @@ def test_circles_and_long_chains_are_refused(write) -> None:
     assert "a.yaml builds on this recipe itself" in complaint(write("a.yaml", "extends: a.yaml\n"))
     write("b.yaml", "extends: ./x/../c.yaml\n")
     write("x/keep.yaml", "")
-    assert "b.yaml builds on this recipe itself" in complaint(write("c.yaml", "extends: b.yaml\n"))
+    assert "c.yaml builds on this recipe itself" in complaint(write("c.yaml", "extends: b.yaml\n"))
     for number in range(LONGEST_CHAIN + 1):
         write(f"{number}.yaml", f"extends: {number + 1}.yaml\n")
     write(f"{LONGEST_CHAIN + 1}.yaml", "")

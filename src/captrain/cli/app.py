@@ -16,6 +16,7 @@ COMMANDS = {
     "train": ("captrain.cli.train:train", "Train a captioner on pictures with captions."),
     "caption": ("captrain.cli.caption:caption", "Write captions for pictures."),
     "evaluate": ("captrain.cli.evaluate:evaluate", "Caption a data set, then score the captions."),
+    "encode": ("captrain.cli.encode:encode", "Compute the features of pictures once, into a store to train from."),
     "score": ("captrain.cli.score:score", "Score captions that exist against references."),
     "report": ("captrain.cli.report:report", "Turn a run folder into one HTML file."),
     "doctor": ("captrain.cli.doctor:doctor", "Look over this machine and say what to do about what is found."),
@@ -25,6 +26,7 @@ COMMANDS = {
 CONFIG_COMMANDS = {
     "show": ("captrain.cli.config:show", "Print the settings a training would have, and where each comes from."),
     "schema": ("captrain.cli.config:schema", "Print the JSON schema of recipes, for editors."),
+    "import": ("captrain.cli.config_import:import_recipe", "Turn a runtime file of LAVIS into a recipe."),
 }
 
 DATA_COMMANDS = {
@@ -33,6 +35,14 @@ DATA_COMMANDS = {
     "convert": ("captrain.cli.data_convert:convert", "Write a data set in another form."),
     "compile": ("captrain.cli.data_compile:compile", "Make a metadata.jsonl of pictures with captions beside them."),
     "formats": ("captrain.cli.data_formats:formats", "List the forms of data that are read and written."),
+}
+
+FEATURES_COMMANDS = {
+    "info": ("captrain.cli.features_info:info", "Say what a feature store holds."),
+    "verify": ("captrain.cli.features_verify:verify", "Check every file of a feature store."),
+    "merge": ("captrain.cli.features_merge:merge", "Make one feature store of several."),
+    "convert": ("captrain.cli.features_convert:convert", "Write features as clip-retrieval's embeddings, or read those."),
+    "search": ("captrain.cli.features_search:search", "Find the pictures whose features are nearest to a picture's."),
 }
 
 EVERYWHERE = Group("Everywhere", sort_key=100)
@@ -57,9 +67,11 @@ def make_app() -> App:
     app["--help"].group = app["--version"].group = EVERYWHERE
     config = App(name="config", help="Look at settings.")
     data = App(name="data", help="Check, look at and convert data sets.")
-    app.command(config)
-    app.command(data)
-    for owner, commands in ((app, COMMANDS), (config, CONFIG_COMMANDS), (data, DATA_COMMANDS)):
+    features = App(name="features", help="Look at, check, join and search feature stores.")
+    groups = ((config, CONFIG_COMMANDS), (data, DATA_COMMANDS), (features, FEATURES_COMMANDS))
+    for group, _ in groups:
+        app.command(group)
+    for owner, commands in ((app, COMMANDS), *groups):
         for name, (place, line) in commands.items():
             owner.command(place, name=name, help=line)
 

@@ -68,14 +68,14 @@ def annotated_yaml(settings: Settings, layers: Mapping[str, Nested]) -> list[str
         lines.append(f"{section}:")
         for leaf, value in values.items():
             origin = next((name for name, layer in layers.items() if leaf in layer.get(section, {})), "default")
-            lines.append(f"  {leaf}: {_inline(value)}  # {origin}")
+            lines.append(f"  {leaf}: {inline(value)}  # {origin}")
     return lines
 
 
-def _inline(value: Any) -> str:
+def inline(value: Any) -> str:
     """A value as YAML on one line.
 
-    >>> _inline(["vision"]), _inline(0.00001), _inline("a: b")
+    >>> inline(["vision"]), inline(0.00001), inline("a: b")
     ('[vision]', '1.0e-05', "'a: b'")
     """
     style = '"' if isinstance(value, str) and not value.isprintable() else None

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from captrain.data.places import IMAGE_SUFFIXES
-from captrain.data.readers import READERS, SPLIT_NAMES, detect, reader
+from captrain.data.readers import READERS, SPLIT_NAMES, detect, reader, recognises
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen, Joined, Prefixed, keys_of
 from captrain.errors import DataError, nearest
@@ -197,7 +197,7 @@ def _list(given: str, prefixed: bool, rejects: Rejects, format: str | None, opti
 
 def _names_captions(given: str) -> bool:
     """Whether a .txt file is a data set with captions (Flickr8k's captions.txt), not a list of pictures."""
-    return any(reader(name).recognises(given) for name in READERS)
+    return any(recognises(name, given) for name in READERS)
 
 
 def _listed(path: Path, rejects: Rejects) -> Iterator[Sample]:

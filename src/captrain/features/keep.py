@@ -21,6 +21,7 @@ from captrain.data.samples import Chosen
 from captrain.features.content import features_key, pixels_key
 from captrain.features.images import Images, KeptImages, LiveImages
 from captrain.features.store import DiskStore, MemoryStore, Store
+from captrain.features.stored import stored_images
 from captrain.features.stream import default_workers, stream_pictures
 from captrain.features.views import PLAIN, Views
 from captrain.models.captioner import Captioner
@@ -62,8 +63,11 @@ def keep_images(
 
     Returns:
         For each split its images, in its order without the rejected ones. A picture that occurs twice is computed once.
+        Of samples in feature stores nothing is computed: their features are those of the store.
     """
     views = views or {}
+    if (stored := stored_images(captioner, splits, views)) is not None:
+        return stored
     total = sum(len(samples) for samples in splits.values())
     kept = sum(len(samples) * views.get(name, PLAIN).count for name, samples in splits.items())
     keeper = Keeper(captioner, keeping, kept, any(of_split.anew for of_split in views.values()))

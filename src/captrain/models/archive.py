@@ -49,12 +49,14 @@ def opened(source: str) -> Iterator[str]:
     if not is_archive(source):
         yield source
         return
-    with TemporaryDirectory(prefix="captrain-", ignore_cleanup_errors=True) as folder:
-        unpack(Path(source), Path(folder))
+    with TemporaryDirectory(prefix="captrain-", ignore_cleanup_errors=True) as private:
+        folder = Path(private) / "model"  # what is looked for beside a model folder is private as well
+        folder.mkdir()
+        unpack(Path(source), folder)
         try:
-            yield folder
+            yield str(folder)
         except ModelError as error:
-            raise ModelError(str(error).replace(folder, source)) from None
+            raise ModelError(str(error).replace(str(folder), source)) from None
 
 
 def write_archive(folder: Path, path: Path) -> None:

@@ -19,6 +19,7 @@ from transformers import AutoConfig, PreTrainedModel
 import captrain.models.vision  # noqa: F401  # makes wrapped encoders known to the Auto classes
 from captrain.data.images import ImageSpec
 from captrain.errors import ModelError, nearest
+from captrain.models.archive import is_archive, opened
 from captrain.models.captioner import Captioner
 from captrain.models.decoding import Decoding
 from captrain.models.preparation import read_json, read_preparation, write_preparation
@@ -43,24 +44,32 @@ LONGEST_REASON = 300
 
 
 def load_captioner(source: str) -> Captioner:
-    """A captioner from a run folder, a model folder or a hub id; the family is found from the checkpoint's own config.
+    """A captioner from a run folder, a model folder, an archive or a hub id; the family is found from its own config.
 
     Raises `ModelError` when there is no such checkpoint, when it is incomplete, or when it is of no known family.
     """
-    folder = find_model_folder(source)
-    with clear_errors(folder):
-        adapter = Path(folder, "adapter_config.json")
-        base = _base_of(adapter) if adapter.is_file() else folder
+    source = find_model_folder(source)
+    with opened(source) as folder, clear_errors(folder):
+        captioner = _load_folder(folder)
+    if is_archive(source):
+        captioner.core().name_or_path = str(Path(source).absolute())  # the unpacked folder is gone
+    return captioner.eval()
+
+
+def _load_folder(folder: str) -> Captioner:
+    """A captioner from a model folder or hub id."""
+    adapter = Path(folder, "adapter_config.json")
+    with opened(_base_of(adapter) if adapter.is_file() else folder) as base:
         model, family = _load_weights(base)
         extras = read_extras(folder)
         spec = ImageSpec.from_dict(extras["image_spec"]) if "image_spec" in extras else read_preparation(base)
-        captioner = family_class(family)(model, load_tokenizer(folder), spec)
-        captioner.prompt = str(extras.get("prompt", ""))
-        captioner.decoding = Decoding.from_dict(extras.get("decoding", {}))
-        if adapter.is_file():  # last, as peft copies modules with the attention that the captioner chose for them
-            _check_adapter_weights(adapter.parent)
-            captioner.model = PeftModel.from_pretrained(model, folder)
-    return captioner.eval()
+    captioner = family_class(family)(model, load_tokenizer(folder), spec)
+    captioner.prompt = str(extras.get("prompt", ""))
+    captioner.decoding = Decoding.from_dict(extras.get("decoding", {}))
+    if adapter.is_file():  # last, as peft copies modules with the attention that the captioner chose for them
+        _check_adapter_weights(adapter.parent)
+        captioner.model = PeftModel.from_pretrained(model, folder)
+    return captioner
 
 
 def save_captioner(captioner: Captioner, folder: Path) -> None:
@@ -106,8 +115,8 @@ def find_model_folder(source: str) -> str:
         raise ModelError(
             f"{source}: no config.json or adapter_config.json here; expected a run folder or a model folder"
         )
-    if path.is_file():
-        raise ModelError(f"{source}: is a file; expected the run folder or model folder that holds it")
+    if path.is_file() and not is_archive(source):
+        raise ModelError(f"{source}: is a file; expected the run folder or model folder that holds it, or a .zip")
     if not path.exists() and _looks_like_path(source):
         siblings = [str(sibling) for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
         raise ModelError(
@@ -154,8 +163,10 @@ def _base_of(adapter: Path) -> str:
     name = read_json(adapter).get("base_model_name_or_path")
     if not name:
         raise ModelError(f"{adapter}: names no base model; expected base_model_name_or_path in it")
-    beside = adapter.parent.parent / "base"
-    if not Path(name).exists() and beside.is_dir():
+    inside, beside = adapter.parent / "base", adapter.parent.parent / "base"
+    if name == inside.name and inside.is_dir():  # as exported
+        return str(inside)
+    if not Path(name).exists() and beside.is_dir():  # as in a run
         return str(beside)
     if not Path(name).exists() and _looks_like_path(name):
         raise ModelError(f"{adapter}: its base model {name} is not there; put it back, or change the path in this file")

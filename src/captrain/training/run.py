@@ -17,6 +17,7 @@ from captrain.data.readers.options import ReadOptions
 from captrain.errors import DataError, SettingsError
 from captrain.features.images import Images
 from captrain.features.keep import GIB, Keeping, keep_images
+from captrain.features.stored import StoredImages
 from captrain.features.views import Views
 from captrain.models.adapt import count_parameters
 from captrain.models.captioner import Captioner
@@ -30,6 +31,7 @@ from captrain.training.prepare import adapt, build_captioner, fill_defaults, pla
 from captrain.training.preview import preview
 from captrain.training.rows import Collator, TokenizedCaptions, TrainingRows, VariedCaptions
 from captrain.training.run_folder import RunFolder
+from captrain.training.stored import MOST_AT_ONCE, BlockMixture, StoredCaptions
 from captrain.training.trainer import CaptionTrainer
 from captrain.training.validate import Validation, Validator
 from captrain.training.variation import augmentation, caption_text, source_ratios
@@ -142,7 +144,13 @@ def keep(captioner: Captioner, splits: Splits, data: DataSettings, seed: int) ->
 def tokenize(captioner: Captioner, images: dict[str, Images], data: DataSettings) -> dict[str, TokenizedCaptions]:
     """The captions of all images; what cleans their text cleans all of them, what varies it comes in training alone."""
     text = caption_text(data)
-    return {name: TokenizedCaptions(captioner, images[name].samples, data.max_tokens, text) for name in images}
+
+    def of_split(images: Images) -> TokenizedCaptions:
+        if isinstance(images, StoredImages) and len(images) > MOST_AT_ONCE:
+            return StoredCaptions(captioner, images, data.max_tokens, text)
+        return TokenizedCaptions(captioner, images.samples, data.max_tokens, text)
+
+    return {name: of_split(images[name]) for name in images}
 
 
 def count(images: dict[str, Images], captions: dict[str, TokenizedCaptions]) -> dict[str, int]:
@@ -183,6 +191,8 @@ def make_trainer(
     mixture = Mixture(
         labels[images["train"].taken], source_ratios(settings.data), captions["train"].repeats, training.seed
     )
+    if isinstance(images["train"], StoredImages) and images["train"].blocks is not None:
+        mixture = BlockMixture(mixture, images["train"].blocks)
     steps = math.ceil(math.ceil(len(mixture) / training.batch_size) / training.accumulate)
     validates = len(images["validation"]) > 0
     validator = (

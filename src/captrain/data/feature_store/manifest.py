@@ -114,7 +114,8 @@ class Manifest(Note):
     def counts(self) -> dict[str, int]:
         """Totals over all shards; `rejected` counts what was met when the data set was listed as well."""
         totals = {
-            name: sum(getattr(shard, name) for shard in self.shards) for name in ("images", "captions", "rejected", "bytes")
+            name: sum(getattr(shard, name) for shard in self.shards)
+            for name in ("images", "captions", "rejected", "bytes")
         }
         return {"shards": len(self.shards), **totals, "rejected": totals["rejected"] + self.rejected}
 
@@ -138,7 +139,9 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"
-        raise DataError(f"{where}: not a manifest that is read ({place}: {first['msg']}); write the store again") from None
+        raise DataError(
+            f"{where}: not a manifest that is read ({place}: {first['msg']}); write the store again"
+        ) from None
     except (ValueError, AttributeError, RecursionError) as error:
         raise DataError(f"{where}: not a manifest ({str(error)[:200]}); expected what captrain encode writes") from None
     if counts != manifest.counts():

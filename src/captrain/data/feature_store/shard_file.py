@@ -39,7 +39,9 @@ def map_shard(path: Path, where: str, images: int, features: FeaturesNote) -> np
             header = file.read(min(length, LARGEST_HEADER))
         size = path.stat().st_size
     except OSError as error:
-        raise DataError(f"{where}: can't be read ({error.strerror}); copy it again, or encode its source again") from None
+        raise DataError(
+            f"{where}: can't be read ({error.strerror}); copy it again, or encode its source again"
+        ) from None
     found = _tensor(header)
     begin, end = 8 + length, 8 + length + images * features.row_bytes
     if found != _tensor(expected[8:]) or size != end:

@@ -17,7 +17,6 @@ from captrain.data.feature_store.manifest import (
     MANIFEST,
     EncoderNote,
     FeaturesNote,
-    Manifest,
     features_file,
     index_file,
     parse_manifest,

@@ -18,6 +18,7 @@ from captrain.errors import DataError, nearest
 from captrain.records import Rejects, Sample
 
 READERS: dict[str, str] = {  # in the order in which they are tried; `sidecar` takes any folder, so it is the last
+    "features": "captrain.data.readers.features",
     "webdataset": "captrain.data.readers.webdataset",
     "datasets": "captrain.data.readers.hub",
     "coco": "captrain.data.readers.coco",
@@ -60,13 +61,21 @@ def reader(name: str) -> Reader:
     return cast(Reader, importlib.import_module(READERS[name]))
 
 
+def recognises(name: str, source: str) -> bool:
+    """Whether a source is of a format; one that the system can't even look at (a name that is too long) is of none."""
+    try:
+        return reader(name).recognises(source)
+    except (OSError, ValueError):
+        return False
+
+
 def detect(source: str) -> str:
     """The format's name, by what lies at `source`.
 
     Raises `DataError` if nothing does, or nothing that a reader reads.
     """
     for name in READERS:
-        if reader(name).recognises(source):
+        if recognises(name, source):
             return name
     if not is_remote(source):
         existing(Path(source))

@@ -36,7 +36,11 @@ def is_store(place: str) -> bool:
     """Whether a feature store or an embedding folder lies at a path or URL; never raises."""
     if not is_remote(place):
         return _has_mark(os.path.join(place, MANIFEST)) or is_embedding_folder(place)
-    if place.partition("://")[0] not in BACKENDS or place.startswith("hf://") or "." in path_of(place).rpartition("/")[2]:
+    if (
+        place.partition("://")[0] not in BACKENDS
+        or place.startswith("hf://")
+        or "." in path_of(place).rpartition("/")[2]
+    ):
         return False
     try:
         return StoreFolder(place).exists(MANIFEST)

@@ -15,7 +15,7 @@ from typing import Any
 from captrain.data.gathered import Gathered
 from captrain.data.places import existing
 from captrain.data.readers import SPLIT_NAMES
-from captrain.data.readers.coco import (
+from captrain.data.readers.json_objects import (
     first_found,
     has_keys,
     image_root,

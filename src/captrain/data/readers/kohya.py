@@ -23,7 +23,7 @@ import numpy as np
 from captrain.data.gathered import Gathered
 from captrain.data.places import IMAGE_SUFFIXES, existing, is_hidden
 from captrain.data.readers import sidecar
-from captrain.data.readers.coco import LONGEST_NAME, encodable, ends_of, image_root, load_object, nothing_to_use
+from captrain.data.readers.json_objects import LONGEST_NAME, encodable, ends_of, image_root, load_object, nothing_to_use
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import LazySamples, keys_of
 from captrain.errors import DataError, nearest
@@ -34,6 +34,7 @@ COLUMNS = ("caption", "tags", "caption+tags")
 TABLE_SUFFIXES = frozenset(
     {".jsonl", ".csv", ".tsv", ".parquet", ".tar"}
 )  # with such a file, folders' names mean nothing
+REJECTED = "rejected.jsonl"  # what `data convert` lists beside its result is no table
 MOST_ENTRIES = 10_000  # looked at before a folder counts as one without images
 
 _REPEATS = re.compile(r"([1-9][0-9]{0,2})_.")
@@ -108,7 +109,9 @@ def _has_repeats(folder: Path) -> bool:
     try:
         with os.scandir(folder) as listing:
             entries = list(listing)
-        if any(os.path.splitext(entry.name)[1].lower() in TABLE_SUFFIXES for entry in entries):
+        if any(
+            os.path.splitext(entry.name)[1].lower() in TABLE_SUFFIXES for entry in entries if entry.name != REJECTED
+        ):
             return False
         tops = [entry.path for entry in entries if _REPEATS.match(entry.name) and entry.is_dir(follow_symlinks=False)]
         return any(_holds_image(top) for top in tops)

@@ -1,0 +1,32 @@
+"""`captrain export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from captrain.cli.logs import quiet_libraries
+
+Merge = Annotated[bool, Parameter(name="--merge", negative="--keep-adapter")]
+Precision = Literal["fp32", "fp16", "bf16"]
+
+
+def export(run: str, out: Path, /, *, merge: Merge = True, dtype: Precision = "fp32") -> int:
+    """Write a trained captioner as a plain model: a folder, or one file when OUT ends in .zip.
+
+    Both have all that captioning takes (weights, tokenizer, image preparation, decoding settings) and a card; they load with
+    `captrain.load`, the folder with transformers as well.
+
+    Args:
+        run: Run folder, model folder or hub id.
+        out: New folder, or a file name that ends in .zip.
+        merge: Add the adapter to the weights, or keep it beside its base model.
+        dtype: Precision of the written weights; the last two halve the size.
+    """
+    quiet_libraries()
+    from captrain.models.export import export as export_captioner
+
+    print(export_captioner(run, out, merge=merge, dtype=dtype))
+    return 0

@@ -1,0 +1,193 @@
+"""Images of which only features are there, in stores: they come out of mapped files by position, and no picture is touched."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+
+from captrain.data.feature_store.store import StoreSamples, VectorStore
+from captrain.data.samples import Chosen, Joined, Prefixed
+from captrain.errors import DataError, ModelError, SettingsError
+from captrain.features.content import PREPARATION_VERSION
+from captrain.features.encoder import check_same, vision_weights, weights_digest
+from captrain.features.images import Images
+from captrain.features.views import Views
+from captrain.models.captioner import Captioner
+from captrain.records import Sample
+
+logger = logging.getLogger(__name__)
+
+
+class StoredImages(Images):
+    """Images by position, their features in the shards of one or several stores.
+
+    `blocks` holds for each image the number of its shard where the stores are larger than the free memory, so that reading
+    in any order would be slow; otherwise it is None.
+    """
+
+    kind = "features"
+
+    def __init__(self, samples: Sequence[Sample], places: Places, precision: torch.dtype) -> None:
+        self.samples = samples
+        self.taken = np.arange(len(samples))
+        self.places = places
+        self.precision = precision
+        self.blocks = places.shards() if places.bytes() > psutil.virtual_memory().available else None
+
+    def rows(self, positions: Sequence[int], epoch: int | None = None) -> dict[str, Tensor]:
+        """From the mapped shards: only these rows are read. In fp32 arithmetic they come as fp32."""
+        features = self.places.rows(np.asarray(positions, dtype=np.int64))
+        wide = self.precision == torch.float32 or features.dtype == torch.float32
+        return {self.kind: features.to(self.precision if wide else features.dtype)}
+
+    def captions(self) -> int:
+        """How many captions all images have; counted in the indexes."""
+        return int(self.places.counts().sum())
+
+
+class Places:
+    """Where samples lie: for each the number of a sequence of stored samples, and its position there."""
+
+    def __init__(self, leaves: list[StoreSamples], leaf: np.ndarray, inner: np.ndarray) -> None:
+        self.leaves, self.leaf, self.inner = leaves, leaf, inner
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample]) -> Places | None:
+        """The places of samples that are all in stores; None if none is. Raises `DataError` for a mixture."""
+        if isinstance(samples, StoreSamples):
+            return cls([samples], np.zeros(len(samples), np.int32), np.arange(len(samples)))
+        if isinstance(samples, Chosen):
+            found = cls.of(samples.samples)
+            return None if found is None else found._chosen(samples.positions)
+        if isinstance(samples, Prefixed):
+            return cls.of(samples.samples)
+        return cls._joined(samples) if isinstance(samples, Joined) else None
+
+    def rows(self, positions: np.ndarray) -> Tensor:
+        """Features (positions, N, D) as they are stored."""
+        store = self.leaves[0].store
+        made: np.ndarray | None = None
+        for row, position in enumerate(positions):
+            leaf = self.leaves[self.leaf[position]]
+            part, offset = leaf.place(int(self.inner[position]))
+            vectors = leaf.store.vectors(part)
+            if made is None:
+                made = np.empty((len(positions), *vectors.shape[1:]), vectors.dtype)
+            made[row] = vectors[offset]
+        if made is None:
+            return torch.empty(0, store.features.tokens, store.features.width)
+        found = torch.from_numpy(made)
+        return found.view(torch.bfloat16) if store.features.dtype == "bfloat16" else found
+
+    def counts(self) -> np.ndarray:
+        """Captions of each sample (samples,)."""
+        counts = np.empty(len(self.inner), np.int64)
+        for number, leaf in enumerate(self.leaves):
+            here = self.leaf == number
+            counts[here] = leaf.counts()[self.inner[here]]
+        return counts
+
+    def shards(self) -> np.ndarray:
+        """A number for the shard of each sample (samples,)."""
+        shards = np.empty(len(self.inner), np.int64)
+        first = 0
+        for number, leaf in enumerate(self.leaves):
+            here = self.leaf == number
+            shards[here] = first + np.searchsorted(leaf.ends, self.inner[here], side="right")
+            first += len(leaf.parts)
+        return shards
+
+    def bytes(self) -> int:
+        """Bytes of the features of all samples."""
+        return len(self.inner) * self.leaves[0].store.features.row_bytes if self.leaves else 0
+
+    def _chosen(self, positions: np.ndarray) -> Places:
+        return Places(self.leaves, self.leaf[positions], self.inner[positions])
+
+    @classmethod
+    def _joined(cls, samples: Joined) -> Places | None:
+        parts = [part for part in samples.parts if len(part)]
+        found = [cls.of(part) for part in parts]
+        places = [part for part in found if part is not None]
+        if not places:
+            return None
+        if len(places) < len(parts):
+            raise DataError("found pictures and feature stores together; expected one of them, encode the pictures too")
+        firsts = np.cumsum([0, *(len(part.leaves) for part in places)])
+        leaf = np.concatenate([part.leaf + first for part, first in zip(places, firsts, strict=False)])
+        leaves = [leaf for part in places for leaf in part.leaves]
+        return cls(leaves, leaf.astype(np.int32), np.concatenate([part.inner for part in places]))
+
+
+def stored_images(
+    captioner: Captioner, splits: Mapping[str, Sequence[Sample]], views: Mapping[str, Views]
+) -> dict[str, Images] | None:
+    """Images of splits that are in feature stores; None if they are pictures.
+
+    Raises `UserError` if the captioner can't learn from these features: its encoder learns, views of pictures are asked for,
+    or the store is of another encoder, preparation or form.
+    """
+    found = {name: Places.of(samples) for name, samples in splits.items() if len(samples)}
+    places = {name: place for name, place in found.items() if place is not None}
+    if not places:
+        return None
+    if len(places) < len(found):
+        raise DataError("found pictures in one split and features in another; expected all in feature stores, or none")
+    stores = list({id(leaf.store): leaf.store for place in places.values() for leaf in place.leaves}.values())
+    if any(of_split.augmentation is not None for of_split in views.values()):
+        raise SettingsError(f"{stores[0].label}: holds features, of which no crops or flips can be made; train on pictures")
+    check_fits(captioner, stores)
+    empty = Places([], np.empty(0, np.int32), np.empty(0, np.int64))
+    return {name: StoredImages(samples, places.get(name, empty), captioner.precision) for name, samples in splits.items()}
+
+
+def check_fits(captioner: Captioner, stores: Sequence[VectorStore]) -> None:
+    """Raise `UserError` unless features of the stores are those that the captioner's own encoder would compute."""
+    first = stores[0]
+    if captioner.vision_learns():
+        raise SettingsError(
+            f"{first.label}: holds features of an encoder as it is, but this training changes the encoder; use --freeze vision"
+        )
+    source = captioner.core().config.name_or_path or type(captioner.core()).__name__
+    weights = weights_digest(vision_weights(captioner))
+    spec = captioner.image_spec
+    made = captioner.encode(torch.zeros(1, spec.height, spec.width, 3, dtype=torch.uint8, device=captioner.device))
+    normalizes = bool(getattr(captioner.core().config, "normalize", False))
+    for store in stores:
+        if store.encoder is None:
+            logger.warning("%s: does not say which encoder made it; its features are taken as this encoder's", store.label)
+        else:
+            check_same(store.label, store.encoder, f"the encoder of {source}", weights)
+            _check_preparation(store, captioner)
+        shape = (store.features.tokens, store.features.width)
+        if shape != tuple(made.shape[1:]):
+            raise ModelError(
+                f"{store.label}: holds {store.features}, this captioner reads {made.shape[1]} x {made.shape[2]}; "
+                "--image-vectors says which it reads, captrain encode --vectors which are kept"
+            )
+        if store.features.normalized and not normalizes:
+            raise ModelError(
+                f"{store.label}: holds normalised features, which this captioner's encoder does not make; encode again "
+                "without --normalize"
+            )
+
+
+def _check_preparation(store: VectorStore, captioner: Captioner) -> None:
+    mine, its = captioner.image_spec.to_dict(), dict(store.preparation or {})
+    version = getattr(getattr(store, "manifest", None), "preparation_version", PREPARATION_VERSION)
+    if version != PREPARATION_VERSION:
+        raise ModelError(
+            f"{store.label}: its pictures were prepared by version {version} of the rules, this captrain has "
+            f"{PREPARATION_VERSION}; encode them again"
+        )
+    for name in mine:
+        if mine[name] != its.get(name):
+            raise ModelError(
+                f"{store.label}: its pictures were prepared with {name} {its.get(name)}, this captioner's are with "
+                f"{mine[name]}; use --image-size and --resize as in captrain encode"
+            )

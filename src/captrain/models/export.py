@@ -1,0 +1,95 @@
+"""A trained captioner made ready to leave: adapter merged, weights in the precision asked for, a card beside them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import torch
+
+from captrain.errors import ModelError
+from captrain.models.archive import SUFFIX, write_archive
+from captrain.models.bundle import load_captioner, save_captioner
+from captrain.models.captioner import Captioner
+from captrain.models.card import model_card
+from captrain.records import write_text
+
+Precision = Literal["fp32", "fp16", "bf16"]
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+BASE = "base"
+"""Folder of a kept adapter's base model, where that is no hub id; `adapter_config.json` refers to it."""
+
+
+def export(source: str, out: Path, *, merge: bool = True, dtype: Precision = "fp32") -> Path:
+    """Write a captioner to a new folder, or to one file when `out` ends in `.zip`; returns where it is.
+
+    Args:
+        source: run folder, model folder, archive or hub id.
+        merge: add the adapter to the weights; otherwise keep it, beside its base model unless that is on the hub.
+        dtype: precision of the written weights.
+
+    Raises `ModelError` when there is no such captioner, when `out` is taken, or when the weights do not fit into `dtype`.
+    """
+    _check_free(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(
+        prefix=".captrain-", dir=out.parent
+    ) as staging:  # on the same disk: one rename publishes it
+        folder = Path(staging) / "model"
+        write_model(source, folder, out.name.removesuffix(SUFFIX), merge=merge, dtype=dtype)
+        if out.suffix.lower() == SUFFIX:
+            write_archive(folder, out)
+        else:
+            os.replace(folder, out)
+    return out
+
+
+def write_model(source: str, folder: Path, name: str, *, merge: bool = True, dtype: Precision = "fp32") -> None:
+    """Write a captioner and its card, which calls it `name`, to a folder; see `export`."""
+    captioner = load_captioner(source)
+    base = str(captioner.core().name_or_path)
+    if merge:
+        merge_adapter(captioner)
+    elif not hasattr(captioner.model, "peft_config"):
+        raise ModelError(f"{source}: has no adapter to keep, all of its weights were trained; leave out --keep-adapter")
+    elif Path(base).exists():
+        save_captioner(load_captioner(base), folder / BASE)
+        captioner.model.peft_config["default"].base_model_name_or_path = BASE
+    lower(captioner, dtype)
+    save_captioner(captioner, folder)
+    write_text(folder / "README.md", model_card(Path(source), captioner, name, base))
+
+
+def merge_adapter(captioner: Captioner) -> None:
+    """Add what the adapter learned to the weights it was trained beside; a captioner without one stays as it is.
+
+    Raises `ModelError` when a merged weight would not be finite.
+    """
+    if not hasattr(captioner.model, "peft_config"):
+        return
+    try:
+        captioner.model = captioner.model.merge_and_unload(safe_merge=True)
+    except ValueError as error:
+        raise ModelError(f"the adapter can't be merged: {' '.join(str(error).split())}") from None
+
+
+def lower(captioner: Captioner, dtype: Precision) -> None:
+    """All weights in a precision. Raises `ModelError` when one is too large for it."""
+    kind = DTYPES[dtype]
+    largest = torch.finfo(kind).max
+    for name, weight in captioner.model.named_parameters():
+        if bool((weight.detach().abs() > largest).any()):
+            raise ModelError(f"{name} holds a weight that {dtype} can't hold (more than {largest:g}); use --dtype bf16")
+    captioner.model.to(kind)
+
+
+def _check_free(out: Path) -> None:
+    """Raise `ModelError` unless nothing would be overwritten; an empty folder is fine."""
+    if out.suffix.lower() == SUFFIX and out.exists():
+        raise ModelError(f"{out}: is there already; choose another name, or remove it")
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise ModelError(
+            f"{out}: is a file or holds files; choose a new or empty folder, or a name that ends in {SUFFIX}"
+        )

@@ -1,0 +1,130 @@
+"""Captioners that are on the model hub, by short names, and what each family does unless told otherwise. Loads no torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from captrain.errors import nearest
+
+BLIP = "Li et al. 2022, BLIP, arXiv:2201.12086, table 7"
+GIT = "Wang et al. 2022, GIT, arXiv:2205.14100, cross-entropy training"
+BLIP_2 = "Li et al. 2023, BLIP-2, arXiv:2301.12597, table 3"
+CLIPCAP = "Mokady et al. 2021, ClipCap, arXiv:2111.09734, table 1"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A published captioner. What is not known for sure is left out.
+
+    Attributes:
+        name: short name. hub_id: where it is on the hub, None where no checkpoint is in a form that can be loaded.
+        millions: of parameters. image_size: edge of the pictures it sees, in pixels.
+        cider, bleu_4: on the COCO Karpathy test split, times 100, as `source` states them; nothing here was measured by captrain.
+    """
+
+    name: str
+    family: str
+    hub_id: str | None
+    millions: int | None = None
+    image_size: int | None = None
+    licence: str = ""
+    cider: float | None = None
+    bleu_4: float | None = None
+    source: str = ""
+    note: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        return asdict(self)
+
+
+OPT = "the language model is OPT, which has a licence of its own"
+
+CHECKPOINTS = (
+    Checkpoint("blip-base", "blip", "Salesforce/blip-image-captioning-base", 247, 384, "BSD-3-Clause", 133.3, 39.7, BLIP),
+    Checkpoint("blip-large", "blip", "Salesforce/blip-image-captioning-large", 470, 384, "BSD-3-Clause", 136.7, 40.4, BLIP),
+    Checkpoint("vit-gpt2", "encoder-decoder", "nlpconnect/vit-gpt2-image-captioning", 239, 224, "Apache-2.0"),
+    Checkpoint("git-base", "git", "microsoft/git-base", 177, 224, "MIT", note="not fine-tuned for captions"),
+    Checkpoint("git-base-coco", "git", "microsoft/git-base-coco", 177, 224, "MIT", 131.4, None, GIT),
+    Checkpoint("git-large", "git", "microsoft/git-large", 394, 224, "MIT", note="not fine-tuned for captions"),
+    Checkpoint("git-large-coco", "git", "microsoft/git-large-coco", 394, 224, "MIT", 138.5, None, GIT),
+    Checkpoint("blip-2-opt-2.7b", "blip-2", "Salesforce/blip2-opt-2.7b", 3800, 224, "MIT", note=OPT),
+    Checkpoint(
+        "blip-2-opt-2.7b-coco", "blip-2", "Salesforce/blip2-opt-2.7b-coco", 3800, 364, "MIT", 145.8, 43.7, BLIP_2, OPT
+    ),
+    Checkpoint("blip-2-opt-6.7b", "blip-2", "Salesforce/blip2-opt-6.7b", 7800, 224, "MIT", note=OPT),
+    Checkpoint(
+        "blip-2-opt-6.7b-coco", "blip-2", "Salesforce/blip2-opt-6.7b-coco", 7800, 364, "MIT", 145.2, 43.5, BLIP_2, OPT
+    ),
+    Checkpoint("blip-2-flan-t5-xl", "blip-2", "Salesforce/blip2-flan-t5-xl", 4100, 224, "MIT"),
+    Checkpoint(
+        "blip-2-flan-t5-xl-coco", "blip-2", "Salesforce/blip2-flan-t5-xl-coco", 4100, 364, "MIT", 144.5, 42.4, BLIP_2
+    ),
+    Checkpoint(
+        "clipcap-mlp", "prefix", None, cider=108.35, bleu_4=32.15, source=CLIPCAP,
+        note="published as pickles only, which are not loaded; train one with --encoder and --decoder",
+    ),
+    Checkpoint(
+        "clipcap-transformer", "prefix", None, cider=113.08, bleu_4=33.53, source=CLIPCAP,
+        note="published as pickles only, which are not loaded; train one with --encoder and --decoder",
+    ),
+)  # fmt: skip
+
+HUB_IDS = {checkpoint.name: checkpoint.hub_id for checkpoint in CHECKPOINTS if checkpoint.hub_id is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyDefaults:
+    """What a family does where the settings say nothing.
+
+    Attributes:
+        prompt: words before every caption. image_size: edge in pixels, None for the checkpoint's own.
+        beams, max_new_tokens, min_new_tokens: how captions are written. LAVIS counts start token and prompt in its
+            lengths; these do not, so that its 5 and 30 for BLIP with "a picture of" are 1 and 26 here.
+        label_smoothing: of the loss. learning_rates: by method; `new` is a decoder from scratch, `mapper` a mapper alone.
+    """
+
+    prompt: str = ""
+    image_size: int | None = None
+    beams: int = 3
+    max_new_tokens: int = 30
+    min_new_tokens: int = 0
+    label_smoothing: float = 0.0
+    learning_rates: dict[str, float] = field(default_factory=lambda: {"lora": 5e-4, "full": 1e-5})
+
+
+FAMILY_DEFAULTS = {
+    "blip": FamilyDefaults(prompt="a picture of", label_smoothing=0.1),
+    "encoder-decoder": FamilyDefaults(learning_rates={"lora": 5e-4, "full": 5e-5, "new": 1e-3}),
+    "prefix": FamilyDefaults(learning_rates={"lora": 5e-4, "full": 2e-5, "new": 1e-3, "mapper": 2e-5}),
+    "git": FamilyDefaults(),
+    "blip-2": FamilyDefaults(prompt="a photo of"),
+}
+"""By family. BLIP's and BLIP-2's prompts are those of LAVIS's fine-tuning on COCO (lavis/projects/blip*/train/caption_coco*)."""
+
+
+def resolve_name(name: str) -> str:
+    """The hub id behind a short name; folders, hub ids and everything else as they are.
+
+    >>> resolve_name("blip-large"), resolve_name("ada/cat-captions")
+    ('Salesforce/blip-image-captioning-large', 'ada/cat-captions')
+    """
+    return name if Path(name).exists() else HUB_IDS.get(name, name)
+
+
+def name_hint(name: str) -> str:
+    """For an error about a name that could not be loaded: the short name that was perhaps meant, or why there is none.
+
+    >>> name_hint("blip-larg")
+    " Did you mean 'blip-large'?"
+    >>> name_hint("ada/cat-captions")
+    ''
+    """
+    if "/" in name or Path(name).exists():
+        return ""
+    for checkpoint in CHECKPOINTS:
+        if checkpoint.name == name and checkpoint.hub_id is None:
+            return f" {name} is {checkpoint.note}."
+    return nearest(name, HUB_IDS)

@@ -1,0 +1,332 @@
+"""A runtime file of LAVIS (sections model, datasets, run) as a recipe, and what of it has no counterpart.
+
+Values are read as LAVIS reads them (Li et al. 2022; salesforce/LAVIS: `blip_caption.py`, `blip_processors.py`,
+`runner_base.py`, `lr_scheduler.py`), with its defaults where the file is silent and captrain's differ.
+"""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+from captrain.errors import SettingsError, nearest
+from captrain.settings.lavis_keys import (
+    AS_IT_IS,
+    CAPTIONS_AN_IMAGE,
+    CHECKPOINTS,
+    CROPS,
+    LEFT_OUT,
+    NO_MATTER,
+    SECTIONS,
+    Kind,
+)
+from captrain.settings.load import leaves, validate
+from captrain.settings.schema import Settings, TrainingSettings
+from captrain.settings.yaml_file import read_yaml
+
+MOST_DATA_SETS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A key of the file that has no counterpart, or another value here, and why."""
+
+    key: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Imported:
+    """A recipe's sections, and what to know about them."""
+
+    recipe: dict[str, dict[str, Any]] = field(default_factory=dict)
+    notes: list[Note] = field(default_factory=list)
+
+    def set(self, leaf: str, value: Any) -> None:
+        """Write one setting into its section."""
+        self.recipe.setdefault(leaves()[leaf], {})[leaf] = value
+
+    def get(self, leaf: str) -> Any:
+        """A setting that was written, or None."""
+        return self.recipe.get(leaves()[leaf], {}).get(leaf)
+
+    def note(self, key: str, reason: str) -> None:
+        """Say that a key has no counterpart, or a changed value."""
+        self.notes.append(Note(key, reason))
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One section of the file, with the place that its errors name."""
+
+    name: str
+    values: Mapping[Any, Any]
+    where: str
+
+    def part(self, key: str) -> Section:
+        """The section below a key; an empty one where there is none."""
+        values = self.values.get(key)
+        name = f"{self.name}.{key}" if self.name else key
+        if values is not None and not isinstance(values, Mapping):
+            raise SettingsError(
+                f"{self.where}: {name} holds a {type(values).__name__}, expected a section as LAVIS has it"
+            )
+        return Section(name, values or {}, self.where)
+
+    def take(self, key: str, kind: Kind, default: Any = None) -> Any:
+        """A value as the kind that it has to be; the default where the file is silent or says null."""
+        value = self.values.get(key)
+        if value is None:
+            return default
+        try:
+            return _as_kind(value, kind)
+        except (TypeError, ValueError, OverflowError):
+            raise SettingsError(
+                f"{self.where}: {self.name}.{key}: found {reprlib.repr(value)}, expected {kind}"
+            ) from None
+
+
+def import_lavis(path: Path) -> Imported:
+    """A LAVIS runtime file as a recipe.
+
+    Raises `SettingsError` for a file that is none, is of another task than captioning or of a model that is no BLIP captioner,
+    or has a value of the wrong kind.
+    """
+    where = f"LAVIS file {path}"
+    content = read_yaml(path, where)
+    if not isinstance(content, Mapping) or not {"model", "run"} & set(content):
+        found = f"a {type(content).__name__}" if not isinstance(content, Mapping) else _listed(content)
+        raise SettingsError(f"{where}: found {found}, expected sections model, datasets and run as LAVIS has them")
+    whole = Section("", content, where)
+    done = Imported()
+    _model(whole.part("model"), done)
+    _data_sets(whole.part("datasets"), done)
+    _run(whole.part("run"), done)
+    _rename_counts(whole, done)
+    for section in ("model", "run"):
+        _leave_out(whole.part(section), SECTIONS[section], done)
+    for key in content:
+        if key not in ("model", "datasets", "run"):
+            done.note(str(key), "is no section that LAVIS reads here (model, datasets, run)")
+    validate(Settings, done.recipe, where)
+    return done
+
+
+def _model(model: Section, done: Imported) -> None:
+    """Which checkpoint; all of its weights learn, as there."""
+    arch = model.take("arch", "a name", "blip_caption")
+    if arch != "blip_caption":
+        raise SettingsError(f"{model.where}: model.arch: found '{arch}', expected blip_caption, LAVIS's BLIP captioner")
+    kind = model.take("model_type", "a name", f"{model.take('vit_type', 'a name', 'base')}_coco")
+    if kind not in CHECKPOINTS:
+        raise SettingsError(
+            f"{model.where}: model.model_type: found '{kind}', expected {' or '.join(CHECKPOINTS)}.{nearest(kind, CHECKPOINTS)}"
+        )
+    done.set("model", CHECKPOINTS[kind])
+    done.set("method", "full")
+    done.set("image_size", model.take("image_size", "a whole number", 384))
+    if not model.take("load_finetuned", "true or false", True):
+        done.note(
+            "model.load_finetuned",
+            "False starts before LAVIS's COCO training; the hub's checkpoint is the one after it. To start where LAVIS does, "
+            "give `model` the folder of a converted pretrained checkpoint",
+        )
+    if prompt := model.take("prompt", "text", "").strip():
+        done.set("prompt", prompt)
+
+
+def _data_sets(sections: Section, done: Imported) -> None:
+    """Processors, image folders and ratios of the data sets."""
+    if len(sections.values) > MOST_DATA_SETS:
+        raise SettingsError(f"{sections.where}: {len(sections.values)} data sets, expected at most {MOST_DATA_SETS}")
+    parts = [sections.part(str(name)) for name in sections.values if isinstance(name, str)]
+    for number, data in enumerate(parts):
+        first = Imported() if number else done  # captrain prepares the pictures of all data sets alike
+        _vision(data.part("vis_processor"), first)
+        _text(data.part("text_processor"), first)
+        _images(data, done, alone=len(parts) == 1)
+        done.notes.extend(first.notes if number else ())
+        if number and any(first.get(leaf) != done.get(leaf) for leaf in leaves() if first.get(leaf) is not None):
+            done.note(data.name, f"has processors of its own; here all data sets are prepared as {parts[0].name} is")
+        _leave_out(data, SECTIONS["datasets"], done)
+    if len(parts) > 1:
+        _mix(parts, done)
+
+
+def _mix(parts: list[Section], done: Imported) -> None:
+    """Several data sets become sources under the names that LAVIS has for them."""
+    ratios = [data.take("sample_ratio", "a number") for data in parts]
+    with_ratio = None not in ratios
+    done.set(
+        "sources",
+        [
+            {"path": data.name.rpartition(".")[2], **({"ratio": ratio} if with_ratio else {})}
+            for data, ratio in zip(parts, ratios, strict=True)
+        ],
+    )
+    done.note("datasets", "LAVIS knows where its data sets lie; put the path of each into data.sources")
+
+
+def _vision(processors: Section, done: Imported) -> None:
+    """How pictures are cropped, turned and resized."""
+    train, evaluation = processors.part("train"), processors.part("eval")
+    name = train.take("name", "a name", "")
+    if name in CROPS:
+        low, high = train.take("min_scale", "a number", 0.5), train.take("max_scale", "a number", 1.0)
+        done.set("crop_scale", [low, high])
+        done.set("flip", 0.5)
+        if CROPS[name]:
+            done.set("randaugment", list(CROPS[name]))
+    elif name and name != "blip_image_eval":
+        done.note(f"{train.name}.name", f"'{name}' is unknown here{_hint(name, CROPS)}: no augmentation is set")
+    size = train.take("image_size", "a whole number") or evaluation.take("image_size", "a whole number")
+    if size:
+        done.set("image_size", size)
+    done.set("resize", "squash")
+    if evaluation.take("image_size", "a whole number", size) != size:
+        done.note(f"{evaluation.name}.image_size", "differs from training's; here both see one size")
+    for part in (train, evaluation):
+        _leave_out(part, SECTIONS["vis_processor"], done)
+
+
+def _text(processors: Section, done: Imported) -> None:
+    """How captions are cleaned, and the prompt before them."""
+    train, evaluation = processors.part("train"), processors.part("eval")
+    name = train.take("name", "a name", "")
+    if name == "blip_caption":
+        done.set("lower_case", True)
+        done.set("strip_punctuation", True)
+        done.set("max_words", train.take("max_words", "a whole number", 50))
+    elif name:
+        done.note(f"{train.name}.name", f"'{name}' is unknown here; expected blip_caption: captions stay as they are")
+    prompt = train.take("prompt", "text", "").strip()
+    if prompt and done.get("prompt") not in (None, prompt):
+        done.note("model.prompt", f"differs from {train.name}.prompt; here one prompt is learned and given")
+    if prompt:
+        done.set("prompt", prompt)
+    for part in (train, evaluation):
+        _leave_out(part, SECTIONS["text_processor"], done)
+
+
+def _images(data: Section, done: Imported, alone: bool) -> None:
+    """Where the user's pictures lie."""
+    images = data.values.get("images") or data.part("build_info").values.get("images")
+    storage = images.get("storage") if isinstance(images, Mapping) else images
+    if isinstance(storage, list) and len(storage) == 1:
+        storage = storage[0]
+    if storage is None:
+        return
+    if isinstance(storage, str) and alone and "${" not in storage:
+        done.set("image_root", storage)
+        return
+    done.note(f"{data.name}.images", "is no single folder of all pictures; give --image-root, or let each table lie beside its own")
+
+
+def _run(run: Section, done: Imported) -> None:
+    """The training itself."""
+    task = run.take("task", "a name", "captioning")
+    if task != "captioning":
+        raise SettingsError(f"{run.where}: run.task: found '{task}', expected captioning")
+    for key, (leaf, kind) in AS_IT_IS.items():
+        value = run.take(key, kind)
+        if value is not None:
+            done.set(leaf, value)
+    if done.get("max_gradient_norm") is None:
+        done.set("max_gradient_norm", 0.0)
+    done.set("label_smoothing", 0.1)
+    done.set("warmup", 0.0)
+    _schedule(run, done)
+    _device(run, done)
+    if run.take("evaluate", "true or false", False):
+        done.note("run.evaluate", "`captrain evaluate MODEL DATA` does it, without a recipe")
+
+
+def _schedule(run: Section, done: Imported) -> None:
+    """The learning rate's curve: by LAVIS's own name where captrain has it."""
+    name = run.take("lr_sched", "a name", "linear_warmup_cosine_lr")
+    known = get_args(TrainingSettings.model_fields["schedule"].annotation)
+    if name in known:
+        done.set("schedule", name)
+        return
+    near = {"linear_warmup_cosine_lr": "cosine", "constant_lr": "constant"}.get(name)
+    if near:
+        done.set("schedule", near)
+    if name == "linear_warmup_cosine_lr":
+        done.note("run.lr_sched", "LAVIS's cosine takes a step an epoch; here it falls at every step")
+    elif not near:
+        done.note("run.lr_sched", f"'{name}' is not here; expected {', '.join(known)}")
+
+
+def _device(run: Section, done: Imported) -> None:
+    """Where and with which arithmetic."""
+    device = run.take("device", "a name", "cuda")
+    done.set("device", device.partition(":")[0])
+    if ":" in device:
+        done.note("run.device", f"'{device}': which of several devices is chosen by CUDA_VISIBLE_DEVICES")
+    amp = run.take("amp", "true or false", None)
+    if amp is not None:
+        done.set("precision", "auto" if amp else "fp32")
+    if amp:
+        done.note("run.amp", "there fp16 with scaled losses, here bf16 where the device computes it fast, without scaling")
+
+
+def _rename_counts(whole: Section, done: Imported) -> None:
+    """Numbers that LAVIS counts in other units: tokens with the prompt among them, and batches of pairs."""
+    run, model = whole.part("run"), whole.part("model")
+    before = 1 + len((done.get("prompt") or "").split())  # the start token, and a token for each word of the prompt
+    counted = f"LAVIS counts the start token and the prompt's words ({before} together), captrain the caption alone"
+    for key, leaf, least in (("max_len", "max_new_tokens", 1), ("min_len", "min_new_tokens", 0)):
+        if (length := run.take(key, "a whole number")) is not None:
+            done.set(leaf, max(length - before, least))
+            done.note(f"run.{key}", f"{length} is {done.get(leaf)} here: {counted}")
+    done.set("max_tokens", max(model.take("max_txt_len", "a whole number", 40) - before, 2))
+    pairs = run.take("batch_size_train", "a whole number")
+    if pairs is None:
+        return
+    each = min((CAPTIONS_AN_IMAGE.get(str(name), 1) for name in whole.part("datasets").values), default=1)
+    done.set("batch_size", max(round(pairs / each), 1))
+    said = f"{done.get('batch_size')} images of about {each} captions" if each > 1 else "as many images"
+    done.note("run.batch_size_train", f"{pairs} pairs of an image and a caption are {said} here, on each device")
+
+
+def _leave_out(section: Section, known: frozenset[str], done: Imported) -> None:
+    """Note what has no counterpart, and what nobody knows; say nothing of values that change nothing."""
+    for key, value in section.values.items():
+        name = f"{section.name}.{key}"
+        if key in LEFT_OUT and value is not None and value not in NO_MATTER.get(key, ()):
+            done.note(name, LEFT_OUT[key])
+        elif key not in LEFT_OUT and key not in known:
+            done.note(name, f"is not known from LAVIS's captioning files{_hint(str(key), known)}")
+
+
+def _as_kind(value: Any, kind: Kind) -> Any:
+    """A YAML value as what it has to be; raises `ValueError` or `TypeError`. PyYAML reads `1e-5` as text."""
+    if kind == "true or false":
+        if isinstance(value, bool):
+            return value
+        raise ValueError
+    if kind in ("a name", "text"):
+        if isinstance(value, str):
+            return value
+        raise ValueError
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError
+    number = float(value)
+    if not math.isfinite(number) or (kind == "a whole number" and number != int(number)):
+        raise ValueError
+    return int(number) if kind == "a whole number" else number
+
+
+def _hint(name: str, known: Any) -> str:
+    """A nearest name inside of a sentence."""
+    near = nearest(name, known)
+    return f" ({near.strip()})" if near else ""
+
+
+def _listed(content: Mapping[Any, Any]) -> str:
+    """The first sections of a file, for an error."""
+    return "sections " + ", ".join(reprlib.repr(key) for key in list(content)[:5]) if content else "nothing"

@@ -1,0 +1,113 @@
+"""What the keys of LAVIS's captioning files come to: taken as they are, of no matter here, or without counterpart, and why."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+Kind = Literal["a whole number", "a number", "true or false", "a name", "text"]
+
+CHECKPOINTS = {
+    "base_coco": "Salesforce/blip-image-captioning-base",
+    "large_coco": "Salesforce/blip-image-captioning-large",
+}
+"""LAVIS's model types, as checkpoints on the hub."""
+
+CROPS: dict[str, tuple[int, int] | None] = {"blip_image_train": (2, 5), "blip2_image_train": None}
+"""Processors that crop and flip, and their RandAugment."""
+
+CAPTIONS_AN_IMAGE = {"coco_caption": 5, "flickr30k_caption": 5, "nocaps": 10}
+"""How many captions an image of LAVIS's own data sets has."""
+
+AS_IT_IS: dict[str, tuple[str, Kind]] = {
+    "init_lr": ("learning_rate", "a number"),
+    "weight_decay": ("weight_decay", "a number"),
+    "beta2": ("beta2", "a number"),
+    "max_epoch": ("epochs", "a whole number"),
+    "accum_grad_iters": ("accumulate", "a whole number"),
+    "grad_norm_clip": ("max_gradient_norm", "a number"),
+    "num_workers": ("workers", "a whole number"),
+    "seed": ("seed", "a whole number"),
+    "log_freq": ("log_every", "a whole number"),
+    "num_beams": ("beams", "a whole number"),
+    "use_nucleus_sampling": ("sample", "true or false"),
+    "top_p": ("top_p", "a number"),
+    "temperature": ("temperature", "a number"),
+    "length_penalty": ("length_penalty", "a number"),
+    "repetition_penalty": ("repetition_penalty", "a number"),
+}
+"""Keys of `run` that are settings under another name."""
+
+_LAUNCHER = "how many processes there are, and how they meet, is told by the launcher (torchrun, accelerate), not by a recipe"
+_PICKLE = "LAVIS's .pth files are pickles, which are not loaded; give `model` a folder or hub id in the transformers format"
+_WEIGHTS = "is decided by the checkpoint's own config.json"
+_WARMUP = "LAVIS counts warm-up steps; `warmup` here is a share of all steps: set it to steps / (steps an epoch x epochs)"
+
+LEFT_OUT: dict[str, str] = {
+    "min_lr": "the learning rate falls to 0 here",
+    "warmup_lr": "the warm-up begins at 0 here",
+    "warmup_steps": _WARMUP,
+    "lr_decay_rate": "there is no schedule with steps here",
+    "lr_layer_decay": "there is one learning rate a part here: vision_learning_rate, bridge_learning_rate, language_learning_rate",
+    "batch_size_eval": "captions are written in batches of the training's size while it trains; `captrain evaluate` has --batch-size",
+    "output_dir": "is the second word of the command: captrain train DATA OUT",
+    "resume_ckpt_path": "`captrain train ... --resume` goes on from the run folder's own last checkpoint; " + _PICKLE,
+    "train_splits": "data sets name their splits themselves: what is called train (or restval) is trained on",
+    "valid_splits": "data sets name their splits themselves: what is called val, dev or validation is scored",
+    "test_splits": "`captrain evaluate RUN DATA` scores a test split with the best model",
+    "runner": "epochs are passes over the data here",
+    "max_iters": "the length of a training is told in epochs here",
+    "iters_per_inner_epoch": "the length of a training is told in epochs here",
+    "save_freq": "there is a checkpoint every checkpoint_every steps and at the end of each epoch",
+    "save_last": "the newest checkpoints stay, the best model has a place of its own",
+    "report_metric": "scores are always computed",
+    "use_dist_eval_sampler": _LAUNCHER,
+    "world_size": _LAUNCHER,
+    "dist_url": _LAUNCHER,
+    "dist_backend": _LAUNCHER,
+    "distributed": _LAUNCHER,
+    "rank": _LAUNCHER,
+    "gpu": _LAUNCHER,
+    "pretrained": _PICKLE,
+    "finetuned": _PICKLE,
+    "vit_grad_ckpt": "activations are not recomputed here",
+    "vit_ckpt_layer": "activations are not recomputed here",
+    "vit_drop_path_rate": "BLIP's encoder in transformers drops no paths",
+    "vit_layer_norm_epsilon": _WEIGHTS,
+    "med_config_path": _WEIGHTS,
+    "mean": "is decided by the checkpoint's own preprocessor_config.json",
+    "std": "is decided by the checkpoint's own preprocessor_config.json",
+    "annotations": "the annotations are the first word of the command: captrain train DATA OUT; `captrain data get` fetches COCO's",
+    "data_dir": "the data set is the first word of the command: captrain train DATA OUT",
+    "config_path": "files that this one builds on are not read; import them by themselves",
+}
+"""Keys without counterpart in any section, and the reason."""
+
+NO_MATTER: dict[str, tuple[Any, ...]] = {
+    "min_lr": (0, "0", 0.0),
+    "warmup_steps": (0,),
+    "lr_layer_decay": (1, 1.0),
+    "train_splits": (["train"],),
+    "valid_splits": (["val"],),
+    "runner": ("runner_base",),
+    "report_metric": (True,),
+    "vit_grad_ckpt": (False,),
+    "vit_ckpt_layer": (0,),
+    "vit_drop_path_rate": (0, 0.0),
+    "distributed": (False,),
+    "world_size": (1,),
+}
+"""Values of those that do what captrain does anyway."""
+
+_PROCESSOR = frozenset({"name"})
+
+SECTIONS: dict[str, frozenset[str]] = {
+    "model": frozenset({"arch", "model_type", "load_finetuned", "image_size", "prompt", "vit_type", "max_txt_len"}),
+    "datasets": frozenset(
+        {"vis_processor", "text_processor", "images", "build_info", "data_type", "sample_ratio", "batch_size"}
+    ),
+    "vis_processor": _PROCESSOR | {"image_size", "min_scale", "max_scale"},
+    "text_processor": _PROCESSOR | {"prompt", "max_words"},
+    "run": frozenset(AS_IT_IS)
+    | {"task", "lr_sched", "max_len", "min_len", "batch_size_train", "device", "amp", "evaluate"},
+}
+"""Keys of each section that are read."""
