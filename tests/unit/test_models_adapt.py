@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from transformers.pytorch_utils import Conv1D
 
-from captrain.errors import ModelError
-from captrain.models.adapt import add_lora, count_parameters, freeze, lower_frozen
+from captrain.errors import ModelError, SettingsError
+from captrain.models.adapt import STARTS, add_lora, count_parameters, freeze, lower_frozen, parameter_groups
 from captrain.models.bundle import load_captioner
-from captrain.models.captioner import PARTS, Captioner
-from captrain.testing import clear_pictures, teach
+from captrain.models.captioner import PARTS, Captioner, plain_name
+from captrain.models.memory import checkpoint_activations, quantization
+from captrain.models.targets import lora_modules
+from captrain.testing import TINY_CAPTIONERS, clear_pictures, teach
 
 BLIP_LAYER = (
     "attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
@@ -29,6 +33,11 @@ def blip(tiny_folders: dict[str, Path]) -> Captioner:
 @pytest.fixture
 def joined(tiny_folders: dict[str, Path]) -> Captioner:
     return load_captioner(str(tiny_folders["encoder-decoder"]))
+
+
+@pytest.fixture(params=list(TINY_CAPTIONERS))
+def family_captioner(request: pytest.FixtureRequest, tiny_folders: dict[str, Path]) -> Captioner:
+    return load_captioner(str(tiny_folders[request.param]))
 
 
 def _adapted(captioner: Captioner) -> set[str]:
@@ -149,3 +158,219 @@ def test_lowered_weights_give_nearly_the_same_loss(blip: Captioner) -> None:
     assert lowered.item() == pytest.approx(before.item(), rel=0.02)
     lowered.backward()
     assert all(weight.grad is not None for weight in blip.parameters() if weight.requires_grad)
+
+
+# LoRA in depth.
+
+
+@pytest.mark.parametrize(
+    ("layers", "kept"),
+    [
+        (("attention",), {name for name in BLIP_LAYER if "attention" in name}),
+        (("feed-forward",), {"intermediate.dense", "output.dense"}),
+        (("attention", "feed-forward"), set(BLIP_LAYER)),
+    ],
+)
+def test_kinds_of_layers_of_blip(layers: tuple[str, ...], kept: set[str], blip: Captioner) -> None:
+    names = lora_modules(blip, ("language",), layers)
+    assert {re.sub(r".*layer\.\d+\.", "", name) for name in names} == kept
+    vision = {re.sub(r".*layers\.\d+\.", "", name) for name in lora_modules(blip, ("vision",), layers)}
+    expected = {"attention": {"self_attn.qkv", "self_attn.projection"}, "feed-forward": {"mlp.fc1", "mlp.fc2"}}
+    assert vision == set().union(*(expected[layer] for layer in layers))
+
+
+@pytest.mark.parametrize("part", ["vision", "language"])
+def test_attention_and_feed_forward_are_halves_of_every_family(part: str, family_captioner: Captioner) -> None:
+    attention = lora_modules(family_captioner, (part,), ("attention",))
+    feed_forward = lora_modules(family_captioner, (part,), ("feed-forward",))
+    both = lora_modules(family_captioner, (part,))
+    assert attention
+    assert feed_forward
+    assert not set(attention) & set(feed_forward)
+    assert sorted(attention + feed_forward) == sorted(both)
+    assert not any("mlp" in name or "intermediate" in name or "fc" in name for name in attention)
+    assert not any(".attn." in name or "query" in name or "qkv" in name for name in feed_forward)
+
+
+def test_all_linear_takes_every_matrix_but_the_vocabulary(family_captioner: Captioner) -> None:
+    parts = [part for part in PARTS if family_captioner.parts()[part]]
+    names = set(lora_modules(family_captioner, parts, ("all-linear",)))
+    matrices = {
+        plain_name(name)
+        for name, module in family_captioner.named_modules()
+        if isinstance(module, (torch.nn.Linear, Conv1D))
+        and module is not family_captioner.decoder.get_output_embeddings()
+    }
+    assert names == matrices
+    assert names > set(lora_modules(family_captioner, parts[:1]))
+
+
+def test_kinds_that_a_part_lacks_are_refused(joined: Captioner, blip: Captioner) -> None:
+    with pytest.raises(ModelError, match=r"'bridge' of a encoder-decoder captioner has no layers.*\(attention\)"):
+        add_lora(joined, 4, 8, 0.0, parts=("language", "bridge"), layers=("attention",))
+    with pytest.raises(ModelError, match="'bridge' of a blip captioner has no layers"):
+        add_lora(blip, 4, 8, 0.0, parts=("bridge",), layers=("all-linear",))
+
+
+def test_fresh_modules_learn_whole_and_get_no_adapters(joined: Captioner) -> None:
+    add_lora(joined, 4, 8, 0.0, fresh_modules=("crossattention", "enc_to_dec_proj", "not.there"))
+    assert not any("crossattention" in name for name in _adapted(joined))
+    whole = {name for name in _learning(joined) if "lora_" not in name}
+    assert any("crossattention" in name for name in whole)
+    assert any("enc_to_dec_proj" in name for name in whole)
+    assert all("crossattention" in name or "enc_to_dec_proj" in name for name in whole)
+
+
+def test_scale_of_plain_and_rank_stabilised_adapters(blip: Captioner, joined: Captioner) -> None:
+    add_lora(blip, rank=16, alpha=32, dropout=0.0)
+    add_lora(joined, rank=16, alpha=32, dropout=0.0, rslora=True)
+    assert _scales(blip) == {2.0}
+    assert _scales(joined) == {8.0}
+
+
+def _scales(captioner: Captioner) -> set[float]:
+    return {module.scaling["default"] for module in captioner.modules() if hasattr(module, "lora_A")}
+
+
+@pytest.mark.parametrize(
+    "options", [{"dora": True}, {"dora": True, "rslora": True}, *({"start": name} for name in STARTS)]
+)
+def test_every_kind_of_adapter_begins_without_effect_and_learns(options: dict[str, Any], blip: Captioner) -> None:
+    pixels = torch.from_numpy(clear_pictures(2))
+    rows = blip.eval().pack([[[6, 7]], [[8, 9, 10]]]).to_dict()
+    before = blip(**rows, pixels=pixels).logits
+    add_lora(blip, rank=4, alpha=8, dropout=0.0, **options)
+    torch.testing.assert_close(blip.eval()(**rows, pixels=pixels).logits, before, rtol=1e-4, atol=1e-4)
+    losses = teach(blip, steps=4, learning_rate=3e-3)
+    assert losses[-1] < losses[0]
+    blip.precision = torch.bfloat16
+    lower_frozen(blip)
+    lowered = blip(**rows, pixels=pixels).loss
+    lowered.backward()
+    assert torch.isfinite(lowered)
+
+
+def test_gpt2_takes_pissa_and_refuses_olora(joined: Captioner) -> None:
+    with pytest.raises(ModelError, match=r"olora: peft can't do it for decoder\.transformer"):
+        add_lora(joined, 4, 8, 0.0, start="olora")
+    pixels = torch.from_numpy(clear_pictures(1))
+    rows = joined.eval().pack([[[6, 7]]]).to_dict()
+    before = joined(**rows, pixels=pixels).logits
+    add_lora(joined, 4, 8, 0.0, start="pissa")
+    torch.testing.assert_close(joined.eval()(**rows, pixels=pixels).logits, before, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("start", "rank", "message"),
+    [
+        ("eva", 4, "'eva' is not offered, as it needs training data"),
+        ("corda", 4, "needs training data"),
+        ("loftq", 4, "quantised"),
+        ("pissa_niter_16", 4, "drawn anew"),
+        ("gausian", 4, "Did you mean 'gaussian'"),
+        ("orthogonal", 3, "needs an even rank, found 3"),
+        ("pissa", 33, r"rank 33 is more than .* has \(32\)"),
+    ],
+)
+def test_beginnings_that_can_not_be_are_refused(start: str, rank: int, message: str, blip: Captioner) -> None:
+    with pytest.raises(ModelError, match=message) as error:
+        add_lora(blip, rank, 8, 0.0, start=start)
+    assert "\n" not in str(error.value)
+    assert not hasattr(blip.model, "peft_config")
+
+
+def test_quantised_weights_are_not_lowered(blip: Captioner) -> None:
+    layer = blip.core().text_decoder.bert.encoder.layer[0].intermediate.dense
+    layer.weight = torch.nn.Parameter(torch.zeros(4, 4, dtype=torch.uint8), requires_grad=False)
+    blip.requires_grad_(False)
+    lower_frozen(blip)
+    assert layer.weight.dtype == torch.uint8
+    assert layer.bias.dtype == torch.bfloat16
+
+
+def test_groups_hold_every_learning_weight_once(blip: Captioner) -> None:
+    add_lora(blip, 4, 8, 0.0, parts=("vision", "language"), dora=True)
+    groups = parameter_groups(blip, 1e-3, {"vision": 1e-4}, 0.1, lora_plus=16)
+    members = [id(weight) for group in groups for weight in group["params"]]
+    assert sorted(members) == sorted(id(weight) for weight in blip.parameters() if weight.requires_grad)
+    rates = {id(weight): group["lr"] for group in groups for weight in group["params"]}
+    for name, weight in blip.named_parameters():
+        if weight.requires_grad:
+            base = 1e-4 if "vision_model" in name else 1e-3
+            assert rates[id(weight)] == pytest.approx(base * (16 if "lora_B" in name else 1)), name
+
+
+def test_groups_without_lora_plus_spare_biases_and_norms_from_decay(blip: Captioner) -> None:
+    groups = parameter_groups(blip, 1e-3, {}, 0.1)
+    assert [group["lr"] for group in groups] == [1e-3] * 4
+    assert [group["weight_decay"] for group in groups] == [0.1, 0.0, 0.1, 0.0]
+    names = {id(weight): name for name, weight in blip.named_parameters()}
+    spared = [names[id(weight)] for group in groups if not group["weight_decay"] for weight in group["params"]]
+    assert all(name.endswith("bias") or "norm" in name.lower() for name in spared)
+
+
+# Little memory.
+
+
+@pytest.mark.parametrize("parts", [("language",), ("language", "vision")])
+def test_activations_computed_again_change_nothing(parts: tuple[str, ...], family_captioner: Captioner) -> None:
+    add_lora(family_captioner, 4, 8, dropout=0.2, parts=parts)
+    pixels = torch.from_numpy(clear_pictures(2, family_captioner.image_spec.height))
+    rows = family_captioner.pack([[[6, 7], [8]], [[8, 9, 10], [7, 6]]]).to_dict()  # packed: two captions a row
+    plain = _loss_and_gradients(family_captioner, rows, pixels)
+    checkpoint_activations(family_captioner)
+    calls = _count_layer_calls(family_captioner)
+    again = _loss_and_gradients(family_captioner, rows, pixels)
+    assert again[0] == plain[0]
+    assert plain[1].keys() == again[1].keys()
+    for name, gradient in plain[1].items():
+        torch.testing.assert_close(again[1][name], gradient, msg=name)
+    assert set(calls.values()) == {2}, "some layers were not computed a second time"
+    family_captioner.eval()
+    assert len(family_captioner.generate(family_captioner.encode(pixels))) == 2
+
+
+def _loss_and_gradients(
+    captioner: Captioner, rows: dict[str, torch.Tensor], pixels: torch.Tensor
+) -> tuple[float, dict[str, torch.Tensor]]:
+    captioner.train()
+    captioner.zero_grad()
+    torch.manual_seed(7)
+    loss = captioner(**rows, pixels=pixels).loss
+    loss.backward()
+    return loss.item(), {name: w.grad.clone() for name, w in captioner.named_parameters() if w.grad is not None}
+
+
+def _count_layer_calls(captioner: Captioner) -> dict[str, int]:
+    """Counts how often each adapter's A is computed."""
+    calls: dict[str, int] = {}
+
+    def counting(name: str) -> Any:
+        def count(*_: Any) -> None:
+            calls[name] = calls.get(name, 0) + 1
+
+        return count
+
+    for name, module in captioner.named_modules():
+        if name.endswith("lora_A.default"):
+            module.register_forward_hook(counting(name))
+    return calls
+
+
+def test_half_that_can_not_compute_again_is_refused(blip: Captioner, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_lora(blip, 4, 8, 0.0)
+    monkeypatch.setattr(type(blip.core().vision_model), "supports_gradient_checkpointing", False)
+    checkpoint_activations(blip)  # the vision half is frozen: nothing of it is kept anyway
+    freeze(blip, ())
+    with pytest.raises(ModelError, match="checkpoint_activations: BlipVisionModel keeps its activations"):
+        checkpoint_activations(blip)
+
+
+@pytest.mark.parametrize("kind", ["4bit", "8bit"])
+def test_quantisation_says_what_it_lacks(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match=f"quantize {kind}: needs a GPU") as error:
+        quantization(kind, torch.device("cpu"))
+    assert "\n" not in str(error.value)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SettingsError, match=r"pip install 'captrain\[quant\]'"):
+        quantization(kind, torch.device("cuda"))

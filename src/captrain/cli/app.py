@@ -34,6 +34,7 @@ DATA_COMMANDS = {
     "preview": ("captrain.cli.data_preview:preview", "Write a page of thumbnails with captions, to look at."),
     "convert": ("captrain.cli.data_convert:convert", "Write a data set in another form."),
     "compile": ("captrain.cli.data_compile:compile", "Make a metadata.jsonl of pictures with captions beside them."),
+    "get": ("captrain.cli.data_get:get", "Fetch a known data set: COCO, Flickr8k, Flickr30k, CC3M, nocaps."),
     "formats": ("captrain.cli.data_formats:formats", "List the forms of data that are read and written."),
 }
 
@@ -41,7 +42,10 @@ FEATURES_COMMANDS = {
     "info": ("captrain.cli.features_info:info", "Say what a feature store holds."),
     "verify": ("captrain.cli.features_verify:verify", "Check every file of a feature store."),
     "merge": ("captrain.cli.features_merge:merge", "Make one feature store of several."),
-    "convert": ("captrain.cli.features_convert:convert", "Write features as clip-retrieval's embeddings, or read those."),
+    "convert": (
+        "captrain.cli.features_convert:convert",
+        "Write features as clip-retrieval's embeddings, or read those.",
+    ),
     "search": ("captrain.cli.features_search:search", "Find the pictures whose features are nearest to a picture's."),
 }
 

@@ -34,7 +34,9 @@ def import_recipe(file: Path, out: Path | None = None, /, *, overwrite: Switch =
     try:
         write_text(out, text)
     except OSError as error:
-        raise SettingsError(f"{out}: can't be written ({error.strerror}); give a path in a folder that exists") from None
+        raise SettingsError(
+            f"{out}: can't be written ({error.strerror}); give a path in a folder that exists"
+        ) from None
     show_table(notes, header=("without counterpart, or changed", "why"))
     show_table([("recipe", str(out))])
     return 0
@@ -42,7 +44,11 @@ def import_recipe(file: Path, out: Path | None = None, /, *, overwrite: Switch =
 
 def recipe_text(file: Path, out: Path, recipe: dict[str, dict[str, Any]], notes: list[tuple[str, str]]) -> str:
     """The recipe as YAML, below comments that say where it is from, how to run it, and what is missing."""
-    lines = [f"# From LAVIS's {printable(file.name)}.", "#", f"#   captrain train DATA OUT --recipe {printable(str(out))}"]
+    lines = [
+        f"# From LAVIS's {printable(file.name)}.",
+        "#",
+        f"#   captrain train DATA OUT --recipe {printable(str(out))}",
+    ]
     if notes:
         lines += ["#", "# Without counterpart, or changed:", *(f"# - {key}: {reason}" for key, reason in notes)]
     for section, values in recipe.items():

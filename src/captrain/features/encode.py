@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Literal
@@ -69,7 +69,8 @@ def encode(
 
     Args:
         data: anything captrain reads. store: a folder or URL. encoder: a folder or hub id.
-        normalize: divide each vector by its L2 norm. dtype: of kept numbers; `auto` is bfloat16 where bf16 computes, else float16.
+        normalize: divide each vector by its L2 norm.
+        dtype: of kept numbers; `auto` is bfloat16 where bf16 computes, else float16.
         captioned: reject pictures without captions. max_words: cut captions after so many words.
         shard_images: most pictures of a shard. Default: what makes 256 MiB.
         devices: one encoder on each, every one with sources of its own.
@@ -196,7 +197,7 @@ def _settle_changes(writer: StoreWriter, sources: Sequence[Source], redo: bool) 
     changed: list[Source] = []
     for source in sources:
         names = part_names(writer, source)
-        if names and any(writer.done[name].fingerprint != source.fingerprint() for name in names):
+        if names and any(writer.done[name].fingerprint != source.fingerprint for name in names):
             changed.append(source)
     known = {source.name for source in sources}
     others = [shard.source for name, shard in writer.done.items() if name.rpartition(".")[0] not in known]
@@ -222,11 +223,9 @@ def _listed(labels: Sequence[str]) -> str:
     return ", ".join(unique[:SHOWN]) + more
 
 
-def _together(work: object, encoders: Sequence[Encoder]) -> None:
+def _together(work: Callable[[Encoder], None], encoders: Sequence[Encoder]) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(len(encoders)) as pool:
-        for done in [pool.submit(work, encoder) for encoder in encoders]:  # type: ignore[arg-type]
+        for done in [pool.submit(work, encoder) for encoder in encoders]:
             done.result()
-
-

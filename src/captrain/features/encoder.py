@@ -15,7 +15,7 @@ from captrain.data.feature_store.manifest import EncoderNote, FeaturesNote
 from captrain.data.images import ImageSpec
 from captrain.errors import ModelError
 from captrain.models.bundle import MODEL_TYPES, clear_errors, find_model_folder, load_captioner
-from captrain.models.captioner import PARTS, Captioner, plain_name
+from captrain.models.captioner import Captioner, plain_name
 from captrain.models.device import choose_device, choose_precision
 from captrain.models.preparation import Resize, adjust, read_preparation
 from captrain.models.vision import VisionVectors, load_encoder, see
@@ -51,7 +51,7 @@ class Encoder:
         made = self.encode(torch.zeros(1, self.spec.height, self.spec.width, 3, dtype=torch.uint8))
         return FeaturesNote(
             tokens=made.shape[1], width=made.shape[2], dtype=dtype, vectors=self.vectors, normalized=self.normalize
-        )  # type: ignore[arg-type]
+        )
 
 
 class _Look(nn.Module):
@@ -64,7 +64,7 @@ class _Look(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         if isinstance(self.sees, (Captioner, VisionVectors)):
             return self.sees.look(pixels)
-        return cast(Tensor, see(cast(nn.Module, self.sees), pixels).last_hidden_state)  # type: ignore[arg-type]
+        return cast(Tensor, see(self.sees, pixels).last_hidden_state)
 
 
 def open_encoder(
@@ -114,7 +114,6 @@ def on_device(encoder: Encoder, device: str) -> Encoder:
 
 def vision_weights(captioner: Captioner) -> Iterator[tuple[str, Tensor]]:
     """Weights and buffers of a captioner's image half, named as the encoder itself names them."""
-    assert "vision" in PARTS
     prefixes = sorted(captioner.part_prefixes()["vision"], key=len, reverse=True)
     for name, module in captioner.part_modules("vision"):
         plain = plain_name(name)

@@ -47,7 +47,9 @@ class Engine:
     max_pixels: int = MAX_PIXELS
     max_words: int | None = None
 
-    def shards(self, encoder: Encoder, sources: Iterable[Source], size: int, skip: Skip) -> Iterator[tuple[Source, Shard | End]]:
+    def shards(
+        self, encoder: Encoder, sources: Iterable[Source], size: int, skip: Skip
+    ) -> Iterator[tuple[Source, Shard | End]]:
         """Encode sources one after another; gives each finished shard, and the `End` of a part that is not to be kept.
 
         Parts that `skip` names are read past, but not decoded.
@@ -71,6 +73,7 @@ class Engine:
             return prepare(data, encoder.spec, self.max_pixels), content_key(data)
 
         for source in sources:
+            source.fingerprint  # noqa: B018  # taken before it is read: what changes meanwhile is then noticed the next time
             part = 0
             for event in source.parts(size):
                 done = skip(source, part)
@@ -123,7 +126,7 @@ class _Part:
         self._collect()
         rejects = Rejects(end.rejects.lines + self.rejects.lines)
         return Shard(
-            part_name(source, end.part), source.split, source.label, source.fingerprint(), end.part, end.last,
+            part_name(source, end.part), source.split, source.label, source.fingerprint, end.part, end.last,
             self.rows, self.blocks, rejects,
         )  # fmt: skip
 
@@ -205,7 +208,7 @@ class ahead:  # noqa: N801  # used like a function: `with ahead(items, 8) as rea
 
 
 class Behind:
-    """Does one thing at a time on a thread of its own, a bounded number of calls in advance; `check` and leaving raise its errors."""
+    """Does one thing at a time on a thread of its own, a few calls in advance; the next call or leaving raises its errors."""
 
     def __init__(self, do: Callable[[Any], object]) -> None:
         self.do = do

@@ -12,6 +12,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ UNREAD = "can't be read"
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The end of a part: its number, whether it is its source's last, what was rejected on the way, and whether reading failed."""
+    """The end of a part: its number, whether it is its source's last, what was rejected, and whether reading failed."""
 
     part: int
     last: bool
@@ -50,9 +51,14 @@ class Source(ABC):
     label: str
     split: str
 
-    @abstractmethod
+    @cached_property
     def fingerprint(self) -> str:
-        """Text that tells whether the source is what it was."""
+        """Text that tells whether the source is what it was; looked at once."""
+        return self._look()
+
+    @abstractmethod
+    def _look(self) -> str:
+        """The fingerprint as it is now."""
 
     @abstractmethod
     def parts(self, size: int) -> Iterator[Sample | End]:
@@ -66,7 +72,7 @@ class TarSource(Source):
         self.shard, self.split, self.options, self.captioned = shard, split, options, captioned
         self.name, self.label = plain(shard.name.removesuffix(".tar")), shard.name
 
-    def fingerprint(self) -> str:
+    def _look(self) -> str:
         """Size and time of change, or what a store behind a URL states instead of a time."""
         if not is_remote(self.shard.url):
             facts = os.stat(self.shard.url)
@@ -114,7 +120,7 @@ class BlockSource(Source):
         self.samples, self.split, self.start, self.stop = samples, split, start, stop
         self.name, self.label = f"{plain(split)}-{number:05d}", f"{split}[{start}:{stop}]"
 
-    def fingerprint(self) -> str:
+    def _look(self) -> str:
         """A digest of ids, captions, and sizes and times of files."""
         digest = hashlib.blake2b(digest_size=16)
         for index in range(self.start, self.stop):

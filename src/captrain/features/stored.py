@@ -140,10 +140,14 @@ def stored_images(
         raise DataError("found pictures in one split and features in another; expected all in feature stores, or none")
     stores = list({id(leaf.store): leaf.store for place in places.values() for leaf in place.leaves}.values())
     if any(of_split.augmentation is not None for of_split in views.values()):
-        raise SettingsError(f"{stores[0].label}: holds features, of which no crops or flips can be made; train on pictures")
+        raise SettingsError(
+            f"{stores[0].label}: holds features, of which no crops or flips can be made; train on pictures"
+        )
     check_fits(captioner, stores)
     empty = Places([], np.empty(0, np.int32), np.empty(0, np.int64))
-    return {name: StoredImages(samples, places.get(name, empty), captioner.precision) for name, samples in splits.items()}
+    return {
+        name: StoredImages(samples, places.get(name, empty), captioner.precision) for name, samples in splits.items()
+    }
 
 
 def check_fits(captioner: Captioner, stores: Sequence[VectorStore]) -> None:
@@ -156,11 +160,14 @@ def check_fits(captioner: Captioner, stores: Sequence[VectorStore]) -> None:
     source = captioner.core().config.name_or_path or type(captioner.core()).__name__
     weights = weights_digest(vision_weights(captioner))
     spec = captioner.image_spec
-    made = captioner.encode(torch.zeros(1, spec.height, spec.width, 3, dtype=torch.uint8, device=captioner.device))
+    with torch.no_grad():
+        made = captioner.encode(torch.zeros(1, spec.height, spec.width, 3, dtype=torch.uint8, device=captioner.device))
     normalizes = bool(getattr(captioner.core().config, "normalize", False))
     for store in stores:
         if store.encoder is None:
-            logger.warning("%s: does not say which encoder made it; its features are taken as this encoder's", store.label)
+            logger.warning(
+                "%s: does not say which encoder made it; its features are taken as this encoder's", store.label
+            )
         else:
             check_same(store.label, store.encoder, f"the encoder of {source}", weights)
             _check_preparation(store, captioner)

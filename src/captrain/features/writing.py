@@ -94,7 +94,10 @@ class StoreWriter:
         features = index = ""
         size = 0
         if images:
-            chunks = [shard_header(images, self.manifest.features), *map(_bytes, shard.blocks)]
+            chunks: list[bytes | memoryview] = [
+                shard_header(images, self.manifest.features),
+                *map(_bytes, shard.blocks),
+            ]
             features, size = _digest(chunks), sum(len(chunk) for chunk in chunks)
             table = shard.rows.to_bytes()
             index = _digest([table])
@@ -121,9 +124,7 @@ class StoreWriter:
             self.folder.write(REJECTED, self._all_rejects(rejects, listed))
         else:
             self.folder.remove(REJECTED)
-        manifest = self.manifest.with_shards(
-            shards, complete=True, rejected=len(rejects), unread=tuple(unread)
-        )
+        manifest = self.manifest.with_shards(shards, complete=True, rejected=len(rejects), unread=tuple(unread))
         self.folder.write(MANIFEST, [manifest.to_json()])
         for name in self.folder.names(SHARDS):
             if name.endswith(".json"):
@@ -145,7 +146,9 @@ def locked(folder: StoreFolder) -> Iterator[None]:
         folder.remove(LOCK)
     content = json.dumps(me).encode()
     if folder.remote:
-        folder.write(LOCK, [content])  # object stores have no exclusive creation: two starts in one second may both pass
+        folder.write(
+            LOCK, [content]
+        )  # object stores have no exclusive creation: two starts in one second may both pass
     else:
         _create(folder, content)
     try:
@@ -161,7 +164,9 @@ def _create(folder: StoreFolder, content: bytes) -> None:
         with path.open("xb") as file:
             file.write(content)
     except FileExistsError:
-        raise DataError(f"{folder.label}: another captrain began to write it just now; wait until that is done") from None
+        raise DataError(
+            f"{folder.label}: another captrain began to write it just now; wait until that is done"
+        ) from None
 
 
 def _check_dead(folder: StoreFolder, host: object) -> None:
@@ -206,7 +211,8 @@ def _check_same(folder: StoreFolder, found: Manifest, wanted: Manifest) -> None:
 
 
 def _bytes(block: np.ndarray) -> memoryview:
-    return memoryview(np.ascontiguousarray(block)).cast("B")
+    flat = np.ascontiguousarray(block).reshape(-1).view(np.uint8)
+    return flat.data
 
 
 def _digest(chunks: Iterable[bytes | memoryview]) -> str:

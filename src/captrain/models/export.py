@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 
 from captrain.errors import ModelError
-from captrain.models.archive import SUFFIX, write_archive
-from captrain.models.bundle import load_captioner, save_captioner
+from captrain.models.archive import SUFFIX, opened, write_archive
+from captrain.models.bundle import find_model_folder, load_captioner, save_captioner
 from captrain.models.captioner import Captioner
 from captrain.models.card import model_card
 from captrain.records import write_text
@@ -48,18 +48,21 @@ def export(source: str, out: Path, *, merge: bool = True, dtype: Precision = "fp
 
 def write_model(source: str, folder: Path, name: str, *, merge: bool = True, dtype: Precision = "fp32") -> None:
     """Write a captioner and its card, which calls it `name`, to a folder; see `export`."""
-    captioner = load_captioner(source)
-    base = str(captioner.core().name_or_path)
-    if merge:
-        merge_adapter(captioner)
-    elif not hasattr(captioner.model, "peft_config"):
-        raise ModelError(f"{source}: has no adapter to keep, all of its weights were trained; leave out --keep-adapter")
-    elif Path(base).exists():
-        save_captioner(load_captioner(base), folder / BASE)
-        captioner.model.peft_config["default"].base_model_name_or_path = BASE
-    lower(captioner, dtype)
-    save_captioner(captioner, folder)
-    write_text(folder / "README.md", model_card(Path(source), captioner, name, base))
+    with opened(find_model_folder(source)) as place:  # open until the end: a kept adapter's base may lie in there
+        captioner = load_captioner(place)
+        base = str(captioner.core().name_or_path)
+        if merge:
+            merge_adapter(captioner)
+        elif not hasattr(captioner.model, "peft_config"):
+            raise ModelError(
+                f"{source}: has no adapter to keep, all its weights were trained; leave out --keep-adapter"
+            )
+        elif Path(base).exists():
+            save_captioner(load_captioner(base), folder / BASE)
+            captioner.model.peft_config["default"].base_model_name_or_path = BASE
+        lower(captioner, dtype)
+        save_captioner(captioner, folder)
+        write_text(folder / "README.md", model_card(Path(source), captioner, name, base))
 
 
 def merge_adapter(captioner: Captioner) -> None:

@@ -223,7 +223,10 @@ def _images(data: Section, done: Imported, alone: bool) -> None:
     if isinstance(storage, str) and alone and "${" not in storage:
         done.set("image_root", storage)
         return
-    done.note(f"{data.name}.images", "is no single folder of all pictures; give --image-root, or let each table lie beside its own")
+    done.note(
+        f"{data.name}.images",
+        "is no single folder of all pictures; give --image-root, or let each table lie beside its own",
+    )
 
 
 def _run(run: Section, done: Imported) -> None:
@@ -271,7 +274,9 @@ def _device(run: Section, done: Imported) -> None:
     if amp is not None:
         done.set("precision", "auto" if amp else "fp32")
     if amp:
-        done.note("run.amp", "there fp16 with scaled losses, here bf16 where the device computes it fast, without scaling")
+        done.note(
+            "run.amp", "there fp16 with scaled losses, here bf16 where the device computes it fast, without scaling"
+        )
 
 
 def _rename_counts(whole: Section, done: Imported) -> None:

@@ -37,10 +37,16 @@ AS_IT_IS: dict[str, tuple[str, Kind]] = {
 }
 """Keys of `run` that are settings under another name."""
 
-_LAUNCHER = "how many processes there are, and how they meet, is told by the launcher (torchrun, accelerate), not by a recipe"
-_PICKLE = "LAVIS's .pth files are pickles, which are not loaded; give `model` a folder or hub id in the transformers format"
+_LAUNCHER = (
+    "how many processes there are, and how they meet, is told by the launcher (torchrun, accelerate), not by a recipe"
+)
+_PICKLE = (
+    "LAVIS's .pth files are pickles, which are not loaded; give `model` a folder or hub id in the transformers format"
+)
 _WEIGHTS = "is decided by the checkpoint's own config.json"
-_WARMUP = "LAVIS counts warm-up steps; `warmup` here is a share of all steps: set it to steps / (steps an epoch x epochs)"
+_WARMUP = (
+    "LAVIS counts warm-up steps; `warmup` here is a share of all steps: set it to steps / (steps an epoch x epochs)"
+)
 
 LEFT_OUT: dict[str, str] = {
     "min_lr": "the learning rate falls to 0 here",

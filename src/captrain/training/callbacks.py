@@ -64,7 +64,7 @@ class Logbook(TrainerCallback):
         return {"step": state.global_step, "epoch": round(float(state.epoch or 0), 4), "seconds": seconds}
 
 
-SHOWN = ("validation_loss", "bleu_4", "cider")
+SHOWN = ("validation_loss", "bleu_4", "rouge_l", "cider")
 
 
 class Rhythm(TrainerCallback):

@@ -45,7 +45,7 @@ class EmbeddingFolder(VectorStore):
             found = ", ".join(f"{width} {kind}" for width, kind in sorted(shapes)) or "no arrays"
             raise DataError(f"{place}/{ARRAYS}: found {found}; expected arrays of one width and kind of number")
         ((width, kind),) = shapes
-        features = FeaturesNote(tokens=1, width=width, dtype=KINDS[kind], vectors="pooled")  # type: ignore[arg-type]
+        features = FeaturesNote(tokens=1, width=width, dtype=KINDS[kind], vectors="pooled")
         parts = []
         for number, array in zip(self.numbers, arrays, strict=True):
             bare = int((self._table(number, len(array)).counts() == 0).sum())

@@ -122,8 +122,8 @@ class StoreFolder:
             temporary = copy.with_name(f"{copy.name}.{os.getpid()}{TEMPORARY}")
             try:
                 with telling(self.where(name)):
-                    system, path = self._system(name)
-                    system.get_file(path, str(temporary))
+                    system, remote = self._system(name)
+                    system.get_file(remote, str(temporary))
                 os.replace(temporary, copy)
             finally:
                 temporary.unlink(missing_ok=True)

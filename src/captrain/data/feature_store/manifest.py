@@ -142,7 +142,7 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         raise DataError(
             f"{where}: not a manifest that is read ({place}: {first['msg']}); write the store again"
         ) from None
-    except (ValueError, AttributeError, RecursionError) as error:
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise DataError(f"{where}: not a manifest ({str(error)[:200]}); expected what captrain encode writes") from None
     if counts != manifest.counts():
         raise DataError(f"{where}: its counts are not the sums of its shards; write the store again")

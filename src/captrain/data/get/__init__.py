@@ -1,1 +1,1 @@
-"""Fetching known data sets: what there is (`catalogue`), one file over HTTP (`transfer`), archives, pictures by address, a plan."""
+"""Fetching known data sets: what there is (`catalogue`), what would be done (`plan`), doing it (`fetch`)."""

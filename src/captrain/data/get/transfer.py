@@ -64,7 +64,9 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         """Go where the server says, if it is somewhere that may be gone to."""
         scheme = urlsplit(url).scheme.lower()
         if scheme not in ("http", "https") or (scheme == "http" and request.type == "https"):
-            raise TransferError(f"redirected to {shown(url)[:100]}, expected an address that is https too", for_good=True)
+            raise TransferError(
+                f"redirected to {shown(url)[:100]}, expected an address that is https too", for_good=True
+            )
         return super().redirect_request(request, file, code, message, headers, url)  # type: ignore[arg-type]
 
 
@@ -170,8 +172,11 @@ def _attempt(url: str, partial: _Partial, limits: Limits, arrived: Arrived) -> N
     headers = {"User-Agent": f"captrain/{__version__}", "Accept-Encoding": "identity"}
     if start:
         headers |= {"Range": f"bytes={start}-", "If-Range": mark}
-    with _clear_network_errors(), _open(url, headers, limits.timeout, partial, arrived) as response:
-        start, whole = _begin(response, start, partial, arrived)
+    response = _open(url, headers, limits.timeout, partial, arrived)
+    if response is None:
+        return
+    with response:
+        whole = _begin(response, start, partial, arrived)
         if whole is not None and whole > limits.largest:
             raise TransferError(f"has {whole} bytes, expected at most {limits.largest}", for_good=True)
         _write(response, partial, limits.largest, arrived)
@@ -180,22 +185,30 @@ def _attempt(url: str, partial: _Partial, limits: Limits, arrived: Arrived) -> N
 
 
 def _open(url: str, headers: dict[str, str], timeout: float, partial: _Partial, arrived: Arrived) -> Any:
-    """The server's answer, if it is one of success."""
+    """The server's answer, if it is one of success; None if nothing is missing any more."""
     try:
-        return _OPENER.open(urllib.request.Request(url, headers=headers), timeout=timeout)
+        with _clear_network_errors():
+            return _OPENER.open(urllib.request.Request(url, headers=headers), timeout=timeout)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == 416:  # there is no more than we have, or another version is shorter
-            arrived(-partial.size())
-            partial.begin("")
-            raise _TryAgain("the server has no such range") from None
+        if error.code == 416:
+            return _after_416(error.headers, partial, arrived)
         if error.code in AGAIN:
             raise _TryAgain(f"the server answers {error.code}", _asked_wait(error.headers)) from None
         raise TransferError(f"the server answers {error.code} {error.reason}"[:100], for_good=True) from None
 
 
-def _begin(response: Any, start: int, partial: _Partial, arrived: Arrived) -> tuple[int, int | None]:
-    """Where this answer's bytes begin, and how many the whole file has, if the server says."""
+def _after_416(headers: Message, partial: _Partial, arrived: Arrived) -> None:
+    """No such range: either all is here already, or what is here is of no use."""
+    if headers.get("Content-Range") == f"bytes */{partial.size()}":
+        return
+    arrived(-partial.size())
+    partial.begin("")
+    raise _TryAgain("the server has no such range")
+
+
+def _begin(response: Any, start: int, partial: _Partial, arrived: Arrived) -> int | None:
+    """How many bytes the whole file has, if the server says; what came before is kept if this answer goes on with it."""
     headers = response.headers
     if headers.get("Content-Encoding", "identity").lower() != "identity":
         raise TransferError(f"came packed as {headers['Content-Encoding'][:40]}, expected the bare file", for_good=True)
@@ -203,7 +216,7 @@ def _begin(response: Any, start: int, partial: _Partial, arrived: Arrived) -> tu
     if response.status == 206 and start:
         found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", headers.get("Content-Range", ""))
         if found and int(found[1]) == start:
-            return start, _number(found[3])
+            return _number(found[3])
         arrived(-start)
         partial.begin("")
         raise _TryAgain("the server answers with another range than was asked for")
@@ -211,14 +224,14 @@ def _begin(response: Any, start: int, partial: _Partial, arrived: Arrived) -> tu
         raise _TryAgain(f"the server answers {response.status}")
     arrived(-start)
     partial.begin(_mark(headers))
-    return 0, length
+    return length
 
 
 def _write(response: Any, partial: _Partial, largest: int, arrived: Arrived) -> None:
     """Add what comes to the partial file."""
     size = partial.size()
     with partial.path.open("ab") as file:
-        while data := response.read(CHUNK):
+        while data := _read(response):
             size += len(data)
             if size > largest:
                 raise TransferError(f"has more than {largest} bytes", for_good=True)
@@ -226,20 +239,26 @@ def _write(response: Any, partial: _Partial, largest: int, arrived: Arrived) -> 
             arrived(len(data))
 
 
+def _read(response: Any) -> bytes:
+    """The next bytes of an answer."""
+    with _clear_network_errors():
+        return bytes(response.read(CHUNK))
+
+
 @contextmanager
 def _clear_network_errors() -> Iterator[None]:
-    """Make an attempt that failed of whatever the network raises."""
+    """Make an attempt that failed of whatever the network raises; answers of the server pass."""
     try:
         yield
-    except urllib.error.URLError as error:
-        raise _TryAgain(f"no connection ({error.reason})"[:200]) from None
-    except http.client.HTTPException as error:
-        raise _TryAgain(f"the connection broke ({type(error).__name__})") from None
+    except urllib.error.HTTPError:
+        raise
     except TimeoutError:
         raise _TryAgain("the server is silent") from None
-    except (ConnectionError, EOFError) as error:
+    except urllib.error.URLError as error:
+        raise _TryAgain(f"no connection ({error.reason})"[:200]) from None
+    except (OSError, EOFError, http.client.HTTPException) as error:
         raise _TryAgain(f"the connection broke ({type(error).__name__})") from None
-    except (ValueError, UnicodeError) as error:  # an address that urllib can't take
+    except ValueError as error:  # an address that urllib can't take
         raise TransferError(f"is no address that can be asked ({error})"[:200], for_good=True) from None
 
 

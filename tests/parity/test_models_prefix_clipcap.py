@@ -22,7 +22,7 @@ from captrain.models.prefix.language import CAUSAL, SEQ2SEQ
 from captrain.models.prefix.mapper import TransformerMapper
 from captrain.models.preparation import read_preparation
 from captrain.models.vocabulary import load_tokenizer
-from captrain.testing import clear_pictures, tiny_text_decoder, tiny_vision_encoder
+from captrain.testing import clear_pictures, teach, tiny_text_decoder, tiny_vision_encoder
 
 CAPTIONS = [
     ["a red dog runs", "the dog", "one large red circle in the snow"],
@@ -133,8 +133,9 @@ def test_t5_loss_is_the_one_transformers_computes_itself(encoder: Path, words: P
 
 @pytest.mark.parametrize("captioner", ["transformer", "mlp", "prefix of one", "t5"], indirect=True)
 @pytest.mark.parametrize("beams", [1, 2, 5])
-@pytest.mark.parametrize("prompt", ["", "a small"])
+@pytest.mark.parametrize("prompt", ["", "a"])
 def test_captions_equal_those_of_plain_transformers(captioner: PrefixCaptioner, beams: int, prompt: str) -> None:
+    teach(captioner, steps=40, learning_rate=1e-2)
     captioner.prompt = prompt
     features = _features(captioner, torch.from_numpy(clear_pictures(8)))
     decoding = Decoding(beams=beams, max_new_tokens=LENGTH)
@@ -313,4 +314,4 @@ def _features(captioner: PrefixCaptioner, pixels: Tensor) -> Tensor:
 
 def _of_size(values: Tensor) -> dict[str, float]:
     """1e-5 of the largest value, where values are sums of large ones."""
-    return {"rtol": 1e-5, "atol": 1e-5 * max(1.0, float(values.abs().max()))}
+    return {"rtol": 1e-5, "atol": 1e-5 * max(1.0, float(values.detach().abs().max()))}

@@ -1,0 +1,134 @@
+"""Pictures a second of `captrain encode` against its encoder alone on the same batches, and against decoding alone.
+
+    python benchmarks/encode.py --encoder FOLDER [--pictures 256] [--edge 500] [--batch-size 32] [--rounds 3]
+
+JPEGs of smooth noise are written as one tar shard to a temporary folder. The ways take turns, and the median counts: `encoder` is
+given batches that are decoded already; `decode` is captrain's own decoding on its threads, `pillow` plain Pillow (open, convert,
+resize) in as many processes; `encode` is everything, from the tar to the finished store. What is slower, encoder or decoding,
+binds. On a CPU both use the same cores, so that the best there can be is `shared`: 1 / (1 / encoder + 1 / decode).
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import platform
+import statistics
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from captrain.data.images import prepare
+from captrain.features.encode import encode
+from captrain.features.encoder import open_encoder
+from captrain.features.stream import default_workers
+
+
+def main() -> None:
+    """Write the shard, run the ways in turn, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--encoder", required=True)
+    parser.add_argument("--pictures", type=int, default=256)
+    parser.add_argument("--edge", type=int, default=500)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    model = open_encoder(options.encoder)
+    machine = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else cpu_name()
+    print(
+        f"{machine}, {os.cpu_count()} cores, torch {torch.__version__}, {model.precision}, {default_workers()} threads"
+    )
+    pictures = [jpeg(number, options.edge) for number in range(options.pictures)]
+    with tempfile.TemporaryDirectory() as folder:
+        shard = write_shard(Path(folder, "pictures.tar"), pictures)
+        pixels = np.stack([prepare(picture, model.spec) for picture in pictures])
+        batches = [
+            torch.from_numpy(part)
+            for part in np.split(pixels, range(options.batch_size, len(pixels), options.batch_size))
+        ]
+        size = (model.spec.width, model.spec.height)
+        with ProcessPoolExecutor(default_workers()) as processes, ThreadPoolExecutor(default_workers()) as threads:
+            ways: dict[str, Callable[[int], object]] = {
+                "encoder": lambda turn: [model.encode(batch).cpu() for batch in batches],
+                "decode": lambda turn: list(threads.map(partial(prepare, spec=model.spec), pictures)),
+                "pillow": lambda turn: list(processes.map(partial(with_pillow, size=size), pictures, chunksize=8)),
+                "encode": lambda turn: encode(
+                    str(shard), f"{folder}/store-{turn}", options.encoder, batch_size=options.batch_size
+                ),
+                "start": lambda turn: open_encoder(options.encoder),
+            }
+            spent = measure(ways, options.rounds)
+    show(spent, options.pictures, shared=model.device.type == "cpu")
+
+
+def measure(ways: dict[str, Callable[[int], object]], rounds: int) -> dict[str, float]:
+    """Median seconds of each way; a first round only warms up."""
+    spent: dict[str, list[float]] = {way: [] for way in ways}
+    for turn in range(rounds + 1):
+        for way, run in ways.items():
+            start = time.perf_counter()
+            run(turn)
+            if turn:
+                spent[way].append(time.perf_counter() - start)
+    return {way: statistics.median(times) for way, times in spent.items()}
+
+
+def show(spent: dict[str, float], pictures: int, shared: bool) -> None:
+    """The table, and which of the two binds; loading the encoder is not counted."""
+    rates = {way: pictures / seconds for way, seconds in spent.items() if way != "start"}
+    rates["encode"] = pictures / (spent["encode"] - spent["start"])
+    best = min(rates["encoder"], rates["decode"])
+    if shared:
+        best = rates["shared"] = 1 / (1 / rates["encoder"] + 1 / rates["decode"])
+    print(f"{'':10}{'img/s':>10}")
+    for way, rate in rates.items():
+        print(f"{way:10}{rate:10.1f}")
+    binds = "the encoder" if rates["encoder"] < rates["decode"] else "decoding"
+    print(f"{binds} binds; encode reaches {rates['encode'] / rates['encoder']:.2f} of the bare encoder")
+    print(f"and {rates['encode'] / best:.2f} of what can be reached here")
+
+
+def with_pillow(data: bytes, size: tuple[int, int]) -> tuple[int, ...]:
+    """Decode and resize one picture as a plain script does."""
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB").resize(size, Image.Resampling.BICUBIC)).shape
+
+
+def jpeg(number: int, edge: int) -> bytes:
+    """A JPEG with about the bytes of a photo of its size."""
+    coarse = np.random.default_rng(number).integers(0, 255, (edge // 8, edge // 8, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(coarse).resize((edge, edge), Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def write_shard(path: Path, pictures: list[bytes]) -> Path:
+    """All pictures with a caption each, in one tar."""
+    with tarfile.open(path, "w") as tar:
+        for number, picture in enumerate(pictures):
+            for suffix, data in (("jpg", picture), ("txt", f"picture {number}".encode())):
+                member = tarfile.TarInfo(f"{number:06d}.{suffix}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+def cpu_name() -> str:
+    """What the system calls its processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""Do what a plan says: files in parallel, each checked and noted, archives unpacked, pictures by address."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from captrain.data.get.archives import unpack
+from captrain.data.get.catalogue import MB, File
+from captrain.data.get.ledger import Ledger, check
+from captrain.data.get.pictures import Outcome, fetch_pictures
+from captrain.data.get.plan import Plan, Step, saved_at
+from captrain.data.get.transfer import Limits, TransferError, download
+from captrain.data.remote import shown
+from captrain.errors import CaptrainError, DataError
+from captrain.progress import track
+
+AT_A_TIME = 4  # files; pictures by address have their own number
+SLACK = 64 * MB  # bytes that a file of unknown length may have anyway
+
+
+class _StoppedError(Exception):
+    """Another file failed, or the user has had enough; what came stays."""
+
+
+class _Meter:
+    """Adds up bytes of several transfers for one progress bar, and stops them all when asked to."""
+
+    def __init__(self, advance: Callable[[int], None], total: int) -> None:
+        self.advance, self.left = advance, total
+        self.lock = threading.Lock()
+        self.stop = threading.Event()
+        self.bytes = self.told = 0
+
+    def __call__(self, count: int) -> None:
+        if self.stop.is_set():
+            raise _StoppedError
+        with self.lock:
+            self.bytes += count
+            news = min(self.bytes // MB - self.told, self.left)
+            if news > 0:
+                self.told += news
+                self.left -= news
+                self.advance(news)
+
+    def finish(self) -> None:
+        """All is there: sizes of the catalogue may be rough."""
+        self.advance(self.left)
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What came: an outcome for each list of pictures."""
+
+    lists: tuple[Outcome, ...]
+
+    @property
+    def failed(self) -> int:
+        """Pictures that did not come."""
+        return sum(outcome.failed for outcome in self.lists)
+
+
+def fetch(plan: Plan, workers: int) -> Fetched:
+    """Fetch all that is missing.
+
+    Raises:
+        DataError: not enough room, a wrong checksum, an archive or table that is broken.
+        CaptrainError: a server failed too often; the same plan goes on where this stopped.
+    """
+    _make_room(plan)
+    ledger = Ledger(plan.folder)
+    _fetch_files([step for step in plan.steps if step.source == "web"], plan.folder, ledger)
+    for step in plan.steps:
+        if step.source == "local":
+            _copy(step, plan.folder, ledger)
+    for step in plan.steps:
+        if step.source != "here" and step.file.unpack:
+            _unpack(step, plan.folder, ledger)
+    return Fetched(tuple(fetch_pictures(listed, plan.folder, workers, plan.mirror) for listed in plan.lists))
+
+
+def _make_room(plan: Plan) -> None:
+    """Make the folder, and see that the disk has room."""
+    try:
+        plan.folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(plan.folder).free
+    except OSError as error:
+        raise DataError(f"{plan.folder}: can't be made ({error.strerror}); give another folder") from None
+    partial = sum(path.stat().st_size for path in plan.folder.glob("*.part"))
+    if free + partial < plan.room:
+        raise DataError(
+            f"{plan.folder}: {plan.name} needs about {plan.room / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free; "
+            "make room, or give another folder"
+        )
+
+
+def _fetch_files(steps: list[Step], folder: Path, ledger: Ledger) -> None:
+    """All files over the network, several at a time; the first that fails stops the others."""
+    total = sum(-(-step.file.size // MB) for step in steps)
+    with track("fetch", total, "MB") as advance, ThreadPoolExecutor(AT_A_TIME) as pool:
+        meter = _Meter(advance, total)
+        futures = [pool.submit(_fetch_file, step, folder, ledger, meter) for step in steps]
+        try:
+            done = wait(futures, return_when=FIRST_EXCEPTION).done
+            failed = [future.exception() for future in done if future.exception()]
+        finally:
+            meter.stop.set()
+            pool.shutdown(cancel_futures=True)
+        if failed:
+            raise failed[0]  # type: ignore[misc]
+        meter.finish()
+
+
+def _fetch_file(step: Step, folder: Path, ledger: Ledger, meter: _Meter) -> None:
+    """One file, checked and noted."""
+    file = step.file
+    target = folder / (file.saved_as or file.name)
+    largest = file.size if file.exact else 4 * file.size + SLACK
+    if not (file.unpack and target.is_file()):  # an archive that came, and was not unpacked to the end
+        try:
+            download(step.place, target, Limits(largest), meter)
+        except TransferError as problem:
+            raise CaptrainError(
+                f"{shown(step.place)}: {problem}; the same command goes on where this stopped; "
+                "--mirror or --from take the file from elsewhere"
+            ) from None
+    try:
+        entry = check(target, file.checksum, ledger.entries.get(file.name), shown(step.place))
+    except DataError:
+        target.unlink(missing_ok=True)
+        raise
+    with meter.lock:
+        ledger.note(file.name, entry)
+
+
+def _copy(step: Step, folder: Path, ledger: Ledger) -> None:
+    """A file of the local copy, checked, into the folder; archives are unpacked where they lie."""
+    file, source = step.file, Path(step.place)
+    if file.unpack and source.name == file.name:
+        ledger.note(file.name, check(source, file.checksum, ledger.entries.get(file.name), str(source)))
+        return
+    target = saved_at(file, folder)
+    entry = check(
+        source,
+        "" if file.unpack else file.checksum,
+        None if file.unpack else ledger.entries.get(file.name),
+        str(source),
+    )
+    temporary = target.with_name(target.name + ".tmp")
+    if source.resolve() != target.resolve():
+        try:
+            shutil.copyfile(source, temporary)
+            temporary.replace(target)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise DataError(f"{target}: can't be written ({error.strerror or error})") from None
+    ledger.note(file.name, replace(entry, unpacked=1) if file.unpack else entry)
+
+
+def _unpack(step: Step, folder: Path, ledger: Ledger) -> None:
+    """Members of an archive into the folder; an archive that was fetched is deleted then."""
+    file = step.file
+    archive = Path(step.place) if step.source == "local" else folder / file.name
+    if archive.name != file.name:  # the local copy had the member itself
+        return
+    count = unpack(archive, folder, file.unpack, _largest_unpacked(file))
+    ledger.note(file.name, replace(ledger.entries[file.name], unpacked=count))
+    if step.source == "web":
+        archive.unlink()
+
+
+def _largest_unpacked(file: File) -> int:
+    """Bytes that an archive may unpack to: pictures hardly shrink in a zip, text shrinks to a tenth."""
+    return (2 if file.pictures else 20) * file.size + SLACK

@@ -1,0 +1,151 @@
+"""What a fetch would do: which files come from where, what is here already, how much room it takes."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Literal
+
+from captrain.data.get.catalogue import CATALOGUE, DataSet, File, PictureList
+from captrain.data.get.ledger import Ledger
+from captrain.data.get.transfer import check_address
+from captrain.data.places import IMAGE_SUFFIXES, existing
+from captrain.errors import DataError, nearest
+
+GLANCE = 1000  # entries of a folder looked at for pictures
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One file, and where it comes from: an address, a local path, or nowhere as it is here."""
+
+    file: File
+    source: Literal["web", "local", "here"]
+    place: str
+
+    @property
+    def to_fetch(self) -> int:
+        """Bytes that come over the network."""
+        return self.file.size if self.source == "web" else 0
+
+    @property
+    def room(self) -> int:
+        """Bytes on the disk at the worst moment: archives lie there until they are unpacked."""
+        if self.source == "here":
+            return 0
+        return self.to_fetch + (self.file.size if self.file.unpack or self.source == "local" else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All steps, the lists of pictures to fetch by address, and where pictures lie if they stay where they are."""
+
+    name: str
+    data_set: DataSet
+    folder: Path
+    steps: tuple[Step, ...]
+    lists: tuple[PictureList, ...]
+    mirror: str
+    image_root: Path | None
+
+    @property
+    def to_fetch(self) -> int:
+        """Bytes that come over the network, about."""
+        return sum(step.to_fetch for step in self.steps) + sum(listed.size for listed in self.lists)
+
+    @property
+    def room(self) -> int:
+        """Bytes that the disk must have, about."""
+        return sum(step.room for step in self.steps) + sum(listed.size for listed in self.lists)
+
+
+def make_plan(
+    name: str, folder: Path, *, mirror: str = "", local: Path | None = None, annotations_only: bool = False
+) -> Plan:
+    """Look at the catalogue, the folder and the local copy.
+
+    Args:
+        mirror: address of a folder with the files under their names, instead of the source's.
+        local: folder with a copy of the files, or of the pictures alone; the pictures stay there.
+
+    Raises `DataError` for an unknown data set, an address that is none, or a local copy without anything of use.
+    """
+    if name not in CATALOGUE:
+        raise DataError(f"data set '{name}' is unknown: expected {', '.join(CATALOGUE)}.{nearest(name, CATALOGUE)}")
+    data_set = CATALOGUE[name]
+    if mirror:
+        check_address(mirror)
+    image_root = _picture_root(data_set, existing(local)) if local else None
+    with_pictures = image_root is None and not annotations_only
+    ledger = Ledger(folder)
+    steps = tuple(
+        _step(file, folder, ledger, mirror, local) for file in data_set.files if with_pictures or not file.pictures
+    )
+    if local and image_root is None and all(step.source != "local" for step in steps):
+        raise DataError(f"{local}: nothing of {name} is there; expected {' or '.join(_local_names(data_set))} in it")
+    return Plan(name, data_set, folder, steps, data_set.lists if with_pictures else (), mirror, image_root)
+
+
+def saved_at(file: File, folder: Path) -> Path:
+    """Where a file, or what is taken out of it, lies in the data set's folder; for many members the archive's own name."""
+    if file.unpack and "*" not in file.unpack:
+        return folder / file.unpack
+    return folder / (file.saved_as or file.name)
+
+
+def _step(file: File, folder: Path, ledger: Ledger, mirror: str, local: Path | None) -> Step:
+    if _is_here(file, folder, ledger):
+        return Step(file, "here", str(saved_at(file, folder)))
+    if local and (copy := _local_copy(file, local)):
+        return Step(file, "local", str(copy))
+    return Step(file, "web", f"{mirror.rstrip('/')}/{file.name}" if mirror else file.url)
+
+
+def _is_here(file: File, folder: Path, ledger: Ledger) -> bool:
+    """Whether a file is in the folder as it came, or an archive's members are all there."""
+    if not file.unpack:
+        return ledger.has(file.name, saved_at(file, folder))
+    entry = ledger.entries.get(file.name)
+    return entry is not None and 0 < entry.unpacked <= _count(folder, file.unpack)
+
+
+def _count(folder: Path, pattern: str) -> int:
+    """How many files of a folder match `train2014/*.jpg`."""
+    where, _, names = pattern.rpartition("/")
+    if not (folder / where).is_dir():
+        return 0
+    with os.scandir(folder / where) as entries:
+        return sum(entry.is_file() and fnmatchcase(entry.name, names) for entry in entries)
+
+
+def _local_copy(file: File, local: Path) -> Path | None:
+    """A file in a local copy: the file itself, or what would be taken out of it."""
+    names = [file.name, file.saved_as, file.unpack if "*" not in file.unpack else ""]
+    paths = [local / where / name for where in ("", "annotations") for name in names if name]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _picture_root(data_set: DataSet, local: Path) -> Path | None:
+    """The folder to give as `--image-root`, if the pictures are in a local copy."""
+    for root in (local, local / "images"):
+        if all(_has_pictures(root / folder) for folder in data_set.folders):
+            return root
+        if len(data_set.folders) == 1 and _has_pictures(root):
+            return root
+    return None
+
+
+def _has_pictures(folder: Path) -> bool:
+    if not folder.is_dir():
+        return False
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry, _ in zip(entries, range(GLANCE), strict=False)]
+    return any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in names)
+
+
+def _local_names(data_set: DataSet) -> list[str]:
+    """What a local copy could hold, for people."""
+    folders = [f"{folder}/" for folder in data_set.folders if folder] or ["pictures"]
+    return [*(file.name for file in data_set.files), *folders]

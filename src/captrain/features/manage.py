@@ -1,0 +1,197 @@
+"""What is done with whole stores: describe, check and join them, write them in clip-retrieval's layout or read that."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from captrain.data.feature_store.embeddings import ARRAYS, TABLES, EmbeddingFolder
+from captrain.data.feature_store.folder import StoreFolder
+from captrain.data.feature_store.index import Index, IndexRows
+from captrain.data.feature_store.manifest import (
+    LARGEST,
+    MANIFEST,
+    Manifest,
+    ShardNote,
+    features_file,
+    index_file,
+    parse_manifest,
+    rejected_file,
+)
+from captrain.data.feature_store.shard_file import map_shard
+from captrain.data.feature_store.store import FeatureStore, VectorStore
+from captrain.data.new_folder import new_folder
+from captrain.data.readers.features import check_alike
+from captrain.errors import DataError
+from captrain.features.encode import first_manifest
+from captrain.features.encoder import Encoder
+from captrain.features.writing import Shard, StoreWriter, locked
+from captrain.progress import track
+from captrain.records import Rejects
+
+ROWS = 4096  # looked at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A file of a store, and what is wrong with it."""
+
+    file: str
+    reason: str
+
+
+def verify(place: str) -> list[Problem]:
+    """Read every file of a store and compare it with the manifest; nothing is loaded whole."""
+    folder = StoreFolder(place)
+    manifest = parse_manifest(folder.read(MANIFEST, LARGEST), folder.where(MANIFEST))
+    problems = [] if manifest.complete else [Problem(MANIFEST, "says that the store is not finished")]
+    shards = [shard for shard in manifest.shards if shard.images]
+    with track("verify", len(shards), "shard") as advance:
+        for shard in shards:
+            problems += _verify_shard(folder, manifest, shard)
+            advance(1)
+    return problems
+
+
+def _verify_shard(folder: StoreFolder, manifest: Manifest, shard: ShardNote) -> Iterator[Problem]:
+    for name, wanted in ((features_file(shard.name), shard.features), (index_file(shard.name), shard.index)):
+        try:
+            path = folder.local(name, wanted)
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            if found != wanted:
+                yield Problem(name, f"has changed: its SHA-256 is {found[:12]}, the manifest says {wanted[:12]}")
+            elif name.endswith(".arrow"):
+                index = Index.open(path, folder.where(name), shard.images)
+                if int(index.counts().sum()) != shard.captions:
+                    yield Problem(name, f"has {index.counts().sum()} captions, the manifest says {shard.captions}")
+            else:
+                map_shard(path, folder.where(name), shard.images, manifest.features)
+        except DataError as error:
+            yield Problem(name, str(error))
+        except OSError as error:
+            yield Problem(name, f"can't be read ({error.strerror})")
+
+
+def merge(places: Sequence[str], out: str) -> Manifest:
+    """Copy the shards of several stores of one kind into a new one; what they rejected comes along.
+
+    Raises `DataError` if the stores differ, or if two have shards of the same source.
+    """
+    stores = [FeatureStore(place) for place in places]
+    for store in stores[1:]:
+        check_alike(stores[0], store)
+    first = stores[0].manifest
+    all_shards = [shard for store in stores for shard in store.manifest.shards]
+    names = [shard.name for shard in all_shards]
+    if twice := next((name for name, count in Counter(names).items() if count > 1), None):
+        raise DataError(f"{out}: two stores have a shard {twice}; use them together as {','.join(places)} instead")
+    folder = StoreFolder(out)
+    if folder.exists(MANIFEST):
+        raise DataError(f"{folder.label}: is a store already; expected a new folder")
+    with locked(folder):
+        plain = first.with_shards(
+            (), complete=False, rejected=0, unread=(), captioned=all(s.manifest.captioned for s in stores)
+        )
+        writer = StoreWriter(folder, plain)
+        with track("merge", len(all_shards), "shard") as advance:
+            for store in stores:
+                for shard in store.manifest.shards:
+                    _copy(store.folder, folder, shard)
+                    writer.done[shard.name] = shard
+                    advance(1)
+        return writer.finish(names, Rejects())
+
+
+def _copy(source: StoreFolder, target: StoreFolder, shard: ShardNote) -> None:
+    names = [features_file(shard.name), index_file(shard.name)] if shard.images else []
+    for name in [*names, *([rejected_file(shard.name)] if shard.rejected else [])]:
+        target.write(name, [source.read(name)])
+
+
+def write_embeddings(place: str, out: Path) -> int:
+    """Write a store as clip-retrieval's folder, fp16: pooled vectors as they are, of several vectors an image their mean."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    store = FeatureStore(place)
+    sources = [] if store.folder.remote else [store.folder.place]
+    with new_folder(out, sources, overwrite=False) as folder:
+        (folder / ARRAYS).mkdir()
+        (folder / TABLES).mkdir()
+        for part in range(len(store.parts)):
+            np.save(folder / ARRAYS / f"{ARRAYS}_{part}.npy", mean_vectors(store, part).astype(np.float16))
+            entries = [store.index(part).entry(row) for row in range(store.parts[part].images)]
+            table = pa.table(
+                {
+                    "image_path": [entry.id for entry in entries],
+                    "caption": [entry.captions[0] if entry.captions else None for entry in entries],
+                }
+            )
+            pq.write_table(table, folder / TABLES / f"{TABLES}_{part}.parquet")
+    return sum(part.images for part in store.parts)
+
+
+def read_embeddings(place: str, out: str, encoder: Encoder) -> Manifest:
+    """Make a store of clip-retrieval's folder, whose vectors are taken to be the pooled ones of `encoder`."""
+    source = EmbeddingFolder(place)
+    kind = source.features.dtype
+    made = encoder.features(kind)
+    if (made.tokens, made.width) != (1, source.features.width):
+        raise DataError(
+            f"{place}: holds vectors of {source.features.width} numbers, {encoder.note.name} makes {made.tokens} x {made.width}; "
+            "name the encoder that made them"
+        )
+    folder = StoreFolder(out)
+    with locked(folder):
+        writer = StoreWriter(
+            folder, first_manifest(encoder, made, False, None, max(part.images for part in source.parts))
+        )
+        names = []
+        for part, number in enumerate(source.numbers):
+            rows = IndexRows(
+                [source.index(part).entry(row)._replace(content="0" * 32) for row in range(source.parts[part].images)]
+            )
+            name = f"{ARRAYS}_{number}"
+            writer.write(Shard(f"{name}.000", "all", name, "", 0, True, rows, [source.vectors(part)], Rejects()))
+            names.append(f"{name}.000")
+        return writer.finish(names, Rejects())
+
+
+def as_tensor(store: VectorStore, numbers: np.ndarray) -> torch.Tensor:
+    """Numbers of a store as fp32, whatever they are kept in."""
+    found = torch.from_numpy(np.array(numbers))
+    return (found.view(torch.bfloat16) if store.features.dtype == "bfloat16" else found).float()
+
+
+def mean_vectors(store: VectorStore, part: int) -> np.ndarray:
+    """The mean vector of each image of a shard (images, D), fp32."""
+    vectors = store.vectors(part)
+    means = [as_tensor(store, vectors[start : start + ROWS]).mean(1) for start in range(0, len(vectors), ROWS)]
+    return torch.cat(means).numpy()
+
+
+def describe(place: str) -> dict[str, Any]:
+    """What a store or an embedding folder holds, as plain values."""
+    from captrain.data.readers.features import open_stores
+
+    (store,) = open_stores([place])
+    splits: dict[str, int] = {}
+    for part in store.parts:
+        splits[part.split] = splits.get(part.split, 0) + part.images
+    found: dict[str, Any] = {
+        "images": sum(part.images for part in store.parts), "captions": sum(part.captions for part in store.parts),
+        "splits": splits, "shards": len(store.parts), "features": str(store.features),
+        "bytes": sum(part.images for part in store.parts) * store.features.row_bytes,
+        "encoder": None if store.encoder is None else str(store.encoder), "preparation": store.preparation,
+    }  # fmt: skip
+    if isinstance(store, FeatureStore):
+        found |= {"rejected": store.manifest.counts()["rejected"], "unread": list(store.manifest.unread)}
+    return found
