@@ -8,14 +8,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from captrain.version import __version__
 
 if TYPE_CHECKING:
     from captrain.inference.captioning import Writer
+    from captrain.metrics.compare import System
 
-__all__ = ["__version__", "load"]
+__all__ = ["__version__", "load", "score"]
 
 
 def load(source: str, device: str = "auto") -> Writer:
@@ -26,3 +27,16 @@ def load(source: str, device: str = "auto") -> Writer:
     from captrain.inference.captioning import Writer
 
     return Writer.load(source, device=device)
+
+
+def score(predictions: Any, references: Any, **options: Any) -> System:
+    """Score captions against references: dictionaries by image id, or files that `captrain score` takes.
+
+    Takes what `captrain.inference.score.score` takes, and raises what it raises.
+
+    >>> captrain.score({"1": "a dog runs"}, {"1": ["a dog runs fast"]}).images                    # doctest: +SKIP
+    1
+    """
+    from captrain.inference.score import score as score_captions
+
+    return score_captions(predictions, references, **options)

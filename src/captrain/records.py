@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -47,13 +47,18 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """A written caption. `score` is the mean log-probability of its tokens; `image` a path for people and reports."""
+    """A written caption.
+
+    `score` is the mean log-probability of its tokens, `image` a path for people and reports, `measured` what metrics say
+    of it ("cider": 0.8), where there are references.
+    """
 
     id: str
     text: str
     score: float | None = None
     references: tuple[str, ...] = ()
     image: str | None = None
+    measured: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, sample: Sample, text: str, score: float | None = None) -> Caption:
@@ -73,6 +78,8 @@ class Caption:
             line["references"] = list(self.references)
         if self.image is not None:
             line["image"] = self.image
+        if self.measured:
+            line["measured"] = {name: round(value, 6) for name, value in self.measured.items()}
         return line
 
 

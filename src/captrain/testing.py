@@ -33,6 +33,7 @@ from transformers import (
 
 from captrain.data.images import ImageSpec
 from captrain.models.captioner import Captioner
+from captrain.models.prefix.join import Mapper, join
 from captrain.models.preparation import write_preparation
 
 WORDS = "a the one two red green blue large small square circle dog cat runs sits on in grass snow with and of"
@@ -169,7 +170,23 @@ def _enliven(model: torch.nn.Module, part: str = "") -> None:
                 parameter.mul_(8)
 
 
-TINY_CAPTIONERS = {"blip": tiny_blip, "encoder-decoder": tiny_encoder_decoder}
+def tiny_prefix(folder: Path, size: int = 32, seed: int = 0) -> Path:
+    """A ClipCap of two tiny checkpoints, with a transformer mapper of one layer, as captrain writes it."""
+    vision = ViTModel.from_pretrained(tiny_vision_encoder(folder / "parts" / "vision", size, seed=seed))
+    source = tiny_text_decoder(folder / "parts" / "language", seed=seed)
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    spec = ImageSpec(size, size, HALF, HALF)
+    torch.manual_seed(seed)
+    mapper = Mapper("transformer", prefix_length=4, projection_length=3, layers=1, heads=4)
+    model = join(vision, GPT2LMHeadModel.from_pretrained(source), tokenizer, mapper, "pooled", spec)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_preparation(folder, spec, "ViTImageProcessor")
+    shutil.rmtree(folder / "parts")
+    return folder
+
+
+TINY_CAPTIONERS = {"blip": tiny_blip, "encoder-decoder": tiny_encoder_decoder, "prefix": tiny_prefix}
 """For each family of `captrain.models.bundle.FAMILIES`, what makes a tiny checkpoint of it."""
 
 

@@ -34,6 +34,7 @@ def picture() -> bytes:
 
 
 def form(name: str) -> ModuleType:
+    """How a format is written; PICTURES is False in one that holds features of pictures and not the pictures."""
     place = Path(__file__).parent / "forms" / f"{name}.py"
     assert place.is_file(), f"add {place}, with write(folder, content, picture), so that the contract covers '{name}'"
     spec = importlib.util.spec_from_file_location(f"forms_{name}", place)
@@ -79,7 +80,8 @@ def read_all(format: str, source: str, **options: bool) -> tuple[list[Sample], R
 def test_captions_and_pictures_come_back(format: str, source: str, content: Content) -> None:
     samples, rejects = read_all(format, source)
     assert {stem(sample.id): sample.captions for sample in samples} == {stem(id): c for id, c in content.items()}
-    assert all(sample.read() == picture() for sample in samples)
+    if getattr(form(format), "PICTURES", True):
+        assert all(sample.read() == picture() for sample in samples)
     assert all(sample.source for sample in samples)
     assert len({sample.id for sample in samples}) == len(samples)
     assert len(rejects) == 0

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import yaml
 
 from captrain.cli import main
-from captrain.settings.load import leaves, load_recipe, resolve
+from captrain.cli.config import DECIDED_BY_FAMILY
+from captrain.settings.load import leaves, load_recipe, resolve, sections
 from captrain.settings.schema import Settings
 
 
@@ -21,7 +23,17 @@ def test_show_names_the_origin_of_each_value(tmp_path: Path, capsys) -> None:
     assert f"  alpha: 4.0  # recipe {recipe}" in lines
     assert "  freeze: [vision, bridge]  # flag" in lines
     assert "  epochs: 5  # default" in lines
+    assert "  learning_rate: null  # family default" in lines
     assert len(lines) == len(leaves()) + len(Settings.model_fields)
+
+
+def test_what_the_family_decides_is_known() -> None:
+    """A setting whose help says that the family or the checkpoint decides is shown so."""
+    fields = {leaf: field for section in sections().values() for leaf, field in section.model_fields.items()}
+    told = {
+        leaf for leaf, field in fields.items() if re.search("Default: .*(family|checkpoint|joined)", field.description)
+    }
+    assert told == DECIDED_BY_FAMILY
 
 
 def test_what_show_prints_is_a_recipe(tmp_path: Path, capsys) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import MobileNetV1Config, MobileNetV1Model
 from transformers.pytorch_utils import Conv1D
 
 from captrain.errors import ModelError, SettingsError
@@ -357,13 +358,13 @@ def _count_layer_calls(captioner: Captioner) -> dict[str, int]:
     return calls
 
 
-def test_half_that_can_not_compute_again_is_refused(blip: Captioner, monkeypatch: pytest.MonkeyPatch) -> None:
-    add_lora(blip, 4, 8, 0.0)
-    monkeypatch.setattr(type(blip.core().vision_model), "supports_gradient_checkpointing", False)
-    checkpoint_activations(blip)  # the vision half is frozen: nothing of it is kept anyway
-    freeze(blip, ())
-    with pytest.raises(ModelError, match="checkpoint_activations: BlipVisionModel keeps its activations"):
-        checkpoint_activations(blip)
+def test_half_that_can_not_compute_again_is_refused_where_it_learns(joined: Captioner) -> None:
+    joined.core().encoder = MobileNetV1Model(MobileNetV1Config(depth_multiplier=0.25, min_depth=8))
+    freeze(joined, ("vision",))
+    checkpoint_activations(joined)
+    freeze(joined, ())
+    with pytest.raises(ModelError, match="checkpoint_activations: MobileNetV1Model keeps its activations"):
+        checkpoint_activations(joined)
 
 
 @pytest.mark.parametrize("kind", ["4bit", "8bit"])

@@ -137,7 +137,7 @@ def test_what_has_no_counterpart_is_told_and_what_changes_nothing_is_not(lavis) 
         ("run", "warmup_steps", 1000, "share of all steps"),
         ("run", "evaluate", True, "captrain evaluate"),
         ("run", "resume_ckpt_path", "checkpoint_3.pth", "--resume"),
-        ("run", "lr_layer_decay", 0.9, "a part"),
+        ("run", "lr_layer_decay", 0.9, "each part"),
         ("run", "amp", True, "bf16"),
         ("run", "device", "cuda:1", "CUDA_VISIBLE_DEVICES"),
         ("run", "intt_lr", 1, "Did you mean 'init_lr'?"),

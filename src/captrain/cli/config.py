@@ -23,6 +23,9 @@ from captrain.cli.logs import printable
 from captrain.settings.load import EXTENDS, Nested, recipe_layers
 from captrain.settings.schema import Settings
 
+DECIDED_BY_FAMILY = frozenset({"method", "freeze", "image_size", "resize", "learning_rate", "label_smoothing"})
+"""Settings whose `null` the model family or the checkpoint fills in, once it is loaded."""
+
 
 def show(
     *,
@@ -57,7 +60,7 @@ def schema() -> int:
 
 
 def annotated_yaml(settings: Settings, layers: Mapping[str, Nested]) -> list[str]:
-    """Lines of YAML, each with a comment that names the first of the layers that sets it, or `default`.
+    """Lines of YAML, each with a comment that names the first of the layers that sets it, `default` or `family default`.
 
     >>> lines = annotated_yaml(Settings(), {"flag": {"data": {"format": "jsonl"}}})
     >>> lines[lines.index("data:") + 1]
@@ -67,7 +70,8 @@ def annotated_yaml(settings: Settings, layers: Mapping[str, Nested]) -> list[str
     for section, values in settings.model_dump(mode="json").items():
         lines.append(f"{section}:")
         for leaf, value in values.items():
-            origin = next((name for name, layer in layers.items() if leaf in layer.get(section, {})), "default")
+            default = "family default" if value is None and leaf in DECIDED_BY_FAMILY else "default"
+            origin = next((name for name, layer in layers.items() if leaf in layer.get(section, {})), default)
             lines.append(f"  {leaf}: {inline(value)}  # {origin}")
     return lines
 

@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from captrain.cli.flags import ComputingFlags, ComputingSettings, DecodingFlags, ReadingFlags, given, how_to_read
+from captrain.cli.comparison import show_comparison
+from captrain.cli.flags import (
+    ComputingFlags,
+    ComputingSettings,
+    ReadingFlags,
+    SeveralDecodingsFlags,
+    given,
+    how_to_read,
+)
 from captrain.cli.logs import quiet_libraries
-from captrain.cli.show import exit_code, rejected_rows, score_rows, show_table
+from captrain.cli.show import exit_code, rejected_rows, show_table
 from captrain.cli.switch import Switch
 
 if TYPE_CHECKING:
@@ -29,7 +37,7 @@ def evaluate(
     json: Switch = False,
     reading: ReadingFlags = None,
     computing: ComputingFlags = None,
-    generation: DecodingFlags = None,
+    generation: SeveralDecodingsFlags = None,
 ) -> int:
     """Caption a data set, then score the captions.
 
@@ -44,6 +52,8 @@ def evaluate(
     quiet_libraries()
     from captrain.inference.evaluate import evaluate as evaluate_captioner
 
+    decoding = given(generation=generation)["generation"]
+    beams = decoding.pop("beams", ())
     found = evaluate_captioner(
         model,
         data,
@@ -52,20 +62,23 @@ def evaluate(
         output=output,
         **how_to_read(reading),
         **(computing or ComputingSettings()).model_dump(),
-        decoding=given(generation=generation)["generation"],
+        decoding=decoding | ({"beams": beams[0]} if len(beams) == 1 else {}),
+        beams=beams,
     )
     if json:
         print(_as_json(found))
     else:
-        files = [("predictions", str(found.predictions))] if found.predictions else []
-        rejects = rejected_rows(found.rejected, found.rejects_file)
-        show_table([*score_rows(found.scores), ("images", str(found.images)), *rejects, *files])
+        show_comparison(found.comparison)
+        files = [("predictions", str(path)) for path in found.predictions]
+        if rows := [*rejected_rows(found.rejected, found.rejects_file), *files]:
+            show_table(rows)
     return exit_code(found.rejected)
 
 
 def _as_json(found: Evaluation) -> str:
     """One JSON object on one line."""
-    predictions = None if found.predictions is None else str(found.predictions)
-    return json_format.dumps(
-        {"scores": found.scores, "images": found.images, "rejected": found.rejected, "predictions": predictions}
-    )
+    files = [str(path) for path in found.predictions]
+    one = len(found.comparison.systems) == 1
+    predictions = next(iter(files), None) if one else files
+    content = {**found.comparison.to_dict(), "images": found.images, "rejected": found.rejected}
+    return json_format.dumps({**content, "predictions": predictions})

@@ -25,11 +25,21 @@ ReadingFlags = Annotated[ReadingSettings | None, Parameter(name="*", group=Group
 DataFlags = Annotated[DataSettings | None, Parameter(name="*", group=Group("Data", sort_key=11))]
 TrainingFlags = Annotated[TrainingSettings | None, Parameter(name="*", group=Group("Training", sort_key=12))]
 GenerationFlags = Annotated[GenerationSettings | None, Parameter(name="*", group=Group("Generation", sort_key=13))]
-DecodingFlags = Annotated[
-    GenerationSettings | None,
-    Parameter(name="*", show_default=False, group=Group("Generation (default: as saved with the model)", sort_key=13)),
-]
+AS_SAVED = Parameter(
+    name="*", show_default=False, group=Group("Generation (default: as saved with the model)", sort_key=13)
+)
+DecodingFlags = Annotated[GenerationSettings | None, AS_SAVED]
 EvaluationFlags = Annotated[EvaluationSettings | None, Parameter(name="*", group=Group("Evaluation", sort_key=14))]
+
+
+class SeveralDecodings(GenerationSettings):
+    """Ways of writing captions that are compared with one another."""
+
+    beams: tuple[Annotated[int, Field(ge=1, le=64)], ...] = ()  # type: ignore[assignment]
+    """Beams of the search; 1 is greedy. Several numbers are each scored, and compared."""
+
+
+SeveralDecodingsFlags = Annotated[SeveralDecodings | None, AS_SAVED]
 
 
 class ComputingSettings(Section):

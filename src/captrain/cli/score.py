@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import json as json_format
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from captrain.cli.comparison import show_comparison
 from captrain.cli.logs import quiet_libraries
-from captrain.cli.show import TITLES, exit_code, show_table
+from captrain.cli.show import exit_code
 from captrain.cli.switch import Switch
 from captrain.errors import DataError
-
-if TYPE_CHECKING:
-    from captrain.metrics.compare import Comparison, System
-
-MORE_TITLES = {
-    "rouge_l": "ROUGE-L",
-    "meteor": "METEOR",
-    "spice": "SPICE",
-    "clip_score": "CLIPScore",
-    "ref_clip_score": "RefCLIPScore",
-}
 
 
 def score(
@@ -79,7 +69,7 @@ def score(
     if json:
         print(json_format.dumps(found.to_dict()))
     else:
-        _show(found)
+        show_comparison(found)
     return exit_code(len(rejects))
 
 
@@ -103,46 +93,3 @@ def _named(predictions: list[Path]) -> dict[str, Path]:
         twice = next(key for key in keys if keys.count(key) > 1)
         raise DataError(f"{twice}: given twice as predictions, expected it once; the last file is the references")
     return dict(zip(keys, predictions, strict=True))
-
-
-def _show(found: Comparison) -> None:
-    """Scores of one system line by line, or a table of several, then what there is to say about them."""
-    first = found.systems[0]
-    if len(found.systems) == 1:
-        rows = [(_title(name), f"{value:.4f}", _interval(first, name)) for name, value in first.scores.items()]
-        facts = {"images": str(first.images), "signature": first.signature}
-        show_table([*rows, *((name, value, "") for name, value in facts.items() if value)])
-    else:
-        _show_several(found)
-    for note in dict.fromkeys(note for system in found.systems for note in system.notes):
-        print(f"note: {note}")
-
-
-def _show_several(found: Comparison) -> None:
-    """A line a system; * marks the best in each metric and those that are not significantly worse."""
-    metrics = list(dict.fromkeys(name for system in found.systems for name in system.scores))
-    best = {name: found.best(name) for name in metrics}
-    rows = [[system.name, *(_marked(system, name, best[name]) for name in metrics)] for system in found.systems]
-    show_table(rows, ["", *map(_title, metrics)])
-    first = found.systems[0]
-    print(f"{first.images} images; {first.signature}" if first.signature else f"{first.images} images")
-    if found.differences:
-        print("* best, or not significantly worse than the best (approximate randomisation, p >= 0.05)")
-
-
-def _marked(system: System, metric: str, best: list[str]) -> str:
-    if metric not in system.scores:
-        return "-"
-    return f"{system.scores[metric]:.4f}{'*' if system.name in best else ''}"
-
-
-def _interval(system: System, metric: str) -> str:
-    """The interval of a score, if it has one."""
-    if metric not in system.intervals:
-        return ""
-    low, high = system.intervals[metric]
-    return f"{low:.4f} to {high:.4f}"
-
-
-def _title(metric: str) -> str:
-    return (TITLES | MORE_TITLES)[metric]

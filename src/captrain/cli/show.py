@@ -10,7 +10,15 @@ from captrain.cli.logs import printable
 
 DONE, SOME_REJECTED = 0, 3
 WIDE = 4096  # columns where there is no terminal: nothing is wrapped, so that scripts can read it
-TITLES = {"bleu_1": "BLEU-1", "bleu_2": "BLEU-2", "bleu_3": "BLEU-3", "bleu_4": "BLEU-4", "rouge_l": "ROUGE-L", "cider": "CIDEr"}
+TITLES = {
+    **{f"bleu_{order}": f"BLEU-{order}" for order in range(1, 5)},
+    "rouge_l": "ROUGE-L",
+    "cider": "CIDEr",
+    "meteor": "METEOR",
+    "spice": "SPICE",
+    "clip_score": "CLIPScore",
+    "ref_clip_score": "RefCLIPScore",
+}
 
 
 def exit_code(rejected: int) -> int:

@@ -75,10 +75,12 @@ class Writer:
 
     def write(self, pixels: torch.Tensor, decoding: Decoding) -> list[Written]:
         """Captions of prepared pixels (I, height, width, 3), uint8."""
-        captioner = self.captioner
+        return self.captioner.generate(self.encode(pixels), decoding)
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Features (I, N, D) of prepared pixels (I, height, width, 3), uint8."""
         with torch.no_grad():
-            features = captioner.encode(pixels.to(captioner.device)).to(captioner.precision)
-        return captioner.generate(features, decoding)
+            return self.captioner.encode(pixels.to(self.captioner.device)).to(self.captioner.precision)
 
     def stream(
         self,
@@ -90,10 +92,25 @@ class Writer:
         max_pixels: int = MAX_PIXELS,
     ) -> Iterator[tuple[int, Written]]:
         """Captions of any number of samples by position, decoding pictures ahead; bad ones go to `rejects`."""
+        for index, lines in self.stream_ways(samples, [decoding], rejects, batch_size, workers, max_pixels):
+            yield index, lines[0]
+
+    def stream_ways(
+        self,
+        samples: Sequence[Sample],
+        ways: Sequence[Decoding],
+        rejects: Rejects,
+        batch_size: int = 16,
+        workers: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> Iterator[tuple[int, list[Written]]]:
+        """As `stream`, with one caption for each way of decoding; pictures are encoded once for all of them."""
         pictures = stream_pictures(samples, self.captioner.image_spec, rejects, workers=workers, max_pixels=max_pixels)
         for group, pixels in batches(pictures, batch_size):
-            for picture, written in zip(group, self.write(pixels, decoding), strict=True):
-                yield picture.index, written
+            features = self.encode(pixels)
+            columns = [self.captioner.generate(features, way) for way in ways]
+            for picture, *lines in zip(group, *columns, strict=True):
+                yield picture.index, lines
 
 
 def adjust_decoding(decoding: Decoding, changes: dict[str, Any]) -> Decoding:

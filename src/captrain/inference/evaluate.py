@@ -1,39 +1,54 @@
-"""Caption a data set, then score the captions."""
+"""Caption a data set, in one way or in several, then score the captions."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
-from captrain.data.dataset import load_split, load_splits
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen
 from captrain.errors import DataError
 from captrain.inference.captioning import Writer, adjust_decoding
-from captrain.metrics.score import score_captions
+from captrain.inference.chosen import choose_samples
+from captrain.metrics.compare import Comparison, compare
+from captrain.metrics.judge import Judgement, judge
+from captrain.models.decoding import Decoding
 from captrain.progress import track
-from captrain.records import Caption, Rejects, Sample, write_jsonl, write_text
-from captrain.settings.schema import DataSettings
+from captrain.records import (
+    Caption,
+    Rejects,
+    Sample,
+    append_jsonl,
+    drop_half_line,
+    read_jsonl,
+    write_jsonl,
+    write_text,
+)
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Scores over `images` pictures; `predictions` is the file of captions, if one was asked for or a run is there to hold it."""
+    """Scores over `images` pictures, of each way of decoding; `predictions` are the files of captions, if any were written."""
 
-    scores: dict[str, float]
+    comparison: Comparison
     images: int
     rejected: int
     rejects_file: Path | None
-    predictions: Path | None
+    predictions: list[Path]
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Scores of the first way of decoding."""
+        return self.comparison.systems[0].scores
 
 
 def evaluate(
@@ -51,6 +66,7 @@ def evaluate(
     workers: int | None = None,
     max_pixels: int,
     decoding: dict[str, Any],
+    beams: Sequence[int] = (),
 ) -> Evaluation:
     """Scores of a captioner on the pictures of a data set that have references.
 
@@ -58,83 +74,101 @@ def evaluate(
         format, options: how the data is read, where looking does not tell.
         split: which one; default test, else validation, else what the run held out of this data, else everything.
         limit: only the first so many pictures.
-        output: folder for predictions.jsonl and scores.json; default `evaluation/` in the run folder, if `model` is one.
+        output: folder for captions and scores; default `evaluation/` in the run folder, if `model` is one. An interrupted
+            evaluation goes on there.
+        decoding: changes to the model's own way of writing. beams: several numbers of beams, each scored; pictures are
+            encoded once for all of them.
     """
-    samples, rejects = _choose_samples(model, data, split, _asked(format, options))
-    samples = _with_references(samples, limit, data, rejects)
+    samples, rejects = choose_samples(model, data, split, limit, format, options)
     writer = Writer.load(model, device, precision)
     how = adjust_decoding(writer.captioner.decoding, decoding)
-    predictions = []
-    with track("caption", len(samples)) as advance:
-        for index, line in writer.stream(samples, how, rejects, batch_size, workers, max_pixels):
-            predictions.append(Caption.of(samples[index], line.text, line.score))
-            advance(1)
-    if not predictions:
-        raise DataError(f"{data}: none of {len(samples)} pictures could be captioned: {rejects.summary()}")
-    texts = {caption.id: caption.text for caption in predictions}
-    scores = score_captions(texts, {caption.id: caption.references for caption in predictions})
+    ways = {f"beams {count}": replace(how, beams=count) for count in beams} if len(beams) > 1 else {"captions": how}
     folder = output or (Path(model) / "evaluation" if (Path(model) / "settings.yaml").is_file() else None)
-    files = (None, None) if folder is None else _write(folder, predictions, scores.to_dict(), rejects)
-    return Evaluation(scores.scores, len(predictions), len(rejects), *files)
+    notes = Progress(folder, [model, data, str(split), *map(str, ways.values())], Path(model))
+    _caption_rest(writer, samples, list(ways.values()), notes, rejects, batch_size, workers, max_pixels)
+    if not notes.lines:
+        raise DataError(f"{data}: none of {len(samples)} pictures could be captioned: {rejects.summary()}")
+    judged = {name: judge(notes.captions(samples, place), name) for place, name in enumerate(ways)}
+    comparison = compare([judgement.system for judgement in judged.values()])
+    files = (None, []) if folder is None else _write(folder, judged, ways, comparison, rejects)
+    notes.close()
+    return Evaluation(comparison, comparison.systems[0].images, len(rejects), *files)
 
 
-def _asked(format: str | None, options: ReadOptions) -> dict[str, Any]:
-    """How to read the data, as far as that was said."""
-    said = {"format": format, "options": options}
-    return {name: value for name, value in said.items() if value not in (None, BY_LOOKING)}
+class Progress:
+    """What was captioned so far, kept in the output folder until the evaluation is complete.
+
+    The file's name holds what the captions depend on, so that another evaluation does not go on with it.
+    """
+
+    def __init__(self, folder: Path | None, stated: list[str], model: Path) -> None:
+        weights = sorted(model.rglob("*.safetensors")) if model.is_dir() else []
+        stated = [*stated, *(f"{path} {path.stat().st_mtime_ns} {path.stat().st_size}" for path in weights)]
+        digest = hashlib.blake2b("\n".join(stated).encode(), digest_size=8).hexdigest()
+        self.path = None if folder is None else folder / f"captions-{digest}.partial"
+        self.lines: dict[str, list[list[Any]]] = {}
+        if self.path is not None and self.path.is_file():
+            drop_half_line(self.path)
+            self.lines = {str(line["id"]): line["captions"] for line in read_jsonl(self.path)}
+            logger.info("%d pictures were captioned before: going on with the rest", len(self.lines))
+
+    def add(self, sample: Sample, written: list[list[Any]]) -> None:
+        """Note a sample's captions: text and score, one for each way of decoding."""
+        self.lines[sample.id] = written
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            append_jsonl(self.path, [{"id": sample.id, "captions": written}])
+
+    def captions(self, samples: Sequence[Sample], way: int) -> list[Caption]:
+        """The captions of one way of decoding, in the order of the samples."""
+        done = (sample for sample in samples if sample.id in self.lines)
+        return [Caption.of(sample, *self.lines[sample.id][way]) for sample in done]
+
+    def close(self) -> None:
+        """All is written in its place."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
 
 
-def _choose_samples(
-    model: str, data: str, split: str | None, asked: dict[str, Any]
-) -> tuple[Sequence[Sample], Rejects]:
-    """The pictures to score on. On the data that a run was trained on, splits are drawn as the run drew them."""
-    ran = _how_run_split(model, data)
-    drawn = ran | asked
-    if ran and split is None:
-        splits = load_splits(data, **drawn)
-        held_out = splits.test or splits.validation
-        if held_out:
-            return held_out, splits.rejects
-    return load_split(data, split, **drawn)
-
-
-def _how_run_split(model: str, data: str) -> dict[str, Any]:
-    """How a run read and split this data; nothing where `model` is no run, or was trained on other data."""
-    try:
-        content = yaml.safe_load((Path(model) / "settings.yaml").read_text(encoding="utf-8"))
-        same = Path(content["requested"]["source"]).resolve() == Path(data).resolve()
-        settings = content["settings"]
-        how = {"seed": settings["training"]["seed"]} | {
-            key: settings["data"][key] for key in ("validation_share", "format")
-        }
-        how["options"] = ReadOptions.of(DataSettings(**settings["data"]))
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):  # of ValueErrors, those of settings too
-        return {}
-    return how if same else {}
-
-
-def _with_references(samples: Sequence[Sample], limit: int | None, data: str, rejects: Rejects) -> Sequence[Sample]:
-    """Samples that have something to be compared with; the others are rejected."""
-    usable = []
-    for index in range(len(samples)):
-        if samples[index].captions:
-            usable.append(index)
-        else:
-            rejects.add(samples[index].id, samples[index].source, "has no reference caption")
-    if not usable:
-        raise DataError(f"{data}: no picture has a reference caption to score against")
-    return Chosen(samples, np.array(usable[:limit], dtype=np.int64))
+def _caption_rest(
+    writer: Writer, samples: Sequence[Sample], ways: list[Decoding], notes: Progress, rejects: Rejects,
+    batch_size: int, workers: int | None, max_pixels: int,
+) -> None:  # fmt: skip
+    rest = [index for index in range(len(samples)) if samples[index].id not in notes.lines]
+    todo = Chosen(samples, np.array(rest, dtype=np.int64))
+    with track("caption", len(todo)) as advance:
+        for index, lines in writer.stream_ways(todo, ways, rejects, batch_size, workers, max_pixels):
+            notes.add(todo[index], [[line.text, line.score] for line in lines])
+            advance(1)
 
 
 def _write(
-    folder: Path, predictions: list[Caption], scores: dict[str, Any], rejects: Rejects
-) -> tuple[Path | None, Path]:
-    """Write what was found; returns the files of rejects and of predictions."""
+    folder: Path, judged: dict[str, Judgement], ways: dict[str, Decoding], comparison: Comparison, rejects: Rejects
+) -> tuple[Path | None, list[Path]]:
+    """Captions, scores and a results file of COCO's form; returns the files of rejects and of captions."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_jsonl(folder / "predictions.jsonl", (caption.to_dict() for caption in predictions))
-    write_text(folder / "scores.json", json.dumps(scores, indent=2) + "\n")
+    files = []
+    for name, judgement in judged.items():
+        mark = "" if len(judged) == 1 else f"-{name.replace(' ', '-')}"
+        files.append(folder / f"predictions{mark}.jsonl")
+        write_jsonl(files[-1], (caption.to_dict() for caption in judgement.captions))
+        results = [{"image_id": _image_id(caption.id), "caption": caption.text} for caption in judgement.captions]
+        write_text(folder / f"coco-results{mark}.json", json.dumps(results, ensure_ascii=False) + "\n")
+    decodings = {name: way.to_dict() for name, way in ways.items()}
+    content = {**comparison.to_dict(), "decoding": decodings if len(ways) > 1 else next(iter(decodings.values()))}
+    write_text(folder / "scores.json", json.dumps(content, indent=2) + "\n")
     listed = folder / "rejected.jsonl" if rejects else None
     if listed is not None:
         logger.warning("%s (listed in %s)", rejects.summary(), listed)
         write_jsonl(listed, rejects.lines)
-    return listed, folder / "predictions.jsonl"
+    return listed, files
+
+
+def _image_id(id: str) -> int | str:
+    """COCO's number of an image, where the name ends in one; the server knows nothing else.
+
+    >>> _image_id("val2014/COCO_val2014_000000391895.jpg"), _image_id("dog.jpg")
+    (391895, 'dog.jpg')
+    """
+    digits = Path(id).stem.rpartition("_")[2]
+    return int(digits) if digits.isascii() and digits.isdigit() else id

@@ -16,6 +16,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoConfig, PreTrainedModel
 
+import captrain.models.prefix.model  # makes prefix captioners known to the Auto classes
 import captrain.models.vision  # noqa: F401  # makes wrapped encoders known to the Auto classes
 from captrain.data.images import ImageSpec
 from captrain.errors import ModelError, nearest
@@ -29,11 +30,13 @@ from captrain.records import write_text
 FAMILIES = {
     "blip": "captrain.models.blip:BlipCaptioner",
     "encoder-decoder": "captrain.models.encoder_decoder:EncoderDecoderCaptioner",
+    "prefix": "captrain.models.prefix.captioner:PrefixCaptioner",
 }
 """Every family, and where its class is."""
 
 MODEL_TYPES = {
     "blip": ("blip", "captrain.models.blip:BlipForConditionalGeneration"),
+    "captrain_prefix": ("prefix", "captrain.models.prefix.model:PrefixModel"),
     "vision-encoder-decoder": ("encoder-decoder", "transformers:VisionEncoderDecoderModel"),
 }
 """For each `model_type` of a config.json: the family, and the class that loads the weights."""

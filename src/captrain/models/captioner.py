@@ -163,12 +163,15 @@ class Captioner(nn.Module, ABC):
         config = self.generation_config(decoding)
         self.eval()
         with self.autocast():
-            context = self.context(features)
-            prompt = [self.start_id, *self.prompt_ids()]
-            captions = write_tokens(self.decoder, context, prompt, config, self.shares_features, self.first_position)
+            captions = self.write(self.context(features), config)
             scores = self.log_probabilities(features, captions, config.max_new_tokens)
         texts = self.tokenizer.batch_decode(captions, skip_special_tokens=True)
         return [Written(*line) for line in zip(captions, [text.strip() for text in texts], scores, strict=True)]
+
+    def write(self, context: Tensor, config: GenerationConfig) -> list[list[int]]:
+        """Token ids written for each image, of what the text half attends to (I, N, D')."""
+        prompt = [self.start_id, *self.prompt_ids()]
+        return write_tokens(self.decoder, context, prompt, config, self.shares_features, self.first_position)
 
     @torch.no_grad()
     def log_probabilities(self, features: Tensor, captions: list[list[int]], longest: int) -> list[float]:

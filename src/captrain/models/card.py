@@ -9,7 +9,6 @@ from typing import Any
 
 import yaml
 
-import captrain
 from captrain.models.captioner import Captioner
 from captrain.report.facts import flatten, section
 from captrain.report.logs import Metrics, Problems, read_metrics, score_name, score_order
@@ -30,8 +29,7 @@ def model_card(run: Path, captioner: Captioner, name: str, base: str) -> str:
     metrics = read_metrics(run / "metrics.jsonl", Problems())
     parts = [
         _head(captioner, base),
-        f"# {name}\n\nWrites captions for pictures: a captioner of the family `{captioner.family}`, "
-        f"made with captrain {captrain.__version__}.",
+        f"# {name}\n\nWrites captions for pictures: a captioner of the family `{captioner.family}`, made with captrain.",
         _loading(captioner, base),
         _table("Scores", ("score", "value"), _scores(scores)),
         _table(

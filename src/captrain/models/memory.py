@@ -28,13 +28,13 @@ def checkpoint_activations(captioner: Captioner) -> None:
     if captioner.vision_learns():
         halves.append(_root(captioner, "vision"))
     for half in halves:
-        if not half.supports_gradient_checkpointing:
-            raise _cannot(half)
-    for half in halves:
-        try:
+        try:  # not by activation_checkpointing_enable: BLIP's text half can, and says that it can't
             half._set_gradient_checkpointing(True, partial(checkpoint, use_reentrant=False))
-        except ValueError:  # it says that it can, and has no layer that does
-            raise _cannot(half) from None
+        except ValueError:
+            raise ModelError(
+                f"checkpoint_activations: {type(half).__name__} keeps its activations, as transformers can't compute them "
+                "again; leave --checkpoint-activations out, or --freeze the part"
+            ) from None
 
 
 def quantization(kind: Quantization, device: torch.device) -> BitsAndBytesConfig:
@@ -59,11 +59,3 @@ def quantization(kind: Quantization, device: torch.device) -> BitsAndBytesConfig
 def _root(captioner: Captioner, part: str) -> PreTrainedModel:
     """The outermost transformers model of a part."""
     return next(module for _, module in captioner.part_modules(part) if isinstance(module, PreTrainedModel))
-
-
-def _cannot(half: PreTrainedModel) -> ModelError:
-    """A model without layers that can be computed again."""
-    return ModelError(
-        f"checkpoint_activations: {type(half).__name__} keeps its activations, as transformers can't compute them again; "
-        "leave --checkpoint-activations out, or --freeze the part"
-    )

@@ -38,6 +38,9 @@ def gallery(run: Path, most: int, problems: Problems) -> Gallery | None:
     wanted = set(evenly(range(total), most))
     chosen = [line for place, line in enumerate(read_lines(path, problems)) if place in wanted]
     remark = f"{len(chosen):,} of {total:,}, spread evenly: not picked for looks." if total > len(chosen) else ""
+    if any(_cider(line) is not None for line in chosen):
+        chosen.sort(key=lambda line: _cider(line) or 0.0)
+        remark = f"{remark} Lowest CIDEr first.".strip()
     marks = "Underlined words also occur in a reference." if any(line.get("references") for line in chosen) else ""
     return Gallery("Captions", tuple(_card(run, line) for line in chosen), f"{remark} {marks}".strip())
 
@@ -76,7 +79,14 @@ def _card(run: Path, line: dict[str, Any]) -> Card:
         picture=picture(run, line.get("image")),
         score=finite(line.get("score")),
         references=_references(line),
+        measured="" if (cider := _cider(line)) is None else f"CIDEr {cider:.2f}",
     )
+
+
+def _cider(line: dict[str, Any]) -> float | None:
+    """What a line says of its caption's CIDEr."""
+    measured = line.get("measured")
+    return finite(measured.get("cider")) if isinstance(measured, dict) else None
 
 
 def _evolution(run: Path, id: str, lines: list[dict[str, Any]]) -> Evolution:

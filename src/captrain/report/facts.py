@@ -28,7 +28,22 @@ def headlines(metrics: Metrics, scores: dict[str, Any]) -> tuple[Headline, ...]:
         found = {name: best.get(name) for name in metrics.scores}
         remark = f"best checkpoint, step {best['step']:,.0f}"
     names = sorted((name for name in found if finite(found[name]) is not None), key=score_order)
-    return tuple(Headline(score_name(name), f"{found[name]:.3f}", remark) for name in names[:MOST_HEADLINES])
+    intervals = section(scores.get("intervals"))
+    return tuple(
+        Headline(score_name(name), f"{found[name]:.3f}", _interval(intervals.get(name), remark))
+        for name in names[:MOST_HEADLINES]
+    )
+
+
+def _interval(ends: Any, remark: str) -> str:
+    """A remark with the interval before it, where there is one.
+
+    >>> _interval([0.45, 0.5], "on 1,000 pictures")
+    '95 %: 0.450 to 0.500, on 1,000 pictures'
+    """
+    if not isinstance(ends, list) or len(ends) != 2 or any(finite(end) is None for end in ends):
+        return remark
+    return ", ".join(part for part in (f"95 %: {ends[0]:.3f} to {ends[1]:.3f}", remark) if part)
 
 
 def facts(settings: dict[str, Any], metrics: Metrics) -> Iterator[tuple[str, str]]:

@@ -33,7 +33,10 @@ class Headline:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One picture with its written caption. `score`: mean token log-probability; `right`: None where unknown."""
+    """One picture with its written caption.
+
+    `score`: mean token log-probability; `right`: None where unknown; `measured`: a metric's value, ready to print.
+    """
 
     text: str
     id: str = ""
@@ -41,6 +44,7 @@ class Card:
     score: float | None = None
     references: tuple[str, ...] = ()
     right: bool | None = None
+    measured: str = ""
 
 
 @dataclass(frozen=True, slots=True)

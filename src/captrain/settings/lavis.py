@@ -6,7 +6,6 @@ Values are read as LAVIS reads them (Li et al. 2022; salesforce/LAVIS: `blip_cap
 
 from __future__ import annotations
 
-import math
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,8 +21,8 @@ from captrain.settings.lavis_keys import (
     LEFT_OUT,
     NO_MATTER,
     SECTIONS,
-    Kind,
 )
+from captrain.settings.lavis_section import Section
 from captrain.settings.load import leaves, validate
 from captrain.settings.schema import Settings, TrainingSettings
 from captrain.settings.yaml_file import read_yaml
@@ -57,37 +56,6 @@ class Imported:
     def note(self, key: str, reason: str) -> None:
         """Say that a key has no counterpart, or a changed value."""
         self.notes.append(Note(key, reason))
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """One section of the file, with the place that its errors name."""
-
-    name: str
-    values: Mapping[Any, Any]
-    where: str
-
-    def part(self, key: str) -> Section:
-        """The section below a key; an empty one where there is none."""
-        values = self.values.get(key)
-        name = f"{self.name}.{key}" if self.name else key
-        if values is not None and not isinstance(values, Mapping):
-            raise SettingsError(
-                f"{self.where}: {name} holds a {type(values).__name__}, expected a section as LAVIS has it"
-            )
-        return Section(name, values or {}, self.where)
-
-    def take(self, key: str, kind: Kind, default: Any = None) -> Any:
-        """A value as the kind that it has to be; the default where the file is silent or says null."""
-        value = self.values.get(key)
-        if value is None:
-            return default
-        try:
-            return _as_kind(value, kind)
-        except (TypeError, ValueError, OverflowError):
-            raise SettingsError(
-                f"{self.where}: {self.name}.{key}: found {reprlib.repr(value)}, expected {kind}"
-            ) from None
 
 
 def import_lavis(path: Path) -> Imported:
@@ -179,8 +147,8 @@ def _vision(processors: Section, done: Imported) -> None:
         low, high = train.take("min_scale", "a number", 0.5), train.take("max_scale", "a number", 1.0)
         done.set("crop_scale", [low, high])
         done.set("flip", 0.5)
-        if CROPS[name]:
-            done.set("randaugment", list(CROPS[name]))
+        if strength := CROPS[name]:
+            done.set("randaugment", list(strength))
     elif name and name != "blip_image_eval":
         done.note(f"{train.name}.name", f"'{name}' is unknown here{_hint(name, CROPS)}: no augmentation is set")
     size = train.take("image_size", "a whole number") or evaluation.take("image_size", "a whole number")
@@ -225,7 +193,7 @@ def _images(data: Section, done: Imported, alone: bool) -> None:
         return
     done.note(
         f"{data.name}.images",
-        "is no single folder of all pictures; give --image-root, or let each table lie beside its own",
+        "is no single folder of all pictures; give --image-root, or keep tables beside their pictures",
     )
 
 
@@ -306,24 +274,6 @@ def _leave_out(section: Section, known: frozenset[str], done: Imported) -> None:
             done.note(name, LEFT_OUT[key])
         elif key not in LEFT_OUT and key not in known:
             done.note(name, f"is not known from LAVIS's captioning files{_hint(str(key), known)}")
-
-
-def _as_kind(value: Any, kind: Kind) -> Any:
-    """A YAML value as what it has to be; raises `ValueError` or `TypeError`. PyYAML reads `1e-5` as text."""
-    if kind == "true or false":
-        if isinstance(value, bool):
-            return value
-        raise ValueError
-    if kind in ("a name", "text"):
-        if isinstance(value, str):
-            return value
-        raise ValueError
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError
-    number = float(value)
-    if not math.isfinite(number) or (kind == "a whole number" and number != int(number)):
-        raise ValueError
-    return int(number) if kind == "a whole number" else number
 
 
 def _hint(name: str, known: Any) -> str:

@@ -117,7 +117,7 @@ def first_problem(error: ValidationError) -> tuple[list[str], str]:
     ...     Settings.model_validate({"evaluation": {"metric": "cidr"}})
     ... except ValidationError as error:
     ...     first_problem(error)
-    (['evaluation', 'metric'], "found 'cidr', expected 'cider', 'bleu_4' or 'validation_loss'. Did you mean 'cider'?")
+    (['evaluation', 'metric'], "found 'cidr', expected 'cider', 'bleu_4', 'rouge_l', 'cider_and_bleu_4' or 'validation_loss'. Did you mean 'cider'?")
     """
     problems = error.errors(include_url=False)
     first, place = problems[0], _place(problems[0]["loc"])

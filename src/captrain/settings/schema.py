@@ -46,8 +46,24 @@ class ModelSettings(Section):
     """Attention heads of a new decoder; they divide its width."""
     decoder_dropout: Share = 0.1
     """Dropout of a new decoder (embeddings, attention, residuals)."""
-    image_vectors: Literal["all", "pooled"] = "all"
-    """What a joined decoder attends to: all patch vectors, or the one pooled vector of the image."""
+    join: Literal["cross-attention", "prefix"] = "cross-attention"
+    """How a joined captioner's text half gets the image: by cross-attention, or as vectors before its words (ClipCap)."""
+    image_vectors: Literal["all", "pooled"] | None = None
+    """What a joined text half gets of an image: all patch vectors, or the pooled one. Default: all; for a prefix pooled."""
+    mapper: Literal["mlp", "transformer"] = "mlp"
+    """What makes a prefix of the image's vectors: one hidden layer (of a pooled vector), or a transformer."""
+    prefix_length: Annotated[int, Field(ge=1)] = 10
+    """Vectors of a prefix."""
+    projection_length: Annotated[int, Field(ge=1)] = 10
+    """Vectors that a pooled one is projected to before a transformer mapper."""
+    mapper_layers: Annotated[int, Field(ge=1)] = 8
+    """Layers of a transformer mapper."""
+    mapper_heads: Annotated[int, Field(ge=1)] = 8
+    """Attention heads of a transformer mapper; they divide the language model's width."""
+    mapper_positions: bool = False
+    """Give all vectors learned positions before a transformer mapper."""
+    normalize_vectors: bool = False
+    """Scale an image's vectors to length 1 before the mapper. Saved with the model."""
     image_size: Annotated[int, Field(ge=8)] | None = None
     """Height and width of the pictures the encoder sees, in pixels. Default: the checkpoint's own."""
     resize: Literal["squash", "crop"] | None = None
@@ -239,8 +255,8 @@ class EvaluationSettings(Section):
     """Epochs between evaluations; the last epoch always has one."""
     validation_limit: Annotated[int, Field(ge=1)] | None = None
     """Validation images that are captioned and scored. Default: all."""
-    metric: Literal["cider", "bleu_4", "validation_loss"] = "cider"
-    """The score that decides which model is kept as the best."""
+    metric: Literal["cider", "bleu_4", "rouge_l", "cider_and_bleu_4", "validation_loss"] = "cider"
+    """The score that decides which model is kept as the best; `cider_and_bleu_4` is their sum, as LAVIS has it."""
     samples: Annotated[int, Field(ge=0)] = 8
     """Fixed validation pictures whose captions are written down at each evaluation."""
 

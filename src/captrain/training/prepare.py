@@ -15,6 +15,7 @@ from captrain.models.bundle import load_captioner
 from captrain.models.captioner import Captioner
 from captrain.models.decoding import Decoding
 from captrain.models.device import choose_device, choose_precision
+from captrain.models.prefix.join import Mapper, prefixed
 from captrain.settings.schema import ModelSettings, Settings
 
 
@@ -31,13 +32,23 @@ def build_captioner(settings: Settings, captions: Iterable[str], base: Path) -> 
         sizes = DecoderSizes(
             model.decoder_layers, model.decoder_width, model.decoder_heads, model.decoder_dropout, model.vocabulary_size
         )
-        captioner = joined(
-            model.encoder, model.decoder, model.tokenizer, sizes, captions,
-            model.image_vectors, model.image_size, model.resize, settings.training.seed,
-        )  # fmt: skip
+        parts = (model.encoder, model.decoder, model.tokenizer, sizes, captions)
+        picture = (model.image_size, model.resize, settings.training.seed)
+        if model.join == "prefix":
+            captioner = prefixed(*parts, _mapper(model), model.image_vectors or "pooled", *picture)
+        else:
+            captioner = joined(*parts, model.image_vectors or "all", *picture)
     captioner.prompt = settings.data.prompt or captioner.prompt
     captioner.decoding = Decoding(**settings.generation.model_dump())
     return captioner
+
+
+def _mapper(model: ModelSettings) -> Mapper:
+    """The mapper of a new prefix captioner."""
+    return Mapper(
+        model.mapper, model.prefix_length, model.projection_length, model.mapper_layers, model.mapper_heads,
+        model.mapper_positions, model.normalize_vectors,
+    )  # fmt: skip
 
 
 def _check_size(captioner: Captioner, source: str) -> None:
@@ -69,6 +80,7 @@ def fill_defaults(settings: Settings, captioner: Captioner) -> Settings:
             "freeze": frozen if method == "full" else None,
             "image_size": spec.height,
             "resize": spec.resize,
+            "image_vectors": model.image_vectors or ("pooled" if model.join == "prefix" else "all"),
             "precision": "bf16" if captioner.precision == torch.bfloat16 else "fp32",
         },
         "training": {
@@ -112,4 +124,6 @@ def _fresh_modules(model: ModelSettings) -> tuple[str, ...]:
         raise SettingsError(
             "method lora: a new decoder has nothing to adapt; use --method full, or give --decoder a pretrained one"
         )
+    if model.join == "prefix":
+        return ("mapper",)
     return ("crossattention", "ln_cross_attn", "enc_to_dec_proj", "encoder.norm", "encoder.positions")

@@ -204,8 +204,8 @@ def make_trainer(
     def on_best(validation: Validation) -> None:
         run.save_model(captioner)
         write_jsonl(run.path / "predictions.jsonl", (caption.to_dict() for caption in validation.predictions))
-        scores = {"scores": validation.scores, "images": len(validation.predictions)}
-        write_text(run.path / "scores.json", json.dumps(scores, indent=2) + "\n")
+        judged = {**validation.judged, "scores": validation.scores}
+        write_text(run.path / "scores.json", json.dumps(judged, indent=2) + "\n")
 
     trainer = CaptionTrainer(
         captioner,

@@ -116,7 +116,10 @@ class CaptionTrainer(Trainer):
             return {}
         self._require_finite_weights()
         self.latest = self.validator(self.accelerator.unwrap_model(self.model))
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.latest.scores.items()}
+        scores = self.latest.scores
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
+        if self.args.metric_for_best_model == f"{metric_key_prefix}_cider_and_bleu_4":
+            metrics[self.args.metric_for_best_model] = scores["cider"] + scores["bleu_4"]
         if self._is_best(metrics):
             self._write("the best model", partial(self.on_best, self.latest))
         self.log(dict(metrics))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from captrain.features.images import Images
 from captrain.inference.writing import features_of, write_captions
-from captrain.metrics.score import score_captions
+from captrain.metrics.judge import judge
 from captrain.models.captioner import Captioner
 from captrain.progress import track
 from captrain.records import Caption
@@ -18,10 +19,14 @@ from captrain.training.rows import TokenizedCaptions
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """`scores` by name (validation_loss, bleu_4, cider), and the captions they were computed from."""
+    """`scores` by name (validation_loss, bleu_4, cider), and the captions they were computed from.
+
+    `judged` is what `scores.json` says: scores with intervals, how varied the captions are, notes.
+    """
 
     scores: dict[str, float]
     predictions: list[Caption]
+    judged: dict[str, Any]
 
 
 class Validator:
@@ -37,11 +42,9 @@ class Validator:
         """Loss and scores now."""
         captioner.eval()
         scores = {"validation_loss": self._loss(captioner)}
-        predictions = self._write(captioner)
-        texts = {caption.id: caption.text for caption in predictions}
-        references = {caption.id: caption.references for caption in predictions}
-        scores |= score_captions(texts, references).scores
-        return Validation(scores, predictions)
+        judgement = judge(self._write(captioner))
+        scores |= judgement.scores
+        return Validation(scores, judgement.captions, judgement.to_dict())
 
     @torch.no_grad()
     def _loss(self, captioner: Captioner) -> float:

@@ -97,10 +97,10 @@ class StoreFolder:
             path = self._path(folder)
             return sorted(entry.name for entry in os.scandir(path) if entry.is_file()) if path.is_dir() else []
         with telling(self.where(folder)):
-            system, path = self._system(folder)
-            if not system.isdir(path):
+            system, below = self._system(folder)
+            if not system.isdir(below):
                 return []
-            return sorted(str(name).rpartition("/")[2] for name in system.ls(path, detail=False))
+            return sorted(str(name).rpartition("/")[2] for name in system.ls(below, detail=False))
 
     def remove(self, name: str) -> None:
         """Delete a file if it is there."""

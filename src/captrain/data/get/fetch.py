@@ -144,12 +144,10 @@ def _copy(step: Step, folder: Path, ledger: Ledger) -> None:
         ledger.note(file.name, check(source, file.checksum, ledger.entries.get(file.name), str(source)))
         return
     target = saved_at(file, folder)
-    entry = check(
-        source,
-        "" if file.unpack else file.checksum,
-        None if file.unpack else ledger.entries.get(file.name),
-        str(source),
-    )
+    if file.unpack:  # a member that was taken out already: published is the archive's checksum
+        entry = replace(check(source, "", None, str(source)), unpacked=1)
+    else:
+        entry = check(source, file.checksum, ledger.entries.get(file.name), str(source))
     temporary = target.with_name(target.name + ".tmp")
     if source.resolve() != target.resolve():
         try:
@@ -158,7 +156,7 @@ def _copy(step: Step, folder: Path, ledger: Ledger) -> None:
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise DataError(f"{target}: can't be written ({error.strerror or error})") from None
-    ledger.note(file.name, replace(entry, unpacked=1) if file.unpack else entry)
+    ledger.note(file.name, entry)
 
 
 def _unpack(step: Step, folder: Path, ledger: Ledger) -> None:

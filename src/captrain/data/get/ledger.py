@@ -32,7 +32,7 @@ class Ledger:
         self.entries: dict[str, Entry] = {}
         if self.path.is_file():
             try:
-                self.entries = {name: Entry(**values) for name, values in self._load().items()}
+                self.entries = {name: _entry(values) for name, values in self._load().items()}
             except (OSError, ValueError, TypeError, AttributeError, RecursionError):
                 raise DataError(f"{self.path}: not what captrain wrote; delete it to fetch all anew") from None
 
@@ -53,6 +53,14 @@ class Ledger:
             raise ValueError
         found: dict[str, dict[str, object]] = json.loads(self.path.read_text(encoding="utf-8"))
         return found
+
+
+def _entry(values: dict[str, object]) -> Entry:
+    """An entry as it was written; raises `ValueError` for another form."""
+    length, found, unpacked = values.get("bytes"), values.get("sha256"), values.get("unpacked", 0)
+    if not (isinstance(length, int) and isinstance(found, str) and isinstance(unpacked, int)):
+        raise ValueError
+    return Entry(length, found, unpacked)
 
 
 def digest(file: Path, algorithm: str = "sha256") -> str:

@@ -45,7 +45,7 @@ class TransferError(Exception):
         self.for_good = for_good
 
 
-class _TryAgain(Exception):
+class _TryAgainError(Exception):
     """This attempt failed. `wait`: seconds that the server asks to wait."""
 
     def __init__(self, reason: str, wait: float = 0.0) -> None:
@@ -126,7 +126,7 @@ def download(url: str, target: Path, limits: Limits, arrived: Arrived = lambda c
                 _attempt(url, partial, limits, arrived)
                 partial.finish()
             return
-        except _TryAgain as problem:
+        except _TryAgainError as problem:
             failures = 1 if partial.size() - before >= PROGRESS else failures + 1
             if failures >= limits.attempts:
                 raise TransferError(f"{problem} ({failures} attempts)") from None
@@ -164,7 +164,7 @@ class _Partial:
 
 
 def _attempt(url: str, partial: _Partial, limits: Limits, arrived: Arrived) -> None:
-    """Ask for what is missing and write it down. Raises `_TryAgain` when that did not bring the whole file."""
+    """Ask for what is missing and write it down. Raises `_TryAgainError` when that did not bring the whole file."""
     start, mark = partial.size(), partial.mark()
     if start and not mark:  # nothing tells whether the rest would be of the same version
         arrived(-start)
@@ -181,7 +181,7 @@ def _attempt(url: str, partial: _Partial, limits: Limits, arrived: Arrived) -> N
             raise TransferError(f"has {whole} bytes, expected at most {limits.largest}", for_good=True)
         _write(response, partial, limits.largest, arrived)
     if whole is not None and partial.size() != whole:
-        raise _TryAgain(f"{partial.size()} of {whole} bytes came")
+        raise _TryAgainError(f"{partial.size()} of {whole} bytes came")
 
 
 def _open(url: str, headers: dict[str, str], timeout: float, partial: _Partial, arrived: Arrived) -> Any:
@@ -194,7 +194,7 @@ def _open(url: str, headers: dict[str, str], timeout: float, partial: _Partial, 
         if error.code == 416:
             return _after_416(error.headers, partial, arrived)
         if error.code in AGAIN:
-            raise _TryAgain(f"the server answers {error.code}", _asked_wait(error.headers)) from None
+            raise _TryAgainError(f"the server answers {error.code}", _asked_wait(error.headers)) from None
         raise TransferError(f"the server answers {error.code} {error.reason}"[:100], for_good=True) from None
 
 
@@ -204,7 +204,7 @@ def _after_416(headers: Message, partial: _Partial, arrived: Arrived) -> None:
         return
     arrived(-partial.size())
     partial.begin("")
-    raise _TryAgain("the server has no such range")
+    raise _TryAgainError("the server has no such range")
 
 
 def _begin(response: Any, start: int, partial: _Partial, arrived: Arrived) -> int | None:
@@ -219,9 +219,9 @@ def _begin(response: Any, start: int, partial: _Partial, arrived: Arrived) -> in
             return _number(found[3])
         arrived(-start)
         partial.begin("")
-        raise _TryAgain("the server answers with another range than was asked for")
+        raise _TryAgainError("the server answers with another range than was asked for")
     if response.status != 200:
-        raise _TryAgain(f"the server answers {response.status}")
+        raise _TryAgainError(f"the server answers {response.status}")
     arrived(-start)
     partial.begin(_mark(headers))
     return length
@@ -253,11 +253,11 @@ def _clear_network_errors() -> Iterator[None]:
     except urllib.error.HTTPError:
         raise
     except TimeoutError:
-        raise _TryAgain("the server is silent") from None
+        raise _TryAgainError("the server is silent") from None
     except urllib.error.URLError as error:
-        raise _TryAgain(f"no connection ({error.reason})"[:200]) from None
+        raise _TryAgainError(f"no connection ({error.reason})"[:200]) from None
     except (OSError, EOFError, http.client.HTTPException) as error:
-        raise _TryAgain(f"the connection broke ({type(error).__name__})") from None
+        raise _TryAgainError(f"the connection broke ({type(error).__name__})") from None
     except ValueError as error:  # an address that urllib can't take
         raise TransferError(f"is no address that can be asked ({error})"[:200], for_good=True) from None
 

@@ -16,7 +16,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from captrain.data.images import ImageSpec
 from captrain.models.attention import share_features
-from captrain.models.captioner import Captioner, Written
+from captrain.models.captioner import Captioner
 from captrain.models.decoding import Decoding
 from captrain.models.prefix.language import check_language, check_room, room_for_words, scale_before_head
 from captrain.models.prefix.writing import write_causal, write_seq2seq
@@ -26,7 +26,7 @@ class PrefixCaptioner(Captioner):
     """A `PrefixModel` behind the contract."""
 
     family = "prefix"
-    default_learning_rates: ClassVar[dict[str, float]] = {"lora": 5e-4, "full": 2e-5, "new": 1e-3, "mapper": 2e-5}
+    default_learning_rates: ClassVar[dict[str, float]] = {"lora": 5e-4, "full": 2e-5, "new": 1e-3}
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, image_spec: ImageSpec) -> None:
         super().__init__(model, tokenizer, image_spec)
@@ -107,17 +107,6 @@ class PrefixCaptioner(Captioner):
             r"(c_attn|c_proj|c_fc|[qkvo]_proj|qkv_proj|out_proj|fc[12]|fc_in|fc_out|(gate|up|gate_up|down)_proj|"
             r"query_key_value|dense|dense_h_to_4h|dense_4h_to_h|[qkvo]|wi|wi_[01]|wo)",
         }[part]
-
-    @torch.no_grad()
-    def generate(self, features: Tensor, decoding: Decoding | None = None) -> list[Written]:
-        """Captions of features (I, N, D), one an image, each with its mean token log-probability."""
-        config = self.generation_config(decoding or self.decoding)
-        self.eval()
-        with self.autocast():
-            captions = self.write(self.context(features), config)
-            scores = self.log_probabilities(features, captions, config.max_new_tokens)
-        texts = self.tokenizer.batch_decode(captions, skip_special_tokens=True)
-        return [Written(*line) for line in zip(captions, [text.strip() for text in texts], scores, strict=True)]
 
     def write(self, context: Tensor, config: GenerationConfig) -> list[list[int]]:
         """Token ids written for each image."""
