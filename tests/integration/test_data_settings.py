@@ -45,7 +45,7 @@ def test_a_list_is_enough(tmp_path: Path, cli: Cli, blip: Path) -> None:
 def test_no_data_anywhere(tmp_path: Path, cli: Cli, blip: Path) -> None:
     result = cli("train", tmp_path / "run", f"--model {blip}")
     assert result.code == 2
-    assert "no data to train on" in result.last_line
+    assert "OUT is missing" in result.last_line
 
 
 @pytest.mark.parametrize("views", ["--views 3 --keep memory", "--views 3 --keep disk", "--views 1"])

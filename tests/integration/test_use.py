@@ -22,7 +22,7 @@ def test_evaluate_prints_one_json_object(tmp_path: Path, cli: Cli, trained: Path
     result = cli("evaluate", trained, photos, "--split all --json", FAST, "--output", tmp_path / "scores")
     assert result.code == 0
     found = json.loads(result.out)
-    assert set(found) == {"scores", "images", "rejected", "predictions"}
+    assert set(found) >= {"scores", "images", "signature", "intervals", "rejected", "predictions"}
     assert found["images"] == 12
     assert {"bleu_4", "cider"} <= found["scores"].keys()
     assert len(lines_of(Path(found["predictions"]))) == 12

@@ -10,10 +10,14 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from captrain.cli import main
 from captrain.cli.flags import ComputingSettings
+from captrain.data.readers.options import BY_LOOKING
+from captrain.metrics.compare import Comparison, System
+from captrain.metrics.significance import Statistics
 from captrain.settings.schema import DataSettings, ModelSettings
 
 COMMANDS_WITH_LIBRARIES = ("train", "caption", "evaluate", "demo")
@@ -141,7 +145,14 @@ def test_caption_by_default_changes_nothing_of_the_model(captioning: Call, capsy
     assert main(["caption", "runs/x", "a,b.jpg", "photos"]) == 0
     assert captioning.positional == ("runs/x", ["a,b.jpg", "photos"]), "a comma in a file's name stays"
     expected = {"output": None, "extension": ".txt", "existing": "skip", "batch_size": 16, "device": "auto"}
-    expected |= {"precision": "auto", "workers": None, "max_pixels": 200_000_000, "decoding": {}}
+    expected |= {
+        "format": None,
+        "options": BY_LOOKING,
+        "precision": "auto",
+        "workers": None,
+        "max_pixels": 200_000_000,
+        "decoding": {},
+    }
     assert captioning.named == expected
     assert "written" in capsys.readouterr().out
 
@@ -164,8 +175,10 @@ def test_caption_with_rejects_returns_3(captioning: Call) -> None:
 @pytest.fixture
 def evaluation(fake) -> Call:
     """An evaluation that went well."""
-    found = {"scores": {"bleu_4": 0.25, "cider": 0.5}, "images": 4, "rejected": 0, "rejects_file": None}
-    call = Call(SimpleNamespace(**found, predictions=Path("out/predictions.jsonl")))
+    statistics = Statistics(4, None, {"cider": np.full(4, 0.5)})
+    system = System("captions", {"bleu_4": 0.25, "cider": 0.5}, 4, "captrain:1", statistics)
+    found = {"comparison": Comparison([system], {}), "images": 4, "rejected": 0, "rejects_file": None}
+    call = Call(SimpleNamespace(**found, predictions=[Path("out/predictions.jsonl")]))
     fake("captrain.inference.evaluate", evaluate=call)
     return call
 
@@ -189,6 +202,7 @@ def test_evaluate_json_is_one_object(evaluation: Call, capsys) -> None:
     expected = {
         "scores": {"bleu_4": 0.25, "cider": 0.5},
         "images": 4,
+        "signature": "captrain:1",
         "rejected": 1,
         "predictions": "out/predictions.jsonl",
     }

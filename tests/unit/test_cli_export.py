@@ -72,10 +72,16 @@ def test_list_of_models(app: App, capsys: pytest.CaptureFixture[str]) -> None:
     app(["models"], exit_on_error=False)
     text = capsys.readouterr().out
     line = next(line for line in text.splitlines() if line.startswith("blip-large"))
-    assert (
-        line.split()
-        == ["blip-large", "blip", "470M", "384", "136.7", "40.4", "BSD-3-Clause", "Salesforce/blip-image-captioning-large"]
-    )
+    assert line.split() == [
+        "blip-large",
+        "blip",
+        "470M",
+        "384",
+        "136.7",
+        "40.4",
+        "BSD-3-Clause",
+        "Salesforce/blip-image-captioning-large",
+    ]
     assert "arXiv:2201.12086" in text
     app(["models", "--json"], exit_on_error=False)
     found = json.loads(capsys.readouterr().out)["models"]

@@ -176,7 +176,7 @@ def test_evaluation_scores_what_can_be_scored(model: str, references: Path, tmp_
     right = _evaluate(model, references, limit=2)
     assert right.scores["bleu_4"] > found.scores["bleu_4"]
     assert right.scores["bleu_1"] == pytest.approx(1.0)
-    assert right.predictions is None
+    assert right.predictions == []
 
 
 def test_evaluation_rejects_bad_pictures(model: str, references: Path, tmp_path: Path) -> None:

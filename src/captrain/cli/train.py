@@ -16,6 +16,7 @@ from captrain.cli.flags import (
 from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import exit_code, rejected_rows, score_rows, show_table
 from captrain.cli.switch import Switch
+from captrain.errors import UserError
 
 
 def train(
@@ -47,6 +48,10 @@ def train(
     source, folder = (None, Path(data)) if out is None else (data, out)
     flags = given(model=model, data=data_, training=training, generation=generation, evaluation=evaluation)
     settings = settings_from(recipe, flags)
+    if out is None and not settings.data.sources:
+        raise UserError(
+            f"captrain train: OUT is missing. Found only {data!r}; without DATA a recipe has to name its sources"
+        )
     quiet_libraries()
     from captrain.training.run import describe
     from captrain.training.run import train as train_captioner

@@ -83,7 +83,7 @@ class FamilyDefaults:
         prompt: words before every caption. image_size: edge in pixels, None for the checkpoint's own.
         beams, max_new_tokens, min_new_tokens: how captions are written. LAVIS counts start token and prompt in its
             lengths; these do not, so that its 5 and 30 for BLIP with "a picture of" are 1 and 26 here.
-        label_smoothing: of the loss. learning_rates: by method; `new` is a decoder from scratch, `mapper` a mapper alone.
+        label_smoothing: of the loss. learning_rates: by method; `new` is a decoder from scratch.
     """
 
     prompt: str = ""
@@ -98,7 +98,7 @@ class FamilyDefaults:
 FAMILY_DEFAULTS = {
     "blip": FamilyDefaults(prompt="a picture of", label_smoothing=0.1),
     "encoder-decoder": FamilyDefaults(learning_rates={"lora": 5e-4, "full": 5e-5, "new": 1e-3}),
-    "prefix": FamilyDefaults(learning_rates={"lora": 5e-4, "full": 2e-5, "new": 1e-3, "mapper": 2e-5}),
+    "prefix": FamilyDefaults(learning_rates={"lora": 5e-4, "full": 2e-5, "new": 1e-3}),
     "git": FamilyDefaults(),
     "blip-2": FamilyDefaults(prompt="a photo of"),
 }

@@ -114,10 +114,10 @@ def first_problem(error: ValidationError) -> tuple[list[str], str]:
     """The first thing that pydantic found wrong: where it is, and what was found and expected there.
 
     >>> try:
-    ...     Settings.model_validate({"evaluation": {"metric": "cidr"}})
+    ...     Settings.model_validate({"training": {"schedule": "cosin"}})
     ... except ValidationError as error:
     ...     first_problem(error)
-    (['evaluation', 'metric'], "found 'cidr', expected 'cider', 'bleu_4', 'rouge_l', 'cider_and_bleu_4' or 'validation_loss'. Did you mean 'cider'?")
+    (['training', 'schedule'], "found 'cosin', expected 'cosine', 'linear' or 'constant'. Did you mean 'cosine'?")
     """
     problems = error.errors(include_url=False)
     first, place = problems[0], _place(problems[0]["loc"])
