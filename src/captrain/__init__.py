@@ -13,20 +13,23 @@ from typing import TYPE_CHECKING, Any
 from captrain.version import __version__
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from captrain.inference.captioning import Writer
     from captrain.metrics.compare import System
 
 __all__ = ["__version__", "load", "score"]
 
 
-def load(source: str, device: str = "auto") -> Writer:
-    """Load a captioner (a run folder, a model folder or a hub id), ready to describe pictures.
+def load(source: str | Path, device: str = "auto", cache: str | Path | None = None) -> Writer:
+    """Load a captioner (a run folder, a model folder, a .zip, a hub id or a short name), ready to describe pictures.
 
+    What comes from the hub is kept in `cache`, or in the hub's own cache folder.
     Torch is imported here and not with the package, so that `import captrain` stays light.
     """
     from captrain.inference.captioning import Writer
 
-    return Writer.load(source, device=device)
+    return Writer.load(str(source), device=device, cache=cache)
 
 
 def score(predictions: Any, references: Any, **options: Any) -> System:

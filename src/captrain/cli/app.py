@@ -19,6 +19,9 @@ COMMANDS = {
     "encode": ("captrain.cli.encode:encode", "Compute the features of pictures once, into a store to train from."),
     "score": ("captrain.cli.score:score", "Score captions that exist against references."),
     "report": ("captrain.cli.report:report", "Turn a run folder into one HTML file."),
+    "export": ("captrain.cli.export:export", "Write a trained captioner as a plain model: a folder, or one file."),
+    "push": ("captrain.cli.push:push", "Upload a trained captioner to the model hub."),
+    "models": ("captrain.cli.models:models", "List published captioners by short name."),
     "doctor": ("captrain.cli.doctor:doctor", "Look over this machine and say what to do about what is found."),
 }
 """Name to the function that does it (loaded when asked for) and its line of help."""

@@ -22,6 +22,8 @@ from captrain.models.bundle import load_captioner
 from captrain.models.captioner import Captioner, Written
 from captrain.models.decoding import Decoding
 from captrain.models.device import choose_device, choose_precision
+from captrain.models.hub import download
+from captrain.models.zoo import resolve_name
 from captrain.records import Caption, Rejects, Sample
 
 Picture = str | Path | bytes | Image.Image
@@ -41,9 +43,16 @@ class Writer:
     captioner: Captioner
 
     @classmethod
-    def load(cls, source: str, device: str = "auto", precision: str = "auto") -> Writer:
-        """From a run folder, a model folder or a hub id, onto a device. Raises `ModelError` when that can't be."""
-        captioner = load_captioner(str(source))
+    def load(
+        cls, source: str, device: str = "auto", precision: str = "auto", cache: str | Path | None = None
+    ) -> Writer:
+        """From a run folder, a model folder, a .zip, a hub id or a short name, onto a device.
+
+        What comes from the hub is kept in `cache`, if given. Raises `ModelError` when it can't be loaded.
+        """
+        source = resolve_name(str(source))
+        from_hub = cache is not None and not Path(source).exists()
+        captioner = load_captioner(download(source, Path(str(cache))) if from_hub else source)
         captioner.to(device=choose_device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
         captioner.precision = choose_precision(precision, captioner.device)
         captioner.requires_grad_(False)
@@ -55,13 +64,23 @@ class Writer:
         """The caption of one picture. Raises `PictureError` when it can't be decoded."""
         return self.caption([picture], **decoding)[0].text
 
-    def caption(self, pictures: Iterable[Picture], batch_size: int = 16, **decoding: Any) -> list[Caption]:
-        """Captions of pictures, in order: paths, encoded bytes, or PIL images.
+    def caption(
+        self,
+        pictures: Iterable[Picture] = (),
+        batch_size: int = 16,
+        *,
+        features: np.ndarray | torch.Tensor | None = None,
+        **decoding: Any,
+    ) -> list[Caption]:
+        """Captions of pictures, in order: paths, encoded bytes, or PIL images; or of what an encoder made of pictures.
 
         Args:
+            features: vectors (I, N, D), or (I, D) for one an image, instead of pictures: only the text half runs.
             decoding: changes to how the model's captions are written, for example `beams=5` or `max_new_tokens=40`.
         """
         how = adjust_decoding(self.captioner.decoding, decoding)
+        if features is not None:
+            return self._caption_features(torch.as_tensor(features), batch_size, how)
         remaining = enumerate(pictures)
         captions: list[Caption] = []
         while group := list(islice(remaining, batch_size)):
@@ -72,6 +91,24 @@ class Writer:
             written = self.write(torch.from_numpy(pixels), how)
             captions += [Caption(name, line.text, line.score) for (name, _), line in zip(named, written, strict=True)]
         return captions
+
+    def _caption_features(self, features: torch.Tensor, batch_size: int, how: Decoding) -> list[Caption]:
+        """Captions of vectors; their ids are their numbers. Raises `SettingsError` for vectors that don't fit the text half."""
+        vectors = features[:, None] if features.dim() == 2 else features
+        if vectors.dim() != 3 or not vectors.is_floating_point():
+            raise SettingsError(
+                f"features: found {tuple(features.shape)} of {features.dtype}, expected numbers (images, vectors, width)"
+            )
+        written: list[Written] = []
+        for group in vectors.split(batch_size):
+            try:
+                written += self.captioner.generate(group.to(self.captioner.device, self.captioner.precision), how)
+            except RuntimeError as error:
+                raise SettingsError(
+                    f"features: vectors of shape {tuple(group.shape[1:])} do not fit this captioner "
+                    f"({str(error).splitlines()[0]}); expected what its own encoder makes"
+                ) from None
+        return [Caption(str(number), line.text, line.score) for number, line in enumerate(written)]
 
     def write(self, pixels: torch.Tensor, decoding: Decoding) -> list[Written]:
         """Captions of prepared pixels (I, height, width, 3), uint8."""

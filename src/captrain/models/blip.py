@@ -88,7 +88,6 @@ class BlipCaptioner(Captioner):
     """BLIP behind the contract. Loss and generation follow LAVIS: captions begin with [DEC], end with [SEP]."""
 
     family = "blip"
-    default_label_smoothing = 0.1
 
     @property
     def start_id(self) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
+from transformers import BitsAndBytesConfig
 
 from captrain.models.bundle import clear_errors, load_captioner
 from captrain.models.captioner import Captioner
@@ -26,9 +27,14 @@ class DecoderSizes:
     vocabulary_size: int
 
 
-def pretrained(source: str, image_size: int | None = None, resize: Resize | None = None) -> Captioner:
-    """A captioner from a checkpoint, its image preparation changed where asked."""
-    captioner = load_captioner(source)
+def pretrained(
+    source: str,
+    image_size: int | None = None,
+    resize: Resize | None = None,
+    quantize: BitsAndBytesConfig | None = None,
+) -> Captioner:
+    """A captioner from a checkpoint, its image preparation changed and its weights quantised where asked."""
+    captioner = load_captioner(source, quantize)
     captioner.image_spec = adjust(captioner.image_spec, image_size, resize)
     return captioner
 

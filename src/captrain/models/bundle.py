@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import torch
 from peft import PeftModel
-from transformers import AutoConfig, PreTrainedModel
+from transformers import AutoConfig, BitsAndBytesConfig, PreTrainedModel
 
 import captrain.models.prefix.model  # makes prefix captioners known to the Auto classes
 import captrain.models.vision  # noqa: F401  # makes wrapped encoders known to the Auto classes
@@ -25,6 +25,7 @@ from captrain.models.captioner import Captioner
 from captrain.models.decoding import Decoding
 from captrain.models.preparation import read_json, read_preparation, write_preparation
 from captrain.models.vocabulary import load_tokenizer
+from captrain.models.zoo import name_hint, resolve_name
 from captrain.records import write_text
 
 FAMILIES = {
@@ -46,24 +47,26 @@ EXTRAS = "captrain.json"
 LONGEST_REASON = 300
 
 
-def load_captioner(source: str) -> Captioner:
-    """A captioner from a run folder, a model folder, an archive or a hub id; the family is found from its own config.
+def load_captioner(source: str, quantize: BitsAndBytesConfig | None = None) -> Captioner:
+    """A captioner from a run folder, a model folder, an archive, a hub id or a short name; its config tells the family.
+
+    With `quantize` (see `memory.quantization`) the weights go to the GPU in few bits.
 
     Raises `ModelError` when there is no such checkpoint, when it is incomplete, or when it is of no known family.
     """
     source = find_model_folder(source)
     with opened(source) as folder, clear_errors(folder):
-        captioner = _load_folder(folder)
+        captioner = _load_folder(folder, quantize)
     if is_archive(source):
         captioner.core().name_or_path = str(Path(source).absolute())  # the unpacked folder is gone
     return captioner.eval()
 
 
-def _load_folder(folder: str) -> Captioner:
+def _load_folder(folder: str, quantize: BitsAndBytesConfig | None) -> Captioner:
     """A captioner from a model folder or hub id."""
     adapter = Path(folder, "adapter_config.json")
     with opened(_base_of(adapter) if adapter.is_file() else folder) as base:
-        model, family = _load_weights(base)
+        model, family = _load_weights(base, quantize)
         extras = read_extras(folder)
         spec = ImageSpec.from_dict(extras["image_spec"]) if "image_spec" in extras else read_preparation(base)
     captioner = family_class(family)(model, load_tokenizer(folder), spec)
@@ -110,7 +113,8 @@ def family_class(name: str) -> type[Captioner]:
 
 
 def find_model_folder(source: str) -> str:
-    """A run folder's model folder; any other folder or hub id as it is."""
+    """A run folder's model folder; a short name's hub id; any other folder or hub id as it is."""
+    source = resolve_name(source)
     path = Path(source)
     if (path / "model").is_dir() and not (path / "config.json").is_file():
         return str(path / "model")
@@ -143,16 +147,18 @@ def clear_errors(source: str) -> Iterator[None]:
         raise
     except Exception as error:  # of every kind: OSError, KeyError, SafetensorError, validation errors, ...
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise ModelError(f"{source}: can't be loaded as a captioner: {reason[:LONGEST_REASON]}") from error
+        hint = name_hint(source)
+        raise ModelError(f"{source}: can't be loaded as a captioner: {reason[:LONGEST_REASON]}{hint}") from error
 
 
-def _load_weights(source: str) -> tuple[PreTrainedModel, str]:
-    """A checkpoint's model in fp32, and its family. Raises when weights are missing from it."""
+def _load_weights(source: str, quantize: BitsAndBytesConfig | None) -> tuple[PreTrainedModel, str]:
+    """A checkpoint's model in fp32 (where it is not quantised), and its family. Raises when weights are missing from it."""
     config = AutoConfig.from_pretrained(source)
     if config.model_type not in MODEL_TYPES:
         raise ModelError(f"{source}: a '{config.model_type}' is of no known family; families: {', '.join(FAMILIES)}")
     family, place = MODEL_TYPES[config.model_type]
-    model, info = _import(place).from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+    how = {} if quantize is None else {"quantization_config": quantize, "device_map": {"": torch.cuda.current_device()}}
+    model, info = _import(place).from_pretrained(source, dtype=torch.float32, output_loading_info=True, **how)
     missing = sorted(info["missing_keys"])
     if missing:
         raise ModelError(

@@ -21,6 +21,7 @@ from captrain.data.images import ImageSpec
 from captrain.models.attention import causal_caption_mask
 from captrain.models.decoding import Decoding, write_tokens
 from captrain.models.packing import IGNORED, PackedRows, pack
+from captrain.models.zoo import FAMILY_DEFAULTS, FamilyDefaults
 
 PARTS = ("vision", "bridge", "language")
 
@@ -54,8 +55,6 @@ class Captioner(nn.Module, ABC):
     """
 
     family: ClassVar[str]
-    default_label_smoothing: ClassVar[float] = 0.0
-    default_learning_rates: ClassVar[dict[str, float]] = {"lora": 5e-4, "full": 1e-5}
     shares_features: bool = True
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, image_spec: ImageSpec) -> None:
@@ -66,7 +65,7 @@ class Captioner(nn.Module, ABC):
         self.prompt = ""
         self.decoding = Decoding()
         self.precision = torch.float32
-        self.label_smoothing = self.default_label_smoothing
+        self.label_smoothing = FAMILY_DEFAULTS.get(self.family, FamilyDefaults()).label_smoothing
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(image_spec.mean).view(1, -1, 1, 1), persistent=False)
@@ -235,7 +234,8 @@ class Captioner(nn.Module, ABC):
                 modules = list(self.part_modules(part))
                 if not any(name in learning for name, _ in modules):
                     for _, module in modules:
-                        module.training = False
+                        # Layers that compute activations again do so in training mode only; they have no dropout of their own.
+                        module.training = getattr(module, "gradient_checkpointing", False)
         return self
 
     def part_modules(self, part: str) -> Iterator[tuple[str, nn.Module]]:

@@ -7,7 +7,6 @@ The model is transformers' `VisionEncoderDecoderModel`. It is loaded from a chec
 from __future__ import annotations
 
 import math
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -43,7 +42,6 @@ class EncoderDecoderCaptioner(Captioner):
     """A `VisionEncoderDecoderModel` behind the contract."""
 
     family = "encoder-decoder"
-    default_learning_rates: ClassVar[dict[str, float]] = {"lora": 5e-4, "full": 5e-5, "new": 1e-3}
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, image_spec: ImageSpec) -> None:
         super().__init__(model, tokenizer, image_spec)
@@ -81,11 +79,7 @@ class EncoderDecoderCaptioner(Captioner):
     def look(self, pixels: Tensor) -> Tensor:
         """The encoder's vectors."""
         encoder = self.core().encoder
-        return (
-            encoder.look(pixels)
-            if isinstance(encoder, VisionVectors)
-            else see(encoder, pixels).last_hidden_state
-        )
+        return encoder.look(pixels) if isinstance(encoder, VisionVectors) else see(encoder, pixels).last_hidden_state
 
     def context(self, features: Tensor) -> Tensor:
         """Vectors in the decoder's width: located if they are a grid, projected if the encoder's width differs."""

@@ -79,30 +79,27 @@ HUB_IDS = {checkpoint.name: checkpoint.hub_id for checkpoint in CHECKPOINTS if c
 class FamilyDefaults:
     """What a family does where the settings say nothing.
 
+    Image size and preparation are the checkpoint's own, in every family.
+
     Attributes:
-        prompt: words before every caption. image_size: edge in pixels, None for the checkpoint's own.
-        beams, max_new_tokens, min_new_tokens: how captions are written. LAVIS counts start token and prompt in its
-            lengths; these do not, so that its 5 and 30 for BLIP with "a picture of" are 1 and 26 here.
+        prompt: words before every caption, where the checkpoint has none of its own.
         label_smoothing: of the loss. learning_rates: by method; `new` is a decoder from scratch.
     """
 
     prompt: str = ""
-    image_size: int | None = None
-    beams: int = 3
-    max_new_tokens: int = 30
-    min_new_tokens: int = 0
     label_smoothing: float = 0.0
     learning_rates: dict[str, float] = field(default_factory=lambda: {"lora": 5e-4, "full": 1e-5})
 
 
 FAMILY_DEFAULTS = {
-    "blip": FamilyDefaults(prompt="a picture of", label_smoothing=0.1),
+    "blip": FamilyDefaults(label_smoothing=0.1),
     "encoder-decoder": FamilyDefaults(learning_rates={"lora": 5e-4, "full": 5e-5, "new": 1e-3}),
     "prefix": FamilyDefaults(learning_rates={"lora": 5e-4, "full": 2e-5, "new": 1e-3}),
     "git": FamilyDefaults(),
     "blip-2": FamilyDefaults(prompt="a photo of"),
 }
-"""By family. BLIP's and BLIP-2's prompts are those of LAVIS's fine-tuning on COCO (lavis/projects/blip*/train/caption_coco*)."""
+"""By family. BLIP's smoothing and BLIP-2's prompt are LAVIS's. Its prompt for BLIP on COCO, "a picture of", is in the recipes
+`blip-coco-*`: captions in a user's own style need none."""
 
 
 def resolve_name(name: str) -> str:

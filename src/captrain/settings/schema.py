@@ -79,9 +79,23 @@ class ModelSettings(Section):
     dropout: Share = 0.05
     """Dropout on the LoRA adapters' input."""
     lora_parts: tuple[Part, ...] = ("language",)
-    """Parts that get LoRA adapters, on attention and feed-forward layers alike."""
+    """Parts that get LoRA adapters."""
+    lora_layers: tuple[Literal["attention", "feed-forward", "all-linear"], ...] = ("attention", "feed-forward")
+    """Kinds of layers of those parts that get them; `all-linear` is every matrix but the vocabulary's."""
     target_modules: tuple[str, ...] = ()
     """Names of the modules that get LoRA adapters, instead of `lora_parts` (as in peft: the end of a module's name)."""
+    lora_init: Literal["default", "gaussian", "orthogonal", "pissa", "olora"] = "default"
+    """How adapters begin; `pissa` and `olora` begin with the main directions of the weights."""
+    rslora: bool = False
+    """Multiply the adapter's output by alpha / sqrt(rank) instead: high ranks then learn as fast as low ones."""
+    dora: bool = False
+    """DoRA: learn each row's length apart from its direction. Slower, often better at low ranks."""
+    lora_plus: Annotated[float, Field(ge=1)] = 1.0
+    """LoRA+: learning rate of the adapters' B over that of their A (its authors advise 16). 1 is plain LoRA."""
+    quantize: Literal["4bit", "8bit"] | None = None
+    """Keep the weights that adapters are trained beside in 4 or 8 bits; needs a GPU and `pip install 'captrain[quant]'`."""
+    checkpoint_activations: bool = False
+    """Compute activations again on the way back instead of keeping them: less memory, steps a third longer."""
     device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = "auto"
     """Where to run. `auto` takes cuda, mps, xpu or cpu, the first that is there."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
@@ -159,8 +173,8 @@ class DataSettings(ReadingSettings):
     """Share of tags left out, drawn anew in each epoch."""
     drop_captions: Share = 0.0
     """Share of captions left empty, drawn anew in each epoch."""
-    prompt: str = ""
-    """Words before every caption, given and not learned (for example `a picture of`); saved with the model."""
+    prompt: str | None = None
+    """Words before every caption, given and not learned; saved with the model. Default: the model's, else its family's."""
     max_tokens: Annotated[int, Field(ge=2)] = 64
     """Longest caption in tokens, its end token included; longer ones are cut and counted."""
     max_pixels: Annotated[int, Field(ge=1)] = 200_000_000

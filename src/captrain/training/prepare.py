@@ -15,17 +15,21 @@ from captrain.models.bundle import load_captioner
 from captrain.models.captioner import Captioner
 from captrain.models.decoding import Decoding
 from captrain.models.device import choose_device, choose_precision
+from captrain.models.memory import checkpoint_activations, quantization
 from captrain.models.prefix.join import Mapper, prefixed
+from captrain.models.zoo import FAMILY_DEFAULTS
 from captrain.settings.schema import ModelSettings, Settings
 
 
 def build_captioner(settings: Settings, captions: Iterable[str], base: Path) -> Captioner:
     """The captioner before any of its weights learned: from `base` if the run has one, from a checkpoint, or joined anew."""
     model = settings.model
+    _check_quantize(model)
     if base.is_dir():
         captioner = load_captioner(str(base))
     elif model.encoder is None:
-        captioner = pretrained(model.model, model.image_size, model.resize)
+        quantize = quantization(model.quantize, choose_device(model.device)) if model.quantize else None
+        captioner = pretrained(model.model, model.image_size, model.resize, quantize)
         if model.image_size is not None:
             _check_size(captioner, model.model)
     else:
@@ -38,9 +42,21 @@ def build_captioner(settings: Settings, captions: Iterable[str], base: Path) -> 
             captioner = prefixed(*parts, _mapper(model), model.image_vectors or "pooled", *picture)
         else:
             captioner = joined(*parts, model.image_vectors or "all", *picture)
-    captioner.prompt = settings.data.prompt or captioner.prompt
+    if settings.data.prompt is not None:
+        captioner.prompt = settings.data.prompt
+    elif model.encoder is None:
+        captioner.prompt = captioner.prompt or FAMILY_DEFAULTS[captioner.family].prompt
     captioner.decoding = Decoding(**settings.generation.model_dump())
     return captioner
+
+
+def _check_quantize(model: ModelSettings) -> None:
+    """Refuse quantised weights where they would have to learn."""
+    if model.quantize and (model.method == "full" or model.encoder is not None):
+        raise SettingsError(
+            f"quantize {model.quantize}: only weights that stay as they are can be quantised; "
+            "use --method lora with a --model, or leave it out"
+        )
 
 
 def _mapper(model: ModelSettings) -> Mapper:
@@ -70,7 +86,8 @@ def fill_defaults(settings: Settings, captioner: Captioner) -> Settings:
     is_joined = model.encoder is not None
     method = model.method or ("full" if is_joined else "lora")
     frozen = model.freeze if model.freeze is not None else (("vision",) if is_joined else ())
-    rates = captioner.default_learning_rates
+    own = FAMILY_DEFAULTS[captioner.family]
+    rates = own.learning_rates
     kind = "new" if is_joined and model.decoder is None else method
     rate = training.learning_rate or rates.get(kind, rates[method])
     spec = captioner.image_spec
@@ -85,9 +102,7 @@ def fill_defaults(settings: Settings, captioner: Captioner) -> Settings:
         },
         "training": {
             "learning_rate": rate,
-            "label_smoothing": captioner.default_label_smoothing
-            if training.label_smoothing is None
-            else training.label_smoothing,
+            "label_smoothing": own.label_smoothing if training.label_smoothing is None else training.label_smoothing,
         },
         "data": {"prompt": captioner.prompt},
     }
@@ -98,7 +113,10 @@ def fill_defaults(settings: Settings, captioner: Captioner) -> Settings:
 def place(captioner: Captioner, settings: ModelSettings) -> None:
     """Move a captioner to its device and set its arithmetic. Channels come last: convolutions are faster that way."""
     device = choose_device(settings.device)
-    captioner.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if settings.quantize:  # the weights are on the GPU already, and can't be moved
+        captioner.mean, captioner.std = captioner.mean.to(device), captioner.std.to(device)
+    else:
+        captioner.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     captioner.precision = choose_precision(settings.precision, device)
 
 
@@ -108,10 +126,19 @@ def adapt(captioner: Captioner, settings: Settings) -> None:
     captioner.label_smoothing = settings.training.label_smoothing or 0.0
     if model.method == "full":
         freeze(captioner, model.freeze or ())
-        return
-    fresh = _fresh_modules(model)
-    torch.manual_seed(settings.training.seed)
-    add_lora(captioner, model.rank, model.alpha, model.dropout, model.lora_parts, model.target_modules, fresh)
+    else:
+        torch.manual_seed(settings.training.seed)
+        _add_lora(captioner, model)
+    if model.checkpoint_activations:
+        checkpoint_activations(captioner)
+
+
+def _add_lora(captioner: Captioner, model: ModelSettings) -> None:
+    """Adapters by settings; what is frozen beside them goes to bf16 where products are computed in it."""
+    add_lora(
+        captioner, model.rank, model.alpha, model.dropout, model.lora_parts, model.target_modules, _fresh_modules(model),
+        model.lora_layers, model.rslora, model.dora, model.lora_init,
+    )  # fmt: skip
     if captioner.precision == torch.bfloat16:
         lower_frozen(captioner)
 

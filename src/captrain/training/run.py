@@ -221,6 +221,7 @@ def make_trainer(
         checkpoints,
         validator,
         on_best,
+        settings.model.lora_plus,
     )
     callbacks: list[TrainerCallback] = [
         Logbook(run, run.seconds_so_far(), evaluation.samples, lambda: trainer.latest),

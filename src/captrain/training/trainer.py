@@ -19,12 +19,11 @@ from transformers import Trainer, TrainerControl, TrainingArguments
 
 from captrain.data.mix import Mixture
 from captrain.errors import TrainingError
+from captrain.models.adapt import parameter_groups
 from captrain.models.captioner import Captioner
 from captrain.training.checkpoints import Checkpoints, load_learned, save_learned
 from captrain.training.rows import Collator, EpochSampler, TrainingRows
 from captrain.training.validate import Validation, Validator
-
-NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d, nn.RMSNorm)
 
 
 class CaptionTrainer(Trainer):
@@ -34,7 +33,7 @@ class CaptionTrainer(Trainer):
         mixture: which rows an epoch has, and in which order.
         learning_rates: peak rate of a part, where it differs from `args.learning_rate`.
         validator: measures the captioner at the end of epochs, or None. on_best: called when its score is the best yet.
-        checkpoints: where checkpoints go.
+        checkpoints: where checkpoints go. lora_plus: rate of the adapters' B over that of their A.
     """
 
     def __init__(
@@ -48,6 +47,7 @@ class CaptionTrainer(Trainer):
         checkpoints: Checkpoints,
         validator: Validator | None,
         on_best: Callable[[Validation], None],
+        lora_plus: float = 1.0,
     ) -> None:
         super().__init__(captioner, args, data_collator=collator, train_dataset=rows, eval_dataset=rows)
         self.sampler = EpochSampler(mixture)
@@ -55,6 +55,7 @@ class CaptionTrainer(Trainer):
         self.checkpoints = checkpoints
         self.validator = validator
         self.on_best = on_best
+        self.lora_plus = lora_plus
         self.latest: Validation | None = None
         self.control: TrainerControl
         self.optimizer: torch.optim.Optimizer | None
@@ -86,7 +87,9 @@ class CaptionTrainer(Trainer):
         """AdamW with a group for each part and kind of weight; biases and norms do not decay."""
         if self.optimizer is None:
             self.optimizer = torch.optim.AdamW(
-                self._parameter_groups(),
+                parameter_groups(
+                    self.model, self.args.learning_rate, self.learning_rates, self.args.weight_decay, self.lora_plus
+                ),
                 lr=self.args.learning_rate,
                 betas=(self.args.adam_beta1, self.args.adam_beta2),
                 eps=self.args.adam_epsilon,
@@ -130,24 +133,6 @@ class CaptionTrainer(Trainer):
         """The rule by which Trainer will note the best score right after this evaluation."""
         value, best = metrics[str(self.args.metric_for_best_model)], self.state.best_metric
         return best is None or (value > best if self.args.greater_is_better else value < best)
-
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        """Learning parameters by part and by whether they decay."""
-        captioner: Captioner = self.model
-        exempt = {
-            id(weight) for module in captioner.modules() if isinstance(module, NORMS) for weight in module.parameters()
-        }
-        groups = []
-        for part, members in captioner.parts().items():
-            learning = [(name, weight) for name, weight in members if weight.requires_grad]
-            for decays in (True, False):
-                weights = [w for name, w in learning if (id(w) not in exempt and not name.endswith("bias")) is decays]
-                if weights:
-                    rate = self.learning_rates.get(part, self.args.learning_rate)
-                    groups.append(
-                        {"params": weights, "lr": rate, "weight_decay": self.args.weight_decay if decays else 0.0}
-                    )
-        return groups
 
     # Checkpoints: whole or not there.
 

@@ -8,8 +8,6 @@ Shape letters: R rows, L tokens of a row, N vectors of an image, D their width, 
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -26,7 +24,6 @@ class PrefixCaptioner(Captioner):
     """A `PrefixModel` behind the contract."""
 
     family = "prefix"
-    default_learning_rates: ClassVar[dict[str, float]] = {"lora": 5e-4, "full": 2e-5, "new": 1e-3}
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, image_spec: ImageSpec) -> None:
         super().__init__(model, tokenizer, image_spec)
