@@ -23,7 +23,9 @@ from captrain.cli.logs import printable
 from captrain.settings.load import EXTENDS, Nested, recipe_layers
 from captrain.settings.schema import Settings
 
-DECIDED_BY_FAMILY = frozenset({"method", "freeze", "image_size", "resize", "learning_rate", "label_smoothing"})
+DECIDED_BY_FAMILY = frozenset(
+    {"method", "freeze", "image_size", "resize", "learning_rate", "label_smoothing", "prompt"}
+)
 """Settings whose `null` the model family or the checkpoint fills in, once it is loaded."""
 
 
