@@ -30,19 +30,29 @@ from captrain.records import write_text
 
 FAMILIES = {
     "blip": "captrain.models.blip:BlipCaptioner",
+    "blip-2": "captrain.models.blip2:Blip2Captioner",
     "encoder-decoder": "captrain.models.encoder_decoder:EncoderDecoderCaptioner",
+    "git": "captrain.models.git:GitCaptioner",
     "prefix": "captrain.models.prefix.captioner:PrefixCaptioner",
 }
 """Every family, and where its class is."""
 
 MODEL_TYPES = {
     "blip": ("blip", "captrain.models.blip:BlipForConditionalGeneration"),
+    "blip-2": ("blip-2", "transformers:Blip2ForConditionalGeneration"),
     "captrain_prefix": ("prefix", "captrain.models.prefix.model:PrefixModel"),
+    "git": ("git", "captrain.models.git:GitForCausalLM"),
     "vision-encoder-decoder": ("encoder-decoder", "transformers:VisionEncoderDecoderModel"),
 }
 """For each `model_type` of a config.json: the family, and the class that loads the weights."""
 
-PROCESSORS = {"blip": "BlipImageProcessor", "crop": "CLIPImageProcessor", "squash": "ViTImageProcessor"}
+PROCESSORS = {
+    "blip": "BlipImageProcessor",
+    "blip-2": "BlipImageProcessor",
+    "git": "CLIPImageProcessor",
+    "crop": "CLIPImageProcessor",
+    "squash": "ViTImageProcessor",
+}
 EXTRAS = "captrain.json"
 LONGEST_REASON = 300
 
