@@ -23,7 +23,7 @@ import numpy as np
 import webdataset
 
 from captrain.data.readers.webdataset import read
-from captrain.data.stream import stream_samples
+from captrain.data.shards.stream import stream_samples
 from captrain.records import Rejects
 
 SIZES = range(30_000, 60_000)  # bytes of a picture

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captrain.data.members import Group, Keys, groups
-from captrain.data.tars import BLOCK, Member, StoredMember, walk
+from captrain.data.shards.members import Group, Keys, groups
+from captrain.data.shards.tars import BLOCK, Member, StoredMember, walk
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 

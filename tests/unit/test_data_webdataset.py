@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from captrain.data.readers import detect, webdataset
 from captrain.data.readers.options import ReadOptions
-from captrain.data.remote import local_copy
-from captrain.data.shards import expand, expand_braces
+from captrain.data.shards.remote import local_copy
+from captrain.data.shards.sources import expand, expand_braces
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 

@@ -100,7 +100,7 @@ def size(count: int) -> str:
 
 
 def _file_row(step: Step) -> tuple[str, str, str, str]:
-    from captrain.data.remote import shown
+    from captrain.data.shards.remote import shown
 
     file = step.file
     length = f"{'' if file.exact else 'about '}{size(file.size)}"

@@ -29,7 +29,7 @@ def search(
         encoder: Where the store's encoder lies (folder or hub id). Default: where it lay when the store was written.
     """
     quiet_libraries()
-    from captrain.data.shards import split_list
+    from captrain.data.shards.sources import split_list
     from captrain.features.search import search as search_stores
 
     found = search_stores(split_list(store), picture, encoder=encoder, count=count)

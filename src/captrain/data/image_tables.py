@@ -12,7 +12,7 @@ from captrain.data.gathered import Texts
 from captrain.data.places import Root
 from captrain.data.readers.options import ReadOptions
 from captrain.data.samples import LazySamples, key_of
-from captrain.data.tar_headers import tidy
+from captrain.data.shards.headers import tidy
 from captrain.errors import DataError, nearest
 from captrain.records import Rejects, Sample
 

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from captrain.data.dataset import read_splits
-from captrain.data.members import Keys
 from captrain.data.places import is_remote
 from captrain.data.readers import detect
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
-from captrain.data.remote import telling
 from captrain.data.samples import key_of
-from captrain.data.shards import Shard, expand, reject
-from captrain.data.stream import SampleStream
+from captrain.data.shards.members import Keys
+from captrain.data.shards.remote import telling
+from captrain.data.shards.sources import Shard, expand, reject
+from captrain.data.shards.stream import SampleStream
 from captrain.records import Rejects, Sample
 
 UNREAD = "can't be read"

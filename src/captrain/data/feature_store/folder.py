@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from captrain.data.places import is_remote
-from captrain.data.remote import protocol_of, shown, telling
+from captrain.data.shards.remote import protocol_of, shown, telling
 from captrain.errors import DataError
 from captrain.paths import cache_folder
 

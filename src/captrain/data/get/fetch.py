@@ -15,7 +15,7 @@ from captrain.data.get.ledger import Ledger, check
 from captrain.data.get.pictures import Outcome, fetch_pictures
 from captrain.data.get.plan import Plan, Step, saved_at
 from captrain.data.get.transfer import Limits, TransferError, download
-from captrain.data.remote import shown
+from captrain.data.shards.remote import shown
 from captrain.errors import CaptrainError, DataError
 from captrain.progress import track
 

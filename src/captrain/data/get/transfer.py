@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from captrain.data.remote import shown
+from captrain.data.shards.remote import shown
 from captrain.errors import DataError
 from captrain.records import write_text
 from captrain.version import __version__

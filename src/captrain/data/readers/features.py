@@ -17,9 +17,9 @@ from captrain.data.feature_store.manifest import FORMAT, MANIFEST
 from captrain.data.feature_store.store import FeatureStore, StoreSamples, VectorStore
 from captrain.data.places import is_remote
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
-from captrain.data.remote import BACKENDS, path_of
 from captrain.data.samples import Chosen, Joined
-from captrain.data.shards import split_list
+from captrain.data.shards.remote import BACKENDS, path_of
+from captrain.data.shards.sources import split_list
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 

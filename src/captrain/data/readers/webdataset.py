@@ -2,7 +2,7 @@
 
 The source is a .tar, a folder of them, a pattern (`cc12m-{00000..00012}.tar`, `shards/*.tar`), a list with commas, or URLs of
 these (s3://, gs://, https:// ...). Headers are read once; then any sample is a seek away. A remote shard is copied whole, once,
-into captrain's cache folder (`CAPTRAIN_CACHE`); `captrain.data.stream` reads shards in order and stores nothing.
+into captrain's cache folder (`CAPTRAIN_CACHE`); `captrain.data.shards.stream` reads shards in order and stores nothing.
 
 Captions are, where options name no member, in `txt`, `caption`, `captions` or `text`, else in the field `captions`, `caption` or
 `text` of `json`. As with texts beside images each line of a text is a caption; `--caption-lines whole` makes the text one.
@@ -20,13 +20,13 @@ from typing import BinaryIO
 import numpy as np
 
 from captrain.data.gathered import Texts
-from captrain.data.members import LARGEST_TEXT, MOST_PARTS, Group, Keys, Part, groups
 from captrain.data.places import IMAGE_SUFFIXES, is_hidden, is_remote
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
-from captrain.data.remote import local_copy, path_of
 from captrain.data.samples import LazySamples, key_of
-from captrain.data.shards import COMPRESSED, Shard, expand, reject, split_list
-from captrain.data.tars import Member, StoredMember
+from captrain.data.shards.members import LARGEST_TEXT, MOST_PARTS, Group, Keys, Part, groups
+from captrain.data.shards.remote import local_copy, path_of
+from captrain.data.shards.sources import COMPRESSED, Shard, expand, reject, split_list
+from captrain.data.shards.tars import Member, StoredMember
 from captrain.errors import DataError, nearest
 from captrain.records import Rejects, Sample
 

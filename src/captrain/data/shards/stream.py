@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from captrain.data.members import Group, Keys, groups
 from captrain.data.places import is_remote
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
-from captrain.data.remote import RemoteFile
-from captrain.data.shards import Shard, expand, reject
-from captrain.data.tars import LARGEST_MEMBER, Bytes, Member
+from captrain.data.shards.members import Group, Keys, groups
+from captrain.data.shards.remote import RemoteFile
+from captrain.data.shards.sources import Shard, expand, reject
+from captrain.data.shards.tars import LARGEST_MEMBER, Bytes, Member
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 

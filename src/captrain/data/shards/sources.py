@@ -1,6 +1,6 @@
 """What a source of tar shards names: a tar, a folder of them, `{00000..00012}`, a glob, a list with commas, URLs.
 
-Names only; `data.remote` opens URLs, `data.tars` walks what was opened.
+Names only; `remote` opens URLs, `tars` walks what was opened.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from captrain.data.places import Root, existing, is_hidden, is_remote
 from captrain.data.readers import SPLIT_NAMES
-from captrain.data.remote import glob_urls, path_of, protocol_of, shown
+from captrain.data.shards.remote import glob_urls, path_of, protocol_of, shown
 from captrain.errors import DataError
 from captrain.records import Rejects
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from captrain.data.tar_headers import LARGEST_SIZE, BrokenTarError, Header, parse_header, pax_records, tidy
+from captrain.data.shards.headers import LARGEST_SIZE, BrokenTarError, Header, parse_header, pax_records, tidy
 
 BLOCK = 512
 LARGEST_MEMBER = 1 << 30  # bytes of data; no picture and no caption is larger

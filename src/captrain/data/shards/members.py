@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from captrain.data.places import IMAGE_SUFFIXES, is_hidden
 from captrain.data.readers.options import ReadOptions
-from captrain.data.tars import LARGEST_MEMBER, Bytes, Member, walk
+from captrain.data.shards.tars import LARGEST_MEMBER, Bytes, Member, walk
 from captrain.errors import DataError
 
 TEXT_SUFFIXES = ("txt", "caption", "captions", "text")
