@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from captrain.cli.logs import printable
 from captrain.cli.show import TITLES, show_table
 
 if TYPE_CHECKING:
@@ -19,8 +20,11 @@ def show_comparison(found: Comparison) -> None:
         show_table([*rows, *((name, value, "") for name, value in facts.items() if value)])
     else:
         _show_several(found)
-    for note in dict.fromkeys(note for system in found.systems for note in system.notes):
-        print(f"note: {note}")
+    several = len(found.systems) > 1
+    for note in dict.fromkeys(
+        f"{system.name}: {note}" if several else note for system in found.systems for note in system.notes
+    ):
+        print(f"note: {printable(note)}")
 
 
 def _show_several(found: Comparison) -> None:

@@ -18,6 +18,7 @@ from captrain.data.images import ImageSpec
 from captrain.errors import ModelError
 from captrain.models.attention import share_features
 from captrain.models.captioner import Captioner
+from captrain.models.decoding import Decoding
 from captrain.models.prefix.captioner import behind_prefix
 from captrain.models.prefix.language import room_for_words, scale_before_head
 from captrain.models.prefix.writing import write_causal, write_seq2seq
@@ -107,6 +108,13 @@ class Blip2Captioner(Captioner):
         prompt = [self.start_id, *self.prompt_ids()]
         write = write_seq2seq if self.has_encoder else write_causal
         return write(self.decoder, context, prompt, config)
+
+    def generation_config(self, decoding: Decoding) -> GenerationConfig:
+        """How to write; the placeholder that stands for an image in transformers' inputs is no word of a caption."""
+        config, placeholder = super().generation_config(decoding), self.core().config.image_token_index
+        if placeholder is not None:
+            config.suppress_tokens = [*(config.suppress_tokens or []), placeholder]
+        return config
 
     def tokenize(self, captions: list[str], max_tokens: int) -> tuple[list[list[int]], int]:
         """Behind a prompt, OPT's tokenizer spells a caption's first word with the space before it."""

@@ -61,7 +61,7 @@ def report_data(run: Path, most_pictures: int = MOST_PICTURES) -> ReportData:
         evolutions=grown,
         galleries=(captions,) if captions else (),
         tables=tuple(tables(settings, metrics, scores)),
-        notes=(*rejected, *_notes(metrics, problems)),
+        notes=(*_remarks(scores), *rejected, *_notes(metrics, problems)),
     )
 
 
@@ -117,6 +117,13 @@ def _rejected(path: Path, problems: Problems) -> Iterator[Note]:
         total = reasons.total()
         rest = [f"... and {total - len(listed):,} more in {path.name}"] if total > len(listed) else []
         yield Note(f"Skipped {_many(total, 'sample')}: {common}{more}", tuple(listed + rest))
+
+
+def _remarks(scores: dict[str, Any]) -> Iterator[Note]:
+    """What the scores' own notes say: captions that are all alike, that loop, that have no words."""
+    found = scores.get("notes")
+    for note in found if isinstance(found, list) else ():
+        yield Note(text_of(note))
 
 
 def _notes(metrics: Metrics, problems: Problems) -> Iterator[Note]:
