@@ -33,6 +33,9 @@ EXPECTED = {
     "blip-coco-large": {"learning_rate": 2e-6, "weight_decay": 0.05, "epochs": 5, "prompt": "a picture of"},
     "blip-lora-cc3m": {"rank": 8, "alpha": 32, "learning_rate": 1e-5, "batch_size": 32, "epochs": 100},
     "blip-lora-folder": {"rank": 16, "alpha": 32, "dropout": 0.05, "learning_rate": 1e-3, "weight_decay": 1e-4},
+    "clipcap-coco-mlp": {"mapper": "mlp", "prefix_length": 10, "learning_rate": 2e-5, "batch_size": 8, "beams": 5},
+    "clipcap-coco-transformer": {"mapper": "transformer", "prefix_length": 40, "mapper_layers": 8, "join": "prefix"},
+    "clipcap-laion": {"max_tokens": 128, "batch_size": 64, "freeze": ("vision", "language")},
     "clip-text-decoder-coco": {"image_vectors": "pooled", "captions_per_image": "one", "accumulate": 4, "epochs": 10},
     "vit-gpt2-lora-cc3m": {"rank": 8, "batch_size": 16, "schedule": "linear", "metric": "validation_loss"},
 }
@@ -63,8 +66,10 @@ STAND_INS: dict[str, Callable[[Path], Path]] = {
     "Salesforce/blip-image-captioning-large": tiny_blip,
     "nlpconnect/vit-gpt2-image-captioning": tiny_encoder_decoder,
     "openai/clip-vit-base-patch32": tiny_clip,
+    "openai/clip-vit-large-patch14": tiny_clip,
     "google/mobilenet_v1_0.75_192": tiny_mobilenet,
     "distilgpt2": tiny_text_decoder,
+    "gpt2": tiny_text_decoder,
 }
 """For each hub id of a recipe, what makes a tiny checkpoint of its kind; a folder of an id's name is taken before the hub."""
 
