@@ -49,7 +49,7 @@ class ComputingSettings(Section):
     """Pictures captioned at a time."""
     device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = "auto"
     """Where to run. `auto` takes cuda, mps, xpu or cpu, the first that is there."""
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """Arithmetic of matrix products. `auto` takes bf16 where the device computes it fast."""
     workers: Annotated[int, Field(ge=0)] | None = None
     """Threads that read and decode pictures. Default: one a core, at most 16."""

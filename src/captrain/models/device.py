@@ -6,6 +6,8 @@ import torch
 
 from captrain.errors import ModelError
 
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
 
 def choose_device(name: str = "auto") -> torch.device:
     """The device for a name; `auto` takes cuda, mps, xpu or cpu, the first that is there.
@@ -23,10 +25,15 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """bf16 or fp32; `auto` takes bf16 where the device multiplies matrices faster in it."""
+    """The type of a name; `auto` takes bf16 where the device multiplies matrices faster in it, else fp32.
+
+    Raises `ModelError` for fp16 on a CPU, which would be slower than fp32 and less exact.
+    """
+    if name == "fp16" and device.type == "cpu":
+        raise ModelError("precision fp16: found a CPU, expected a GPU for it; use bf16, fp32 or auto")
     if name == "auto":
         return torch.bfloat16 if fast_bf16(device) else torch.float32
-    return torch.bfloat16 if name == "bf16" else torch.float32
+    return PRECISIONS[name]
 
 
 def fast_bf16(device: torch.device) -> bool:

@@ -98,7 +98,7 @@ class ModelSettings(Section):
     """Compute activations again on the way back instead of keeping them: less memory, steps a third longer."""
     device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = "auto"
     """Where to run. `auto` takes cuda, mps, xpu or cpu, the first that is there."""
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """Arithmetic of matrix products. `auto` takes bf16 where the device computes it fast. Trained weights stay in fp32."""
 
 

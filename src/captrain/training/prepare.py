@@ -14,7 +14,7 @@ from captrain.models.build import DecoderSizes, joined, pretrained
 from captrain.models.bundle import load_captioner
 from captrain.models.captioner import Captioner
 from captrain.models.decoding import Decoding
-from captrain.models.device import choose_device, choose_precision
+from captrain.models.device import PRECISIONS, choose_device, choose_precision
 from captrain.models.memory import checkpoint_activations, quantization
 from captrain.models.prefix.join import Mapper, prefixed
 from captrain.models.zoo import FAMILY_DEFAULTS
@@ -98,7 +98,7 @@ def fill_defaults(settings: Settings, captioner: Captioner) -> Settings:
             "image_size": spec.height,
             "resize": spec.resize,
             "image_vectors": model.image_vectors or ("pooled" if model.join == "prefix" else "all"),
-            "precision": "bf16" if captioner.precision == torch.bfloat16 else "fp32",
+            "precision": next(name for name, kind in PRECISIONS.items() if kind == captioner.precision),
         },
         "training": {
             "learning_rate": rate,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from captrain.data.dataset import Splits, join_splits, load_splits, unique_names
@@ -267,6 +268,7 @@ def training_arguments(settings: Settings, run: RunFolder, captioner: Captioner,
         logging_nan_inf_filter=False,
         restore_callback_states_from_checkpoint=True,
         remove_unused_columns=False,
+        fp16=captioner.precision == torch.float16,  # for its scaling of the loss; gradients would vanish without
         use_cpu=captioner.device.type == "cpu",
         dataloader_pin_memory=captioner.device.type == "cuda",
         dataloader_num_workers=0,
