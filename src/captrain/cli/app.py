@@ -17,6 +17,7 @@ COMMANDS = {
     "caption": ("captrain.cli.caption:caption", "Write captions for pictures."),
     "evaluate": ("captrain.cli.evaluate:evaluate", "Caption a data set, then score the captions."),
     "encode": ("captrain.cli.encode:encode", "Compute the features of pictures once, into a store to train from."),
+    "estimate": ("captrain.cli.estimate:estimate", "Estimate hours, disk and network of encoding on several machines."),
     "score": ("captrain.cli.score:score", "Score captions that exist against references."),
     "report": ("captrain.cli.report:report", "Turn a run folder into one HTML file."),
     "export": ("captrain.cli.export:export", "Write a trained captioner as a plain model: a folder, or one file."),

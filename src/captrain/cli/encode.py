@@ -35,6 +35,8 @@ def encode(
     device: tuple[str, ...] = ("auto",),
     precision: Literal["auto", "bf16", "fp32"] = "auto",
     redo_changed: Switch = False,
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
     reading: ReadingFlags = None,
 ) -> int:
     """Compute the features of pictures once, into a store to train from.
@@ -59,6 +61,8 @@ def encode(
         device: Where to run: auto, cpu, cuda, mps, xpu, or several such as cuda:0,cuda:1, each with shards of its own.
         precision: Arithmetic of matrix products. `auto` takes bf16 where the device computes it fast.
         redo_changed: Encode shards again that changed since they were encoded, instead of refusing.
+        engine: `ray` encodes on all machines of a Ray cluster, one worker a GPU or core; they must share data and store.
+        address: The Ray cluster: HOST:PORT or auto. Default: Ray on this machine alone.
     """
     quiet_libraries()
     from captrain.features.encode import encode as encode_data
@@ -66,7 +70,8 @@ def encode(
     found = encode_data(
         data, store, encoder, vectors=vectors, normalize=normalize, dtype=dtype, image_size=image_size, resize=resize,
         captioned=not uncaptioned, max_words=max_words, shard_images=shard_images, batch_size=batch_size, workers=workers,
-        max_pixels=max_pixels, devices=device, precision=precision, redo_changed=redo_changed, **how_to_read(reading),
+        max_pixels=max_pixels, devices=device, precision=precision, redo_changed=redo_changed, engine=engine, address=address,
+        **how_to_read(reading),
     )  # fmt: skip
     rejected = found.counts["rejected"]
     rows = [(name, f"{found.counts[name]:,}") for name in ("images", "captions", "shards")]

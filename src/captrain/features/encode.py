@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from threading import Lock
 from typing import Literal
 
 from captrain.data.feature_store.folder import StoreFolder
-from captrain.data.feature_store.manifest import REJECTED, FeaturesNote, Manifest
+from captrain.data.feature_store.manifest import REJECTED, FeaturesNote, Manifest, ShardNote
 from captrain.data.images import MAX_PIXELS
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.errors import DataError
 from captrain.features.content import PREPARATION_VERSION
-from captrain.features.encoder import Encoder, Vectors, on_device, open_encoder
-from captrain.features.pipeline import Behind, Engine, part_name
+from captrain.features.encoder import Encoder, Vectors
+from captrain.features.engines import make_engine
+from captrain.features.engines.base import About, Engine, Opening, Work
+from captrain.features.pipeline import Engine as Pipeline
+from captrain.features.pipeline import part_name
 from captrain.features.sources import End, Source, sources_of
 from captrain.features.writing import Shard, StoreWriter, locked
 from captrain.models.preparation import Resize
@@ -60,6 +62,8 @@ def encode(
     devices: Sequence[str] = ("auto",),
     precision: str = "auto",
     redo_changed: bool = False,
+    engine: str = "local",
+    address: str | None = None,
     format: str | None = None,
     options: ReadOptions = BY_LOOKING,
 ) -> Encoded:
@@ -75,29 +79,28 @@ def encode(
         shard_images: most pictures of a shard. Default: what makes 256 MiB.
         devices: one encoder on each, every one with sources of its own.
         redo_changed: encode sources again that changed since an earlier start, instead of refusing.
+        engine: `local`, or `ray` for all machines of a Ray cluster, which must see data, encoder and store alike.
+        address: of that cluster, HOST:PORT or `auto`. Default: Ray on this machine alone.
 
     Raises:
         UserError: for data, encoders or stores that can't work together, a source that changed, a store that is being written.
         OSError: when the disk is full; everything finished before is intact.
     """
-    model = open_encoder(
-        encoder, vectors=vectors, normalize=normalize, image_size=image_size, resize=resize, device=devices[0].partition(":")[0],
-        precision=precision,
-    )  # fmt: skip
-    models = [on_device(model, device) if len(devices) > 1 or ":" in device else model for device in devices]
-    kind = ("bfloat16" if str(model.precision) == "torch.bfloat16" else "float16") if dtype == "auto" else dtype
-    features = model.features(kind)
-    size = shard_images or images_of(features)
-    engine = Engine(kind, batch_size, workers, max_pixels, max_words)
+    opening = Opening(encoder, vectors, normalize, image_size, resize, precision)
     folder = StoreFolder(store)
-    with locked(folder):
-        rejects = Rejects()
-        sources = sources_of(data, size, rejects, format, options, captioned=captioned)
-        writer = StoreWriter(folder, first_manifest(model, features, captioned, max_words, size))
-        _settle_changes(writer, sources, redo_changed)
-        job = Job(writer, engine, size, sources)
-        job.run(models)
-        manifest = writer.finish(job.names(), rejects, tuple(job.unread))
+    with make_engine(engine, opening, devices, address) as runner:
+        about = runner.about()
+        kind = about.kind(dtype)
+        features = about.features(kind)
+        size = shard_images or images_of(features)
+        with locked(folder):
+            rejects = Rejects()
+            sources = sources_of(data, size, rejects, format, options, captioned=captioned)
+            writer = StoreWriter(folder, first_manifest(about, features, captioned, max_words, size))
+            _settle_changes(writer, sources, redo_changed)
+            job = Job(writer, Pipeline(kind, batch_size, workers, max_pixels, max_words), size, sources)
+            job.run(runner)
+            manifest = writer.finish(job.names(), rejects, job.unread())
     if not manifest.counts()["images"]:
         raise DataError(f"{data}: no picture could be encoded; {folder.where(REJECTED)} lists why")
     listed = folder.where(REJECTED) if manifest.counts()["rejected"] else None
@@ -114,7 +117,7 @@ def images_of(features: FeaturesNote) -> int:
 
 
 def first_manifest(
-    encoder: Encoder, features: FeaturesNote, captioned: bool, max_words: int | None, size: int
+    encoder: Encoder | About, features: FeaturesNote, captioned: bool, max_words: int | None, size: int
 ) -> Manifest:
     """What a store says before it has a shard."""
     return Manifest(
@@ -124,55 +127,42 @@ def first_manifest(
 
 
 class Job:
-    """The encoding of some sources into one store, on one or several devices."""
+    """The encoding of some sources into one store, on any engine."""
 
-    def __init__(self, writer: StoreWriter, engine: Engine, size: int, sources: Sequence[Source]) -> None:
-        self.writer, self.engine, self.size, self.sources = writer, engine, size, sources
-        self.unread: list[str] = []
+    def __init__(self, writer: StoreWriter, pipeline: Pipeline, size: int, sources: Sequence[Source]) -> None:
+        self.writer, self.pipeline, self.size, self.sources = writer, pipeline, size, sources
         self.count = 0
+        self._unread: set[str] = set()
         self._before = {name for name in writer.done}
-        self._lock = Lock()
 
-    def run(self, encoders: Sequence[Encoder]) -> None:
+    def run(self, engine: Engine) -> None:
         """Do all that is not done."""
         waiting = [source for source in self.sources if not self._is_done(source)]
         if skipped := len(self.sources) - len(waiting):
             logger.info("%d of %d sources are done already", skipped, len(self.sources))
-        queue = iter(waiting)
-        with track("encode shards", len(waiting), "source") as advance, Behind(self.writer.write) as write:
+        with track("encode shards", len(waiting), "source") as advance:
 
-            def work(encoder: Encoder) -> None:
-                for source, made in self.engine.shards(encoder, self._dealt(queue), self.size, self._skips):
-                    with self._lock:
-                        self._take(source, made, write)
-                        advance(int(made.last))
+            def tell(source: Source, made: Shard | ShardNote | End) -> None:
+                self._count(source, made)
+                advance(int(made.last))
 
-            if len(encoders) == 1:
-                work(encoders[0])
-            else:
-                _together(work, encoders)
+            engine.run(Work(self.writer, self.pipeline, self.size, waiting, self._skips, tell))
+
+    def unread(self) -> tuple[str, ...]:
+        """Labels of the sources that could not be read (to the end), in the order of sources."""
+        return tuple(source.label for source in self.sources if source.name in self._unread)
 
     def names(self) -> list[str]:
         """Names of all shards, in the order of sources and parts; what an unread source gave before is kept."""
         return [name for source in self.sources for name in part_names(self.writer, source)]
 
-    def _take(self, source: Source, made: Shard | End, write: Behind) -> None:
+    def _count(self, source: Source, made: Shard | ShardNote | End) -> None:
         if isinstance(made, End):
-            self.unread.append(source.label)
+            self._unread.add(source.name)
             first = made.rejects.lines[-1]["reason"]
             logger.warning("%s: %s; the same command tries it again", source.label, first)
         else:
             self.count += 1
-            write(made)
-
-    def _dealt(self, queue: Iterator[Source]) -> Iterator[Source]:
-        """The next source that no other device has taken."""
-        while True:
-            with self._lock:
-                source = next(queue, None)
-            if source is None:
-                return
-            yield source
 
     def _is_done(self, source: Source) -> bool:
         names = part_names(self.writer, source)
@@ -221,11 +211,3 @@ def _listed(labels: Sequence[str]) -> str:
     unique = list(dict.fromkeys(labels))
     more = f" and {len(unique) - SHOWN} more" if len(unique) > SHOWN else ""
     return ", ".join(unique[:SHOWN]) + more
-
-
-def _together(work: Callable[[Encoder], None], encoders: Sequence[Encoder]) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(len(encoders)) as pool:
-        for done in [pool.submit(work, encoder) for encoder in encoders]:
-            done.result()

@@ -10,6 +10,7 @@ import psutil
 import torch
 from torch import Tensor
 
+from captrain.data.feature_store.shard_file import NUMBERS
 from captrain.data.feature_store.store import StoreSamples, VectorStore
 from captrain.data.samples import Chosen, Joined, Prefixed
 from captrain.errors import DataError, ModelError, SettingsError
@@ -69,20 +70,20 @@ class Places:
         return cls._joined(samples) if isinstance(samples, Joined) else None
 
     def rows(self, positions: np.ndarray) -> Tensor:
-        """Features (positions, N, D) as they are stored."""
-        store = self.leaves[0].store
-        made: np.ndarray | None = None
-        for row, position in enumerate(positions):
-            leaf = self.leaves[self.leaf[position]]
-            part, offset = leaf.place(int(self.inner[position]))
-            vectors = leaf.store.vectors(part)
-            if made is None:
-                made = np.empty((len(positions), *vectors.shape[1:]), vectors.dtype)
-            made[row] = vectors[offset]
-        if made is None:
-            return torch.empty(0, store.features.tokens, store.features.width)
+        """Features (positions, N, D) as they are stored; each is copied once, from the mapped file to its row."""
+        if not self.leaves:
+            return torch.empty(0)
+        features = self.leaves[0].store.features
+        made = np.empty((len(positions), features.tokens, features.width), NUMBERS[features.dtype][1])
+        leaf, inner = self.leaf[positions], self.inner[positions]
+        for number in np.unique(leaf):
+            here = np.flatnonzero(leaf == number)
+            samples = self.leaves[number]
+            parts, offsets = samples.places(inner[here])
+            for row, part, offset in zip(here.tolist(), parts.tolist(), offsets.tolist(), strict=True):
+                made[row] = samples.store.vectors(part)[offset]
         found = torch.from_numpy(made)
-        return found.view(torch.bfloat16) if store.features.dtype == "bfloat16" else found
+        return found.view(torch.bfloat16) if features.dtype == "bfloat16" else found
 
     def counts(self) -> np.ndarray:
         """Captions of each sample (samples,)."""

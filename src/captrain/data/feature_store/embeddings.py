@@ -58,7 +58,7 @@ class EmbeddingFolder(VectorStore):
 
     def open_vectors(self, part: int) -> np.ndarray:
         """An array, mapped, as (images, 1, D)."""
-        return self._array(self.numbers[part])[:, None]
+        return np.asarray(self._array(self.numbers[part]))[:, None]
 
     def _array(self, number: str) -> np.ndarray:
         path = self.root / ARRAYS / f"{ARRAYS}_{number}.npy"

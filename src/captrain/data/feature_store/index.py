@@ -12,7 +12,15 @@ import numpy as np
 from captrain.data.samples import key_of
 from captrain.errors import DataError
 
-COLUMNS = ("id", "captions", "source", "offset", "content", "key")
+COLUMNS = {
+    "id": "string",
+    "captions": "list<item: string>",
+    "source": "string",
+    "offset": "uint32",
+    "content": "fixed_size_binary[16]",
+    "key": "uint64",
+}
+"""Names and types of the columns."""
 
 
 class Entry(NamedTuple):
@@ -62,10 +70,15 @@ class IndexRows:
 
 
 class Index:
-    """An index to read from: columns `id`, `captions`, `source` (and `content`, `key`) of one Arrow table."""
+    """An index to read from: columns `id`, `captions`, `source` (and `content`, `key`) of one Arrow table.
 
-    def __init__(self, columns: dict[str, Any]) -> None:
+    A column is read, and checked, when it is first asked for: to open an index costs the same whatever its captions weigh.
+    """
+
+    def __init__(self, columns: dict[str, Any], where: str = "") -> None:
         self.columns = columns
+        self.where = where
+        self._checked: dict[str, Any] = {}
 
     @classmethod
     def open(cls, path: Path, where: str, rows: int) -> Index:
@@ -74,39 +87,66 @@ class Index:
 
         try:
             with pa.memory_map(str(path)) as source:
-                table = pa.ipc.open_file(source).read_all().combine_chunks()
-            table.validate(full=True)  # offsets that lead out of the file would be followed, unchecked
-            columns = {name: _only_chunk(table.column(name)) for name in COLUMNS}
+                table = pa.ipc.open_file(source).read_all()
+            table.validate()
+            columns = {name: table.column(name) for name in COLUMNS}
         except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise DataError(f"{where}: not an index that can be read ({reason}); encode its source again") from None
+            raise _broken(where, error) from None
+        found = {name: str(column.type) for name, column in columns.items()}
+        if found != COLUMNS:
+            raise _broken(where, f"its columns are {found}, expected {COLUMNS}")
+        if any(column.num_chunks > 1 for column in columns.values()):
+            raise _broken(where, "it is in several pieces, expected one")
         if table.num_rows != rows:
             raise DataError(
                 f"{where}: has {table.num_rows} rows, its manifest says {rows}; they are not of one store, encode again"
             )
-        return cls(columns)
+        return cls(columns, where)
 
     def entry(self, row: int) -> Entry:
-        """One image."""
-        content = self.columns["content"][row].as_py() if "content" in self.columns else b""
-        captions = self.columns["captions"][row].as_py() or ()
-        return Entry(
-            self.columns["id"][row].as_py(), tuple(captions), self.columns["source"][row].as_py(), content.hex()
-        )
+        """One image. Raises `DataError` if the index is broken, as the other methods do."""
+        content = self._column("content")[row].as_py() if "content" in self.columns else b""
+        captions = self._column("captions")[row].as_py() or ()
+        return Entry(self._column("id")[row].as_py(), tuple(captions), self._column("source")[row].as_py(), content.hex())
 
     def keys(self) -> np.ndarray:
-        """`key_of` each id (rows,), uint64."""
+        """`key_of` each id (rows,), uint64. Nothing else of the index is read."""
         if "key" in self.columns:
-            return np.asarray(self.columns["key"])
-        return np.array([key_of(str(id)) for id in self.columns["id"].to_pylist()], dtype=np.uint64)
+            return np.asarray(self._column("key"))
+        return np.array([key_of(str(id)) for id in self._column("id").to_pylist()], dtype=np.uint64)
 
     def counts(self) -> np.ndarray:
-        """Captions of each image (rows,)."""
-        return np.diff(np.asarray(self.columns["captions"].offsets))
+        """Captions of each image (rows,). No caption is read for that."""
+        counts = np.diff(np.asarray(_whole(self.columns["captions"]).offsets))
+        if counts.min(initial=0) < 0:
+            raise _broken(self.where, "captions end before they begin")
+        return counts
+
+    def _column(self, name: str) -> Any:
+        """A column as one array, checked: offsets that lead out of the file would be followed otherwise."""
+        if name not in self._checked:
+            import pyarrow as pa
+
+            column = _whole(self.columns[name])
+            try:
+                column.validate(full=True)
+            except (pa.ArrowException, ValueError) as error:
+                raise _broken(self.where, error) from None
+            if column.null_count and name != "captions":
+                raise _broken(self.where, f"column {name} has gaps")
+            self._checked[name] = column
+        return self._checked[name]
 
 
-def _only_chunk(column: Any) -> Any:
-    """A column of one record batch as a plain array."""
+def _whole(column: Any) -> Any:
+    """A column of one piece, or of none, as a plain array."""
     import pyarrow as pa
 
+    if not isinstance(column, pa.ChunkedArray):
+        return column
     return column.chunk(0) if column.num_chunks else pa.array([], column.type)
+
+
+def _broken(where: str, reason: object) -> DataError:
+    shown = " ".join(str(reason).split())[:200]
+    return DataError(f"{where}: not an index that can be read ({shown}); encode its source again")

@@ -50,7 +50,8 @@ def map_shard(path: Path, where: str, images: int, features: FeaturesNote) -> np
             f"{images} x {features}; copy it again, or encode its source again"
         )
     shape = (images, features.tokens, features.width)
-    return np.memmap(path, NUMBERS[features.dtype][1], "r", begin, shape)
+    mapped = np.memmap(path, NUMBERS[features.dtype][1], "r", begin, shape)
+    return np.asarray(mapped)  # a plain array on the same pages: each row of a memmap would cost a Python call
 
 
 def checksum(path: Path) -> str:

@@ -161,6 +161,11 @@ class StoreSamples(LazySamples):
         number = bisect_right(self.ends, index)
         return self.parts[number], index - (self.ends[number - 1] if number else 0)
 
+    def places(self, indexes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The shards of samples, and their rows there (both (samples,))."""
+        numbers = np.searchsorted(self.ends, indexes, side="right")
+        return np.array(self.parts)[numbers], indexes - np.array([0, *self.ends])[numbers]
+
     def entry(self, index: int) -> Entry:
         """What the index says of a sample."""
         part, row = self.place(index)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from types import TracebackType
 
 from captrain.data.feature_store.manifest import EncoderNote, FeaturesNote, ShardNote
 from captrain.data.images import ImageSpec
@@ -96,8 +95,12 @@ class Engine(ABC):
     def __enter__(self) -> Engine:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """End what was started."""
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @abstractmethod
+    def close(self) -> None:
+        """End what was started for it."""
 
     def _settle_precision(self, about: About) -> None:
         """Whatever is opened from now on computes as the first encoder does."""

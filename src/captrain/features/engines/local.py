@@ -56,3 +56,6 @@ class LocalEngine(Engine):
                 with ThreadPoolExecutor(len(self.encoders)) as pool:
                     for done in [pool.submit(encode, encoder) for encoder in self.encoders]:
                         done.result()
+
+    def close(self) -> None:
+        """Nothing outlives `run`."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from captrain.data.feature_store.manifest import LARGEST, MANIFEST, ShardNote, p
 from captrain.errors import DataError
 from captrain.features.encoder import Encoder
 from captrain.features.engines.base import About, Opening
-from captrain.features.pipeline import Behind, part_name
+from captrain.features.pipeline import Behind, Skip, part_name
 from captrain.features.pipeline import Engine as Pipeline
 from captrain.features.sources import BlockSource, End, Source
 from captrain.features.writing import Shard, StoreWriter
@@ -62,32 +61,31 @@ class Worker:
         """
         assert self.encoder is not None, "open() comes first"
         _check_shared(order.writer.folder)
-        made: list[ShardNote | End] = list(finished(order.writer.folder, source, known))
-        if made and isinstance(made[-1], ShardNote) and made[-1].last:
+        made: list[ShardNote | End] = list(before := finished(order.writer.folder, source, known))
+        if before and before[-1].last:
             return made
-        there = known | {note.name for note in made if isinstance(note, ShardNote)}
-        notes: list[ShardNote] = []
-        end: End | None = None
+        there = known | {note.name for note in before}
+
+        def skip(source: Source, part: int) -> bool:
+            return part_name(source, part) in there
 
         def write(shard: Shard) -> None:
-            notes.append(order.writer.write(shard))
+            made.append(order.writer.write(shard))
 
+        ends: list[End] = []
         with Behind(write) as behind:
-            for _, part in order.pipeline.shards(
-                self.encoder, [source], order.size, lambda source, part: part_name(source, part) in there
-            ):
+            for _, part in order.pipeline.shards(self.encoder, [source], order.size, skip):
                 if isinstance(part, End):
-                    end = part
+                    ends.append(part)
                 else:
                     behind(part)
-        return [*made, *notes, *([end] if end else [])]
+        return made + ends
 
 
 def finished(folder: StoreFolder, source: Source, known: frozenset[str]) -> list[ShardNote]:
     """Records that the store has of a source's shards, beyond those `known`, as long as the source is what it was."""
     found: list[ShardNote] = []
-    part = sum(name.rpartition(".")[0] == source.name for name in known)
-    while folder.exists(record := record_file(part_name(source, part + len(found)))):
+    while folder.exists(record := record_file(part_name(source, len(known) + len(found)))):
         note = parse_shard(folder.read(record, LARGEST), folder.where(record))
         if note.fingerprint != source.fingerprint:
             break
@@ -105,9 +103,12 @@ def alone(source: Source) -> Source:
     return block
 
 
-def known_of(source: Source, names: Sequence[str]) -> frozenset[str]:
-    """The names that are of a source's shards."""
-    return frozenset(name for name in names if name.rpartition(".")[0] == source.name)
+def known_of(source: Source, skip: Skip) -> frozenset[str]:
+    """The names of a source's shards that are there, from the first on without a gap."""
+    count = 0
+    while skip(source, count):
+        count += 1
+    return frozenset(part_name(source, part) for part in range(count))
 
 
 def _check_shared(folder: StoreFolder) -> None:
