@@ -21,11 +21,17 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import (
     AutoTokenizer,
     BertTokenizer,
+    Blip2Config,
+    Blip2ForConditionalGeneration,
     BlipConfig,
     BlipForConditionalGeneration,
+    GitConfig,
+    GitForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
+    OPTConfig,
     PreTrainedTokenizerFast,
+    T5Config,
     VisionEncoderDecoderModel,
     ViTConfig,
     ViTModel,
@@ -68,9 +74,7 @@ def tiny_photos(folder: Path, count: int = 8, captions: int = CAPTIONS, size: in
 def tiny_blip(folder: Path, size: int = 32, width: int = 32, seed: int = 0) -> Path:
     """A BLIP captioner of two small layers a half, with a WordPiece tokenizer, as a plain transformers checkpoint."""
     torch.manual_seed(seed)
-    vocabulary = {
-        token: index for index, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS.split()])
-    }
+    vocabulary = _bert_vocabulary()
     text = {
         "vocab_size": len(vocabulary) + 2,
         "hidden_size": width,
@@ -97,6 +101,63 @@ def tiny_blip(folder: Path, size: int = 32, width: int = 32, seed: int = 0) -> P
     _enliven(model)
     model.save_pretrained(folder)
     BertTokenizer(vocab=vocabulary).save_pretrained(folder)
+    write_preparation(folder, ImageSpec(size, size, HALF, HALF), "BlipImageProcessor")
+    return folder
+
+
+def tiny_git(folder: Path, size: int = 32, width: int = 32, seed: int = 0) -> Path:
+    """A GIT of two small layers a half, with a WordPiece tokenizer, as a plain transformers checkpoint."""
+    torch.manual_seed(seed)
+    vocabulary = _bert_vocabulary()
+    sizes = {"intermediate_size": 2 * width, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = GitConfig(
+        vision_config={**sizes, "hidden_size": 24, "image_size": size, "patch_size": 8},
+        **sizes,
+        hidden_size=width,
+        vocab_size=len(vocabulary),
+        max_position_embeddings=64,
+        bos_token_id=vocabulary["[CLS]"],
+        eos_token_id=vocabulary["[SEP]"],
+        pad_token_id=vocabulary["[PAD]"],
+    )
+    model = GitForCausalLM(config)
+    _enliven(model)
+    model.save_pretrained(folder)
+    BertTokenizer(vocab=vocabulary).save_pretrained(folder)
+    write_preparation(folder, ImageSpec(size, size, HALF, HALF, "crop", size), "CLIPImageProcessor")
+    return folder
+
+
+def tiny_blip2(folder: Path, size: int = 32, width: int = 32, seed: int = 0, language: str = "opt") -> Path:
+    """A BLIP-2 of two small layers a part before a tiny OPT or T5 (`language`), as a plain transformers checkpoint."""
+    torch.manual_seed(seed)
+    tokenizer = _word_tokenizer()
+    end, placeholder, pad = range(len(tokenizer), len(tokenizer) + 3)  # published OPTs end otherwise, too
+    tokens = {"vocab_size": pad + 1, "bos_token_id": end, "eos_token_id": end, "pad_token_id": pad}
+    sizes = {"hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": 2, "num_attention_heads": 4}
+    opt = OPTConfig(
+        **sizes | tokens | {"bos_token_id": tokenizer.bos_token_id}, ffn_dim=2 * width, word_embed_proj_dim=width,
+        max_position_embeddings=64,
+    )  # fmt: skip
+    t5 = T5Config(
+        **tokens, d_model=width, d_kv=8, d_ff=2 * width, num_layers=2, num_heads=4, feed_forward_proj="gated-gelu",
+        tie_word_embeddings=False, decoder_start_token_id=pad,
+    )  # fmt: skip
+    config = Blip2Config(
+        vision_config=sizes | {"hidden_size": 24, "image_size": size, "patch_size": 8, "initializer_range": 0.02},
+        qformer_config=sizes,
+        text_config={"opt": opt, "t5": t5}[language].to_dict(),
+        num_query_tokens=4,
+        image_token_index=placeholder,
+    )
+    model = Blip2ForConditionalGeneration(config)
+    torch.nn.init.normal_(model.query_tokens, std=0.1)  # they begin as zeros: all questions would be the same
+    for part in ("vision", "qformer", "projection", "model.decoder"):  # T5 is lively enough
+        _enliven(model, part)
+    if language == "t5":  # Flan-T5 has a head of its own
+        model.language_model.lm_head.weight = torch.nn.Parameter(model.language_model.shared.weight.detach() / 4)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     write_preparation(folder, ImageSpec(size, size, HALF, HALF), "BlipImageProcessor")
     return folder
 
@@ -152,6 +213,12 @@ def tiny_text_decoder(folder: Path, width: int = 32, seed: int = 0) -> Path:
     return folder
 
 
+def _bert_vocabulary() -> dict[str, int]:
+    """Numbers of BERT's special tokens and of all words."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    return {token: index for index, token in enumerate([*special, *WORDS.split()])}
+
+
 def _word_tokenizer() -> PreTrainedTokenizerFast:
     """Whole words, one special token, as GPT-2's."""
     vocabulary = {token: index for index, token in enumerate(["<|endoftext|>", *WORDS.split()])}
@@ -186,7 +253,13 @@ def tiny_prefix(folder: Path, size: int = 32, seed: int = 0) -> Path:
     return folder
 
 
-TINY_CAPTIONERS = {"blip": tiny_blip, "encoder-decoder": tiny_encoder_decoder, "prefix": tiny_prefix}
+TINY_CAPTIONERS = {
+    "blip": tiny_blip,
+    "blip-2": tiny_blip2,
+    "encoder-decoder": tiny_encoder_decoder,
+    "git": tiny_git,
+    "prefix": tiny_prefix,
+}
 """For each family of `captrain.models.bundle.FAMILIES`, what makes a tiny checkpoint of it."""
 
 

@@ -11,7 +11,9 @@ import pytest
 
 HEAVY = ("torch", "transformers", "peft", "PIL", "matplotlib", "numpy", "pydantic")
 SECONDS = 0.3
-COMMANDS = ("train", "caption", "evaluate", "demo", "report", "doctor", "config show", "config schema")
+COMMANDS = (
+    "train", "caption", "evaluate", "encode", "estimate", "demo", "report", "doctor", "config show", "config schema"
+)  # fmt: skip
 
 
 def run(code: str) -> str:

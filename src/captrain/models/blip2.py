@@ -116,11 +116,6 @@ class Blip2Captioner(Captioner):
             config.suppress_tokens = [*(config.suppress_tokens or []), placeholder]
         return config
 
-    def tokenize(self, captions: list[str], max_tokens: int) -> tuple[list[list[int]], int]:
-        """Behind a prompt, OPT's tokenizer spells a caption's first word with the space before it."""
-        spaced = [f" {caption}" for caption in captions] if self.prompt_ids() else captions
-        return super().tokenize(spaced, max_tokens)
-
     def prompt_ids(self) -> list[int]:
         """Token ids that captions begin with: none for T5, which reads the prompt with the answers."""
         return [] if self.has_encoder else self._prompt()

@@ -167,6 +167,9 @@ def _load_weights(source: str, quantize: BitsAndBytesConfig | None) -> tuple[Pre
     if config.model_type not in MODEL_TYPES:
         raise ModelError(f"{source}: a '{config.model_type}' is of no known family; families: {', '.join(FAMILIES)}")
     family, place = MODEL_TYPES[config.model_type]
+    expected = place.rpartition(":")[2]
+    if config.architectures and expected not in config.architectures:
+        raise ModelError(f"{source}: a {config.architectures[0]} writes no captions; expected a {expected}")
     how = {} if quantize is None else {"quantization_config": quantize, "device_map": {"": torch.cuda.current_device()}}
     model, info = _import(place).from_pretrained(source, dtype=torch.float32, output_loading_info=True, **how)
     missing = sorted(info["missing_keys"])

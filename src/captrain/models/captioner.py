@@ -201,8 +201,10 @@ class Captioner(nn.Module, ABC):
         """Token ids of captions without special tokens, and how many captions were cut.
 
         They are cut so that the end token still fits into `max_tokens`, and with the prompt into the decoder's positions.
+        Behind a prompt, byte-level tokenizers (GPT-2's) spell a first word with the space before it; others don't mind.
         """
         room = min(max_tokens, self.max_positions - len(self.prompt_ids()) - 1) - 1
+        captions = [f" {caption}" for caption in captions] if self.prompt_ids() else captions
         ids = self.tokenizer(captions, add_special_tokens=False, verbose=False)["input_ids"] if captions else []
         return [caption[:room] for caption in ids], sum(len(caption) > room for caption in ids)
 

@@ -97,7 +97,7 @@ def write_tokens(
     written = decoder.generate(
         input_ids=input_ids, attention_mask=torch.ones_like(input_ids), generation_config=config, **options
     )
-    return [_until(row, config.eos_token_id) for row in written[:, len(prompt) :].tolist()]
+    return [until(row, config.eos_token_id) for row in written[:, len(prompt) :].tolist()]
 
 
 def _image_cache(decoder: PreTrainedModel, context: Tensor, input_ids: Tensor) -> SharedFeaturesCache:
@@ -109,10 +109,10 @@ def _image_cache(decoder: PreTrainedModel, context: Tensor, input_ids: Tensor) -
     return SharedFeaturesCache(DynamicCache(), cache.cross_attention_cache)
 
 
-def _until(tokens: list[int], end: int) -> list[int]:
+def until(tokens: list[int], end: int) -> list[int]:
     """What stands before the first end token.
 
-    >>> _until([5, 6, 2, 0], end=2)
+    >>> until([5, 6, 2, 0], end=2)
     [5, 6]
     """
     return tokens[: tokens.index(end)] if end in tokens else tokens

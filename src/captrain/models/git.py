@@ -22,7 +22,7 @@ from captrain.data.images import ImageSpec
 from captrain.errors import ModelError
 from captrain.models.attention import attend
 from captrain.models.captioner import Captioner
-from captrain.models.decoding import _until
+from captrain.models.decoding import until
 from captrain.models.prefix.captioner import behind_prefix
 from captrain.models.vision import see
 
@@ -154,7 +154,7 @@ class GitCaptioner(Captioner):
             past_key_values=SharedImageCache([(layer.keys, layer.values) for layer in image.layers]),
             generation_config=config,
         )
-        return [_until(row, config.eos_token_id) for row in written[:, len(prompt) :].tolist()]
+        return [until(row, config.eos_token_id) for row in written[:, len(prompt) :].tolist()]
 
     def part_prefixes(self) -> dict[str, tuple[str, ...]]:
         """The projection is the bridge; what tells the frames of a video apart goes with it."""

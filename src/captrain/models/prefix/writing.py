@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from captrain.models.decoding import SharedFeaturesCache
+from captrain.models.decoding import SharedFeaturesCache, until
 
 
 def write_causal(
@@ -31,7 +31,7 @@ def write_causal(
     written = language.generate(
         inputs_embeds=start, attention_mask=seen, past_key_values=cache, generation_config=config
     )
-    return [_until(row, config.eos_token_id) for row in written.tolist()]
+    return [until(row, config.eos_token_id) for row in written.tolist()]
 
 
 def write_seq2seq(
@@ -54,9 +54,4 @@ def write_seq2seq(
         past_key_values=SharedFeaturesCache(DynamicCache(), filled.cross_attention_cache),
         generation_config=config,
     )
-    return [_until(row, config.eos_token_id) for row in written[:, len(prompt) :].tolist()]
-
-
-def _until(tokens: list[int], end: int) -> list[int]:
-    """What stands before the first end token."""
-    return tokens[: tokens.index(end)] if end in tokens else tokens
+    return [until(row, config.eos_token_id) for row in written[:, len(prompt) :].tolist()]
