@@ -1,11 +1,13 @@
 """Pictures a second of `captrain encode` against its encoder alone on the same batches, and against decoding alone.
 
-    python benchmarks/encode.py --encoder FOLDER [--pictures 256] [--edge 500] [--batch-size 32] [--rounds 3]
+    python benchmarks/encode.py --encoder FOLDER [--pictures 256] [--edge 500] [--batch-size 32] [--rounds 3] [--workers N]
 
 JPEGs of smooth noise are written as one tar shard to a temporary folder. The ways take turns, and the median counts: `encoder` is
 given batches that are decoded already; `decode` is captrain's own decoding on its threads, `pillow` plain Pillow (open, convert,
-resize) in as many processes; `encode` is everything, from the tar to the finished store. What is slower, encoder or decoding,
-binds. On a CPU both use the same cores, so that the best there can be is `shared`: 1 / (1 / encoder + 1 / decode).
+resize) in as many processes; `encode` is everything, from the tar to the finished store. All have the same number of threads to
+compute with. `reachable` follows from the times: no pipeline is done before the slower of encoder and decoding, or before the
+cores have done the work of both (their seconds of processor time, over the number of cores). Which of these three is the
+longest is what binds.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -41,11 +44,13 @@ def main() -> None:
     parser.add_argument("--edge", type=int, default=500)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=default_workers(), help="threads that decode")
     options = parser.parse_args()
     model = open_encoder(options.encoder)
     machine = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else cpu_name()
     print(
-        f"{machine}, {os.cpu_count()} cores, torch {torch.__version__}, {model.precision}, {default_workers()} threads"
+        f"{machine}, {cores()} cores, torch {torch.__version__}, {model.precision}, {torch.get_num_threads()} threads encode, "
+        f"{options.workers} decode"
     )
     pictures = [jpeg(number, options.edge) for number in range(options.pictures)]
     with tempfile.TemporaryDirectory() as folder:
@@ -56,45 +61,68 @@ def main() -> None:
             for part in np.split(pixels, range(options.batch_size, len(pixels), options.batch_size))
         ]
         size = (model.spec.width, model.spec.height)
-        with ProcessPoolExecutor(default_workers()) as processes, ThreadPoolExecutor(default_workers()) as threads:
+        with ProcessPoolExecutor(options.workers) as processes, ThreadPoolExecutor(options.workers) as threads:
             ways: dict[str, Callable[[int], object]] = {
                 "encoder": lambda turn: [model.encode(batch).cpu() for batch in batches],
                 "decode": lambda turn: list(threads.map(partial(prepare, spec=model.spec), pictures)),
                 "pillow": lambda turn: list(processes.map(partial(with_pillow, size=size), pictures, chunksize=8)),
                 "encode": lambda turn: encode(
-                    str(shard), f"{folder}/store-{turn}", options.encoder, batch_size=options.batch_size
+                    str(shard),
+                    f"{folder}/store-{turn}",
+                    options.encoder,
+                    batch_size=options.batch_size,
+                    workers=options.workers,
                 ),
                 "start": lambda turn: open_encoder(options.encoder),
             }
             spent = measure(ways, options.rounds)
-    show(spent, options.pictures, shared=model.device.type == "cpu")
+    show(spent, options.pictures)
 
 
-def measure(ways: dict[str, Callable[[int], object]], rounds: int) -> dict[str, float]:
+class Spent(NamedTuple):
+    """Seconds by the clock, and of processor time over all threads of this process."""
+
+    clock: float
+    work: float
+
+
+def measure(ways: dict[str, Callable[[int], object]], rounds: int) -> dict[str, Spent]:
     """Median seconds of each way; a first round only warms up."""
-    spent: dict[str, list[float]] = {way: [] for way in ways}
+    clock: dict[str, list[float]] = {way: [] for way in ways}
+    work: dict[str, list[float]] = {way: [] for way in ways}
     for turn in range(rounds + 1):
         for way, run in ways.items():
-            start = time.perf_counter()
+            start, worked = time.perf_counter(), time.process_time()
             run(turn)
             if turn:
-                spent[way].append(time.perf_counter() - start)
-    return {way: statistics.median(times) for way, times in spent.items()}
+                clock[way].append(time.perf_counter() - start)
+                work[way].append(time.process_time() - worked)
+    return {way: Spent(statistics.median(clock[way]), statistics.median(work[way])) for way in ways}
 
 
-def show(spent: dict[str, float], pictures: int, shared: bool) -> None:
-    """The table, and which of the two binds; loading the encoder is not counted."""
-    rates = {way: pictures / seconds for way, seconds in spent.items() if way != "start"}
-    rates["encode"] = pictures / (spent["encode"] - spent["start"])
-    best = min(rates["encoder"], rates["decode"])
-    if shared:
-        best = rates["shared"] = 1 / (1 / rates["encoder"] + 1 / rates["decode"])
+def show(spent: dict[str, Spent], pictures: int) -> None:
+    """The table, and what binds; loading the encoder is not counted."""
+    seconds = {way: spent[way].clock for way in ("encoder", "decode", "pillow")}
+    seconds["encode"] = spent["encode"].clock - spent["start"].clock
+    limits = {
+        "the encoder": seconds["encoder"],
+        "decoding": seconds["decode"],
+        "the cores that both share": (spent["encoder"].work + spent["decode"].work) / cores(),
+    }
+    binds = max(limits, key=lambda limit: limits[limit])
+    seconds["reachable"] = limits[binds]
     print(f"{'':10}{'img/s':>10}")
-    for way, rate in rates.items():
-        print(f"{way:10}{rate:10.1f}")
-    binds = "the encoder" if rates["encoder"] < rates["decode"] else "decoding"
-    print(f"{binds} binds; encode reaches {rates['encode'] / rates['encoder']:.2f} of the bare encoder")
-    print(f"and {rates['encode'] / best:.2f} of what can be reached here")
+    for way, needed in seconds.items():
+        print(f"{way:10}{pictures / needed:10.1f}")
+    print(
+        f"{binds} binds; encode reaches {seconds['encoder'] / seconds['encode']:.2f} of the bare encoder, "
+        f"{seconds['reachable'] / seconds['encode']:.2f} of what can be reached here"
+    )
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def with_pillow(data: bytes, size: tuple[int, int]) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import psutil
@@ -22,6 +22,8 @@ from captrain.models.captioner import Captioner
 from captrain.records import Sample
 
 logger = logging.getLogger(__name__)
+
+MOST_TO_LEARN_WORDS = 200_000  # images whose captions make a vocabulary: over a million of them take ten seconds
 
 
 class StoredImages(Images):
@@ -85,6 +87,13 @@ class Places:
         found = torch.from_numpy(made)
         return found.view(torch.bfloat16) if features.dtype == "bfloat16" else found
 
+    def texts(self) -> Iterator[str]:
+        """All captions of all samples, in their order; a shard's are read together."""
+        for number, inner in _runs(self.leaf, self.inner):
+            samples = self.leaves[number]
+            for part, rows in _runs(*samples.places(inner)):
+                yield from samples.store.index(part).captions(rows)
+
     def counts(self) -> np.ndarray:
         """Captions of each sample (samples,)."""
         counts = np.empty(len(self.inner), np.int64)
@@ -123,6 +132,29 @@ class Places:
         leaf = np.concatenate([part.leaf + first for part, first in zip(places, firsts, strict=False)])
         leaves = [leaf for part in places for leaf in part.leaves]
         return cls(leaves, leaf.astype(np.int32), np.concatenate([part.inner for part in places]))
+
+
+def captions_of(samples: Sequence[Sample], most: int = MOST_TO_LEARN_WORDS) -> Iterator[str]:
+    """The captions that a vocabulary is made of: those of all samples, in their order.
+
+    Of stored samples that are more than `most`, so many are taken, evenly spread, and their captions are read a shard at a
+    time: training on a large store begins at once.
+    """
+    if len(samples) and (places := Places.of(samples)) is not None:
+        few = np.linspace(0, len(samples), most, endpoint=False, dtype=np.int64)
+        return (places._chosen(few) if len(samples) > most else places).texts()
+    return (caption for sample in samples for caption in sample.captions)
+
+
+def _runs(groups: np.ndarray, values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Values cut where the group changes.
+
+    >>> [(group, values.tolist()) for group, values in _runs(np.array([5, 5, 7]), np.array([1, 2, 3]))]
+    [(5, [1, 2]), (7, [3])]
+    """
+    firsts = np.flatnonzero(np.diff(groups, prepend=-1))
+    for first, last in zip(firsts, [*firsts[1:], len(groups)], strict=True):
+        yield int(groups[first]), values[first:last]
 
 
 def stored_images(

@@ -107,7 +107,14 @@ class Index:
         """One image. Raises `DataError` if the index is broken, as the other methods do."""
         content = self._column("content")[row].as_py() if "content" in self.columns else b""
         captions = self._column("captions")[row].as_py() or ()
-        return Entry(self._column("id")[row].as_py(), tuple(captions), self._column("source")[row].as_py(), content.hex())
+        return Entry(
+            self._column("id")[row].as_py(), tuple(captions), self._column("source")[row].as_py(), content.hex()
+        )
+
+    def captions(self, rows: np.ndarray) -> list[str]:
+        """All captions of some images, in their order: much faster than an entry each."""
+        found: list[str] = self._column("captions").take(rows).flatten().to_pylist()
+        return found
 
     def keys(self) -> np.ndarray:
         """`key_of` each id (rows,), uint64. Nothing else of the index is read."""

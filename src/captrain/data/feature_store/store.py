@@ -152,6 +152,8 @@ class StoreSamples(LazySamples):
     def __init__(self, store: VectorStore, parts: list[int], prefix: str = "") -> None:
         self.store, self.parts, self.prefix = store, parts, prefix
         self.ends = list(accumulate(store.parts[part].images for part in parts))
+        self._shards = np.array(parts, dtype=np.int64)
+        self._limits = np.array([0, *self.ends], dtype=np.int64)
 
     def __len__(self) -> int:
         return self.ends[-1] if self.ends else 0
@@ -163,8 +165,8 @@ class StoreSamples(LazySamples):
 
     def places(self, indexes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The shards of samples, and their rows there (both (samples,))."""
-        numbers = np.searchsorted(self.ends, indexes, side="right")
-        return np.array(self.parts)[numbers], indexes - np.array([0, *self.ends])[numbers]
+        numbers = np.searchsorted(self._limits, indexes, side="right") - 1
+        return self._shards[numbers], indexes - self._limits[numbers]
 
     def entry(self, index: int) -> Entry:
         """What the index says of a sample."""

@@ -1,0 +1,238 @@
+"""A Ray cluster: an actor for each GPU, or for each core where there is none, with one source at a time.
+
+There are never more sources on their way than actors, so nothing piles up. While sources wait, one actor more than can be placed
+is asked for, which is what makes a cluster that can grow do so. The source of an actor that dies goes to another one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from captrain.data.feature_store.manifest import ShardNote
+from captrain.errors import CaptrainError, ModelError, SettingsError, UserError
+from captrain.features.engines.base import About, Engine, Opening, Work
+from captrain.features.engines.worker import Order, Worker, alone, known_of
+from captrain.features.sources import Source
+
+logger = logging.getLogger(__name__)
+
+INSTALL = "pip install 'captrain[scale]'"
+CONNECT_SECONDS = 5
+MOST_CORES = 16  # of an actor with a GPU: to decode for it
+SETTINGS_FRAME = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # what both sides of HTTP/2 begin with (RFC 9113, 3.4)
+MOST_DEATHS = 3  # of workers over one source: it may be what kills them
+
+
+class RayEngine(Engine):
+    """All work in actors; the caller's process lists sources and writes the manifest."""
+
+    def __init__(self, opening: Opening, devices: Sequence[str], address: str | None) -> None:
+        super().__init__(opening, devices, address)
+        if len(devices) > 1 or ":" in devices[0]:
+            raise SettingsError(
+                f"--device {','.join(devices)}: with --engine ray each worker gets one GPU or core; expected auto, cpu or cuda"
+            )
+        self.ray = _import_ray()
+        self.mine = not self.ray.is_initialized()
+        self.actors: list[Any] = []
+        if self.mine:
+            _connect(self.ray, address or os.environ.get("RAY_ADDRESS"))
+
+    @cached_property
+    def share(self) -> Share:
+        """What each actor gets of the cluster."""
+        return share_of(self.ray.cluster_resources(), self.devices[0])
+
+    def about(self) -> About:
+        """What the encoder of the first actor is; all others must be the same, and compute in the same precision."""
+        actor, opened = self._hire(None)
+        try:
+            about: About = _result(self.ray, opened)
+        except self.ray.exceptions.RayError as error:
+            raise CaptrainError(f"ray: the first worker died ({_short(error)}); see the logs of the cluster") from None
+        self._settle_precision(about)
+        self.first, self._about = actor, about
+        return about
+
+    def run(self, work: Work) -> None:
+        """Give out sources until all are done."""
+        if work.sources:
+            _Pool(self, work).run()
+
+    def close(self) -> None:
+        """Let all actors go, and Ray if it was started or joined here."""
+        for actor in self.actors:
+            self.ray.kill(actor)
+        if self.mine:
+            self.ray.shutdown()
+
+    def hire(self) -> tuple[Any, Any]:
+        """A new actor, and the promise of its encoder."""
+        return self._hire(self._about)
+
+    def dismiss(self, actor: Any) -> None:
+        """Let go an actor that has died; one that is only out of reach must not write into the store any more."""
+        self.actors.remove(actor)
+        self.ray.kill(actor)
+
+    def _hire(self, expected: About | None) -> tuple[Any, Any]:
+        kind = self.ray.remote(Worker).options(
+            num_cpus=self.share.cores, num_gpus=self.share.gpus, max_restarts=0, max_task_retries=0
+        )
+        actor = kind.remote(self.opening, self.share.device, os.getcwd())
+        self.actors.append(actor)
+        return actor, actor.open.remote(expected)
+
+
+class _Pool:
+    """Actors at work: what each of them is doing, what waits, and how often workers died over a source."""
+
+    def __init__(self, engine: RayEngine, work: Work) -> None:
+        self.engine, self.work, self.ray = engine, work, engine.ray
+        pipeline = work.pipeline
+        if pipeline.workers is None:
+            pipeline = replace(pipeline, workers=engine.share.cores)
+        self.order = self.ray.put(Order.of(work.writer, pipeline, work.size))
+        self.waiting = deque(work.sources)
+        self.idle = [engine.first]
+        self.busy: dict[Any, tuple[Any, Source | None]] = {}  # promise: actor, and source unless it is being opened
+        self.deaths: Counter[str] = Counter()  # by the source's name; "" while the encoder was opened
+
+    def run(self) -> None:
+        """Go on until nothing waits and nothing is being encoded."""
+        while self.waiting or any(source for _, source in self.busy.values()):
+            while self.waiting and self.idle:
+                self._give(self.idle.pop(), self.waiting.popleft())
+            if self.waiting and all(source for _, source in self.busy.values()):
+                actor, opened = self.engine.hire()
+                self.busy[opened] = (actor, None)
+            ready, _ = self.ray.wait(list(self.busy), num_returns=1)
+            for promise in ready:
+                self._settle(promise)
+
+    def _give(self, actor: Any, source: Source) -> None:
+        known = known_of(source, self.work.skip)
+        self.busy[actor.encode.remote(self.order, alone(source), known)] = (actor, source)
+
+    def _settle(self, promise: Any) -> None:
+        """Take in what an actor has done, and give it more; or give its source to another one."""
+        actor, source = self.busy.pop(promise)
+        try:
+            result = _result(self.ray, promise)
+        except self.ray.exceptions.RayError as error:
+            self.engine.dismiss(actor)
+            self._mourn(source, error)
+            return
+        if source is None:
+            self.deaths.pop("", None)  # only workers that die one after another say that the encoder kills them
+        else:
+            self._take(source, result)
+        self.idle.append(actor)
+
+    def _take(self, source: Source, made: Iterable[Any]) -> None:
+        for one in made:
+            if isinstance(one, ShardNote):
+                self.work.writer.done[one.name] = one
+            self.work.tell(source, one)
+
+    def _mourn(self, source: Source | None, error: Exception) -> None:
+        key = "" if source is None else source.name
+        self.deaths[key] += 1
+        if self.deaths[key] == MOST_DEATHS:
+            what = "before they had opened the encoder" if source is None else f"over {source.label}"
+            raise CaptrainError(
+                f"ray: {MOST_DEATHS} workers died {what} ({_short(error)}); see the cluster's logs, then run the command again"
+            )
+        if source is not None:
+            logger.warning("%s: its worker died; another one goes on with it", source.label)
+            self.waiting.appendleft(source)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What an actor gets: cores, GPUs, and the device that its encoder runs on."""
+
+    cores: int
+    gpus: int
+    device: str
+
+
+def share_of(resources: dict[str, float], device: str) -> Share:
+    """What each actor gets of a cluster's `resources`. Raises `ModelError` if the cluster does not have the device.
+
+    >>> share_of({"CPU": 64.0, "GPU": 8.0}, "auto"), share_of({"CPU": 64.0}, "auto")
+    (Share(cores=8, gpus=1, device='cuda'), Share(cores=1, gpus=0, device='cpu'))
+    """
+    cores, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
+    if device not in ("auto", "cpu", "cuda"):
+        raise SettingsError(f"--device {device}: with --engine ray expected auto, cpu or cuda")
+    if (device == "cuda" and not gpus) or not cores:
+        raise ModelError(
+            f"ray: the cluster has {cores} cores and {gpus} GPUs, which is not enough for --device {device}"
+        )
+    if device == "cpu" or not gpus:
+        return Share(1, 0, "cpu")
+    return Share(max(1, min(MOST_CORES, cores // gpus)), 1, "cuda")
+
+
+def _import_ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+        import ray.exceptions
+    except ImportError:
+        raise UserError(f"--engine ray: needs Ray, which is not installed; {INSTALL}") from None
+    return ray
+
+
+def _connect(ray: Any, address: str | None) -> None:
+    """Join the cluster at an address, or start Ray on this machine. Raises `UserError` if the cluster is not there."""
+    if address is None or address == "local":
+        ray.init("local", include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+        return
+    if address != "auto":
+        _knock(address)
+    try:
+        ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        raise UserError(f"--address {address}: no Ray cluster could be joined ({_short(error)}); {_HOW}") from None
+
+
+_HOW = "start one with: ray start --head, or leave --address out to run on this machine"
+
+
+def _knock(address: str) -> None:
+    """Whether something there speaks HTTP/2, as Ray does: Ray itself tries for a minute, then ends the process."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "/" in address or not 0 < int(port) < 65536:
+        raise SettingsError(f"--address: found {address!r}, expected auto, or HOST:PORT such as 10.0.0.1:6379")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS) as line:
+            if os.environ.get("RAY_USE_TLS") == "1":
+                return
+            line.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SETTINGS_FRAME)
+            answer = line.recv(len(SETTINGS_FRAME), socket.MSG_WAITALL)
+    except OSError as error:
+        raise UserError(f"--address {address}: no Ray cluster answers ({error.strerror or error}); {_HOW}") from None
+    if answer[3:4] != SETTINGS_FRAME[3:4]:
+        raise UserError(f"--address {address}: what answers there is not Ray; {_HOW}")
+
+
+def _result(ray: Any, promise: Any) -> Any:
+    """What a call gave; what it raised is raised here as it was."""
+    try:
+        return ray.get(promise)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+
+
+def _short(error: BaseException) -> str:
+    """The first line of what Ray says."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]

@@ -1,0 +1,167 @@
+"""`captrain encode --engine ray`: on a cluster of two workers, one of which dies on the way; and clusters that are not there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_tools import Cli
+
+from captrain.features.encode import encode as encode_data
+from captrain.features.engines.worker import Order, Worker
+from captrain.features.sources import Source
+from captrain.features.writing import Shard
+
+pytest.importorskip("ray", reason="Ray is not installed: pip install 'captrain[scale]'")
+
+QUICK_TO_NOTICE = {
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 300,
+    "health_check_failure_threshold": 3,
+}
+MEMORY = 80 << 20  # of a node's object store, about the least that Ray takes
+WORDS = "--device cpu --precision fp32 --shard-images 2 --batch-size 2"
+
+
+@pytest.fixture
+def tars(tmp_path: Path, photos: Path) -> Path:
+    """The photos as four tar shards of three, each of which gives two parts of at most two."""
+    from captrain.data.convert import convert
+
+    convert(str(photos), tmp_path / "tars", "webdataset", shard_size=3)
+    return tmp_path / "tars"
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A head without cores, and two nodes of a core each."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    head = {"num_cpus": 0, "object_store_memory": MEMORY, "_system_config": QUICK_TO_NOTICE}
+    made = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        for _ in range(2):
+            made.add_node(num_cpus=1, object_store_memory=MEMORY)
+        yield made
+    finally:
+        ray.shutdown()
+        made.shutdown()
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def stuck_worker(flag: Path) -> type[Worker]:
+    """Workers of which the first to write a second part leaves half a file, says where it is, and does nothing more.
+
+    Made in a function, so that Ray sends it by value: the nodes can't import this module.
+    """
+
+    def first_to_say(node: str) -> bool:
+        mine = flag.with_name(f"{flag.name}-{node}")
+        mine.write_text(node)
+        try:
+            os.link(mine, flag)  # of two at the same time one succeeds, and its content is whole
+        except FileExistsError:
+            return False
+        return True
+
+    class Stuck(Worker):
+        def encode(self, order: Order, source: Source, known: frozenset[str]) -> Any:
+            import ray
+
+            write = type(order.writer).write
+
+            def until_second(shard: Shard) -> Any:
+                node = ray.get_runtime_context().get_node_id()
+                if shard.part == 0 or not first_to_say(node):
+                    return write(order.writer, shard)
+                Path(order.writer.folder.place, "shards", f"{shard.name}.safetensors.tmp").write_bytes(b"half")
+                time.sleep(600)
+
+            order.writer.write = until_second  # type: ignore[method-assign]
+            return Worker.encode(self, order, source, known)
+
+    return Stuck
+
+
+def kill_node_of(flag: Path, cluster: Any) -> None:
+    """Wait for a worker to be stuck, then kill its machine."""
+    while not flag.exists():
+        time.sleep(0.05)
+    time.sleep(0.2)  # for the half file, which is written next
+    [node] = [node for node in cluster.list_all_nodes() if node.node_id == flag.read_text()]
+    cluster.remove_node(node, allow_graceful=False)
+
+
+def test_a_machine_that_dies_leaves_no_trace_in_the_store(
+    tars: Path,
+    encoder: Path,
+    tmp_path: Path,
+    cluster: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The store was begun on one machine; the cluster does the other half."""
+    options: dict[str, Any] = {"devices": ("cpu",), "precision": "fp32", "shard_images": 2, "batch_size": 2}
+    encode_data(str(tars), str(tmp_path / "local"), str(encoder), **options)
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    for shard in sorted(tars.rglob("*.tar"))[:2]:
+        shutil.copy2(shard, begun)
+    encode_data(str(begun), str(tmp_path / "ray"), str(encoder), **options)
+    flag = tmp_path / "stuck"
+    monkeypatch.setattr("captrain.features.engines.ray_engine.Worker", stuck_worker(flag))
+    killer = threading.Thread(target=kill_node_of, args=(flag, cluster), daemon=True)
+    killer.start()
+    found = encode_data(
+        str(tars), str(tmp_path / "ray"), str(encoder), engine="ray", address=cluster.address, **options
+    )
+    killer.join(10)
+    assert len(cluster.list_all_nodes()) == 2, "one of the two workers was killed, the head is left"
+    assert caplog.text.count("its worker died; another one goes on with it") == 1
+    assert found.shards_done == 4 and not found.unread
+    assert files_of(tmp_path / "ray") == files_of(tmp_path / "local")
+
+
+def test_a_local_ray_does_the_same_for_what_is_no_tar(
+    cli: Cli, tars: Path, photos: Path, encoder: Path, tmp_path: Path
+) -> None:
+    """Paths are relative to the working folder; an encoder that is not there is told as ever."""
+    for engine in ("local", "ray"):
+        result = cli("encode", photos, Path(engine), "--encoder", encoder, WORDS, "--engine", engine)
+        assert result.code == 0, result.err
+    assert files_of(tmp_path / "ray") == files_of(tmp_path / "local")
+    assert len(files_of(tmp_path / "ray")) > 4
+    result = cli("encode", photos, Path("ray"), "--encoder", tmp_path / "nothing", WORDS, "--engine ray")
+    assert result.code == 2 and "nothing" in result.last_line and "Traceback" not in result.err
+
+
+def test_a_cluster_that_is_not_there_is_one_clear_line(cli: Cli, tars: Path, encoder: Path, tmp_path: Path) -> None:
+    def line(*words: str) -> str:
+        begun = time.monotonic()
+        result = cli("encode", tars, tmp_path / "store", "--encoder", encoder, WORDS, *words)
+        assert result.code == 2 and len(result.err.strip().splitlines()) == 1, result.err
+        assert time.monotonic() - begun < 20
+        assert not (tmp_path / "store").exists()
+        return result.last_line
+
+    assert "no Ray cluster answers" in line("--engine ray --address 127.0.0.1:1")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        assert "no Ray cluster answers (timed out)" in line(
+            f"--engine ray --address 127.0.0.1:{other.getsockname()[1]}"
+        )
+    assert "no Ray cluster could be joined" in line("--engine ray --address auto")
+    assert "expected auto, or HOST:PORT" in line("--engine ray --address ray://elsewhere")
+    assert "goes with --engine ray" in line("--address auto")
+    assert "each worker gets one GPU or core" in line("--engine ray --device cuda:0 --device cuda:1")
