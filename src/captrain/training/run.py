@@ -18,7 +18,7 @@ from captrain.data.readers.options import ReadOptions
 from captrain.errors import DataError, SettingsError
 from captrain.features.images import Images
 from captrain.features.keep import GIB, Keeping, keep_images
-from captrain.features.stored import StoredImages
+from captrain.features.stored import StoredImages, captions_of
 from captrain.features.views import Views
 from captrain.models.adapt import count_parameters
 from captrain.models.captioner import Captioner
@@ -119,7 +119,7 @@ def ready(settings: Settings, splits: Splits, run: RunFolder | None) -> tuple[Ca
 
     A captioner that was joined anew is first written to the run's `base/`: adapters refer to it, and a resumed run begins there.
     """
-    captions = (caption for sample in splits.train for caption in sample.captions)
+    captions = captions_of(splits.train)
     captioner = build_captioner(settings, captions, run.base if run else Path("-"))
     if run is not None and settings.model.encoder is not None and not run.base.is_dir():
         run.save_base(captioner)
