@@ -50,6 +50,8 @@ class ModelSettings(Section):
     """How a joined captioner's text half gets the image: by cross-attention, or as vectors before its words (ClipCap)."""
     image_vectors: Literal["all", "pooled"] | None = None
     """What a joined text half gets of an image: all patch vectors, or the pooled one. Default: all; for a prefix pooled."""
+    only_prefix: bool = False
+    """Train the mapper of a prefix captioner alone; the language model stays as it is. Short for `--freeze vision language`."""
     mapper: Literal["mlp", "transformer"] = "mlp"
     """What makes a prefix of the image's vectors: one hidden layer (of a pooled vector), or a transformer."""
     prefix_length: Annotated[int, Field(ge=1)] = 10
@@ -100,6 +102,13 @@ class ModelSettings(Section):
     """Where to run. `auto` takes cuda, mps, xpu or cpu, the first that is there."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """Arithmetic of matrix products. `auto` takes bf16 where the device computes it fast. Trained weights stay in fp32."""
+
+    @model_validator(mode="after")
+    def _agrees(self) -> ModelSettings:
+        """Refuse what contradicts itself."""
+        if self.only_prefix and (self.join != "prefix" or self.method == "lora" or self.freeze is not None):
+            raise ValueError("only_prefix: goes with `join: prefix` alone, without `freeze` and without method lora")
+        return self
 
 
 class ReadingSettings(Section):

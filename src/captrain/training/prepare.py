@@ -86,6 +86,7 @@ def fill_defaults(settings: Settings, captioner: Captioner) -> Settings:
     is_joined = model.encoder is not None
     method = model.method or ("full" if is_joined else "lora")
     frozen = model.freeze if model.freeze is not None else (("vision",) if is_joined else ())
+    frozen = ("vision", "language") if model.only_prefix else frozen
     own = FAMILY_DEFAULTS[captioner.family]
     rates = own.learning_rates
     kind = "new" if is_joined and model.decoder is None else method
