@@ -10,9 +10,18 @@ from collections.abc import Iterable
 
 
 class CaptrainError(Exception):
-    """Anything captrain stops for on purpose. `exit_code` is what the command line returns."""
+    """Anything captrain stops for on purpose. `exit_code` is what the command line returns.
+
+    A name from a file may hold line breaks; the message is one line all the same.
+
+    >>> str(CaptrainError("found 'a\\nb'"))
+    "found 'a b'"
+    """
 
     exit_code = 1
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(" ".join(str(message).splitlines()))
 
 
 class UserError(CaptrainError):
