@@ -17,7 +17,7 @@ PER_CAPTION = ("cider", "bleu_4", "rouge_l")
 
 @dataclass(frozen=True)
 class Judgement:
-    """`system`: scores with 95 % intervals, how varied the captions are, notes. `captions`: each with its own scores."""
+    """`system`: scores, how varied the captions are, notes. `captions`: each with its own scores."""
 
     system: System
     captions: list[Caption]
@@ -28,8 +28,8 @@ class Judgement:
         return self.system.scores
 
     def to_dict(self) -> dict[str, Any]:
-        """What `scores.json` holds."""
-        return self.system.to_dict()
+        """What `scores.json` holds, 95 % intervals too: they are computed here, where somebody wants them."""
+        return with_intervals(self.system, RESAMPLES, seed=0).to_dict()
 
 
 def judge(captions: Sequence[Caption], name: str = "captions", tokenizer: str = "ptb") -> Judgement:
@@ -47,8 +47,6 @@ def judge(captions: Sequence[Caption], name: str = "captions", tokenizer: str = 
     varied = measure_diversity(list(texts.values()), tokenizer=tokenizer)
     notes = (*scores.notes, *alarms(varied))
     system = System(name, scores.scores, scores.images, scores.signature, statistics, {}, varied.to_dict(), notes)
-    if scores.images > 1:
-        system = with_intervals(system, RESAMPLES, seed=0)
     each = [
         replace(caption, measured={metric: scores.per_image[caption.id][metric] for metric in PER_CAPTION})
         for caption in captions

@@ -205,7 +205,7 @@ def make_trainer(
     def on_best(validation: Validation) -> None:
         run.save_model(captioner)
         write_jsonl(run.path / "predictions.jsonl", (caption.to_dict() for caption in validation.predictions))
-        judged = {**validation.judged, "scores": validation.scores}
+        judged = {**validation.judgement.to_dict(), "scores": validation.scores}
         write_text(run.path / "scores.json", json.dumps(judged, indent=2) + "\n")
 
     trainer = CaptionTrainer(

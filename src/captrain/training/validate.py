@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from captrain.features.images import Images
 from captrain.inference.writing import features_of, write_captions
-from captrain.metrics.judge import judge
+from captrain.metrics.judge import Judgement, judge
 from captrain.models.captioner import Captioner
 from captrain.progress import track
 from captrain.records import Caption
@@ -21,12 +20,12 @@ from captrain.training.rows import TokenizedCaptions
 class Validation:
     """`scores` by name (validation_loss, bleu_4, cider), and the captions they were computed from.
 
-    `judged` is what `scores.json` says: scores with intervals, how varied the captions are, notes.
+    `judgement` is what they were judged by.
     """
 
     scores: dict[str, float]
     predictions: list[Caption]
-    judged: dict[str, Any]
+    judgement: Judgement
 
 
 class Validator:
@@ -44,7 +43,7 @@ class Validator:
         scores = {"validation_loss": self._loss(captioner)}
         judgement = judge(self._write(captioner))
         scores |= judgement.scores
-        return Validation(scores, judgement.captions, judgement.to_dict())
+        return Validation(scores, judgement.captions, judgement)
 
     @torch.no_grad()
     def _loss(self, captioner: Captioner) -> float:
