@@ -1,0 +1,37 @@
+"""All settings, in one place: the schema of recipes, flags and Python calls.
+
+Each section is a frozen pydantic model; the docstring under a field is its help text everywhere. Leaf names are unique over
+all sections, because flags use them without the section (`--rank 16`). `None` means "the model family's own default";
+`captrain config show` prints what that comes to.
+"""
+
+from __future__ import annotations
+
+from captrain.settings.schema.base import Section
+from captrain.settings.schema.data import DataSettings, ReadingSettings, Source
+from captrain.settings.schema.evaluation import EvaluationSettings
+from captrain.settings.schema.generation import GenerationSettings
+from captrain.settings.schema.model import ModelSettings
+from captrain.settings.schema.training import TrainingSettings
+
+__all__ = [
+    "DataSettings",
+    "EvaluationSettings",
+    "GenerationSettings",
+    "ModelSettings",
+    "ReadingSettings",
+    "Section",
+    "Settings",
+    "Source",
+    "TrainingSettings",
+]
+
+
+class Settings(Section):
+    """All sections together: what a recipe holds and what a run saves."""
+
+    model: ModelSettings = ModelSettings()
+    data: DataSettings = DataSettings()
+    training: TrainingSettings = TrainingSettings()
+    generation: GenerationSettings = GenerationSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
