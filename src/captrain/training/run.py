@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-from transformers import PrinterCallback, TrainerCallback, TrainingArguments
-
 from captrain.data.dataset import Splits, join_splits, load_splits, unique_names
-from captrain.data.mix import Mixture
 from captrain.data.readers.options import ReadOptions
 from captrain.errors import DataError, SettingsError
 from captrain.features.images import Images
@@ -23,19 +16,18 @@ from captrain.features.views import Views
 from captrain.models.adapt import count_parameters
 from captrain.models.captioner import Captioner
 from captrain.paths import cache_folder
-from captrain.records import Rejects, write_jsonl, write_text
+from captrain.records import Rejects
 from captrain.report.run import write_report
 from captrain.settings.schema import DataSettings, Settings
-from captrain.training.callbacks import Logbook, Patience, ProgressBar, Rhythm, tensorboard
+from captrain.training.assembly import make_trainer
 from captrain.training.checkpoints import Checkpoints, check_fits
 from captrain.training.prepare import adapt, build_captioner, fill_defaults, place
 from captrain.training.preview import preview
-from captrain.training.rows import Collator, TokenizedCaptions, TrainingRows, VariedCaptions
+from captrain.training.rows import TokenizedCaptions
 from captrain.training.run_folder import RunFolder
-from captrain.training.stored import MOST_AT_ONCE, BlockMixture, StoredCaptions
+from captrain.training.stored import MOST_AT_ONCE, StoredCaptions
 from captrain.training.trainer import CaptionTrainer
-from captrain.training.validate import Validation, Validator
-from captrain.training.variation import augmentation, caption_text, source_ratios
+from captrain.training.variation import augmentation, caption_text
 
 logger = logging.getLogger(__name__)
 
@@ -180,101 +172,6 @@ def note_run(
         logger.warning(rejects.summary())
     if counts["cut_captions"]:
         logger.warning("%d captions are longer than --max-tokens and were cut", counts["cut_captions"])
-
-
-def make_trainer(
-    run: RunFolder, settings: Settings, captioner: Captioner,
-    images: dict[str, Images], captions: dict[str, TokenizedCaptions], checkpoints: Checkpoints, labels: np.ndarray,
-) -> CaptionTrainer:  # fmt: skip
-    """The trainer with its callbacks."""
-    training, evaluation = settings.training, settings.evaluation
-    rows = make_rows(settings, captioner, images["train"], captions["train"])
-    mixture = Mixture(
-        labels[images["train"].taken], source_ratios(settings.data), captions["train"].repeats, training.seed
-    )
-    if isinstance(images["train"], StoredImages) and images["train"].blocks is not None:
-        mixture = BlockMixture(mixture, images["train"].blocks)
-    steps = math.ceil(math.ceil(len(mixture) / training.batch_size) / training.accumulate)
-    validates = len(images["validation"]) > 0
-    validator = (
-        Validator(images["validation"], captions["validation"], 2 * training.batch_size, evaluation.validation_limit)
-        if validates
-        else None
-    )
-
-    def on_best(validation: Validation) -> None:
-        run.save_model(captioner)
-        write_jsonl(run.path / "predictions.jsonl", (caption.to_dict() for caption in validation.predictions))
-        judged = {**validation.judgement.to_dict(), "scores": validation.scores}
-        write_text(run.path / "scores.json", json.dumps(judged, indent=2) + "\n")
-
-    trainer = CaptionTrainer(
-        captioner,
-        training_arguments(settings, run, captioner, validates),
-        rows,
-        mixture,
-        Collator(captioner, images["train"]),
-        {
-            part: rate
-            for part in ("vision", "bridge", "language")
-            if (rate := getattr(training, f"{part}_learning_rate"))
-        },
-        checkpoints,
-        validator,
-        on_best,
-        settings.model.lora_plus,
-    )
-    callbacks: list[TrainerCallback] = [
-        Logbook(run, run.seconds_so_far(), evaluation.samples, lambda: trainer.latest),
-        Rhythm(training.checkpoint_every, evaluation.evaluate_every, steps, training.epochs),
-        ProgressBar(len(mixture), training.epochs, training.batch_size * training.accumulate),
-        *([Patience(training.patience)] if training.patience and validates else []),
-        *tensorboard(run.path / "tensorboard"),
-    ]
-    trainer.remove_callback(PrinterCallback)
-    for callback in callbacks:
-        trainer.add_callback(callback)
-    return trainer
-
-
-def make_rows(settings: Settings, captioner: Captioner, images: Images, captions: TokenizedCaptions) -> TrainingRows:
-    """Rows of captions that are tokenised once, or anew in each epoch where their words vary."""
-    data, seed, text = settings.data, settings.training.seed, caption_text(settings.data)
-    varied = VariedCaptions(captioner, images.samples, data.max_tokens, text, seed) if text.is_random else None
-    return TrainingRows(varied or captions, data.captions_per_image, seed)
-
-
-def training_arguments(settings: Settings, run: RunFolder, captioner: Captioner, validates: bool) -> TrainingArguments:
-    """The settings in Trainer's words. Arithmetic is the captioner's own affair, logs and trackers are our callbacks'."""
-    training, metric = settings.training, settings.evaluation.metric
-    return TrainingArguments(
-        output_dir=str(run.checkpoints),
-        per_device_train_batch_size=training.batch_size,
-        gradient_accumulation_steps=training.accumulate,
-        num_train_epochs=training.epochs,
-        learning_rate=float(training.learning_rate or 0),
-        weight_decay=training.weight_decay,
-        adam_beta2=training.beta2,
-        lr_scheduler_type=training.schedule,
-        warmup_steps=training.warmup,
-        max_grad_norm=training.max_gradient_norm,
-        seed=training.seed,
-        eval_strategy="epoch" if validates else "no",
-        save_strategy="epoch",
-        metric_for_best_model=f"eval_{metric}" if validates else None,
-        greater_is_better=metric != "validation_loss",
-        logging_steps=training.log_every,
-        logging_first_step=True,
-        logging_nan_inf_filter=False,
-        restore_callback_states_from_checkpoint=True,
-        remove_unused_columns=False,
-        fp16=captioner.precision == torch.float16,  # for its scaling of the loss; gradients would vanish without
-        use_cpu=captioner.device.type == "cpu",
-        dataloader_pin_memory=captioner.device.type == "cuda",
-        dataloader_num_workers=0,
-        disable_tqdm=True,
-        report_to="none",
-    )
 
 
 def finish(run: RunFolder, captioner: Captioner, trainer: CaptionTrainer) -> dict[str, float]:

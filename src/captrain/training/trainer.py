@@ -19,9 +19,10 @@ from transformers import Trainer, TrainerControl, TrainingArguments
 
 from captrain.data.mix import Mixture
 from captrain.errors import TrainingError
-from captrain.models.adapt import parameter_groups
 from captrain.models.captioner import Captioner
+from captrain.settings.schema import Settings
 from captrain.training.checkpoints import Checkpoints, load_learned, save_learned
+from captrain.training.optimizers import make_optimizer
 from captrain.training.rows import Collator, EpochSampler, TrainingRows
 from captrain.training.validate import Validation, Validator
 
@@ -31,9 +32,9 @@ class CaptionTrainer(Trainer):
 
     Args:
         mixture: which rows an epoch has, and in which order.
-        learning_rates: peak rate of a part, where it differs from `args.learning_rate`.
+        settings: of the run, filled: they make the optimizer.
+        checkpoints: where checkpoints go.
         validator: measures the captioner at the end of epochs, or None. on_best: called when its score is the best yet.
-        checkpoints: where checkpoints go. lora_plus: rate of the adapters' B over that of their A.
     """
 
     def __init__(
@@ -43,19 +44,17 @@ class CaptionTrainer(Trainer):
         rows: TrainingRows,
         mixture: Mixture,
         collator: Collator,
-        learning_rates: dict[str, float],
+        settings: Settings,
         checkpoints: Checkpoints,
         validator: Validator | None,
         on_best: Callable[[Validation], None],
-        lora_plus: float = 1.0,
     ) -> None:
         super().__init__(captioner, args, data_collator=collator, train_dataset=rows, eval_dataset=rows)
         self.sampler = EpochSampler(mixture)
-        self.learning_rates = learning_rates
+        self.settings = settings
         self.checkpoints = checkpoints
         self.validator = validator
         self.on_best = on_best
-        self.lora_plus = lora_plus
         self.latest: Validation | None = None
         self.control: TrainerControl
         self.optimizer: torch.optim.Optimizer | None
@@ -84,17 +83,9 @@ class CaptionTrainer(Trainer):
         return super()._run_epoch(*args, **kwargs)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW with a group for each part and kind of weight; biases and norms do not decay."""
+        """As the settings say, with a group for each part and kind of weight."""
         if self.optimizer is None:
-            self.optimizer = torch.optim.AdamW(
-                parameter_groups(
-                    self.model, self.args.learning_rate, self.learning_rates, self.args.weight_decay, self.lora_plus
-                ),
-                lr=self.args.learning_rate,
-                betas=(self.args.adam_beta1, self.args.adam_beta2),
-                eps=self.args.adam_epsilon,
-                fused=self.args.device.type in ("cpu", "cuda"),
-            )
+            self.optimizer = make_optimizer(self.model, self.settings)
         return self.optimizer
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
