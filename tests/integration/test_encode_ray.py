@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ray_cluster import killing_node_of, stuck_worker, two_workers
 from run_tools import Cli
 
 from captrain.features.encode import encode as encode_data
-from captrain.features.engines.worker import Order, Worker
-from captrain.features.sources import Source
-from captrain.features.writing import Shard
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'captrain[scale]'")
 
-QUICK_TO_NOTICE = {
-    "health_check_initial_delay_ms": 0,
-    "health_check_period_ms": 300,
-    "health_check_failure_threshold": 3,
-}
-MEMORY = 80 << 20  # of a node's object store, about the least that Ray takes
 WORDS = "--device cpu --precision fp32 --shard-images 2 --batch-size 2"
 
 
@@ -42,66 +32,13 @@ def tars(tmp_path: Path, photos: Path) -> Path:
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A head without cores, and two nodes of a core each."""
-    import ray
-    from ray.cluster_utils import Cluster
-
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    head = {"num_cpus": 0, "object_store_memory": MEMORY, "_system_config": QUICK_TO_NOTICE}
-    made = Cluster(initialize_head=True, head_node_args=head)
-    try:
-        for _ in range(2):
-            made.add_node(num_cpus=1, object_store_memory=MEMORY)
+    with two_workers() as made:
         yield made
-    finally:
-        ray.shutdown()
-        made.shutdown()
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def stuck_worker(flag: Path) -> type[Worker]:
-    """Workers of which the first to write a second part leaves half a file, says where it is, and does nothing more.
-
-    Made in a function, so that Ray sends it by value: the nodes can't import this module.
-    """
-
-    def first_to_say(node: str) -> bool:
-        mine = flag.with_name(f"{flag.name}-{node}")
-        mine.write_text(node)
-        try:
-            os.link(mine, flag)  # of two at the same time one succeeds, and its content is whole
-        except FileExistsError:
-            return False
-        return True
-
-    class Stuck(Worker):
-        def encode(self, order: Order, source: Source, known: frozenset[str]) -> Any:
-            import ray
-
-            write = type(order.writer).write
-
-            def until_second(shard: Shard) -> Any:
-                node = ray.get_runtime_context().get_node_id()
-                if shard.part == 0 or not first_to_say(node):
-                    return write(order.writer, shard)
-                Path(order.writer.folder.place, "shards", f"{shard.name}.safetensors.tmp").write_bytes(b"half")
-                time.sleep(600)
-
-            order.writer.write = until_second  # type: ignore[method-assign]
-            return Worker.encode(self, order, source, known)
-
-    return Stuck
-
-
-def kill_node_of(flag: Path, cluster: Any) -> None:
-    """Wait for a worker to be stuck, then kill its machine."""
-    while not flag.exists():
-        time.sleep(0.05)
-    time.sleep(0.2)  # for the half file, which is written next
-    [node] = [node for node in cluster.list_all_nodes() if node.node_id == flag.read_text()]
-    cluster.remove_node(node, allow_graceful=False)
 
 
 def test_a_machine_that_dies_leaves_no_trace_in_the_store(
@@ -121,14 +58,12 @@ def test_a_machine_that_dies_leaves_no_trace_in_the_store(
         shutil.copy2(shard, begun)
     encode_data(str(begun), str(tmp_path / "ray"), str(encoder), **options)
     flag = tmp_path / "stuck"
-    monkeypatch.setattr("captrain.features.engines.ray_engine.Worker", stuck_worker(flag))
-    killer = threading.Thread(target=kill_node_of, args=(flag, cluster), daemon=True)
-    killer.start()
-    found = encode_data(
-        str(tars), str(tmp_path / "ray"), str(encoder), engine="ray", address=cluster.address, **options
-    )
-    killer.join(10)
-    assert len(cluster.list_all_nodes()) == 2, "one of the two workers was killed, the head is left"
+    stuck = stuck_worker(flag, lambda order, shard: f"{order.writer.folder.place}/shards/{shard.name}.safetensors.tmp")
+    monkeypatch.setattr("captrain.features.engines.ray_engine.Worker", stuck)
+    with killing_node_of(flag, cluster):
+        found = encode_data(
+            str(tars), str(tmp_path / "ray"), str(encoder), engine="ray", address=cluster.address, **options
+        )
     assert caplog.text.count("its worker died; another one goes on with it") == 1
     assert found.shards_done == 4 and not found.unread
     assert files_of(tmp_path / "ray") == files_of(tmp_path / "local")

@@ -14,10 +14,11 @@ from captrain.data.feature_store.folder import StoreFolder
 from captrain.data.feature_store.manifest import ShardNote, record_file
 from captrain.errors import CaptrainError, ModelError, SettingsError, UserError
 from captrain.features.engines import ENGINES, make_engine
-from captrain.features.engines.base import Opening
+from captrain.features.engines.base import Work
+from captrain.features.engines.encoding import Encoding, Opening
 from captrain.features.engines.ray_engine import MOST_DEATHS, Share, _Pool, share_of
 from captrain.features.engines.worker import alone, finished, known_of
-from captrain.features.pipeline import Engine as Pipeline
+from captrain.features.pipeline import Pipeline
 from captrain.features.sources import BlockSource
 from captrain.records import Sample
 
@@ -72,10 +73,11 @@ def test_what_a_dead_worker_finished_is_taken_over_unless_the_source_changed(tmp
         name = f"{source.name}.{part:03d}"
         note = NOTE.model_copy(update={"name": name, "part": part, "fingerprint": fingerprint})
         folder.write(record_file(name), [note.model_dump_json().encode()])
-    assert [note.part for note in finished(folder, source, frozenset())] == [0, 1]
+    order = Encoding(SimpleNamespace(folder=folder), Pipeline("float32"), 2)  # type: ignore[arg-type]
+    assert [note.part for note in finished(order, source, frozenset())] == [0, 1]
     known = known_of(source, lambda source, part: part < 1)
     assert known == {f"{source.name}.000"}
-    assert [note.part for note in finished(folder, source, known)] == [1]
+    assert [note.part for note in finished(order, source, known)] == [1]
 
 
 class FakeRay:
@@ -101,9 +103,9 @@ class FakeActor:
 
     def __init__(self, deadly: dict[str, int]) -> None:
         self.deadly = deadly
-        self.encode = SimpleNamespace(remote=self._encode)
+        self.do = SimpleNamespace(remote=self._do)
 
-    def _encode(self, order: Any, source: BlockSource, known: Any) -> Any:
+    def _do(self, order: Any, source: BlockSource, known: Any) -> Any:
         def result() -> list[ShardNote]:
             if self.deadly.get(source.name, 0):
                 self.deadly[source.name] -= 1
@@ -125,11 +127,8 @@ def pool_of(deadly: dict[str, int]) -> tuple[_Pool, dict[str, ShardNote], list[A
         hire=lambda: (FakeActor(deadly), lambda: None),
     )  # fmt: skip
     sources = [block(number) for number in range(5)]
-    writer = SimpleNamespace(done=done, manifest=SimpleNamespace(with_shards=lambda shards, complete: None))
-    work = SimpleNamespace(
-        writer=writer, pipeline=Pipeline("float32"), size=9, sources=sources, skip=lambda source, part: False,
-        tell=lambda source, made: None,
-    )  # fmt: skip
+    order = SimpleNamespace(done=done, for_worker=lambda cores: None)
+    work = Work(order, sources, skip=lambda source, part: False, tell=lambda source, made: None)  # type: ignore[arg-type]
     return _Pool(engine, work), done, dismissed  # type: ignore[arg-type]
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
 
 from captrain.cli.flags import ComputingFlags, ComputingSettings, DecodingFlags, ReadingFlags, given, how_to_read
 from captrain.cli.logs import quiet_libraries
@@ -19,11 +21,17 @@ def caption(
     output: Path | None = None,
     extension: str | None = None,
     existing: Literal["skip", "overwrite", "append", "prepend"] = "skip",
+    engine: Literal["local", "ray"] | None = None,
+    address: str | None = None,
+    devices: Annotated[tuple[str, ...], Parameter(consume_multiple=False, negative=())] = (),
     reading: ReadingFlags = None,
     computing: ComputingFlags = None,
     generation: DecodingFlags = None,
 ) -> int:
     """Write captions for pictures.
+
+    With --engine a collection of any size is captioned part by part, on several devices or machines; the same command again
+    goes on where one was killed.
 
     Args:
         model: Run folder, model folder or hub id.
@@ -31,23 +39,63 @@ def caption(
         output: One JSONL file for all captions. Default: a text file beside each picture.
         extension: Ending of the text files beside the pictures. Default: .txt
         existing: What to do where a caption is there already.
+        engine: `local` captions on all GPUs of this machine, `ray` on all machines of a Ray cluster, one worker a GPU or core;
+            they must share pictures, model and output. Default: one device, one picture after another.
+        address: The Ray cluster: HOST:PORT or auto. Default: Ray on this machine alone.
+        devices: The devices of the local engine, such as cuda:0,cuda:1, each with shards of its own. Default: all GPUs.
     """
     quiet_libraries()
-    from captrain.inference.caption_files import caption_files
-
-    outcome = caption_files(
-        model,
-        images,
-        output=output,
-        extension=_extension(extension, output),
-        existing=existing,
+    run = (computing or ComputingSettings()).model_dump()
+    common = {
         **how_to_read(reading),
-        **(computing or ComputingSettings()).model_dump(),
-        decoding=given(generation=generation)["generation"],
-    )
+        **run,
+        "existing": existing,
+        "decoding": given(generation=generation)["generation"],
+    }
+    ending = _extension(extension, output)
+    if engine is None:
+        _need_no_engine(address, devices)
+        from captrain.inference.caption_files import caption_files
+
+        outcome = caption_files(model, images, output=output, extension=ending, **common)
+    else:
+        if output is None:
+            raise UserError(f"--engine {engine}: writes one file for all; give --output captions.jsonl")
+        from captrain.inference.caption_parts import caption_parts
+
+        common["devices"] = _devices(engine, common.pop("device"), devices)
+        outcome = caption_parts(model, images, output, engine=engine, address=address, **common)
+    return _show(outcome)
+
+
+def _show(outcome: Any) -> int:
+    """Print what was done; the exit code of it."""
     counts = [("written", str(outcome.written)), ("skipped", str(outcome.skipped))]
+    if outcome.unread:
+        counts.append(("not read", f"{len(outcome.unread)}, first {outcome.unread[0]}; run the command again"))
     show_table([*counts, *rejected_rows(outcome.rejected, outcome.rejects_file)])
-    return exit_code(outcome.rejected)
+    return 1 if outcome.unread else exit_code(outcome.rejected)
+
+
+def _need_no_engine(address: str | None, devices: tuple[str, ...]) -> None:
+    """Raise `UserError` for what only engines understand."""
+    if address is not None:
+        raise UserError(f"--address {address}: names a Ray cluster, and goes with --engine ray")
+    if devices:
+        raise UserError(
+            f"--devices {','.join(devices)}: several devices go with --engine local; for one, give --device"
+        )
+
+
+def _devices(engine: str, device: str, devices: tuple[str, ...]) -> tuple[str, ...]:
+    """The devices of an engine, of which the flags may name several, or one."""
+    if devices and engine == "ray":
+        raise UserError(
+            f"--devices {','.join(devices)}: goes with --engine local; a cluster's workers get one GPU or core each"
+        )
+    if devices and device != "auto":
+        raise UserError(f"found both --device {device} and --devices {','.join(devices)}, expected one of them")
+    return devices or (device,)
 
 
 def _extension(found: str | None, output: Path | None) -> str:

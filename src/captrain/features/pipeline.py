@@ -1,8 +1,8 @@
-"""The local engine: reading, decoding, encoding and writing at the same time.
+"""Reading, decoding, encoding and writing at the same time.
 
-One thread reads samples in order and hands them to threads that decode; the caller's thread encodes batches; one thread writes
-finished shards. Queues between them are bounded, so that memory does not grow with the collection. A batch never holds pictures
-of two parts: what a part gives does not depend on what was done before it.
+One thread reads samples in order and hands them to threads that decode; the caller's thread encodes or captions batches; one
+thread writes finished parts. Queues between them are bounded, so that memory does not grow with the collection. A batch never
+holds pictures of two parts: what a part gives does not depend on what was done before it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,25 +20,105 @@ from torch import Tensor
 
 from captrain.data.feature_store.index import Entry, IndexRows
 from captrain.data.feature_store.shard_file import NUMBERS
-from captrain.data.images import MAX_PIXELS, prepare
+from captrain.data.images import MAX_PIXELS, ImageSpec, prepare
 from captrain.errors import ModelError, PictureError
 from captrain.features.content import content_key
 from captrain.features.encoder import KINDS, Encoder
 from captrain.features.sources import End, Source
 from captrain.features.stream import default_workers
+from captrain.features.tensors import as_numbers
 from captrain.features.writing import Shard
 from captrain.records import Rejects, Sample
 
-Item = TypeVar("Item")
 Decoded = tuple[np.ndarray, str]  # pixels and content key
+Event = tuple[Source, Sample | End, Future[Decoded] | None]
 Skip = Callable[[Source, int], bool]
 """Whether a part of a source is there already."""
 
 SHARDS_WAITING = 1  # to be written, beside the one that is
 
 
+class Making(Protocol):
+    """A part that is being made."""
+
+    def add(self, sample: Sample, decoded: Future[Decoded]) -> None:
+        """Take in one picture when it is decoded; one that can't be (`PictureError`) is rejected."""
+
+    def finish(self, source: Source, end: End) -> Any:
+        """The finished part."""
+
+
 @dataclass(frozen=True, slots=True)
-class Engine:
+class Reader:
+    """How pictures are read and decoded: pictures of a batch, threads that decode, most pixels of a picture."""
+
+    batch_size: int
+    workers: int | None = None
+    max_pixels: int = MAX_PIXELS
+
+    def parts(
+        self,
+        spec: ImageSpec,
+        sources: Iterable[Source],
+        size: int,
+        skip: Skip,
+        begin: Callable[[Source], Making],
+        wants: Callable[[Sample], bool] | None = None,
+    ) -> Iterator[tuple[Source, Any]]:
+        """Do sources one after another; gives each finished part, and the `End` of a part that is not to be kept.
+
+        Parts that `skip` names and samples that nobody wants are read past, but not decoded.
+        """
+        workers = default_workers() if self.workers is None else max(1, self.workers)
+        with ThreadPoolExecutor(workers, thread_name_prefix="captrain-decode") as pool:
+            events = self._read(spec, sources, size, skip, wants, pool)
+            with ahead(events, 2 * self.batch_size + 4 * workers) as ready:
+                yield from _finished(ready, begin)
+
+    def _read(
+        self,
+        spec: ImageSpec,
+        sources: Iterable[Source],
+        size: int,
+        skip: Skip,
+        wants: Callable[[Sample], bool] | None,
+        pool: ThreadPoolExecutor,
+    ) -> Iterator[Event]:
+        """Everything that sources give, in order; pictures are on their way to be decoded."""
+
+        def decode(sample: Sample) -> Decoded:
+            try:
+                data = sample.read()
+            except OSError as error:
+                raise PictureError(f"can't be read: {error.strerror or error}") from None
+            return prepare(data, spec, self.max_pixels), content_key(data)
+
+        for source in sources:
+            source.fingerprint  # noqa: B018  # taken before it is read: what changes meanwhile is then noticed the next time
+            part = 0
+            for event in source.parts(size):
+                done = skip(source, part)
+                if isinstance(event, End):
+                    part += 1
+                    if not done:
+                        yield source, event, None
+                elif not done and (wants is None or wants(event)):
+                    yield source, event, pool.submit(decode, event)
+
+
+def _finished(events: Iterable[Event], begin: Callable[[Source], Making]) -> Iterator[tuple[Source, Any]]:
+    part: Making | None = None
+    for source, event, decoded in events:
+        part = part or begin(source)
+        if isinstance(event, End):
+            yield source, event if event.unread else part.finish(source, event)
+            part = None
+        elif decoded is not None:
+            part.add(event, decoded)
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
     """How to encode: kind of number that is kept, pictures at a time, threads that decode, longest caption in words."""
 
     dtype: str
@@ -50,57 +130,16 @@ class Engine:
     def shards(
         self, encoder: Encoder, sources: Iterable[Source], size: int, skip: Skip
     ) -> Iterator[tuple[Source, Shard | End]]:
-        """Encode sources one after another; gives each finished shard, and the `End` of a part that is not to be kept.
-
-        Parts that `skip` names are read past, but not decoded.
-        """
-        workers = default_workers() if self.workers is None else max(1, self.workers)
-        with ThreadPoolExecutor(workers, thread_name_prefix="captrain-decode") as pool:
-            events = self._read(encoder, sources, size, skip, pool)
-            with ahead(events, 2 * self.batch_size + 4 * workers) as ready:
-                yield from self._encode(encoder, ready)
-
-    def _read(
-        self, encoder: Encoder, sources: Iterable[Source], size: int, skip: Skip, pool: ThreadPoolExecutor
-    ) -> Iterator[tuple[Source, Sample | End, Future[Decoded] | None]]:
-        """Everything that sources give, in order; pictures are on their way to be decoded."""
-
-        def decode(sample: Sample) -> Decoded:
-            try:
-                data = sample.read()
-            except OSError as error:
-                raise PictureError(f"can't be read: {error.strerror or error}") from None
-            return prepare(data, encoder.spec, self.max_pixels), content_key(data)
-
-        for source in sources:
-            source.fingerprint  # noqa: B018  # taken before it is read: what changes meanwhile is then noticed the next time
-            part = 0
-            for event in source.parts(size):
-                done = skip(source, part)
-                if isinstance(event, End):
-                    part += 1
-                    if not done:
-                        yield source, event, None
-                elif not done:
-                    yield source, event, pool.submit(decode, event)
-
-    def _encode(
-        self, encoder: Encoder, events: Iterable[tuple[Source, Sample | End, Future[Decoded] | None]]
-    ) -> Iterator[tuple[Source, Shard | End]]:
-        part = _Part(self, encoder)
-        for source, event, decoded in events:
-            if isinstance(event, End):
-                yield source, event if event.unread else part.shard(source, event)
-                part = _Part(self, encoder)
-            elif decoded is not None:
-                part.add(event, decoded)
+        """Encode sources one after another; gives each finished shard, and the `End` of a part that is not to be kept."""
+        reader = Reader(self.batch_size, self.workers, self.max_pixels)
+        return reader.parts(encoder.spec, sources, size, skip, lambda source: _Part(self, encoder))
 
 
 @dataclass(slots=True)
 class _Part:
     """A part that is being encoded."""
 
-    engine: Engine
+    pipeline: Pipeline
     encoder: Encoder
     rows: IndexRows = field(default_factory=IndexRows)
     rejects: Rejects = field(default_factory=Rejects)
@@ -117,10 +156,10 @@ class _Part:
             return
         self.rows.entries.append(Entry(sample.id, self._captions(sample), sample.source, content))
         self.pixels.append(pixels)
-        if len(self.pixels) == self.engine.batch_size:
+        if len(self.pixels) == self.pipeline.batch_size:
             self._flush()
 
-    def shard(self, source: Source, end: End) -> Shard:
+    def finish(self, source: Source, end: End) -> Shard:
         """The finished shard."""
         self._flush()
         self._collect()
@@ -131,13 +170,13 @@ class _Part:
         )  # fmt: skip
 
     def _captions(self, sample: Sample) -> tuple[str, ...]:
-        most = self.engine.max_words
+        most = self.pipeline.max_words
         return sample.captions if most is None else tuple(" ".join(text.split()[:most]) for text in sample.captions)
 
     def _flush(self) -> None:
         """Begin with a batch, then fetch the one before: the device is never without work."""
         if self.pixels:
-            made = self.encoder.encode(torch.from_numpy(np.stack(self.pixels))).to(KINDS[self.engine.dtype])
+            made = self.encoder.encode(torch.from_numpy(np.stack(self.pixels))).to(KINDS[self.pipeline.dtype])
             self.pixels.clear()
             self._collect()
             self.waiting = made
@@ -147,13 +186,12 @@ class _Part:
             return
         found = self.waiting.cpu().contiguous()
         self.waiting = None
-        if not bool(torch.isfinite(found).all()):
+        if not all(bool(torch.isfinite(end)) for end in torch.aminmax(found)):
             raise ModelError(
-                f"{self.encoder.note.name}: makes features that {self.engine.dtype} can't hold (up to "
+                f"{self.encoder.note.name}: makes features that {self.pipeline.dtype} can't hold (up to "
                 f"{torch.finfo(found.dtype).max:.0f}); use --dtype bfloat16 or float32, or --precision fp32"
             )
-        bits = found.view(torch.uint16) if found.dtype == torch.bfloat16 else found
-        self.blocks.append(bits.numpy().astype(NUMBERS[self.engine.dtype][1], copy=False))
+        self.blocks.append(as_numbers(found).astype(NUMBERS[self.pipeline.dtype][1], copy=False))
 
 
 def part_name(source: Source, part: int) -> str:

@@ -14,7 +14,9 @@ from captrain.data.dataset import list_images
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen
 from captrain.errors import UserError
+from captrain.features.writing import locked
 from captrain.inference.captioning import Writer, adjust_decoding
+from captrain.inference.parts_folder import PartsFolder
 from captrain.progress import track
 from captrain.records import Caption, Rejects, Sample, append_jsonl, drop_half_line, read_jsonl, write_jsonl, write_text
 
@@ -23,12 +25,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CaptionOutcome:
-    """How many captions were written, how many pictures had one already, how many were rejected and where that is listed."""
+    """How many captions were written, how many pictures had one already, how many were rejected and where that is listed.
+
+    `unread` names sources that could not be read to their end.
+    """
 
     written: int
     skipped: int
     rejected: int
     rejects_file: Path | None
+    unread: tuple[str, ...] = ()
 
 
 class Target(Protocol):
@@ -143,7 +149,8 @@ class JsonLines:
                 f"--existing {existing} is for text files beside pictures; with --output use skip or overwrite"
             )
         self.path = path
-        self.partial = path.with_name(path.name + ".partial")
+        self.partial = partial_of(path)
+        _refuse_parts(path, existing)
         path.parent.mkdir(parents=True, exist_ok=True)
         if existing == "overwrite":
             self.partial.unlink(missing_ok=True)
@@ -169,7 +176,35 @@ class JsonLines:
 
     def rejects_path(self) -> Path:
         """Beside the captions."""
-        return self.path.with_suffix(".rejected.jsonl")
+        return rejects_path_of(self.path)
+
+
+def partial_of(output: Path) -> Path:
+    """What one file for all is called before it is whole."""
+    return output.with_name(output.name + ".partial")
+
+
+def rejects_path_of(output: Path) -> Path:
+    """Where pictures that one file has no caption for are listed.
+
+    >>> rejects_path_of(Path("captions.jsonl")).name
+    'captions.rejected.jsonl'
+    """
+    return output.with_suffix(".rejected.jsonl")
+
+
+def _refuse_parts(output: Path, existing: str) -> None:
+    """Raise `UserError` where an engine has begun to write this output, unless it is written anew."""
+    parts = PartsFolder(output)
+    if parts.about() is None:
+        return
+    if existing != "overwrite":
+        raise UserError(
+            f"{parts.folder.label}: was begun with --engine; go on with it, or begin anew with --existing overwrite"
+        )
+    with locked(parts.folder):
+        parts.clear()
+    parts.leave()
 
 
 def _list_rejects(rejects: Rejects, path: Path) -> Path | None:

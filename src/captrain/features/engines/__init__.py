@@ -1,4 +1,4 @@
-"""On what an encoding runs: this machine, or a Ray cluster. The same code makes each shard, so the store is the same."""
+"""On what a collection is encoded or captioned: this machine, or a Ray cluster. The same code makes each part on both."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import cast
 
 from captrain.errors import SettingsError, nearest
-from captrain.features.engines.base import Engine, Opening
+from captrain.features.engines.base import About, Engine, Model, Opening
 
 ENGINES = {
     "local": "captrain.features.engines.local:LocalEngine",
@@ -15,7 +15,9 @@ ENGINES = {
 }
 
 
-def make_engine(name: str, opening: Opening, devices: Sequence[str], address: str | None) -> Engine:
+def make_engine(
+    name: str, opening: Opening[Model, About], devices: Sequence[str], address: str | None
+) -> Engine[Model, About]:
     """The engine of a name; what it needs is imported now.
 
     Raises `SettingsError` for another name, and for an `address` where there is no cluster to be named.
@@ -26,4 +28,4 @@ def make_engine(name: str, opening: Opening, devices: Sequence[str], address: st
         raise SettingsError(f"--address {address}: names a Ray cluster, and goes with --engine ray")
     module, _, kind = ENGINES[name].partition(":")
     engine = getattr(import_module(module), kind)(opening, devices, address)
-    return cast(Engine, engine)
+    return cast("Engine[Model, About]", engine)

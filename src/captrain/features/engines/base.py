@@ -1,98 +1,117 @@
-"""What an engine is: it says what the encoder is, then encodes sources into a store and tells of each part."""
+"""What an engine is: it says what the model is, then does the parts of sources with it and tells of each.
+
+What is done is not its business: an `Opening` opens a model, an `Order` makes parts with it and writes them. Encoding gives
+both (`encoding.py`), and so does captioning, in the layer above.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
-from captrain.data.feature_store.manifest import EncoderNote, FeaturesNote, ShardNote
-from captrain.data.images import ImageSpec
-from captrain.features.encoder import Encoder, Vectors, check_same, open_encoder
-from captrain.features.pipeline import Engine as Pipeline
 from captrain.features.pipeline import Skip
-from captrain.features.sources import End, Source
-from captrain.features.writing import Shard, StoreWriter
-from captrain.models.preparation import Resize
+from captrain.features.sources import Source
 
-Tell = Callable[[Source, "Shard | ShardNote | End"], None]
-"""Called for each part that is done, or the `End` of one that can't be read; never by two threads at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """How an encoder is opened: options of `open_encoder` other than the device."""
-
-    encoder: str
-    vectors: Vectors = "all"
-    normalize: bool = False
-    image_size: int | None = None
-    resize: Resize | None = None
-    precision: str = "auto"
-
-    def open(self, device: str) -> Encoder:
-        """The encoder on a device. Raises `ModelError` if there is none."""
-        return open_encoder(
-            self.encoder, vectors=self.vectors, normalize=self.normalize, image_size=self.image_size, resize=self.resize,
-            device=device, precision=self.precision,
-        )  # fmt: skip
+Model = TypeVar("Model")
+About = TypeVar("About")
+Tell = Callable[[Source, Any], None]
+"""Called for each part that is done (in memory or its note), or the `End` of one that can't be read; all of these know whether
+they are the `last` of their source. Never called by two threads at a time."""
 
 
-@dataclass(frozen=True, slots=True)
-class About:
-    """What decides an encoder's vectors. `shape` is what its features look like, whatever kind of number is kept."""
+class PartNote(Protocol):
+    """What is known of a part that is written: its name, its number, whether it is its source's last."""
 
-    note: EncoderNote
-    spec: ImageSpec
-    precision: str
-    shape: FeaturesNote
+    @property
+    def name(self) -> str: ...
+    @property
+    def part(self) -> int: ...
+    @property
+    def last(self) -> bool: ...
+    @property
+    def fingerprint(self) -> str: ...
 
-    @classmethod
-    def of(cls, encoder: Encoder) -> About:
-        """Found by encoding a black picture."""
-        precision = "bf16" if str(encoder.precision) == "torch.bfloat16" else "fp32"
-        return cls(encoder.note, encoder.spec, precision, encoder.features("float32"))
 
-    def kind(self, wanted: str) -> str:
-        """The kind of number to keep; `auto` is bfloat16 where bf16 computes, else float16."""
-        return wanted if wanted != "auto" else "bfloat16" if self.precision == "bf16" else "float16"
+class Opening(ABC, Generic[Model, About]):
+    """How a model is opened, and what of it decides results. It is sent to other machines."""
 
-    def features(self, dtype: str) -> FeaturesNote:
-        """The features when kept as numbers of this kind."""
-        return self.shape.model_copy(update={"dtype": dtype})
+    @abstractmethod
+    def open(self, device: str) -> Model:
+        """The model on a device. Raises `ModelError` if there is none."""
 
-    def check(self, encoder: Encoder, where: str) -> None:
-        """Raise `ModelError` if an encoder that was opened on another machine is another one."""
-        check_same(where, self.note, encoder.note.name, encoder.note.weights)
+    @abstractmethod
+    def copy(self, model: Model, device: str) -> Model:
+        """A copy of an open model on another device of this machine."""
+
+    @abstractmethod
+    def about(self, model: Model) -> About:
+        """What decides a model's results."""
+
+    @abstractmethod
+    def settled(self, about: About) -> Opening[Model, About]:
+        """The same, but what it opens computes in the precision of a model that was opened before."""
+
+    @abstractmethod
+    def check(self, about: About, model: Model, where: str) -> None:
+        """Raise `ModelError` if a model that was opened `where` is another one."""
+
+
+class Order(ABC, Generic[Model]):
+    """What is done with each source, and where the results go. `done` has the parts that are there, by name."""
+
+    @property
+    @abstractmethod
+    def done(self) -> dict[str, Any]:
+        """Notes of all parts that are written, by their names."""
+
+    @abstractmethod
+    def parts(self, model: Model, sources: Iterable[Source], skip: Skip) -> Iterator[tuple[Source, Any]]:
+        """Do sources one after another: gives each finished part in memory, and the `End` of one that is not to be kept."""
+
+    @abstractmethod
+    def write(self, part: Any) -> PartNote:
+        """Write a finished part, whole or not at all, and note it in `done`."""
+
+    @abstractmethod
+    def find(self, name: str) -> PartNote | None:
+        """The note of a part that someone has written, if it is there."""
+
+    @abstractmethod
+    def for_worker(self, cores: int) -> Order[Model]:
+        """What is sent to a worker with so many cores: knows no parts, which may be many."""
+
+    @abstractmethod
+    def check_shared(self) -> None:
+        """Raise `DataError` if this machine does not see the place where parts go."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What is to be done: how, parts of which size, of which sources, without parts that `skip` names, and whom to tell."""
+    """What is to be done: how, with which sources, without parts that `skip` names, and whom to tell."""
 
-    writer: StoreWriter
-    pipeline: Pipeline
-    size: int
+    order: Order[Any]
     sources: Sequence[Source]
     skip: Skip
     tell: Tell
 
 
-class Engine(ABC):
+class Engine(ABC, Generic[Model, About]):
     """Opened with `with`: what it started ends then."""
 
-    def __init__(self, opening: Opening, devices: Sequence[str], address: str | None) -> None:
+    def __init__(self, opening: Opening[Model, About], devices: Sequence[str], address: str | None) -> None:
         self.opening, self.devices, self.address = opening, devices, address
 
     @abstractmethod
     def about(self) -> About:
-        """What its encoder is. Raises `ModelError` if it can't be opened."""
+        """What its model is. Raises `ModelError` if it can't be opened."""
 
     @abstractmethod
     def run(self, work: Work) -> None:
-        """Do the work. A source's last part leaves the store's writer knowing all its shards."""
+        """Do the work. A source's last part leaves the order knowing all its parts."""
 
-    def __enter__(self) -> Engine:
+    def __enter__(self) -> Engine[Model, About]:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -101,7 +120,3 @@ class Engine(ABC):
     @abstractmethod
     def close(self) -> None:
         """End what was started for it."""
-
-    def _settle_precision(self, about: About) -> None:
-        """Whatever is opened from now on computes as the first encoder does."""
-        self.opening = replace(self.opening, precision=about.precision)

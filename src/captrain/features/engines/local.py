@@ -1,4 +1,4 @@
-"""This machine: one encoder on each device, each with sources of its own; one thread writes for all."""
+"""This machine: one model on each device, each with sources of its own; one thread writes for all."""
 
 from __future__ import annotations
 
@@ -7,29 +7,27 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from threading import Lock
 
-from captrain.features.encoder import Encoder, on_device
-from captrain.features.engines.base import About, Engine, Work
+from captrain.features.engines.base import About, Engine, Model, Work
 from captrain.features.pipeline import Behind
-from captrain.features.sources import Source
-from captrain.features.writing import Shard
+from captrain.features.sources import End, Source
 
 
-class LocalEngine(Engine):
+class LocalEngine(Engine[Model, About]):
     """All work in this process."""
 
     @cached_property
-    def encoders(self) -> list[Encoder]:
+    def models(self) -> list[Model]:
         """One on each device."""
         first = self.opening.open(self.devices[0].partition(":")[0])
         several = len(self.devices) > 1
-        return [on_device(first, device) if several or ":" in device else first for device in self.devices]
+        return [self.opening.copy(first, device) if several or ":" in device else first for device in self.devices]
 
     def about(self) -> About:
-        """What the first encoder is; the others are copies."""
-        return About.of(self.encoders[0])
+        """What the first model is; the others are copies."""
+        return self.opening.about(self.models[0])
 
     def run(self, work: Work) -> None:
-        """Encode on all devices at the same time."""
+        """Work on all devices at the same time."""
         lock, queue = Lock(), iter(work.sources)
 
         def dealt() -> Iterator[Source]:
@@ -41,20 +39,20 @@ class LocalEngine(Engine):
                     return
                 yield source
 
-        with Behind(work.writer.write) as write:
+        with Behind(work.order.write) as write:
 
-            def encode(encoder: Encoder) -> None:
-                for source, made in work.pipeline.shards(encoder, dealt(), work.size, work.skip):
+            def do(model: Model) -> None:
+                for source, made in work.order.parts(model, dealt(), work.skip):
                     with lock:
-                        if isinstance(made, Shard):
+                        if not isinstance(made, End):
                             write(made)
                         work.tell(source, made)
 
-            if len(self.encoders) == 1:
-                encode(self.encoders[0])
+            if len(self.models) == 1:
+                do(self.models[0])
             else:
-                with ThreadPoolExecutor(len(self.encoders)) as pool:
-                    for done in [pool.submit(encode, encoder) for encoder in self.encoders]:
+                with ThreadPoolExecutor(len(self.models)) as pool:
+                    for done in [pool.submit(do, model) for model in self.models]:
                         done.result()
 
     def close(self) -> None:

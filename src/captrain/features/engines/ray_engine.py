@@ -11,15 +11,14 @@ import os
 import socket
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from captrain.data.feature_store.manifest import ShardNote
 from captrain.errors import CaptrainError, ModelError, SettingsError, UserError
-from captrain.features.engines.base import About, Engine, Opening, Work
-from captrain.features.engines.worker import Order, Worker, alone, known_of
-from captrain.features.sources import Source
+from captrain.features.engines.base import About, Engine, Model, Opening, Work
+from captrain.features.engines.worker import Worker, alone, known_of
+from captrain.features.sources import End, Source
 
 logger = logging.getLogger(__name__)
 
@@ -30,10 +29,10 @@ SETTINGS_FRAME = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # what both sides of HTTP/2
 MOST_DEATHS = 3  # of workers over one source: it may be what kills them
 
 
-class RayEngine(Engine):
-    """All work in actors; the caller's process lists sources and writes the manifest."""
+class RayEngine(Engine[Model, About]):
+    """All work in actors; the caller's process lists sources and joins what they made."""
 
-    def __init__(self, opening: Opening, devices: Sequence[str], address: str | None) -> None:
+    def __init__(self, opening: Opening[Model, About], devices: Sequence[str], address: str | None) -> None:
         super().__init__(opening, devices, address)
         if len(devices) > 1 or ":" in devices[0]:
             raise SettingsError(
@@ -51,13 +50,13 @@ class RayEngine(Engine):
         return share_of(self.ray.cluster_resources(), self.devices[0])
 
     def about(self) -> About:
-        """What the encoder of the first actor is; all others must be the same, and compute in the same precision."""
+        """What the model of the first actor is; all others must be the same, and compute in the same precision."""
         actor, opened = self._hire(None)
         try:
             about: About = _result(self.ray, opened)
         except self.ray.exceptions.RayError as error:
             raise CaptrainError(f"ray: the first worker died ({_short(error)}); see the logs of the cluster") from None
-        self._settle_precision(about)
+        self.opening = self.opening.settled(about)
         self.first, self._about = actor, about
         return about
 
@@ -74,15 +73,15 @@ class RayEngine(Engine):
             self.ray.shutdown()
 
     def hire(self) -> tuple[Any, Any]:
-        """A new actor, and the promise of its encoder."""
+        """A new actor, and the promise of its model."""
         return self._hire(self._about)
 
     def dismiss(self, actor: Any) -> None:
-        """Let go an actor that has died; one that is only out of reach must not write into the store any more."""
+        """Let go an actor that has died; one that is only out of reach must not write any more."""
         self.actors.remove(actor)
         self.ray.kill(actor)
 
-    def _hire(self, expected: About | None) -> tuple[Any, Any]:
+    def _hire(self, expected: Any) -> tuple[Any, Any]:
         kind = self.ray.remote(Worker).options(
             num_cpus=self.share.cores, num_gpus=self.share.gpus, max_restarts=0, max_task_retries=0
         )
@@ -94,19 +93,16 @@ class RayEngine(Engine):
 class _Pool:
     """Actors at work: what each of them is doing, what waits, and how often workers died over a source."""
 
-    def __init__(self, engine: RayEngine, work: Work) -> None:
+    def __init__(self, engine: RayEngine[Any, Any], work: Work) -> None:
         self.engine, self.work, self.ray = engine, work, engine.ray
-        pipeline = work.pipeline
-        if pipeline.workers is None:
-            pipeline = replace(pipeline, workers=engine.share.cores)
-        self.order = self.ray.put(Order.of(work.writer, pipeline, work.size))
+        self.order = self.ray.put(work.order.for_worker(engine.share.cores))
         self.waiting = deque(work.sources)
         self.idle = [engine.first]
         self.busy: dict[Any, tuple[Any, Source | None]] = {}  # promise: actor, and source unless it is being opened
-        self.deaths: Counter[str] = Counter()  # by the source's name; "" while the encoder was opened
+        self.deaths: Counter[str] = Counter()  # by the source's name; "" while the model was opened
 
     def run(self) -> None:
-        """Go on until nothing waits and nothing is being encoded."""
+        """Go on until nothing waits and nothing is being done."""
         while self.waiting or any(source for _, source in self.busy.values()):
             while self.waiting and self.idle:
                 self._give(self.idle.pop(), self.waiting.popleft())
@@ -119,7 +115,7 @@ class _Pool:
 
     def _give(self, actor: Any, source: Source) -> None:
         known = known_of(source, self.work.skip)
-        self.busy[actor.encode.remote(self.order, alone(source), known)] = (actor, source)
+        self.busy[actor.do.remote(self.order, alone(source), known)] = (actor, source)
 
     def _settle(self, promise: Any) -> None:
         """Take in what an actor has done, and give it more; or give its source to another one."""
@@ -131,22 +127,22 @@ class _Pool:
             self._mourn(source, error)
             return
         if source is None:
-            self.deaths.pop("", None)  # only workers that die one after another say that the encoder kills them
+            self.deaths.pop("", None)  # only workers that die one after another say that the model kills them
         else:
             self._take(source, result)
         self.idle.append(actor)
 
     def _take(self, source: Source, made: Iterable[Any]) -> None:
         for one in made:
-            if isinstance(one, ShardNote):
-                self.work.writer.done[one.name] = one
+            if not isinstance(one, End):
+                self.work.order.done[one.name] = one
             self.work.tell(source, one)
 
     def _mourn(self, source: Source | None, error: Exception) -> None:
         key = "" if source is None else source.name
         self.deaths[key] += 1
         if self.deaths[key] == MOST_DEATHS:
-            what = "before they had opened the encoder" if source is None else f"over {source.label}"
+            what = "before they had opened the model" if source is None else f"over {source.label}"
             raise CaptrainError(
                 f"ray: {MOST_DEATHS} workers died {what} ({_short(error)}); see the cluster's logs, then run the command again"
             )
@@ -157,7 +153,7 @@ class _Pool:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What an actor gets: cores, GPUs, and the device that its encoder runs on."""
+    """What an actor gets: cores, GPUs, and the device that its model runs on."""
 
     cores: int
     gpus: int

@@ -1,0 +1,213 @@
+"""Captioning as engines do it: how a captioner is opened, and parts of captions made with it."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+
+from captrain.data.samples import key_of
+from captrain.errors import DataError, ModelError, PictureError
+from captrain.features.encoder import weights_digest
+from captrain.features.engines.base import Opening, Order
+from captrain.features.pipeline import Decoded, Reader, Skip, part_name
+from captrain.features.sources import End, Source, TarSource
+from captrain.inference.captioning import Writer
+from captrain.inference.parts_folder import ABOUT, CaptionPart, PartNote, PartsFolder
+from captrain.models.decoding import Decoding
+from captrain.models.device import PRECISIONS, choose_device
+from captrain.records import Caption, Rejects, Sample
+
+
+@dataclass(frozen=True, slots=True)
+class AboutCaptioner:
+    """What decides a captioner's captions, beside how they are decoded."""
+
+    model: str
+    weights: str
+    precision: str
+    prompt: str
+    preparation: dict[str, Any]
+    decoding: Decoding
+    """How it writes unless asked otherwise."""
+
+    def note(self, decoding: Decoding, part_images: int) -> dict[str, Any]:
+        """What is noted beside captions that are written so, as JSON can hold it."""
+        facts = {**asdict(self), "decoding": decoding.to_dict(), "part_images": part_images}
+        found: dict[str, Any] = json.loads(json.dumps(facts))
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionerOpening(Opening[Writer, AboutCaptioner]):
+    """How a captioner is opened."""
+
+    model: str
+    precision: str = "auto"
+
+    def open(self, device: str) -> Writer:
+        """The captioner on a device. Raises `ModelError` if there is none."""
+        return Writer.load(self.model, device, self.precision)
+
+    def copy(self, model: Writer, device: str) -> Writer:
+        """The same captioner on another device. Raises `ModelError` if that is not there."""
+        return Writer(deepcopy(model.captioner).to(_place(device)))
+
+    def about(self, model: Writer) -> AboutCaptioner:
+        """What decides its captions."""
+        captioner = model.captioner
+        names = {kind: name for name, kind in PRECISIONS.items()}
+        return AboutCaptioner(
+            self.model, _weights(model), names[captioner.precision], captioner.prompt,
+            captioner.image_spec.to_dict(), captioner.decoding,
+        )  # fmt: skip
+
+    def settled(self, about: AboutCaptioner) -> CaptionerOpening:
+        """Whatever is opened from now on computes as the first captioner does."""
+        return replace(self, precision=about.precision)
+
+    def check(self, about: AboutCaptioner, model: Writer, where: str) -> None:
+        """Raise `ModelError` if a captioner that was opened on another machine is another one."""
+        if (weights := _weights(model)) != about.weights:
+            raise ModelError(
+                f"{where}: {self.model} has weights {weights[:12]} there, not {about.weights[:12]} as elsewhere; "
+                "put the same files on all machines"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Captioning(Order[Writer]):
+    """Captions of sources into a folder of parts. `known` has the keys of pictures that have a caption, sorted."""
+
+    folder: PartsFolder
+    decoding: Decoding
+    reader: Reader
+    size: int
+    known: np.ndarray
+
+    @property
+    def done(self) -> dict[str, PartNote]:
+        """Notes of the parts that are there."""
+        return self.folder.done
+
+    def parts(self, model: Writer, sources: Iterable[Source], skip: Skip) -> Iterator[tuple[Source, CaptionPart | End]]:
+        """Finished parts in memory."""
+
+        def begin(source: Source) -> _Part:
+            return _Part(self, model, source)
+
+        wants = self._wants if len(self.known) else None
+        return self.reader.parts(model.captioner.image_spec, sources, self.size, skip, begin, wants)
+
+    def write(self, part: CaptionPart) -> PartNote:
+        """Write a part's file."""
+        return self.folder.write(part)
+
+    def find(self, name: str) -> PartNote | None:
+        """The note of a part that is there."""
+        return self.folder.find(name)
+
+    def for_worker(self, cores: int) -> Captioning:
+        """With a folder that knows no parts."""
+        workers = cores if self.reader.workers is None else self.reader.workers
+        return replace(self, folder=self.folder.empty(), reader=replace(self.reader, workers=workers))
+
+    def check_shared(self) -> None:
+        """Raise `DataError` if this machine does not see the folder."""
+        if not self.folder.folder.exists(ABOUT):
+            raise DataError(
+                f"{self.folder.folder.label}: can't be seen from {socket.gethostname()}; expected an --output in a folder that "
+                "all machines share"
+            )
+
+    def _wants(self, sample: Sample) -> bool:
+        key = np.uint64(key_of(sample.id))
+        place = int(np.searchsorted(self.known, key))
+        return place == len(self.known) or bool(self.known[place] != key)
+
+
+@dataclass(slots=True)
+class _Part:
+    """A part that is being captioned."""
+
+    order: Captioning
+    writer: Writer
+    source: Source
+    waiting: list[Caption] = field(default_factory=list)  # of the batch: captions that have no text yet
+    pixels: list[np.ndarray] = field(default_factory=list)
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    rejects: Rejects = field(default_factory=Rejects)
+
+    def add(self, sample: Sample, decoded: Future[Decoded]) -> None:
+        """Take in one picture when it is decoded; one that can't be is rejected."""
+        try:
+            pixels, _ = decoded.result()
+        except PictureError as error:
+            self.rejects.add(sample.id, sample.source or sample.id, str(error))
+            return
+        self.waiting.append(self._blank(sample))
+        self.pixels.append(pixels)
+        if len(self.pixels) == self.order.reader.batch_size:
+            self._flush()
+
+    def finish(self, source: Source, end: End) -> CaptionPart:
+        """The finished part."""
+        self._flush()
+        rejects = Rejects(end.rejects.lines + self.rejects.lines)
+        note = PartNote(
+            part_name(source, end.part), source.label, source.fingerprint, end.part, end.last,
+            len(self.lines), len(rejects),
+        )  # fmt: skip
+        return CaptionPart(note, self.lines, rejects)
+
+    def _blank(self, sample: Sample) -> Caption:
+        """A caption without its text; a picture from a tar is said to be where the tar's index would say it is."""
+        blank = Caption.of(sample, "")
+        if not isinstance(self.source, TarSource):
+            return blank
+        shard = self.source.shard
+        return replace(blank, image=f"{shard.label}/{sample.id.removeprefix(shard.prefix)}")
+
+    def _flush(self) -> None:
+        if not self.pixels:
+            return
+        if self.order.decoding.sample:
+            _seed(self.writer.captioner.device, key_of(self.waiting[0].id))
+        written = self.writer.write(torch.from_numpy(np.stack(self.pixels)), self.order.decoding)
+        for blank, line in zip(self.waiting, written, strict=True):
+            self.lines.append(replace(blank, text=line.text, score=line.score).to_dict())
+        self.waiting.clear()
+        self.pixels.clear()
+
+
+def _seed(device: torch.device, seed: int) -> None:
+    """Draw what this batch draws on any machine of the kind, whatever was captioned before."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed >> 1)
+    else:
+        torch.manual_seed(seed >> 1)
+
+
+def _weights(writer: Writer) -> str:
+    return weights_digest(chain(writer.captioner.named_parameters(), writer.captioner.named_buffers()))
+
+
+def _place(device: str) -> torch.device:
+    """A device by its name, with or without a number."""
+    kind, _, number = device.partition(":")
+    place = choose_device(kind)
+    if not number:
+        return place
+    count = torch.accelerator.device_count() if place.type != "cpu" else 1
+    if not number.isdecimal() or int(number) >= count:
+        raise ModelError(f"device '{device}' is not on this machine; there is {kind}:0 to {kind}:{count - 1}")
+    return torch.device(device)

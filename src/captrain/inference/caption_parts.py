@@ -1,0 +1,184 @@
+"""Captions for collections of any size: on all devices of this machine or of a cluster, part by part, then joined into one JSONL.
+
+The same bytes come out whatever the engine, the number of devices and interruptions: parts are cut by the data alone, a batch
+never spans two of them, and they are joined in the order of the data.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from captrain.data.dataset import LIST_SUFFIXES, list_images
+from captrain.data.images import MAX_PIXELS
+from captrain.data.places import IMAGE_SUFFIXES
+from captrain.data.readers import detect
+from captrain.data.readers.options import BY_LOOKING, ReadOptions
+from captrain.errors import DataError, UserError
+from captrain.features.engines import make_engine
+from captrain.features.engines.base import Engine
+from captrain.features.engines.job import Job, part_names
+from captrain.features.pipeline import Reader
+from captrain.features.sources import BlockSource, Source, TarSource, plain, sources_of
+from captrain.features.writing import locked
+from captrain.inference.caption_files import CaptionOutcome, partial_of, rejects_path_of
+from captrain.inference.caption_order import AboutCaptioner, CaptionerOpening, Captioning
+from captrain.inference.captioning import Writer, adjust_decoding
+from captrain.inference.parts_folder import PartsFolder
+from captrain.models.device import choose_device
+from captrain.records import Rejects
+
+logger = logging.getLogger(__name__)
+
+PART_IMAGES = 512
+"""Pictures of a part: what is captioned again, at most, on each device after a kill."""
+EXISTING = ("skip", "overwrite")
+
+
+def caption_parts(
+    model: str,
+    images: Sequence[str],
+    output: Path,
+    *,
+    engine: str = "local",
+    address: str | None = None,
+    devices: Sequence[str] = ("auto",),
+    existing: str = "skip",
+    part_images: int = PART_IMAGES,
+    format: str | None = None,
+    options: ReadOptions = BY_LOOKING,
+    batch_size: int = 16,
+    precision: str = "auto",
+    workers: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    decoding: dict[str, Any] | None = None,
+) -> CaptionOutcome:
+    """Write the captions of all pictures into `output`; what an interrupted start has done is not done again.
+
+    While it goes on, finished parts lie in `OUTPUT.parts`. If a source can't be read, `output` has all others' captions and
+    the parts stay, so that the same call tries that source again.
+
+    Args:
+        images: pictures, folders, lists or data sets; tar shards are read once from front to back, and never copied or indexed.
+        engine: `local`, or `ray` for all machines of a Ray cluster, which must see pictures, model and output alike.
+        address: of that cluster, HOST:PORT or `auto`. Default: Ray on this machine alone.
+        devices: one captioner on each, every one with sources of its own. Just `auto` or `cuda` is all GPUs of this machine.
+        existing: `skip` pictures that have a caption in `output`, or `overwrite` it.
+        decoding: changes to the model's own way of writing.
+
+    Raises:
+        UserError: for data, models or outputs that can't work together, or an output that is being written.
+    """
+    _check(output, existing)
+    rejects = Rejects()
+    sources = caption_sources(images, part_images, rejects, format, options)
+    folder = PartsFolder(output)
+    if precision == "auto" and existing == "skip":
+        precision = str((folder.about() or {}).get("precision", precision))
+    opening = CaptionerOpening(model, precision)
+    with make_engine(engine, opening, _devices(engine, devices), address) as runner, ExitStack() as stack:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        stack.callback(folder.leave)
+        stack.enter_context(locked(folder.folder))
+        about = runner.about()
+        how = adjust_decoding(about.decoding, decoding or {})
+        folder.begin(about.note(how, part_images), anew=existing == "overwrite")
+        partial_of(output).unlink(missing_ok=True)
+        _settle_changes(folder, sources)
+        order = Captioning(folder, how, Reader(batch_size, workers, max_pixels), part_images, folder.known())
+        return _run(runner, order, sources, rejects)
+
+
+def caption_sources(
+    images: Sequence[str], size: int, rejects: Rejects, format: str | None = None, options: ReadOptions = BY_LOOKING
+) -> list[Source]:
+    """What there is to caption, in the order and with the ids of `list_images`. Shards are only listed, not opened."""
+    if not all(_is_shards(path, format) for path in images):
+        samples = list_images(images, rejects, format=format, options=options)
+        starts = range(0, len(samples), size)
+        return [
+            BlockSource(samples, "all", number, start, min(start + size, len(samples)))
+            for number, start in enumerate(starts)
+        ]
+    found: list[Source] = []
+    for path in dict.fromkeys(images):
+        shards = sources_of(path, size, rejects, "webdataset", options, captioned=False)
+        splits = list(dict.fromkeys(shard.split for shard in shards))
+        shards.sort(key=lambda shard: splits.index(shard.split))
+        found += shards if len(images) == 1 else [_prefixed(shard, path) for shard in shards]
+    return found
+
+
+def _run(
+    runner: Engine[Writer, AboutCaptioner], order: Captioning, sources: Sequence[Source], rejects: Rejects
+) -> CaptionOutcome:
+    """Do what is not done, then join all parts."""
+    folder = order.folder
+    earlier = len(order.known) + sum(note.captions for note in folder.done.values())
+    job = Job("caption", order, sources)
+    job.run(runner)
+    names = job.names()
+    listed = rejects_path_of(folder.output)
+    rejected = folder.join(names, rejects, listed)
+    written = len(order.known) + sum(folder.done[name].captions for name in names) - earlier
+    if not job.unread():
+        folder.clear()
+    logger.info("%d captions written, %d were there before, %d pictures rejected", written, earlier, rejected)
+    return CaptionOutcome(written, earlier, rejected, listed if rejected else None, job.unread())
+
+
+def _check(output: Path, existing: str) -> None:
+    """Raise `UserError` for what an engine can't do."""
+    if existing not in EXISTING:
+        raise UserError(f"--existing {existing} is for text files beside pictures; with --engine use skip or overwrite")
+    partial = partial_of(output)
+    if existing == "skip" and partial.exists():
+        raise UserError(
+            f"{partial}: was begun without --engine; go on without it, or begin anew with --existing overwrite"
+        )
+
+
+def _devices(engine: str, devices: Sequence[str]) -> Sequence[str]:
+    """All GPUs of this machine where none is named; workers of a cluster find out by themselves."""
+    if engine != "local" or len(devices) > 1 or ":" in devices[0]:
+        return devices
+    count = torch.cuda.device_count() if choose_device(devices[0]).type == "cuda" else 1
+    return [f"cuda:{number}" for number in range(count)] if count > 1 else devices
+
+
+def _is_shards(path: str, format: str | None) -> bool:
+    """Whether a path names tar shards."""
+    place = Path(path)
+    if place.suffix.lower() in IMAGE_SUFFIXES | LIST_SUFFIXES and place.is_file():
+        return False
+    return (format or detect(path)) == "webdataset"
+
+
+def _prefixed(source: Source, path: str) -> Source:
+    """A shard of one of several paths: its ids begin with the path."""
+    assert isinstance(source, TarSource)
+    source.shard = replace(source.shard, prefix=f"{Path(path).as_posix()}/{source.shard.prefix}")
+    source.name, source.label = plain(source.shard.prefix.rstrip("/")), source.shard.label
+    return source
+
+
+def _settle_changes(folder: PartsFolder, sources: Sequence[Source]) -> None:
+    """Take back the parts of sources that changed. Raises `DataError` for parts of sources that are not named any more."""
+    known = {source.name for source in sources}
+    others = [note.source for name, note in folder.done.items() if name.rpartition(".")[0] not in known]
+    if others:
+        raise DataError(
+            f"{folder.folder.label}: holds captions of {others[0]}, which the data does not have; name all data that was "
+            "begun with, or give another --output, or --existing overwrite"
+        )
+    for source in sources:
+        names = part_names(folder.done, source)
+        if any(folder.done[name].fingerprint != source.fingerprint for name in names):
+            logger.warning("%s: changed since it was captioned, and is captioned again", source.label)
+            folder.forget([name for name in folder.done if name.rpartition(".")[0] == source.name])
