@@ -183,7 +183,8 @@ def test_another_encoder_or_preparation_is_refused_and_both_are_named(
     encode(tars, store, encoder)
     result = cli("train", store, tmp_path / "run", "--encoder", other, QUICK)
     assert result.code == 2
-    assert (str(encoder) in result.last_line and str(other) in result.last_line) or "weights" in result.last_line
+    assert f"holds features of {encoder} (vit, weights " in result.last_line
+    assert f"not of the encoder of {other} (weights " in result.last_line
     result = cli("train", store, tmp_path / "run2", "--encoder", encoder, QUICK, "--resize crop")
     assert result.code == 2 and "resize squash" in result.last_line and "crop" in result.last_line
     result = cli("train", store, tmp_path / "run3", "--encoder", encoder, QUICK, "--freeze language")
@@ -192,6 +193,7 @@ def test_another_encoder_or_preparation_is_refused_and_both_are_named(
     assert result.code == 2 and "features" in result.last_line
     result = cli("encode", tars, store, "--encoder", other, "--device cpu --precision fp32")
     assert result.code == 2 and "choose another folder" in result.last_line
+    assert f"of {encoder} (vit," in result.last_line and f"not of {other} (vit," in result.last_line
 
 
 def test_a_full_disk_leaves_nothing_half_written(
@@ -251,3 +253,9 @@ def test_pipe_urls_missing_shards_and_foreign_folders_are_one_clear_line(
     (tmp_path / "store").mkdir(exist_ok=True)
     (tmp_path / "store" / "letter.txt").write_text("mine")
     assert "holds other files" in line(tars)
+
+
+def test_fp16_is_for_gpus(cli: Cli, tars: Path, encoder: Path, tmp_path: Path) -> None:
+    result = cli("encode", tars, tmp_path / "store", "--encoder", encoder, "--device cpu --precision fp16")
+    assert result.code == 2 and "precision fp16: found a CPU" in result.last_line
+    assert not (tmp_path / "store").exists()

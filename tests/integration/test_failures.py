@@ -14,7 +14,6 @@ from run_tools import QUICK, Cli, Result, lines_of, losses_of
 from safetensors.torch import load_file
 
 import captrain.training.checkpoints as checkpoints
-from captrain.features.store import DiskStore
 from captrain.models.captioner import Captioner
 from captrain.training.run_folder import RunFolder
 from captrain.training.trainer import CaptionTrainer
@@ -52,11 +51,12 @@ def test_numbers_that_are_none(
     where: str, tmp_path: Path, cli: Cli, photos: Path, blip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Poisoned in step 4 (the checkpoint of step 2 is good): the run stops there, and without poison goes on from 2."""
-    words, run = f"--model {blip} {WORDS}", tmp_path / "run"
+    words, run = f"--model {blip} {WORDS} --max-bad-steps 1", tmp_path / "run"
     with monkeypatch.context() as patch:
         POISONS[where](patch)
         result = cli("train", photos, run, words)
-    assert_failed(result, where, "checkpoint-2", "lower --learning-rate")
+    said = where if where == "the weight" else "in 1 steps in a row the gradient's norm"
+    assert_failed(result, said, "checkpoint-2", "lower --learning-rate")
     assert [path.name for path in (run / "checkpoints").glob("checkpoint-*")] == ["checkpoint-2"]
     assert_good(run / "checkpoints" / "checkpoint-2")
     assert cli("train", photos, run, words).code == 0
@@ -98,7 +98,73 @@ def poison_weight(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(CaptionTrainer, "_save_checkpoint", poisoned)
 
 
-POISONS = {"the loss": poison_loss, "the gradient's norm": poison_gradient, "the weight": poison_weight}
+POISONS = {
+    "the loss": poison_loss,
+    "the gradient's norm": poison_gradient,
+    "the weight": poison_weight,
+}
+
+
+def poison_losses(patch: pytest.MonkeyPatch, *numbers: int) -> list[Any]:
+    """Losses of some calls of `forward` while training, counted from 1, become no numbers. Returns the weights at each call."""
+    forward, seen = Captioner.forward, []
+
+    def poisoned(self: Captioner, *args: Any, **kwargs: Any) -> Any:
+        output = forward(self, *args, **kwargs)
+        if self.training:
+            seen.append([weight.detach().clone() for weight in self.parameters() if weight.requires_grad])
+            output.loss = output.loss * float("inf" if len(seen) in numbers else 1)
+        return output
+
+    patch.setattr(Captioner, "forward", poisoned)
+    return seen
+
+
+def test_a_bad_step_is_left_out_whole(
+    tmp_path: Path, cli: Cli, photos: Path, blip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of two accumulated batches is bad: weights stay, the step is counted, and the mean loss is that of the others."""
+    words = f"--model {blip} {WORDS} --warmup 0 --accumulate 2".replace("--log-every 1", "--log-every 2")
+    with monkeypatch.context() as patch:
+        seen = poison_losses(patch, 3)
+        result = cli("train", photos, tmp_path / "run", words)
+    assert result.code == 0, result.err
+    assert "step 2 left out" in result.err
+    assert all(bool((old == new).all()) for old, new in zip(seen[2], seen[4], strict=True)), "step 2 had no effect"
+    assert any(bool((old != new).any()) for old, new in zip(seen[0], seen[2], strict=True))
+    assert any(bool((old != new).any()) for old, new in zip(seen[4], seen[5], strict=True))
+    lines = [line for line in lines_of(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "train"]
+    assert [line.get("bad_steps") for line in lines if line["step"] in (1, 2)] == [None, 1]
+    second = next(line for line in lines if line["step"] == 2)
+    assert (second["loss"], second["gradient_norm"]) == (None, None), "the line of step 2 alone, after that of step 1"
+    assert lines[-1]["bad_steps"] == 1
+    assert lines[-1]["loss"] > 0
+
+
+def test_too_many_bad_steps_in_a_row(
+    tmp_path: Path, cli: Cli, photos: Path, blip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two, a good one, three: the third in a row ends the run; no checkpoint comes from between them."""
+    words, run = f"--model {blip} {WORDS} --checkpoint-every 1 --keep-checkpoints 9 --max-bad-steps 3", tmp_path / "run"
+    with monkeypatch.context() as patch:
+        poison_losses(patch, 2, 3, 5, 6, 7)
+        result = cli("train", photos, run, words.replace("--checkpoint-every 2", ""))
+    assert_failed(result, "training stopped at step 6", "in 3 steps in a row", "checkpoint-4", "add --force")
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["checkpoint-1", "checkpoint-4"]
+    assert_good(run / "checkpoints" / "checkpoint-4")
+
+
+def test_the_count_outlasts_a_stop(
+    tmp_path: Path, cli: Cli, photos: Path, blip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, run = f"--model {blip} {WORDS}", tmp_path / "run"
+    with monkeypatch.context() as patch:
+        poison_losses(patch, 3)
+        patch.setattr(RunFolder, "save_model", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "broken")))
+        assert cli("train", photos, run, words).code == 1
+    assert cli("train", photos, run, words).code == 0
+    counts = [line.get("bad_steps") for line in lines_of(run / "metrics.jsonl") if line["kind"] == "train"]
+    assert counts == [None, None, *[1] * 8]
 
 
 @pytest.mark.parametrize("what", ["checkpoint", "best model"])
@@ -136,9 +202,9 @@ def test_a_full_disk_while_keeping_features(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("captrain.features.store.save_file", full)
+        patch.setattr("captrain.data.feature_store.folder.os.replace", full)
         assert_failed(cli("train", photos, run, words), "the disk is full")
-    assert not list((tmp_path / "cache").rglob("*.tmp"))
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
     assert cli("train", photos, run, words).code == 0
 
 
@@ -159,21 +225,3 @@ def test_a_real_limit_on_the_size_of_files(tmp_path: Path, cli: Cli, photos: Pat
     assert not (run / "model").exists()
     assert not list((run / "checkpoints").glob("checkpoint-*"))
     assert cli("train", photos, run, words).code == 0
-
-
-def test_two_runs_that_fill_one_store_do_not_mix(tmp_path: Path) -> None:
-    """Two processes that keep features of different pictures in one folder at the same time never see each other's."""
-    first, second = DiskStore(tmp_path), DiskStore(tmp_path)
-    first.add(["a"], torch.zeros(1, 2))
-    second.add(["b"], torch.ones(1, 2))
-    assert first.rows(["a"]).tolist() == [[0, 0]]
-    assert second.rows(["b"]).tolist() == [[1, 1]]
-    assert DiskStore(tmp_path).rows(["b", "a"]).tolist() == [[1, 1], [0, 0]]
-
-
-def test_a_broken_shard_is_computed_again(tmp_path: Path) -> None:
-    store = DiskStore(tmp_path)
-    store.add(["a"], torch.zeros(1, 2))
-    shard = next(tmp_path.glob("*.safetensors"))
-    shard.write_bytes(shard.read_bytes()[:20])
-    assert "a" not in DiskStore(tmp_path)

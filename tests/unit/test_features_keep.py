@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,11 @@ import torch
 from PIL import Image
 
 from captrain.data.images import prepare
+from captrain.features import keep
 from captrain.features.content import content_key, features_key, pixels_key
 from captrain.features.images import KeptImages, LiveImages
 from captrain.features.keep import Keeping, keep_images
-from captrain.features.store import DiskStore, MemoryStore, Store
+from captrain.features.store import DiskStore, MemoryStore
 from captrain.features.stream import stream_pictures
 from captrain.models.adapt import add_lora, freeze
 from captrain.models.bundle import load_captioner
@@ -94,18 +96,27 @@ def test_second_pass_computes_nothing(
 
 
 def test_crash_leaves_what_was_finished(
-    captioner: Captioner, samples: list[Sample], tmp_path: Path, encoded: list[int]
+    captioner: Captioner,
+    samples: list[Sample],
+    tmp_path: Path,
+    encoded: list[int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A shard that was being written when the power went: the rest is found, the half one ignored and made again."""
-    images = _keep(captioner, samples, tmp_path)
-    shards = sorted(images.store.folder.glob("*.safetensors"))
-    assert len(shards) == 2
-    half = shards[1].read_bytes()
-    shards[1].with_suffix(".4711.tmp").write_bytes(half[: len(half) // 2])
-    shards[1].unlink()
+    monkeypatch.setattr(keep, "images_of", lambda features: 16)
+    _keep(captioner, samples, tmp_path)
+    records = sorted((tmp_path / "kept").rglob("*.json"))[1:]
+    assert len(records) == 2
+    half = records[1].with_suffix(".safetensors").read_bytes()
+    old = records[1].with_suffix(".safetensors.4711.tmp")
+    old.write_bytes(half[: len(half) // 2])
+    os.utime(old, (0, 0))
+    records[1].unlink()
+    records[1].with_suffix(".arrow").unlink()
     encoded.clear()
     resumed = _keep(captioner, samples, tmp_path)
     assert sum(encoded) <= 5
+    assert not old.exists()
     torch.testing.assert_close(resumed.rows(range(20))["features"], _live(captioner, samples), rtol=1e-4, atol=1e-5)
 
 
@@ -247,24 +258,3 @@ def test_known_pictures_are_not_decoded(captioner: Captioner, samples: list[Samp
     known = {content_key(samples[1].read())}
     pictures = list(stream_pictures(samples[:3], captioner.image_spec, Rejects(), known))
     assert [picture.pixels is None for picture in pictures] == [False, True, False]
-
-
-@pytest.mark.parametrize("kind", ["memory", "disk"])
-def test_store_gives_rows_of_several_batches(kind: str, tmp_path: Path) -> None:
-    store: Store = MemoryStore() if kind == "memory" else DiskStore(tmp_path)
-    arrays = torch.arange(24).view(4, 2, 3).to(torch.uint8)
-    store.add(["a", "b", "c"], arrays[:3])
-    store.add(["d"], arrays[3:])
-    assert torch.equal(store.rows(["d", "a", "a"]), arrays[[3, 0, 0]])
-    assert "b" in store and "e" not in store and len(store) == 4
-
-
-def test_two_stores_can_fill_one_folder(tmp_path: Path) -> None:
-    """Two runs on the same data at the same time: neither loses or mixes up what it keeps."""
-    one, two = DiskStore(tmp_path), DiskStore(tmp_path)
-    one.add(["a", "b"], torch.tensor([[1.0], [2.0]]))
-    two.add(["c"], torch.tensor([[3.0]]))
-    assert one.rows(["a", "b"]).flatten().tolist() == [1.0, 2.0]
-    assert two.rows(["c"]).item() == 3.0
-    later = DiskStore(tmp_path)
-    assert {key: later.rows([key]).item() for key in ("a", "b", "c")} == {"a": 1.0, "b": 2.0, "c": 3.0}

@@ -33,7 +33,7 @@ def encode(
     workers: AtLeastOne | None = None,
     max_pixels: AtLeastOne = 200_000_000,
     device: tuple[str, ...] = ("auto",),
-    precision: Literal["auto", "bf16", "fp32"] = "auto",
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto",
     redo_changed: Switch = False,
     engine: Literal["local", "ray"] = "local",
     address: str | None = None,
@@ -47,7 +47,7 @@ def encode(
         data: Pictures with captions: tar shards by pattern, list, folder or URL, or any data set.
         store: Folder or URL for the features.
         encoder: Vision encoder (folder or hub id), or a captioner for its image half.
-        vectors: All patch vectors, or the one pooled vector of the image.
+        vectors: All patch vectors, or the one pooled vector of the image (of CLIP its projected embedding).
         normalize: Divide each vector by its length.
         dtype: Kind of the kept numbers. `auto` is bfloat16 where bf16 computes, else float16.
         image_size: Height and width of the pictures the encoder sees, in pixels. Default: the checkpoint's own.
@@ -59,7 +59,7 @@ def encode(
         workers: Threads that decode pictures. Default: one a core, at most 16.
         max_pixels: Pictures with more pixels than this are rejected before they are decoded.
         device: Where to run: auto, cpu, cuda, mps, xpu, or several such as cuda:0,cuda:1, each with shards of its own.
-        precision: Arithmetic of matrix products. `auto` takes bf16 where the device computes it fast.
+        precision: Arithmetic of matrix products. `auto` takes bf16 where the device computes it fast; fp16 is for GPUs.
         redo_changed: Encode shards again that changed since they were encoded, instead of refusing.
         engine: `ray` encodes on all machines of a Ray cluster, one worker a GPU or core; they must share data and store.
         address: The Ray cluster: HOST:PORT or auto. Default: Ray on this machine alone.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedModel
 
 from captrain.data.feature_store.manifest import EncoderNote, FeaturesNote
 from captrain.data.images import ImageSpec
@@ -17,10 +17,14 @@ from captrain.errors import ModelError
 from captrain.models.bundle import MODEL_TYPES, clear_errors, find_model_folder, load_captioner
 from captrain.models.captioner import Captioner, plain_name
 from captrain.models.device import choose_device, choose_precision
+from captrain.models.pixels import scale
+from captrain.models.prefix.join import load_vision
+from captrain.models.prefix.model import vectors_of
 from captrain.models.preparation import Resize, adjust, read_preparation
-from captrain.models.vision import VisionVectors, load_encoder, see
 
 Vectors = Literal["all", "pooled"]
+"""What is kept of a picture: all vectors of its encoder, or the one for the whole image (of CLIP the projected embedding)."""
+
 KINDS: dict[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
@@ -39,11 +43,10 @@ class Encoder:
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> Tensor:
         """Features (I, N, D) of pictures (I, height, width, 3), uint8, on this encoder's device, in its precision or fp32."""
-        mean = torch.tensor(self.spec.mean, device=self.device).view(1, -1, 1, 1)
-        std = torch.tensor(self.spec.std, device=self.device).view(1, -1, 1, 1)
-        scaled = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).to(torch.float32) / 255
+        mean, std = (torch.tensor(values, device=self.device) for values in (self.spec.mean, self.spec.std))
+        scaled = scale(pixels.to(self.device, non_blocking=True), mean, std)
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
-            vectors = self.module((scaled - mean) / std)
+            vectors = self.module(scaled)
         return nn.functional.normalize(vectors.float(), dim=-1) if self.normalize else vectors
 
     def features(self, dtype: str) -> FeaturesNote:
@@ -57,14 +60,14 @@ class Encoder:
 class _Look(nn.Module):
     """The image half of a captioner, or an encoder of transformers, as one forward from pixels to vectors."""
 
-    def __init__(self, half: nn.Module) -> None:
+    def __init__(self, half: Captioner | PreTrainedModel, vectors: Vectors) -> None:
         super().__init__()
-        self.sees = half
+        self.sees, self.vectors = half, vectors
 
     def forward(self, pixels: Tensor) -> Tensor:
-        if isinstance(self.sees, (Captioner, VisionVectors)):
+        if isinstance(self.sees, Captioner):
             return self.sees.look(pixels)
-        return cast(Tensor, see(self.sees, pixels).last_hidden_state)
+        return vectors_of(self.sees, pixels, self.vectors)
 
 
 def open_encoder(
@@ -84,17 +87,17 @@ def open_encoder(
     folder = find_model_folder(source)
     with clear_errors(folder):
         config = AutoConfig.from_pretrained(folder)
-        half: nn.Module
+        half: Captioner | PreTrainedModel
         if config.model_type in MODEL_TYPES:
             captioner = load_captioner(folder)
             half, spec = captioner, adjust(captioner.image_spec, image_size, resize)
             weights = weights_digest(vision_weights(captioner))
         else:
             spec = adjust(read_preparation(folder, image_size), image_size, resize)
-            half = load_encoder(folder, vectors, spec.height, spec.width)
-            weights = weights_digest(_own_weights(half.encoder if isinstance(half, VisionVectors) else half))
+            half = load_vision(folder, vectors, spec)
+            weights = weights_digest(_own_weights(half))
     where = choose_device(device)
-    module = _Look(half).eval().requires_grad_(False)
+    module = _Look(half, vectors).eval().requires_grad_(False)
     module.to(device=where, memory_format=torch.channels_last)  # type: ignore[call-overload]
     note = EncoderNote(
         name=source, type=config.model_type, revision=getattr(config, "_commit_hash", None), weights=weights
@@ -121,6 +124,22 @@ def vision_weights(captioner: Captioner) -> Iterator[tuple[str, Tensor]]:
         inner = plain[len(prefix) :].lstrip(".")
         for kind, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
             yield f"{inner}.{kind}".lstrip("."), tensor
+
+
+def encoder_note(captioner: Captioner) -> EncoderNote:
+    """A captioner's image half, named as the captioner is, or where that is new as its encoder."""
+    configs = [module.config for _, module in captioner.part_modules("vision") if isinstance(module, PreTrainedModel)]
+    names = [getattr(config, "name_or_path", "") for config in (captioner.core().config, *configs)]
+    name = next(filter(None, names), type(captioner.core()).__name__)
+    kind = configs[0].model_type if configs else ""
+    return EncoderNote(name=name, type=kind, weights=weights_digest(vision_weights(captioner)))
+
+
+def vectors_read(captioner: Captioner) -> Vectors:
+    """Which vectors of its encoder a captioner reads."""
+    config = captioner.core().config
+    said = getattr(config, "vectors", None) or getattr(getattr(config, "encoder", None), "vectors", None)
+    return "pooled" if said == "pooled" else "all"
 
 
 def _own_weights(encoder: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -16,14 +16,18 @@ import psutil
 import torch
 from torch import Tensor
 
+from captrain.data.feature_store.index import Entry
+from captrain.data.feature_store.manifest import EncoderNote, FeaturesNote, Manifest
 from captrain.data.images import MAX_PIXELS
 from captrain.data.samples import Chosen
-from captrain.features.content import features_key, pixels_key
+from captrain.features.content import PREPARATION_VERSION, features_key, pixels_key
+from captrain.features.encoder import KINDS, encoder_note, vectors_read
 from captrain.features.images import Images, KeptImages, LiveImages
 from captrain.features.store import DiskStore, MemoryStore, Store
 from captrain.features.stored import stored_images
 from captrain.features.stream import default_workers, stream_pictures
 from captrain.features.views import PLAIN, Views
+from captrain.features.writing import images_of
 from captrain.models.captioner import Captioner
 from captrain.progress import Advance, track
 from captrain.records import Rejects, Sample
@@ -98,7 +102,7 @@ class Keeper:
         positions: list[int] = []
         keys: list[str] = []
         views_of: list[Views] = []
-        pending: dict[str, np.ndarray] = {}
+        pending: dict[str, tuple[Entry, np.ndarray]] = {}
         done = 0
         wanted = PLAIN if self.store is None else views
         for picture in stream_pictures(samples, spec, rejects, known, keeping.workers, keeping.max_pixels, wanted):
@@ -110,10 +114,12 @@ class Keeper:
             made = picture.further if picture.pixels is None else {picture.key: picture.pixels, **picture.further}
             for key, pixels in made.items():
                 if key not in known:
-                    pending[key] = pixels
+                    pending[key] = _entry(samples[picture.index], picture.key, key), pixels
                 if len(pending) == ENCODE_BATCH:
                     self._flush(pending)
         self._flush(pending)
+        if self.store is not None:
+            self.store.flush()
         advance(len(samples) - done)
         taken = np.array(positions, dtype=np.int64)
         used = samples if len(taken) == len(samples) else Chosen(samples, taken)
@@ -126,11 +132,11 @@ class Keeper:
         images.taken = taken
         return images
 
-    def _flush(self, pending: dict[str, np.ndarray]) -> None:
+    def _flush(self, pending: dict[str, tuple[Entry, np.ndarray]]) -> None:
         """Compute and keep what is pending, then forget it."""
         if pending and self.store is not None:
-            pixels = torch.from_numpy(np.stack(list(pending.values())))
-            self.store.add(list(pending), self._compute(pixels))
+            entries, pixels = zip(*pending.values(), strict=True)
+            self.store.add(entries, self._compute(torch.from_numpy(np.stack(pixels))))
         pending.clear()
 
     @torch.no_grad()
@@ -162,4 +168,26 @@ class Keeper:
         key = features_key(self.captioner) if self.kind == "features" else pixels_key(spec)
         folder = self.keeping.folder / f"{self.kind}-{key}"
         logger.info("%s of %d pictures are kept on disk: %.2f GiB in %s", self.kind, total, needed / GIB, folder)
-        return DiskStore(folder)
+        return DiskStore(folder, self._manifest(example), example.shape[1:])
+
+    def _manifest(self, example: Tensor) -> Manifest:
+        """What is said of the store on disk."""
+        captioner, spec = self.captioner, self.captioner.image_spec
+        if self.kind == "pixels":
+            encoder = EncoderNote(name="pixels", weights="none")
+            features = FeaturesNote(tokens=spec.height * spec.width, width=3, dtype="uint8", vectors="pixels")
+        else:
+            dtype = next(name for name, kind in KINDS.items() if kind == example.dtype)
+            tokens, width = example.shape[1:]
+            encoder = encoder_note(captioner)
+            features = FeaturesNote(tokens=tokens, width=width, dtype=dtype, vectors=vectors_read(captioner))
+        return Manifest(
+            complete=True, encoder=encoder, preparation=spec.to_dict(), preparation_version=PREPARATION_VERSION,
+            features=features, captioned=False, max_words=None, shard_images=images_of(features),
+        )  # fmt: skip
+
+
+def _entry(sample: Sample, content: str, key: str) -> Entry:
+    """What the store says of a picture, or of a further view of it."""
+    name = sample.id if key == content else f"{sample.id}#{key}"
+    return Entry(name, sample.captions, sample.source, key)

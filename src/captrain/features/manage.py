@@ -32,6 +32,7 @@ from captrain.data.readers.features import check_alike
 from captrain.errors import DataError
 from captrain.features.encode import first_manifest
 from captrain.features.encoder import Encoder
+from captrain.features.tensors import as_tensor
 from captrain.features.writing import Shard, StoreWriter, locked
 from captrain.progress import track
 from captrain.records import Rejects
@@ -165,17 +166,11 @@ def read_embeddings(place: str, out: str, encoder: Encoder) -> Manifest:
         return writer.finish(names, Rejects())
 
 
-def as_tensor(store: VectorStore, numbers: np.ndarray) -> torch.Tensor:
-    """Numbers of a store as fp32, whatever they are kept in."""
-    found = torch.from_numpy(np.array(numbers))
-    return (found.view(torch.bfloat16) if store.features.dtype == "bfloat16" else found).float()
-
-
 def mean_vectors(store: VectorStore, part: int) -> np.ndarray:
     """The mean vector of each image of a shard (images, D), fp32."""
-    vectors = store.vectors(part)
-    means = [as_tensor(store, vectors[start : start + ROWS]).mean(1) for start in range(0, len(vectors), ROWS)]
-    return torch.cat(means).numpy()
+    vectors, dtype = store.vectors(part), store.features.dtype
+    blocks = (np.array(vectors[start : start + ROWS]) for start in range(0, len(vectors), ROWS))
+    return torch.cat([as_tensor(block, dtype).float().mean(1) for block in blocks]).numpy()
 
 
 def describe(place: str) -> dict[str, Any]:

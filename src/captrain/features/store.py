@@ -1,31 +1,41 @@
-"""Arrays of one shape, one a picture, kept under the picture's content key: in memory, or in memory-mapped files.
+"""Arrays of one shape, one a picture, kept under the picture's content key: in memory, or in a feature store on disk.
 
 A store holds either features (what the encoder made) or pixels (what it would see); it does not know which.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import os
+import secrets
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
+
+from captrain.data.feature_store.folder import StoreFolder
+from captrain.data.feature_store.index import Entry, Index, IndexRows
+from captrain.data.feature_store.manifest import MANIFEST, Manifest, ShardNote, features_file, index_file, record_file
+from captrain.data.feature_store.shard_file import NUMBERS, map_shard
+from captrain.data.feature_store.store import remembered
+from captrain.errors import DataError
+from captrain.features.tensors import as_numbers, as_tensor
+from captrain.features.writing import Shard, read_record, records, remove_temporary, write_shard
+from captrain.records import Rejects
 
 logger = logging.getLogger(__name__)
 
-ARRAYS = "arrays"
+LONGEST = 60.0  # seconds of work that a kill may cost
+STALE = 3600.0  # seconds after which a file that is still being written has been given up
+OFFSETS = 32  # bits of a place that say which row of a shard
 
 
 class Store(ABC):
-    """Rows by key. `add` takes a batch; `rows` gives any rows as one tensor, in the order asked for."""
+    """Rows by key, which is the `content` of an entry. `add` takes a batch; `rows` gives any rows in the order asked for."""
 
     def __init__(self) -> None:
         self.index: dict[str, int] = {}
@@ -37,12 +47,25 @@ class Store(ABC):
         return len(self.index)
 
     @abstractmethod
-    def add(self, keys: Sequence[str], arrays: Tensor) -> None:
-        """Keep arrays (len(keys), ...) under their keys."""
+    def add(self, entries: Sequence[Entry], arrays: Tensor) -> None:
+        """Keep arrays (len(entries), ...) under the entries' keys."""
 
     @abstractmethod
     def rows(self, keys: Sequence[str]) -> Tensor:
         """The arrays of keys, (len(keys), ...)."""
+
+    def flush(self) -> None:  # noqa: B027  # a store in memory has nothing to do
+        """Have everything where a later run finds it."""
+
+    def _note(self, part: int, keys: Sequence[str]) -> None:
+        """Remember where the rows of a part are."""
+        for offset, key in enumerate(keys):
+            self.index[key] = part << OFFSETS | offset
+
+    def _place(self, key: str) -> tuple[int, int]:
+        """The part of a key, and its row there."""
+        place = self.index[key]
+        return place >> OFFSETS, place & (1 << OFFSETS) - 1
 
 
 class MemoryStore(Store):
@@ -51,77 +74,126 @@ class MemoryStore(Store):
     def __init__(self) -> None:
         super().__init__()
         self.blocks: list[Tensor] = []
-        self.places: list[tuple[int, int]] = []
 
-    def add(self, keys: Sequence[str], arrays: Tensor) -> None:
+    def add(self, entries: Sequence[Entry], arrays: Tensor) -> None:
         """Keep a batch as one block."""
-        for offset, key in enumerate(keys):
-            self.index[key] = len(self.places)
-            self.places.append((len(self.blocks), offset))
+        self._note(len(self.blocks), [entry.content for entry in entries])
         self.blocks.append(arrays)
 
     def rows(self, keys: Sequence[str]) -> Tensor:
         """Rows from their blocks."""
-        places = [self.places[self.index[key]] for key in keys]
+        places = map(self._place, keys)
         return torch.stack([self.blocks[block][offset] for block, offset in places])
 
 
 class DiskStore(Store):
-    """Arrays in safetensors shards of one batch each, memory-mapped; what was finished before a crash is found again.
+    """Arrays in a feature store of the same form as `captrain encode` writes, which may grow.
 
-    A shard holds the arrays and, in its header, their keys; its name is a digest of the keys, so that several runs can add to one
-    folder. It is written under a temporary name and renamed, so that a shard that can be seen is whole.
+    Several processes may add to one folder. Each writes shards under names of its own, and the record of a finished shard
+    stays: what was finished before a crash is found by these. The manifest, for whoever reads the folder as a store,
+    is made of all records again and again.
     """
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.folder = folder
-        self.shards: list[Path] = []
-        self.places: list[tuple[int, int]] = []
-        self.opened: dict[int, Tensor] = {}
-        folder.mkdir(parents=True, exist_ok=True)
-        for shard in sorted(folder.glob("*.safetensors")):
-            try:
-                with safe_open(shard, framework="pt") as file:
-                    self._note(shard, json.loads(file.metadata()["keys"]))
-            except (SafetensorError, OSError, KeyError, TypeError, ValueError):
-                logger.warning("%s: can't be read; its pictures are computed again", shard)
+    def __init__(self, folder: Path, manifest: Manifest, shape: Sequence[int]) -> None:
+        """Open the store in `folder`, or begin it.
 
-    def add(self, keys: Sequence[str], arrays: Tensor) -> None:
-        """Write a batch as one shard."""
-        digest = hashlib.blake2b(" ".join(keys).encode(), digest_size=16).hexdigest()
-        shard = self.folder / f"{digest}.safetensors"
-        temporary = shard.with_suffix(f".{os.getpid()}.tmp")
-        try:
-            save_file({ARRAYS: arrays.contiguous()}, temporary, metadata={"keys": json.dumps(list(keys))})
-            os.replace(temporary, shard)
-        finally:
-            temporary.unlink(missing_ok=True)
-        self._note(shard, list(keys))
+        Args:
+            manifest: what all shards have in common. shape: of one array; as features it is (tokens, width).
+        """
+        super().__init__()
+        self.folder = StoreFolder(str(folder))
+        self.manifest = manifest
+        self.shape = tuple(shape)
+        self.shards: list[ShardNote] = []
+        self.records: dict[str, ShardNote | None] = {}  # by file; None for broken ones
+        self.mapped: dict[int, np.ndarray] = {}
+        self.waiting = IndexRows()
+        self.blocks: list[np.ndarray] = []
+        self.begun = 0.0
+        self.told = -LONGEST
+        remove_temporary(self.folder, STALE)
+        for shard, keys in self._found():
+            self._note(len(self.shards), keys)
+            self.shards.append(shard)
+
+    def add(self, entries: Sequence[Entry], arrays: Tensor) -> None:
+        """Take in a batch; a shard is written when it is full, or has waited for a minute."""
+        features = self.manifest.features
+        if not self.blocks:
+            self.begun = time.monotonic()
+        for offset, entry in enumerate(entries, len(self.waiting)):
+            self.index[entry.content] = len(self.shards) << OFFSETS | offset
+        self.waiting.entries.extend(entries)
+        self.blocks.append(as_numbers(arrays).reshape(len(entries), features.tokens, features.width))
+        if len(self.waiting) >= self.manifest.shard_images or time.monotonic() - self.begun > LONGEST:
+            self._write()
+
+    def flush(self) -> None:
+        """Write what waits, and a manifest of everything."""
+        if self.blocks:
+            self._write()
+            self._tell()
 
     def rows(self, keys: Sequence[str]) -> Tensor:
-        """Rows from their shards; only these rows are read."""
-        found = []
-        for key in keys:
-            shard, offset = self.places[self.index[key]]
-            if shard not in self.opened:
-                self.opened[shard] = _map(self.shards[shard])
-            found.append(self.opened[shard][offset])
-        return torch.stack(found)
+        """Rows from their shards; only these rows are read, each is copied once."""
+        self.flush()
+        features = self.manifest.features
+        made = np.empty((len(keys), features.tokens, features.width), NUMBERS[features.dtype][1])
+        for row, (part, offset) in enumerate(map(self._place, keys)):
+            made[row] = remembered(self.mapped, part, self._map)[offset]
+        return as_tensor(made, features.dtype).view(-1, *self.shape)
 
-    def _note(self, shard: Path, keys: list[str]) -> None:
-        """Remember where a shard's rows are."""
-        for offset, key in enumerate(keys):
-            self.index[key] = len(self.places)
-            self.places.append((len(self.shards), offset))
-        self.shards.append(shard)
+    def _write(self) -> None:
+        """Write what waits as one shard, under a name that no other process takes."""
+        name = f"{len(self.shards):05d}-{secrets.token_hex(8)}"
+        shard = Shard(name, "all", "kept", "", 0, True, self.waiting, self.blocks, Rejects())
+        self.shards.append(write_shard(self.folder, self.manifest.features, shard))
+        self.waiting, self.blocks = IndexRows(), []
+        if time.monotonic() - self.told > LONGEST:
+            self._tell()
+
+    def _tell(self) -> None:
+        """Write the manifest of all records; of several writers the last one to look sees those of all."""
+        told: list[ShardNote] | None = None
+        while (found := self._whole()) != told:
+            self.folder.write(MANIFEST, [self.manifest.with_shards(found).to_json()])
+            told = found
+        self.told = time.monotonic()
+
+    def _whole(self) -> list[ShardNote]:
+        """The records of all shards, those of other writers too; what is broken is told once, and left out."""
+        found = []
+        for record in records(self.folder):
+            if record not in self.records:
+                try:
+                    self.records[record] = read_record(self.folder, record)
+                except DataError as error:
+                    logger.warning("%s; its pictures are computed again", error)
+                    self.records[record] = None
+            if (shard := self.records[record]) is not None:
+                found.append(shard)
+        return found
+
+    def _found(self) -> Iterator[tuple[ShardNote, list[str]]]:
+        """Shards that are there, with their keys."""
+        for shard in self._whole():
+            try:
+                self._open(shard)
+                path = self.folder.local(index_file(shard.name), shard.index)
+                yield shard, Index.open(path, self.folder.where(index_file(shard.name)), shard.images).contents()
+            except DataError as error:
+                logger.warning("%s; its pictures are computed again", error)
+                self.records[record_file(shard.name)] = None
+
+    def _open(self, shard: ShardNote) -> np.ndarray:
+        name = features_file(shard.name)
+        path = self.folder.local(name, shard.features)
+        return map_shard(path, self.folder.where(name), shard.images, self.manifest.features)
+
+    def _map(self, part: int) -> np.ndarray:
+        return self._open(self.shards[part])
 
     def __getstate__(self) -> dict[str, Any]:
         """For worker processes: open files stay behind."""
-        return {**self.__dict__, "opened": {}}
-
-
-def _map(shard: Path) -> Tensor:
-    """A shard's arrays as a tensor over the mapped file: pages are read when they are looked at."""
-    with safe_open(shard, framework="pt") as file:
-        return file.get_tensor(ARRAYS)
+        self.flush()
+        return {**self.__dict__, "mapped": {}}

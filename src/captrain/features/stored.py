@@ -15,8 +15,9 @@ from captrain.data.feature_store.store import StoreSamples, VectorStore
 from captrain.data.samples import Chosen, Joined, Prefixed
 from captrain.errors import DataError, ModelError, SettingsError
 from captrain.features.content import PREPARATION_VERSION
-from captrain.features.encoder import check_same, vision_weights, weights_digest
+from captrain.features.encoder import check_same, encoder_note
 from captrain.features.images import Images
+from captrain.features.tensors import as_tensor
 from captrain.features.views import Views
 from captrain.models.captioner import Captioner
 from captrain.records import Sample
@@ -84,8 +85,7 @@ class Places:
             parts, offsets = samples.places(inner[here])
             for row, part, offset in zip(here.tolist(), parts.tolist(), offsets.tolist(), strict=True):
                 made[row] = samples.store.vectors(part)[offset]
-        found = torch.from_numpy(made)
-        return found.view(torch.bfloat16) if features.dtype == "bfloat16" else found
+        return as_tensor(made, features.dtype)
 
     def texts(self) -> Iterator[str]:
         """All captions of all samples, in their order; a shard's are read together."""
@@ -186,12 +186,15 @@ def stored_images(
 def check_fits(captioner: Captioner, stores: Sequence[VectorStore]) -> None:
     """Raise `UserError` unless features of the stores are those that the captioner's own encoder would compute."""
     first = stores[0]
+    if any(store.features.vectors == "pixels" for store in stores):
+        raise DataError(
+            f"{first.label}: holds pixels that a training kept; expected features, or the pictures themselves"
+        )
     if captioner.vision_learns():
         raise SettingsError(
             f"{first.label}: holds features of an encoder as it is, but this training changes the encoder; use --freeze vision"
         )
-    source = captioner.core().config.name_or_path or type(captioner.core()).__name__
-    weights = weights_digest(vision_weights(captioner))
+    mine = encoder_note(captioner)
     spec = captioner.image_spec
     with torch.no_grad():
         made = captioner.encode(torch.zeros(1, spec.height, spec.width, 3, dtype=torch.uint8, device=captioner.device))
@@ -202,7 +205,7 @@ def check_fits(captioner: Captioner, stores: Sequence[VectorStore]) -> None:
                 "%s: does not say which encoder made it; its features are taken as this encoder's", store.label
             )
         else:
-            check_same(store.label, store.encoder, f"the encoder of {source}", weights)
+            check_same(store.label, store.encoder, f"the encoder of {mine.name}", mine.weights)
             _check_preparation(store, captioner)
         shape = (store.features.tokens, store.features.width)
         if shape != tuple(made.shape[1:]):

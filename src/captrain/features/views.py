@@ -52,8 +52,8 @@ class Views:
         """
         if view == 0:
             return content
-        stated = f"{self.augmentation} {self.seed} {view}".encode()
-        return f"{content}-{hashlib.blake2b(stated, digest_size=8).hexdigest()}"
+        stated = f"{content} {self.augmentation} {self.seed} {view}".encode()
+        return hashlib.blake2b(stated, digest_size=16).hexdigest()
 
     def pixels(self, data: bytes, content: str, view: int, spec: ImageSpec, max_pixels: int) -> np.ndarray:
         """A view's pixels: uint8 (height, width, 3). Raises `PictureError` as `prepare` does."""

@@ -21,6 +21,7 @@ from captrain.data.feature_store.manifest import (
     MANIFEST,
     REJECTED,
     SHARDS,
+    FeaturesNote,
     Manifest,
     ShardNote,
     features_file,
@@ -35,6 +36,8 @@ from captrain.errors import DataError
 from captrain.records import Rejects
 
 LOCK = "writing.lock"
+SHARD_BYTES = 256 << 20
+MOST_IMAGES = 16384  # of a shard
 
 
 @dataclass(slots=True)
@@ -65,17 +68,14 @@ class StoreWriter:
         if found is not None:
             _check_same(folder, found, manifest)
             manifest = manifest.with_shards(found.shards, complete=found.complete)
-        elif set(folder.names("")) - {LOCK, MANIFEST + TEMPORARY}:
+        elif any(name != LOCK and not name.endswith(TEMPORARY) for name in folder.names("")):
             raise DataError(f"{folder.label}: holds other files; expected a new folder, or a store to go on with")
         self.manifest = manifest
         self.done = {shard.name: shard for shard in manifest.shards}
-        for name in folder.names(SHARDS):
-            if name.endswith(TEMPORARY):
-                folder.remove(f"{SHARDS}/{name}")
-            elif name.endswith(".json"):
-                record = f"{SHARDS}/{name}"
-                shard = parse_shard(folder.read(record, LARGEST), folder.where(record))
-                self.done[shard.name] = shard
+        remove_temporary(folder)
+        for record in records(folder):
+            shard = read_record(folder, record)
+            self.done[shard.name] = shard
         if found is None:
             folder.write(MANIFEST, [manifest.to_json()])
 
@@ -90,29 +90,7 @@ class StoreWriter:
 
     def write(self, shard: Shard) -> ShardNote:
         """Write a shard's files, and last its record."""
-        images, rejected = len(shard.rows), len(shard.rejects)
-        features = index = ""
-        size = 0
-        if images:
-            chunks: list[bytes | memoryview] = [
-                shard_header(images, self.manifest.features),
-                *map(_bytes, shard.blocks),
-            ]
-            features, size = _digest(chunks), sum(len(chunk) for chunk in chunks)
-            table = shard.rows.to_bytes()
-            index = _digest([table])
-            self.folder.write(features_file(shard.name), chunks)
-            self.folder.write(index_file(shard.name), [table])
-        if rejected:
-            self.folder.write(rejected_file(shard.name), _lines(shard.rejects))
-        else:
-            self.folder.remove(rejected_file(shard.name))
-        note = ShardNote(
-            name=shard.name, split=shard.split, source=shard.source, fingerprint=shard.fingerprint, part=shard.part,
-            last=shard.last, images=images, captions=shard.rows.captions(), bare=shard.rows.bare(), rejected=rejected,
-            bytes=size, features=features, index=index,
-        )  # fmt: skip
-        self.folder.write(record_file(shard.name), [(note.model_dump_json() + "\n").encode()])
+        note = write_shard(self.folder, self.manifest.features, shard)
         self.done[shard.name] = note
         return note
 
@@ -126,15 +104,68 @@ class StoreWriter:
             self.folder.remove(REJECTED)
         manifest = self.manifest.with_shards(shards, complete=True, rejected=len(rejects), unread=tuple(unread))
         self.folder.write(MANIFEST, [manifest.to_json()])
-        for name in self.folder.names(SHARDS):
-            if name.endswith(".json"):
-                self.folder.remove(f"{SHARDS}/{name}")
+        for record in records(self.folder):
+            self.folder.remove(record)
+        remove_temporary(self.folder)
         return manifest
 
     def _all_rejects(self, rejects: Rejects, listed: Iterable[str]) -> Iterator[bytes]:
         yield from _lines(rejects)
         for name in listed:
             yield self.folder.read(name)
+
+
+def images_of(features: FeaturesNote) -> int:
+    """How many images a shard holds at most.
+
+    >>> images_of(FeaturesNote(tokens=257, width=1024, dtype="float16", vectors="all"))
+    510
+    """
+    return max(1, min(MOST_IMAGES, SHARD_BYTES // features.row_bytes))
+
+
+def write_shard(folder: StoreFolder, features: FeaturesNote, shard: Shard) -> ShardNote:
+    """Write a shard's files, and last its record: when that can be seen, the shard is whole."""
+    images, rejected = len(shard.rows), len(shard.rejects)
+    numbers = index = ""
+    size = 0
+    if images:
+        chunks: list[bytes | memoryview] = [shard_header(images, features), *map(_bytes, shard.blocks)]
+        numbers, size = _digest(chunks), sum(len(chunk) for chunk in chunks)
+        table = shard.rows.to_bytes()
+        index = _digest([table])
+        folder.write(features_file(shard.name), chunks)
+        folder.write(index_file(shard.name), [table])
+    if rejected:
+        folder.write(rejected_file(shard.name), _lines(shard.rejects))
+    else:
+        folder.remove(rejected_file(shard.name))
+    note = ShardNote(
+        name=shard.name, split=shard.split, source=shard.source, fingerprint=shard.fingerprint, part=shard.part,
+        last=shard.last, images=images, captions=shard.rows.captions(), bare=shard.rows.bare(), rejected=rejected,
+        bytes=size, features=numbers, index=index,
+    )  # fmt: skip
+    folder.write(record_file(shard.name), [(note.model_dump_json() + "\n").encode()])
+    return note
+
+
+def records(folder: StoreFolder) -> list[str]:
+    """The files of all records that are there."""
+    return [f"{SHARDS}/{name}" for name in folder.names(SHARDS) if name.endswith(".json")]
+
+
+def read_record(folder: StoreFolder, record: str) -> ShardNote:
+    """A record from its file. Raises `DataError` if it is none."""
+    return parse_shard(folder.read(record, LARGEST), folder.where(record))
+
+
+def remove_temporary(folder: StoreFolder, seconds: float = 0.0) -> None:
+    """Remove what a killed writer left half written; where others may be writing, only what is as old as that."""
+    for below in ("", SHARDS):
+        for name in folder.names(below):
+            path = f"{below}/{name}".lstrip("/")
+            if name.endswith(TEMPORARY) and folder.age(path) >= seconds:
+                folder.remove(path)
 
 
 @contextmanager

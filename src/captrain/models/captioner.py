@@ -21,6 +21,8 @@ from captrain.data.images import ImageSpec
 from captrain.models.attention import causal_caption_mask
 from captrain.models.decoding import Decoding, write_tokens
 from captrain.models.packing import IGNORED, PackedRows, pack
+from captrain.models.patch_dropout import drop_patches
+from captrain.models.pixels import scale
 from captrain.models.zoo import FAMILY_DEFAULTS, FamilyDefaults
 
 PARTS = ("vision", "bridge", "language")
@@ -66,6 +68,7 @@ class Captioner(nn.Module, ABC):
         self.decoding = Decoding()
         self.precision = torch.float32
         self.label_smoothing = FAMILY_DEFAULTS.get(self.family, FamilyDefaults()).label_smoothing
+        self.patch_dropout = 0.0
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(image_spec.mean).view(1, -1, 1, 1), persistent=False)
@@ -126,9 +129,9 @@ class Captioner(nn.Module, ABC):
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Vectors (I, N, D) of pictures (I, height, width, 3), uint8, in the order of rows and columns people see."""
-        scaled = pixels.permute(0, 3, 1, 2).to(torch.float32) / 255
+        scaled = scale(pixels, self.mean.flatten(), self.std.flatten())
         with self.autocast():
-            return self.look((scaled - self.mean) / self.std)
+            return self.look(scaled)
 
     def forward(
         self,
@@ -147,13 +150,18 @@ class Captioner(nn.Module, ABC):
         """
         vectors = self.encode(cast(Tensor, pixels)) if features is None else features
         with self.autocast():
-            hidden = self.read(self.context(vectors), input_ids, position_ids, causal_caption_mask(caption_ids))
+            hidden = self.read(self._seen(vectors), input_ids, position_ids, causal_caption_mask(caption_ids))
             learned = labels != IGNORED
             logits = self.head(hidden[learned]).float()
         targets = labels[learned]
         total = cross_entropy(logits, targets, label_smoothing=self.label_smoothing, reduction="sum")
         loss = total / (targets.numel() if num_items_in_batch is None else num_items_in_batch)
         return CaptionerOutput(loss=loss, logits=logits, targets=targets)
+
+    def _seen(self, vectors: Tensor) -> Tensor:
+        """The context of vectors; while it learns, without those that patch dropout takes."""
+        context = self.context(vectors)
+        return drop_patches(context, self.patch_dropout) if self.training and self.patch_dropout else context
 
     @torch.no_grad()
     def generate(self, features: Tensor, decoding: Decoding | None = None) -> list[Written]:

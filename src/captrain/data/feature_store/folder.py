@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
@@ -55,6 +57,13 @@ class StoreFolder:
             system, path = self._system(name)
             return int(system.size(path))
 
+    def age(self, name: str) -> float:
+        """Seconds since a file was last written to; 0 if that is not known, or it is gone."""
+        try:
+            return 0.0 if self.remote else max(0.0, time.time() - os.stat(self._path(name)).st_mtime)
+        except OSError:
+            return 0.0
+
     def read(self, name: str, most: int | None = None) -> bytes:
         """A file's bytes. Raises `DataError` if it is not there, or has more than `most` bytes."""
         if most is not None and (size := self.size(name)) > most:
@@ -77,7 +86,9 @@ class StoreFolder:
                 system.pipe_file(path, b"".join(chunks))
             return
         final = self._path(name)
-        temporary = final.with_name(final.name + TEMPORARY)
+        temporary = final.with_name(
+            f"{final.name}.{secrets.token_hex(4)}{TEMPORARY}"
+        )  # several may write into a folder
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:

@@ -111,6 +111,10 @@ class Index:
             self._column("id")[row].as_py(), tuple(captions), self._column("source")[row].as_py(), content.hex()
         )
 
+    def contents(self) -> list[str]:
+        """Content keys of all images, 32 hexadecimal digits each."""
+        return [content.hex() for content in self._column("content").to_pylist()]
+
     def captions(self, rows: np.ndarray) -> list[str]:
         """All captions of some images, in their order: much faster than an entry each."""
         found: list[str] = self._column("captions").take(rows).flatten().to_pylist()

@@ -32,7 +32,7 @@ Count = Annotated[int, Field(ge=0)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=200)]
 Digest = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64})?$")]
 
-ITEM_SIZES = {"bfloat16": 2, "float16": 2, "float32": 4}
+ITEM_SIZES = {"bfloat16": 2, "float16": 2, "float32": 4, "uint8": 1}
 """Bytes of a number, by kind."""
 
 
@@ -55,12 +55,15 @@ class EncoderNote(Note):
 
 
 class FeaturesNote(Note):
-    """What a picture's features look like: N = `tokens` vectors of `width` numbers, of L2 norm 1 if `normalized`."""
+    """What a picture's features look like: N = `tokens` vectors of `width` numbers, of L2 norm 1 if `normalized`.
+
+    `pixels` are those of a prepared picture, row by row, in a store that a training keeps while its encoder learns.
+    """
 
     tokens: Annotated[int, Field(ge=1)]
     width: Annotated[int, Field(ge=1)]
-    dtype: Literal["bfloat16", "float16", "float32"]
-    vectors: Literal["all", "pooled"]
+    dtype: Literal["bfloat16", "float16", "float32", "uint8"]
+    vectors: Literal["all", "pooled", "pixels"]
     normalized: bool = False
 
     @property

@@ -14,7 +14,12 @@ from captrain.errors import DataError
 TENSOR = "features"
 LARGEST_HEADER = 1 << 20
 
-NUMBERS = {"bfloat16": ("BF16", np.uint16), "float16": ("F16", np.float16), "float32": ("F32", np.float32)}
+NUMBERS = {
+    "bfloat16": ("BF16", np.uint16),
+    "float16": ("F16", np.float16),
+    "float32": ("F32", np.float32),
+    "uint8": ("U8", np.uint8),
+}
 """Kind of number → its name in safetensors, and how numpy holds it: it has no bf16, so that comes as bits."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -69,11 +70,11 @@ class VectorStore(ABC):
 
     def index(self, part: int) -> Index:
         """A shard's index, opened once."""
-        return _remembered(self._indexes, part, self.open_index)
+        return remembered(self._indexes, part, self.open_index)
 
     def vectors(self, part: int) -> np.ndarray:
         """A shard's numbers, mapped once."""
-        return _remembered(self._vectors, part, self.open_vectors)
+        return remembered(self._vectors, part, self.open_vectors)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_vectors": {}, "_indexes": {}}
@@ -188,7 +189,7 @@ class StoreSamples(LazySamples):
         return np.concatenate([np.empty(0, np.int64), *(self.store.index(part).counts() for part in self.parts)])
 
 
-def _remembered(cache: dict[int, Any], number: int, make: Any) -> Any:
+def remembered(cache: dict[int, Any], number: int, make: Callable[[int], Any]) -> Any:
     """What was made before, or is made now; the oldest is forgotten when there are too many."""
     if number not in cache:
         if len(cache) >= OPEN_SHARDS:
