@@ -93,7 +93,8 @@ def test_the_base_file(lavis) -> None:
     assert settings.data.prompt == "a picture of"
     training = settings.training
     assert (training.learning_rate, training.weight_decay, training.epochs, training.seed) == (1e-5, 0.05, 5, 42)
-    assert (training.schedule.endswith("cosine_lr") or training.schedule == "cosine") and training.warmup == 0
+    assert (training.schedule, training.warmup_steps) == ("linear_warmup_cosine_lr", 0)
+    assert (training.min_learning_rate, training.warmup_learning_rate) == (0, None)
     assert (training.label_smoothing, training.max_gradient_norm) == (0.1, 0)
     assert settings.generation.beams == 3
 
@@ -123,7 +124,7 @@ def test_the_large_file(lavis) -> None:
 
 def test_what_has_no_counterpart_is_told_and_what_changes_nothing_is_not(lavis) -> None:
     notes = noted(lavis({}))
-    assert {"run.dist_url", "run.distributed", "run.output_dir", "run.test_splits", "run.batch_size_eval"} <= set(notes)
+    assert {"run.dist_url", "run.distributed", "run.output_dir", "run.batch_size_eval"} <= set(notes)
     assert "torchrun" in notes["run.dist_url"]
     assert "model.load_finetuned" in notes
     quiet = {"run.min_lr", "run.evaluate", "run.resume_ckpt_path", "run.train_splits", "run.world_size", "run.seed"}
@@ -133,20 +134,72 @@ def test_what_has_no_counterpart_is_told_and_what_changes_nothing_is_not(lavis) 
 @pytest.mark.parametrize(
     ("section", "key", "value", "said"),
     [
-        ("run", "min_lr", 1e-6, "falls to 0"),
-        ("run", "warmup_steps", 1000, "share of all steps"),
+        ("run", "lr_sched", "linear_warmup_cosine", "Did you mean 'linear_warmup_cosine_lr'?"),
+        ("run", "lr_decay_rate", 0.9, "no steps"),
         ("run", "evaluate", True, "captrain evaluate"),
         ("run", "resume_ckpt_path", "checkpoint_3.pth", "--resume"),
-        ("run", "lr_layer_decay", 0.9, "each part"),
+        ("run", "lr_layer_decay", 0.9, "vision_layer_decay"),
         ("run", "amp", True, "bf16"),
         ("run", "device", "cuda:1", "CUDA_VISIBLE_DEVICES"),
         ("run", "intt_lr", 1, "Did you mean 'init_lr'?"),
         ("model", "pretrained", "https://host/model.pth", "pickles"),
-        ("model", "vit_grad_ckpt", True, "not recomputed"),
+        ("model", "vit_ckpt_layer", 4, "all layers"),
     ],
 )
 def test_the_reason_is_told(lavis, section: str, key: str, value: object, said: str) -> None:
     assert said in noted(lavis({section: {key: value}}))[f"{section}.{key}"]
+
+
+def test_splits_are_named_where_they_are_not_the_usual_ones(lavis) -> None:
+    done = lavis({"run": {"valid_splits": ["minival"], "test_splits": []}})
+    data = resolve(done.recipe).data
+    assert (data.train_split, data.validation_split, data.test_split) == (None, ("minival",), ())
+    assert not [key for key in noted(done) if key.endswith("_splits")]
+    with pytest.raises(SettingsError, match=r"run.test_splits: found 'test', expected a list of names of splits"):
+        lavis({"run": {"test_splits": "test"}})
+
+
+def test_what_the_way_of_writing_has_no_use_for_is_left_out(lavis) -> None:
+    beams = resolve(lavis({"run": {"use_nucleus_sampling": False, "top_p": 0.5, "num_beams": 5}}).recipe)
+    assert (beams.generation.beams, beams.generation.top_p) == (5, 0.9)
+    drawn = resolve(lavis({"run": {"use_nucleus_sampling": True, "top_p": 0.5, "num_beams": 5}}).recipe)
+    assert (drawn.generation.sample, drawn.generation.top_p) == (True, 0.5)
+
+
+def test_the_curve_is_taken_as_it_is(lavis) -> None:
+    """The values of LAVIS's BLIP-2 file, which has a warm-up."""
+    done = lavis({"run": {"min_lr": 1e-6, "warmup_lr": "1e-8", "warmup_steps": 1000}})
+    training = resolve(done.recipe).training
+    assert (training.min_learning_rate, training.warmup_learning_rate, training.warmup_steps) == (1e-6, 1e-8, 1000)
+    assert not {"run.min_lr", "run.warmup_lr", "run.warmup_steps"} & set(noted(done))
+
+
+def test_a_curve_with_steps(lavis) -> None:
+    run = {"lr_sched": "linear_warmup_step_lr", "lr_decay_rate": 0.7, "min_lr": 1e-7}
+    training = resolve(lavis({"run": run}).recipe).training
+    assert (training.schedule, training.decay_rate, training.min_learning_rate) == ("linear_warmup_step_lr", 0.7, 1e-7)
+    assert resolve(lavis({"run": {"lr_sched": "linear_warmup_step_lr"}}).recipe).training.decay_rate == 1
+
+
+def test_a_constant_rate_has_no_floor(lavis) -> None:
+    done = lavis({"run": {"lr_sched": "constant_lr", "min_lr": 1e-6}})
+    assert (resolve(done.recipe).training.schedule, resolve(done.recipe).training.min_learning_rate) == (
+        "constant_lr",
+        0,
+    )
+    assert "never falls" in noted(done)["run.min_lr"]
+
+
+def test_a_warmup_is_counted_in_steps_of_the_optimizer(lavis) -> None:
+    done = lavis({"run": {"warmup_steps": 1001, "accum_grad_iters": 4, "warmup_lr": 0}})
+    training = resolve(done.recipe).training
+    assert (training.warmup_steps, training.warmup_learning_rate) == (251, 0)
+    assert "1001 batches are 251 steps" in noted(done)["run.warmup_steps"]
+
+
+def test_activations_that_lavis_computes_again_are_here_too(lavis) -> None:
+    assert resolve(lavis({"model": {"vit_grad_ckpt": True}}).recipe).model.checkpoint_activations
+    assert not resolve(lavis({"model": {"vit_grad_ckpt": False}}).recipe).model.checkpoint_activations
 
 
 def test_a_users_own_folder_of_images(lavis) -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from captrain.errors import SettingsError, nearest
+from captrain.settings.lavis_imported import Imported, hint
 from captrain.settings.lavis_keys import (
     AS_IT_IS,
     CAPTIONS_AN_IMAGE,
@@ -22,40 +22,14 @@ from captrain.settings.lavis_keys import (
     NO_MATTER,
     SECTIONS,
 )
+from captrain.settings.lavis_run import drop_unused, splits_of
+from captrain.settings.lavis_schedule import take_schedule
 from captrain.settings.lavis_section import Section
 from captrain.settings.load import leaves, validate
-from captrain.settings.schema import Settings, TrainingSettings
+from captrain.settings.schema import Settings
 from captrain.settings.yaml_file import read_yaml
 
 MOST_DATA_SETS = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """A key of the file that has no counterpart, or another value here, and why."""
-
-    key: str
-    reason: str
-
-
-@dataclass(slots=True)
-class Imported:
-    """A recipe's sections, and what to know about them."""
-
-    recipe: dict[str, dict[str, Any]] = field(default_factory=dict)
-    notes: list[Note] = field(default_factory=list)
-
-    def set(self, leaf: str, value: Any) -> None:
-        """Write one setting into its section."""
-        self.recipe.setdefault(leaves()[leaf], {})[leaf] = value
-
-    def get(self, leaf: str) -> Any:
-        """A setting that was written, or None."""
-        return self.recipe.get(leaves()[leaf], {}).get(leaf)
-
-    def note(self, key: str, reason: str) -> None:
-        """Say that a key has no counterpart, or a changed value."""
-        self.notes.append(Note(key, reason))
 
 
 def import_lavis(path: Path) -> Imported:
@@ -103,6 +77,8 @@ def _model(model: Section, done: Imported) -> None:
             "False starts before LAVIS's COCO training; the hub's checkpoint is the one after it. To start where LAVIS does, "
             "give `model` the folder of a converted pretrained checkpoint",
         )
+    if model.take("vit_grad_ckpt", "true or false", False):
+        done.set("checkpoint_activations", True)
     if prompt := model.take("prompt", "text", "").strip():
         done.set("prompt", prompt)
 
@@ -150,7 +126,7 @@ def _vision(processors: Section, done: Imported) -> None:
         if strength := CROPS[name]:
             done.set("randaugment", list(strength))
     elif name and name != "blip_image_eval":
-        done.note(f"{train.name}.name", f"'{name}' is unknown here{_hint(name, CROPS)}: no augmentation is set")
+        done.note(f"{train.name}.name", f"'{name}' is unknown here{hint(name, CROPS)}: no augmentation is set")
     size = train.take("image_size", "a whole number") or evaluation.take("image_size", "a whole number")
     if size:
         done.set("image_size", size)
@@ -206,30 +182,16 @@ def _run(run: Section, done: Imported) -> None:
         value = run.take(key, kind)
         if value is not None:
             done.set(leaf, value)
+    drop_unused(done.recipe.get("generation", {}))
+    for leaf, names in splits_of(run):
+        done.set(leaf, names)
     if done.get("max_gradient_norm") is None:
         done.set("max_gradient_norm", 0.0)
     done.set("label_smoothing", 0.1)
-    done.set("warmup", 0.0)
-    _schedule(run, done)
+    take_schedule(run, done)
     _device(run, done)
     if run.take("evaluate", "true or false", False):
-        done.note("run.evaluate", "`captrain evaluate MODEL DATA` does it, without a recipe")
-
-
-def _schedule(run: Section, done: Imported) -> None:
-    """The learning rate's curve: by LAVIS's own name where captrain has it."""
-    name = run.take("lr_sched", "a name", "linear_warmup_cosine_lr")
-    known = get_args(TrainingSettings.model_fields["schedule"].annotation)
-    if name in known:
-        done.set("schedule", name)
-        return
-    near = {"linear_warmup_cosine_lr": "cosine", "constant_lr": "constant"}.get(name)
-    if near:
-        done.set("schedule", near)
-    if name == "linear_warmup_cosine_lr":
-        done.note("run.lr_sched", "LAVIS's cosine takes a step an epoch; here it falls at every step")
-    elif not near:
-        done.note("run.lr_sched", f"'{name}' is not here; expected {', '.join(known)}")
+        done.note("run.evaluate", "`captrain evaluate MODEL DATA --recipe FILE` does it: nothing is trained")
 
 
 def _device(run: Section, done: Imported) -> None:
@@ -273,13 +235,7 @@ def _leave_out(section: Section, known: frozenset[str], done: Imported) -> None:
         if key in LEFT_OUT and value is not None and value not in NO_MATTER.get(key, ()):
             done.note(name, LEFT_OUT[key])
         elif key not in LEFT_OUT and key not in known:
-            done.note(name, f"is not known from LAVIS's captioning files{_hint(str(key), known)}")
-
-
-def _hint(name: str, known: Any) -> str:
-    """A nearest name inside of a sentence."""
-    near = nearest(name, known)
-    return f" ({near.strip()})" if near else ""
+            done.note(name, f"is not known from LAVIS's captioning files{hint(str(key), known)}")
 
 
 def _listed(content: Mapping[Any, Any]) -> str:

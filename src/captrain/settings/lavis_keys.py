@@ -44,22 +44,12 @@ _PICKLE = (
     "LAVIS's .pth files are pickles, which are not loaded; give `model` a folder or hub id in the transformers format"
 )
 _WEIGHTS = "is decided by the checkpoint's own config.json"
-_WARMUP = (
-    "LAVIS counts warm-up steps; `warmup` here is a share of all steps: set it to steps / (steps an epoch x epochs)"
-)
 
 LEFT_OUT: dict[str, str] = {
-    "min_lr": "the learning rate falls to 0 here",
-    "warmup_lr": "the warm-up begins at 0 here",
-    "warmup_steps": _WARMUP,
-    "lr_decay_rate": "there is no schedule with steps here",
-    "lr_layer_decay": "here each part can have a learning rate: vision_, bridge_ and language_learning_rate",
+    "lr_layer_decay": "changes nothing in LAVIS, whose schedules write one rate into all groups; here `vision_layer_decay` does",
     "batch_size_eval": "validation goes in batches of the training's size; `captrain evaluate` has --batch-size",
     "output_dir": "is the second word of the command: captrain train DATA OUT",
     "resume_ckpt_path": "`captrain train ... --resume` goes on from the run folder's own last checkpoint; " + _PICKLE,
-    "train_splits": "data sets name their splits themselves: what is called train (or restval) is trained on",
-    "valid_splits": "data sets name their splits themselves: what is called val, dev or validation is scored",
-    "test_splits": "`captrain evaluate RUN DATA` scores a test split with the best model",
     "runner": "epochs are passes over the data here",
     "max_iters": "the length of a training is told in epochs here",
     "iters_per_inner_epoch": "the length of a training is told in epochs here",
@@ -75,8 +65,7 @@ LEFT_OUT: dict[str, str] = {
     "gpu": _LAUNCHER,
     "pretrained": _PICKLE,
     "finetuned": _PICKLE,
-    "vit_grad_ckpt": "activations are not recomputed here",
-    "vit_ckpt_layer": "activations are not recomputed here",
+    "vit_ckpt_layer": "`checkpoint_activations` is for all layers here; results are the same",
     "vit_drop_path_rate": "BLIP's encoder in transformers drops no paths",
     "vit_layer_norm_epsilon": _WEIGHTS,
     "med_config_path": _WEIGHTS,
@@ -89,14 +78,9 @@ LEFT_OUT: dict[str, str] = {
 """Keys without counterpart in any section, and the reason."""
 
 NO_MATTER: dict[str, tuple[Any, ...]] = {
-    "min_lr": (0, "0", 0.0),
-    "warmup_steps": (0,),
     "lr_layer_decay": (1, 1.0),
-    "train_splits": (["train"],),
-    "valid_splits": (["val"],),
     "runner": ("runner_base",),
     "report_metric": (True,),
-    "vit_grad_ckpt": (False,),
     "vit_ckpt_layer": (0,),
     "vit_drop_path_rate": (0, 0.0),
     "distributed": (False,),
@@ -107,13 +91,17 @@ NO_MATTER: dict[str, tuple[Any, ...]] = {
 _PROCESSOR = frozenset({"name"})
 
 SECTIONS: dict[str, frozenset[str]] = {
-    "model": frozenset({"arch", "model_type", "load_finetuned", "image_size", "prompt", "vit_type", "max_txt_len"}),
+    "model": frozenset(
+        {"arch", "model_type", "load_finetuned", "image_size", "prompt", "vit_type", "max_txt_len", "vit_grad_ckpt"}
+    ),
     "datasets": frozenset(
         {"vis_processor", "text_processor", "images", "build_info", "data_type", "sample_ratio", "batch_size"}
     ),
     "vis_processor": _PROCESSOR | {"image_size", "min_scale", "max_scale"},
     "text_processor": _PROCESSOR | {"prompt", "max_words"},
     "run": frozenset(AS_IT_IS)
-    | {"task", "lr_sched", "max_len", "min_len", "batch_size_train", "device", "amp", "evaluate"},
+    | {"task", "lr_sched", "min_lr", "warmup_lr", "warmup_steps", "lr_decay_rate"}
+    | {"train_splits", "valid_splits", "test_splits"}
+    | {"max_len", "min_len", "batch_size_train", "device", "amp", "evaluate"},
 }
 """Keys of each section that are read."""

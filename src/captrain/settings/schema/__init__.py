@@ -7,8 +7,12 @@ all sections, because flags use them without the section (`--rank 16`). `None` m
 
 from __future__ import annotations
 
+from pydantic import model_validator
+
 from captrain.settings.schema.base import Section
+from captrain.settings.schema.conflicts import conflicts
 from captrain.settings.schema.data import DataSettings, ReadingSettings, Source
+from captrain.settings.schema.distributed import DistributedSettings
 from captrain.settings.schema.evaluation import EvaluationSettings
 from captrain.settings.schema.generation import GenerationSettings
 from captrain.settings.schema.model import ModelSettings
@@ -16,6 +20,7 @@ from captrain.settings.schema.training import TrainingSettings
 
 __all__ = [
     "DataSettings",
+    "DistributedSettings",
     "EvaluationSettings",
     "GenerationSettings",
     "ModelSettings",
@@ -35,3 +40,12 @@ class Settings(Section):
     training: TrainingSettings = TrainingSettings()
     generation: GenerationSettings = GenerationSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    distributed: DistributedSettings = DistributedSettings()
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Settings:
+        """Refuse what contradicts itself, all of it at once."""
+        if found := conflicts(self):
+            many = f"{len(found)} settings contradict others: " if len(found) > 1 else ""
+            raise ValueError(many + "; ".join(found))
+        return self

@@ -6,29 +6,42 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field
 
-from captrain.settings.schema.base import Section, Share
+from captrain.settings.schema.base import Section, Share, panel
+
+READING = panel("Reading the data", 11)
+PICTURES = panel("Data: views of pictures", 11.1)
+WORDS = panel("Data: words of captions", 11.2)
+
+
+def _listed(value: object) -> object:
+    """One name as a list of it: recipes may leave the brackets out."""
+    return (value,) if isinstance(value, str) else value
+
+
+SplitNames = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+"""Names of splits, as the data set calls them; none to leave a part out."""
 
 
 class ReadingSettings(Section):
     """How to read a data set, where looking at it does not tell."""
 
-    format: str | None = None
+    format: Annotated[str | None, READING] = None
     """Form of the data: `sidecar`, `jsonl`, `coco`, `webdataset` ... (`captrain data formats`). Default: found by looking."""
-    caption_extension: str = ""
+    caption_extension: Annotated[str, READING] = ""
     """Extension of the caption files beside images. Default: txt, then caption."""
-    caption_lines: Literal["each", "whole"] = "each"
+    caption_lines: Annotated[Literal["each", "whole"], READING] = "each"
     """Whether each line of a caption file is a caption, or the whole file is one."""
-    image_column: str = ""
+    image_column: Annotated[str, READING] = ""
     """Column of a table that names the image. Default: found by its usual names."""
-    caption_column: str = ""
+    caption_column: Annotated[str, READING] = ""
     """Column of a table with the caption. Default: found by its usual names."""
-    image_root: Path | None = None
+    image_root: Annotated[Path | None, READING] = None
     """Folder that a table's image names are relative to. Default: the table's own."""
-    image_key: str = ""
+    image_key: Annotated[str, READING] = ""
     """Members of a tar's samples that are the image, such as `jpg;png`. Default: found by looking."""
-    caption_key: str = ""
+    caption_key: Annotated[str, READING] = ""
     """Member of a tar's samples with the caption: `txt`, or `json/caption`, a JSON member's field. Default: found by looking."""
 
 
@@ -41,46 +54,66 @@ class Source(Section):
     """Its share of an epoch's images, in proportion to the other ratios. Default: all of its images, once."""
     format: str | None = None
     """Its form. Default: found by looking."""
+    train_split: SplitNames | None = None
+    """Its splits to train on; `[]` for none. Default: `data.train_split`."""
+    validation_split: SplitNames | None = None
+    """Its splits to validate on; `[]` for none. Default: `data.validation_split`."""
+    test_split: SplitNames | None = None
+    """Its splits to test the best model on; `[]` for none. Default: `data.test_split`."""
 
 
 class DataSettings(ReadingSettings):
     """How pictures and captions become training rows."""
 
     sources: Annotated[tuple[Source, ...], Parameter(parse=False)] = ()
-    """Several data sets at once, in recipes only: a list of `path`, `ratio` and `format`."""
+    """Several data sets at once, in recipes only: a list of `path`, `ratio`, `format` and names of splits."""
+    train_split: SplitNames | None = None
+    """Splits to train on, by the names that the data has. Default: train; of data without splits everything."""
+    validation_split: SplitNames | None = None
+    """Splits to validate on; with `--no-validation-split` (`[]`) nothing is. Default: validation (val, valid, dev)."""
+    test_split: SplitNames | None = None
+    """Splits to test the best model on at the end; `--no-test-split` (`[]`) for none. Default: test, where there is one."""
+    validation_data: str | None = None
+    """Another data set to validate on, instead of a part of the training's."""
+    test_data: str | None = None
+    """Another data set to test the best model on at the end."""
     validation_share: Share = 0.1
     """Share of the training images held out when the data names no validation split."""
     captions_per_image: Literal["all", "one"] | Annotated[int, Field(ge=1)] = "all"
     """Captions of an image that ride in its row each epoch: all, one, or a number, drawn anew each epoch."""
-    crop_scale: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] | None = None
+    crop_scale: Annotated[
+        tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] | None, PICTURES
+    ] = None
     """Train on random crops with at least and at most this share of the picture (LAVIS: 0.5 1.0). Default: the whole."""
-    flip: Annotated[float, Field(ge=0, le=1)] = 0.0
+    flip: Annotated[float, Field(ge=0, le=1), PICTURES] = 0.0
     """Share of training pictures shown mirrored. Pictures whose captions speak of left or right are not."""
-    randaugment: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=0, le=10)]] | None = None
+    randaugment: Annotated[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=0, le=10)]] | None, PICTURES] = (
+        None
+    )
     """RandAugment on training pictures: how many operations, and how strong out of 10 (LAVIS: 2 5)."""
-    views: Annotated[int, Field(ge=1, le=64)] = 1
+    views: Annotated[int, Field(ge=1, le=64), PICTURES] = 1
     """Kept views of a training picture, the plain one among them; epochs take turns. With 1, each epoch makes its own view."""
-    lower_case: bool = False
+    lower_case: Annotated[bool, WORDS] = False
     """Write captions in lower case."""
-    strip_punctuation: bool = False
+    strip_punctuation: Annotated[bool, WORDS] = False
     """Remove punctuation from captions, as LAVIS does."""
-    max_words: Annotated[int, Field(ge=1)] | None = None
+    max_words: Annotated[Annotated[int, Field(ge=1)] | None, WORDS] = None
     """Cut captions after so many words. Default: not by words (`max_tokens` cuts)."""
-    prefix: str = ""
+    prefix: Annotated[str, WORDS] = ""
     """Put before every caption, and learned (a style's name, say)."""
-    suffix: str = ""
+    suffix: Annotated[str, WORDS] = ""
     """Put after every caption, and learned."""
-    replace: tuple[str, ...] = ()
+    replace: Annotated[tuple[str, ...], WORDS] = ()
     """Words to replace in captions, each as `old=new`; `old=` removes it."""
-    remove_words: tuple[str, ...] = ()
+    remove_words: Annotated[tuple[str, ...], WORDS] = ()
     """Words or phrases that captions lose."""
-    shuffle_tags: bool = False
+    shuffle_tags: Annotated[bool, WORDS] = False
     """Shuffle the comma-separated tags of a caption, anew in each epoch."""
-    keep_tags: Annotated[int, Field(ge=0)] = 0
+    keep_tags: Annotated[int, Field(ge=0), WORDS] = 0
     """Leading tags that are neither shuffled nor dropped."""
-    drop_tags: Share = 0.0
+    drop_tags: Annotated[Share, WORDS] = 0.0
     """Share of tags left out, drawn anew in each epoch."""
-    drop_captions: Share = 0.0
+    drop_captions: Annotated[Share, WORDS] = 0.0
     """Share of captions left empty, drawn anew in each epoch."""
     prompt: str | None = None
     """Words before every caption, given and not learned; saved with the model. Default: the model's, else its family's."""
@@ -94,16 +127,3 @@ class DataSettings(ReadingSettings):
     """Memory for kept features or pictures, in GiB. Default: a quarter of what is free."""
     workers: Annotated[int, Field(ge=0)] | None = None
     """Threads that read and decode pictures. Default: one a core, at most 16."""
-
-    @model_validator(mode="after")
-    def _agrees(self) -> DataSettings:
-        """Refuse what contradicts itself."""
-        if self.crop_scale and self.crop_scale[0] > self.crop_scale[1]:
-            raise ValueError(f"crop_scale {self.crop_scale}: expected the smaller share first")
-        if self.views > 1 and not (self.crop_scale or self.flip or self.randaugment):
-            raise ValueError(f"views {self.views}: nothing makes them differ; give crop_scale, flip or randaugment")
-        if len({source.ratio is None for source in self.sources}) > 1:
-            raise ValueError("sources: some have a ratio and some have none; give one to all or to none")
-        if wrong := [pair for pair in self.replace if pair.find("=") < 1]:
-            raise ValueError(f"replace '{wrong[0]}': expected old=new")
-        return self

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from captrain.settings.schema.base import Part, Section, Share
+from captrain.settings.schema.base import Part, Section, Share, panel
+
+JOINED = panel("A captioner that is joined anew", 10.1)
+LORA = panel("LoRA", 10.2)
 
 
 class ModelSettings(Section):
@@ -14,41 +17,41 @@ class ModelSettings(Section):
 
     model: str = "Salesforce/blip-image-captioning-base"
     """Checkpoint to start from: a folder or a hub id. Not used when `encoder` is given."""
-    encoder: str | None = None
+    encoder: Annotated[str | None, JOINED] = None
     """Join this vision encoder (folder or hub id) with a text decoder into a new encoder-decoder captioner."""
-    decoder: str | None = None
+    decoder: Annotated[str | None, JOINED] = None
     """Text decoder to join with `encoder` (folder or hub id). Without it a new one is made from the sizes below."""
-    tokenizer: str = "words"
+    tokenizer: Annotated[str, JOINED] = "words"
     """Tokenizer of a new decoder: a folder or hub id, or `words` / `word-pieces` to train one on the captions."""
-    vocabulary_size: Annotated[int, Field(ge=16)] = 8000
+    vocabulary_size: Annotated[int, Field(ge=16), JOINED] = 8000
     """Largest vocabulary of a tokenizer trained on the captions."""
-    decoder_layers: Annotated[int, Field(ge=1)] = 3
+    decoder_layers: Annotated[int, Field(ge=1), JOINED] = 3
     """Layers of a new decoder."""
-    decoder_width: Annotated[int, Field(ge=8)] = 384
+    decoder_width: Annotated[int, Field(ge=8), JOINED] = 384
     """Width of a new decoder."""
-    decoder_heads: Annotated[int, Field(ge=1)] = 6
+    decoder_heads: Annotated[int, Field(ge=1), JOINED] = 6
     """Attention heads of a new decoder; they divide its width."""
-    decoder_dropout: Share = 0.1
+    decoder_dropout: Annotated[Share, JOINED] = 0.1
     """Dropout of a new decoder (embeddings, attention, residuals)."""
-    join: Literal["cross-attention", "prefix"] = "cross-attention"
+    join: Annotated[Literal["cross-attention", "prefix"], JOINED] = "cross-attention"
     """How a joined captioner's text half gets the image: by cross-attention, or as vectors before its words (ClipCap)."""
-    image_vectors: Literal["all", "pooled"] | None = None
+    image_vectors: Annotated[Literal["all", "pooled"] | None, JOINED] = None
     """What a joined text half gets of an image: all patch vectors, or the pooled one. Default: all; for a prefix pooled."""
-    only_prefix: bool = False
+    only_prefix: Annotated[bool, JOINED] = False
     """Train the mapper of a prefix captioner alone; the language model stays as it is. Short for `--freeze vision language`."""
-    mapper: Literal["mlp", "transformer"] = "mlp"
+    mapper: Annotated[Literal["mlp", "transformer"], JOINED] = "mlp"
     """What makes a prefix of the image's vectors: one hidden layer (of a pooled vector), or a transformer."""
-    prefix_length: Annotated[int, Field(ge=1)] = 10
+    prefix_length: Annotated[int, Field(ge=1), JOINED] = 10
     """Vectors of a prefix."""
-    projection_length: Annotated[int, Field(ge=1)] = 10
+    projection_length: Annotated[int, Field(ge=1), JOINED] = 10
     """Vectors that a pooled one is projected to before a transformer mapper."""
-    mapper_layers: Annotated[int, Field(ge=1)] = 8
+    mapper_layers: Annotated[int, Field(ge=1), JOINED] = 8
     """Layers of a transformer mapper."""
-    mapper_heads: Annotated[int, Field(ge=1)] = 8
+    mapper_heads: Annotated[int, Field(ge=1), JOINED] = 8
     """Attention heads of a transformer mapper; they divide the language model's width."""
-    mapper_positions: bool = False
+    mapper_positions: Annotated[bool, JOINED] = False
     """Give all vectors learned positions before a transformer mapper."""
-    normalize_vectors: bool = False
+    normalize_vectors: Annotated[bool, JOINED] = False
     """Scale an image's vectors to length 1 before the mapper. Saved with the model."""
     image_size: Annotated[int, Field(ge=8)] | None = None
     """Height and width of the pictures the encoder sees, in pixels. Default: the checkpoint's own."""
@@ -58,25 +61,28 @@ class ModelSettings(Section):
     """Train LoRA adapters, or the weights themselves. Default: lora, and full for a joined captioner."""
     freeze: tuple[Part, ...] | None = None
     """Parts that do not learn when the method is `full`. Default: none, and the vision part of a joined captioner."""
-    rank: Annotated[int, Field(ge=1)] = 16
+    rank: Annotated[int, Field(ge=1), LORA] = 16
     """Rank of the LoRA matrices."""
-    alpha: Annotated[float, Field(gt=0)] = 32
+    alpha: Annotated[float, Field(gt=0), LORA] = 32
     """LoRA scaling: the adapter's output is multiplied by alpha / rank."""
-    dropout: Share = 0.05
+    dropout: Annotated[Share, LORA] = 0.05
     """Dropout on the LoRA adapters' input."""
-    lora_parts: tuple[Part, ...] = ("language",)
+    lora_parts: Annotated[tuple[Part, ...], LORA] = ("language",)
     """Parts that get LoRA adapters."""
-    lora_layers: tuple[Literal["attention", "feed-forward", "all-linear"], ...] = ("attention", "feed-forward")
+    lora_layers: Annotated[tuple[Literal["attention", "feed-forward", "all-linear"], ...], LORA] = (
+        "attention",
+        "feed-forward",
+    )
     """Kinds of layers of those parts that get them; `all-linear` is every matrix but the vocabulary's."""
-    target_modules: tuple[str, ...] = ()
+    target_modules: Annotated[tuple[str, ...], LORA] = ()
     """Names of the modules that get LoRA adapters, instead of `lora_parts` (as in peft: the end of a module's name)."""
-    lora_init: Literal["default", "gaussian", "orthogonal", "pissa", "olora"] = "default"
+    lora_init: Annotated[Literal["default", "gaussian", "orthogonal", "pissa", "olora"], LORA] = "default"
     """How adapters begin; `pissa` and `olora` begin with the main directions of the weights."""
-    rslora: bool = False
+    rslora: Annotated[bool, LORA] = False
     """Multiply the adapter's output by alpha / sqrt(rank) instead: high ranks then learn as fast as low ones."""
-    dora: bool = False
+    dora: Annotated[bool, LORA] = False
     """DoRA: learn each row's length apart from its direction. Slower, often better at low ranks."""
-    lora_plus: Annotated[float, Field(ge=1)] = 1.0
+    lora_plus: Annotated[float, Field(ge=1), LORA] = 1.0
     """LoRA+: learning rate of the adapters' B over that of their A (its authors advise 16). 1 is plain LoRA."""
     quantize: Literal["4bit", "8bit"] | None = None
     """Keep the weights that adapters are trained beside in 4 or 8 bits; needs a GPU and `pip install 'captrain[quant]'`."""
@@ -86,10 +92,3 @@ class ModelSettings(Section):
     """Where to run. `auto` takes cuda, mps, xpu or cpu, the first that is there."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """Arithmetic of matrix products. `auto` takes bf16 where the device computes it fast. Trained weights stay in fp32."""
-
-    @model_validator(mode="after")
-    def _agrees(self) -> ModelSettings:
-        """Refuse what contradicts itself."""
-        if self.only_prefix and (self.join != "prefix" or self.method == "lora" or self.freeze is not None):
-            raise ValueError("only_prefix: goes with `join: prefix` alone, without `freeze` and without method lora")
-        return self

@@ -1,0 +1,80 @@
+"""What settings of the optimisation say against each other: optimizer, learning rates and schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from captrain.settings.schema import Settings, TrainingSettings
+
+CONSTANT = ("constant", "constant_lr")
+WITH_DECAY_RATE = ("step", "linear_warmup_step_lr")
+SCHEDULES = {"schedule-free": "constant"}
+"""The default schedule of optimizers that have another one than cosine."""
+DECAY_RATE = 0.1
+"""Default of the setting `decay_rate`."""
+
+
+def schedule_of(training: TrainingSettings) -> str:
+    """The schedule, the optimizer's own unless one is named."""
+    return training.schedule or SCHEDULES.get(training.optimizer, "cosine")
+
+
+def optimisation(settings: Settings) -> Iterator[str]:
+    """All conflicts of the optimisation.
+
+    >>> from captrain.settings.schema import Settings, TrainingSettings
+    >>> list(optimisation(Settings.model_construct(training=TrainingSettings(schedule="step", decay_epochs=9))))
+    ['decay_epochs 9 is longer than the run of 5 epochs, the rate would never fall']
+    """
+    training = settings.training
+    yield from _schedule(training)
+    yield from _rates(training)
+    if training.optimizer == "prodigy":
+        yield from _prodigy(settings)
+    if training.optimizer == "schedule-free":
+        yield from _schedule_free(training)
+
+
+def _schedule(training: TrainingSettings) -> Iterator[str]:
+    """What the schedule has no use for, and falls that the run is too short for."""
+    schedule = schedule_of(training)
+    if training.min_learning_rate and schedule in CONSTANT:
+        yield f"min_learning_rate {training.min_learning_rate}: schedule {schedule} never falls, leave it out"
+    if schedule == "step" and training.decay_epochs >= training.epochs:
+        run = f"the run of {training.epochs} epochs"
+        yield f"decay_epochs {training.decay_epochs} is longer than {run}, the rate would never fall"
+    if schedule != "step" and training.decay_epochs != 1:
+        yield f"decay_epochs is for schedule step, but the schedule is {schedule}"
+    if schedule not in WITH_DECAY_RATE and training.decay_rate != DECAY_RATE:
+        yield f"decay_rate is for schedules {' and '.join(WITH_DECAY_RATE)}, but the schedule is {schedule}"
+
+
+def _rates(training: TrainingSettings) -> Iterator[str]:
+    """Ends of the curve above its peak."""
+    for name in ("min_learning_rate", "warmup_learning_rate"):
+        rate = getattr(training, name) or 0
+        if training.learning_rate is not None and rate > training.learning_rate:
+            yield f"{name} {rate} is more than learning_rate {training.learning_rate}"
+
+
+def _prodigy(settings: Settings) -> Iterator[str]:
+    """It finds one rate for everything that learns."""
+    training = settings.training
+    names = [f"{part}_learning_rate" for part in ("vision", "bridge", "language")]
+    given = [name for name in names if getattr(training, name) is not None]
+    given += ["vision_layer_decay"] * (training.vision_layer_decay != 1)
+    given += ["lora_plus"] * (settings.model.lora_plus != 1)
+    if given:
+        yield f"{', '.join(given)}: optimizer prodigy finds one rate for all weights, leave that out"
+
+
+def _schedule_free(training: TrainingSettings) -> Iterator[str]:
+    """It averages the weights itself, in place of a falling rate."""
+    if (schedule := schedule_of(training)) not in CONSTANT:
+        yield f"schedule {schedule}: optimizer schedule-free averages weights instead of lowering the rate, leave it out"
+    if training.beta1 == 0:
+        yield "beta1 0: optimizer schedule-free needs more"
+    if getattr(training, "ema", 0):
+        yield "ema: optimizer schedule-free averages the weights already, leave one out"
