@@ -1,6 +1,6 @@
 """One tree of errors. Every message is one line: what was found, what was expected, what to do next.
 
-Exit codes of the command line: 0 done, 1 failed work, 2 wrong use, 3 done with rejected samples.
+Exit codes of the command line: 0 done, 1 failed work, 2 wrong use, 3 done with rejected samples, 128 + N stopped by signal N.
 """
 
 from __future__ import annotations
@@ -52,6 +52,19 @@ class RunError(UserError):
 
 class TrainingError(CaptrainError):
     """Training stopped (non-finite loss, full disk); what was saved before is intact."""
+
+
+class StoppedError(CaptrainError):
+    """A signal ended the work (Ctrl-C, SIGTERM), and it can go on; the exit code is 128 and the signal's number."""
+
+    def __init__(self, message: object, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
+        self.exit_code = 128 + signal
+
+    def __reduce__(self) -> tuple[type[StoppedError], tuple[str, int]]:
+        """From one process to another."""
+        return StoppedError, (str(self), self.signal)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""How long work shows itself: a bar with rate and time left on a terminal, a plain line now and then elsewhere."""
+"""How long work shows itself: a live view with bars on a terminal, a plain line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
@@ -16,47 +17,101 @@ logger = logging.getLogger("captrain")
 
 Advance = Callable[[int], None]
 SECONDS_BETWEEN_LINES = 10.0
+REFRESHES_A_SECOND = 4
+
+_shown: list[Progress] = []  # the bars of the live view that is on the terminal; a terminal has one at most
 
 
 @contextmanager
-def track(what: str, total: int, unit: str = "img") -> Iterator[Advance]:
+def track(what: str, total: int, unit: str = "img", timed: bool = True) -> Iterator[Advance]:
     """Show progress of `total` units of work; call what it yields with how many more are done.
 
-    Nothing is shown for no work, or when captrain runs quietly (`-q`).
+    Within a `live_view` the bar is part of it, without rate and time left unless it is `timed`: the view's head may know them
+    better. Nothing is shown for no work, or when captrain runs quietly (`-q`).
     """
     if total == 0 or not logger.isEnabledFor(logging.INFO):
         yield lambda count: None
-    elif sys.stderr.isatty():
-        with _bar(unit) as progress:
-            task = progress.add_task(what, total=total)
-            yield lambda count: progress.advance(task, count)
+    elif _shown:
+        with _bar(_shown[0], what, total, unit if timed else "") as advance:
+            yield advance
+    elif on_terminal():
+        progress = _bars()
+        with _live(progress), _bar(progress, what, total, unit, stays=True) as advance:
+            yield advance
     else:
         yield _lines(what, total, unit)
 
 
-def _bar(unit: str) -> Progress:
-    """A rich bar: what, bar, done of all, rate, time left."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(unit),
-        TimeRemainingColumn(),
+@contextmanager
+def live_view(head: RenderableType) -> Iterator[None]:
+    """Keep `head` at the bottom of the terminal, with a bar below it for each work that is tracked meanwhile.
+
+    Log lines appear above. Where stderr is no terminal, captrain runs quietly, or a view is there already, nothing is shown.
+    """
+    if _shown or not on_terminal() or not logger.isEnabledFor(logging.INFO):
+        yield
+        return
+    progress = _bars()
+    _shown.append(progress)
+    try:
+        with _live(Group(head, progress)):
+            yield
+    finally:
+        _shown.clear()
+
+
+def on_terminal() -> bool:
+    """Whether stderr is a terminal that a view can be drawn on again and again."""
+    return sys.stderr.isatty() and not Console(stderr=True).is_dumb_terminal
+
+
+def _live(view: RenderableType) -> Live:
+    """A view on stderr. What goes to stdout is moved above it only where both are the same terminal."""
+    return Live(
+        view,
         console=Console(stderr=True),
+        refresh_per_second=REFRESHES_A_SECOND,
+        redirect_stdout=sys.stdout.isatty(),
     )
 
 
-class _Rate(ProgressColumn):
-    """Units a second."""
+def _bars() -> Progress:
+    """Rows of: what, bar, done of all, rate, time left."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        _TimeLeft(),
+    )
 
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self.unit = unit
+
+@contextmanager
+def _bar(progress: Progress, what: str, total: int, unit: str, stays: bool = False) -> Iterator[Advance]:
+    """One row of bars, taken away when the work is done unless it `stays`."""
+    task = progress.add_task(what, total=total, unit=unit)
+    try:
+        yield lambda count: progress.advance(task, count)
+    finally:
+        if not stays:
+            progress.remove_task(task)
+
+
+class _TimeLeft(TimeRemainingColumn):
+    """Time left, of what has a rate."""
+
+    def render(self, task: Task) -> Text:
+        """`0:01:25`."""
+        return super().render(task) if task.fields["unit"] else Text("")
+
+
+class _Rate(ProgressColumn):
+    """Units a second, of what is counted in units."""
 
     def render(self, task: Task) -> Text:
         """`112.3 img/s`, once it is known."""
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:.1f} {self.unit}/s" if speed else "")
+        speed, unit = task.finished_speed or task.speed, task.fields["unit"]
+        return Text(f"{speed:.1f} {unit}/s" if speed and unit else "")
 
 
 def _lines(what: str, total: int, unit: str) -> Advance:

@@ -14,7 +14,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: words after the program's name. Default: those of this process.
 
     Returns:
-        Exit code: 0 done, 1 failed work, 2 wrong use, 3 done with rejected samples, 130 interrupted.
+        Exit code: 0 done, 1 failed work, 2 wrong use, 3 done with rejected samples, 130 interrupted,
+        143 ended by SIGTERM.
     """
     from captrain.cli.app import make_app
     from captrain.cli.failures import report_failure

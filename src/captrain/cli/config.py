@@ -12,6 +12,7 @@ import yaml
 
 from captrain.cli.flags import (
     DataFlags,
+    DistributedFlags,
     EvaluationFlags,
     GenerationFlags,
     ModelFlags,
@@ -20,13 +21,17 @@ from captrain.cli.flags import (
     settings_from,
 )
 from captrain.cli.logs import printable
+from captrain.models.defaults import default_values, family_of
 from captrain.settings.load import EXTENDS, Nested, recipe_layers
 from captrain.settings.schema import Settings
 
 DECIDED_BY_FAMILY = frozenset(
-    {"method", "freeze", "image_size", "resize", "learning_rate", "label_smoothing", "prompt"}
+    {"method", "freeze", "image_size", "resize", "image_vectors", "learning_rate", "label_smoothing", "prompt"}
 )
 """Settings whose `null` the model family or the checkpoint fills in, once it is loaded."""
+UNKNOWN = "the checkpoint's own"
+OWN_RATE = ("lion", "prodigy")
+"""Optimizers that make another learning rate of the family's."""
 
 
 def show(
@@ -37,18 +42,25 @@ def show(
     training: TrainingFlags = None,
     generation: GenerationFlags = None,
     evaluation: EvaluationFlags = None,
+    distributed: DistributedFlags = None,
 ) -> int:
     """Print the settings a training would have as YAML, and behind each where it comes from. It is a recipe itself.
+
+    What is `null` and decided by the model's family has behind it what that comes to.
 
     Args:
         recipe: YAML file of settings; a flag wins over it.
     """
-    flags = given(model=model, data=data, training=training, generation=generation, evaluation=evaluation)
+    flags = given(
+        model=model, data=data, training=training, generation=generation, evaluation=evaluation, distributed=distributed
+    )
     settings = settings_from(recipe, flags)
     layers: dict[str, Nested] = {"flag": flags}
     if recipe is not None:
         layers |= {f"recipe {printable(str(layer.path))}": layer.sections for layer in recipe_layers(recipe)}
-    print("\n".join(annotated_yaml(settings, layers)))
+    family = family_of(settings.model)
+    print(f"# family: {family.name} ({printable(family.known_by)})")
+    print("\n".join(annotated_yaml(settings, layers, _decided(family.name, settings))))
     return 0
 
 
@@ -61,10 +73,20 @@ def schema() -> int:
     return 0
 
 
-def annotated_yaml(settings: Settings, layers: Mapping[str, Nested]) -> list[str]:
+def _decided(family: str, settings: Settings) -> dict[str, str]:
+    """What the family and the checkpoint make of settings that are left to them, as text."""
+    told = {name: inline(value) for name, value in default_values(family, settings.model).items()}
+    if settings.training.optimizer in OWN_RATE:
+        told["learning_rate"] = f"that of {settings.training.optimizer}"
+    return told
+
+
+def annotated_yaml(settings: Settings, layers: Mapping[str, Nested], decided: Mapping[str, str]) -> list[str]:
     """Lines of YAML, each with a comment that names the first of the layers that sets it, `default` or `family default`.
 
-    >>> lines = annotated_yaml(Settings(), {"flag": {"data": {"format": "jsonl"}}})
+    `decided` holds what the family makes of settings that nothing sets.
+
+    >>> lines = annotated_yaml(Settings(), {"flag": {"data": {"format": "jsonl"}}}, {"freeze": "[vision]"})
     >>> lines[lines.index("data:") + 1]
     '  format: null  # flag'
     """
@@ -72,7 +94,8 @@ def annotated_yaml(settings: Settings, layers: Mapping[str, Nested]) -> list[str
     for section, values in settings.model_dump(mode="json").items():
         lines.append(f"{section}:")
         for leaf, value in values.items():
-            default = "family default" if value is None and leaf in DECIDED_BY_FAMILY else "default"
+            by_family = value is None and leaf in DECIDED_BY_FAMILY
+            default = f"family default: {decided.get(leaf, UNKNOWN)}" if by_family else "default"
             origin = next((name for name, layer in layers.items() if leaf in layer.get(section, {})), default)
             lines.append(f"  {leaf}: {inline(value)}  # {origin}")
     return lines

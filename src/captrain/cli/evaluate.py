@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -17,10 +17,12 @@ from captrain.cli.flags import (
     SeveralDecodingsFlags,
     given,
     how_to_read,
+    settings_from,
 )
 from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import exit_code, rejected_rows, show_table
 from captrain.cli.switch import Switch
+from captrain.settings.schema import Section, Settings
 
 if TYPE_CHECKING:
     from captrain.inference.evaluate import Evaluation
@@ -28,9 +30,10 @@ if TYPE_CHECKING:
 
 def evaluate(
     model: str,
-    data: str,
+    data: str | None = None,
     /,
     *,
+    recipe: Path | None = None,
     split: str | None = None,
     limit: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     output: Path | None = None,
@@ -43,8 +46,9 @@ def evaluate(
 
     Args:
         model: Run folder, model folder or hub id.
-        data: Data set whose pictures have captions to compare with.
-        split: Which split. Default: test, else validation, else what the run held out of this data, else everything.
+        data: Data set whose pictures have captions to compare with. Default: what the recipe names, else the run's own data.
+        recipe: YAML file of settings, of which only data and generation are used: nothing is trained.
+        split: Which split, by the data's name. Default: test, else validation, else what the run held out, else everything.
         limit: Only the first so many pictures.
         output: Folder for predictions.jsonl and scores.json. Default: evaluation/ in the run folder, if the model is one.
         json: Print one JSON object instead of a table.
@@ -52,16 +56,19 @@ def evaluate(
     quiet_libraries()
     from captrain.inference.evaluate import evaluate as evaluate_captioner
 
-    decoding = given(generation=generation)["generation"]
+    settings = None if recipe is None else settings_from(recipe, {})
+    decoding = _explicit(settings and settings.generation) | given(generation=generation)["generation"]
     beams = decoding.pop("beams", ())
+    beams = (beams,) if isinstance(beams, int) else beams
     found = evaluate_captioner(
         model,
         data,
+        recipe=settings,
         split=split,
         limit=limit,
         output=output,
         **how_to_read(reading),
-        **(computing or ComputingSettings()).model_dump(),
+        **_computing(settings, computing),
         decoding=decoding | ({"beams": beams[0]} if len(beams) == 1 else {}),
         beams=beams,
     )
@@ -73,6 +80,20 @@ def evaluate(
         if rows := [*rejected_rows(found.rejected, found.rejects_file), *files]:
             show_table(rows)
     return exit_code(found.rejected)
+
+
+def _explicit(section: Section | None) -> dict[str, Any]:
+    """What a section says itself, without defaults."""
+    return {} if section is None else section.model_dump(exclude_unset=True)
+
+
+def _computing(settings: Settings | None, flags: ComputingSettings | None) -> dict[str, Any]:
+    """How to compute: by flags, else by the recipe."""
+    said: dict[str, Any] = {}
+    if settings is not None:
+        said = {name: value for part in (settings.model, settings.data) for name, value in _explicit(part).items()}
+    known = {name: value for name, value in said.items() if name in ComputingSettings.model_fields}
+    return ComputingSettings(**known).model_dump() | _explicit(flags)
 
 
 def _as_json(found: Evaluation) -> str:

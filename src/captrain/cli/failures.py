@@ -11,17 +11,22 @@ from cyclopts.exceptions import CycloptsError
 
 from captrain.cli.logs import is_verbose, printable
 from captrain.errors import CaptrainError
+from captrain.training.distributed.environment import is_silent
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 def report_failure(error: BaseException) -> int:
-    """Say what went wrong, on one line (and where, when verbose and it is not the user's doing); returns the exit code."""
+    """Say what went wrong, on one line (and where, when verbose and it is not the user's doing); returns the exit code.
+
+    Of the processes of one training, all find wrong use and hear signals: one of them says so.
+    """
     line, code = explain(error)
     if is_verbose() and not isinstance(error, (CaptrainError, CycloptsError)):
         traceback.print_exception(error)
-    print(f"error: {printable(line)}", file=sys.stderr)
+    if not (is_silent() and isinstance(error, (CycloptsError, CaptrainError)) and code != FAILED):
+        print(f"error: {printable(line)}", file=sys.stderr)
     return code
 
 

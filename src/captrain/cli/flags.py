@@ -11,6 +11,7 @@ from pydantic import Field
 from captrain.settings.load import Nested, load_recipe, resolve
 from captrain.settings.schema import (
     DataSettings,
+    DistributedSettings,
     EvaluationSettings,
     GenerationSettings,
     ModelSettings,
@@ -30,6 +31,9 @@ AS_SAVED = Parameter(
 )
 DecodingFlags = Annotated[GenerationSettings | None, AS_SAVED]
 EvaluationFlags = Annotated[EvaluationSettings | None, Parameter(name="*", group=Group("Evaluation", sort_key=14))]
+DistributedFlags = Annotated[
+    DistributedSettings | None, Parameter(name="*", group=Group("Several devices", sort_key=15))
+]
 
 
 class SeveralDecodings(GenerationSettings):

@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 import sys
 
+from captrain.terminal import printable
+
+__all__ = ["is_verbose", "printable", "quiet_libraries", "set_up_logging"]
+
 logger = logging.getLogger("captrain")
 
 NOISY_LIBRARIES = ("accelerate", "huggingface_hub", "peft", "torch", "transformers")
 
 
 class StderrHandler(logging.Handler):
-    """One line a message. It looks `sys.stderr` up each time, so that lines come above a progress bar and not into it."""
+    """One line a message. It looks `sys.stderr` up each time, so that lines come above a live view and not into it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one message; a failure to print is no failure of the work."""
@@ -46,6 +50,11 @@ def is_verbose() -> bool:
     return logger.isEnabledFor(logging.DEBUG)
 
 
+def verbosity() -> dict[str, bool]:
+    """How much is said, as arguments of `set_up_logging`."""
+    return {"verbose": is_verbose(), "quiet": not logger.isEnabledFor(logging.INFO)}
+
+
 def quiet_libraries() -> None:
     """Let the libraries below speak of errors only, unless `-v` was given. It imports them: call it where they are needed.
 
@@ -64,13 +73,3 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     if sys.stderr.isatty() and logger.isEnabledFor(logging.INFO):
         enable_progress_bars()
-
-
-def printable(text: str) -> str:
-    """Text on one line, with what could steer a terminal (in a file name, say) as escapes.
-
-    >>> printable("a\\n  b"), printable("\\x1b[31mred")
-    ('a b', '\\\\x1b[31mred')
-    """
-    line = " ".join(text.split())
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in line)

@@ -18,9 +18,12 @@ from cyclopts.exceptions import (
     ValidationError,
 )
 
-from captrain.cli.app import COMMANDS, CONFIG_COMMANDS, make_app
+from captrain.cli.app import COMMANDS, CONFIG_COMMANDS, DATA_COMMANDS, FEATURES_COMMANDS, make_app
 from captrain.errors import nearest
 from captrain.settings.load import first_problem
+
+GROUPS = {"config": CONFIG_COMMANDS, "data": DATA_COMMANDS, "features": FEATURES_COMMANDS}
+"""Commands that have commands of their own."""
 
 
 def describe_misuse(error: CycloptsError) -> str:
@@ -34,12 +37,14 @@ def describe_misuse(error: CycloptsError) -> str:
 def flags_by_command() -> dict[str, list[str]]:
     """Every command ("config show") with its flags.
 
-    >>> "--rank" in flags_by_command()["train"]
-    True
+    >>> "--rank" in flags_by_command()["train"], "--rank" in flags_by_command()["data get"]
+    (True, False)
     """
     app = make_app()
     found = {name: _flags(app[name]) for name in COMMANDS}
-    return found | {f"config {name}": _flags(app["config"][name]) for name in CONFIG_COMMANDS}
+    return found | {
+        f"{group} {name}": _flags(app[group][name]) for group, commands in GROUPS.items() for name in commands
+    }
 
 
 def _flags(app: App) -> list[str]:
@@ -62,7 +67,7 @@ def _unknown_flag_of(found: str, command: str) -> str:
         hint = f" It belongs to: {', '.join(owners)}."
     else:
         every = [flag for flags in known.values() for flag in flags]
-        hint = nearest(found, own) or nearest(found, every)
+        hint = nearest(found, [*own, *every])
     return f"unknown flag '{found}' of {_title(command)}.{hint} {_see_help(command)}"
 
 
@@ -72,7 +77,7 @@ def _unknown_command(error: UnknownCommandError) -> str:
     chain = " ".join(error.command_chain or ())
     if found.startswith("-"):
         return _unknown_flag_of(found.split("=", 1)[0], chain)
-    known = CONFIG_COMMANDS if chain == "config" else [*COMMANDS, "config"]
+    known = GROUPS.get(chain, [*COMMANDS, *GROUPS])
     return f"unknown command '{found}' of {_title(chain)}.{nearest(found, known)} Commands: {', '.join(known)}"
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from captrain.cli.flags import (
     DataFlags,
+    DistributedFlags,
     EvaluationFlags,
     GenerationFlags,
     ModelFlags,
@@ -13,10 +15,11 @@ from captrain.cli.flags import (
     given,
     settings_from,
 )
-from captrain.cli.logs import quiet_libraries
+from captrain.cli.logs import quiet_libraries, set_up_logging, verbosity
 from captrain.cli.show import exit_code, rejected_rows, score_rows, show_table
 from captrain.cli.switch import Switch
 from captrain.errors import UserError
+from captrain.training.distributed.environment import is_silent
 
 
 def train(
@@ -26,6 +29,8 @@ def train(
     *,
     recipe: Path | None = None,
     resume: Switch = False,
+    resume_from: str | None = None,
+    force: Switch = False,
     overwrite: Switch = False,
     dry_run: Switch = False,
     model: ModelFlags = None,
@@ -33,33 +38,51 @@ def train(
     training: TrainingFlags = None,
     generation: GenerationFlags = None,
     evaluation: EvaluationFlags = None,
+    distributed: DistributedFlags = None,
 ) -> int:
     """Train a captioner on pictures with captions.
 
     Args:
-        data: Pictures with captions: a folder, table, tar shards or hub name (`captrain data formats` lists the forms). Leave it
-            out where the recipe names its sources.
+        data: Folder, table, tar shards or hub name (see `captrain data formats`). Leave it out where the recipe names sources.
         out: Run folder to write. The same command again continues an interrupted run.
         recipe: YAML file of settings; a flag wins over it.
-        resume: Continue the run that is in the folder.
+        resume: Continue the run that is in the folder; without one it is an error.
+        resume_from: Go back to one of its checkpoints, by step or folder, and continue from there; what came later is lost.
+        force: Continue although settings, data or model have changed in ways that change the result.
         overwrite: Begin anew in a folder that holds a run; the old one is lost.
         dry_run: Print settings, parameters and the first targets, and stop.
     """
     source, folder = (None, Path(data)) if out is None else (data, out)
-    flags = given(model=model, data=data_, training=training, generation=generation, evaluation=evaluation)
+    flags = given(
+        model=model, data=data_, training=training, generation=generation, evaluation=evaluation,
+        distributed=distributed,
+    )  # fmt: skip
     settings = settings_from(recipe, flags)
     if out is None and not settings.data.sources:
         raise UserError(
             f"captrain train: OUT is missing. Found only {data!r}; without DATA a recipe has to name its sources"
         )
     quiet_libraries()
+    from captrain.training.distributed.launch import spread, train_on_devices
     from captrain.training.run import describe
-    from captrain.training.run import train as train_captioner
 
     if dry_run:
+        spread(settings)
         print(describe(settings, source))
         return 0
-    outcome = train_captioner(settings, source, folder, resume=resume, overwrite=overwrite)
+    outcome = train_on_devices(
+        settings, source, folder, prepare=partial(_prepare, **verbosity()),
+        resume=resume, overwrite=overwrite, resume_from=resume_from, force=force,
+    )  # fmt: skip
+    if is_silent():
+        return exit_code(outcome.rejected)
+    tested = [(f"test {name}", score) for name, score in score_rows(outcome.test_scores)]
     where = [("run", str(outcome.run)), ("report", str(outcome.run / "report.html"))]
-    show_table([*score_rows(outcome.scores), *where, *rejected_rows(outcome.rejected, outcome.rejects_file)])
+    show_table([*score_rows(outcome.scores), *tested, *where, *rejected_rows(outcome.rejected, outcome.rejects_file)])
     return exit_code(outcome.rejected)
+
+
+def _prepare(verbose: bool, quiet: bool) -> None:
+    """What each of several processes does before it trains: it speaks as this one does."""
+    set_up_logging(verbose=verbose, quiet=quiet)
+    quiet_libraries()

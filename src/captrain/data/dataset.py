@@ -38,6 +38,18 @@ class Splits:
         return np.zeros(len(self.train), dtype=np.int64) if self.labels is None else self.labels
 
 
+@dataclass(frozen=True, slots=True)
+class SplitNames:
+    """Which of a data set's splits are for what. None: by their usual names; (): nothing is."""
+
+    train: Sequence[str] | None = None
+    validation: Sequence[str] | None = None
+    test: Sequence[str] | None = None
+
+
+USUAL = SplitNames()
+
+
 def load_splits(
     path: str,
     *,
@@ -45,20 +57,73 @@ def load_splits(
     seed: int = 0,
     format: str | None = None,
     options: ReadOptions = BY_LOOKING,
+    names: SplitNames = USUAL,
 ) -> Splits:
     """The splits a data set names; where it names no validation, a share of its training images, drawn by `seed`.
 
-    Raises `DataError` if nothing is there, nothing can be used, or there is nothing to train on.
+    Raises `DataError` if nothing is there, nothing can be used, there is nothing to train on, or `names` has a split that the
+    data has not, or one to train on and to measure on.
     """
     rejects = Rejects()
     named = read_splits(path, rejects, format, options)
-    train = named.get("train", named.get("all"))
-    if train is None:
-        raise DataError(f"{path}: nothing to train on, it has only {_names(named)}; expected a split 'train'")
-    validation: Sequence[Sample] = named.get("validation", ())
-    if "validation" not in named:
+    for_train = _found(path, named, names.train, [name for name in ("train", "all") if name in named][:1])
+    if not for_train and names.train is None:
+        raise DataError(
+            f"{path}: nothing to train on, it has only {_names(named)}; expected a split 'train', or name one: --train-split"
+        )
+    free = [name for name in named if name not in for_train]
+    for_validation = _found(path, named, names.validation, [name for name in free if name == "validation"])
+    for_test = _found(path, named, names.test, [name for name in free if name == "test"])
+    if both := [name for name in for_train if name in {*for_validation, *for_test}]:
+        raise DataError(
+            f"{path}: split '{both[0]}' is asked for to train on and to measure on; expected different ones"
+        )
+    train, validation, test = (join_named(named, some) for some in (for_train, for_validation, for_test))
+    if not for_validation and names.validation is None:
         train, validation = hold_out(train, validation_share, seed)
-    return Splits(train, validation, named.get("test", ()), rejects)
+    return Splits(train, validation, test, rejects)
+
+
+def load_part(
+    path: str,
+    part: str,
+    rejects: Rejects,
+    names: Sequence[str] | None = None,
+    format: str | None = None,
+    options: ReadOptions = BY_LOOKING,
+) -> Sequence[Sample]:
+    """What a data set has for one part of a training ("test"): the named splits, else that of the part, else its only one.
+
+    Raises `DataError` if it is not clear which that is.
+    """
+    named = read_splits(path, rejects, format, options)
+    usual = [part] if part in named else list(named)
+    if names is None and len(usual) > 1:
+        raise DataError(f"{path}: no split '{part}', it has {_names(named)}; say which: --{part}-split NAME")
+    return join_named(named, _found(path, named, names, usual))
+
+
+def join_named(named: Mapping[str, Sequence[Sample]], names: Sequence[str]) -> Sequence[Sample]:
+    """The samples of some of the splits, one after another."""
+    parts = [named[name] for name in names]
+    return parts[0] if len(parts) == 1 else Joined(parts)
+
+
+def _found(
+    path: str, named: Mapping[str, Sequence[Sample]], wanted: Sequence[str] | None, usual: Sequence[str]
+) -> list[str]:
+    """The data's own names of the wanted splits; without any wanted, the usual ones."""
+    if wanted is None:
+        return list(usual)
+    return list(dict.fromkeys(_own_name(path, named, name) for name in wanted))
+
+
+def _own_name(path: str, named: Mapping[str, Sequence[Sample]], name: str) -> str:
+    """What the data calls a split: as it was asked for, or by its usual name. Raises `DataError` if there is none."""
+    own = name if name in named else SPLIT_NAMES.get(name.lower(), name)
+    if own not in named:
+        raise DataError(f"{path}: no split '{name}'; it has {_names(named)}.{nearest(name, named)}")
+    return own
 
 
 def join_splits(parts: Mapping[str, Splits]) -> Splits:
@@ -111,10 +176,12 @@ def load_split(
     seed: int = 0,
     format: str | None = None,
     options: ReadOptions = BY_LOOKING,
+    names: SplitNames = USUAL,
 ) -> tuple[Sequence[Sample], Rejects]:
     """One split for evaluation: the named one, or test, else validation, else all of a source without splits.
 
-    "train" and "validation" of a source that names neither are drawn as `load_splits` draws them.
+    "train" and "validation" of a source that names neither are drawn as `load_splits` draws them, from what is trained on
+    by `names`.
     """
     rejects = Rejects()
     named = read_splits(path, rejects, format, options)
@@ -124,13 +191,12 @@ def load_split(
             raise DataError(f"{path}: no split to evaluate on, it has only {_names(named)}; name it: --split train")
         return named[chosen], rejects
     wanted = SPLIT_NAMES.get(split.lower(), split)
-    whole = named.get("train", named.get("all"))
+    for_train = _found(path, named, names.train, [name for name in ("train", "all") if name in named][:1])
+    whole = join_named(named, for_train) if for_train else None
     if wanted in ("train", "validation") and "validation" not in named and whole is not None:
         train, validation = hold_out(whole, validation_share, seed)
         return (train if wanted == "train" else validation), rejects
-    if wanted not in named:
-        raise DataError(f"{path}: no split '{split}'; it has {_names(named)}.{nearest(split, named)}")
-    return named[wanted], rejects
+    return named[_own_name(path, named, split)], rejects
 
 
 def list_images(
@@ -178,7 +244,7 @@ def _shuffle(keys: np.ndarray, seed: int) -> np.ndarray:
     return mixed ^ (mixed >> np.uint64(31))
 
 
-def _names(named: dict[str, Sequence[Sample]]) -> str:
+def _names(named: Mapping[str, Sequence[Sample]]) -> str:
     return ", ".join(f"'{name}'" for name in named)
 
 

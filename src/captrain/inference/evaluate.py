@@ -5,20 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from captrain.data.images import MAX_PIXELS
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen
 from captrain.errors import DataError
+from captrain.features.stored import stored_images
 from captrain.inference.captioning import Writer, adjust_decoding
 from captrain.inference.chosen import choose_samples
+from captrain.inference.writing import features_of
 from captrain.metrics.compare import Comparison, compare
 from captrain.metrics.judge import Judgement, judge
+from captrain.models.captioner import Written
 from captrain.models.decoding import Decoding
 from captrain.progress import track
 from captrain.records import (
@@ -31,6 +35,7 @@ from captrain.records import (
     write_jsonl,
     write_text,
 )
+from captrain.settings.schema import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +58,9 @@ class Evaluation:
 
 def evaluate(
     model: str,
-    data: str,
+    data: str | None = None,
     *,
+    recipe: Settings | None = None,
     split: str | None = None,
     limit: int | None = None,
     output: Path | None = None,
@@ -71,6 +77,8 @@ def evaluate(
     """Scores of a captioner on the pictures of a data set that have references.
 
     Args:
+        data: default what the recipe names, else the data of the run that `model` is.
+        recipe: whose data section says which splits are for what.
         format, options: how the data is read, where looking does not tell.
         split: which one; default test, else validation, else what the run held out of this data, else everything.
         limit: only the first so many pictures.
@@ -79,15 +87,35 @@ def evaluate(
         decoding: changes to the model's own way of writing. beams: several numbers of beams, each scored; pictures are
             encoded once for all of them.
     """
-    samples, rejects = choose_samples(model, data, split, limit, format, options)
+    samples, rejects = choose_samples(model, data, split, limit, format, options, recipe)
     writer = Writer.load(model, device, precision)
     how = adjust_decoding(writer.captioner.decoding, decoding)
     ways = {f"beams {count}": replace(how, beams=count) for count in beams} if len(beams) > 1 else {"captions": how}
     folder = output or (Path(model) / "evaluation" if (Path(model) / "settings.yaml").is_file() else None)
-    notes = Progress(folder, [model, data, str(split), *map(str, ways.values())], Path(model))
+    stated = Stated(Path(model), (str(data), str(split)))
+    return evaluate_samples(writer, samples, rejects, ways, folder, stated, batch_size, workers, max_pixels)
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """What captions depend on beside the way of decoding: the files of the model, and words that tell which data it was."""
+
+    model: Path
+    words: tuple[str, ...]
+
+
+def evaluate_samples(
+    writer: Writer, samples: Sequence[Sample], rejects: Rejects, ways: Mapping[str, Decoding], folder: Path | None,
+    stated: Stated, batch_size: int = 16, workers: int | None = None, max_pixels: int = MAX_PIXELS,
+) -> Evaluation:  # fmt: skip
+    """Caption samples in each of the ways, score the captions, and write both to `folder`.
+
+    What an interrupted call with the same `stated` left there is gone on with. Raises `DataError` if no picture can be used.
+    """
+    notes = Progress(folder, [*stated.words, *map(str, ways.values())], stated.model)
     _caption_rest(writer, samples, list(ways.values()), notes, rejects, batch_size, workers, max_pixels)
     if not notes.lines:
-        raise DataError(f"{data}: none of {len(samples)} pictures could be captioned: {rejects.summary()}")
+        raise DataError(f"none of {len(samples)} pictures could be captioned: {rejects.summary()}")
     judged = {name: judge(notes.captions(samples, place), name) for place, name in enumerate(ways)}
     comparison = compare([judgement.system for judgement in judged.values()])
     files = (None, []) if folder is None else _write(folder, judged, ways, comparison, rejects)
@@ -103,7 +131,7 @@ class Progress:
 
     def __init__(self, folder: Path | None, stated: list[str], model: Path) -> None:
         weights = sorted(model.rglob("*.safetensors")) if model.is_dir() else []
-        stated = [*stated, *(f"{path} {path.stat().st_mtime_ns} {path.stat().st_size}" for path in weights)]
+        stated = [str(model), *stated, *(f"{path} {path.stat().st_mtime_ns} {path.stat().st_size}" for path in weights)]
         digest = hashlib.blake2b("\n".join(stated).encode(), digest_size=8).hexdigest()
         self.path = None if folder is None else folder / f"captions-{digest}.partial"
         self.lines: dict[str, list[list[Any]]] = {}
@@ -137,13 +165,35 @@ def _caption_rest(
     rest = [index for index in range(len(samples)) if samples[index].id not in notes.lines]
     todo = Chosen(samples, np.array(rest, dtype=np.int64))
     with track("caption", len(todo)) as advance:
-        for index, lines in writer.stream_ways(todo, ways, rejects, batch_size, workers, max_pixels):
+        for index, lines in _stored_ways(writer, todo, ways, batch_size) or writer.stream_ways(
+            todo, ways, rejects, batch_size, workers, max_pixels
+        ):
             notes.add(todo[index], [[line.text, line.score] for line in lines])
             advance(1)
 
 
+def _stored_ways(
+    writer: Writer, samples: Sequence[Sample], ways: list[Decoding], batch_size: int
+) -> Iterator[tuple[int, list[Written]]] | None:
+    """As `Writer.stream_ways`, of samples in feature stores; None if they are pictures."""
+    captioner = writer.captioner
+    stored = stored_images(captioner, {"samples": samples}, {})
+    if stored is None:
+        return None
+
+    def written() -> Iterator[tuple[int, list[Written]]]:
+        for start in range(0, len(samples), batch_size):
+            batch = range(len(samples))[start : start + batch_size]
+            features = features_of(captioner, stored["samples"], batch).to(captioner.precision)
+            columns = [captioner.generate(features, way) for way in ways]
+            for index, *lines in zip(batch, *columns, strict=True):
+                yield index, lines
+
+    return written()
+
+
 def _write(
-    folder: Path, judged: dict[str, Judgement], ways: dict[str, Decoding], comparison: Comparison, rejects: Rejects
+    folder: Path, judged: dict[str, Judgement], ways: Mapping[str, Decoding], comparison: Comparison, rejects: Rejects
 ) -> tuple[Path | None, list[Path]]:
     """Captions, scores and a results file of COCO's form; returns the files of rejects and of captions."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,8 @@
-"""Which weights learn, how, and at which rate: LoRA adapters, everything, or chosen parts."""
+"""Which weights learn: LoRA adapters, everything, or chosen parts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -28,8 +27,6 @@ NEED_MORE = {
 
 FROM_THE_WEIGHTS = ("pissa", "olora")
 """Beginnings that move a part of the weights into the adapter, so that it can't be wider than they are."""
-
-NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d, nn.RMSNorm)
 
 
 def add_lora(
@@ -110,53 +107,6 @@ def count_parameters(captioner: Captioner) -> dict[str, dict[str, int]]:
         }
         for part, members in captioner.parts().items()
     }
-
-
-def parameter_groups(
-    captioner: Captioner,
-    learning_rate: float,
-    part_rates: dict[str, float],
-    weight_decay: float,
-    lora_plus: float = 1.0,
-) -> list[dict[str, Any]]:
-    """Learning parameters as an optimizer's groups: by part, by whether they decay, and LoRA's B apart from its A.
-
-    Args:
-        learning_rate: of parts without an own one in `part_rates`. weight_decay: of all but biases and norms.
-        lora_plus: B's learning rate over A's (LoRA+, Hayou et al. 2024, who advise 16); 1 is plain LoRA.
-    """
-    exempt = {
-        id(weight) for module in captioner.modules() if isinstance(module, NORMS) for weight in module.parameters()
-    }
-    groups: dict[tuple[str, bool, bool], list[nn.Parameter]] = {}
-    for part, members in captioner.parts().items():
-        for name, weight in members:
-            if weight.requires_grad:
-                decays = id(weight) not in exempt and not name.endswith("bias")
-                faster = lora_plus != 1.0 and _is_lora_b(name)
-                groups.setdefault((part, not decays, faster), []).append(weight)
-    return [
-        {
-            "params": weights,
-            "lr": part_rates.get(part, learning_rate) * (lora_plus if faster else 1.0),
-            "weight_decay": 0.0 if spared else weight_decay,
-        }
-        for (part, spared, faster), weights in sorted(groups.items(), key=lambda group: _group_order(group[0]))
-    ]
-
-
-def _group_order(key: tuple[str, bool, bool]) -> tuple[int, bool, bool]:
-    """Parts in their order; what decays first, then A before B."""
-    return PARTS.index(key[0]), *key[1:]
-
-
-def _is_lora_b(name: str) -> bool:
-    """Whether a parameter is the B of an adapter, the matrix that begins at zero.
-
-    >>> _is_lora_b("model.base_model.model.decoder.h.0.attn.c_attn.lora_B.default.weight")
-    True
-    """
-    return "lora_B" in name.split(".") or "lora_embedding_B" in name.split(".")
 
 
 def _check_start(captioner: Captioner, start: str, rank: int, names: Sequence[str]) -> None:

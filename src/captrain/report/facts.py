@@ -19,11 +19,11 @@ def section(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def headlines(metrics: Metrics, scores: dict[str, Any]) -> tuple[Headline, ...]:
+def headlines(metrics: Metrics, scores: dict[str, Any], pictures: str = "pictures") -> tuple[Headline, ...]:
     """The scores of the evaluation, or else those of the best checkpoint; at most three, the familiar ones first."""
     found, best = section(scores.get("scores")), metrics.best()
     images = finite(scores.get("images"))
-    remark = f"on {images:,.0f} pictures" if images else ""
+    remark = f"on {images:,.0f} {pictures}" if images else ""
     if not found and best:
         found = {name: best.get(name) for name in metrics.scores}
         remark = f"best checkpoint, step {best['step']:,.0f}"
@@ -46,7 +46,7 @@ def _interval(ends: Any, remark: str) -> str:
     return ", ".join(part for part in (f"95 %: {ends[0]:.3f} to {ends[1]:.3f}", remark) if part)
 
 
-def facts(settings: dict[str, Any], metrics: Metrics) -> Iterator[tuple[str, str]]:
+def facts(settings: dict[str, Any], metrics: Metrics, tested: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """What was trained, on what, for how long: pairs of a label and a value."""
     data, about = section(settings.get("data")), dict(section(settings.get("captrain")))
     for label, part in (("trained on", "train"), ("validated on", "validation")):
@@ -57,6 +57,8 @@ def facts(settings: dict[str, Any], metrics: Metrics) -> Iterator[tuple[str, str
         ]
         if counts:
             yield label, ", ".join(counts)
+    if images := finite(tested.get("images")):
+        yield "tested on", f"{images:,.0f} pictures"
     yield from _progress(metrics)
     total, trainable = _parameters(settings)
     if total:
@@ -106,6 +108,17 @@ def _parameters(settings: dict[str, Any]) -> tuple[float, float]:
     parts = [section(part) for part in section(settings.get("parameters")).values()]
     total, trainable = (sum(finite(part.get(key)) or 0.0 for part in parts) for key in ("total", "trainable"))
     return total, trainable
+
+
+def table_of_test(tested: dict[str, Any]) -> Iterator[Table]:
+    """Scores of the best model on the test split, with their intervals; open, as they are what a run is for."""
+    found, intervals = section(tested.get("scores")), section(tested.get("intervals"))
+    if found:
+        rows = [
+            (score_name(name), _cell(found[name]), _interval(intervals.get(name), ""))
+            for name in sorted(found, key=score_order)
+        ]
+        yield Table("Scores on the test pictures", ("score", "value", "interval"), tuple(rows), open=True)
 
 
 def tables(settings: dict[str, Any], metrics: Metrics, scores: dict[str, Any]) -> Iterator[Table]:

@@ -13,7 +13,7 @@ import yaml
 from captrain.errors import RunError
 from captrain.records import write_text
 from captrain.report.captions import evolutions, gallery, text_of
-from captrain.report.facts import facts, headlines, section, tables
+from captrain.report.facts import facts, headlines, section, table_of_test, tables
 from captrain.report.logs import Metrics, Problems, charts, gaps, read_lines, read_metrics
 from captrain.report.page import Note, ReportData, render
 
@@ -49,19 +49,20 @@ def report_data(run: Path, most_pictures: int = MOST_PICTURES) -> ReportData:
     problems = Problems()
     metrics = read_metrics(run / "metrics.jsonl", problems)
     settings, scores = _settings(run / "settings.yaml", problems), _scores(run / "scores.json", problems)
+    tested = _scores(run / "test" / "scores.json", problems)
     grown = evolutions(run, most_pictures, problems)
     captions = gallery(run, most_pictures - len(grown), problems)
     rejected = tuple(_rejected(run / "rejected.jsonl", problems))
     return ReportData(
         title=run.resolve().name,
         subtitle="A captioner's training, in numbers and pictures.",
-        headlines=headlines(metrics, scores),
-        facts=tuple(facts(settings, metrics)),
+        headlines=headlines(metrics, tested or scores, "test pictures" if tested else "pictures"),
+        facts=tuple(facts(settings, metrics, tested)),
         charts=charts(metrics),
         evolutions=grown,
         galleries=(captions,) if captions else (),
-        tables=tuple(tables(settings, metrics, scores)),
-        notes=(*_remarks(scores), *rejected, *_notes(metrics, problems)),
+        tables=(*table_of_test(tested), *tables(settings, metrics, scores)),
+        notes=(*_remarks(scores), *_remarks(tested, "of the test captions: "), *rejected, *_notes(metrics, problems)),
     )
 
 
@@ -119,11 +120,11 @@ def _rejected(path: Path, problems: Problems) -> Iterator[Note]:
         yield Note(f"Skipped {_many(total, 'sample')}: {common}{more}", tuple(listed + rest))
 
 
-def _remarks(scores: dict[str, Any]) -> Iterator[Note]:
+def _remarks(scores: dict[str, Any], about: str = "") -> Iterator[Note]:
     """What the scores' own notes say: captions that are all alike, that loop, that have no words."""
     found = scores.get("notes")
     for note in found if isinstance(found, list) else ():
-        yield Note(text_of(note))
+        yield Note(about + text_of(note))
 
 
 def _notes(metrics: Metrics, problems: Problems) -> Iterator[Note]:

@@ -15,14 +15,25 @@ from captrain.features.stored import StoredImages
 from captrain.models.captioner import Captioner
 from captrain.records import write_jsonl, write_text
 from captrain.settings.schema import Settings
-from captrain.training.callbacks import Logbook, Patience, ProgressBar, Rhythm, tensorboard
+from captrain.training.batch_size import images_a_batch
+from captrain.training.callbacks import Patience, Rhythm
 from captrain.training.checkpoints import Checkpoints
+from captrain.training.consensus import CaptionWeights
+from captrain.training.distributed.group import here
+from captrain.training.distributed.strategy import strategy_of
+from captrain.training.live import LiveView
+from captrain.training.logbook import Logbook
 from captrain.training.rows import Collator, TokenizedCaptions, TrainingRows, VariedCaptions
 from captrain.training.run_folder import RunFolder
+from captrain.training.schedules import warmup_steps
 from captrain.training.stored import BlockMixture
+from captrain.training.trackers import chosen
+from captrain.training.trackers.follow import Following
 from captrain.training.trainer import CaptionTrainer
-from captrain.training.validate import Validation, Validator
+from captrain.training.validate import Validation, Validator, spread
 from captrain.training.variation import caption_text, source_ratios
+from captrain.training.watch import Watch
+from captrain.training.word_dropout import word_dropout
 
 
 def make_trainer(
@@ -32,15 +43,12 @@ def make_trainer(
     """The trainer with its callbacks."""
     training, evaluation = settings.training, settings.evaluation
     rows = make_rows(settings, captioner, images["train"], captions["train"])
-    mixture = Mixture(
-        labels[images["train"].taken], source_ratios(settings.data), captions["train"].repeats, training.seed
-    )
-    if isinstance(images["train"], StoredImages) and images["train"].blocks is not None:
-        mixture = BlockMixture(mixture, images["train"].blocks)
-    steps = math.ceil(math.ceil(len(mixture) / training.batch_size) / training.accumulate)
+    mixture = make_mixture(settings, images["train"], captions["train"], labels)
+    batch, group = images_a_batch(settings), here()
+    steps = steps_an_epoch(settings, mixture)
     validates = len(images["validation"]) > 0
     validator = (
-        Validator(images["validation"], captions["validation"], 2 * training.batch_size, evaluation.validation_limit)
+        Validator(images["validation"], captions["validation"], 2 * batch // group.size, evaluation.validation_limit)
         if validates
         else None
     )
@@ -51,23 +59,35 @@ def make_trainer(
         judged = {**validation.judgement.to_dict(), "scores": validation.scores}
         write_text(run.path / "scores.json", json.dumps(judged, indent=2) + "\n")
 
+    collator = Collator(captioner, images["train"], word_dropout(captioner, training))
     trainer = CaptionTrainer(
         captioner,
         training_arguments(settings, run, captioner, validates),
         rows,
         mixture,
-        Collator(captioner, images["train"]),
+        collator,
         settings,
         checkpoints,
         validator,
         on_best,
     )
+    shown = spread(validator.positions, evaluation.samples) if validator else []
+    samples = [images["validation"].samples[position] for position in shown]
     callbacks: list[TrainerCallback] = [
         Logbook(run, run.seconds_so_far(), evaluation.samples, lambda: trainer.latest),
-        Rhythm(training.checkpoint_every, evaluation.evaluate_every, steps, training.epochs),
-        ProgressBar(len(mixture), training.epochs, training.batch_size * training.accumulate),
+        Rhythm(
+            training.checkpoint_every,
+            training.checkpoint_every_epochs,
+            evaluation.evaluate_every,
+            steps,
+            training.epochs,
+        ),
+        LiveView(len(mixture), training.epochs, batch * training.accumulate, collator, lambda: trainer.latest),
         *([Patience(training.patience)] if training.patience and validates else []),
-        *tensorboard(run.path / "tensorboard"),
+        Following(
+            chosen(training.trackers) if here().is_first else (), run.path, settings, samples, lambda: trainer.latest
+        ),
+        Watch(trainer, steps),
     ]
     trainer.remove_callback(PrinterCallback)
     for callback in callbacks:
@@ -75,11 +95,37 @@ def make_trainer(
     return trainer
 
 
+def make_mixture(settings: Settings, images: Images, captions: TokenizedCaptions, labels: np.ndarray) -> Mixture:
+    """Which rows each epoch has."""
+    mixture = Mixture(labels[images.taken], source_ratios(settings.data), captions.repeats, settings.training.seed)
+    if isinstance(images, StoredImages) and images.blocks is not None:
+        return BlockMixture(mixture, images.blocks)
+    return mixture
+
+
+def steps_an_epoch(settings: Settings, mixture: Mixture) -> int:
+    """Steps of the optimizer in an epoch."""
+    return math.ceil(math.ceil(len(mixture) / images_a_batch(settings)) / settings.training.accumulate)
+
+
+def check_length(settings: Settings, images: Images, captions: TokenizedCaptions, labels: np.ndarray) -> None:
+    """Raise `SettingsError` for a warm-up longer than the run."""
+    if settings.training.warmup_steps:
+        mixture = make_mixture(settings, images, captions, labels)
+        warmup_steps(settings.training, steps_an_epoch(settings, mixture) * settings.training.epochs)
+
+
 def make_rows(settings: Settings, captioner: Captioner, images: Images, captions: TokenizedCaptions) -> TrainingRows:
     """Rows of captions that are tokenised once, or anew in each epoch where their words vary."""
     data, seed, text = settings.data, settings.training.seed, caption_text(settings.data)
     varied = VariedCaptions(captioner, images.samples, data.max_tokens, text, seed) if text.is_random else None
-    return TrainingRows(varied or captions, data.captions_per_image, seed)
+    return TrainingRows(varied or captions, data.captions_per_image, seed, caption_weights(settings, images))
+
+
+def caption_weights(settings: Settings, images: Images) -> CaptionWeights | None:
+    """How much each caption counts; None where all count alike."""
+    power, text = settings.training.consensus, caption_text(settings.data)
+    return CaptionWeights((text.clean(sample.captions) for sample in images.samples), power) if power else None
 
 
 def training_arguments(settings: Settings, run: RunFolder, captioner: Captioner, validates: bool) -> TrainingArguments:
@@ -87,14 +133,11 @@ def training_arguments(settings: Settings, run: RunFolder, captioner: Captioner,
     training, metric = settings.training, settings.evaluation.metric
     return TrainingArguments(
         output_dir=str(run.checkpoints),
-        per_device_train_batch_size=training.batch_size,
+        per_device_train_batch_size=images_a_batch(settings) // here().size,
         gradient_accumulation_steps=training.accumulate,
         num_train_epochs=training.epochs,
         learning_rate=float(training.learning_rate or 0),
         weight_decay=training.weight_decay,
-        adam_beta2=training.beta2,
-        lr_scheduler_type=training.schedule,
-        warmup_steps=training.warmup,
         max_grad_norm=training.max_gradient_norm,
         seed=training.seed,
         eval_strategy="epoch" if validates else "no",
@@ -112,4 +155,5 @@ def training_arguments(settings: Settings, run: RunFolder, captioner: Captioner,
         dataloader_num_workers=0,
         disable_tqdm=True,
         report_to="none",
+        **strategy_of(settings.distributed, here()).arguments(captioner.precision),
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,49 +14,98 @@ from safetensors.torch import load_file, save_file
 
 from captrain.errors import RunError
 from captrain.models.captioner import Captioner
+from captrain.training.durable import link_all, sync, sync_tree
 
 WEIGHTS = "learned.safetensors"
-PREFIX = "checkpoint-"
+BEST = "best"  # the best model so far, within a checkpoint
+NAME = re.compile(r".+-(\d{1,18})")
 
 
 class Checkpoints:
     """The `checkpoints/` folder of a run.
 
-    A checkpoint is written into `checkpoints/.writing/` and moved to `checkpoints/checkpoint-STEP` in one rename; what is
-    found under `.writing` after a crash is thrown away.
+    A checkpoint is written into `checkpoints/.writing/` and moved to `checkpoints/PREFIX-STEP` in one rename, once all of it
+    is on the disk; what is found under `.writing` after a crash is thrown away. Each holds the best model of its time too
+    (linked, not copied), so that a run can go back to any of them.
+
+    Args:
+        best: files and folders of the best model so far; they become part of each checkpoint.
+        logs: files that are brought to the disk with it: whoever goes on from a checkpoint needs their lines up to there.
     """
 
-    def __init__(self, folder: Path, keep: int) -> None:
+    def __init__(
+        self, folder: Path, keep: int, prefix: str = "checkpoint", best: Sequence[Path] = (), logs: Sequence[Path] = ()
+    ) -> None:
         self.folder = folder
         self.keep = keep
+        self.prefix = prefix
+        self.best = best
+        self.logs = logs
         self.staging = folder / ".writing"
         shutil.rmtree(self.staging, ignore_errors=True)
 
     def steps(self) -> list[int]:
         """Steps that there is a whole checkpoint of, oldest first."""
-        return sorted(int(path.name.removeprefix(PREFIX)) for path in self.folder.glob(PREFIX + "*"))
+        return list(self._found())
 
     def path(self, step: int) -> Path:
-        """Where the checkpoint of a step is."""
-        return self.folder / f"{PREFIX}{step}"
+        """Where the checkpoint of a step is, or is to be; earlier ones may have another prefix."""
+        return self._found().get(step, self.folder / f"{self.prefix}-{step}")
 
     def last(self) -> Path | None:
         """The newest whole checkpoint."""
-        steps = self.steps()
-        return self.path(steps[-1]) if steps else None
+        found = self._found()
+        return found[max(found)] if found else None
 
     def last_step(self) -> int:
         """The step of the newest whole checkpoint, 0 when there is none."""
-        return max(self.steps(), default=0)
+        return max(self._found(), default=0)
+
+    def find(self, wanted: str) -> Path:
+        """The checkpoint of a step ("500"), or that lies in a folder. Raises `RunError` when this run has none such."""
+        found = self._found()
+        if wanted.isdecimal() and int(wanted) in found:
+            return found[int(wanted)]
+        for path in found.values():
+            if wanted == path.name or Path(wanted).absolute().resolve() == path.resolve():
+                return path
+        steps = ", ".join(str(step) for step in found) or "none"
+        raise RunError(f"{self.folder}: holds no checkpoint {wanted!r}; there are those of steps: {steps}")
+
+    def drop_after(self, chosen: Path | None) -> None:
+        """Forget the checkpoints of later steps than the chosen one's, the newest first."""
+        for path in reversed(list(self._found().values())):
+            if path == chosen:
+                break
+            self._remove(path)
 
     def publish(self, step: int) -> None:
         """Move a finished checkpoint from the staging folder to its place, then remove the oldest beyond `keep`."""
-        final = self.path(step)
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(self.staging / final.name, final)
-        shutil.rmtree(self.staging, ignore_errors=True)
+        written, final = self.staging / f"checkpoint-{step}", self.folder / f"{self.prefix}-{step}"
+        link_all(self.best, written / BEST)
+        for log in self.logs:
+            sync(log)
+        sync_tree(written)
+        self._remove(self.path(step))
+        os.replace(written, final)
+        sync(self.folder)
         for old in self.steps()[: -self.keep]:
-            shutil.rmtree(self.path(old), ignore_errors=True)
+            self._remove(self.path(old))
+        shutil.rmtree(self.staging, ignore_errors=True)
+
+    def _remove(self, checkpoint: Path) -> None:
+        """Take a checkpoint away in one rename, so that none is ever found with half of its files."""
+        if checkpoint.is_dir():
+            trash = self.staging / f"old-{checkpoint.name}"
+            self.staging.mkdir(exist_ok=True)
+            os.replace(checkpoint, trash)
+            shutil.rmtree(trash, ignore_errors=True)
+
+    def _found(self) -> dict[int, Path]:
+        """By step, oldest first, the whole checkpoints that are there, whatever their prefix."""
+        paths = self.folder.glob("*/" + WEIGHTS)
+        named = ((NAME.fullmatch(path.parent.name), path.parent) for path in paths)
+        return dict(sorted((int(match[1]), path) for match, path in named if match))
 
 
 def save_learned(captioner: Captioner, folder: Path) -> None:

@@ -14,11 +14,13 @@ from captrain.models.build import DecoderSizes, joined, pretrained
 from captrain.models.bundle import load_captioner
 from captrain.models.captioner import Captioner
 from captrain.models.decoding import Decoding
+from captrain.models.defaults import learning_rate_of
 from captrain.models.device import PRECISIONS, choose_device, choose_precision
 from captrain.models.memory import checkpoint_activations, quantization
 from captrain.models.prefix.join import Mapper, prefixed
 from captrain.models.zoo import FAMILY_DEFAULTS
-from captrain.settings.schema import ModelSettings, Settings
+from captrain.settings.schema import ModelSettings, Settings, TrainingSettings
+from captrain.settings.schema.conflicts import frozen_of, method_of
 
 
 def build_captioner(settings: Settings, captions: Iterable[str], base: Path) -> Captioner:
@@ -83,26 +85,20 @@ def _check_size(captioner: Captioner, source: str) -> None:
 def fill_defaults(settings: Settings, captioner: Captioner) -> Settings:
     """Settings with every `None` that the family decides replaced by what it decides."""
     model, training = settings.model, settings.training
-    is_joined = model.encoder is not None
-    method = model.method or ("full" if is_joined else "lora")
-    frozen = model.freeze if model.freeze is not None else (("vision",) if is_joined else ())
-    frozen = ("vision", "language") if model.only_prefix else frozen
+    method = method_of(model)
     own = FAMILY_DEFAULTS[captioner.family]
-    rates = own.learning_rates
-    kind = "new" if is_joined and model.decoder is None else method
-    rate = training.learning_rate or rates.get(kind, rates[method])
     spec = captioner.image_spec
     filled: dict[str, Any] = {
         "model": {
             "method": method,
-            "freeze": frozen if method == "full" else None,
+            "freeze": frozen_of(model) if method == "full" else None,
             "image_size": spec.height,
             "resize": spec.resize,
             "image_vectors": model.image_vectors or ("pooled" if model.join == "prefix" else "all"),
             "precision": next(name for name, kind in PRECISIONS.items() if kind == captioner.precision),
         },
         "training": {
-            "learning_rate": rate,
+            "learning_rate": training.learning_rate or learning_rate_of(captioner.family, model),
             "label_smoothing": own.label_smoothing if training.label_smoothing is None else training.label_smoothing,
         },
         "data": {"prompt": captioner.prompt},
@@ -125,6 +121,7 @@ def adapt(captioner: Captioner, settings: Settings) -> None:
     """Decide which weights learn, by filled settings."""
     model = settings.model
     captioner.label_smoothing = settings.training.label_smoothing or 0.0
+    captioner.patch_dropout = _patch_dropout(captioner, settings.training)
     if model.method == "full":
         freeze(captioner, model.freeze or ())
     else:
@@ -132,6 +129,13 @@ def adapt(captioner: Captioner, settings: Settings) -> None:
         _add_lora(captioner, model)
     if model.checkpoint_activations:
         checkpoint_activations(captioner)
+
+
+def _patch_dropout(captioner: Captioner, training: TrainingSettings) -> float:
+    """The share of vectors to drop; refused where they are places of a sentence and not of a picture."""
+    if training.patch_dropout and captioner.family in ("prefix", "blip-2"):
+        raise SettingsError(f"patch_dropout: a {captioner.family} captioner reads no patches; leave it out")
+    return training.patch_dropout
 
 
 def _add_lora(captioner: Captioner, model: ModelSettings) -> None:

@@ -15,8 +15,10 @@ from captrain.data.mix import Mixture
 from captrain.data.samples import key_of
 from captrain.features.images import Images
 from captrain.models.captioner import Captioner
-from captrain.models.packing import pack
+from captrain.models.packing import IGNORED, PackedRows, pack
 from captrain.records import Sample
+from captrain.training.consensus import CaptionWeights
+from captrain.training.word_dropout import WordDropout
 
 AS_WRITTEN = CaptionText()
 CHUNK = 1024
@@ -24,11 +26,16 @@ CaptionsPerImage = str | int
 
 
 class Row(NamedTuple):
-    """An image by its position, and the captions (token ids) that it carries in an epoch."""
+    """An image by its position, and the captions (token ids) that it carries in an epoch.
+
+    A row that is not `learned` only keeps a process busy that has no row of a batch: nothing comes of it.
+    """
 
     image: int
     epoch: int
     captions: list[list[int]]
+    weights: np.ndarray | None = None  # (captions,) how much each counts; None for all alike
+    learned: bool = True
 
 
 class Captions(Protocol):
@@ -106,10 +113,13 @@ class VariedCaptions:
 
 
 class TrainingRows(Dataset[Row]):
-    """Row (epoch, i): image i and the captions that it carries in that epoch."""
+    """Row (epoch, i): image i and the captions that it carries in that epoch. Row (epoch, ~i) is the same, not learned."""
 
-    def __init__(self, captions: Captions, captions_per_image: CaptionsPerImage, seed: int) -> None:
+    def __init__(
+        self, captions: Captions, captions_per_image: CaptionsPerImage, seed: int, weights: CaptionWeights | None = None
+    ) -> None:
         self.captions = captions
+        self.weights = weights
         self.most = {"all": None, "one": 1}.get(str(captions_per_image), captions_per_image)
         self.seed = seed
 
@@ -118,19 +128,30 @@ class TrainingRows(Dataset[Row]):
 
     def __getitem__(self, place: tuple[int, int]) -> Row:
         epoch, index = place
+        if index < 0:
+            return self[epoch, ~index]._replace(learned=False)
         captions = self.captions.at(index, epoch)
+        weights = None if self.weights is None else self.weights[index]
         if self.most is None or len(captions) <= int(self.most):
-            return Row(index, epoch, captions)
+            return Row(index, epoch, captions, weights)
         draw = np.random.default_rng([self.seed, epoch, index])
         chosen = sorted(draw.choice(len(captions), int(self.most), replace=False))
-        return Row(index, epoch, [captions[number] for number in chosen])
+        return Row(index, epoch, [captions[number] for number in chosen], None if weights is None else weights[chosen])
 
 
-class EpochSampler(Sampler[tuple[int, int]]):
-    """The images of an epoch in its order, as the mixture has them; yields (epoch, image)."""
+class EpochSampler(Sampler[list[tuple[int, int]]]):
+    """The batches of an epoch in its order, as the mixture has them, and of each what one of several processes takes.
 
-    def __init__(self, mixture: Mixture) -> None:
-        self.mixture = mixture
+    Yields lists of (epoch, image). A batch is the same whatever the number of processes; they deal it out one by one. Who
+    gets nothing of the last one, because it is short, takes its first row to compute with and not to learn (`~image`).
+
+    >>> sampler = EpochSampler(Mixture(np.zeros(5, int)), batch_size=2, rank=1, size=2)
+    >>> [[row[1] >= 0 for row in batch] for batch in sampler]
+    [[True], [True], [False]]
+    """
+
+    def __init__(self, mixture: Mixture, batch_size: int, rank: int = 0, size: int = 1) -> None:
+        self.mixture, self.images, self.rank, self.size = mixture, batch_size, rank, size
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -138,21 +159,46 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.mixture)
+        return -(-len(self.mixture) // self.images)
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return ((self.epoch, int(index)) for index in self.mixture.order(self.epoch))
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = self.mixture.order(self.epoch)
+        for start in range(0, len(order), self.images):
+            batch = order[start : start + self.images]
+            own = batch[self.rank :: self.size] if len(batch) > self.rank else ~batch[:1]
+            yield [(self.epoch, int(index)) for index in own]
 
 
 class Collator:
-    """Rows as keyword arguments of a captioner's forward: images from where they are kept, captions packed."""
+    """Rows as keyword arguments of a captioner's forward: images from where they are kept, captions packed.
 
-    def __init__(self, captioner: Captioner, images: Images) -> None:
+    `captions` counts those that were packed so far.
+    """
+
+    def __init__(self, captioner: Captioner, images: Images, hide_words: WordDropout | None = None) -> None:
+        self.hide_words = hide_words
         self.start, self.end, self.prompt = captioner.start_id, captioner.end_id, captioner.prompt_ids()
         self.images = images
+        self.captions = 0
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Pack a batch of rows."""
+        self.captions += sum(len(row.captions) for row in rows)
         packed = pack([row.captions for row in rows], self.start, self.end, self.prompt)
+        for number, row in enumerate(rows):
+            if not row.learned:
+                packed.labels[number] = IGNORED
+        if self.hide_words is not None:
+            self.hide_words(packed, [(row.epoch, row.image) for row in rows], 1 + len(self.prompt))
         images: dict[str, torch.Tensor] = self.images.rows([row.image for row in rows], rows[0].epoch)
-        return {**images, **packed.to_dict()}
+        weights = {} if rows[0].weights is None else {"weights": _token_weights(rows, packed)}
+        return {**images, **packed.to_dict(), **weights}
+
+
+def _token_weights(rows: Sequence[Row], packed: PackedRows) -> torch.Tensor:
+    """The weight of the caption that each token belongs to (R, L)."""
+    tokens = torch.zeros(packed.caption_ids.shape)
+    for number, row in enumerate(rows):
+        if row.weights is not None:
+            tokens[number] = torch.from_numpy(np.append(np.float32(0), row.weights))[packed.caption_ids[number]]
+    return tokens

@@ -6,27 +6,39 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from captrain.data.dataset import Splits, join_splits, load_splits, unique_names
-from captrain.data.readers.options import ReadOptions
+from captrain.data.dataset import Splits
+from captrain.data.recipe import load_recipe_data, warn_of_leaks
 from captrain.errors import DataError, SettingsError
 from captrain.features.images import Images
-from captrain.features.keep import GIB, Keeping, keep_images
+from captrain.features.keep import GIB, Keeping
 from captrain.features.stored import StoredImages, captions_of
 from captrain.features.views import Views
 from captrain.models.adapt import count_parameters
 from captrain.models.captioner import Captioner
+from captrain.models.compiled import compile_captioner
+from captrain.models.device import choose_device
 from captrain.paths import cache_folder
 from captrain.records import Rejects
 from captrain.report.run import write_report
-from captrain.settings.schema import DataSettings, Settings
-from captrain.training.assembly import make_trainer
+from captrain.settings.schema import DataSettings, Settings, TrainingSettings
+from captrain.settings.schema.conflicts import needing_validation
+from captrain.training.assembly import check_length, make_rows, make_trainer
+from captrain.training.batch_size import fill_batch_size
 from captrain.training.checkpoints import Checkpoints, check_fits
+from captrain.training.distributed.fits import check_spread
+from captrain.training.distributed.group import Group, here, joined
+from captrain.training.distributed.keep import keep_together
+from captrain.training.distributed.onlooker import Onlooker
+from captrain.training.final_test import score_best_model, scores_of_test
+from captrain.training.fingerprints import fingerprints
+from captrain.training.optimizers import fill_optimizer
 from captrain.training.prepare import adapt, build_captioner, fill_defaults, place
 from captrain.training.preview import preview
 from captrain.training.rows import TokenizedCaptions
-from captrain.training.run_folder import RunFolder
+from captrain.training.run_folder import RunFolder, check_switches
+from captrain.training.signals import ends_on_signals
 from captrain.training.stored import MOST_AT_ONCE, StoredCaptions
-from captrain.training.trainer import CaptionTrainer
+from captrain.training.trackers import chosen
 from captrain.training.variation import augmentation, caption_text
 
 logger = logging.getLogger(__name__)
@@ -34,47 +46,96 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a training left: its folder, how many samples were rejected and where they are listed, the best scores."""
+    """What a training left: its folder, how many samples were rejected and where they are listed, the best scores.
+
+    `test_scores` are those of the best model on the test split, where there is one.
+    """
 
     run: Path
     rejected: int
     rejects_file: Path | None
     scores: dict[str, float]
+    test_scores: dict[str, float]
 
 
-def train(settings: Settings, data: str | None, out: Path, *, resume: bool = False, overwrite: bool = False) -> Outcome:
+@ends_on_signals
+def train(
+    settings: Settings, data: str | None, out: Path, *,
+    resume: bool = False, overwrite: bool = False, resume_from: str | None = None, force: bool = False,
+) -> Outcome:  # fmt: skip
     """Train a captioner on `data`, or without it on the settings' sources, and write the run folder `out`.
 
     The same call on the folder of an interrupted run goes on from its last checkpoint; on a finished one it does nothing.
 
+    Args:
+        resume: refuse to begin a run. overwrite: begin anew. resume_from: the step or folder of a checkpoint to go back to;
+            what came later is forgotten. force: go on although settings, data or model have changed.
+
     Raises:
         UserError: for settings, data, models or folders that can't work; nothing was begun.
         TrainingError: when the training itself stopped; the last checkpoint is intact.
+        StoppedError: after SIGTERM or SIGINT, when the step was finished and saved.
     """
-    run = RunFolder(out)
-    run.claim(settings, data, resume, overwrite)
-    if (scores := run.finished()) is not None:
-        logger.info("%s: this run is finished; use --overwrite to train again", out)
-        return Outcome(out, *run.rejected(), scores)
+    resume = resume or resume_from is not None
+    check_switches(out, resume, overwrite)
+    device = choose_device(settings.model.device).type
+    with joined(device) as group:
+        with group.together():
+            check_spread(settings, group.size, device)
+        return _train(group, settings, data, out, resume, overwrite, resume_from, force)
 
-    splits = load(settings, data)
-    captioner, filled = ready(settings, splits, run)
+
+def _train(
+    group: Group, settings: Settings, data: str | None, out: Path,
+    resume: bool, overwrite: bool, resume_from: str | None, force: bool,
+) -> Outcome:  # fmt: skip
+    """The run, in each process of a group; the first one writes."""
+    run = RunFolder(out) if group.is_first else Onlooker(out)
+    with group.together():
+        chosen(settings.training.trackers)
+        changes = run.claim(settings, data, resume, overwrite, force)
+    if not group.from_first(changes) and resume_from is None and (scores := run.finished()) is not None:
+        logger.info("%s: this run is finished; use --overwrite to train again", out)
+        return Outcome(out, *run.rejected(), scores, scores_of_test(out))
+
+    with group.together():
+        splits = load(settings, data)
+    captioner, filled = group.after_first(lambda: ready(settings, splits, run))
     images = keep(captioner, splits, filled.data, settings.training.seed)
     captions = tokenize(captioner, images, filled.data)
-    checkpoints = Checkpoints(run.checkpoints, filled.training.keep_checkpoints)
-    last = checkpoints.last()
-    if last is not None:
-        check_fits(captioner, last)
-    if last is not None and not resume:
-        run.check_data(count(images, captions))
-    note_run(run, settings, filled, data, captioner, images, captions, splits.rejects)
-
-    run.rewind_logs(checkpoints.last_step())
+    checkpoints = make_checkpoints(run, filled.training)
+    with group.together():
+        last = checkpoints.last() if resume_from is None else checkpoints.find(resume_from)
+        if last is not None:
+            check_fits(captioner, last)
+        if last is not None and not force:
+            run.check_same(count(images, captions), fingerprints(captioner, images, captions))
+    rows = make_rows(filled, captioner, images["train"], captions["train"])
+    filled = fill_batch_size(filled, captioner, images["train"], rows, run.filled_before("training", "batch_size"))
+    check_length(filled, images["train"], captions["train"], splits.sources())
+    with group.together():
+        check_spread(filled, group.size, captioner.device.type)
+        note_run(run, settings, filled, data, captioner, images, captions, splits.rejects)
+        if group.is_first:
+            checkpoints.drop_after(last)
+        run.rewind(checkpoints.last_step(), last)
     trainer = make_trainer(run, filled, captioner, images, captions, checkpoints, splits.sources())
     trainer.train(resume_from_checkpoint=None if last is None else str(last))
 
-    scores = finish(run, captioner, trainer)
-    return Outcome(out, len(splits.rejects), run.write_rejects(splits.rejects), scores)
+    if trainer.validator is None:
+        with trainer.averaged(), trainer.strategy.whole_in_first(captioner):
+            run.save_model(captioner)
+    if not group.is_first:
+        return Outcome(out, len(splits.rejects), None, {}, {})
+    scores, test_scores = finish(run, filled, splits)
+    return Outcome(out, len(splits.rejects), run.write_rejects(splits.rejects), scores, test_scores)
+
+
+def make_checkpoints(run: RunFolder, training: TrainingSettings) -> Checkpoints:
+    """The run's checkpoints, by its settings."""
+    return Checkpoints(
+        run.checkpoints, training.keep_checkpoints, training.checkpoint_prefix, run.best_files(), run.log_files()
+    )
 
 
 def describe(settings: Settings, data: str | None) -> str:
@@ -85,25 +146,18 @@ def describe(settings: Settings, data: str | None) -> str:
 
 
 def load(settings: Settings, data: str | None) -> Splits:
-    """The data set's splits; without a data set, those of the settings' sources, joined."""
-    chosen = settings.data
-    if data is None and not chosen.sources:
+    """The splits that the settings ask for, of the data set or else of their sources.
+
+    Raises `SettingsError` where something was asked for that needs validation pictures, and there are none.
+    """
+    splits = load_recipe_data(settings.data, settings.training.seed, data)
+    if not len(splits.validation) and (names := needing_validation(settings)):
         raise SettingsError(
-            "found no data to train on; give DATA before OUT, or a recipe whose data section names sources"
+            f"{', '.join(names)}: there is nothing to validate on, the data names no validation split and "
+            f"validation_share is {settings.data.validation_share:g}; leave out what needs it, or give --validation-split"
         )
-
-    def splits(path: str, format: str | None) -> Splits:
-        return load_splits(
-            path, validation_share=chosen.validation_share, seed=settings.training.seed, format=format or chosen.format,
-            options=ReadOptions.of(chosen),
-        )  # fmt: skip
-
-    if data is not None:
-        return splits(data, None)
-    names = unique_names([source.path for source in chosen.sources])
-    return join_splits(
-        {name: splits(source.path, source.format) for name, source in zip(names, chosen.sources, strict=True)}
-    )
+    warn_of_leaks(splits, settings.data)
+    return splits
 
 
 def ready(settings: Settings, splits: Splits, run: RunFolder | None) -> tuple[Captioner, Settings]:
@@ -117,8 +171,10 @@ def ready(settings: Settings, splits: Splits, run: RunFolder | None) -> tuple[Ca
         run.save_base(captioner)
         captioner.core().name_or_path = str(run.base)
     place(captioner, settings.model)
-    filled = fill_defaults(settings, captioner)
+    filled = fill_optimizer(fill_defaults(settings, captioner), settings.training, captioner.device)
     adapt(captioner, filled)
+    if filled.training.compile:
+        compile_captioner(captioner)
     return captioner, filled
 
 
@@ -128,7 +184,7 @@ def keep(captioner: Captioner, splits: Splits, data: DataSettings, seed: int) ->
     keeping = Keeping(data.keep, cache_folder() / "kept", budget, data.workers, data.max_pixels)
     views = {"train": Views(data.views, augmentation(data), seed)}
     pictures = {"train": splits.train, "validation": splits.validation}
-    images = keep_images(captioner, pictures, keeping, splits.rejects, views)
+    images = keep_together(here(), captioner, pictures, keeping, splits.rejects, views)
     if not len(images["train"]):
         raise DataError(f"none of {len(splits.train)} training pictures can be used: {splits.rejects.summary()}")
     return images
@@ -160,7 +216,8 @@ def note_run(
     counts = count(images, captions)
     counts |= {"cut_captions": sum(part.cut for part in captions.values()), "rejected": len(rejects)}
     parameters = count_parameters(captioner)
-    run.write_settings(requested, filled, data, counts, parameters, str(captioner.device))
+    marks = fingerprints(captioner, images, captions)
+    run.write_settings(requested, filled, data, counts, parameters, str(captioner.device), marks)
     run.write_rejects(rejects)
     learning = sum(count["trainable"] for count in parameters.values())
     logger.info(
@@ -174,12 +231,10 @@ def note_run(
         logger.warning("%d captions are longer than --max-tokens and were cut", counts["cut_captions"])
 
 
-def finish(run: RunFolder, captioner: Captioner, trainer: CaptionTrainer) -> dict[str, float]:
-    """Best model in place, report written, run marked as done."""
-    if trainer.validator is None:
-        run.save_model(captioner)
-    scores = run.best_scores()
+def finish(run: RunFolder, settings: Settings, splits: Splits) -> tuple[dict[str, float], dict[str, float]]:
+    """Best model tested, report written, run marked as done; its scores in validation and test."""
+    scores, test_scores = run.best_scores(), score_best_model(run, settings, splits)
     write_report(run.path)
     run.finish(scores)
     logger.info("done: %s", run.path / "report.html")
-    return scores
+    return scores, test_scores

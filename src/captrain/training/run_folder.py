@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import shutil
@@ -19,14 +20,22 @@ from captrain.models.bundle import EXTRAS, save_captioner
 from captrain.models.captioner import Captioner
 from captrain.records import Rejects, append_jsonl, drop_half_line, read_jsonl, write_jsonl, write_text
 from captrain.settings.schema import Settings
+from captrain.training.changes import harmful_changes, told
+from captrain.training.checkpoints import BEST
+from captrain.training.durable import link_all, sync_tree
+from captrain.training.running import Running
 from captrain.version import __version__
 
 SETTINGS = "settings.yaml"
 FINISHED = "finished.json"
+SCORES = "scores.json"
 LOGS = ("metrics.jsonl", "samples.jsonl")
+MEASURED = ("predictions.jsonl", SCORES)
+"""What the best model was found to write and to score."""
 OWN = (
-    *LOGS, SETTINGS, FINISHED, "rejected.jsonl", "predictions.jsonl", "scores.json", "report.html",
-    "model", "model.new", "model.old", "base", ".base.new", "checkpoints", "tensorboard", "evaluation",
+    *LOGS, *MEASURED, SETTINGS, FINISHED, "rejected.jsonl", "report.html",
+    "model", "model.new", "model.old", "base", ".base.new", "checkpoints", "evaluation",
+    "tensorboard", "trackers.json", "wandb", "mlflow", "test",
 )  # fmt: skip
 BEGUN = ("base", ".base.new", f"{SETTINGS}.tmp")
 """What there may be of a run that was ended before its settings were written."""
@@ -41,30 +50,33 @@ class RunFolder:
         self.base = path / "base"
         self.checkpoints = path / "checkpoints"
 
-    def claim(self, settings: Settings, data: str | None, resume: bool, overwrite: bool) -> None:
-        """Make the folder ours: begin a run, or go on with the same one.
+    def claim(
+        self, settings: Settings, data: str | None, resume: bool, overwrite: bool, force: bool = False
+    ) -> list[str]:
+        """Make the folder ours: begin a run, or go on with the one that is there.
 
-        Raises `RunError` when it holds a run of other settings or data (unless `resume` or `overwrite`), or other people's files.
+        Returns what has changed of its settings that changes its result; there is none unless `force` allows it.
+
+        Raises `RunError` when it holds a run of such other settings or data (unless `force` or `overwrite`), no run but one is
+        to be gone on with, or other people's files.
         """
-        if resume and overwrite:
-            raise RunError(
-                f"{self.path}: found both --resume and --overwrite, expected one: go on with the run or begin anew"
-            )
-        found, requested = self._read_settings(), self._requested(settings, data)
+        found, changes = self._read_settings(), []
         if found is None:
             self._drop_beginnings()
+            if resume:
+                raise RunError(f"{self.path}: holds no run to go on with; leave --resume out to begin one")
         elif overwrite:
             self._clear()
-        elif found["requested"] != requested:
-            if not resume:
-                changed = _first_difference(found["requested"], requested)
-                raise RunError(
-                    f"{self.path}: holds another run ({changed}); choose another folder, "
-                    "--resume to go on with it, or --overwrite to begin anew"
-                )
-            (self.path / FINISHED).unlink(missing_ok=True)
+        else:
+            changes = harmful_changes(found["requested"], self._requested(settings, data))
+        if changes and not force:
+            raise RunError(
+                f"{self.path}: holds another run ({told(changes)}); choose another folder, "
+                "--force to go on with it all the same, or --overwrite to begin anew"
+            )
         self.path.mkdir(parents=True, exist_ok=True)
         self._restore_model()
+        return changes
 
     def write_settings(
         self,
@@ -74,6 +86,7 @@ class RunFolder:
         counts: dict[str, int],
         parameters: Any,
         device: str,
+        marks: dict[str, str],
     ) -> None:
         """`settings.yaml`: everything needed to understand the run, and to repeat it."""
         content = {
@@ -88,37 +101,65 @@ class RunFolder:
             "settings": resolved.model_dump(mode="json"),
             "requested": self._requested(requested, data),
             "data": counts,
+            "fingerprints": marks,
             "parameters": parameters,
         }
         write_text(self.path / SETTINGS, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
-    def check_data(self, counts: dict[str, int]) -> None:
-        """Raise `RunError` unless the data is as large as when the run began: its steps and epochs would mean something else."""
-        before = (self._read_settings() or {}).get("data", {})
-        for name, now in counts.items():
-            if before.get(name, now) != now:
-                raise RunError(
-                    f"{self.path}: the data has changed since this run began ({name} was {before[name]} and is {now}); "
-                    "--resume to go on with what is there now, or --overwrite to begin anew"
-                )
+    def filled_before(self, section: str, name: str) -> Any:
+        """A setting as an earlier sitting of this run filled it in; None where there was none."""
+        return (self._read_settings() or {}).get("settings", {}).get(section, {}).get(name)
 
-    def rewind_logs(self, step: int) -> None:
-        """Forget log lines after `step`: the run goes on from there and writes them again."""
+    def check_same(self, counts: dict[str, int], marks: dict[str, str]) -> None:
+        """Raise `RunError` unless data and frozen weights are those that the run began with, by their sizes and fingerprints."""
+        found = self._read_settings() or {}
+        before, marked = found.get("data", {}), found.get("fingerprints", {})
+        changed = [
+            f"{name} was {before[name]} and is {now}" for name, now in counts.items() if before.get(name, now) != now
+        ]
+        changed += [f"{name}: other content" for name, now in marks.items() if marked.get(name, now) != now]
+        if changed:
+            what = "model" if changed == ["model: other content"] else "data"
+            raise RunError(
+                f"{self.path}: the {what} has changed since this run began ({told(changed)}); "
+                "--force to go on with what is there now, or --overwrite to begin anew"
+            )
+
+    def rewind(self, step: int, checkpoint: Path | None) -> None:
+        """Go back to a checkpoint: forget log lines after its `step`, a best model that came later, and the test of that one."""
+        if self.finished() is not None:
+            self._remove(["test", FINISHED])
+        epoch_is_open = checkpoint is not None and Running.load(checkpoint).epoch_is_open
         for name in LOGS:
             path = self.path / name
             if path.is_file():
                 drop_half_line(path)
-                write_jsonl(path, [line for line in read_jsonl(path) if line["step"] <= step])
+                write_jsonl(path, [line for line in read_jsonl(path) if _came_before(line, step, epoch_is_open)])
+        self._restore_best(None if checkpoint is None else checkpoint / BEST)
 
     def append(self, name: str, lines: list[dict[str, Any]]) -> None:
-        """Add lines to a log."""
-        append_jsonl(self.path / name, lines)
+        """Add lines to a log. What is no number (the loss of steps that were left out) becomes null."""
+        append_jsonl(self.path / name, [{key: _plain(value) for key, value in line.items()} for line in lines])
+
+    def best_files(self) -> list[Path]:
+        """What belongs to the best model."""
+        return [self.model, *(self.path / name for name in MEASURED)]
+
+    def log_files(self) -> list[Path]:
+        """The logs that grow line by line."""
+        return [self.path / name for name in LOGS]
 
     def save_model(self, captioner: Captioner) -> None:
         """Replace `model/` by this captioner."""
-        new, old = self.path / "model.new", self.path / "model.old"
+        new = self.path / "model.new"
         shutil.rmtree(new, ignore_errors=True)
         save_captioner(captioner, new)
+        sync_tree(new)
+        self._put_in_place(new)
+
+    def _put_in_place(self, new: Path) -> None:
+        """Let a folder be `model/`; what was is gone only then."""
+        old = self.path / "model.old"
         shutil.rmtree(old, ignore_errors=True)
         if self.model.exists():
             os.replace(self.model, old)
@@ -211,20 +252,38 @@ class RunFolder:
         old = self.path / "model.old"
         if old.exists() and not self.model.exists():
             os.replace(old, self.model)
+        self._remove(["model.new", "model.old"])
+
+    def _restore_best(self, kept: Path | None) -> None:
+        """Put back the best model that a checkpoint holds. One that was never measured is the last, not the best, and stays."""
+        if kept is not None and (kept / self.model.name).is_dir():
+            self._remove(["model.new"])
+            link_all([kept / self.model.name], self.path / "model.new")
+            self._put_in_place(self.path / "model.new" / self.model.name)
+            self._remove(["model.new"])
+        elif (self.path / SCORES).is_file():
+            self._remove([self.model.name])
+        self._remove(MEASURED)
+        if kept is not None:
+            link_all([kept / name for name in MEASURED], self.path)
 
 
-def _first_difference(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """One setting that differs, for people: `training.epochs is 5 there and 9 here`."""
-    old, new = _flat(before), _flat(now)
-    for name in [*new, *old]:
-        if old.get(name) != new.get(name):
-            return f"{name} is {old.get(name, 'the default')} there and {new.get(name, 'the default')} here"
-    return "other settings"
+def check_switches(path: Path, resume: bool, overwrite: bool) -> None:
+    """Raise `RunError` where a run is to be gone on with and begun anew at once."""
+    if resume and overwrite:
+        raise RunError(
+            f"{path}: found both --resume (or --resume-from) and --overwrite, expected one: "
+            "go on with the run or begin anew"
+        )
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as `section.key`."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
+def _came_before(line: dict[str, Any], step: int, epoch_is_open: bool) -> bool:
+    """Whether a log line is older than a checkpoint of a step; with the epoch open its evaluation is still to come."""
+    if line["step"] == step and epoch_is_open:
+        return line.get("kind") == "train"
+    return bool(line["step"] <= step) and line.get("kind") != "test"
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
@@ -13,37 +14,50 @@ from captrain.metrics.judge import Judgement, judge
 from captrain.models.captioner import Captioner
 from captrain.progress import track
 from captrain.records import Caption
+from captrain.training.distributed.group import here
 from captrain.training.rows import TokenizedCaptions
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
 class Validation:
     """`scores` by name (validation_loss, bleu_4, cider), and the captions they were computed from.
 
-    `judgement` is what they were judged by.
+    `judgement` is what they were judged by, `cut_off` how many of them the limit of tokens cut off before they ended.
     """
 
     scores: dict[str, float]
     predictions: list[Caption]
     judgement: Judgement
+    cut_off: int = 0
 
 
 class Validator:
-    """Validates a captioner on the first `limit` validation images, whose features or pixels are kept."""
+    """Validates a captioner on the first `limit` validation images, whose features or pixels are kept.
+
+    Of several processes each takes a part of the images; the first one judges what all have written, and tells the others.
+    """
 
     def __init__(self, images: Images, captions: TokenizedCaptions, batch_size: int, limit: int | None = None) -> None:
         self.images = images
         self.captions = captions
         self.batch_size = batch_size
         self.positions = range(len(images))[:limit]
+        self.group = here()
+        count, rank, size = len(self.positions), self.group.rank, self.group.size
+        self.own = self.positions[count * rank // size : count * (rank + 1) // size]
 
     def __call__(self, captioner: Captioner) -> Validation:
         """Loss and scores now."""
         captioner.eval()
         scores = {"validation_loss": self._loss(captioner)}
-        judgement = judge(self._write(captioner))
+        parts = self.group.gather(self._write(captioner))
+        written = [caption for predictions, _ in parts for caption in predictions]
+        judgement = self.group.from_first(judge(written) if self.group.is_first else None)
+        assert judgement is not None
         scores |= judgement.scores
-        return Validation(scores, judgement.captions, judgement)
+        return Validation(scores, judgement.captions, judgement, sum(cut_off for _, cut_off in parts))
 
     @torch.no_grad()
     def _loss(self, captioner: Captioner) -> float:
@@ -51,8 +65,8 @@ class Validator:
         smoothing, captioner.label_smoothing = captioner.label_smoothing, 0.0
         total = tokens = 0.0
         try:
-            for start in range(0, len(self.positions), self.batch_size):
-                batch = self.positions[start : start + self.batch_size]
+            for start in range(0, len(self.own), self.batch_size):
+                batch = self.own[start : start + self.batch_size]
                 rows = captioner.pack([self.captions[position] for position in batch]).to(captioner.device)
                 output = captioner(
                     features=features_of(captioner, self.images, batch), **rows.to_dict(), num_items_in_batch=1
@@ -61,24 +75,26 @@ class Validator:
                 tokens += len(output.targets)
         finally:
             captioner.label_smoothing = smoothing
-        return total / max(tokens, 1)
+        totals, counts = zip(*self.group.gather((total, tokens)), strict=True)
+        return sum(totals) / max(sum(counts), 1)
 
-    def _write(self, captioner: Captioner) -> list[Caption]:
-        """A caption for every validation image."""
-        predictions = []
-        with track("write validation captions", len(self.positions)) as advance:
-            for position, written in write_captions(captioner, self.images, self.positions, self.batch_size):
+    def _write(self, captioner: Captioner) -> tuple[list[Caption], int]:
+        """A caption for each of this process's images, and how many of them were cut off."""
+        predictions, cut_off = [], 0
+        with track("write validation captions", len(self.own)) as advance:
+            for position, written in write_captions(captioner, self.images, self.own, self.batch_size):
                 sample = self.images.samples[position]
                 predictions.append(Caption.of(sample, written.text, written.score))
+                cut_off += len(written.tokens) >= captioner.decoding.max_new_tokens
                 advance(1)
-        return predictions
+        return predictions, cut_off
 
 
-def spread(predictions: Sequence[Caption], count: int) -> list[Caption]:
-    """`count` of the predictions, evenly spread and always the same ones.
+def spread(items: Sequence[Item], count: int) -> list[Item]:
+    """`count` of the items, evenly spread and always the same ones.
 
-    >>> [caption.id for caption in spread([Caption(name, "") for name in "abcdef"], 3)]
+    >>> spread("abcdef", 3)
     ['a', 'c', 'e']
     """
-    step = max(1, len(predictions) // max(count, 1))
-    return list(predictions[::step][:count])
+    step = max(1, len(items) // max(count, 1))
+    return [items[position] for position in range(0, len(items), step)[:count]]

@@ -1,0 +1,73 @@
+"""From the data section of a recipe to splits: one data set or several, by names, and others to measure on."""
+
+from __future__ import annotations
+
+import logging
+
+from captrain.data.dataset import SplitNames, Splits, join_splits, load_part, load_splits, unique_names
+from captrain.data.leaks import shared_pictures
+from captrain.data.readers.options import ReadOptions
+from captrain.errors import DataError, SettingsError
+from captrain.settings.schema import DataSettings, Source
+
+logger = logging.getLogger(__name__)
+
+
+def load_recipe_data(data: DataSettings, seed: int, path: str | None = None) -> Splits:
+    """The splits of the data set at `path`, or without it those of the recipe's sources, joined.
+
+    Raises `SettingsError` where neither is given, and `DataError` as `load_splits` and `load_part` do.
+    """
+    if path is None and not data.sources:
+        raise SettingsError(
+            "found no data to train on; give DATA before OUT, or a recipe whose data section names sources"
+        )
+    sources = data.sources if path is None else (Source(path=path),)
+    parts = [_load(source, data, seed) for source in sources]
+    names = unique_names([source.path for source in sources])
+    splits = parts[0] if path is not None else join_splits(dict(zip(names, parts, strict=True)))
+    if not len(splits.train):
+        raise DataError(
+            f"{', '.join(source.path for source in sources)}: nothing to train on, no source has a train_split"
+        )
+    return _with_others(splits, data)
+
+
+def warn_of_leaks(splits: Splits, data: DataSettings) -> None:
+    """Say how many pictures are trained on and measured on, or chosen by and tested on."""
+    one_source = data.validation_data is None and data.test_data is None
+    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    for (one, other), count in shared_pictures(parts, one_source).items():
+        logger.warning(
+            "%d of %d %s pictures are %s pictures too: scores on them say little about new pictures",
+            count, len(parts[other]), other, "training" if one == "train" else one,
+        )  # fmt: skip
+
+
+def _load(source: Source, data: DataSettings, seed: int) -> Splits:
+    """One data set's splits. What the source names itself goes before what the recipe names for all."""
+    elsewhere = SplitNames(
+        validation=() if data.validation_data is not None else data.validation_split,
+        test=() if data.test_data is not None else data.test_split,
+    )
+    names = SplitNames(
+        data.train_split if source.train_split is None else source.train_split,
+        elsewhere.validation if source.validation_split is None else source.validation_split,
+        elsewhere.test if source.test_split is None else source.test_split,
+    )
+    return load_splits(
+        source.path, validation_share=data.validation_share, seed=seed, format=source.format or data.format,
+        options=ReadOptions.of(data), names=names,
+    )  # fmt: skip
+
+
+def _with_others(splits: Splits, data: DataSettings) -> Splits:
+    """The splits with what other data sets give to measure on. Their forms are found by looking."""
+    options = ReadOptions.of(data)
+    if data.validation_data is not None:
+        splits.validation = load_part(
+            data.validation_data, "validation", splits.rejects, data.validation_split, options=options
+        )
+    if data.test_data is not None:
+        splits.test = load_part(data.test_data, "test", splits.rejects, data.test_split, options=options)
+    return splits

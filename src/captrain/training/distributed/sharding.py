@@ -1,0 +1,146 @@
+"""FSDP2: each process holds a share of every weight, its gradient and the optimizer's memory of it.
+
+The shares come together layer by layer while a step needs them (Zhao et al. 2023, arXiv 2304.11277; torch's `fully_shard`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
+
+from captrain.models.captioner import Captioner
+from captrain.training.distributed.group import Group
+
+ENTRANCES = ("encode", "generate", "log_probabilities")
+"""Methods of a captioner that use its weights, beside forward."""
+
+
+class Shared(nn.Module):
+    """A captioner whose weights are shared out, as what a trainer steps with."""
+
+    def __init__(self, captioner: Captioner) -> None:
+        super().__init__()
+        self.module = captioner
+
+    def forward(self, **inputs: Any) -> Any:
+        """The captioner's."""
+        return self.module(**inputs)
+
+    @contextmanager
+    def no_sync(self) -> Iterator[None]:
+        """While this is open gradients are added up in each process, and not exchanged."""
+        self.module.set_requires_gradient_sync(False)  # type: ignore[operator]  # fully_shard gave it this method
+        try:
+            yield
+        finally:
+            self.module.set_requires_gradient_sync(True)  # type: ignore[operator]
+
+
+def share_out(captioner: Captioner, group: Group) -> None:
+    """Let each process keep its share of all weights; every layer comes together for itself, the rest as one."""
+    for weight in captioner.parameters():
+        weight.data = weight.data.contiguous()  # weights of convolutions have channels last; torch can't share that out
+    mesh = init_device_mesh(captioner.device.type, (group.size,))
+    for layer in layers(captioner):
+        fully_shard(layer, mesh=mesh)
+    fully_shard(captioner, mesh=mesh)
+    for name in ENTRANCES:
+        register_fsdp_forward_method(captioner, name)
+
+
+def layers(module: nn.Module) -> list[nn.Module]:
+    """The outermost repeated layers: what lists of modules hold, as all families' encoders and decoders have them.
+
+    >>> stack = nn.Sequential(nn.Linear(1, 1), nn.ModuleList([nn.Linear(1, 1), nn.Identity(), nn.Linear(1, 1)]))
+    >>> len(layers(stack))
+    2
+    """
+    found: list[nn.Module] = []
+    for child in module.children():
+        if isinstance(child, nn.ModuleList):
+            found += [layer for layer in child if next(layer.parameters(), None) is not None]
+        else:
+            found += layers(child)
+    return found
+
+
+@contextmanager
+def whole_in_first(captioner: Captioner, group: Group) -> Iterator[None]:
+    """While this is open the first process's captioner has all of its weights, in the machine's memory: to be saved.
+
+    Not to be computed with.
+    """
+    swapped: list[tuple[nn.Module, str, nn.Parameter]] = []
+    made: dict[nn.Parameter, nn.Parameter] = {}  # weights that are used twice are made once
+    for module in captioner.modules():
+        for name, weight in list(module.named_parameters(recurse=False)):
+            if weight not in made:
+                whole = _whole(weight.detach()).cpu()
+                made[weight] = nn.Parameter(whole if group.is_first else whole[:0], weight.requires_grad)
+            if group.is_first:
+                swapped.append((module, name, weight))
+                setattr(module, name, made[weight])
+    try:
+        yield
+    finally:
+        for module, name, weight in swapped:
+            setattr(module, name, weight)
+
+
+@contextmanager
+def whole_in_all(captioner: Captioner) -> Iterator[None]:
+    """While this is open each process has all weights on its device, and can write captions without the others."""
+    parts = [module for module in captioner.modules() if isinstance(module, FSDPModule)]
+    for part in parts:
+        part.unshard()
+        part.set_reshard_after_forward(False, recurse=False)
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.set_reshard_after_forward(part is not captioner, recurse=False)
+            part.reshard()
+
+
+def whole_state(optimizer: Optimizer) -> dict[str, Any]:
+    """An optimizer's state as it would be in one process, in the machine's memory. All processes have to ask for it."""
+    state = optimizer.state_dict()
+    weights = {
+        number: {name: _whole(value).cpu() if torch.is_tensor(value) else value for name, value in memory.items()}
+        for number, memory in state["state"].items()
+    }
+    return {**state, "state": weights}
+
+
+def shared_state(optimizer: Optimizer, whole: dict[str, Any]) -> dict[str, Any]:
+    """This process's share of what `whole_state` gave."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    state = {
+        number: {name: _share(value, weights[number]) for name, value in memory.items()}
+        for number, memory in whole["state"].items()
+    }
+    return {**whole, "state": state}
+
+
+def local(weight: Tensor) -> Tensor:
+    """What this process has of a weight."""
+    return weight.to_local() if isinstance(weight, DTensor) else weight
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def _share(value: Any, weight: Tensor) -> Any:
+    """The share of what an optimizer remembers of each number of a weight; anything else as it is."""
+    if not isinstance(weight, DTensor) or not torch.is_tensor(value) or value.shape != weight.shape:
+        return value
+    return distribute_tensor(value.to(weight.device), weight.device_mesh, weight.placements, src_data_rank=None)

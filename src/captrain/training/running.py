@@ -1,0 +1,40 @@
+"""What a checkpoint holds beside Trainer's own state, so that a run goes on as if it had never stopped."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from captrain.records import write_text
+
+FILE = "running.json"
+
+
+@dataclass(slots=True)
+class Running:
+    """Where a run stands within its lines of metrics.jsonl, its epoch, and a series of steps that were left out."""
+
+    loss: float = 0.0
+    """Sum of the losses of steps since the last line."""
+    line_step: int = 0
+    """Step of the last line."""
+    steps: int = 0
+    """Steps since the last line."""
+    left_out: int = 0
+    """Of those, how many were left out."""
+    bad_steps: int = 0
+    """Steps left out so far, because their loss or gradient was no number."""
+    bad_in_a_row: int = 0
+    """How many of those were the latest steps."""
+    epoch_is_open: bool = False
+    """Whether the evaluation and the checkpoint that end an epoch are still to be done."""
+
+    def save(self, folder: Path) -> None:
+        """Write it into a checkpoint."""
+        write_text(folder / FILE, json.dumps(asdict(self)) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> Running:
+        """As a checkpoint has it."""
+        return cls(**json.loads((folder / FILE).read_text(encoding="utf-8")))

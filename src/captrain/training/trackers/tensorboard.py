@@ -1,0 +1,56 @@
+"""TensorBoard: event files in the run's `tensorboard/`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from torch.utils.tensorboard import SummaryWriter
+
+from captrain.training.trackers.base import SampleCaption, TrackedRun
+
+
+class TensorBoard:
+    """Scalars, and each sample as a picture and a text of one name."""
+
+    id = None
+    rewinds = True
+
+    def __init__(self, run: TrackedRun) -> None:
+        # Steps behind the purged one, from a sitting that got further, are left out of TensorBoard's pages.
+        purge = run.step + 1 if run.step else None
+        self.writer = SummaryWriter(log_dir=str(run.folder / "tensorboard"), purge_step=purge)
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """A curve for each name."""
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)
+
+    def samples(self, step: int, captions: Sequence[SampleCaption]) -> None:
+        """Under `samples/NUMBER`."""
+        for number, caption in enumerate(captions, start=1):
+            tag = f"samples/{number}"
+            if caption.picture is not None:
+                self.writer.add_image(tag, np.asarray(caption.picture), step, dataformats="HWC")
+            self.writer.add_text(tag, as_markdown(caption), step)
+        self.writer.flush()
+
+    def close(self, *, whole: bool) -> None:
+        """The last lines go to the disk."""
+        self.writer.close()
+
+
+def as_markdown(caption: SampleCaption) -> str:
+    """The caption in bold, then what people said, then the picture's name; nothing in them counts as markup.
+
+    >>> as_markdown(SampleCaption("1.jpg", "a dog", ["two *dogs*"], None))
+    '**a dog**\\n\\n- two \\\\*dogs\\\\*\\n\\n`1.jpg`'
+    """
+    references = "\n".join(f"- {_plain(reference)}" for reference in caption.references)
+    name = caption.id.replace("`", "'")
+    return f"**{_plain(caption.text) or '(nothing)'}**\n\n{references}\n\n`{name}`"
+
+
+def _plain(text: str) -> str:
+    """Text on one line with markdown's signs escaped."""
+    return "".join(f"\\{letter}" if letter in "\\`*_{}[]()<>#+-!|&" else letter for letter in " ".join(text.split()))

@@ -1,0 +1,59 @@
+"""Weights & Biases. Its own environment says where to: `wandb login`, `WANDB_MODE=offline`, `WANDB_ENTITY`, ..."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+import wandb
+
+from captrain.training.trackers.base import SampleCaption, TrackedRun
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = ["step", "id", "caption", "references"]
+
+
+class WandB:
+    """Scalars over `step`, and the samples as pictures and as a table. Files lie in the run's `wandb/`."""
+
+    rewinds = False
+
+    def __init__(self, run: TrackedRun) -> None:
+        _require_key()
+        # Without `console="off"` it puts itself between this process and its terminal.
+        quiet = wandb.Settings(console="off", silent=True)
+        self.run = wandb.init(
+            project=run.project, name=run.name, dir=str(run.folder), config=dict(run.settings), id=run.id,
+            resume="allow" if run.id else None, settings=quiet,
+        )  # fmt: skip
+        self.id = str(self.run.id)
+        self.run.define_metric("step", hidden=True)
+        self.run.define_metric("*", step_metric="step")
+        if not self.run.offline:
+            logger.info("wandb: %s", self.run.url)
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """As one row of the history."""
+        self.run.log({**values, "step": step})
+
+    def samples(self, step: int, captions: Sequence[SampleCaption]) -> None:
+        """As pictures with their captions beneath, and a table of captions beside what people said."""
+        pictures = [
+            wandb.Image(caption.picture, caption=caption.text) for caption in captions if caption.picture is not None
+        ]
+        rows = [[step, caption.id, caption.text, "\n".join(caption.references)] for caption in captions]
+        table = wandb.Table(columns=COLUMNS, data=rows)
+        self.run.log({"samples/pictures": pictures, "samples/captions": table, "step": step})
+
+    def close(self, *, whole: bool) -> None:
+        """Send the rest; a run that was interrupted is marked so."""
+        self.run.finish(exit_code=0 if whole else 1)
+
+
+def _require_key() -> None:
+    """On a terminal `wandb.init` would wait for someone to type a key: say what is missing instead."""
+    if os.environ.get("WANDB_MODE", "online") == "online" and sys.stdin.isatty() and not wandb.api.api_key:
+        raise RuntimeError("no API key is configured; run `wandb login`, or set WANDB_MODE=offline")
