@@ -231,14 +231,14 @@ def test_a_checkpoint_without_some_weights(tmp_path: Path, cli: Cli, photos: Pat
 
 
 def test_the_folder_of_another_run(tmp_path: Path, cli: Cli, photos: Path, blip: Path) -> None:
-    """Refused and left as it is; `--resume` goes on with it, `--overwrite` begins anew and leaves foreign files."""
+    """Refused and left as it is; `--overwrite` begins anew and leaves foreign files."""
     words = f"--model {blip} --epochs 1 {QUICK}"
     run = tmp_path / "run"
     assert cli("train", photos, run, words).code == 0
     (run / "my-notes.txt").write_text("keep me")
     before = (run / "model" / "adapter_model.safetensors").read_bytes()
     result = cli("train", photos, run, words, "--rank 4")
-    assert_refused(result, "another run", "model.rank", "--resume", "--overwrite")
+    assert_refused(result, "another run", "model.rank", "--force", "--overwrite")
     assert (run / "model" / "adapter_model.safetensors").read_bytes() == before
     assert cli("train", photos, run, words, "--rank 4 --overwrite").code == 0
     assert (run / "model" / "adapter_model.safetensors").read_bytes() != before

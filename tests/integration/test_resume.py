@@ -14,7 +14,7 @@ from run_tools import QUICK, Cli, lines_of
 
 import captrain.training.run_folder as run_folder
 from captrain.features.keep import Keeper
-from captrain.testing import tiny_photos
+from captrain.testing import tiny_blip, tiny_photos
 from captrain.training.callbacks import Rhythm
 from captrain.training.checkpoints import Checkpoints
 from captrain.training.run_folder import RunFolder
@@ -24,7 +24,8 @@ COMMON = f"--validation-share 0.25 --epochs 2 --checkpoint-every 2 {QUICK}"
 KINDS = {
     "lora": "--model {blip} --dropout 0.2 --keep disk",
     "encoder": "--model {blip} --method full --captions-per-image one",
-    "joined": "--encoder {encoder} --decoder-layers 1 --decoder-width 16 --decoder-heads 2 --accumulate 2 --sample",
+    "joined": "--encoder {encoder} --decoder-layers 1 --decoder-width 16 --decoder-heads 2 --accumulate 2 --sample --ema 0.9 "
+    "--word-dropout 0.2 --patch-dropout 0.2",
 }
 
 
@@ -183,7 +184,7 @@ def test_an_early_stop_stays_a_stop(
     assert [line["epoch"] for line in before if line["kind"] == "validation"] == [1.0, 2.0]
     assert cli("train", photos, run, words).code == 0
     assert lines_of(run / "metrics.jsonl") == before
-    assert cli("train", photos, run, words.replace("--patience 1", "--patience 2"), "--resume").code == 0
+    assert cli("train", photos, run, words.replace("--patience 1", "--patience 2"), "--force").code == 0
     assert [line["epoch"] for line in lines_of(run / "metrics.jsonl") if line["kind"] == "validation"] == [
         1.0,
         2.0,
@@ -218,10 +219,13 @@ def test_a_finished_run_is_left_alone(trained: Path, photos: Path, blip: Path, c
 
 
 def test_more_epochs_on_resume(tmp_path: Path, cli: Cli, photos: Path, blip: Path) -> None:
-    """A finished run goes on when it is asked for more epochs, from where it ended."""
+    """A finished run goes on when it is asked for more epochs, from where it ended, and only when that is meant."""
     words = f"--model {blip} --validation-share 0.25 --schedule constant {QUICK}"
     assert cli("train", photos, tmp_path / "run", words, "--epochs 1").code == 0
-    assert cli("train", photos, tmp_path / "run", words, "--epochs 2", "--resume").code == 0
+    refused = cli("train", photos, tmp_path / "run", words, "--epochs 2", "--resume")
+    assert refused.code == 2
+    assert "training.epochs was 1 and is 2: its steps would be others" in refused.last_line
+    assert cli("train", photos, tmp_path / "run", words, "--epochs 2", "--resume", "--force").code == 0
     steps = [line["step"] for line in lines_of(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "train"]
     assert steps == list(range(1, 11))
 
@@ -232,7 +236,7 @@ def test_resume_with_other_weights_is_refused(tmp_path: Path, cli: Cli, photos: 
     run = tmp_path / "run"
     assert cli("train", photos, run, words, "--rank 4").code == 0
     before = (run / "settings.yaml").read_bytes()
-    result = cli("train", photos, run, words, "--rank 8", "--resume")
+    result = cli("train", photos, run, words, "--rank 8", "--force")
     assert result.code == 2
     assert "learns other weights" in result.last_line
     assert (run / "settings.yaml").read_bytes() == before
@@ -251,4 +255,88 @@ def test_data_that_changed_meanwhile(tmp_path: Path, cli: Cli, blip: Path, monke
     result = cli("train", folder, tmp_path / "run", words)
     assert result.code == 2
     assert "train_images was 6 and is 9" in result.last_line
-    assert cli("train", folder, tmp_path / "run", words, "--resume").code == 0
+    assert cli("train", folder, tmp_path / "run", words, "--force").code == 0
+
+
+def test_other_content_under_the_same_names(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Captions, pictures and frozen weights that were exchanged: as many as before, and told apart all the same."""
+    folder, model = tiny_photos(tmp_path / "photos", count=8), tiny_blip(tmp_path / "blip")
+    words = f"--model {model} --validation-share 0.25 --epochs 2 --keep memory {QUICK}"
+    with monkeypatch.context() as patch:
+        stop_at(patch, *POINTS["in the second epoch"])
+        with pytest.raises(Killed):
+            cli("train", folder, tmp_path / "run", words)
+    table = folder / "metadata.jsonl"
+    captions, picture = table.read_text(), (folder / "photo-000.png").read_bytes()
+
+    def refused(what: str) -> None:
+        result = cli("train", folder, tmp_path / "run", words)
+        assert result.code == 2
+        assert what in result.last_line
+
+    table.write_text(captions.replace("dog", "cat", 1))
+    refused("the data has changed since this run began")
+    table.write_text(captions)
+    (folder / "photo-000.png").write_bytes((folder / "photo-001.png").read_bytes())
+    refused("the data has changed since this run began")
+    (folder / "photo-000.png").write_bytes(picture)
+    tiny_blip(model, seed=1)
+    refused("the model has changed since this run began (model: other content)")
+    tiny_blip(model)
+    assert cli("train", folder, tmp_path / "run", words).code == 0
+
+
+def test_nothing_to_resume(tmp_path: Path, cli: Cli, photos: Path, blip: Path) -> None:
+    for flag in ("--resume", "--resume-from 5"):
+        result = cli("train", photos, tmp_path / "run", f"--model {blip} {flag}")
+        assert result.code == 2
+        assert "holds no run to go on with" in result.last_line
+
+
+def test_going_back_to_any_checkpoint(tmp_path: Path, cli: Cli, photos: Path, blip: Path) -> None:
+    """Metrics, samples, later checkpoints and the best model are those of that time; then the run repeats itself."""
+    words = f"--model {blip} {COMMON} --dropout 0.2 --keep-checkpoints 9 --checkpoint-prefix mine".split()
+    words[words.index("--epochs") + 1] = "3"
+    run = tmp_path / "run"
+    assert cli("train", photos, run, *words).code == 0
+    whole = state_of(run)
+    steps = Checkpoints(run / "checkpoints", keep=9).steps()
+    assert steps == [2, 4, 5, 6, 8, 10, 12, 14, 15]
+    wrong = cli("train", photos, run, *words, "--resume-from 7")
+    assert wrong.code == 2
+    assert "holds no checkpoint '7'; there are those of steps: 2, 4, 5" in wrong.last_line
+    for wanted in ("12", "mine-4", run / "checkpoints/mine-5"):
+        result = cli("train", photos, run, *words, "--resume-from", wanted)
+        assert result.code == 0, result.err
+        assert_alike(run, whole)
+        assert Checkpoints(run / "checkpoints", keep=9).steps() == steps
+
+
+def test_a_best_model_that_came_later_is_forgotten(
+    tmp_path: Path, cli: Cli, photos: Path, blip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Back in the first epoch there is none; in the second it is the first epoch's."""
+    words, run = f"--model {blip} {COMMON} --metric validation_loss --keep-checkpoints 9", tmp_path / "run"
+    assert cli("train", photos, run, words).code == 0
+    losses = [line["validation_loss"] for line in lines_of(run / "metrics.jsonl") if line["kind"] == "validation"]
+    assert losses[1] < losses[0]
+    for step, found in ((6, losses[0]), (4, None)):
+        with monkeypatch.context() as patch:
+            stop_at(patch, CaptionTrainer, "train", lambda *_: True, after=False)
+            with pytest.raises(Killed):
+                cli("train", photos, run, words, f"--resume-from {step}")
+        assert (run / "model").is_dir() == (found is not None)
+        assert RunFolder(run).best_scores().get("validation_loss") == found
+        assert (run / "predictions.jsonl").is_file() == (found is not None)
+        assert max(line["step"] for line in lines_of(run / "metrics.jsonl")) == step
+        assert not (run / "finished.json").exists()
+
+
+def test_checkpoints_every_so_many_epochs(tmp_path: Path, cli: Cli, photos: Path, blip: Path) -> None:
+    """At the second epoch and at the last; changed when the run goes on, because it changes nothing else."""
+    words = f"--model {blip} --validation-share 0.25 --epochs 3 --keep-checkpoints 9 {QUICK}"
+    run = tmp_path / "run"
+    assert cli("train", photos, run, words, "--checkpoint-every-epochs 2").code == 0
+    assert Checkpoints(run / "checkpoints", keep=9).steps() == [10, 15]
+    changed = words.replace("--keep-checkpoints 9", "--keep-checkpoints 1 --checkpoint-prefix other --samples 2")
+    assert cli("train", photos, run, changed).code == 0

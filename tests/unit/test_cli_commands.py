@@ -54,8 +54,10 @@ def fake(monkeypatch):
 @pytest.fixture
 def training(fake) -> Call:
     """A training that went well."""
-    call = Call(SimpleNamespace(run=Path("runs/x"), rejected=0, rejects_file=None, scores={"cider": 0.5}))
-    fake("captrain.training.run", train=call, describe=Call("dry"))
+    scores = {"scores": {"cider": 0.5}, "test_scores": {"cider": 0.4}}
+    call = Call(SimpleNamespace(run=Path("runs/x"), rejected=0, rejects_file=None, **scores))
+    fake("captrain.training.run", describe=Call("dry"))
+    fake("captrain.training.distributed.launch", train_on_devices=call, spread=Call([]))
     return call
 
 
@@ -68,7 +70,8 @@ def trained(training: Call, words: str) -> Any:
 def test_train_hands_over_data_folder_and_switches(training: Call, capsys) -> None:
     assert main(["train", "photos", "runs/x", "--resume"]) == 0
     assert training.positional[1:] == ("photos", Path("runs/x"))
-    assert training.named == {"resume": True, "overwrite": False}
+    assert callable(training.named.pop("prepare"))
+    assert training.named == {"resume": True, "overwrite": False, "resume_from": None, "force": False}
     output = capsys.readouterr()
     assert "CIDEr" in output.out
     assert "0.5000" in output.out
@@ -136,7 +139,7 @@ def test_train_with_rejects_returns_3_and_names_the_list(training: Call, capsys)
 @pytest.fixture
 def captioning(fake) -> Call:
     """A captioning that went well."""
-    call = Call(SimpleNamespace(written=2, skipped=1, rejected=0, rejects_file=None))
+    call = Call(SimpleNamespace(written=2, skipped=1, rejected=0, rejects_file=None, unread=()))
     fake("captrain.inference.caption_files", caption_files=call)
     return call
 

@@ -13,6 +13,8 @@ from captrain.cli.config import DECIDED_BY_FAMILY
 from captrain.settings.load import leaves, load_recipe, resolve, sections
 from captrain.settings.schema import Settings
 
+DECIDERS = "family|checkpoint|joined|for a prefix"
+
 
 def test_show_names_the_origin_of_each_value(tmp_path: Path, capsys) -> None:
     recipe = tmp_path / "photos.yaml"
@@ -23,16 +25,34 @@ def test_show_names_the_origin_of_each_value(tmp_path: Path, capsys) -> None:
     assert f"  alpha: 4.0  # recipe {recipe}" in lines
     assert "  freeze: [vision, bridge]  # flag" in lines
     assert "  epochs: 5  # default" in lines
-    assert "  learning_rate: null  # family default" in lines
-    assert len(lines) == len(leaves()) + len(Settings.model_fields)
+    assert len(lines) == 1 + len(leaves()) + len(Settings.model_fields)
+
+
+def test_show_says_what_the_family_makes_of_what_is_left_to_it(capsys) -> None:
+    assert main(["config", "show", "--model", "blip-large"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "# family: blip (the published checkpoint blip-large)"
+    assert "  learning_rate: null  # family default: 0.0005" in lines
+    assert "  method: null  # family default: lora" in lines
+    assert "  image_size: null  # family default: 384" in lines
+    assert "  resize: null  # family default: the checkpoint's own" in lines
+    assert main(["config", "show", "--encoder", "vit"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "  freeze: null  # family default: [vision]" in lines
+    assert "  learning_rate: null  # family default: 0.001" in lines
+
+
+def test_show_is_not_steered_by_a_name(capsys) -> None:
+    assert main(["config", "show", "--model", "a\n\x1b[2J"]) == 0
+    text = capsys.readouterr().out
+    assert "\x1b" not in text
+    assert resolve(yaml.safe_load(text)).model.model == "a\n\x1b[2J"
 
 
 def test_what_the_family_decides_is_known() -> None:
     """A setting whose help says that the family or the checkpoint decides is shown so."""
     fields = {leaf: field for section in sections().values() for leaf, field in section.model_fields.items()}
-    told = {
-        leaf for leaf, field in fields.items() if re.search("Default: .*(family|checkpoint|joined)", field.description)
-    }
+    told = {leaf for leaf, field in fields.items() if re.search(f"Default: .*({DECIDERS})", field.description)}
     assert told == DECIDED_BY_FAMILY
 
 

@@ -97,6 +97,23 @@ def test_a_whole_run(run: Path) -> None:
     assert [note.title for note in data.notes] == ["Skipped 2 samples: is empty (2)"]
 
 
+def test_a_test_comes_before_the_validation(run: Path) -> None:
+    (run / "test").mkdir()
+    tested = {"scores": {"cider": 0.8}, "images": 50, "intervals": {"cider": [0.7, 0.9]}, "notes": ["all alike"]}
+    (run / "test/scores.json").write_text(json.dumps(tested))
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"kind": "test", "step": 20, "epoch": 2.0, "seconds": 200.0, "cider": 0.8}) + "\n")
+    data = report_data(run)
+    assert data.headlines == (Headline("CIDEr", "0.800", "95 %: 0.700 to 0.900, on 50 test pictures"),)
+    assert dict(data.facts)["tested on"] == "50 pictures"
+    assert data.tables[0].title == "Scores on the test pictures"
+    assert data.tables[0].rows == (("CIDEr", "0.8000", "95 %: 0.700 to 0.900"),)
+    assert "of the test captions: all alike" in [note.title for note in data.notes]
+    assert [chart.title for chart in data.charts][:2] == ["Loss", "CIDEr"]
+    (run / "test/scores.json").write_text("{")
+    assert report_data(run).headlines[0].remark == "on 100 pictures"
+
+
 def test_captions_grow_from_first_to_last_and_repeats_are_one(run: Path) -> None:
     evolution = report_data(run).evolutions[0]
     assert [(when, text) for when, text, _ in evolution.written] == [

@@ -1,0 +1,26 @@
+"""A compiled training has the losses, scores and files of a plain one."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+from run_tools import QUICK, Cli, losses_of
+from safetensors.torch import load_file
+
+from captrain.models.compiled import compile_captioner
+from captrain.training import run
+
+
+def test_a_compiled_training_ends_like_a_plain_one(
+    cli: Cli, blip: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`aot_eager` runs torch's graphs as they are: the compiler itself would take minutes."""
+    monkeypatch.setattr(run, "compile_captioner", partial(compile_captioner, backend="aot_eager"))
+    words = f"--validation-share 0.25 --epochs 1 --dropout 0 {QUICK}"
+    assert cli("train", photos, tmp_path / "plain", "--model", blip, words).code == 0
+    assert cli("train", photos, tmp_path / "compiled", "--model", blip, words, "--compile").code == 0
+    assert losses_of(tmp_path / "compiled") == pytest.approx(losses_of(tmp_path / "plain"), rel=1e-4)
+    adapters = [load_file(tmp_path / name / "model" / "adapter_model.safetensors") for name in ("plain", "compiled")]
+    assert set(adapters[0]) == set(adapters[1])

@@ -1,0 +1,114 @@
+"""A training that is followed, that runs out of memory, or that finds its own batch size; all through the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from run_tools import QUICK, Cli, lines_of
+
+from captrain.models.captioner import Captioner
+from captrain.training.trackers import TRACKERS, Place
+
+COMMON = f"--validation-share 0.25 --epochs 2 --checkpoint-every 2 {QUICK}"
+
+
+class Broken:
+    """A tracker whose server is gone."""
+
+    def __init__(self, run: Any) -> None:
+        raise ConnectionError("no route to host")
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """W&B is installed, and can't be reached."""
+    monkeypatch.setitem(TRACKERS, "wandb", Place(f"{__name__}:Broken", "captrain", "wandb"))
+
+
+def test_a_dead_tracker_does_not_end_or_change_a_training(cli: Cli, blip: Path, photos: Path, broken: None) -> None:
+    followed = cli("train", photos, "followed", "--model", blip, COMMON, "--trackers", "wandb")
+    alone = cli("train", photos, "alone", "--model", blip, COMMON, "--trackers")
+    assert (followed.code, alone.code) == (0, 0), followed.err
+    assert followed.err.count("wandb: no longer followed there (no route to host)") == 1
+    assert lines_of(Path("followed/metrics.jsonl")) == lines_of(Path("alone/metrics.jsonl"))
+    assert not Path("alone/tensorboard").exists()
+
+
+def test_a_missing_package_ends_it_before_anything_begins(
+    cli: Cli, blip: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TRACKERS, "mlflow", Place("nowhere:Nothing", "no_such_package", "mlflow"))
+    result = cli("train", photos, "run", "--model", blip, COMMON, "--trackers", "mlflow")
+    assert result.code == 2
+    assert "pip install 'captrain[mlflow]'" in result.last_line
+    assert not Path("run").exists()
+
+
+def test_out_of_memory_names_three_settings_and_the_last_checkpoint(
+    cli: Cli, blip: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, calls = Captioner.forward, iter(range(100))
+
+    def forward(self: Captioner, *args: Any, **kwargs: Any) -> Any:
+        if self.training and next(calls) == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore lines follow")
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(Captioner, "forward", forward)
+    result = cli("train", photos, "run", "--model", blip, COMMON)
+    assert result.code == 1
+    assert "Traceback" not in result.err
+    assert "training stopped at step 3: out of memory; the last good checkpoint is run/checkpoints/" in result.last_line
+    for setting in (
+        "--batch-size 1 --accumulate 2 (now 2 and 1",
+        "--checkpoint-activations",
+        "--captions-per-image one",
+    ):
+        assert setting in result.last_line
+    monkeypatch.setattr(Captioner, "forward", original)
+    smaller = COMMON.replace("--batch-size 2", "--batch-size 1 --accumulate 2")
+    assert cli("train", photos, "run", "--model", blip, smaller, "--force").code == 0
+
+
+def test_out_of_memory_while_validating_names_what_writing_takes(
+    cli: Cli, blip: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(self: Captioner, *args: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Captioner, "write", write)
+    result = cli("train", photos, "run", "--model", blip, COMMON.replace("--beams 1", "--beams 3"))
+    assert result.code == 1
+    assert "out of memory while writing validation captions" in result.last_line
+    assert "--beams 1 (now 3); --max-new-tokens (now 6)" in result.last_line
+
+
+def test_a_batch_size_that_was_found_stays_the_run_s_own(cli: Cli, blip: Path, photos: Path) -> None:
+    words = COMMON.replace("--batch-size 2", "--batch-size auto")
+    result = cli("train", photos, "run", "--model", blip, words)
+    assert result.code == 0, result.err
+    assert "batch size auto: 8 (" in result.err
+    saved = yaml.safe_load(Path("run/settings.yaml").read_text())
+    assert saved["settings"]["training"]["batch_size"] == 8
+    assert saved["requested"]["training"]["batch_size"] == "auto"
+
+    Path("run/finished.json").unlink()
+    saved["settings"]["training"]["batch_size"] = 4  # as if it had been found on a smaller machine
+    Path("run/settings.yaml").write_text(yaml.safe_dump(saved))
+    again = cli("train", photos, "run", "--model", blip, words)
+    assert again.code == 0, again.err
+    assert "batch size auto" not in again.err
+    assert yaml.safe_load(Path("run/settings.yaml").read_text())["settings"]["training"]["batch_size"] == 4
+
+
+def test_captions_that_never_end_ring_an_alarm_once(cli: Cli, blip: Path, tmp_path: Path) -> None:
+    from captrain.testing import tiny_photos
+
+    many = tiny_photos(tmp_path / "many", count=48)
+    result = cli("train", many, "run", "--model", blip, COMMON)
+    assert result.code == 0
+    assert result.err.count("captions do not end") + result.err.count("captions collapse") == 1

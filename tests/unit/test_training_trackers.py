@@ -1,0 +1,289 @@
+"""Trackers: each one real where it is installed, and what happens around them with one made for the test."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import random
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from captrain.errors import SettingsError
+from captrain.records import Caption, Sample
+from captrain.settings.schema import Settings
+from captrain.training import trackers
+from captrain.training.trackers import follow
+from captrain.training.trackers.base import SampleCaption, TrackedRun
+from captrain.training.trackers.follow import Following, small_picture
+
+
+def picture(size: tuple[int, int] = (600, 300)) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", size, (200, 30, 30)).save(file, "JPEG")
+    return file.getvalue()
+
+
+SAMPLES = [Sample("a.jpg", picture(), ("two dogs",), ""), Sample("b.jpg", b"no picture", ("a cat",), "")]
+CAPTIONS = [
+    SampleCaption("a.jpg", "a <dog> *runs*", ["two dogs", "a | b"], small_picture(SAMPLES[0])),
+    SampleCaption("b.jpg", "", [], None),
+]
+
+
+class Recorder:
+    """Notes what it is given; fails where it is told to."""
+
+    id = "its-own-id"
+    rewinds = False
+
+    def __init__(self, run: TrackedRun, fails: str = "") -> None:
+        self.run, self.fails, self.calls = run, fails, []
+        self._do("open")
+
+    def _do(self, what: str, *values: Any) -> None:
+        random.random(), np.random.rand(), torch.rand(1)
+        if self.fails == what:
+            raise ConnectionError("the server\nis gone")
+        self.calls.append((what, *values))
+
+    def scalars(self, step: int, values: Any) -> None:
+        self._do("scalars", step, dict(values))
+
+    def samples(self, step: int, captions: Any) -> None:
+        self._do("samples", step, [(caption.id, caption.text, caption.picture is not None) for caption in captions])
+
+    def close(self, *, whole: bool) -> None:
+        self._do("close", whole)
+
+
+class Trainings:
+    """Calls a run's `Following` as Trainer does."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.monkeypatch = folder, monkeypatch
+        self.made: list[Recorder] = []
+
+    def sitting(self, steps: range, fails: str = "", rewinds: bool = False) -> Recorder | None:
+        """Train from the first step of a range to its end; there is an evaluation at every second step."""
+
+        def open_tracker(name: str, run: TrackedRun) -> Recorder:
+            made = Recorder(run, fails)
+            made.rewinds = rewinds
+            self.made.append(made)
+            return made
+
+        self.monkeypatch.setattr(follow, "open_tracker", open_tracker)
+        latest = SimpleNamespace(predictions=[Caption("a.jpg", "a dog"), Caption("b.jpg", "a cat")])
+        following = Following(("wandb",), self.folder, Settings(), SAMPLES, lambda: latest)
+        state, control = TrainerState(global_step=steps.start - 1, max_steps=steps.stop - 1), TrainerControl()
+        args: Any = TrainingArguments
+        following.on_train_begin(args, state, control)
+        for step in steps:
+            state.global_step = step
+            following.on_log(args, state, control, logs={"loss": 1.0 / step, "grad_norm": 0.5, "epoch": 1.0})
+            if step % 2 == 0:
+                following.on_log(args, state, control, logs={"eval_cider": 0.5, "epoch": 1.0})
+                following.on_evaluate(args, state, control)
+        following.on_train_end(args, state, control)
+        return self.made[-1] if self.made else None
+
+
+@pytest.fixture
+def trainings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trainings:
+    return Trainings(tmp_path, monkeypatch)
+
+
+def test_a_tracker_is_given_scalars_and_the_samples_with_pictures(trainings: Trainings) -> None:
+    recorder = trainings.sitting(range(1, 3))
+    assert recorder is not None
+    assert recorder.run.name == trainings.folder.name
+    assert recorder.calls == [
+        ("open",),
+        ("scalars", 1, {"train/loss": 1.0, "train/gradient_norm": 0.5, "epoch": 0.0}),
+        ("scalars", 2, {"train/loss": 0.5, "train/gradient_norm": 0.5, "epoch": 0.0}),
+        ("scalars", 2, {"validation/cider": 0.5, "epoch": 0.0}),
+        ("samples", 2, [("a.jpg", "a dog", True), ("b.jpg", "a cat", False)]),
+        ("close", True),
+    ]
+
+
+def test_the_next_sitting_continues_the_run_and_gives_no_step_again(trainings: Trainings) -> None:
+    trainings.sitting(range(1, 5))
+    again = trainings.sitting(range(3, 7))
+    assert again is not None
+    assert (again.run.id, again.run.step) == ("its-own-id", 2)
+    assert [call[:2] for call in again.calls if call[0] != "close"] == [
+        ("open",), ("scalars", 5), ("scalars", 6), ("scalars", 6), ("samples", 6),
+    ]  # fmt: skip
+
+
+def test_a_tracker_that_rewinds_is_given_all_steps(trainings: Trainings) -> None:
+    trainings.sitting(range(1, 5), rewinds=True)
+    again = trainings.sitting(range(3, 5), rewinds=True)
+    assert again is not None
+    assert [call[1] for call in again.calls if call[0] == "scalars"] == [3, 4, 4]
+
+
+@pytest.mark.parametrize("fails", ["open", "scalars", "samples", "close"])
+def test_a_dead_tracker_is_named_once_and_training_goes_on(
+    trainings: Trainings, fails: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "captrain"):
+        trainings.sitting(range(1, 5), fails=fails)
+    assert [record.getMessage() for record in caplog.records] == [
+        "wandb: no longer followed there (the server); training goes on, metrics.jsonl has all"
+    ]
+
+
+def test_trackers_do_not_change_what_training_draws(trainings: Trainings) -> None:
+    def draw() -> tuple[float, ...]:
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    def seed() -> None:
+        random.seed(5)
+        np.random.seed(5)
+        torch.manual_seed(5)
+
+    seed()
+    expected = draw()
+    seed()
+    trainings.sitting(range(1, 5))
+    assert draw() == expected
+
+
+def test_notes_that_are_no_notes_count_as_none(trainings: Trainings) -> None:
+    for text in ("", "[]", '{"wandb": 3}', "{"):
+        (trainings.folder / follow.NOTES).write_text(text)
+        recorder = trainings.sitting(range(1, 2))
+        assert recorder is not None
+        assert recorder.run.id is None
+    assert json.loads((trainings.folder / follow.NOTES).read_text())["wandb"] == {"id": "its-own-id", "train": 1}
+
+
+def test_pictures_are_small_and_a_broken_one_is_none() -> None:
+    small = small_picture(SAMPLES[0])
+    assert small is not None
+    assert small.size == (256, 128)
+    assert small_picture(SAMPLES[1]) is None
+    assert small_picture(Sample("x", Path("not/there.jpg"), (), "")) is None
+
+
+def test_a_missing_package_is_told_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trackers, "_is_here", lambda package: package == "tensorboard")
+    assert trackers.chosen(None) == ("tensorboard",)
+    assert trackers.chosen(()) == ()
+    with pytest.raises(SettingsError, match=r"trackers: wandb needs .*pip install 'captrain\[wandb\]'"):
+        trackers.chosen(["tensorboard", "wandb"])
+    monkeypatch.setattr(trackers, "_is_here", lambda package: False)
+    assert trackers.chosen(None) == ()
+
+
+# The real ones.
+
+Open = Callable[..., Any]
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Open:
+    """Open a tracker of a run in `tmp_path`."""
+    run = tmp_path / "run"
+    run.mkdir()
+
+    def open_tracker(name: str, step: int = 0, id: str | None = None) -> Any:
+        settings = Settings().model_dump(mode="json")
+        return trackers.open_tracker(name, TrackedRun(run, "birds", "first", settings, step, id))
+
+    return open_tracker
+
+
+def follow_two_sittings(opened: Open, name: str) -> Any:
+    """Steps 1 and 2, then a sitting that goes on from step 1 as the run's notes would have it."""
+    first = opened(name)
+    first.scalars(1, {"train/loss": 3.0, "epoch": 0.5})
+    first.scalars(2, {"train/loss": 2.0, "epoch": 1.0})
+    first.samples(2, CAPTIONS)
+    first.close(whole=False)
+    again = opened(name, step=1, id=first.id)
+    if again.rewinds:
+        again.scalars(2, {"train/loss": 2.5, "epoch": 1.0})
+    again.scalars(3, {"train/loss": 1.0, "epoch": 1.5})
+    again.close(whole=True)
+    assert again.id == first.id
+    return again
+
+
+def test_tensorboard(opened: Open, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    follow_two_sittings(opened, "tensorboard")
+    pages = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    pages.Reload()
+    assert [(event.step, event.value) for event in pages.Scalars("train/loss")] == [(1, 3.0), (2, 2.5), (3, 1.0)]
+    first = opened("tensorboard", step=3)
+    first.samples(4, CAPTIONS)
+    first.close(whole=True)
+    pages = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    pages.Reload()
+    [image] = pages.Images("samples/1")
+    assert (image.width, image.height) == (256, 128)
+    text = pages.Tensors("samples/1/text_summary")[-1]
+    words = text.tensor_proto.string_val[0].decode()
+    assert r"**a \<dog\> \*runs\***" in words
+    assert "- two dogs" in words
+    assert "samples/2" not in pages.Tags()["images"]
+    assert "(nothing)" in pages.Tensors("samples/2/text_summary")[-1].tensor_proto.string_val[0].decode()
+
+
+def test_mlflow(opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlflow", reason="mlflow is not installed")
+    pytest.importorskip("alembic", reason="alembic is not installed")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tracker = follow_two_sittings(opened, "mlflow")
+    found = tracker.client.get_run(tracker.id)
+    assert (found.info.status, found.info.run_name) == ("FINISHED", "first")
+    assert found.data.params["training.epochs"] == "5"
+    losses = tracker.client.get_metric_history(tracker.id, "train/loss")
+    assert [(metric.step, metric.value) for metric in losses] == [(1, 3.0), (2, 2.0), (3, 1.0)]
+    [page] = (tmp_path / "run" / "mlflow" / "artifacts").rglob("*.html")
+    text = page.read_text()
+    assert page.name == "step-00000002.html"
+    assert "a &lt;dog&gt; *runs*" in text
+    assert "data:image/png;base64," in text
+
+
+def test_wandb(opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb", reason="wandb is not installed")
+    for name in ("DATA_DIR", "CACHE_DIR", "CONFIG_DIR"):
+        monkeypatch.setenv(f"WANDB_{name}", str(tmp_path / name))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    follow_two_sittings(opened, "wandb")
+    files = tmp_path / "run" / "wandb"
+    assert len(list(files.glob("offline-run-*"))) == 2
+    assert len({folder.name.rsplit("-", 1)[1] for folder in files.glob("offline-run-*")}) == 1
+    [picture] = files.rglob("*.png")
+    with Image.open(picture) as image:
+        assert image.size == (256, 128)
+    [table] = files.rglob("*.table.json")
+    assert json.loads(table.read_text())["data"][0] == [2, "a.jpg", "a <dog> *runs*", "two dogs\na | b"]
+
+
+def test_wandb_without_a_key_does_not_wait_for_someone_to_type(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb", reason="wandb is not installed")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("HOME", "/nonexistent")
+    monkeypatch.setenv("NETRC", "/nonexistent/netrc")
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+    with pytest.raises(RuntimeError, match="no API key is configured"):
+        opened("wandb")
