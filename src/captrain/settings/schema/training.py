@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from captrain.settings.schema.base import Section, Share
+from captrain.settings.schema.base import Section, Share, panel
 from captrain.settings.schema.optimisation import DECAY_RATE
 
 OptimizerName = Literal["adamw", "muon", "adamw-8bit", "adafactor", "lion", "schedule-free", "prodigy"]
@@ -16,6 +16,10 @@ ScheduleName = Literal[
 
 TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 BatchSize = Annotated[int, Field(ge=1)] | Literal["auto"]
+
+RATE = panel("Training: learning rate", 12.1)
+OVERFITTING = panel("Training: against overfitting", 12.2)
+WATCHING = panel("Training: checkpoints, logs, trackers", 12.3)
 
 
 class TrainingSettings(Section):
@@ -31,68 +35,70 @@ class TrainingSettings(Section):
     """What turns gradients into steps; all but adamw, muon and adafactor need `pip install 'captrain[optim]'`."""
     compile: bool = False
     """Compile the captioner with torch.compile: slow first steps, then faster ones where it helps. Needs a compiler."""
-    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    learning_rate: Annotated[Annotated[float, Field(gt=0)] | None, RATE] = None
     """Peak learning rate. Default: the family's own for the method; a fifth of it for lion, 1 for prodigy."""
-    vision_learning_rate: Annotated[float, Field(gt=0)] | None = None
+    vision_learning_rate: Annotated[Annotated[float, Field(gt=0)] | None, RATE] = None
     """Peak learning rate of the vision part, where it differs."""
-    bridge_learning_rate: Annotated[float, Field(gt=0)] | None = None
+    bridge_learning_rate: Annotated[Annotated[float, Field(gt=0)] | None, RATE] = None
     """Peak learning rate of the bridge, where it differs."""
-    language_learning_rate: Annotated[float, Field(gt=0)] | None = None
+    language_learning_rate: Annotated[Annotated[float, Field(gt=0)] | None, RATE] = None
     """Peak learning rate of the language part, where it differs."""
-    vision_layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    vision_layer_decay: Annotated[float, Field(gt=0, le=1), RATE] = 1.0
     """Learning rate of each layer of the image encoder over that of the layer above it (BEiT: 0.65 to 0.9)."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    weight_decay: Annotated[float, Field(ge=0), OVERFITTING] = 0.01
     """Weight decay; biases, norms and other vectors have none."""
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """The optimizer's memory of gradients; adafactor has none."""
     beta2: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Its memory of squared gradients; 0.98 forgets faster: for short trainings from scratch. Default: 0.999, lion 0.99."""
-    schedule: ScheduleName | None = None
+    schedule: Annotated[ScheduleName | None, RATE] = None
     """How the rate falls after the warm-up; names with `_lr` are LAVIS's. Default: cosine, and constant for schedule-free."""
-    min_learning_rate: Annotated[float, Field(ge=0)] = 0.0
+    min_learning_rate: Annotated[float, Field(ge=0), RATE] = 0.0
     """Floor that the learning rate falls to."""
-    warmup: Share = 0.05
+    warmup: Annotated[Share, RATE] = 0.05
     """Share of all steps in which the learning rate rises to its peak."""
-    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    warmup_steps: Annotated[Annotated[int, Field(ge=0)] | None, RATE] = None
     """Steps of the warm-up, instead of the share."""
-    warmup_learning_rate: Annotated[float, Field(ge=0)] | None = None
+    warmup_learning_rate: Annotated[Annotated[float, Field(ge=0)] | None, RATE] = None
     """Where the warm-up starts. Default: 0, and for LAVIS's schedules the peak, as there."""
-    decay_rate: Annotated[float, Field(gt=0, le=1)] = DECAY_RATE
+    decay_rate: Annotated[float, Field(gt=0, le=1), RATE] = DECAY_RATE
     """Factor of each fall of the schedules with steps."""
-    decay_epochs: Annotated[int, Field(ge=1)] = 1
+    decay_epochs: Annotated[int, Field(ge=1), RATE] = 1
     """Epochs between the falls of `step`."""
     max_gradient_norm: Annotated[float, Field(ge=0)] = 1.0
     """Gradients are scaled down to this norm; 0 leaves them as they are."""
-    label_smoothing: Share | None = None
+    label_smoothing: Annotated[Share | None, OVERFITTING] = None
     """Share of each target given to all other tokens. Default: the family's own (BLIP 0.1, others 0)."""
-    consensus: Annotated[float, Field(ge=0)] = 0.0
+    consensus: Annotated[float, Field(ge=0), OVERFITTING] = 0.0
     """Weigh each caption by how much it agrees with the image's others (CIDEr-D), to this power. 0 weighs all alike."""
-    patch_dropout: Share = 0.0
+    patch_dropout: Annotated[Share, OVERFITTING] = 0.0
     """Share of an image's vectors that the text half does not see in a step, drawn anew for each image. Not for prefixes."""
-    word_dropout: Share = 0.0
+    word_dropout: Annotated[Share, OVERFITTING] = 0.0
     """Share of the words that the text half reads hidden from it, drawn anew in each epoch; it still learns to write all."""
-    ema: Share = 0.0
+    ema: Annotated[Share, OVERFITTING] = 0.0
     """Measure and keep a running average of the weights, over about the last 1 / (1 - ema) steps (0.999, say). 0 is none."""
     seed: int = 0
     """Seed of everything random: new weights, splits, order, dropout."""
-    patience: Annotated[int, Field(ge=1)] | None = None
+    patience: Annotated[Annotated[int, Field(ge=1)] | None, OVERFITTING] = None
     """Stop after this many evaluations without a better score."""
-    checkpoint_every: Annotated[int, Field(ge=1)] = 500
+    checkpoint_every: Annotated[int, Field(ge=1), WATCHING] = 500
     """Steps between checkpoints; there is one at the end of epochs as well."""
-    checkpoint_every_epochs: Annotated[int, Field(ge=1)] = 1
+    checkpoint_every_epochs: Annotated[int, Field(ge=1), WATCHING] = 1
     """Epochs between the checkpoints at their ends; the last epoch always has one."""
-    checkpoint_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)] = "checkpoint"
+    checkpoint_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100), WATCHING] = (
+        "checkpoint"
+    )
     """First part of the names of checkpoints: `checkpoint` makes `checkpoint-500`."""
-    keep_checkpoints: Annotated[int, Field(ge=1)] = 2
+    keep_checkpoints: Annotated[int, Field(ge=1), WATCHING] = 2
     """Checkpoints that stay on disk, the newest first."""
-    max_bad_steps: Annotated[int, Field(ge=1)] = 10
+    max_bad_steps: Annotated[int, Field(ge=1), WATCHING] = 10
     """Steps in a row that are left out because their loss or gradient is no number, before training stops."""
-    log_every: Annotated[int, Field(ge=1)] = 10
+    log_every: Annotated[int, Field(ge=1), WATCHING] = 10
     """Steps between lines of metrics.jsonl."""
-    trackers: tuple[TrackerName, ...] | None = None
+    trackers: Annotated[tuple[TrackerName, ...] | None, WATCHING] = None
     """Where else to follow the run: needs `pip install 'captrain[track]'` (tensorboard), `captrain[wandb]` or
     `captrain[mlflow]`. Default: tensorboard where it is installed."""
-    project: str = "captrain"
+    project: Annotated[str, WATCHING] = "captrain"
     """What trackers file the run under: W&B's project, MLflow's experiment."""
-    run_name: str | None = None
+    run_name: Annotated[str | None, WATCHING] = None
     """The run's name there. Default: its folder's."""
