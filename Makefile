@@ -18,8 +18,9 @@ check: $(INSTALLED)  ## lint, format, types, import layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(INSTALLED)  ## seconds a caption against plain transformers, in one run
+bench: $(INSTALLED)  ## seconds a caption against plain transformers, and encoding against its encoder alone
 	$(BIN)/python benchmarks/packing.py
+	$(BIN)/python benchmarks/encode.py --threads 1 --workers 1
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "captrain needs Python 3.11 or later, this is " + sys.version'

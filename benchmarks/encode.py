@@ -1,6 +1,10 @@
 """Pictures a second of `captrain encode` against its encoder alone on the same batches, and against decoding alone.
 
-    python benchmarks/encode.py --encoder FOLDER [--pictures 256] [--edge 500] [--batch-size 32] [--rounds 3] [--workers N]
+    python benchmarks/encode.py [--encoder FOLDER] [--pictures 256] [--edge 500] [--batch-size 32] [--rounds 3] [--workers N]
+                                [--threads N]
+
+Without an encoder a MobileNet of 0.75 with random weights is taken. With one thread to encode and one to decode on two cores,
+decoding keeps up, and what the pipeline itself costs is seen.
 
 JPEGs of smooth noise are written as one tar shard to a temporary folder. The ways take turns, and the median counts: `encoder` is
 given batches that are decoded already; `decode` is captrain's own decoding on its threads, `pillow` plain Pillow (open, convert,
@@ -33,6 +37,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from transformers import MobileNetV1Config, MobileNetV1ImageProcessorPil, MobileNetV1Model
 
 from captrain.data.images import prepare
 from captrain.features.encode import encode
@@ -43,13 +48,22 @@ from captrain.features.stream import default_workers
 def main() -> None:
     """Write the shard, run the ways in turn, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--encoder", required=True)
+    parser.add_argument("--encoder")
     parser.add_argument("--pictures", type=int, default=256)
     parser.add_argument("--edge", type=int, default=500)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=default_workers(), help="threads that decode")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads that encode")
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        options.encoder = options.encoder or random_encoder(Path(folder, "encoder"))
+        compare(options)
+
+
+def compare(options: argparse.Namespace) -> None:
+    """All ways in turn, on one machine."""
     model = open_encoder(options.encoder)
     machine = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else cpu_name()
     print(
@@ -81,6 +95,13 @@ def main() -> None:
             }
             spent = measure(ways, options.rounds)
     show(spent, options.pictures)
+
+
+def random_encoder(folder: Path) -> str:
+    """A MobileNetV1 of 0.75 at 224 pixels with random weights, as a checkpoint."""
+    MobileNetV1Model(MobileNetV1Config(depth_multiplier=0.75, image_size=224)).save_pretrained(folder)
+    MobileNetV1ImageProcessorPil().save_pretrained(folder)
+    return str(folder)
 
 
 class Spent(NamedTuple):

@@ -57,7 +57,7 @@ def training(fake) -> Call:
     scores = {"scores": {"cider": 0.5}, "test_scores": {"cider": 0.4}}
     call = Call(SimpleNamespace(run=Path("runs/x"), rejected=0, rejects_file=None, **scores))
     fake("captrain.training.run", describe=Call("dry"))
-    fake("captrain.training.distributed.launch", train_on_devices=call, spread=Call([]))
+    fake("captrain.training.launch", train_on_devices=call, spread=Call([]))
     return call
 
 

@@ -17,9 +17,9 @@ from captrain.settings.schema import DistributedSettings, ModelSettings, Setting
 from captrain.training.distributed.deepspeed import check_configuration, zero_configuration
 from captrain.training.distributed.fits import check_spread
 from captrain.training.distributed.group import Group, here
-from captrain.training.distributed.launch import spread
 from captrain.training.distributed.sharding import layers
 from captrain.training.distributed.workers import DeadWorkerError, run_workers
+from captrain.training.launch import spread
 from captrain.training.rows import EpochSampler
 
 

@@ -63,7 +63,7 @@ def train(
             f"captrain train: OUT is missing. Found only {data!r}; without DATA a recipe has to name its sources"
         )
     quiet_libraries()
-    from captrain.training.distributed.launch import spread, train_on_devices
+    from captrain.training.launch import spread, train_on_devices
     from captrain.training.run import describe
 
     if dry_run:

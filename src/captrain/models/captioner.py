@@ -141,13 +141,12 @@ class Captioner(nn.Module, ABC):
         labels: Tensor,
         features: Tensor | None = None,
         pixels: Tensor | None = None,
-        weights: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
     ) -> CaptionerOutput:
         """Loss of packed rows (R, L), from kept features (R, N, D) or from pixels (R, height, width, 3) uint8.
 
-        The loss is the cross entropy summed over all learned tokens, each as often as its weight (R, L) says, divided by
-        their number (or by `num_items_in_batch`, the number in all batches of one step). Only learned tokens reach the head.
+        The loss is the cross entropy summed over all learned tokens, divided by their number (or by `num_items_in_batch`,
+        the number in all batches of one step). Only learned tokens reach the head.
         """
         vectors = self.encode(cast(Tensor, pixels)) if features is None else features
         with self.autocast():
@@ -155,8 +154,7 @@ class Captioner(nn.Module, ABC):
             learned = labels != IGNORED
             logits = self.head(hidden[learned]).float()
         targets = labels[learned]
-        losses = cross_entropy(logits, targets, label_smoothing=self.label_smoothing, reduction="none")
-        total = losses.sum() if weights is None else (losses * weights[learned]).sum()
+        total = cross_entropy(logits, targets, label_smoothing=self.label_smoothing, reduction="sum")
         loss = total / (targets.numel() if num_items_in_batch is None else num_items_in_batch)
         return CaptionerOutput(loss=loss, logits=logits, targets=targets)
 

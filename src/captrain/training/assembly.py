@@ -18,7 +18,6 @@ from captrain.settings.schema import Settings
 from captrain.training.batch_size import images_a_batch
 from captrain.training.callbacks import Patience, Rhythm
 from captrain.training.checkpoints import Checkpoints
-from captrain.training.consensus import CaptionWeights
 from captrain.training.distributed.group import here
 from captrain.training.distributed.strategy import strategy_of
 from captrain.training.live import LiveView
@@ -119,13 +118,7 @@ def make_rows(settings: Settings, captioner: Captioner, images: Images, captions
     """Rows of captions that are tokenised once, or anew in each epoch where their words vary."""
     data, seed, text = settings.data, settings.training.seed, caption_text(settings.data)
     varied = VariedCaptions(captioner, images.samples, data.max_tokens, text, seed) if text.is_random else None
-    return TrainingRows(varied or captions, data.captions_per_image, seed, caption_weights(settings, images))
-
-
-def caption_weights(settings: Settings, images: Images) -> CaptionWeights | None:
-    """How much each caption counts; None where all count alike."""
-    power, text = settings.training.consensus, caption_text(settings.data)
-    return CaptionWeights((text.clean(sample.captions) for sample in images.samples), power) if power else None
+    return TrainingRows(varied or captions, data.captions_per_image, seed)
 
 
 def training_arguments(settings: Settings, run: RunFolder, captioner: Captioner, validates: bool) -> TrainingArguments:

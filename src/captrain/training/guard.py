@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from accelerate import Accelerator
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from captrain.training.trainer import CaptionTrainer
+from captrain.training.running import Running
 
 logger = logging.getLogger(__name__)
+
+
+class Guarded(Protocol):
+    """What a guard looks at of a trainer: its counts, its running loss, and the scaler of fp16."""
+
+    running: Running
+    accelerator: Accelerator
+    _tr_loss: Tensor
 
 
 class Guard:
     """Judges each step of a trainer by its gradient's norm, which all processes share; counts in the trainer's running state."""
 
-    def __init__(self, trainer: CaptionTrainer, most: int) -> None:
+    def __init__(self, trainer: Guarded, most: int) -> None:
         """`most` is how many steps in a row may be left out before training stops."""
         self.trainer = trainer
         self.most = most

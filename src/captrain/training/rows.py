@@ -15,9 +15,8 @@ from captrain.data.mix import Mixture
 from captrain.data.samples import key_of
 from captrain.features.images import Images
 from captrain.models.captioner import Captioner
-from captrain.models.packing import IGNORED, PackedRows, pack
+from captrain.models.packing import IGNORED, pack
 from captrain.records import Sample
-from captrain.training.consensus import CaptionWeights
 from captrain.training.word_dropout import WordDropout
 
 AS_WRITTEN = CaptionText()
@@ -34,7 +33,6 @@ class Row(NamedTuple):
     image: int
     epoch: int
     captions: list[list[int]]
-    weights: np.ndarray | None = None  # (captions,) how much each counts; None for all alike
     learned: bool = True
 
 
@@ -115,11 +113,8 @@ class VariedCaptions:
 class TrainingRows(Dataset[Row]):
     """Row (epoch, i): image i and the captions that it carries in that epoch. Row (epoch, ~i) is the same, not learned."""
 
-    def __init__(
-        self, captions: Captions, captions_per_image: CaptionsPerImage, seed: int, weights: CaptionWeights | None = None
-    ) -> None:
+    def __init__(self, captions: Captions, captions_per_image: CaptionsPerImage, seed: int) -> None:
         self.captions = captions
-        self.weights = weights
         self.most = {"all": None, "one": 1}.get(str(captions_per_image), captions_per_image)
         self.seed = seed
 
@@ -131,12 +126,11 @@ class TrainingRows(Dataset[Row]):
         if index < 0:
             return self[epoch, ~index]._replace(learned=False)
         captions = self.captions.at(index, epoch)
-        weights = None if self.weights is None else self.weights[index]
         if self.most is None or len(captions) <= int(self.most):
-            return Row(index, epoch, captions, weights)
+            return Row(index, epoch, captions)
         draw = np.random.default_rng([self.seed, epoch, index])
         chosen = sorted(draw.choice(len(captions), int(self.most), replace=False))
-        return Row(index, epoch, [captions[number] for number in chosen], None if weights is None else weights[chosen])
+        return Row(index, epoch, [captions[number] for number in chosen])
 
 
 class EpochSampler(Sampler[list[tuple[int, int]]]):
@@ -191,14 +185,4 @@ class Collator:
         if self.hide_words is not None:
             self.hide_words(packed, [(row.epoch, row.image) for row in rows], 1 + len(self.prompt))
         images: dict[str, torch.Tensor] = self.images.rows([row.image for row in rows], rows[0].epoch)
-        weights = {} if rows[0].weights is None else {"weights": _token_weights(rows, packed)}
-        return {**images, **packed.to_dict(), **weights}
-
-
-def _token_weights(rows: Sequence[Row], packed: PackedRows) -> torch.Tensor:
-    """The weight of the caption that each token belongs to (R, L)."""
-    tokens = torch.zeros(packed.caption_ids.shape)
-    for number, row in enumerate(rows):
-        if row.weights is not None:
-            tokens[number] = torch.from_numpy(np.append(np.float32(0), row.weights))[packed.caption_ids[number]]
-    return tokens
+        return {**images, **packed.to_dict()}

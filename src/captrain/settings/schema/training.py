@@ -69,8 +69,6 @@ class TrainingSettings(Section):
     """Gradients are scaled down to this norm; 0 leaves them as they are."""
     label_smoothing: Annotated[Share | None, OVERFITTING] = None
     """Share of each target given to all other tokens. Default: the family's own (BLIP 0.1, others 0)."""
-    consensus: Annotated[float, Field(ge=0), OVERFITTING] = 0.0
-    """Weigh each caption by how much it agrees with the image's others (CIDEr-D), to this power. 0 weighs all alike."""
     patch_dropout: Annotated[Share, OVERFITTING] = 0.0
     """Share of an image's vectors that the text half does not see in a step, drawn anew for each image. Not for prefixes."""
     word_dropout: Annotated[Share, OVERFITTING] = 0.0
