@@ -20,7 +20,7 @@ check: $(INSTALLED)  ## lint, format, types, import layers
 
 bench: $(INSTALLED)  ## seconds a caption against plain transformers, and encoding against its encoder alone
 	$(BIN)/python benchmarks/packing.py
-	$(BIN)/python benchmarks/encode.py --threads 1 --workers 1
+	$(BIN)/python benchmarks/encode.py --threads 1 --workers 1 --pictures 1024
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "captrain needs Python 3.11 or later, this is " + sys.version'
