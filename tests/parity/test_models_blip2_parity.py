@@ -21,7 +21,7 @@ from captrain.models.bundle import load_captioner, save_captioner
 from captrain.models.captioner import Captioner
 from captrain.models.decoding import Decoding
 from captrain.models.packing import IGNORED
-from captrain.testing import LESSONS, clear_pictures, teach, tiny_blip2
+from captrain.testing import LESSONS, teach, tiny_blip2
 
 CAPTIONS = [
     ["a red dog runs", "the dog", "one large red circle in the snow"],
@@ -53,19 +53,9 @@ def folder(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Path:
 
 
 @pytest.fixture
-def captioner(folder: Path) -> Captioner:
-    return load_captioner(str(folder)).eval()
-
-
-@pytest.fixture
 def plain(folder: Path) -> PreTrainedModel:
     """The same weights in a model that nothing of captrain has touched."""
     return transformers.Blip2ForConditionalGeneration.from_pretrained(folder).eval()
-
-
-@pytest.fixture(scope="module")
-def pixels() -> Tensor:
-    return torch.from_numpy(clear_pictures(8))
 
 
 @pytest.mark.parametrize("folder", ["opt", "taught t5"], indirect=True)

@@ -15,7 +15,7 @@ from captrain.models.attention import attend
 from captrain.models.bundle import load_captioner
 from captrain.models.captioner import Captioner
 from captrain.models.decoding import Decoding
-from captrain.testing import LESSONS, clear_pictures
+from captrain.testing import LESSONS
 
 FAMILIES = ("blip", "encoder-decoder")
 LENGTH = 14
@@ -37,11 +37,6 @@ def captioner(folder: Path) -> Captioner:
 def plain(folder: Path) -> PreTrainedModel:
     config = transformers.AutoConfig.from_pretrained(folder)
     return getattr(transformers, config.architectures[0]).from_pretrained(folder).eval()
-
-
-@pytest.fixture(scope="module")
-def pixels() -> Tensor:
-    return torch.from_numpy(clear_pictures(8))
 
 
 @pytest.mark.parametrize("beams", [1, 2, 5])

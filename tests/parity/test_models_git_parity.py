@@ -18,7 +18,7 @@ from captrain.models.captioner import Captioner
 from captrain.models.decoding import Decoding
 from captrain.models.git import attend_beside_image
 from captrain.models.packing import IGNORED
-from captrain.testing import LESSONS, clear_pictures, teach, tiny_git
+from captrain.testing import LESSONS, teach, tiny_git
 
 CAPTIONS = [
     ["a red dog runs", "the dog", "one large red circle in the snow"],
@@ -50,19 +50,9 @@ def folder(request: pytest.FixtureRequest, random_folder: Path, taught_folder: P
 
 
 @pytest.fixture
-def captioner(folder: Path) -> Captioner:
-    return load_captioner(str(folder)).eval()
-
-
-@pytest.fixture
 def plain(folder: Path) -> PreTrainedModel:
     """The same weights in a model that nothing of captrain has touched."""
     return transformers.GitForCausalLM.from_pretrained(folder).eval()
-
-
-@pytest.fixture(scope="module")
-def pixels() -> Tensor:
-    return torch.from_numpy(clear_pictures(8))
 
 
 @pytest.mark.parametrize("folder", ["random"], indirect=True)

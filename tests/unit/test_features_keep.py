@@ -20,28 +20,9 @@ from captrain.features.keep import Keeping, keep_images
 from captrain.features.store import DiskStore, MemoryStore
 from captrain.features.stream import stream_pictures
 from captrain.models.adapt import add_lora, freeze
-from captrain.models.bundle import load_captioner
 from captrain.models.captioner import Captioner
 from captrain.records import Rejects, Sample
 from captrain.testing import clear_pictures, teach
-
-
-@pytest.fixture
-def captioner(tiny_folders: dict[str, Path]) -> Captioner:
-    captioner = load_captioner(str(tiny_folders["blip"]))
-    captioner.requires_grad_(False)
-    return captioner
-
-
-@pytest.fixture
-def samples(tmp_path: Path) -> list[Sample]:
-    """Twenty different pictures: more than one batch of the encoder."""
-    found = []
-    for number, picture in enumerate(clear_pictures(20)):
-        path = tmp_path / f"{number}.png"
-        Image.fromarray(picture).save(path)
-        found.append(Sample(path.name, path, ("a dog",), path.name))
-    return found
 
 
 def _live(captioner: Captioner, samples: Sequence[Sample]) -> torch.Tensor:

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from captrain.data.feature_store.folder import StoreFolder
 from captrain.data.feature_store.index import Entry
@@ -25,28 +24,8 @@ from captrain.features.search import search
 from captrain.features.store import DiskStore, MemoryStore, Store
 from captrain.features.stored import StoredImages
 from captrain.models.adapt import freeze
-from captrain.models.bundle import load_captioner
 from captrain.models.captioner import Captioner
 from captrain.records import Rejects, Sample
-from captrain.testing import clear_pictures
-
-
-@pytest.fixture
-def captioner(tiny_folders: dict[str, Path]) -> Captioner:
-    captioner = load_captioner(str(tiny_folders["blip"]))
-    captioner.requires_grad_(False)
-    return captioner
-
-
-@pytest.fixture
-def samples(tmp_path: Path) -> list[Sample]:
-    """Twenty different pictures: more than one batch of the encoder."""
-    found = []
-    for number, picture in enumerate(clear_pictures(20)):
-        path = tmp_path / f"{number}.png"
-        Image.fromarray(picture).save(path)
-        found.append(Sample(path.name, path, ("a dog",), path.name))
-    return found
 
 
 def _keep(

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from captrain.data.augment import Augmentation
 from captrain.data.images import MAX_PIXELS, prepare
@@ -15,30 +14,17 @@ from captrain.features.content import content_key
 from captrain.features.images import KeptImages, LiveImages
 from captrain.features.keep import Keeping, keep_images
 from captrain.features.views import PLAIN, Views
-from captrain.models.bundle import load_captioner
 from captrain.models.captioner import Captioner
 from captrain.records import Rejects, Sample
-from captrain.testing import clear_pictures
 
 FLIP = Augmentation(flip=1.0)
 CROP = Augmentation(crop_scale=(0.3, 0.6))
 
 
 @pytest.fixture
-def captioner(tiny_folders: dict[str, Path]) -> Captioner:
-    captioner = load_captioner(str(tiny_folders["blip"]))
-    captioner.requires_grad_(False)
-    return captioner
-
-
-@pytest.fixture
-def samples(tmp_path: Path) -> list[Sample]:
-    found = []
-    for number, picture in enumerate(clear_pictures(6)):
-        path = tmp_path / f"{number}.png"
-        Image.fromarray(picture).save(path)
-        found.append(Sample(path.name, path, ("a dog",), path.name))
-    return found
+def samples(samples: list[Sample]) -> list[Sample]:
+    """A few of them."""
+    return samples[:6]
 
 
 def pixels(captioner: Captioner, sample: Sample, views: Views, view: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from captrain.features.content import PREPARATION_VERSION
 from captrain.features.encoder import Encoder, Vectors
 from captrain.features.engines import make_engine
 from captrain.features.engines.encoding import About, Encoding, Opening
-from captrain.features.engines.job import Job, part_names
+from captrain.features.engines.job import Job, changed_sources, parts_of
 from captrain.features.pipeline import Pipeline
 from captrain.features.sources import Source, sources_of
 from captrain.features.writing import StoreWriter, images_of, locked
@@ -117,27 +117,22 @@ def first_manifest(
 
 def _settle_changes(writer: StoreWriter, sources: Sequence[Source], redo: bool) -> None:
     """Look for sources that changed since they were encoded, and for shards of sources that are not named any more."""
-    changed: list[Source] = []
-    for source in sources:
-        names = part_names(writer.done, source)
-        if names and any(writer.done[name].fingerprint != source.fingerprint for name in names):
-            changed.append(source)
-    known = {source.name for source in sources}
-    others = [shard.source for name, shard in writer.done.items() if name.rpartition(".")[0] not in known]
+    known = set(parts_of(writer.done, sources))
+    others = [shard.source for name, shard in writer.done.items() if name not in known]
     if others:
         raise DataError(
             f"{writer.folder.label}: holds shards of {_listed(others)}, which the data does not have; name all data that the "
             "store is of, or choose another folder"
         )
+    changed = changed_sources(writer.done, sources)
     if changed and not redo:
         raise DataError(
             f"{_listed([source.label for source in changed])}: changed since {writer.folder.label} took it in; "
             "--redo-changed encodes it again"
         )
     if changed:
-        names = [name for name in writer.done for source in changed if name.rpartition(".")[0] == source.name]
         logger.info("%s changed and is encoded again", _listed([source.label for source in changed]))
-        writer.forget(names)
+        writer.forget(parts_of(writer.done, changed))
 
 
 def _listed(labels: Sequence[str]) -> str:

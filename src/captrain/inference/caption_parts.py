@@ -23,7 +23,7 @@ from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.errors import DataError, UserError
 from captrain.features.engines import make_engine
 from captrain.features.engines.base import Engine
-from captrain.features.engines.job import Job, part_names
+from captrain.features.engines.job import Job, changed_sources, parts_of
 from captrain.features.pipeline import Reader
 from captrain.features.sources import BlockSource, Source, TarSource, plain, sources_of
 from captrain.features.writing import locked
@@ -170,15 +170,13 @@ def _prefixed(source: Source, path: str) -> Source:
 
 def _settle_changes(folder: PartsFolder, sources: Sequence[Source]) -> None:
     """Take back the parts of sources that changed. Raises `DataError` for parts of sources that are not named any more."""
-    known = {source.name for source in sources}
-    others = [note.source for name, note in folder.done.items() if name.rpartition(".")[0] not in known]
+    known = set(parts_of(folder.done, sources))
+    others = [note.source for name, note in folder.done.items() if name not in known]
     if others:
         raise DataError(
             f"{folder.folder.label}: holds captions of {others[0]}, which the data does not have; name all data that was "
             "begun with, or give another --output, or --existing overwrite"
         )
-    for source in sources:
-        names = part_names(folder.done, source)
-        if any(folder.done[name].fingerprint != source.fingerprint for name in names):
-            logger.warning("%s: changed since it was captioned, and is captioned again", source.label)
-            folder.forget([name for name in folder.done if name.rpartition(".")[0] == source.name])
+    for source in changed_sources(folder.done, sources):
+        logger.warning("%s: changed since it was captioned, and is captioned again", source.label)
+        folder.forget(parts_of(folder.done, [source]))

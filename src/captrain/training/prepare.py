@@ -26,7 +26,6 @@ from captrain.settings.schema.conflicts import frozen_of, method_of
 def build_captioner(settings: Settings, captions: Iterable[str], base: Path) -> Captioner:
     """The captioner before any of its weights learned: from `base` if the run has one, from a checkpoint, or joined anew."""
     model = settings.model
-    _check_quantize(model)
     if base.is_dir():
         captioner = load_captioner(str(base))
     elif model.encoder is None:
@@ -50,15 +49,6 @@ def build_captioner(settings: Settings, captions: Iterable[str], base: Path) -> 
         captioner.prompt = captioner.prompt or FAMILY_DEFAULTS[captioner.family].prompt
     captioner.decoding = Decoding(**settings.generation.model_dump())
     return captioner
-
-
-def _check_quantize(model: ModelSettings) -> None:
-    """Refuse quantised weights where they would have to learn."""
-    if model.quantize and (model.method == "full" or model.encoder is not None):
-        raise SettingsError(
-            f"quantize {model.quantize}: only weights that stay as they are can be quantised; "
-            "use --method lora with a --model, or leave it out"
-        )
 
 
 def _mapper(model: ModelSettings) -> Mapper:

@@ -108,14 +108,15 @@ def _train(
         last = checkpoints.last() if resume_from is None else checkpoints.find(resume_from)
         if last is not None:
             check_fits(captioner, last)
+        counts, marks = count(images, captions), fingerprints(captioner, images, captions)
         if last is not None and not force:
-            run.check_same(count(images, captions), fingerprints(captioner, images, captions))
+            run.check_same(counts, marks)
     rows = make_rows(filled, captioner, images["train"], captions["train"])
     filled = fill_batch_size(filled, captioner, images["train"], rows, run.filled_before("training", "batch_size"))
     check_length(filled, images["train"], captions["train"], splits.sources())
     with group.together():
         check_spread(filled, group.size, captioner.device.type)
-        note_run(run, settings, filled, data, captioner, images, captions, splits.rejects)
+        note_run(run, settings, filled, data, captioner, captions, counts, marks, splits.rejects)
         if group.is_first:
             checkpoints.drop_after(last)
         run.rewind(checkpoints.last_step(), last)
@@ -210,13 +211,11 @@ def count(images: dict[str, Images], captions: dict[str, TokenizedCaptions]) -> 
 
 def note_run(
     run: RunFolder, requested: Settings, filled: Settings, data: str | None, captioner: Captioner,
-    images: dict[str, Images], captions: dict[str, TokenizedCaptions], rejects: Rejects,
+    captions: dict[str, TokenizedCaptions], counts: dict[str, int], marks: dict[str, str], rejects: Rejects,
 ) -> None:  # fmt: skip
     """Write down what the run is, before its first step."""
-    counts = count(images, captions)
-    counts |= {"cut_captions": sum(part.cut for part in captions.values()), "rejected": len(rejects)}
+    counts = counts | {"cut_captions": sum(part.cut for part in captions.values()), "rejected": len(rejects)}
     parameters = count_parameters(captioner)
-    marks = fingerprints(captioner, images, captions)
     run.write_settings(requested, filled, data, counts, parameters, str(captioner.device), marks)
     run.write_rejects(rejects)
     learning = sum(count["trainable"] for count in parameters.values())

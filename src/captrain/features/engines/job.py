@@ -68,3 +68,18 @@ def part_names(done: Mapping[str, PartNote], source: Source) -> list[str]:
         if done[name].last:
             break
     return names
+
+
+def changed_sources(done: Mapping[str, PartNote], sources: Sequence[Source]) -> list[Source]:
+    """Sources that are others now than when their parts were done."""
+    return [
+        source
+        for source in sources
+        if any(done[name].fingerprint != source.fingerprint for name in part_names(done, source))
+    ]
+
+
+def parts_of(done: Mapping[str, PartNote], sources: Sequence[Source]) -> list[str]:
+    """The parts of sources that are done, whatever is missing between them."""
+    names = {source.name for source in sources}
+    return [part for part in done if part.rpartition(".")[0] in names]

@@ -1,0 +1,23 @@
+"""What tests against plain transformers share: a captioner of the folder under test, and pictures that it can tell apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from captrain.models.bundle import load_captioner
+from captrain.models.captioner import Captioner
+from captrain.testing import clear_pictures
+
+
+@pytest.fixture
+def captioner(folder: Path) -> Captioner:
+    return load_captioner(str(folder)).eval()
+
+
+@pytest.fixture(scope="module")
+def pixels() -> Tensor:
+    return torch.from_numpy(clear_pictures(8))

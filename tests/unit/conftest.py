@@ -1,0 +1,32 @@
+"""What tests of kept features look at: a captioner of which nothing learns, and pictures that it can tell apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from captrain.models.bundle import load_captioner
+from captrain.models.captioner import Captioner
+from captrain.records import Sample
+from captrain.testing import clear_pictures
+
+
+@pytest.fixture
+def captioner(tiny_folders: dict[str, Path]) -> Captioner:
+    """A frozen BLIP."""
+    captioner = load_captioner(str(tiny_folders["blip"]))
+    captioner.requires_grad_(False)
+    return captioner
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> list[Sample]:
+    """Twenty different pictures: more than one batch of the encoder."""
+    found = []
+    for number, picture in enumerate(clear_pictures(20)):
+        path = tmp_path / f"{number}.png"
+        Image.fromarray(picture).save(path)
+        found.append(Sample(path.name, path, ("a dog",), path.name))
+    return found
