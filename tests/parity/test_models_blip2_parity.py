@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from parity_tools import features_of, normalised
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
@@ -69,7 +70,7 @@ def test_packed_rows_equal_one_caption_a_row(
     ours.loss.backward()
 
     captions = [(image, caption) for image, row in enumerate(rows) for caption in row]
-    pictures = _normalised(captioner, pixels)[torch.tensor([image for image, _ in captions])]
+    pictures = normalised(captioner, pixels)[torch.tensor([image for image, _ in captions])]
     inputs = _inputs(captioner, [caption for _, caption in captions])
     labels = inputs.pop("labels")
     if _seq2seq(captioner):
@@ -100,7 +101,7 @@ def test_loss_is_the_one_transformers_computes_itself(
     captioner.prompt = "a small"
     rows = [captioner.tokenize([text], 20)[0] for text in ("red dog runs", "cat")]
     inputs = _inputs(captioner, [row[0] for row in rows])
-    expected = plain(pixel_values=_normalised(captioner, pixels[:2]), **inputs).loss
+    expected = plain(pixel_values=normalised(captioner, pixels[:2]), **inputs).loss
     ours = captioner(**captioner.pack(rows).to_dict(), pixels=pixels[:2])
     torch.testing.assert_close(ours.loss, expected, **TOLERANCE)
 
@@ -110,7 +111,7 @@ def test_captions_equal_those_of_plain_transformers(
     captioner: Captioner, plain: PreTrainedModel, pixels: Tensor, beams: int
 ) -> None:
     decoding = Decoding(beams=beams, max_new_tokens=LENGTH)
-    features = _features(captioner, pixels)
+    features = features_of(captioner, pixels)
     expected = _plain_captions(plain, captioner, pixels, decoding)
     for size in (1, 3, 8):
         batches = [captioner.generate(part, decoding) for part in features.split(size)]
@@ -119,7 +120,7 @@ def test_captions_equal_those_of_plain_transformers(
 
 @pytest.mark.parametrize("folder", ["taught opt", "taught t5"], indirect=True)
 def test_prompt_and_lengths_reach_the_search(captioner: Captioner, plain: PreTrainedModel, pixels: Tensor) -> None:
-    features, seen = _features(captioner, pixels), []
+    features, seen = features_of(captioner, pixels), []
     changes: list[dict[str, float]] = [{}, {"length_penalty": -2.0}, {"min_new_tokens": 9}]
     for prompt in ("", "the large"):
         captioner.prompt = prompt
@@ -135,14 +136,14 @@ def test_score_is_the_mean_log_probability_a_token(
     captioner: Captioner, plain: PreTrainedModel, pixels: Tensor, longest: int
 ) -> None:
     captioner.prompt = "a small"
-    written = captioner.generate(_features(captioner, pixels), Decoding(beams=2, max_new_tokens=longest))
+    written = captioner.generate(features_of(captioner, pixels), Decoding(beams=2, max_new_tokens=longest))
     for image, line in enumerate(written):
         inputs = _inputs(captioner, [line.tokens])
         labels = inputs.pop("labels")[0]
         if _seq2seq(captioner):
             inputs["decoder_input_ids"] = torch.tensor([[captioner.start_id, *line.tokens]])
         with torch.no_grad():
-            logits = plain(pixel_values=_normalised(captioner, pixels[[image]]), **inputs).logits[0]
+            logits = plain(pixel_values=normalised(captioner, pixels[[image]]), **inputs).logits[0]
         if not _seq2seq(captioner):
             logits, labels = logits[:-1], labels[1:]
         each = -cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none")[labels != IGNORED]
@@ -152,7 +153,7 @@ def test_score_is_the_mean_log_probability_a_token(
 
 def test_taught_captions_come_back_word_for_word(folders: dict[str, Path], pixels: Tensor) -> None:
     captioner = load_captioner(str(folders["taught opt"]))
-    written = captioner.generate(_features(captioner, pixels), Decoding(beams=3))
+    written = captioner.generate(features_of(captioner, pixels), Decoding(beams=3))
     assert [line.text for line in written] == list(LESSONS)
 
 
@@ -191,22 +192,13 @@ def _plain_captions(
     """Token ids of plain `generate`, without placeholders, start, prompt, end and padding."""
     head = _prompt(captioner)
     rows = plain.generate(
-        pixel_values=_normalised(captioner, pixels),
+        pixel_values=normalised(captioner, pixels),
         input_ids=torch.tensor([head] * len(pixels)),
         generation_config=captioner.generation_config(decoding),
     )
     captions = [row[1 if _seq2seq(captioner) else len(head) :] for row in rows.tolist()]
     end = captioner.end_id
     return [row[: row.index(end)] if end in row else row for row in captions]
-
-
-def _features(captioner: Captioner, pixels: Tensor) -> Tensor:
-    with torch.no_grad():
-        return captioner.encode(pixels)
-
-
-def _normalised(captioner: Captioner, pixels: Tensor) -> Tensor:
-    return (pixels.permute(0, 3, 1, 2) / 255 - captioner.mean) / captioner.std
 
 
 def _gradient(weight: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from parity_tools import features_of, normalised
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -44,7 +45,7 @@ def test_captions_equal_those_of_plain_transformers(
     captioner: Captioner, plain: PreTrainedModel, pixels: Tensor, beams: int
 ) -> None:
     decoding = Decoding(beams=beams, max_new_tokens=LENGTH)
-    features = _features(captioner, pixels)
+    features = features_of(captioner, pixels)
     expected = _plain_captions(plain, captioner, pixels, decoding)
     assert len({tuple(tokens) for tokens in expected}) > 2, "captions are too alike to tell anything"
     for size in (1, 3, 8):
@@ -57,12 +58,12 @@ def test_length_penalty_and_repetition_penalty_reach_the_search(
 ) -> None:
     for changes in ({"length_penalty": -2.0}, {"repetition_penalty": 3.0}, {"min_new_tokens": 9}):
         decoding = replace(Decoding(beams=3, max_new_tokens=LENGTH), **changes)
-        ours = [line.tokens for line in captioner.generate(_features(captioner, pixels), decoding)]
+        ours = [line.tokens for line in captioner.generate(features_of(captioner, pixels), decoding)]
         assert ours == _plain_captions(plain, captioner, pixels, decoding), changes
 
 
 def test_batched_scores_equal_single_ones(captioner: Captioner, pixels: Tensor) -> None:
-    features = _features(captioner, pixels)
+    features = features_of(captioner, pixels)
     batched = captioner.generate(features, Decoding(max_new_tokens=LENGTH))
     single = [captioner.generate(part, Decoding(max_new_tokens=LENGTH))[0] for part in features.split(1)]
     assert [line.text for line in batched] == [line.text for line in single]
@@ -77,13 +78,13 @@ def test_score_is_the_mean_log_probability_a_token(
     """By hand, from plain transformers' logits; the end token counts if the caption came to its end."""
     captioner.prompt = prompt
     try:
-        written = captioner.generate(_features(captioner, pixels), Decoding(beams=2, max_new_tokens=longest))
+        written = captioner.generate(features_of(captioner, pixels), Decoding(beams=2, max_new_tokens=longest))
         head = [captioner.start_id, *captioner.prompt_ids()]
     finally:
         captioner.prompt = ""
     for image, line in enumerate(written):
         learned = [*line.tokens, *([captioner.end_id] if len(line.tokens) < longest else [])]
-        logits = _plain_logits(plain, _normalised(captioner, pixels[[image]]), [*head, *line.tokens])[len(head) - 1 :]
+        logits = _plain_logits(plain, normalised(captioner, pixels[[image]]), [*head, *line.tokens])[len(head) - 1 :]
         each = logits.log_softmax(-1)[torch.arange(len(learned)), torch.tensor(learned)]
         assert line.score == pytest.approx(float(each.mean()), abs=1e-5)
 
@@ -92,10 +93,10 @@ def test_prompt_is_read_and_not_repeated_in_the_caption(
     captioner: Captioner, plain: PreTrainedModel, pixels: Tensor
 ) -> None:
     decoding = Decoding(beams=3, max_new_tokens=LENGTH)
-    without = [line.tokens for line in captioner.generate(_features(captioner, pixels), decoding)]
+    without = [line.tokens for line in captioner.generate(features_of(captioner, pixels), decoding)]
     captioner.prompt = "the large"
     try:
-        ours = [line.tokens for line in captioner.generate(_features(captioner, pixels), decoding)]
+        ours = [line.tokens for line in captioner.generate(features_of(captioner, pixels), decoding)]
         assert ours == _plain_captions(plain, captioner, pixels, decoding)
     finally:
         captioner.prompt = ""
@@ -103,7 +104,7 @@ def test_prompt_is_read_and_not_repeated_in_the_caption(
 
 
 def test_sampling_follows_the_seed_and_the_nucleus(captioner: Captioner, pixels: Tensor) -> None:
-    features = _features(captioner, pixels)
+    features = features_of(captioner, pixels)
 
     def sample(seed: int, **changes: float) -> list[list[int]]:
         torch.manual_seed(seed)
@@ -117,7 +118,7 @@ def test_sampling_follows_the_seed_and_the_nucleus(captioner: Captioner, pixels:
 
 
 def test_sharing_features_among_beams_changes_nothing(captioner: Captioner, pixels: Tensor) -> None:
-    decoding, features = Decoding(beams=4, max_new_tokens=LENGTH), _features(captioner, pixels)
+    decoding, features = Decoding(beams=4, max_new_tokens=LENGTH), features_of(captioner, pixels)
     shared = captioner.generate(features, decoding)
     captioner.shares_features = False
     try:
@@ -131,7 +132,7 @@ def test_taught_captions_come_back_word_for_word(taught_folders: dict[str, Path]
     """From loss to caption and back: what was learned is what is written, end token and all."""
     for family, folder in taught_folders.items():
         captioner = load_captioner(str(folder))
-        written = captioner.generate(_features(captioner, pixels), Decoding(beams=3))
+        written = captioner.generate(features_of(captioner, pixels), Decoding(beams=3))
         assert [line.text for line in written] == list(LESSONS), family
         assert all(captioner.end_id not in line.tokens for line in written)
 
@@ -148,15 +149,6 @@ def test_shared_attention_equals_repeated_keys(beams: int, length: int) -> None:
     torch.testing.assert_close(repeated, by_hand)
 
 
-def _features(captioner: Captioner, pixels: Tensor) -> Tensor:
-    with torch.no_grad():
-        return captioner.encode(pixels)
-
-
-def _normalised(captioner: Captioner, pixels: Tensor) -> Tensor:
-    return (pixels.permute(0, 3, 1, 2) / 255 - captioner.mean) / captioner.std
-
-
 def _plain_captions(
     plain: PreTrainedModel, captioner: Captioner, pixels: Tensor, decoding: Decoding
 ) -> list[list[int]]:
@@ -164,7 +156,7 @@ def _plain_captions(
     config = decoding.generation_config(captioner.start_id, captioner.end_id, captioner.pad_id)
     prompt = [captioner.start_id, *captioner.prompt_ids()]
     start = torch.tensor([prompt] * len(pixels))
-    images = _normalised(captioner, pixels)
+    images = normalised(captioner, pixels)
     if captioner.family == "blip":
         vectors = plain.vision_model(pixel_values=images).last_hidden_state
         rows = plain.text_decoder.generate(input_ids=start, encoder_hidden_states=vectors, generation_config=config)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from parity_tools import features_of, normalised
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
@@ -67,7 +68,7 @@ def test_packed_rows_equal_one_caption_a_row(
 
     captions = [(image, caption) for image, row in enumerate(rows) for caption in row]
     inputs, labels, seen = _padded(captioner, [caption for _, caption in captions])
-    pictures = _normalised(captioner, pixels)[torch.tensor([image for image, _ in captions])]
+    pictures = normalised(captioner, pixels)[torch.tensor([image for image, _ in captions])]
     logits = plain(pixel_values=pictures, input_ids=inputs, attention_mask=seen).logits[:, -inputs.shape[1] : -1]
     learned = labels[:, 1:] != IGNORED
     loss = cross_entropy(logits[learned], labels[:, 1:][learned])
@@ -90,7 +91,7 @@ def test_loss_is_the_one_transformers_computes_itself(
     rows = [captioner.tokenize([text], 20)[0] for text in ("a red dog runs", "the cat")]
     inputs, labels, seen = _padded(captioner, [row[0] for row in rows])
     expected = plain(
-        pixel_values=_normalised(captioner, pixels[:2]), input_ids=inputs, attention_mask=seen, labels=labels
+        pixel_values=normalised(captioner, pixels[:2]), input_ids=inputs, attention_mask=seen, labels=labels
     )
     ours = captioner(**captioner.pack(rows).to_dict(), pixels=pixels[:2])
     torch.testing.assert_close(ours.loss, expected.loss, **TOLERANCE)
@@ -98,7 +99,7 @@ def test_loss_is_the_one_transformers_computes_itself(
 
 def test_fused_model_is_transformers_model(captioner: Captioner, plain: PreTrainedModel, pixels: Tensor) -> None:
     """Its own forward, mask, cache and generate are plain transformers' too."""
-    pictures = _normalised(captioner, pixels)
+    pictures = normalised(captioner, pixels)
     inputs, _, seen = _padded(captioner, [[7, 8, 9]] * 8)
     ours, expected = (
         model(pixel_values=pictures, input_ids=inputs, attention_mask=seen).logits
@@ -114,7 +115,7 @@ def test_captions_equal_those_of_plain_transformers(
     captioner: Captioner, plain: PreTrainedModel, pixels: Tensor, beams: int
 ) -> None:
     decoding = Decoding(beams=beams, max_new_tokens=LENGTH)
-    features = _features(captioner, pixels)
+    features = features_of(captioner, pixels)
     expected = _plain_captions(plain, captioner, pixels, decoding)
     assert len({tuple(tokens) for tokens in expected}) > 2, "captions are too alike to tell anything"
     for size in (1, 3, 8):
@@ -123,7 +124,7 @@ def test_captions_equal_those_of_plain_transformers(
 
 
 def test_prompt_and_penalties_reach_the_search(captioner: Captioner, plain: PreTrainedModel, pixels: Tensor) -> None:
-    features, decoding = _features(captioner, pixels), Decoding(beams=3, max_new_tokens=LENGTH)
+    features, decoding = features_of(captioner, pixels), Decoding(beams=3, max_new_tokens=LENGTH)
     changes: list[dict[str, float]] = [{}, {"length_penalty": -2.0}, {"repetition_penalty": 3.0}, {"min_new_tokens": 9}]
     for prompt in ("", "the large"):
         captioner.prompt = prompt
@@ -138,20 +139,20 @@ def test_score_is_the_mean_log_probability_a_token(
     captioner: Captioner, plain: PreTrainedModel, pixels: Tensor, longest: int
 ) -> None:
     captioner.prompt = "a small"
-    written = captioner.generate(_features(captioner, pixels), Decoding(beams=2, max_new_tokens=longest))
+    written = captioner.generate(features_of(captioner, pixels), Decoding(beams=2, max_new_tokens=longest))
     head = [captioner.start_id, *captioner.prompt_ids()]
     for image, line in enumerate(written):
         learned = [*line.tokens, *([captioner.end_id] if len(line.tokens) < longest else [])]
         inputs = torch.tensor([[*head, *line.tokens]])
         with torch.no_grad():
-            logits = plain(pixel_values=_normalised(captioner, pixels[[image]]), input_ids=inputs).logits[0]
+            logits = plain(pixel_values=normalised(captioner, pixels[[image]]), input_ids=inputs).logits[0]
         each = logits[-len(line.tokens) - 1 :].log_softmax(-1)[torch.arange(len(learned)), torch.tensor(learned)]
         assert line.score == pytest.approx(float(each.mean()), abs=1e-5)
 
 
 def test_taught_captions_come_back_word_for_word(taught_folder: Path, pixels: Tensor) -> None:
     captioner = load_captioner(str(taught_folder))
-    written = captioner.generate(_features(captioner, pixels), Decoding(beams=3))
+    written = captioner.generate(features_of(captioner, pixels), Decoding(beams=3))
     assert [line.text for line in written] == list(LESSONS)
 
 
@@ -190,19 +191,10 @@ def _plain_captions(
     """Token ids of plain `generate`, without start, prompt, end and padding."""
     prompt = [captioner.start_id, *captioner.prompt_ids()]
     rows = plain.generate(
-        pixel_values=_normalised(captioner, pixels),
+        pixel_values=normalised(captioner, pixels),
         input_ids=torch.tensor([prompt] * len(pixels)),
         generation_config=decoding.generation_config(captioner.start_id, captioner.end_id, captioner.pad_id),
     )
     captions = [row[len(prompt) :] for row in rows.tolist()]
     end = captioner.end_id
     return [row[: row.index(end)] if end in row else row for row in captions]
-
-
-def _features(captioner: Captioner, pixels: Tensor) -> Tensor:
-    with torch.no_grad():
-        return captioner.encode(pixels)
-
-
-def _normalised(captioner: Captioner, pixels: Tensor) -> Tensor:
-    return (pixels.permute(0, 3, 1, 2) / 255 - captioner.mean) / captioner.std

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from parity_tools import normalised
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
@@ -57,7 +58,7 @@ def test_packed_rows_equal_one_caption_a_row(captioner: Captioner, kind: str, pr
 
     captioner.zero_grad()
     plain = _plain_twin(captioner)
-    loss, logits = _one_caption_a_row(plain, captioner, _normalised(captioner, pixels), rows, smoothing)
+    loss, logits = _one_caption_a_row(plain, captioner, normalised(captioner, pixels), rows, smoothing)
     loss.backward()
 
     assert loss.item() > 1
@@ -79,7 +80,7 @@ def test_blip_loss_is_the_one_transformers_computes_itself(tiny_folders: dict[st
     inputs, labels = _padded(captioner, [(image, row[0]) for image, row in enumerate(rows)], with_end=True)
     seen = (labels != IGNORED).long()
     seen[:, 0] = 1  # the start token is not learned, but read
-    images = _normalised(captioner, pixels)
+    images = normalised(captioner, pixels)
     expected = plain(pixel_values=images, input_ids=inputs, labels=labels, attention_mask=seen).loss
     torch.testing.assert_close(captioner(**captioner.pack(rows).to_dict(), pixels=pixels).loss, expected, **TOLERANCE)
 
@@ -92,7 +93,7 @@ def test_encoder_decoder_loss_is_the_one_transformers_computes_itself(tiny_folde
     labels = torch.full((2, 5), IGNORED)
     for row, (caption,) in enumerate(rows):
         labels[row, : len(caption) + 1] = torch.tensor([*caption, captioner.end_id])
-    expected = plain(pixel_values=_normalised(captioner, pixels), labels=labels).loss
+    expected = plain(pixel_values=normalised(captioner, pixels), labels=labels).loss
     torch.testing.assert_close(captioner(**captioner.pack(rows).to_dict(), pixels=pixels).loss, expected, **TOLERANCE)
 
 
@@ -149,10 +150,6 @@ def _padded(captioner: Captioner, captions: list[tuple[int, list[int]]], with_en
         inputs[row, : len(given)] = torch.tensor(given)
         labels[row, len(given) - len(learned) : len(given)] = torch.tensor(learned)
     return inputs, labels
-
-
-def _normalised(captioner: Captioner, pixels: Tensor) -> Tensor:
-    return (pixels.permute(0, 3, 1, 2) / 255 - captioner.mean) / captioner.std
 
 
 def _gradient(weight: Tensor) -> Tensor:
