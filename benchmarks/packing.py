@@ -32,6 +32,7 @@ from transformers import BlipConfig, BlipForConditionalGeneration
 from captrain.data.images import ImageSpec
 from captrain.models import blip
 from captrain.models.adapt import add_lora, lower_frozen
+from captrain.models.dropout import quicken_dropout
 from captrain.models.packing import pack
 
 CAPTIONS = 5
@@ -159,6 +160,7 @@ def packed_step(images: int, device: torch.device, bf16: bool, encode: bool) -> 
     add_lora(captioner, rank=16, alpha=32, dropout=0.05)
     if bf16:
         lower_frozen(captioner)
+    quicken_dropout(captioner)
     captioner.train()
     optimizer = torch.optim.AdamW(
         [weight for weight in captioner.parameters() if weight.requires_grad], lr=1e-4, fused=True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from captrain.models.adapt import add_lora, count_parameters
 from captrain.models.bundle import FAMILIES, family_class, load_captioner, save_captioner
 from captrain.models.captioner import PARTS, Captioner
 from captrain.models.decoding import Decoding
+from captrain.models.mirror import turned_back
 from captrain.testing import TINY_CAPTIONERS, clear_pictures, teach
 
 CAPTIONS = [["a red dog runs", "the dog"], ["a blue cat sits in the grass"], ["two small green square", "snow"]]
@@ -47,6 +49,18 @@ def test_pictures_become_vectors(captioner: Captioner, pixels: Tensor) -> None:
     assert len(features) == 3
     torch.testing.assert_close(captioner.encode(pixels[1:2]), features[1:2], rtol=1e-4, atol=1e-5)
     assert (features[0] - features[1]).abs().mean() > 0.05, "pictures can't be told apart"
+
+
+def test_a_mirrored_picture_is_seen_mirrored(captioner: Captioner) -> None:
+    """Seen with its mirror image, a picture and the mirrored picture have the same vectors in mirrored places."""
+    height, width = captioner.image_spec.height, captioner.image_spec.width
+    pixels = torch.randint(0, 256, (2, height, width, 3), dtype=torch.uint8)
+    plain = captioner.encode(pixels)
+    captioner.image_spec = replace(captioner.image_spec, mirror=True)
+    seen, seen_mirrored = captioner.encode(pixels), captioner.encode(pixels.flip(2))
+    torch.testing.assert_close(seen_mirrored, turned_back(seen, height, width))
+    assert seen.shape == plain.shape
+    assert not torch.allclose(seen, plain)
 
 
 def test_loss_from_pixels_equals_loss_from_features(captioner: Captioner, pixels: Tensor) -> None:

@@ -26,7 +26,17 @@ from captrain.settings.load import EXTENDS, Nested, recipe_layers
 from captrain.settings.schema import Settings
 
 DECIDED_BY_FAMILY = frozenset(
-    {"method", "freeze", "image_size", "resize", "image_vectors", "learning_rate", "label_smoothing", "prompt"}
+    {
+        "method",
+        "freeze",
+        "image_size",
+        "resize",
+        "mirror",
+        "image_vectors",
+        "learning_rate",
+        "label_smoothing",
+        "prompt",
+    }
 )
 """Settings whose `null` the model family or the checkpoint fills in, once it is loaded."""
 UNKNOWN = "the checkpoint's own"

@@ -17,6 +17,7 @@ from captrain.errors import ModelError
 from captrain.models.bundle import MODEL_TYPES, clear_errors, find_model_folder, load_captioner
 from captrain.models.captioner import Captioner, plain_name
 from captrain.models.device import choose_device, choose_precision
+from captrain.models.mirror import see_mirrored
 from captrain.models.pixels import scale
 from captrain.models.prefix.join import load_vision
 from captrain.models.prefix.model import vectors_of
@@ -46,7 +47,7 @@ class Encoder:
         mean, std = (torch.tensor(values, device=self.device) for values in (self.spec.mean, self.spec.std))
         scaled = scale(pixels.to(self.device, non_blocking=True), mean, std)
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
-            vectors = self.module(scaled)
+            vectors = see_mirrored(self.module, scaled) if self.spec.mirror else self.module(scaled)
         return nn.functional.normalize(vectors.float(), dim=-1) if self.normalize else vectors
 
     def features(self, dtype: str) -> FeaturesNote:
@@ -77,6 +78,7 @@ def open_encoder(
     normalize: bool = False,
     image_size: int | None = None,
     resize: Resize | None = None,
+    mirror: bool | None = None,
     device: str = "auto",
     precision: str = "auto",
 ) -> Encoder:
@@ -90,10 +92,10 @@ def open_encoder(
         half: Captioner | PreTrainedModel
         if config.model_type in MODEL_TYPES:
             captioner = load_captioner(folder)
-            half, spec = captioner, adjust(captioner.image_spec, image_size, resize)
+            half, spec = captioner, adjust(captioner.image_spec, image_size, resize, mirror)
             weights = weights_digest(vision_weights(captioner))
         else:
-            spec = adjust(read_preparation(folder, image_size), image_size, resize)
+            spec = adjust(read_preparation(folder, image_size), image_size, resize, mirror)
             half = load_vision(folder, vectors, spec)
             weights = weights_digest(_own_weights(half))
     where = choose_device(device)

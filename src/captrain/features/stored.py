@@ -221,7 +221,7 @@ def check_fits(captioner: Captioner, stores: Sequence[VectorStore]) -> None:
 
 
 def _check_preparation(store: VectorStore, captioner: Captioner) -> None:
-    mine, its = captioner.image_spec.to_dict(), dict(store.preparation or {})
+    mine, its = captioner.image_spec.to_dict(), {"mirror": False} | dict(store.preparation or {})
     version = getattr(getattr(store, "manifest", None), "preparation_version", PREPARATION_VERSION)
     if version != PREPARATION_VERSION:
         raise ModelError(
@@ -232,5 +232,5 @@ def _check_preparation(store: VectorStore, captioner: Captioner) -> None:
         if mine[name] != its.get(name):
             raise ModelError(
                 f"{store.label}: its pictures were prepared with {name} {its.get(name)}, this captioner's are with "
-                f"{mine[name]}; use --image-size and --resize as in captrain encode"
+                f"{mine[name]}; use --image-size, --resize and --mirror as in captrain encode"
             )

@@ -13,6 +13,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
+from captrain.models.dropout import drop
+
 SHARED_ATTENTION = "captrain_shared"
 
 
@@ -34,7 +36,8 @@ def attend(
     images = key.shape[0]
     if mask is not None and mask.is_floating_point():
         mask = mask.to(query.dtype)
-    if images == rows and query.dtype == torch.bfloat16 and query.device.type == "cpu" and torch.is_grad_enabled():
+    learns_on_cpu = query.device.type == "cpu" and torch.is_grad_enabled()
+    if images == rows and learns_on_cpu and (dropout or query.dtype == torch.bfloat16):
         return _attend_by_products(query, key, value, mask, dropout, scale, causal)
     if images == rows:
         return scaled_dot_product_attention(query, key, value, mask, dropout, causal, scale=scale)
@@ -57,7 +60,8 @@ def _attend_by_products(
 ) -> Tensor:
     """The same, product by product, softmax in fp32: in bf16 on a CPU its backward is 3 to 6 times faster than the fused one.
 
-    Measured with torch 2.13 on AVX512-BF16, forward and backward at BLIP's and smaller sizes; see docs/dev-log.md.
+    Measured with torch 2.13 on AVX512-BF16, forward and backward at BLIP's and smaller sizes; see docs/dev-log.md. With
+    dropout torch has no fused one for CPUs.
     """
     scores = query @ key.transpose(-1, -2) * (query.shape[-1] ** -0.5 if scale is None else scale)
     if causal:
@@ -65,7 +69,7 @@ def _attend_by_products(
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
     weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
-    return torch.nn.functional.dropout(weights, dropout, dropout > 0) @ value
+    return (drop(weights, dropout) if dropout else weights) @ value
 
 
 def _interface(

@@ -20,6 +20,7 @@ from transformers.utils import ModelOutput
 from captrain.data.images import ImageSpec
 from captrain.models.attention import causal_caption_mask
 from captrain.models.decoding import Decoding, write_tokens
+from captrain.models.mirror import see_mirrored
 from captrain.models.packing import IGNORED, PackedRows, pack
 from captrain.models.patch_dropout import drop_patches
 from captrain.models.pixels import scale
@@ -131,7 +132,7 @@ class Captioner(nn.Module, ABC):
         """Vectors (I, N, D) of pictures (I, height, width, 3), uint8, in the order of rows and columns people see."""
         scaled = scale(pixels, self.mean.flatten(), self.std.flatten())
         with self.autocast():
-            return self.look(scaled)
+            return see_mirrored(self.look, scaled) if self.image_spec.mirror else self.look(scaled)
 
     def forward(
         self,

@@ -20,6 +20,7 @@ from captrain.training.callbacks import Patience, Rhythm
 from captrain.training.checkpoints import Checkpoints
 from captrain.training.distributed.group import here
 from captrain.training.distributed.strategy import strategy_of
+from captrain.training.lengths import LengthMixture
 from captrain.training.live import LiveView
 from captrain.training.logbook import Logbook
 from captrain.training.rows import Collator, TokenizedCaptions, TrainingRows, VariedCaptions
@@ -98,8 +99,11 @@ def make_mixture(settings: Settings, images: Images, captions: TokenizedCaptions
     """Which rows each epoch has."""
     mixture = Mixture(labels[images.taken], source_ratios(settings.data), captions.repeats, settings.training.seed)
     if isinstance(images, StoredImages) and images.blocks is not None:
-        return BlockMixture(mixture, images.blocks)
-    return mixture
+        mixture = BlockMixture(mixture, images.blocks)
+    window, lengths = settings.training.length_window, captions.lengths
+    if window == 1 or lengths is None or settings.data.captions_per_image != "all":
+        return mixture
+    return LengthMixture(mixture, lengths, images_a_batch(settings) * settings.training.accumulate, window)
 
 
 def steps_an_epoch(settings: Settings, mixture: Mixture) -> int:

@@ -16,6 +16,7 @@ from captrain.models.captioner import Captioner
 from captrain.models.decoding import Decoding
 from captrain.models.defaults import learning_rate_of
 from captrain.models.device import PRECISIONS, choose_device, choose_precision
+from captrain.models.dropout import quicken_dropout
 from captrain.models.memory import checkpoint_activations, quantization
 from captrain.models.prefix.join import Mapper, prefixed
 from captrain.models.zoo import FAMILY_DEFAULTS
@@ -30,15 +31,15 @@ def build_captioner(settings: Settings, captions: Iterable[str], base: Path) -> 
         captioner = load_captioner(str(base))
     elif model.encoder is None:
         quantize = quantization(model.quantize, choose_device(model.device)) if model.quantize else None
-        captioner = pretrained(model.model, model.image_size, model.resize, quantize)
-        if model.image_size is not None:
+        captioner = pretrained(model.model, model.image_size, model.resize, quantize, model.mirror)
+        if model.image_size is not None or model.mirror:
             _check_size(captioner, model.model)
     else:
         sizes = DecoderSizes(
             model.decoder_layers, model.decoder_width, model.decoder_heads, model.decoder_dropout, model.vocabulary_size
         )
         parts = (model.encoder, model.decoder, model.tokenizer, sizes, captions)
-        picture = (model.image_size, model.resize, settings.training.seed)
+        picture = (model.image_size, model.resize, settings.training.seed, model.mirror)
         if model.join == "prefix":
             captioner = prefixed(*parts, _mapper(model), model.image_vectors or "pooled", *picture)
         else:
@@ -60,7 +61,10 @@ def _mapper(model: ModelSettings) -> Mapper:
 
 
 def _check_size(captioner: Captioner, source: str) -> None:
-    """Raise `ModelError` unless the image half takes pictures of the size that was asked for: many have fixed positions."""
+    """Raise `ModelError` unless the image half takes pictures of the size that was asked for: many have fixed positions.
+
+    It does too where they are to be seen mirrored and the vectors are no grid.
+    """
     spec = captioner.image_spec
     try:
         with torch.no_grad():
@@ -84,6 +88,7 @@ def fill_defaults(settings: Settings, captioner: Captioner) -> Settings:
             "freeze": frozen_of(model) if method == "full" else None,
             "image_size": spec.height,
             "resize": spec.resize,
+            "mirror": spec.mirror,
             "image_vectors": model.image_vectors or ("pooled" if model.join == "prefix" else "all"),
             "precision": next(name for name, kind in PRECISIONS.items() if kind == captioner.precision),
         },
@@ -117,6 +122,7 @@ def adapt(captioner: Captioner, settings: Settings) -> None:
     else:
         torch.manual_seed(settings.training.seed)
         _add_lora(captioner, model)
+    quicken_dropout(captioner)
     if model.checkpoint_activations:
         checkpoint_activations(captioner)
 

@@ -81,6 +81,12 @@ class TokenizedCaptions:
         """How many captions."""
         return len(self.caption_ends) - 1
 
+    @property
+    def lengths(self) -> np.ndarray | None:
+        """How many tokens the row of each sample has, a start token a caption counted in (samples,)."""
+        tokens = self.caption_ends + np.arange(len(self.caption_ends))
+        return np.diff(tokens[self.sample_ends])
+
     def __getitem__(self, sample: int) -> list[list[int]]:
         first, last = self.sample_ends[sample], self.sample_ends[sample + 1]
         ends = self.caption_ends

@@ -32,6 +32,11 @@ class StoredCaptions(TokenizedCaptions):
         """How many captions."""
         return self.images.captions()
 
+    @property
+    def lengths(self) -> None:
+        """Not known before they were all read."""
+        return None
+
     def __getitem__(self, sample: int) -> list[list[int]]:
         return self.captioner.tokenize(self.text.clean(self.samples[sample].captions), self.max_tokens)[0]
 

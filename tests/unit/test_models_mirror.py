@@ -1,0 +1,46 @@
+"""Pictures seen mirrored too: where their vectors go back to, and what has no grid."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from captrain.errors import ModelError
+from captrain.models.mirror import BEFORE_THE_GRID, grid_of, see_mirrored, turned_back
+
+PATCH = 16
+
+
+@given(st.integers(4, 40), st.integers(4, 40), st.sampled_from(BEFORE_THE_GRID))
+def test_the_grid_is_found(rows: int, columns: int, before: int) -> None:
+    """Of any picture of whole patches, with what encoders put before it."""
+    found, high, wide = grid_of(before + rows * columns, rows * PATCH, columns * PATCH)
+    assert found + high * wide == before + rows * columns
+    assert abs(high / wide - rows / columns) < 0.5
+
+
+def test_twice_turned_is_as_before() -> None:
+    """And one vector an image has no places."""
+    vectors = torch.randn(2, 50, 3)
+    assert torch.equal(turned_back(turned_back(vectors, 224, 224), 224, 224), vectors)
+    assert torch.equal(turned_back(vectors[:, :1], 224, 224), vectors[:, :1])
+
+
+def test_an_encoder_that_sees_cells_alone_sees_the_same_mirrored() -> None:
+    """Where each cell's vector is the mean of its pixels, the mean with the mirror image changes nothing."""
+
+    def look(pixels: Tensor) -> Tensor:
+        return torch.nn.functional.avg_pool2d(pixels, 8).flatten(2).transpose(1, 2)
+
+    pixels = torch.rand(3, 3, 32, 48)
+    torch.testing.assert_close(see_mirrored(look, pixels), look(pixels))
+
+
+@pytest.mark.parametrize("count", [3, 32, 46])
+def test_what_is_no_grid_is_refused(count: int) -> None:
+    """Learned queries, for one."""
+    with pytest.raises(ModelError, match=f"mirror: the encoder's {count} vectors are no grid"):
+        grid_of(count, 224, 224)
