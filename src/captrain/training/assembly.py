@@ -47,10 +47,13 @@ def make_trainer(
     steps = steps_an_epoch(settings, mixture)
     validates = len(images["validation"]) > 0
     validator = (
-        Validator(images["validation"], captions["validation"], 2 * batch // group.size, evaluation.validation_limit)
+        Validator(
+            images["validation"], captions["validation"], 2 * batch // group.size, evaluation.validation_limit,
+            evaluation.metric,
+        )
         if validates
         else None
-    )
+    )  # fmt: skip
 
     def on_best(validation: Validation) -> None:
         run.save_model(captioner)

@@ -13,6 +13,7 @@ from captrain.features.images import Images
 from captrain.features.keep import GIB, Keeping
 from captrain.features.stored import StoredImages, captions_of
 from captrain.features.views import Views
+from captrain.metrics.java import check_java
 from captrain.models.adapt import count_parameters
 from captrain.models.captioner import Captioner
 from captrain.models.compiled import compile_captioner
@@ -92,7 +93,7 @@ def _train(
     """The run, in each process of a group; the first one writes."""
     run = RunFolder(out) if group.is_first else Onlooker(out)
     with group.together():
-        chosen(settings.training.trackers)
+        check_installed(settings)
         changes = run.claim(settings, data, resume, overwrite, force)
     if not group.from_first(changes) and resume_from is None and (scores := run.finished()) is not None:
         logger.info("%s: this run is finished; use --overwrite to train again", out)
@@ -139,8 +140,15 @@ def make_checkpoints(run: RunFolder, training: TrainingSettings) -> Checkpoints:
     )
 
 
+def check_installed(settings: Settings) -> None:
+    """Raise `SettingsError` for trackers and scores that need what this machine does not have."""
+    chosen(settings.training.trackers)
+    check_java((settings.evaluation.metric,))
+
+
 def describe(settings: Settings, data: str | None) -> str:
     """A dry run: everything up to the first step, as text."""
+    check_installed(settings)
     splits = load(settings, data)
     captioner, filled = ready(settings, splits, None)
     return preview(filled, captioner, splits, count_parameters(captioner))
