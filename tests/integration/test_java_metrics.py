@@ -31,7 +31,7 @@ def test_meteor_chooses_and_is_shown(cli: Cli, blip: Path, photos: Path) -> None
     tested = json.loads(Path("run/test/scores.json").read_text())["scores"]
     assert lines[-1]["kind"] == "test"
     assert lines[-1]["meteor"] == tested["meteor"] > 0
-    assert f"test METEOR  {tested['meteor']:.4f}" in " ".join(result.out.split(" ")).replace("   ", "  ")
+    assert ["test", "METEOR", f"{tested['meteor']:.4f}"] in [line.split() for line in result.out.splitlines()]
     assert "meteor 0." in result.err
     assert "METEOR" in Path("run/report.html").read_text()
     assert all("meteor" in line["measured"] for line in lines_of(Path("run/test/predictions.jsonl")))
