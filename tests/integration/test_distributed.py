@@ -168,12 +168,33 @@ def test_a_process_that_dies_ends_the_training(tmp_path: Path, cli: Cli, photos:
     assert len(losses_of(run)) == 90 > before
 
 
-def test_torchrun(tmp_path: Path, photos: Path, blip: Path) -> None:
+@pytest.mark.parametrize(
+    "launch",
+    [
+        "torch.distributed.run --standalone --nproc-per-node 2",
+        "accelerate.commands.launch --multi_gpu --num_processes 2 --main_process_port 0",
+    ],
+    ids=["torchrun", "accelerate"],
+)
+def test_launchers(launch: str, tmp_path: Path, photos: Path, blip: Path) -> None:
     """As somebody starts it on each of several machines."""
     words = f"train {photos} {tmp_path / 'run'} --model {blip} --epochs 1 --devices all {QUICK}"
-    launch = "-m torch.distributed.run --standalone --nproc-per-node 2 -m captrain"
-    command = [sys.executable, *launch.split(), *words.split()]
+    command = [sys.executable, "-m", *launch.split(), "-m", "captrain", *words.split()]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("CIDEr") == 1
     assert (tmp_path / "run" / "finished.json").is_file()
+
+
+def test_a_launcher_that_starts_one_process_for_several(
+    tmp_path: Path, cli: Cli, photos: Path, blip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `accelerate launch --cpu --num_processes 2` says to the process that it starts."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    result = cli("train", photos, tmp_path / "run", f"--model {blip} {QUICK}")
+    assert result.code == 2
+    assert "accelerate launch --cpu: starts one process alone" in result.err.strip()
+    assert "expected --multi_gpu in place of --cpu" in result.last_line
+    assert not (tmp_path / "run").exists()

@@ -13,6 +13,7 @@ import pytest
 from run_tools import QUICK, Cli, lines_of
 
 import captrain.training.run_folder as run_folder
+from captrain.data.convert import convert
 from captrain.features.keep import Keeper
 from captrain.testing import tiny_blip, tiny_photos
 from captrain.training.callbacks import Rhythm
@@ -121,6 +122,24 @@ def test_continues_as_if_never_stopped(
     assert result.code == 0, result.err
     assert_alike(run, whole[kind])
     assert (run / "report.html").is_file()
+
+
+@pytest.mark.parametrize("reading", ["--keep off --flip 0.5", "--keep disk"])
+def test_tar_shards_continue_as_if_never_stopped(
+    reading: str, tmp_path: Path, cli: Cli, photos: Path, blip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three shards, killed in the middle of both epochs: members are read again where the epoch stopped, or were kept."""
+    convert(str(photos), tmp_path / "shards", "webdataset", shard_size=5)
+    words = f"{COMMON} --model {blip} --method full --captions-per-image one {reading}"
+    shards = tmp_path / "shards"
+    whole = never_killed(cli, shards, words, tmp_path, monkeypatch)
+    for point in ("in mid-epoch", "in the second epoch"):
+        with monkeypatch.context() as patch:
+            stop_at(patch, *POINTS[point])
+            with pytest.raises(Killed):
+                cli("train", shards, tmp_path / "run", words)
+    assert cli("train", shards, tmp_path / "run", words).code == 0
+    assert_alike(tmp_path / "run", whole)
 
 
 def leave_halves(run: Path) -> None:

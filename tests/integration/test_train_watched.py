@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -36,6 +36,53 @@ def test_a_dead_tracker_does_not_end_or_change_a_training(cli: Cli, blip: Path, 
     assert followed.err.count("wandb: no longer followed there (no route to host)") == 1
     assert lines_of(Path("followed/metrics.jsonl")) == lines_of(Path("alone/metrics.jsonl"))
     assert not Path("alone/tensorboard").exists()
+
+
+class Kept:
+    """A tracker that keeps all that it is given and can't take it back, by the names of its runs."""
+
+    runs: ClassVar[dict[str, list[tuple[int, str, float]]]] = {}
+    rewinds = False
+
+    def __init__(self, run: Any) -> None:
+        self.id = run.id or run.name
+        self.points = self.runs.setdefault(self.id, [])
+
+    def scalars(self, step: int, values: Any) -> None:
+        self.points += [(step, name, value) for name, value in values.items()]
+
+    def samples(self, step: int, captions: Any) -> None:
+        pass
+
+    def close(self, *, whole: bool) -> None:
+        pass
+
+
+def test_what_is_followed_is_the_run_as_it_is_now(
+    cli: Cli, blip: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after it went back and took other steps, and with the scores of the final test."""
+    monkeypatch.setitem(TRACKERS, "wandb", Place(f"{__name__}:Kept", "captrain", "wandb"))
+    words = f"{COMMON} --keep-checkpoints 9 --trackers wandb"
+    assert cli("train", photos, "run", "--model", blip, words, "--test-data", photos).code == 0
+    assert_followed("run")
+    other = words.replace("--learning-rate 0.01", "--learning-rate 0.02 --force --resume-from 4")
+    assert cli("train", photos, "run", "--model", blip, other, "--test-data", photos).code == 0
+    assert_followed("run from step 4")
+    assert list(Kept.runs) == ["run", "run from step 4"]
+
+
+def assert_followed(name: str) -> None:
+    """All lines of metrics.jsonl were given, each once, and nothing else."""
+    expected = [
+        (line["step"], f"{line['kind']}/{key}", value)
+        for line in lines_of(Path("run/metrics.jsonl"))
+        for key, value in line.items()
+        if key not in ("kind", "step", "epoch")
+    ]
+    found = [point for point in Kept.runs[name] if point[1] != "epoch"]
+    assert sorted(found) == sorted(expected)
+    assert {point[1].split("/")[0] for point in found} == {"train", "validation", "test"}
 
 
 def test_a_missing_package_ends_it_before_anything_begins(

@@ -76,6 +76,25 @@ def copy_of(photos: Path, folder: Path) -> Path:
     return target
 
 
+@pytest.mark.parametrize("flag", ["--top-p 0.5", "--temperature 2.0"])
+def test_sampling_that_was_not_asked_for(flag: str, tmp_path: Path, cli: Cli, trained: Path, photos: Path) -> None:
+    """In one line, and nothing is written; a recipe that names every setting is no such wish."""
+    pictures = copy_of(photos, tmp_path)
+    name, value = flag.removeprefix("--").replace("-", "_").split()
+    line = f"error: found {name} {value}, which means nothing without sampling; expected --sample too (in Python sample=True), "
+    for words in (("caption", trained, pictures), ("evaluate", trained, photos)):
+        result = cli(*words, flag, FAST)
+        assert (result.code, result.last_line) == (2, f"{line}or leave it out")
+    assert not list(pictures.glob("*.txt"))
+    recipe = tmp_path / "all.yaml"
+    recipe.write_text(cli("config show").out)
+    words = ("evaluate", trained, photos, "--recipe", recipe, "--limit 2 --max-new-tokens 4", FAST)
+    assert cli(*words, "--output", tmp_path / "out").code == 0
+    assert cli(*words, "--output", tmp_path / "drawn", flag, "--sample").code == 0
+    drawn = json.loads((tmp_path / "drawn/scores.json").read_text())["decoding"]
+    assert (drawn["sample"], drawn[name]) == (True, float(value))
+
+
 @pytest.mark.parametrize("decoding", ["--beams 1", "--beams 3"])
 def test_batches_equal_single_pictures(decoding: str, tmp_path: Path, cli: Cli, trained: Path, photos: Path) -> None:
     pictures = copy_of(photos, tmp_path)

@@ -6,12 +6,15 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+import torch
 import yaml
 
 from captrain.cli import main
 from captrain.cli.config import DECIDED_BY_FAMILY
 from captrain.settings.load import leaves, load_recipe, resolve, sections
-from captrain.settings.schema import Settings
+from captrain.settings.schema import Settings, TrainingSettings
+from captrain.training.optimizers import fill_optimizer
 
 DECIDERS = "family|checkpoint|joined|for a prefix"
 
@@ -40,6 +43,30 @@ def test_show_says_what_the_family_makes_of_what_is_left_to_it(capsys) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert "  freeze: null  # family default: [vision]" in lines
     assert "  learning_rate: null  # family default: 0.001" in lines
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "rate"),
+    [
+        ("adamw", "family default: 0.0005"),
+        ("schedule-free", "family default: 0.0005"),
+        ("lion", "default of lion: 0.0001"),
+        ("prodigy", "default of prodigy: 1.0"),
+    ],
+)
+def test_show_says_what_the_optimizer_makes_of_what_is_left_to_it(optimizer: str, rate: str, capsys) -> None:
+    assert main(["config", "show", "--optimizer", optimizer]) == 0
+    text = capsys.readouterr().out
+    assert f"\n  learning_rate: null  # {rate}\n" in text
+    schedule, beta2 = {"schedule-free": "constant"}.get(optimizer, "cosine"), {"lion": 0.99}.get(optimizer, 0.999)
+    assert f"\n  schedule: null  # default of {optimizer}: {schedule}\n" in text
+    assert f"\n  beta2: null  # default of {optimizer}: {beta2}\n" in text
+    filled = fill_optimizer(
+        resolve({"training": {"optimizer": optimizer, "learning_rate": 0.0005}}),
+        TrainingSettings(optimizer=optimizer),
+        torch.device("cpu"),
+    ).training
+    assert (str(filled.learning_rate), filled.schedule, filled.beta2) == (rate.split()[-1], schedule, beta2)
 
 
 def test_show_is_not_steered_by_a_name(capsys) -> None:

@@ -11,8 +11,9 @@ from PIL import Image
 import captrain
 from captrain.errors import DataError, ModelError, PictureError, SettingsError, UserError
 from captrain.inference.caption_files import CaptionOutcome, caption_files
-from captrain.inference.captioning import Writer
+from captrain.inference.captioning import Writer, adjust_decoding
 from captrain.inference.evaluate import evaluate
+from captrain.models.decoding import Decoding
 from captrain.testing import LESSONS, clear_pictures
 
 LIMIT = 1_000_000
@@ -149,6 +150,28 @@ def test_decoding_can_be_changed(model: str, photos: Path) -> None:
     assert _texts(photos)[1] == " ".join(LESSONS[1].split()[:2]) + "\n"
     with pytest.raises(SettingsError, match=r"'beam' is unknown.*Did you mean 'beams'"):
         _caption(model, photos, decoding={"beam": 2}, existing="overwrite")
+
+
+@pytest.mark.parametrize(
+    ("decoding", "found"),
+    [
+        ({"top_p": 0.5}, "top_p 0.5"),
+        ({"top_p": 0.9, "temperature": 2.0}, "top_p 0.9, temperature 2.0"),
+        ({"temperature": 0.5, "sample": False}, "temperature 0.5"),
+    ],
+)
+def test_settings_of_sampling_go_with_sampling(writer: Writer, decoding: dict, found: str) -> None:
+    picture = Image.fromarray(clear_pictures(1)[0])
+    with pytest.raises(SettingsError, match=f"^found {found}, which means nothing without sampling; expected --sample"):
+        writer(picture, **decoding)
+    writer(picture, **{**decoding, "sample": True})
+
+
+def test_a_model_that_samples_takes_settings_of_sampling() -> None:
+    samples = Decoding(sample=True)
+    assert adjust_decoding(samples, {"top_p": 0.5}).top_p == 0.5
+    with pytest.raises(SettingsError, match="means nothing without sampling"):
+        adjust_decoding(samples, {"top_p": 0.5, "sample": False})
 
 
 @pytest.fixture

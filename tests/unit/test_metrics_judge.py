@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import pytest
 
+from captrain.metrics import judge as judging
+from captrain.metrics.java import MetricScores
 from captrain.metrics.judge import judge
 from captrain.metrics.score import score_captions
 from captrain.records import Caption
@@ -30,6 +34,24 @@ def test_every_caption_keeps_what_it_had_and_says_its_own_score() -> None:
     assert [caption.text for caption in judged.captions] == [caption.text for caption in WRITTEN]
     assert judged.captions[2].measured["cider"] < judged.captions[0].measured["cider"]
     assert set(judged.captions[0].to_dict()["measured"]) == {"cider", "bleu_4", "rouge_l"}
+
+
+def in_java(name: str, candidates: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> MetricScores:
+    """Stands for the Java programs: how long a caption is, of the set their sum."""
+    lengths = {id: {name: float(len(caption.split()))} for id, caption in candidates.items()}
+    assert references["3"] == ["a man rides a bicycle", "a cyclist in the street"]
+    return {name: sum(values[name] for values in lengths.values())}, lengths
+
+
+def test_java_runs_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judging, "score_java", lambda *_: pytest.fail("was not asked for"))
+    plain = judge(WRITTEN, asked=("cider",))
+    monkeypatch.setattr(judging, "score_java", in_java)
+    for name in ("meteor", "spice"):
+        judged = judge(WRITTEN, asked=(name,))
+        assert judged.scores == plain.scores | {name: 12}
+        assert [caption.measured[name] for caption in judged.captions] == [6, 3, 3]
+        assert (name in judged.to_dict()["intervals"]) == (name == "spice"), "METEOR of a set is no mean of its images"
 
 
 def test_intervals_hold_the_scores_and_one_image_has_none() -> None:

@@ -199,6 +199,15 @@ def test_best_is_the_lowest_loss_where_nothing_else_was_measured(tmp_path: Path)
     assert best is not None and best["step"] == 2
 
 
+@pytest.mark.parametrize(("metric", "step"), [("cider", 10), ("meteor", 20), ("validation_loss", 5), ("unheard", 10)])
+def test_best_is_by_the_score_that_the_run_chose_by(run: Path, metric: str, step: int) -> None:
+    lines = [validation(at, meteor=at / 100, validation_loss=at / 10) for at in (5, 10, 20)]
+    write_lines(run / "metrics.jsonl", lines)
+    (run / "settings.yaml").write_text(f"settings: {{evaluation: {{metric: {metric}}}}}")
+    charts = {chart.title: chart for chart in report_data(run).charts}
+    assert charts["METEOR"].best == step
+
+
 def test_missing_and_broken_pictures_become_placeholders(run: Path) -> None:
     (run / "bad.jpg").write_bytes(b"no picture")
     images = ["gone.jpg", "bad.jpg", 7, "", "nul\0", "../" * 40 + "x", "x" * 5000]

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import random
+import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -73,7 +74,9 @@ class Trainings:
         self.folder, self.monkeypatch = folder, monkeypatch
         self.made: list[Recorder] = []
 
-    def sitting(self, steps: range, fails: str = "", rewinds: bool = False) -> Recorder | None:
+    def sitting(
+        self, steps: range, fails: str = "", rewinds: bool = False, goes_back: bool = False, test: bool = False
+    ) -> Recorder | None:
         """Train from the first step of a range to its end; there is an evaluation at every second step."""
 
         def open_tracker(name: str, run: TrackedRun) -> Recorder:
@@ -84,17 +87,19 @@ class Trainings:
 
         self.monkeypatch.setattr(follow, "open_tracker", open_tracker)
         latest = SimpleNamespace(predictions=[Caption("a.jpg", "a dog"), Caption("b.jpg", "a cat")])
-        following = Following(("wandb",), self.folder, Settings(), SAMPLES, lambda: latest)
+        following = Following(("wandb",), self.folder, Settings(), SAMPLES, lambda: latest, goes_back)
         state, control = TrainerState(global_step=steps.start - 1, max_steps=steps.stop - 1), TrainerControl()
         args: Any = TrainingArguments
-        following.on_train_begin(args, state, control)
-        for step in steps:
-            state.global_step = step
-            following.on_log(args, state, control, logs={"loss": 1.0 / step, "grad_norm": 0.5, "epoch": 1.0})
-            if step % 2 == 0:
-                following.on_log(args, state, control, logs={"eval_cider": 0.5, "epoch": 1.0})
-                following.on_evaluate(args, state, control)
-        following.on_train_end(args, state, control)
+        with following.until_done():
+            following.on_train_begin(args, state, control)
+            for step in steps:
+                state.global_step = step
+                following.on_log(args, state, control, logs={"loss": 1.0 / step, "grad_norm": 0.5, "epoch": 1.0})
+                if step % 2 == 0:
+                    following.on_log(args, state, control, logs={"eval_cider": 0.5, "epoch": 1.0})
+                    following.on_evaluate(args, state, control)
+            if test:
+                following.tested(steps.stop - 1, {"cider": 0.25})
         return self.made[-1] if self.made else None
 
 
@@ -125,6 +130,53 @@ def test_the_next_sitting_continues_the_run_and_gives_no_step_again(trainings: T
     assert [call[:2] for call in again.calls if call[0] != "close"] == [
         ("open",), ("scalars", 5), ("scalars", 6), ("scalars", 6), ("samples", 6),
     ]  # fmt: skip
+
+
+def test_the_final_test_is_followed_once(trainings: Trainings) -> None:
+    for sitting in (range(1, 4), range(3, 4)):
+        recorder = trainings.sitting(sitting, test=True)
+        assert recorder is not None
+        given = [call for call in recorder.calls if call[0] == "scalars"]
+        assert (given[-1:] == [("scalars", 3, {"test/cider": 0.25})]) == (sitting.start == 1)
+
+
+def test_a_run_that_goes_back_is_another_one_told_from_its_beginning(trainings: Trainings) -> None:
+    """Its steps after the checkpoint may be others than those that the tracker has, which can't forget them."""
+    trainings.sitting(range(1, 7), test=True)
+    lines = [
+        {"kind": "train", "step": 1, "epoch": 0.5, "seconds": 1.0, "loss": 1.0, "gradient_norm": None},
+        {"kind": "validation", "step": 2, "epoch": 1.0, "seconds": 2.0, "cider": 0.5},
+    ]
+    (trainings.folder / follow.METRICS).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    again = trainings.sitting(range(3, 5), goes_back=True, test=True)
+    assert again is not None
+    assert (again.run.id, again.run.step) == (None, 2)
+    assert again.run.name == f"{trainings.folder.name} from step 2"
+    assert [call[1:] for call in again.calls if call[0] == "scalars"][:2] == [
+        (1, {"train/loss": 1.0, "epoch": 0.5}),
+        (2, {"validation/cider": 0.5, "epoch": 1.0}),
+    ]
+    assert [call[1] for call in again.calls if call[0] == "scalars"] == [1, 2, 3, 4, 4, 4]
+    noted = json.loads((trainings.folder / follow.NOTES).read_text())
+    assert noted == {"wandb": {"id": "its-own-id", "train": 4, "validation": 4, "samples": 4, "test": 4}}
+
+    longer = trainings.sitting(range(5, 6), goes_back=True)
+    assert longer is not None
+    assert longer.run.id == "its-own-id", "nothing that it has came later"
+
+
+def test_a_training_that_ends_on_its_way_is_not_marked_as_done(trainings: Trainings) -> None:
+    def recorded(name: str, run: TrackedRun) -> Recorder:
+        trainings.made.append(Recorder(run))
+        return trainings.made[-1]
+
+    trainings.monkeypatch.setattr(follow, "open_tracker", recorded)
+    following = Following(("wandb",), trainings.folder, Settings(), SAMPLES, lambda: None)
+    args: Any = TrainingArguments
+    with pytest.raises(KeyboardInterrupt), following.until_done():
+        following.on_train_begin(args, TrainerState(), TrainerControl())
+        raise KeyboardInterrupt
+    assert trainings.made[-1].calls == [("open",), ("close", False)]
 
 
 def test_a_tracker_that_rewinds_is_given_all_steps(trainings: Trainings) -> None:
@@ -222,6 +274,43 @@ def follow_two_sittings(opened: Open, name: str) -> Any:
     return again
 
 
+def test_tensorboard_forgets_a_sitting_without_a_checkpoint(opened: Open, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for value in (3.0, 2.0):
+        tracker = opened("tensorboard")
+        tracker.scalars(1, {"train/loss": value})
+        tracker.close(whole=False)
+    pages = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    pages.Reload()
+    assert [(event.step, event.value) for event in pages.Scalars("train/loss")] == [(1, 2.0)]
+
+
+def rows_of(file: Path) -> list[tuple[int, dict[str, Any]]]:
+    """The rows that W&B kept in a file of an offline run: its own step and the numbers. The file is a log of LevelDB's form."""
+    from wandb.proto import wandb_internal_pb2
+
+    content, at, record, rows = file.read_bytes(), 7, b"", []
+    while at + 7 <= len(content):
+        if 32768 - at % 32768 < 7:
+            at += 32768 - at % 32768
+            continue
+        length, kind = struct.unpack_from("<4xHB", content, at)
+        record += content[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):
+            found = wandb_internal_pb2.Record()
+            found.ParseFromString(record)
+            record = b""
+            if found.HasField("history"):
+                items = {
+                    "/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in found.history.item
+                }
+                rows.append((found.history.step.num, items))
+    return rows
+
+
 def test_tensorboard(opened: Open, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="tensorboard is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -271,6 +360,10 @@ def test_wandb(opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     files = tmp_path / "run" / "wandb"
     assert len(list(files.glob("offline-run-*"))) == 2
     assert len({folder.name.rsplit("-", 1)[1] for folder in files.glob("offline-run-*")}) == 1
+    rows = [rows_of(file) for folder in sorted(files.glob("offline-run-*")) for file in folder.glob("*.wandb")]
+    assert sorted(step for sitting in rows for step, _ in sitting) == [1, 2, 3], "W&B drops a row whose step it has"
+    losses = {values["step"]: values["train/loss"] for sitting in rows for _, values in sitting}
+    assert losses == {1: 3.0, 2: 2.0, 3: 1.0}
     [picture] = files.rglob("*.png")
     with Image.open(picture) as image:
         assert image.size == (256, 128)

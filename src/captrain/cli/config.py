@@ -24,6 +24,7 @@ from captrain.cli.logs import printable
 from captrain.models.defaults import default_values, family_of
 from captrain.settings.load import EXTENDS, Nested, recipe_layers
 from captrain.settings.schema import Settings
+from captrain.settings.schema.optimisation import OWN_RATES, beta2_of, default_rate, schedule_of
 
 DECIDED_BY_FAMILY = frozenset(
     {
@@ -40,8 +41,6 @@ DECIDED_BY_FAMILY = frozenset(
 )
 """Settings whose `null` the model family or the checkpoint fills in, once it is loaded."""
 UNKNOWN = "the checkpoint's own"
-OWN_RATE = ("lion", "prodigy")
-"""Optimizers that make another learning rate of the family's."""
 
 
 def show(
@@ -56,7 +55,7 @@ def show(
 ) -> int:
     """Print the settings a training would have as YAML, and behind each where it comes from. It is a recipe itself.
 
-    What is `null` and decided by the model's family has behind it what that comes to.
+    What is `null` and decided by the model's family or the optimizer has behind it what that comes to.
 
     Args:
         recipe: YAML file of settings; a flag wins over it.
@@ -84,28 +83,31 @@ def schema() -> int:
 
 
 def _decided(family: str, settings: Settings) -> dict[str, str]:
-    """What the family and the checkpoint make of settings that are left to them, as text."""
-    told = {name: inline(value) for name, value in default_values(family, settings.model).items()}
-    if settings.training.optimizer in OWN_RATE:
-        told["learning_rate"] = f"that of {settings.training.optimizer}"
-    return told
+    """What family, checkpoint and optimizer make of settings that are left to them, each in words that name who decides."""
+    values, training = default_values(family, settings.model), settings.training
+    told = {
+        leaf: f"family default: {inline(values[leaf]) if leaf in values else UNKNOWN}" for leaf in DECIDED_BY_FAMILY
+    }
+    by_optimizer = {"schedule": schedule_of(training), "beta2": beta2_of(training)}
+    if training.optimizer in OWN_RATES:
+        by_optimizer["learning_rate"] = default_rate(training.optimizer, values["learning_rate"])
+    return told | {leaf: f"default of {training.optimizer}: {inline(value)}" for leaf, value in by_optimizer.items()}
 
 
 def annotated_yaml(settings: Settings, layers: Mapping[str, Nested], decided: Mapping[str, str]) -> list[str]:
-    """Lines of YAML, each with a comment that names the first of the layers that sets it, `default` or `family default`.
+    """Lines of YAML, each with a comment that names the first of the layers that sets it, or `default`.
 
-    `decided` holds what the family makes of settings that nothing sets.
+    `decided` holds what to say instead of settings that nothing sets and that are `null`.
 
-    >>> lines = annotated_yaml(Settings(), {"flag": {"data": {"format": "jsonl"}}}, {"freeze": "[vision]"})
-    >>> lines[lines.index("data:") + 1]
-    '  format: null  # flag'
+    >>> lines = annotated_yaml(Settings(), {"flag": {"data": {"format": "jsonl"}}}, {"freeze": "family default: [vision]"})
+    >>> lines[lines.index("data:") + 1], lines[6]
+    ('  format: null  # flag', '  freeze: null  # family default: [vision]')
     """
     lines = []
     for section, values in settings.model_dump(mode="json").items():
         lines.append(f"{section}:")
         for leaf, value in values.items():
-            by_family = value is None and leaf in DECIDED_BY_FAMILY
-            default = f"family default: {decided.get(leaf, UNKNOWN)}" if by_family else "default"
+            default = decided.get(leaf, "default") if value is None else "default"
             origin = next((name for name, layer in layers.items() if leaf in layer.get(section, {})), default)
             lines.append(f"  {leaf}: {inline(value)}  # {origin}")
     return lines

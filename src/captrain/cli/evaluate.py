@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,7 +58,7 @@ def evaluate(
     from captrain.inference.evaluate import evaluate as evaluate_captioner
 
     settings = None if recipe is None else settings_from(recipe, {})
-    decoding = _explicit(settings and settings.generation) | given(generation=generation)["generation"]
+    decoding = _decoding(settings, given(generation=generation)["generation"])
     beams = decoding.pop("beams", ())
     beams = (beams,) if isinstance(beams, int) else beams
     found = evaluate_captioner(
@@ -80,6 +81,14 @@ def evaluate(
         if rows := [*rejected_rows(found.rejected, found.rejects_file), *files]:
             show_table(rows)
     return exit_code(found.rejected)
+
+
+def _decoding(recipe: Settings | None, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """How to write: by flags, else by the recipe. One that names every setting may say that nothing is sampled, and how."""
+    said = _explicit(recipe and recipe.generation)
+    if not flags.get("sample", said.get("sample", True)):
+        said = {name: value for name, value in said.items() if name not in ("top_p", "temperature")}
+    return {**said, **flags}
 
 
 def _explicit(section: Section | None) -> dict[str, Any]:

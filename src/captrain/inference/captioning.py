@@ -20,7 +20,7 @@ from captrain.features.stream import batches, stream_pictures
 from captrain.models.adapt import lower_frozen
 from captrain.models.bundle import load_captioner
 from captrain.models.captioner import Captioner, Written
-from captrain.models.decoding import Decoding
+from captrain.models.decoding import FOR_SAMPLING, Decoding
 from captrain.models.device import choose_device, choose_precision
 from captrain.models.hub import download
 from captrain.models.zoo import resolve_name
@@ -151,7 +151,9 @@ class Writer:
 
 
 def adjust_decoding(decoding: Decoding, changes: dict[str, Any]) -> Decoding:
-    """A model's decoding with some settings changed; unknown ones are refused with the nearest name.
+    """A model's decoding with some settings changed.
+
+    Raises `SettingsError` for unknown ones, with the nearest name, and for those of sampling where none is done.
 
     >>> adjust_decoding(Decoding(beams=3), {"beams": 5}).beams
     5
@@ -162,7 +164,14 @@ def adjust_decoding(decoding: Decoding, changes: dict[str, Any]) -> Decoding:
             raise SettingsError(
                 f"generation setting '{name}' is unknown.{nearest(name, known)} Known: {', '.join(known)}"
             )
-    return replace(decoding, **changes)
+    adjusted = replace(decoding, **changes)
+    idle = [f"{name} {changes[name]}" for name in FOR_SAMPLING if name in changes]
+    if idle and not adjusted.sample:
+        raise SettingsError(
+            f"found {', '.join(idle)}, which means nothing without sampling; "
+            "expected --sample too (in Python sample=True), or leave it out"
+        )
+    return adjusted
 
 
 def _prepared(name: str, picture: Picture, spec: ImageSpec) -> np.ndarray:

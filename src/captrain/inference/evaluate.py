@@ -107,16 +107,18 @@ class Stated:
 def evaluate_samples(
     writer: Writer, samples: Sequence[Sample], rejects: Rejects, ways: Mapping[str, Decoding], folder: Path | None,
     stated: Stated, batch_size: int = 16, workers: int | None = None, max_pixels: int = MAX_PIXELS,
+    asked: Sequence[str] = (),
 ) -> Evaluation:  # fmt: skip
     """Caption samples in each of the ways, score the captions, and write both to `folder`.
 
+    METEOR and SPICE are among the scores where they are `asked` for, as `captrain.metrics.judge` has it.
     What an interrupted call with the same `stated` left there is gone on with. Raises `DataError` if no picture can be used.
     """
     notes = Progress(folder, [*stated.words, *map(str, ways.values())], stated.model)
     _caption_rest(writer, samples, list(ways.values()), notes, rejects, batch_size, workers, max_pixels)
     if not notes.lines:
         raise DataError(f"none of {len(samples)} pictures could be captioned: {rejects.summary()}")
-    judged = {name: judge(notes.captions(samples, place), name) for place, name in enumerate(ways)}
+    judged = {name: judge(notes.captions(samples, place), name, asked=asked) for place, name in enumerate(ways)}
     comparison = compare([judgement.system for judgement in judged.values()])
     files = (None, []) if folder is None else _write(folder, judged, ways, comparison, rejects)
     notes.close()

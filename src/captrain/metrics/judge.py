@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from captrain.metrics.compare import System, statistics_of, with_intervals
+from captrain.metrics.compare import System, statistics_of, tokenized, with_intervals
 from captrain.metrics.diversity import alarms, measure_diversity
+from captrain.metrics.java import JAVA_METRICS, MetricScores, score_java
 from captrain.metrics.score import score_captions
 from captrain.metrics.significance import RESAMPLES
 from captrain.records import Caption
@@ -32,8 +33,13 @@ class Judgement:
         return with_intervals(self.system, RESAMPLES, seed=0).to_dict()
 
 
-def judge(captions: Sequence[Caption], name: str = "captions", tokenizer: str = "ptb") -> Judgement:
+def judge(
+    captions: Sequence[Caption], name: str = "captions", tokenizer: str = "ptb", asked: Sequence[str] = ()
+) -> Judgement:
     """Score captions against the references that they carry, one caption an image.
+
+    METEOR and SPICE are computed only if they are among the names `asked` for: they run in Java. `check_java` says beforehand
+    whether they can; a `JavaError` is raised when they fail all the same.
 
     >>> written = [Caption("1", "a dog runs", references=("a dog runs",)), Caption("2", "cats", references=("two cats",))]
     >>> judged = judge(written)
@@ -43,12 +49,29 @@ def judge(captions: Sequence[Caption], name: str = "captions", tokenizer: str = 
     texts = {caption.id: caption.text for caption in captions}
     references = {caption.id: caption.references for caption in captions}
     scores = score_captions(texts, references, tokenizer=tokenizer)
-    statistics = statistics_of(scores, texts, references, tokenizer, {})
+    of_set, of_images = _in_java(texts, references, asked)
+    means = {metric: values for metric, values in of_images.items() if metric == "spice"}  # METEOR of a set is no mean
+    statistics = statistics_of(scores, texts, references, tokenizer, means)
     varied = measure_diversity(list(texts.values()), tokenizer=tokenizer)
     notes = (*scores.notes, *alarms(varied))
-    system = System(name, scores.scores, scores.images, scores.signature, statistics, {}, varied.to_dict(), notes)
-    each = [
-        replace(caption, measured={metric: scores.per_image[caption.id][metric] for metric in PER_CAPTION})
-        for caption in captions
-    ]
-    return Judgement(system, each)
+    system = System(
+        name, scores.scores | of_set, scores.images, scores.signature, statistics, {}, varied.to_dict(), notes
+    )
+
+    def measured(id: str) -> dict[str, float]:
+        own = {metric: scores.per_image[id][metric] for metric in PER_CAPTION}
+        return own | {metric: values[id] for metric, values in of_images.items()}
+
+    return Judgement(system, [replace(caption, measured=measured(caption.id)) for caption in captions])
+
+
+def _in_java(texts: Mapping[str, str], references: Mapping[str, Sequence[str]], asked: Sequence[str]) -> MetricScores:
+    """METEOR and SPICE, where they are asked for: of the set by name, and of each image by name and id."""
+    of_set: dict[str, float] = {}
+    of_images: dict[str, dict[str, float]] = {}
+    for metric in JAVA_METRICS:
+        if metric in asked:
+            whole, each = score_java(metric, *tokenized(texts, references, "ptb"))
+            of_set |= whole
+            of_images[metric] = {id: values[metric] for id, values in each.items()}
+    return of_set, of_images

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig, PreTrainedModel
 
+FOR_SAMPLING = ("top_p", "temperature")
+"""What only sampling looks at."""
+
 
 @dataclass(frozen=True, slots=True)
 class Decoding:

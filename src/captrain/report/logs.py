@@ -41,10 +41,14 @@ class Problems:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """The lines of metrics.jsonl by kind, each sorted by step; of a step written twice (resumed run) the later line."""
+    """The lines of metrics.jsonl by kind, each sorted by step; of a step written twice (resumed run) the later line.
+
+    `metric` is the score by which the run chose its best checkpoint.
+    """
 
     train: tuple[dict[str, Any], ...]
     validation: tuple[dict[str, Any], ...]
+    metric: str = "cider"
 
     @property
     def scores(self) -> tuple[str, ...]:
@@ -53,8 +57,9 @@ class Metrics:
         return tuple(sorted(names.difference(NOT_SCORES), key=score_order))
 
     def best(self) -> dict[str, Any] | None:
-        """The validation line of the best checkpoint: highest CIDEr, or lowest validation loss without it."""
-        for name, sign in (("cider", 1.0), ("validation_loss", -1.0)):
+        """The validation line of the best checkpoint: by the run's own metric, or else by CIDEr, or else by the loss."""
+        for name in (self.metric, "cider", "validation_loss"):
+            sign = -1.0 if name == "validation_loss" else 1.0
             known = [(sign * value, line) for line in self.validation if (value := finite(line.get(name))) is not None]
             if known:
                 return max(known, key=lambda pair: pair[0])[1]
@@ -75,15 +80,18 @@ def read_lines(path: Path, problems: Problems) -> Iterator[dict[str, Any]]:
                 problems.add(str(error))
 
 
-def read_metrics(path: Path, problems: Problems) -> Metrics:
-    """metrics.jsonl, sorted and without repeats; lines of another kind or without a step are left to later versions."""
+def read_metrics(path: Path, problems: Problems, metric: str = "cider") -> Metrics:
+    """metrics.jsonl, sorted and without repeats; lines of another kind or without a step are left to later versions.
+
+    `metric` is the score by which the run chose its best checkpoint.
+    """
     kinds: dict[str, dict[float, dict[str, Any]]] = {"train": {}, "validation": {}}
     for line in read_lines(path, problems):
         step, kind = finite(line.get("step")), line.get("kind")
         if step is not None and isinstance(kind, str) and kind in kinds:
             kinds[kind][step] = line
     train, validation = ([by_step[step] for step in sorted(by_step)] for by_step in kinds.values())
-    return Metrics(tuple(train), tuple(validation))
+    return Metrics(tuple(train), tuple(validation), metric)
 
 
 def number(value: Any) -> float | None:

@@ -47,8 +47,9 @@ def report_data(run: Path, most_pictures: int = MOST_PICTURES) -> ReportData:
     """
     _check(run)
     problems = Problems()
-    metrics = read_metrics(run / "metrics.jsonl", problems)
     settings, scores = _settings(run / "settings.yaml", problems), _scores(run / "scores.json", problems)
+    chosen_by = section(section(settings.get("settings")).get("evaluation")).get("metric")
+    metrics = read_metrics(run / "metrics.jsonl", problems, text_of(chosen_by) or "cider")
     tested = _scores(run / "test" / "scores.json", problems)
     grown = evolutions(run, most_pictures, problems)
     captions = gallery(run, most_pictures - len(grown), problems)

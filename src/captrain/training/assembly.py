@@ -39,8 +39,9 @@ from captrain.training.word_dropout import word_dropout
 def make_trainer(
     run: RunFolder, settings: Settings, captioner: Captioner,
     images: dict[str, Images], captions: dict[str, TokenizedCaptions], checkpoints: Checkpoints, labels: np.ndarray,
-) -> CaptionTrainer:  # fmt: skip
-    """The trainer with its callbacks."""
+    goes_back: bool,
+) -> tuple[CaptionTrainer, Following]:  # fmt: skip
+    """The trainer with its callbacks; and of these the one that outlives it, because the final test is followed too."""
     training, evaluation = settings.training, settings.evaluation
     rows = make_rows(settings, captioner, images["train"], captions["train"])
     mixture = make_mixture(settings, images["train"], captions["train"], labels)
@@ -48,10 +49,13 @@ def make_trainer(
     steps = steps_an_epoch(settings, mixture)
     validates = len(images["validation"]) > 0
     validator = (
-        Validator(images["validation"], captions["validation"], 2 * batch // group.size, evaluation.validation_limit)
+        Validator(
+            images["validation"], captions["validation"], 2 * batch // group.size, evaluation.validation_limit,
+            evaluation.metric,
+        )
         if validates
         else None
-    )
+    )  # fmt: skip
 
     def on_best(validation: Validation) -> None:
         run.save_model(captioner)
@@ -73,6 +77,8 @@ def make_trainer(
     )
     shown = spread(validator.positions, evaluation.samples) if validator else []
     samples = [images["validation"].samples[position] for position in shown]
+    names = chosen(training.trackers) if here().is_first else ()
+    following = Following(names, run.path, settings, samples, lambda: trainer.latest, goes_back)
     callbacks: list[TrainerCallback] = [
         Logbook(run, run.seconds_so_far(), evaluation.samples, lambda: trainer.latest),
         Rhythm(
@@ -84,15 +90,13 @@ def make_trainer(
         ),
         LiveView(len(mixture), training.epochs, batch * training.accumulate, collator, lambda: trainer.latest),
         *([Patience(training.patience)] if training.patience and validates else []),
-        Following(
-            chosen(training.trackers) if here().is_first else (), run.path, settings, samples, lambda: trainer.latest
-        ),
+        following,
         Watch(trainer, steps),
     ]
     trainer.remove_callback(PrinterCallback)
     for callback in callbacks:
         trainer.add_callback(callback)
-    return trainer
+    return trainer, following
 
 
 def make_mixture(settings: Settings, images: Images, captions: TokenizedCaptions, labels: np.ndarray) -> Mixture:

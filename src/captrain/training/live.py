@@ -28,7 +28,7 @@ from captrain.training.validate import Validation
 
 logger = logging.getLogger(__name__)
 
-SHOWN = ("validation_loss", "bleu_4", "rouge_l", "cider")
+SHOWN = ("validation_loss", "bleu_4", "rouge_l", "meteor", "spice", "cider")
 SECONDS_OF_PACE = 20.0
 GIB = 2**30
 

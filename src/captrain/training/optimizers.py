@@ -15,7 +15,7 @@ from captrain.errors import SettingsError
 from captrain.models.captioner import PARTS, Captioner
 from captrain.models.groups import parameter_groups
 from captrain.settings.schema import Settings, TrainingSettings
-from captrain.settings.schema.optimisation import schedule_of
+from captrain.settings.schema.optimisation import beta2_of, default_rate, schedule_of
 from captrain.training.muon import MuonWithAdamW, lists_of_vectors
 from captrain.training.schedules import check_ends
 
@@ -30,14 +30,11 @@ class Kind:
     Attributes:
         make: from a captioner, groups of its weights, the rate and betas to the optimizer.
         library: what has to be installed for it.
-        beta2: its default. rate: its default learning rate, from the family's own.
         devices: kinds of devices that it runs on.
     """
 
     make: Callable[[Captioner, Groups, float, Betas], Optimizer]
     library: str | None = None
-    beta2: float = 0.999
-    rate: Callable[[float], float] = float
     devices: tuple[str, ...] = ("cpu", "cuda", "mps", "xpu")
 
 
@@ -89,9 +86,9 @@ KINDS: dict[str, Kind] = {
     "muon": Kind(_muon),
     "adamw-8bit": Kind(_adamw_8bit, "bitsandbytes", devices=("cpu", "cuda", "xpu")),
     "adafactor": Kind(_adafactor),
-    "lion": Kind(_lion, "lion_pytorch", beta2=0.99, rate=lambda own: own / 5),
+    "lion": Kind(_lion, "lion_pytorch"),
     "schedule-free": Kind(_schedule_free, "schedulefree"),
-    "prodigy": Kind(_prodigy, "prodigyopt", rate=lambda own: 1.0),
+    "prodigy": Kind(_prodigy, "prodigyopt"),
 }
 
 
@@ -104,12 +101,11 @@ def fill_optimizer(filled: Settings, asked: TrainingSettings, device: torch.devi
     Raises `SettingsError` where the optimizer is not installed or does not run on the device, or where the rates do not fit.
     """
     training = filled.training
-    kind = KINDS[training.optimizer]
-    _check(kind, training.optimizer, device)
+    _check(KINDS[training.optimizer], training.optimizer, device)
     rate = float(training.learning_rate or 0)
     values = {
-        "learning_rate": kind.rate(rate) if asked.learning_rate is None else rate,
-        "beta2": kind.beta2 if training.beta2 is None else training.beta2,
+        "learning_rate": default_rate(training.optimizer, rate) if asked.learning_rate is None else rate,
+        "beta2": beta2_of(training),
         "schedule": schedule_of(training),
     }
     training = training.model_copy(update=values)

@@ -13,6 +13,7 @@ from captrain.features.images import Images
 from captrain.features.keep import GIB, Keeping
 from captrain.features.stored import StoredImages, captions_of
 from captrain.features.views import Views
+from captrain.metrics.java import check_java
 from captrain.models.adapt import count_parameters
 from captrain.models.captioner import Captioner
 from captrain.models.compiled import compile_captioner
@@ -92,7 +93,7 @@ def _train(
     """The run, in each process of a group; the first one writes."""
     run = RunFolder(out) if group.is_first else Onlooker(out)
     with group.together():
-        chosen(settings.training.trackers)
+        check_installed(settings)
         changes = run.claim(settings, data, resume, overwrite, force)
     if not group.from_first(changes) and resume_from is None and (scores := run.finished()) is not None:
         logger.info("%s: this run is finished; use --overwrite to train again", out)
@@ -120,15 +121,20 @@ def _train(
         if group.is_first:
             checkpoints.drop_after(last)
         run.rewind(checkpoints.last_step(), last)
-    trainer = make_trainer(run, filled, captioner, images, captions, checkpoints, splits.sources())
-    trainer.train(resume_from_checkpoint=None if last is None else str(last))
-
-    if trainer.validator is None:
-        with trainer.averaged(), trainer.strategy.whole_in_first(captioner):
-            run.save_model(captioner)
-    if not group.is_first:
-        return Outcome(out, len(splits.rejects), None, {}, {})
-    scores, test_scores = finish(run, filled, splits)
+    goes_back = resume_from is not None or bool(changes)
+    trainer, following = make_trainer(
+        run, filled, captioner, images, captions, checkpoints, splits.sources(), goes_back
+    )
+    with following.until_done():
+        trainer.train(resume_from_checkpoint=None if last is None else str(last))
+        if trainer.validator is None:
+            with trainer.averaged(), trainer.strategy.whole_in_first(captioner):
+                run.save_model(captioner)
+        if not group.is_first:
+            return Outcome(out, len(splits.rejects), None, {}, {})
+        test_scores = score_best_model(run, filled, splits)
+        following.tested(trainer.state.global_step, test_scores)
+    scores = finish(run)
     return Outcome(out, len(splits.rejects), run.write_rejects(splits.rejects), scores, test_scores)
 
 
@@ -139,8 +145,15 @@ def make_checkpoints(run: RunFolder, training: TrainingSettings) -> Checkpoints:
     )
 
 
+def check_installed(settings: Settings) -> None:
+    """Raise `SettingsError` for trackers and scores that need what this machine does not have."""
+    chosen(settings.training.trackers)
+    check_java((settings.evaluation.metric,))
+
+
 def describe(settings: Settings, data: str | None) -> str:
     """A dry run: everything up to the first step, as text."""
+    check_installed(settings)
     splits = load(settings, data)
     captioner, filled = ready(settings, splits, None)
     return preview(filled, captioner, splits, count_parameters(captioner))
@@ -230,10 +243,10 @@ def note_run(
         logger.warning("%d captions are longer than --max-tokens and were cut", counts["cut_captions"])
 
 
-def finish(run: RunFolder, settings: Settings, splits: Splits) -> tuple[dict[str, float], dict[str, float]]:
-    """Best model tested, report written, run marked as done; its scores in validation and test."""
-    scores, test_scores = run.best_scores(), score_best_model(run, settings, splits)
+def finish(run: RunFolder) -> dict[str, float]:
+    """Report written, run marked as done; its best scores in validation."""
+    scores = run.best_scores()
     write_report(run.path)
     run.finish(scores)
     logger.info("done: %s", run.path / "report.html")
-    return scores, test_scores
+    return scores

@@ -21,6 +21,7 @@ from transformers import TrainerControl, TrainingArguments
 
 from captrain.data.mix import Mixture
 from captrain.errors import TrainingError
+from captrain.metrics.java import JavaError
 from captrain.models.captioner import Captioner
 from captrain.settings.schema import Settings
 from captrain.training.average import WeightAverage
@@ -175,6 +176,9 @@ class CaptionTrainer(SpreadTrainer):
         except Stopped:
             self._save_before_evaluation()
             raise
+        except JavaError as error:
+            self._save_before_evaluation()
+            raise TrainingError(f"{self._stopped(str(error))}; run the same command again") from error
         except (RuntimeError, MemoryError) as error:
             raise (self._out_of_memory(writing=True) if is_out_of_memory(error) else error) from error
 

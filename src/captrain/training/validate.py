@@ -36,11 +36,21 @@ class Validation:
 class Validator:
     """Validates a captioner on the first `limit` validation images, whose features or pixels are kept.
 
+    `metric` is the score that decides: METEOR and SPICE are computed only where they are this one.
+
     Of several processes each takes a part of the images; the first one judges what all have written, and tells the others.
     """
 
-    def __init__(self, images: Images, captions: TokenizedCaptions, batch_size: int, limit: int | None = None) -> None:
+    def __init__(
+        self,
+        images: Images,
+        captions: TokenizedCaptions,
+        batch_size: int,
+        limit: int | None = None,
+        metric: str = "cider",
+    ) -> None:
         self.images = images
+        self.metric = metric
         self.captions = captions
         self.batch_size = batch_size
         self.positions = range(len(images))[:limit]
@@ -54,7 +64,9 @@ class Validator:
         scores = {"validation_loss": self._loss(captioner)}
         parts = self.group.gather(self._write(captioner))
         written = [caption for predictions, _ in parts for caption in predictions]
-        judgement = self.group.from_first(judge(written) if self.group.is_first else None)
+        with self.group.together():
+            judged = judge(written, asked=(self.metric,)) if self.group.is_first else None
+        judgement = self.group.from_first(judged)
         assert judgement is not None
         scores |= judgement.scores
         return Validation(scores, judgement.captions, judgement, sum(cut_off for _, cut_off in parts))

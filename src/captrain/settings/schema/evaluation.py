@@ -17,8 +17,18 @@ class EvaluationSettings(Section):
     validation_limit: Annotated[int, Field(ge=1)] | None = None
     """Validation images that are captioned and scored. Default: all."""
     metric: Literal[
-        "cider", "bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider_and_bleu_4", "validation_loss"
+        "cider",
+        "bleu_1",
+        "bleu_2",
+        "bleu_3",
+        "bleu_4",
+        "rouge_l",
+        "meteor",
+        "spice",
+        "cider_and_bleu_4",
+        "validation_loss",
     ] = "cider"
-    """The score that decides which model is kept as the best; `cider_and_bleu_4` is their sum, as LAVIS has it."""
+    """The score that decides which model is kept as the best; `cider_and_bleu_4` is their sum, as LAVIS has it.
+    `meteor` and `spice` need Java and are computed only when they are asked for here."""
     samples: Annotated[int, Field(ge=0)] = 8
     """Fixed validation pictures whose captions are written down at each evaluation."""

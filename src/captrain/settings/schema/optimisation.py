@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,6 +12,10 @@ CONSTANT = ("constant", "constant_lr")
 WITH_DECAY_RATE = ("step", "linear_warmup_step_lr")
 SCHEDULES = {"schedule-free": "constant"}
 """The default schedule of optimizers that have another one than cosine."""
+OWN_RATES: dict[str, Callable[[float], float]] = {"lion": lambda family: family / 5, "prodigy": lambda family: 1.0}
+"""The default learning rate of optimizers that make another one of the family's."""
+BETA2 = {"lion": 0.99}
+"""The default beta2 of optimizers that have another one than 0.999."""
 DECAY_RATE = 0.1
 """Default of the setting `decay_rate`."""
 
@@ -19,6 +23,20 @@ DECAY_RATE = 0.1
 def schedule_of(training: TrainingSettings) -> str:
     """The schedule, the optimizer's own unless one is named."""
     return training.schedule or SCHEDULES.get(training.optimizer, "cosine")
+
+
+def default_rate(optimizer: str, family: float) -> float:
+    """The learning rate where none is asked for, from the family's.
+
+    >>> default_rate("adamw", 0.0005), default_rate("lion", 0.0005), default_rate("prodigy", 0.0005)
+    (0.0005, 0.0001, 1.0)
+    """
+    return OWN_RATES[optimizer](family) if optimizer in OWN_RATES else family
+
+
+def beta2_of(training: TrainingSettings) -> float:
+    """The memory of squared gradients, the optimizer's own unless one is given."""
+    return BETA2.get(training.optimizer, 0.999) if training.beta2 is None else training.beta2
 
 
 def optimisation(settings: Settings) -> Iterator[str]:

@@ -110,6 +110,7 @@ def joined(device: str) -> Iterator[Group]:
     A process whose work failed does not wait for the others: whoever started them ends them.
     """
     if not is_member():
+        _refuse_ranks_of_mpi()
         yield here()
         return
     if is_silent():
@@ -139,6 +140,15 @@ def _refuse_other_plans() -> None:
                 f"{name}=true: accelerate was configured to share out the model; launch it without that, "
                 f"and say --strategy {strategy}"
             )
+
+
+def _refuse_ranks_of_mpi() -> None:
+    """Refuse `accelerate launch --cpu` with several processes: it starts one, or leaves it to MPI which of them each is."""
+    if os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" and "MASTER_PORT" in os.environ:
+        raise SettingsError(
+            "accelerate launch --cpu: starts one process alone, or several through MPI, which captrain does not join; "
+            "expected --multi_gpu in place of --cpu, and --device cpu behind captrain's words"
+        )
 
 
 def _take_share_of_machine(device: str) -> None:

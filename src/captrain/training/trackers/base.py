@@ -40,14 +40,14 @@ class Tracker(Protocol):
     """One place that a run is followed at. Whatever it raises, training goes on without it.
 
     It is made with a `TrackedRun`. `id` is its name of the run, by which the next sitting continues it. `rewinds` says that it
-    takes steps back by itself; others are not given a step again.
+    forgets by itself the steps after the one where the run goes on; others are not given a step again.
     """
 
     id: str | None
     rewinds: bool
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Numbers at a step, by names such as `train/loss` and `validation/cider`."""
+        """Numbers at a step, by names such as `train/loss`, `validation/cider` and `test/cider`."""
 
     def samples(self, step: int, captions: Sequence[SampleCaption]) -> None:
         """The captions of the fixed pictures at a step."""

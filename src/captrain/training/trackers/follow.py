@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from captrain.data.decode import Size, decode
 from captrain.errors import CaptrainError
-from captrain.records import Sample, write_text
+from captrain.records import Sample, read_jsonl, write_text
 from captrain.settings.schema import Settings
 from captrain.training.logbook import logged
 from captrain.training.randomness import untouched_randomness
@@ -25,6 +26,8 @@ from captrain.training.validate import Validation, spread
 logger = logging.getLogger(__name__)
 
 NOTES = "trackers.json"
+METRICS = "metrics.jsonl"
+PLACE = ("kind", "step", "epoch", "seconds")
 LONGEST = 256  # pixels of a picture's longer side
 
 
@@ -34,9 +37,12 @@ class Following(TrainerCallback):
     `trackers.json` in the run folder holds each tracker's own id of the run, so that the next sitting continues it, and the
     last steps that it was given, so that it is not given steps again that were trained again after an interruption.
 
+    A run that goes back on purpose takes other steps than those that a tracker has. TensorBoard forgets these by itself. W&B and
+    MLflow never forget: there it is a run of its own from then on, told from the beginning.
+
     Args:
         names: of the trackers. folder: of the run. settings: the filled ones. samples: those whose captions are shown.
-        latest: the last validation.
+        latest: the last validation. goes_back: whether the steps from here on may be others than an earlier sitting took.
     """
 
     def __init__(
@@ -46,8 +52,9 @@ class Following(TrainerCallback):
         settings: Settings,
         samples: Sequence[Sample],
         latest: Callable[[], Validation | None],
+        goes_back: bool = False,
     ) -> None:
-        self.names, self.folder, self.settings = names, folder, settings
+        self.names, self.folder, self.settings, self.goes_back = names, folder, settings, goes_back
         self.samples, self.latest = samples, latest
         self.pictures: list[Image | None] | None = None
         self.open: dict[str, Tracker] = {}
@@ -81,30 +88,49 @@ class Following(TrainerCallback):
         captions = self._captions(validation)
         self._give("samples", state.global_step, lambda tracker, step: tracker.samples(step, captions))
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """All is written."""
-        self.close(whole=True)
+    def tested(self, step: int, scores: Mapping[str, float]) -> None:
+        """The scores of the final test, at the run's last step."""
+        scalars = {f"test/{name}": value for name, value in scores.items()}
+        self._give("test", step, lambda tracker, at: tracker.scalars(at, scalars))
 
-    def close(self, *, whole: bool = False) -> None:
-        """Close what is open, however the training ended."""
-        for name, tracker in list(self.open.items()):
-            self._safely(name, partial(tracker.close, whole=whole))
-        self.open.clear()
+    @contextmanager
+    def until_done(self) -> Iterator[None]:
+        """While this is open the run is followed; a run that ends otherwise than at its end is marked so where that can be."""
+        whole = False
+        try:
+            yield
+            whole = True
+        finally:
+            for name, tracker in list(self.open.items()):
+                self._safely(name, partial(tracker.close, whole=whole))
+            self.open.clear()
 
     def _open(self, name: str, step: int) -> None:
-        chosen = self.settings.training
+        """Open a tracker where it was left, or anew where it has steps that are no longer true."""
+        chosen, before = self.settings.training, self.before.get(name, {})
+        run_name = chosen.run_name or self.folder.resolve().name
+        anew = self.goes_back and any(at > step for kind, at in before.items() if kind != "id")
+        if anew:
+            run_name, before = f"{run_name} from step {step}", {}
+        settings = self.settings.model_dump(mode="json")
         tracker = open_tracker(
-            name,
-            TrackedRun(
-                self.folder, chosen.project, chosen.run_name or self.folder.resolve().name,
-                self.settings.model_dump(mode="json"), step, self.notes.get(name, {}).get("id"),
-            ),
-        )  # fmt: skip
+            name, TrackedRun(self.folder, chosen.project, run_name, settings, step, before.get("id"))
+        )
         self.open[name] = tracker
+        if anew:
+            self.before[name], self.notes[name] = {}, {}
         if tracker.id is not None:
             self._note(name, "id", tracker.id)
+        if anew:
+            self._retell(tracker)
+
+    def _retell(self, tracker: Tracker) -> None:
+        """Give a tracker the scalars of all steps so far."""
+        path = self.folder / METRICS
+        for line in read_jsonl(path) if path.is_file() else ():
+            values = {f"{line['kind']}/{key}": value for key, value in line.items() if key not in PLACE}
+            known = {key: float(value) for key, value in values.items() if value is not None}
+            tracker.scalars(line["step"], known | {"epoch": float(line["epoch"])})
 
     def _give(self, kind: str, step: int, give: Callable[[Tracker, int], None]) -> None:
         """Give all trackers something of a step, unless an earlier sitting gave it to them."""

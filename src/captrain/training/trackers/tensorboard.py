@@ -17,9 +17,8 @@ class TensorBoard:
     rewinds = True
 
     def __init__(self, run: TrackedRun) -> None:
-        # Steps behind the purged one, from a sitting that got further, are left out of TensorBoard's pages.
-        purge = run.step + 1 if run.step else None
-        self.writer = SummaryWriter(log_dir=str(run.folder / "tensorboard"), purge_step=purge)
+        # Steps from the purged one on, of a sitting that got further, are left out of TensorBoard's pages.
+        self.writer = SummaryWriter(log_dir=str(run.folder / "tensorboard"), purge_step=run.step + 1)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """A curve for each name."""

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import wandb
 
@@ -36,8 +37,8 @@ class WandB:
             logger.info("wandb: %s", self.run.url)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """As one row of the history."""
-        self.run.log({**values, "step": step})
+        """As part of the step's row in the history."""
+        self._log(step, dict(values))
 
     def samples(self, step: int, captions: Sequence[SampleCaption]) -> None:
         """As pictures with their captions beneath, and a table of captions beside what people said."""
@@ -46,7 +47,14 @@ class WandB:
         ]
         rows = [[step, caption.id, caption.text, "\n".join(caption.references)] for caption in captions]
         table = wandb.Table(columns=COLUMNS, data=rows)
-        self.run.log({"samples/pictures": pictures, "samples/captions": table, "step": step})
+        self._log(step, {"samples/pictures": pictures, "samples/captions": table})
+
+    def _log(self, step: int, values: dict[str, Any]) -> None:
+        """Into the row of a step, or the next one that W&B still takes: it drops what goes back behind the rows it has.
+
+        Rows are not numbered from 0: files of several sittings offline are one run once they are sent, each row once.
+        """
+        self.run.log({**values, "step": step}, step=max(step, self.run.step))
 
     def close(self, *, whole: bool) -> None:
         """Send the rest; a run that was interrupted is marked so."""
