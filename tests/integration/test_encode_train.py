@@ -129,3 +129,18 @@ def ids_of(store: Path) -> list[str]:
     return [
         found.index(part).entry(row).id for part in range(len(found.parts)) for row in range(found.parts[part].images)
     ]
+
+
+def test_a_run_with_adapters_is_an_encoder(cli: Cli, photos: Path, tmp_path: Path) -> None:
+    """Its image half is that of its base model, unless the adapters are in it."""
+    model = TINY_CAPTIONERS["blip"](tmp_path / "model")
+    weights = {}
+    for parts in ("language", "vision"):
+        assert cli("train", photos, tmp_path / parts, f"--model {model} --lora-parts {parts} {COMMON}").code == 0
+    for name, encoder in {"base": model, "language": tmp_path / "language", "vision": tmp_path / "vision"}.items():
+        result = cli("encode", photos, tmp_path / f"{name}-store", f"--encoder {encoder} {ENCODE}")
+        assert result.code == 0, result.err
+        store = FeatureStore(str(tmp_path / f"{name}-store"))
+        assert store.encoder is not None
+        weights[name] = store.encoder.weights
+    assert weights["language"] == weights["base"] != weights["vision"]

@@ -114,3 +114,28 @@ def test_a_prompt_is_given_and_not_learned(tmp_path: Path, cli: Cli, photos: Pat
     assert row.split("│")[2].split()[1] == "snow"
     assert row.split("│")[3].split()[-1] == "[SEP]"
     assert len(row.split("│")[3].split()) == len(row.split("│")[2].split()) - 1
+
+
+def test_mirrored_captions_are_the_same_wherever_features_are(
+    tmp_path: Path, cli: Cli, photos: Path, blip: Path
+) -> None:
+    """Kept or computed on the spot, in training or afterwards; and they are not those of the pictures alone."""
+    words = f"--model {blip} --method lora {PLAIN} --mirror"
+    runs = {
+        keep: trained_with(cli, photos, tmp_path / keep, words, f"--keep {keep}") for keep in ("memory", "disk", "off")
+    }
+    scores = {keep: _scores(run / "predictions.jsonl") for keep, run in runs.items()}
+    assert scores["disk"] == scores["memory"]
+    assert scores["off"] == pytest.approx(scores["memory"], abs=1e-5)
+
+    folder = tmp_path / "afterwards"
+    options = "--split validation --device cpu --precision fp32"
+    assert cli("evaluate", runs["memory"], f"{options} --output {folder}/as-trained").code == 0
+    assert cli("evaluate", runs["memory"], f"{options} --no-mirror --output {folder}/plain").code == 0
+    assert _scores(folder / "as-trained" / "predictions.jsonl") == pytest.approx(scores["memory"], abs=1e-5)
+    assert _scores(folder / "plain" / "predictions.jsonl") != pytest.approx(scores["memory"], abs=1e-5)
+
+
+def _scores(predictions: Path) -> list[float]:
+    """How likely each caption was."""
+    return [line["score"] for line in lines_of(predictions)]

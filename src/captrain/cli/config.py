@@ -32,7 +32,6 @@ DECIDED_BY_FAMILY = frozenset(
         "freeze",
         "image_size",
         "resize",
-        "mirror",
         "image_vectors",
         "learning_rate",
         "label_smoothing",

@@ -33,8 +33,7 @@ class ImageSpec:
     """What a model wants of a picture: size in pixels, how to get there, mean and deviation of its training pictures.
 
     resize: "squash" stretches the whole picture to (height, width). "crop" scales its shortest edge to `resize_to` (by
-    default the longer edge of the target) and cuts (height, width) out of the middle. mirror: whether the encoder sees the
-    mirror image as well (`models.mirror`); a picture's own pixels are the same.
+    default the longer edge of the target) and cuts (height, width) out of the middle.
 
     >>> ImageSpec(224, 224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), resize="crop", resize_to=256).resize_to
     256
@@ -47,7 +46,6 @@ class ImageSpec:
     resize: Literal["squash", "crop"] = "squash"
     resize_to: int | None = None
     resample: Resample = "bicubic"
-    mirror: bool = False
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:

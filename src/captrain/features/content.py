@@ -24,8 +24,8 @@ def content_key(data: bytes) -> str:
 
 
 def pixels_key(spec: ImageSpec) -> str:
-    """A key of everything that decides a picture's pixels (mean, deviation and mirroring come later, by the encoder)."""
-    pixels = {name: value for name, value in spec.to_dict().items() if name not in ("mean", "std", "mirror")}
+    """A key of everything that decides a picture's pixels (mean and deviation are applied later, by the encoder)."""
+    pixels = {name: value for name, value in spec.to_dict().items() if name not in ("mean", "std")}
     text = json.dumps([PREPARATION_VERSION, pixels], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 

@@ -50,7 +50,6 @@ def encode(
     dtype: Dtype = "auto",
     image_size: int | None = None,
     resize: Resize | None = None,
-    mirror: bool | None = None,
     captioned: bool = True,
     max_words: int | None = None,
     shard_images: int | None = None,
@@ -72,7 +71,6 @@ def encode(
     Args:
         data: anything captrain reads. store: a folder or URL. encoder: a folder or hub id.
         normalize: divide each vector by its L2 norm.
-        mirror: keep the mean of a picture's features and its mirror image's. Default: as a captioner's preparation says.
         dtype: of kept numbers; `auto` is bfloat16 where bf16 computes, else float16.
         captioned: reject pictures without captions. max_words: cut captions after so many words.
         shard_images: most pictures of a shard. Default: what makes 256 MiB.
@@ -85,7 +83,7 @@ def encode(
         UserError: for data, encoders or stores that can't work together, a source that changed, a store that is being written.
         OSError: when the disk is full; everything finished before is intact.
     """
-    opening = Opening(encoder, vectors, normalize, image_size, resize, mirror, precision)
+    opening = Opening(encoder, vectors, normalize, image_size, resize, precision)
     folder = StoreFolder(store)
     with make_engine(engine, opening, devices, address) as runner:
         about = runner.about()

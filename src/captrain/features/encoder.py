@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -14,10 +15,10 @@ from transformers import AutoConfig, PreTrainedModel
 from captrain.data.feature_store.manifest import EncoderNote, FeaturesNote
 from captrain.data.images import ImageSpec
 from captrain.errors import ModelError
+from captrain.models.archive import is_archive
 from captrain.models.bundle import MODEL_TYPES, clear_errors, find_model_folder, load_captioner
 from captrain.models.captioner import Captioner, plain_name
 from captrain.models.device import choose_device, choose_precision
-from captrain.models.mirror import see_mirrored
 from captrain.models.pixels import scale
 from captrain.models.prefix.join import load_vision
 from captrain.models.prefix.model import vectors_of
@@ -47,7 +48,7 @@ class Encoder:
         mean, std = (torch.tensor(values, device=self.device) for values in (self.spec.mean, self.spec.std))
         scaled = scale(pixels.to(self.device, non_blocking=True), mean, std)
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
-            vectors = see_mirrored(self.module, scaled) if self.spec.mirror else self.module(scaled)
+            vectors = self.module(scaled)
         return nn.functional.normalize(vectors.float(), dim=-1) if self.normalize else vectors
 
     def features(self, dtype: str) -> FeaturesNote:
@@ -78,7 +79,6 @@ def open_encoder(
     normalize: bool = False,
     image_size: int | None = None,
     resize: Resize | None = None,
-    mirror: bool | None = None,
     device: str = "auto",
     precision: str = "auto",
 ) -> Encoder:
@@ -88,14 +88,15 @@ def open_encoder(
     """
     folder = find_model_folder(source)
     with clear_errors(folder):
-        config = AutoConfig.from_pretrained(folder)
         half: Captioner | PreTrainedModel
-        if config.model_type in MODEL_TYPES:
+        if _holds_captioner(folder):
             captioner = load_captioner(folder)
-            half, spec = captioner, adjust(captioner.image_spec, image_size, resize, mirror)
+            config = captioner.core().config
+            half, spec = captioner, adjust(captioner.image_spec, image_size, resize)
             weights = weights_digest(vision_weights(captioner))
         else:
-            spec = adjust(read_preparation(folder, image_size), image_size, resize, mirror)
+            config = AutoConfig.from_pretrained(folder)
+            spec = adjust(read_preparation(folder, image_size), image_size, resize)
             half = load_vision(folder, vectors, spec)
             weights = weights_digest(_own_weights(half))
     where = choose_device(device)
@@ -105,6 +106,13 @@ def open_encoder(
         name=source, type=config.model_type, revision=getattr(config, "_commit_hash", None), weights=weights
     )
     return Encoder(module, spec, note, vectors, normalize, choose_precision(precision, where), where)
+
+
+def _holds_captioner(folder: str) -> bool:
+    """Whether a folder, archive or hub id is a captioner, and not an encoder alone; adapters and archives always are."""
+    if is_archive(folder) or Path(folder, "adapter_config.json").is_file():
+        return True
+    return AutoConfig.from_pretrained(folder).model_type in MODEL_TYPES
 
 
 def on_device(encoder: Encoder, device: str) -> Encoder:

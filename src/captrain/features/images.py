@@ -37,6 +37,10 @@ class Images(ABC):
         The views that an epoch of training shows, or without `epoch` the pictures themselves.
         """
 
+    def mirrored(self, positions: Sequence[int]) -> Tensor | None:
+        """Kept features (I, N, D) of the pictures' mirror images; None where there are none."""
+        return None
+
 
 class KeptImages(Images):
     """Images of which the features or pixels of all views are in a store, found by content key."""
@@ -54,6 +58,12 @@ class KeptImages(Images):
     def rows(self, positions: Sequence[int], epoch: int | None = None) -> dict[str, Tensor]:
         """From the store."""
         return {self.kind: self.store.rows([self._key(position, epoch) for position in positions])}
+
+    def mirrored(self, positions: Sequence[int]) -> Tensor | None:
+        """From the store, if that is what the further views are."""
+        if not all(self.views[position].mirrored for position in positions):
+            return None
+        return self.store.rows([self.views[position].key(self.keys[position], 1) for position in positions])
 
     def _key(self, position: int, epoch: int | None) -> str:
         key, views = self.keys[position], self.views[position]

@@ -176,6 +176,8 @@ def stored_images(
         raise SettingsError(
             f"{stores[0].label}: holds features, of which no crops or flips can be made; train on pictures"
         )
+    if any(of_split.mirrored for of_split in views.values()):
+        logger.warning("%s: holds no mirror images; captions are written of the pictures alone", stores[0].label)
     check_fits(captioner, stores)
     empty = Places([], np.empty(0, np.int32), np.empty(0, np.int64))
     return {
@@ -221,7 +223,7 @@ def check_fits(captioner: Captioner, stores: Sequence[VectorStore]) -> None:
 
 
 def _check_preparation(store: VectorStore, captioner: Captioner) -> None:
-    mine, its = captioner.image_spec.to_dict(), {"mirror": False} | dict(store.preparation or {})
+    mine, its = captioner.image_spec.to_dict(), dict(store.preparation or {})
     version = getattr(getattr(store, "manifest", None), "preparation_version", PREPARATION_VERSION)
     if version != PREPARATION_VERSION:
         raise ModelError(
@@ -232,5 +234,5 @@ def _check_preparation(store: VectorStore, captioner: Captioner) -> None:
         if mine[name] != its.get(name):
             raise ModelError(
                 f"{store.label}: its pictures were prepared with {name} {its.get(name)}, this captioner's are with "
-                f"{mine[name]}; use --image-size, --resize and --mirror as in captrain encode"
+                f"{mine[name]}; use --image-size and --resize as in captrain encode"
             )

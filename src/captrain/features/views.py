@@ -19,11 +19,13 @@ class Views:
     With `count` views kept, epochs take turns among them, and each picture begins at another one. With augmentation and
     a count of 1 nothing can be kept: each epoch makes a view of its own. Views depend on the seed, the picture's content
     and the view's number alone, so that they are the same on every machine and for every number of workers.
+    `mirrored` says that view 1 is the picture's mirror image.
     """
 
     count: int = 1
     augmentation: Augmentation | None = None
     seed: int = 0
+    mirrored: bool = False
 
     @property
     def anew(self) -> bool:
@@ -52,11 +54,15 @@ class Views:
         """
         if view == 0:
             return content
+        if self.mirrored:
+            return hashlib.blake2b(f"{content} mirrored".encode(), digest_size=16).hexdigest()
         stated = f"{content} {self.augmentation} {self.seed} {view}".encode()
         return hashlib.blake2b(stated, digest_size=16).hexdigest()
 
     def pixels(self, data: bytes, content: str, view: int, spec: ImageSpec, max_pixels: int) -> np.ndarray:
         """A view's pixels: uint8 (height, width, 3). Raises `PictureError` as `prepare` does."""
+        if self.mirrored and view == 1:
+            return prepare(data, spec, max_pixels)[:, ::-1]
         if view == 0 or self.augmentation is None:
             return prepare(data, spec, max_pixels)
         random = generator(self.seed, view, int(content[:16], 16))
@@ -64,3 +70,4 @@ class Views:
 
 
 PLAIN = Views()
+MIRRORED = Views(count=2, mirrored=True)

@@ -112,12 +112,12 @@ class Writer:
 
     def write(self, pixels: torch.Tensor, decoding: Decoding) -> list[Written]:
         """Captions of prepared pixels (I, height, width, 3), uint8."""
-        return self.captioner.generate(self.encode(pixels), decoding)
+        return self.captioner.generate(self.encode(pixels, decoding.mirror), decoding)
 
-    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Features (I, N, D) of prepared pixels (I, height, width, 3), uint8."""
+    def encode(self, pixels: torch.Tensor, mirror: bool = False) -> torch.Tensor:
+        """Features (I, N, D) of prepared pixels (I, height, width, 3), uint8; with `mirror` of their mirror images too."""
         with torch.no_grad():
-            return self.captioner.encode(pixels.to(self.captioner.device)).to(self.captioner.precision)
+            return self.captioner.encode(pixels.to(self.captioner.device), mirror).to(self.captioner.precision)
 
     def stream(
         self,
@@ -144,8 +144,8 @@ class Writer:
         """As `stream`, with one caption for each way of decoding; pictures are encoded once for all of them."""
         pictures = stream_pictures(samples, self.captioner.image_spec, rejects, workers=workers, max_pixels=max_pixels)
         for group, pixels in batches(pictures, batch_size):
-            features = self.encode(pixels)
-            columns = [self.captioner.generate(features, way) for way in ways]
+            seen = {mirror: self.encode(pixels, mirror) for mirror in {way.mirror for way in ways}}
+            columns = [self.captioner.generate(seen[way.mirror], way) for way in ways]
             for picture, *lines in zip(group, *columns, strict=True):
                 yield picture.index, lines
 

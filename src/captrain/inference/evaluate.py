@@ -17,6 +17,7 @@ from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen
 from captrain.errors import DataError
 from captrain.features.stored import stored_images
+from captrain.features.views import MIRRORED, PLAIN
 from captrain.inference.captioning import Writer, adjust_decoding
 from captrain.inference.chosen import choose_samples
 from captrain.inference.writing import features_of
@@ -179,7 +180,8 @@ def _stored_ways(
 ) -> Iterator[tuple[int, list[Written]]] | None:
     """As `Writer.stream_ways`, of samples in feature stores; None if they are pictures."""
     captioner = writer.captioner
-    stored = stored_images(captioner, {"samples": samples}, {})
+    views = MIRRORED if any(way.mirror for way in ways) else PLAIN
+    stored = stored_images(captioner, {"samples": samples}, {"samples": views})
     if stored is None:
         return None
 

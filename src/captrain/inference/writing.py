@@ -10,16 +10,25 @@ from torch import Tensor
 from captrain.features.images import Images
 from captrain.models.captioner import Captioner, Written
 from captrain.models.decoding import Decoding
+from captrain.models.mirror import mean_with_mirrored
 
 
-def features_of(captioner: Captioner, images: Images, positions: Sequence[int]) -> Tensor:
-    """Features of images by position, from where they are kept, or computed now."""
+def features_of(captioner: Captioner, images: Images, positions: Sequence[int], mirror: bool = False) -> Tensor:
+    """Features of images by position, from where they are kept, or computed now.
+
+    With `mirror` the mean of theirs and of their mirror images', where these are kept too or can be computed.
+    """
     row = images.rows(positions)
-    if "features" in row:
-        return row["features"].to(captioner.device)
-    captioner.eval()
-    with torch.no_grad():
-        return captioner.encode(row["pixels"].to(captioner.device)).to(captioner.precision)
+    if "features" not in row:
+        captioner.eval()
+        with torch.no_grad():
+            return captioner.encode(row["pixels"].to(captioner.device), mirror).to(captioner.precision)
+    features = row["features"].to(captioner.device)
+    mirrored = images.mirrored(positions) if mirror else None
+    if mirrored is None:
+        return features
+    spec = captioner.image_spec
+    return mean_with_mirrored(features, mirrored.to(captioner.device), spec.height, spec.width)
 
 
 def write_captions(
@@ -28,4 +37,5 @@ def write_captions(
     """A caption for each position, in order."""
     for start in range(0, len(positions), batch_size):
         batch = positions[start : start + batch_size]
-        yield from zip(batch, captioner.generate(features_of(captioner, images, batch), decoding), strict=True)
+        features = features_of(captioner, images, batch, (decoding or captioner.decoding).mirror)
+        yield from zip(batch, captioner.generate(features, decoding), strict=True)

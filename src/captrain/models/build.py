@@ -32,11 +32,10 @@ def pretrained(
     image_size: int | None = None,
     resize: Resize | None = None,
     quantize: BitsAndBytesConfig | None = None,
-    mirror: bool | None = None,
 ) -> Captioner:
     """A captioner from a checkpoint, its image preparation changed and its weights quantised where asked."""
     captioner = load_captioner(source, quantize)
-    captioner.image_spec = adjust(captioner.image_spec, image_size, resize, mirror)
+    captioner.image_spec = adjust(captioner.image_spec, image_size, resize)
     return captioner
 
 
@@ -50,7 +49,6 @@ def joined(
     image_size: int | None = None,
     resize: Resize | None = None,
     seed: int = 0,
-    mirror: bool | None = None,
 ) -> Captioner:
     """A new encoder-decoder captioner.
 
@@ -61,7 +59,7 @@ def joined(
     """
     torch.manual_seed(seed)
     with clear_errors(encoder):
-        spec = adjust(read_preparation(encoder, image_size), image_size, resize, mirror)
+        spec = adjust(read_preparation(encoder, image_size), image_size, resize)
         vision = load_encoder(encoder, vectors, spec.height, spec.width)
     if decoder is None:
         vocabulary = make_tokenizer(tokenizer, captions, sizes.vocabulary_size)

@@ -20,7 +20,8 @@ from transformers.utils import ModelOutput
 from captrain.data.images import ImageSpec
 from captrain.models.attention import causal_caption_mask
 from captrain.models.decoding import Decoding, write_tokens
-from captrain.models.mirror import see_mirrored
+from captrain.models.loss import token_loss
+from captrain.models.mirror import mean_with_mirrored
 from captrain.models.packing import IGNORED, PackedRows, pack
 from captrain.models.patch_dropout import drop_patches
 from captrain.models.pixels import scale
@@ -128,11 +129,16 @@ class Captioner(nn.Module, ABC):
 
     # What follows from it.
 
-    def encode(self, pixels: Tensor) -> Tensor:
-        """Vectors (I, N, D) of pictures (I, height, width, 3), uint8, in the order of rows and columns people see."""
+    def encode(self, pixels: Tensor, mirror: bool = False) -> Tensor:
+        """Vectors (I, N, D) of pictures (I, height, width, 3), uint8, in the order of rows and columns people see.
+
+        With `mirror` the mean of these and of those of their mirror images, as `Decoding.mirror` has it.
+        """
+        if mirror:
+            return mean_with_mirrored(self.encode(pixels), self.encode(pixels.flip(2)), *pixels.shape[1:3])
         scaled = scale(pixels, self.mean.flatten(), self.std.flatten())
         with self.autocast():
-            return see_mirrored(self.look, scaled) if self.image_spec.mirror else self.look(scaled)
+            return self.look(scaled)
 
     def forward(
         self,
@@ -153,9 +159,9 @@ class Captioner(nn.Module, ABC):
         with self.autocast():
             hidden = self.read(self._seen(vectors), input_ids, position_ids, causal_caption_mask(caption_ids))
             learned = labels != IGNORED
-            logits = self.head(hidden[learned]).float()
+            logits = self.head(hidden[learned])
         targets = labels[learned]
-        total = cross_entropy(logits, targets, label_smoothing=self.label_smoothing, reduction="sum")
+        total = token_loss(logits, targets, self.label_smoothing)
         loss = total / (targets.numel() if num_items_in_batch is None else num_items_in_batch)
         return CaptionerOutput(loss=loss, logits=logits, targets=targets)
 

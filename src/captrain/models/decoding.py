@@ -15,7 +15,10 @@ FOR_SAMPLING = ("top_p", "temperature")
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How captions are written: greedy (1 beam), beam search, or nucleus sampling (`sample`)."""
+    """How captions are written: greedy (1 beam), beam search, or nucleus sampling (`sample`).
+
+    mirror: of the mean of what the encoder makes of a picture and of its mirror image.
+    """
 
     beams: int = 3
     max_new_tokens: int = 30
@@ -25,6 +28,7 @@ class Decoding:
     top_p: float = 0.9
     temperature: float = 1.0
     repetition_penalty: float = 1.0
+    mirror: bool = False
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Decoding:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -13,16 +11,14 @@ BEFORE_THE_GRID = (0, 1, 2, 5)
 """Vectors that encoders put before those of their grid: none, a class token, DeiT's two, DINOv2's with registers."""
 
 
-def see_mirrored(look: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
-    """The mean of what an encoder makes of pictures and of their mirror images, turned back (I, N, D).
+def mean_with_mirrored(plain: Tensor, mirrored: Tensor, height: int, width: int) -> Tensor:
+    """The mean of what an encoder makes of pictures and of their mirror images, both (I, N, D), the latter turned back.
 
     Args:
-        look: from pixels (I, 3, height, width) to vectors (I, N, D).
+        height, width: of the pictures.
 
     Raises `ModelError` where the vectors are neither one an image nor a grid.
     """
-    height, width = pixels.shape[-2:]
-    plain, mirrored = look(pixels), look(pixels.flip(-1))
     return (plain + turned_back(mirrored, height, width)) / 2
 
 

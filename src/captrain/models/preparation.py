@@ -42,16 +42,12 @@ def read_preparation(source: str, default_size: int | None = None) -> ImageSpec:
     )
 
 
-def adjust(
-    spec: ImageSpec, size: int | None = None, resize: Resize | None = None, mirror: bool | None = None
-) -> ImageSpec:
-    """The same preparation at another size, with another rule, or mirrored too; a crop's margin keeps its proportion.
+def adjust(spec: ImageSpec, size: int | None = None, resize: Resize | None = None) -> ImageSpec:
+    """The same preparation at another size or with another rule; a crop's margin keeps its proportion.
 
     >>> adjust(ImageSpec(224, 224, (0.5,) * 3, (0.5,) * 3, "crop", 256), size=112).resize_to
     128
     """
-    if mirror is not None:
-        spec = replace(spec, mirror=mirror)
     if size is not None:
         margin = spec.resize_to and round(spec.resize_to * size / min(spec.height, spec.width))
         spec = replace(spec, height=size, width=size, resize_to=margin)

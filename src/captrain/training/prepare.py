@@ -31,15 +31,15 @@ def build_captioner(settings: Settings, captions: Iterable[str], base: Path) -> 
         captioner = load_captioner(str(base))
     elif model.encoder is None:
         quantize = quantization(model.quantize, choose_device(model.device)) if model.quantize else None
-        captioner = pretrained(model.model, model.image_size, model.resize, quantize, model.mirror)
-        if model.image_size is not None or model.mirror:
+        captioner = pretrained(model.model, model.image_size, model.resize, quantize)
+        if model.image_size is not None:
             _check_size(captioner, model.model)
     else:
         sizes = DecoderSizes(
             model.decoder_layers, model.decoder_width, model.decoder_heads, model.decoder_dropout, model.vocabulary_size
         )
         parts = (model.encoder, model.decoder, model.tokenizer, sizes, captions)
-        picture = (model.image_size, model.resize, settings.training.seed, model.mirror)
+        picture = (model.image_size, model.resize, settings.training.seed)
         if model.join == "prefix":
             captioner = prefixed(*parts, _mapper(model), model.image_vectors or "pooled", *picture)
         else:
@@ -61,10 +61,7 @@ def _mapper(model: ModelSettings) -> Mapper:
 
 
 def _check_size(captioner: Captioner, source: str) -> None:
-    """Raise `ModelError` unless the image half takes pictures of the size that was asked for: many have fixed positions.
-
-    It does too where they are to be seen mirrored and the vectors are no grid.
-    """
+    """Raise `ModelError` unless the image half takes pictures of the size that was asked for: many have fixed positions."""
     spec = captioner.image_spec
     try:
         with torch.no_grad():
@@ -74,6 +71,15 @@ def _check_size(captioner: Captioner, source: str) -> None:
             f"{source}: does not take pictures of {spec.height} x {spec.width} pixels ({str(error).splitlines()[0]}); "
             "leave out --image-size, or give a size that the checkpoint was made for"
         ) from None
+
+
+def _check_mirror(captioner: Captioner) -> None:
+    """Raise `ModelError` unless what the image half makes of a mirrored picture can be turned back."""
+    spec = captioner.image_spec
+    with torch.no_grad():
+        captioner.encode(
+            torch.zeros(1, spec.height, spec.width, 3, dtype=torch.uint8, device=captioner.device), mirror=True
+        )
 
 
 def fill_defaults(settings: Settings, captioner: Captioner) -> Settings:
@@ -88,7 +94,6 @@ def fill_defaults(settings: Settings, captioner: Captioner) -> Settings:
             "freeze": frozen_of(model) if method == "full" else None,
             "image_size": spec.height,
             "resize": spec.resize,
-            "mirror": spec.mirror,
             "image_vectors": model.image_vectors or ("pooled" if model.join == "prefix" else "all"),
             "precision": next(name for name, kind in PRECISIONS.items() if kind == captioner.precision),
         },
@@ -110,6 +115,8 @@ def place(captioner: Captioner, settings: ModelSettings) -> None:
     else:
         captioner.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     captioner.precision = choose_precision(settings.precision, device)
+    if captioner.decoding.mirror:
+        _check_mirror(captioner)
 
 
 def adapt(captioner: Captioner, settings: Settings) -> None:

@@ -12,7 +12,7 @@ from captrain.errors import DataError, SettingsError
 from captrain.features.images import Images
 from captrain.features.keep import GIB, Keeping
 from captrain.features.stored import StoredImages, captions_of
-from captrain.features.views import Views
+from captrain.features.views import MIRRORED, PLAIN, Views
 from captrain.metrics.java import check_java
 from captrain.models.adapt import count_parameters
 from captrain.models.captioner import Captioner
@@ -193,10 +193,14 @@ def ready(settings: Settings, splits: Splits, run: RunFolder | None) -> tuple[Ca
 
 
 def keep(captioner: Captioner, splits: Splits, data: DataSettings, seed: int) -> dict[str, Images]:
-    """Features or pixels of all training and validation pictures; bad pictures are rejected."""
+    """Features or pixels of all training and validation pictures; bad pictures are rejected.
+
+    Where captions are written of mirror images too, the features of these are kept of validation pictures.
+    """
     budget = None if data.memory_budget is None else int(data.memory_budget * GIB)
     keeping = Keeping(data.keep, cache_folder() / "kept", budget, data.workers, data.max_pixels)
-    views = {"train": Views(data.views, augmentation(data), seed)}
+    mirrors = captioner.decoding.mirror and not captioner.vision_learns()
+    views = {"train": Views(data.views, augmentation(data), seed), "validation": MIRRORED if mirrors else PLAIN}
     pictures = {"train": splits.train, "validation": splits.validation}
     images = keep_together(here(), captioner, pictures, keeping, splits.rejects, views)
     if not len(images["train"]):

@@ -60,14 +60,13 @@ class Opening(base.Opening[Encoder, About]):
     normalize: bool = False
     image_size: int | None = None
     resize: Resize | None = None
-    mirror: bool | None = None
     precision: str = "auto"
 
     def open(self, device: str) -> Encoder:
         """The encoder on a device. Raises `ModelError` if there is none."""
         return open_encoder(
             self.encoder, vectors=self.vectors, normalize=self.normalize, image_size=self.image_size, resize=self.resize,
-            mirror=self.mirror, device=device, precision=self.precision,
+            device=device, precision=self.precision,
         )  # fmt: skip
 
     def copy(self, model: Encoder, device: str) -> Encoder:

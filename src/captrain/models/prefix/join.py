@@ -51,7 +51,6 @@ def prefixed(
     image_size: int | None = None,
     resize: Resize | None = None,
     seed: int = 0,
-    mirror: bool | None = None,
 ) -> PrefixCaptioner:
     """A new prefix captioner.
 
@@ -62,7 +61,7 @@ def prefixed(
     """
     torch.manual_seed(seed)
     with clear_errors(encoder):
-        spec = adjust(read_preparation(encoder, image_size), image_size, resize, mirror)
+        spec = adjust(read_preparation(encoder, image_size), image_size, resize)
         vision = load_vision(encoder, vectors, spec)
     if language is None:
         vocabulary = make_tokenizer(tokenizer, captions, sizes.vocabulary_size)

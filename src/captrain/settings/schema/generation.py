@@ -28,3 +28,5 @@ class GenerationSettings(Section):
     """Less than 1 sharpens what is drawn from, more flattens it."""
     repetition_penalty: Annotated[float, Field(ge=1)] = 1.0
     """Divides the score of tokens that were written already; 1 does nothing."""
+    mirror: bool = False
+    """Let the encoder see a picture mirrored as well, and caption the mean, turned back: better captions, twice the encoding."""

@@ -57,9 +57,6 @@ class ModelSettings(Section):
     """Height and width of the pictures the encoder sees, in pixels. Default: the checkpoint's own."""
     resize: Literal["squash", "crop"] | None = None
     """`squash` resizes both edges to the image size, `crop` keeps the aspect and takes the middle. Default: the checkpoint's."""
-    mirror: bool | None = None
-    """Let the encoder see each picture mirrored as well and take the mean, turned back: better captions for twice the
-    encoding. Default: as the checkpoint was trained."""
     method: Literal["lora", "full"] | None = None
     """Train LoRA adapters, or the weights themselves. Default: lora, and full for a joined captioner."""
     freeze: tuple[Part, ...] | None = None
