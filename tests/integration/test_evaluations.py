@@ -45,7 +45,7 @@ def test_an_interrupted_evaluation_goes_on(
     assert undisturbed.code == 0
     encode, calls = Writer.encode, []
 
-    def dies(self: Writer, pixels):  # type: ignore[no-untyped-def]
+    def dies(self: Writer, pixels, mirror=False):  # type: ignore[no-untyped-def]
         calls.append(len(pixels))
         if len(calls) == 3:
             raise KeyboardInterrupt

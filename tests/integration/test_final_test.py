@@ -66,7 +66,7 @@ def test_an_interrupted_test_goes_on(
     assert cli("train", split_photos, undisturbed, words_for(blip)).code == 0
     encode, calls = Writer.encode, []
 
-    def dies(self: Writer, pixels):  # type: ignore[no-untyped-def]
+    def dies(self: Writer, pixels, mirror=False):  # type: ignore[no-untyped-def]
         calls.append(len(pixels))
         if len(calls) == 2:
             raise KeyboardInterrupt

@@ -185,7 +185,7 @@ def test_decoder_agrees_with_transformers_learns_and_comes_back(kind: str, tmp_p
     ]
     torch.testing.assert_close(packed, torch.cat(plain), rtol=1e-4, atol=1e-4)
 
-    losses = teach(captioner, steps=60)
+    losses = teach(captioner, steps=90)
     assert losses[-1] < 0.5
     save_captioner(captioner, tmp_path / "saved")
     loaded = load_captioner(str(tmp_path / "saved"))
