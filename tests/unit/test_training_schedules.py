@@ -163,6 +163,8 @@ def test_ends_above_the_peak_are_refused(name: str) -> None:
             "min_learning_rate 0.0001 is more than learning_rate 1e-05",
         ),
         ({"optimizer": "schedule-free", "schedule": "cosine"}, "averages weights instead of lowering the rate"),
+        ({"optimizer": "adafactor", "beta1": 0.5}, "adafactor has neither"),
+        ({"optimizer": "adafactor", "beta2": 0.98}, "adafactor has neither"),
         ({"optimizer": "schedule-free", "beta1": 0}, "needs more"),
         ({"optimizer": "schedule-free", "ema": 0.99}, "averages the weights already"),
         ({"optimizer": "prodigy", "vision_learning_rate": 0.1, "vision_layer_decay": 0.9}, "finds one rate for all"),

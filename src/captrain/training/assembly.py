@@ -15,7 +15,7 @@ from captrain.features.stored import StoredImages
 from captrain.models.captioner import Captioner
 from captrain.records import write_jsonl, write_text
 from captrain.settings.schema import Settings
-from captrain.training.batch_size import images_a_batch
+from captrain.training.batch_size import images_a_batch, images_a_step
 from captrain.training.callbacks import Patience, Rhythm
 from captrain.training.checkpoints import Checkpoints
 from captrain.training.distributed.group import here
@@ -45,17 +45,8 @@ def make_trainer(
     training, evaluation = settings.training, settings.evaluation
     rows = make_rows(settings, captioner, images["train"], captions["train"])
     mixture = make_mixture(settings, images["train"], captions["train"], labels)
-    batch, group = images_a_batch(settings), here()
     steps = steps_an_epoch(settings, mixture)
-    validates = len(images["validation"]) > 0
-    validator = (
-        Validator(
-            images["validation"], captions["validation"], 2 * batch // group.size, evaluation.validation_limit,
-            evaluation.metric,
-        )
-        if validates
-        else None
-    )  # fmt: skip
+    validator = make_validator(settings, images["validation"], captions["validation"])
 
     def on_best(validation: Validation) -> None:
         run.save_model(captioner)
@@ -66,7 +57,7 @@ def make_trainer(
     collator = Collator(captioner, images["train"], word_dropout(captioner, training))
     trainer = CaptionTrainer(
         captioner,
-        training_arguments(settings, run, captioner, validates),
+        training_arguments(settings, run, captioner, validator is not None),
         rows,
         mixture,
         collator,
@@ -88,8 +79,8 @@ def make_trainer(
             steps,
             training.epochs,
         ),
-        LiveView(len(mixture), training.epochs, batch * training.accumulate, collator, lambda: trainer.latest),
-        *([Patience(training.patience)] if training.patience and validates else []),
+        LiveView(len(mixture), training.epochs, images_a_step(settings), collator, lambda: trainer.latest),
+        *([Patience(training.patience)] if training.patience and validator else []),
         following,
         Watch(trainer, steps),
     ]
@@ -97,6 +88,15 @@ def make_trainer(
     for callback in callbacks:
         trainer.add_callback(callback)
     return trainer, following
+
+
+def make_validator(settings: Settings, images: Images, captions: TokenizedCaptions) -> Validator | None:
+    """What measures the captioner on validation images; None where there are none. Without gradients twice as many fit."""
+    if not len(images):
+        return None
+    evaluation = settings.evaluation
+    at_once = 2 * images_a_batch(settings) // here().size
+    return Validator(images, captions, at_once, evaluation.validation_limit, evaluation.metric)
 
 
 def make_mixture(settings: Settings, images: Images, captions: TokenizedCaptions, labels: np.ndarray) -> Mixture:
@@ -107,7 +107,7 @@ def make_mixture(settings: Settings, images: Images, captions: TokenizedCaptions
     window, lengths = settings.training.length_window, captions.lengths
     if window == 1 or lengths is None or settings.data.captions_per_image != "all":
         return mixture
-    return LengthMixture(mixture, lengths, images_a_batch(settings) * settings.training.accumulate, window)
+    return LengthMixture(mixture, lengths, images_a_step(settings), window)
 
 
 def steps_an_epoch(settings: Settings, mixture: Mixture) -> int:

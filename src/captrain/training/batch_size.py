@@ -43,6 +43,11 @@ def images_a_batch(settings: Settings) -> int:
     return size
 
 
+def images_a_step(settings: Settings) -> int:
+    """The images of one step of the optimizer: those of all batches that it adds up."""
+    return images_a_batch(settings) * settings.training.accumulate
+
+
 def fill_batch_size(
     settings: Settings, captioner: Captioner, images: Images, rows: TrainingRows, before: int | None
 ) -> Settings:

@@ -14,8 +14,9 @@ SCHEDULES = {"schedule-free": "constant"}
 """The default schedule of optimizers that have another one than cosine."""
 OWN_RATES: dict[str, Callable[[float], float]] = {"lion": lambda family: family / 5, "prodigy": lambda family: 1.0}
 """The default learning rate of optimizers that make another one of the family's."""
+BETA1, BETA2_OF_ADAM = 0.9, 0.999
 BETA2 = {"lion": 0.99}
-"""The default beta2 of optimizers that have another one than 0.999."""
+"""The default beta2 of optimizers that have another one than Adam's."""
 DECAY_RATE = 0.1
 """Default of the setting `decay_rate`."""
 
@@ -36,7 +37,7 @@ def default_rate(optimizer: str, family: float) -> float:
 
 def beta2_of(training: TrainingSettings) -> float:
     """The memory of squared gradients, the optimizer's own unless one is given."""
-    return BETA2.get(training.optimizer, 0.999) if training.beta2 is None else training.beta2
+    return BETA2.get(training.optimizer, BETA2_OF_ADAM) if training.beta2 is None else training.beta2
 
 
 def optimisation(settings: Settings) -> Iterator[str]:
@@ -49,6 +50,8 @@ def optimisation(settings: Settings) -> Iterator[str]:
     training = settings.training
     yield from _schedule(training)
     yield from _rates(training)
+    if training.optimizer == "adafactor":
+        yield from _adafactor(training)
     if training.optimizer == "prodigy":
         yield from _prodigy(settings)
     if training.optimizer == "schedule-free":
@@ -75,6 +78,12 @@ def _rates(training: TrainingSettings) -> Iterator[str]:
         rate = getattr(training, name) or 0
         if training.learning_rate is not None and rate > training.learning_rate:
             yield f"{name} {rate} is more than learning_rate {training.learning_rate}"
+
+
+def _adafactor(training: TrainingSettings) -> Iterator[str]:
+    """It has rows and columns for memory."""
+    if training.beta1 != BETA1 or beta2_of(training) != BETA2_OF_ADAM:
+        yield "beta1, beta2: optimizer adafactor has neither, leave them out"
 
 
 def _prodigy(settings: Settings) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from captrain.settings.schema.base import Section, Share, panel
-from captrain.settings.schema.optimisation import DECAY_RATE
+from captrain.settings.schema.optimisation import BETA1, DECAY_RATE
 
 OptimizerName = Literal["adamw", "muon", "adamw-8bit", "adafactor", "lion", "schedule-free", "prodigy"]
 ScheduleName = Literal[
@@ -50,7 +50,7 @@ class TrainingSettings(Section):
     """Learning rate of each layer of the image encoder over that of the layer above it (BEiT: 0.65 to 0.9)."""
     weight_decay: Annotated[float, Field(ge=0), OVERFITTING] = 0.01
     """Weight decay; biases, norms and other vectors have none."""
-    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta1: Annotated[float, Field(ge=0, lt=1)] = BETA1
     """The optimizer's memory of gradients; adafactor has none."""
     beta2: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Its memory of squared gradients; 0.98 forgets faster: for short trainings from scratch. Default: 0.999, lion 0.99."""
