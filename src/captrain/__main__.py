@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
-from captrain.cli import main
+from captrain.cli import command
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

@@ -85,6 +85,17 @@ def test_two_processes_equal_one(
     assert (tmp_path / "run" / "report.html").is_file()
 
 
+@pytest.mark.parametrize("limit", [1, 5])
+def test_validation_images_that_do_not_divide(
+    limit: int, pair: Pair, tmp_path: Path, cli: Cli, photos: Path, blip: Path
+) -> None:
+    """One process has no image, or a batch more than the other; weights come together in both for each batch."""
+    words = f"--model {blip} --validation-share 0.5 --validation-limit {limit} --epochs 1 --dropout 0 {QUICK}"
+    assert cli("train", photos, tmp_path / "one", words).code == 0
+    assert_done(pair.run(tmp_path, "train", photos, tmp_path / "two", words, "--strategy fsdp"))
+    assert_alike(tmp_path / "two", tmp_path / "one")
+
+
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_a_run_goes_on_in_another_number_of_processes(
     strategy: str, pair: Pair, alone: dict[str, Path], tmp_path: Path, cli: Cli, photos: Path, blip: Path, encoder: Path

@@ -13,6 +13,7 @@ from run_tools import QUICK, Cli, lines_of
 
 from captrain.features.keep import Keeper
 from captrain.training.checkpoints import Checkpoints
+from captrain.training.run_folder import RunFolder
 from captrain.training.trainer import CaptionTrainer
 from captrain.training.validate import Validator
 
@@ -106,6 +107,21 @@ def test_before_the_first_step(
     line = "SIGINT stopped the training before the first step; the same command, without --overwrite, goes on with it"
     assert result.last_line == f"error: {line}"
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_after_the_last_step(
+    whole: Any, tmp_path: Path, cli: Cli, photos: Path, blip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, run = f"--model {blip} {WORDS}", tmp_path / "run"
+    with monkeypatch.context() as patch:
+        send_at(patch, RunFolder, "finish", 1)
+        result = cli("train", photos, run, words)
+    assert result.code == 128 + signal.SIGTERM
+    assert result.last_line == (
+        "error: SIGTERM stopped the training after the last step; the same command goes on with it"
+    )
+    assert cli("train", photos, run, words).code == 0
+    assert state_of(run) == whole(cli)
 
 
 def test_a_second_signal_does_not_wait(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from captrain.__main__ import main
+from captrain.cli import main
 from captrain.testing import tiny_photos
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -161,3 +163,26 @@ def test_no_process_outlives_a_failure() -> None:
     with pytest.raises(DeadWorkerError, match="process 1 of 2 ended with exit code 9"):
         run_workers([{}, {}], exec, "import os, time; os._exit(9) if os.environ['RANK'] == '1' else time.sleep(600)")
     assert time.monotonic() - start < 60
+
+
+@pytest.mark.parametrize(
+    ("member", "said"), [({}, "closed\ntaken apart\n"), ({"RANK": "1", "WORLD_SIZE": "2"}, "closed\n")]
+)
+def test_a_process_of_a_group_ends_without_being_taken_apart(member: dict[str, str], said: str) -> None:
+    """A thread of gloo that still runs then would abort it."""
+    program = """
+import atexit
+from captrain.training.distributed.environment import end_process
+
+class Kept:
+    def __del__(self, say=print):
+        say("taken apart")
+
+kept = Kept()
+atexit.register(print, "closed")
+end_process(3)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | member, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (3, said, "")

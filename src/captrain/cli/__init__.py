@@ -5,10 +5,18 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
+
+from captrain.training.distributed.environment import end_process
+
+
+def command() -> NoReturn:
+    """The entry point of `captrain`: the words of this process are run, and it ends with their exit code."""
+    end_process(main())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the entry point of `captrain`.
+    """Run one command.
 
     Args:
         argv: words after the program's name. Default: those of this process.

@@ -37,7 +37,7 @@ from captrain.training.prepare import adapt, build_captioner, fill_defaults, pla
 from captrain.training.preview import preview
 from captrain.training.rows import TokenizedCaptions
 from captrain.training.run_folder import RunFolder, check_switches
-from captrain.training.signals import ends_on_signals
+from captrain.training.signals import SIGNALS, ends_on_signals
 from captrain.training.stored import MOST_AT_ONCE, StoredCaptions
 from captrain.training.trackers import chosen
 from captrain.training.variation import augmentation, caption_text
@@ -127,6 +127,7 @@ def _train(
     )
     with following.until_done():
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
+        SIGNALS.place = "after the last step"
         if trainer.validator is None:
             with trainer.averaged(), trainer.strategy.whole_in_first(captioner):
                 run.save_model(captioner)

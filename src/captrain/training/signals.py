@@ -18,7 +18,7 @@ T = TypeVar("T")
 class Stopped(KeyboardInterrupt):
     """Work ends because of a signal; `place` says where, for people."""
 
-    def __init__(self, number: int, place: str = "before the first step") -> None:
+    def __init__(self, number: int, place: str) -> None:
         super().__init__()
         self.number = number
         self.place = place
@@ -28,12 +28,13 @@ class Signals:
     """SIGTERM and SIGINT, while they are caught.
 
     Between steps a signal is only noted (`asked` is its number); everywhere else it raises `Stopped` at once, and so does a
-    second one anywhere.
+    second one anywhere. `place` is where the training stands then.
     """
 
     def __init__(self) -> None:
         self.asked = 0
         self.waits = False
+        self.place = ""
 
     @contextmanager
     def caught(self) -> Iterator[None]:
@@ -41,7 +42,7 @@ class Signals:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        self.asked, self.waits = 0, False
+        self.asked, self.waits, self.place = 0, False, "before the first step"
         before = {number: signal.signal(number, self._arrives) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield
@@ -55,10 +56,10 @@ class Signals:
         before, self.waits = self.waits, waits
         try:
             if self.asked and not waits:
-                raise Stopped(self.asked)
+                raise Stopped(self.asked, self.place)
             yield
             if self.asked and not before:
-                raise Stopped(self.asked)
+                raise Stopped(self.asked, self.place)
         finally:
             self.waits = before
 
@@ -66,7 +67,7 @@ class Signals:
         """What the system calls."""
         again, self.asked = bool(self.asked), number
         if again or not self.waits:
-            raise Stopped(number)
+            raise Stopped(number, self.place)
 
 
 SIGNALS = Signals()

@@ -39,6 +39,8 @@ class Validator:
     `metric` is the score that decides: METEOR and SPICE are computed only where they are this one.
 
     Of several processes each takes a part of the images; the first one judges what all have written, and tells the others.
+    All make equally many batches, since weights that are shared out come together for each: one whose part is smaller ends
+    with an image that does not count.
     """
 
     def __init__(
@@ -57,6 +59,8 @@ class Validator:
         self.group = here()
         count, rank, size = len(self.positions), self.group.rank, self.group.size
         self.own = self.positions[count * rank // size : count * (rank + 1) // size]
+        most = -(-count // size)
+        self.batches = [self.own[start:][:batch_size] for start in range(0, most, batch_size)]
 
     def __call__(self, captioner: Captioner) -> Validation:
         """Loss and scores now."""
@@ -77,14 +81,15 @@ class Validator:
         smoothing, captioner.label_smoothing = captioner.label_smoothing, 0.0
         total = tokens = 0.0
         try:
-            for start in range(0, len(self.own), self.batch_size):
-                batch = self.own[start : start + self.batch_size]
-                rows = captioner.pack([self.captions[position] for position in batch]).to(captioner.device)
+            for batch in self.batches:
+                shown = batch or self.positions[:1]
+                rows = captioner.pack([self.captions[position] for position in shown]).to(captioner.device)
                 output = captioner(
-                    features=features_of(captioner, self.images, batch), **rows.to_dict(), num_items_in_batch=1
+                    features=features_of(captioner, self.images, shown), **rows.to_dict(), num_items_in_batch=1
                 )
-                total += float(output.loss)
-                tokens += len(output.targets)
+                if batch:
+                    total += float(output.loss)
+                    tokens += len(output.targets)
         finally:
             captioner.label_smoothing = smoothing
         totals, counts = zip(*self.group.gather((total, tokens)), strict=True)
@@ -94,11 +99,14 @@ class Validator:
         """A caption for each of this process's images, and how many of them were cut off."""
         predictions, cut_off = [], 0
         with track("write validation captions", len(self.own)) as advance:
-            for position, written in write_captions(captioner, self.images, self.own, self.batch_size):
-                sample = self.images.samples[position]
-                predictions.append(Caption.of(sample, written.text, written.score))
-                cut_off += len(written.tokens) >= captioner.decoding.max_new_tokens
-                advance(1)
+            for batch in self.batches:
+                shown = batch or self.positions[:1]
+                found = list(write_captions(captioner, self.images, shown, self.batch_size))
+                for position, written in found if batch else []:
+                    sample = self.images.samples[position]
+                    predictions.append(Caption.of(sample, written.text, written.score))
+                    cut_off += len(written.tokens) >= captioner.decoding.max_new_tokens
+                    advance(1)
         return predictions, cut_off
 
 

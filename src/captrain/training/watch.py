@@ -44,7 +44,7 @@ class Watch(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Stop once it is saved; at a signal that came while it was being saved, too."""
         if stops := self.stops or (SIGNALS.asked if args.world_size <= 1 else 0):
-            raise Stopped(stops)
+            raise Stopped(stops, SIGNALS.place)
 
     def _asked_anywhere(self, args: TrainingArguments) -> int:
         """The signal that any of the processes got: all of them stop at the same step."""

@@ -8,7 +8,6 @@ import os
 import pickle
 import signal
 import socket
-import sys
 import threading
 import time
 import traceback
@@ -22,6 +21,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from captrain.errors import CaptrainError, TrainingError
+from captrain.training.distributed.environment import end_process
 
 T = TypeVar("T")
 
@@ -208,15 +208,14 @@ def _work(channel: Connection, work: Callable[..., Any], arguments: Sequence[Any
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         told = Told(work(*arguments))
-    except SystemExit:
-        raise
+    except SystemExit as end:
+        end_process(end.code if isinstance(end.code, int) else 1)
     except BaseException as failure:
         if logger.isEnabledFor(logging.DEBUG) and not hasattr(failure, "exit_code"):
             traceback.print_exc()
         told = Told(failure=_that_travels(failure))
     channel.send(told)
-    if told.failure is not None:
-        sys.exit(1)
+    end_process(0 if told.failure is None else 1)
 
 
 def _that_travels(failure: BaseException) -> BaseException:
