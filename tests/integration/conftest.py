@@ -17,6 +17,7 @@ from captrain.testing import tiny_blip, tiny_photos, tiny_text_decoder, tiny_vis
 def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No hub, a cache of one's own, one thread, and a working folder that nothing else writes into."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("CAPTRAIN_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     threads = torch.get_num_threads()

@@ -6,6 +6,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,13 @@ def test_a_local_ray_does_the_same_for_what_is_no_tar(
     assert result.code == 2 and "nothing" in result.last_line and "Traceback" not in result.err
 
 
-def test_a_cluster_that_is_not_there_is_one_clear_line(cli: Cli, tars: Path, encoder: Path, tmp_path: Path) -> None:
+def test_a_cluster_that_is_not_there_is_one_clear_line(
+    cli: Cli, tars: Path, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`auto` looks for a cluster on this machine, and would find the one of a test beside this one."""
+    monkeypatch.setattr("ray._private.services.find_gcs_addresses", cache(set))
+    monkeypatch.setattr("ray._private.utils.read_ray_address", lambda folder=None: None)
+
     def line(*words: str) -> str:
         begun = time.monotonic()
         result = cli("encode", tars, tmp_path / "store", "--encoder", encoder, WORDS, *words)

@@ -8,6 +8,7 @@ import logging
 import random
 import struct
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -361,7 +362,11 @@ def test_wandb(opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert len(list(files.glob("offline-run-*"))) == 2
     # offline-run-TIME-ID, and a number behind it where both began in the same second
     assert len({folder.name.split("-")[3] for folder in files.glob("offline-run-*")}) == 1
-    rows = [rows_of(file) for folder in sorted(files.glob("offline-run-*")) for file in folder.glob("*.wandb")]
+    until = time.monotonic() + 60  # W&B's own process writes its files out some time after a run is finished
+    rows: list[list[tuple[int, dict[str, Any]]]] = []
+    while sum(map(len, rows)) < 3 and time.monotonic() < until:
+        time.sleep(0.05)
+        rows = [rows_of(file) for file in files.glob("offline-run-*/*.wandb")]
     assert sorted(step for sitting in rows for step, _ in sitting) == [1, 2, 3], "W&B drops a row whose step it has"
     losses = {values["step"]: values["train/loss"] for sitting in rows for _, values in sitting}
     assert losses == {1: 3.0, 2: 2.0, 3: 1.0}
