@@ -60,7 +60,8 @@ class Validator:
         count, rank, size = len(self.positions), self.group.rank, self.group.size
         self.own = self.positions[count * rank // size : count * (rank + 1) // size]
         most = -(-count // size)
-        self.batches = [self.own[start:][:batch_size] for start in range(0, most, batch_size)]
+        parts = [self.own[start:][:batch_size] for start in range(0, most, batch_size)]
+        self.batches = [(part or self.positions[:1], bool(part)) for part in parts]  # and whether they count
 
     def __call__(self, captioner: Captioner) -> Validation:
         """Loss and scores now."""
@@ -81,28 +82,26 @@ class Validator:
         smoothing, captioner.label_smoothing = captioner.label_smoothing, 0.0
         total = tokens = 0.0
         try:
-            for batch in self.batches:
-                shown = batch or self.positions[:1]
-                rows = captioner.pack([self.captions[position] for position in shown]).to(captioner.device)
+            for batch, counts in self.batches:
+                rows = captioner.pack([self.captions[position] for position in batch]).to(captioner.device)
                 output = captioner(
-                    features=features_of(captioner, self.images, shown), **rows.to_dict(), num_items_in_batch=1
+                    features=features_of(captioner, self.images, batch), **rows.to_dict(), num_items_in_batch=1
                 )
-                if batch:
+                if counts:
                     total += float(output.loss)
                     tokens += len(output.targets)
         finally:
             captioner.label_smoothing = smoothing
-        totals, counts = zip(*self.group.gather((total, tokens)), strict=True)
-        return sum(totals) / max(sum(counts), 1)
+        totals, learned = zip(*self.group.gather((total, tokens)), strict=True)
+        return sum(totals) / max(sum(learned), 1)
 
     def _write(self, captioner: Captioner) -> tuple[list[Caption], int]:
         """A caption for each of this process's images, and how many of them were cut off."""
         predictions, cut_off = [], 0
         with track("write validation captions", len(self.own)) as advance:
-            for batch in self.batches:
-                shown = batch or self.positions[:1]
-                found = list(write_captions(captioner, self.images, shown, self.batch_size))
-                for position, written in found if batch else []:
+            for batch, counts in self.batches:
+                found = list(write_captions(captioner, self.images, batch, self.batch_size))
+                for position, written in found if counts else []:
                     sample = self.images.samples[position]
                     predictions.append(Caption.of(sample, written.text, written.score))
                     cut_off += len(written.tokens) >= captioner.decoding.max_new_tokens
