@@ -93,6 +93,14 @@ def test_captions_per_image_takes_words_and_numbers(recipe) -> None:
         ("generation: {sample: perhaps}", "generation.sample: found 'perhaps', expected true or false"),
         ("generation: {top_p: 2}", "generation.top_p: found 2, expected at most 1"),
         ("evaluation: {metric: cidr}", "Did you mean 'cider'?"),
+        (
+            "data: {sources: [{path: a}, {path: b, rato: 3}]}",
+            "source 2 in section 'data': unknown key 'rato'. Did you mean 'ratio'?",
+        ),
+        (
+            "data: [{path: a}, {ratio: 3}]",
+            "source 2 in section 'data': has no path; expected keys such as path: photos",
+        ),
         ("model: {rank: 3", "not valid YAML"),
         ("model: {rank: 3, rank: 4}", "'rank' is given 2 times"),
         ("model: {rank: !!int ''}", "not valid YAML"),

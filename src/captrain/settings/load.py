@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from captrain.errors import SettingsError, nearest
-from captrain.settings.schema import Section, Settings
+from captrain.settings.schema import Section, Settings, Source
 from captrain.settings.yaml_file import read_yaml
 
 Nested = Mapping[str, Mapping[str, Any]]
@@ -220,3 +220,17 @@ def _check_section(name: str, section: Any, where: str) -> None:
             owner = leaves().get(key)
             hint = f" '{key}' belongs into the section '{owner}'." if owner else nearest(str(key), leaves())
             raise SettingsError(f"{where}: unknown key '{key}' in section '{name}'.{hint}")
+    sources = section.get("sources") if name == "data" and section else None
+    for number, source in enumerate(sources if isinstance(sources, list) else [], 1):
+        if isinstance(source, Mapping):
+            _check_source(source, f"{where}: source {number} in section 'data'")
+
+
+def _check_source(source: Mapping[Any, Any], where: str) -> None:
+    """Refuse one of several data sets with an unknown key, or without its path."""
+    known = list(Source.model_fields)
+    for key in source:
+        if key not in known:
+            raise SettingsError(f"{where}: unknown key '{key}'.{nearest(str(key), known)} Keys: {', '.join(known)}")
+    if "path" not in source:
+        raise SettingsError(f"{where}: has no path; expected keys such as path: photos")
