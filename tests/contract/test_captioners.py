@@ -14,9 +14,11 @@ from captrain.models.bundle import FAMILIES, family_class, load_captioner, save_
 from captrain.models.captioner import PARTS, Captioner
 from captrain.models.decoding import Decoding
 from captrain.models.mirror import turned_back
+from captrain.models.packing import even_groups
 from captrain.testing import TINY_CAPTIONERS, clear_pictures, teach
 
 CAPTIONS = [["a red dog runs", "the dog"], ["a blue cat sits in the grass"], ["two small green square", "snow"]]
+UNEVEN = [["a red dog runs", "the dog runs"], ["a blue"], ["snow and a dog", "a red dog runs", "the red dog"]]
 
 
 @pytest.fixture(params=list(FAMILIES))
@@ -48,6 +50,22 @@ def test_pictures_become_vectors(captioner: Captioner, pixels: Tensor) -> None:
     assert len(features) == 3
     torch.testing.assert_close(captioner.encode(pixels[1:2]), features[1:2], rtol=1e-4, atol=1e-5)
     assert (features[0] - features[1]).abs().mean() > 0.05, "pictures can't be told apart"
+
+
+def test_rows_read_in_groups_learn_the_same(captioner: Captioner, pixels: Tensor) -> None:
+    """Rows of a batch read in groups of similar length give the loss and the gradient of the whole batch."""
+    captioner.training = True  # of all modules the captioner alone: nothing is dropped
+    rows = captioner.pack([[captioner.tokenizer(text)["input_ids"][:5] for text in texts] for texts in UNEVEN])
+    assert len(even_groups(rows.caption_ids.count_nonzero(1).tolist())) > 1
+    features = captioner.encode(pixels).detach()
+    found = []
+    for captioner.groups_rows in (False, True):
+        captioner.zero_grad()
+        loss = captioner(**rows.to_dict(), features=features).loss
+        loss.backward()
+        gradients = [weight.grad.flatten() for weight in captioner.parameters() if weight.grad is not None]
+        found.append((loss.detach(), torch.cat(gradients)))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-6)
 
 
 def test_a_mirrored_picture_is_seen_mirrored(captioner: Captioner) -> None:

@@ -22,7 +22,7 @@ from captrain.models.attention import causal_caption_mask
 from captrain.models.decoding import Decoding, write_tokens
 from captrain.models.loss import token_loss
 from captrain.models.mirror import mean_with_mirrored
-from captrain.models.packing import IGNORED, PackedRows, pack
+from captrain.models.packing import IGNORED, PackedRows, even_groups, pack
 from captrain.models.patch_dropout import drop_patches
 from captrain.models.pixels import scale
 from captrain.models.zoo import FAMILY_DEFAULTS, FamilyDefaults
@@ -71,6 +71,7 @@ class Captioner(nn.Module, ABC):
         self.precision = torch.float32
         self.label_smoothing = FAMILY_DEFAULTS.get(self.family, FamilyDefaults()).label_smoothing
         self.patch_dropout = 0.0
+        self.groups_rows = False
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(image_spec.mean).view(1, -1, 1, 1), persistent=False)
@@ -157,13 +158,33 @@ class Captioner(nn.Module, ABC):
         """
         vectors = self.encode(cast(Tensor, pixels)) if features is None else features
         with self.autocast():
-            hidden = self.read(self._seen(vectors), input_ids, position_ids, causal_caption_mask(caption_ids))
-            learned = labels != IGNORED
-            logits = self.head(hidden[learned])
-        targets = labels[learned]
+            hidden, targets = self._read_learned(self._seen(vectors), input_ids, position_ids, caption_ids, labels)
+            logits = self.head(hidden)
         total = token_loss(logits, targets, self.label_smoothing)
         loss = total / (targets.numel() if num_items_in_batch is None else num_items_in_batch)
         return CaptionerOutput(loss=loss, logits=logits, targets=targets)
+
+    def _read_learned(self, context: Tensor, *packed: Tensor) -> tuple[Tensor, Tensor]:
+        """Hidden states (T, D) of the learned tokens of packed rows, and the tokens to be predicted there (T).
+
+        With `groups_rows` rows of similar length are read together, one group after another: the same, for less padding.
+        """
+        hidden, targets = [], []
+        for rows, longest in self._groups(packed[2]):
+            input_ids, position_ids, caption_ids, labels = (part[rows, :longest] for part in packed)
+            learned = labels != IGNORED
+            mask = causal_caption_mask(caption_ids)
+            hidden.append(self.read(context[rows], input_ids, position_ids, mask)[learned])
+            targets.append(labels[learned])
+        return torch.cat(hidden), torch.cat(targets)
+
+    def _groups(self, caption_ids: Tensor) -> list[tuple[list[int] | slice, int]]:
+        """Which rows are read together, and how many of their places."""
+        if not (self.groups_rows and self.training):
+            return [(slice(None), caption_ids.shape[1])]
+        lengths = caption_ids.count_nonzero(1).tolist()
+        groups = even_groups(lengths)
+        return [(rows, lengths[rows[-1]]) for rows in groups] if len(groups) > 1 else [(slice(None), max(lengths))]
 
     def _seen(self, vectors: Tensor) -> Tensor:
         """The context of vectors; while it learns, without those that patch dropout takes."""

@@ -124,6 +124,7 @@ def adapt(captioner: Captioner, settings: Settings) -> None:
     model = settings.model
     captioner.label_smoothing = settings.training.label_smoothing or 0.0
     captioner.patch_dropout = _patch_dropout(captioner, settings.training)
+    captioner.groups_rows = _groups_rows(captioner, settings)
     if model.method == "full":
         freeze(captioner, model.freeze or ())
     else:
@@ -132,6 +133,14 @@ def adapt(captioner: Captioner, settings: Settings) -> None:
     quicken_dropout(captioner)
     if model.checkpoint_activations:
         checkpoint_activations(captioner)
+
+
+def _groups_rows(captioner: Captioner, settings: Settings) -> bool:
+    """Whether rows of a batch are read in groups of similar length: on CPUs, where padding costs more than a second pass.
+
+    Not where processes share out weights (all must make equally many passes), nor where passes are compiled.
+    """
+    return captioner.device.type == "cpu" and settings.distributed.strategy == "ddp" and not settings.training.compile
 
 
 def _patch_dropout(captioner: Captioner, training: TrainingSettings) -> float:

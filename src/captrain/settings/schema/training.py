@@ -31,9 +31,9 @@ class TrainingSettings(Section):
     """Images a step. Each carries its captions in one row. `auto` finds the largest power of two that fits the memory."""
     accumulate: Annotated[int, Field(ge=1)] = 1
     """Batches whose gradients are added up before a step."""
-    length_window: Annotated[int, Field(ge=1)] = 8
-    """Batches that are sorted by the length of their rows together, so that little is padded; 1 leaves the order random.
-    Only where images carry all their captions."""
+    length_window: Annotated[int, Field(ge=1)] = 1
+    """Batches that are sorted by the length of their rows together, so that less is padded; 1 leaves the order random, which
+    learns better. Only where images carry all their captions."""
     optimizer: OptimizerName = "adamw"
     """What turns gradients into steps; all but adamw, muon and adafactor need `pip install 'captrain[optim]'`."""
     compile: bool = False
