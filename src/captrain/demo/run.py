@@ -81,7 +81,7 @@ def demo_settings(encoder: Path, seed: int) -> Settings:
                 "precision": "fp32",
             },
             "training": {
-                "epochs": 5,
+                "epochs": 6,
                 "batch_size": 16,
                 "learning_rate": 2e-3,
                 "weight_decay": 0.05,
