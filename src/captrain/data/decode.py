@@ -29,7 +29,7 @@ from PIL import (
 from captrain.errors import PictureError
 
 # The largest phone sensors give 16320 x 12240, just under this. Decoded, that is 0.8 GB at Pillow's four bytes a pixel
-# (a JPEG is decoded at a fraction of it); what is larger is a map, a scan to be tiled, or an attack. A server should
+# (of a JPEG that is decoded fast, a fraction of it); what is larger is a map, a scan to be tiled, or an attack. A server should
 # pass a lower limit.
 MAX_PIXELS = 200_000_000
 
@@ -76,11 +76,12 @@ _UPRIGHT = {  # EXIF orientation → the turn that sets the picture upright
 }
 
 
-def decode(data: bytes, max_pixels: int, enough: Callable[[Size], Size] | None = None) -> Image.Image:
+def decode(data: bytes, max_pixels: int, enough: Callable[[Size], Size | None] | None = None) -> Image.Image:
     """The (first) picture in `data`: mode RGB, upright, alpha laid over white.
 
     `enough` maps the upright (width, height) to the smallest size that the caller can use. A JPEG is then decoded at
-    the smallest of the scales 1/8, 1/4, 1/2, 1 that is not below it, which skips most of the work.
+    the smallest of the scales 1/8, 1/4, 1/2, 1 that is not below it, which skips most of the work. Without `enough`, or
+    where it says None, the pixels are those that Pillow gives anybody.
 
     Raises `PictureError` with a reason to be read after a file name: "is truncated (...)".
     """
@@ -100,7 +101,7 @@ def decode(data: bytes, max_pixels: int, enough: Callable[[Size], Size] | None =
         raise PictureError(_reason(error, data)) from None
 
 
-def _decode(data: bytes, max_pixels: int, enough: Callable[[Size], Size] | None) -> Image.Image:
+def _decode(data: bytes, max_pixels: int, enough: Callable[[Size], Size | None] | None) -> Image.Image:
     decoder = _decoder_of(data)
     with _without_warnings(decoder, data):
         image = decoder(BytesIO(data))
@@ -136,10 +137,13 @@ def _check_pixels(image: ImageFile.ImageFile, max_pixels: int) -> None:
         raise PictureError(f"has {width * height} pixels, over the limit of {max_pixels}; scale it down")
 
 
-def _draft(image: _JpegFile, orientation: int, enough: Callable[[Size], Size]) -> None:
+def _draft(image: _JpegFile, orientation: int, enough: Callable[[Size], Size | None]) -> None:
     """Ask libjpeg for a smaller picture. It knows nothing of EXIF: where that turns by 90 degrees, edges swap."""
     turned = orientation >= 5
-    width, height = enough((image.height, image.width) if turned else (image.width, image.height))
+    least = enough((image.height, image.width) if turned else (image.width, image.height))
+    if least is None:
+        return
+    width, height = least
     image.draft(None, (height, width) if turned else (width, height))
 
 
