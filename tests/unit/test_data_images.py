@@ -201,7 +201,14 @@ def plainly(data: bytes, spec: ImageSpec) -> np.ndarray:
     progressive=st.booleans(),
 )
 def test_a_jpegs_pixels_are_those_of_plain_pillow(
-    size: tuple[int, int], edge: int, margin: int, resize: Any, resample: Any, mode: str, orientation: int, progressive: bool
+    size: tuple[int, int],
+    edge: int,
+    margin: int,
+    resize: Any,
+    resample: Any,
+    mode: str,
+    orientation: int,
+    progressive: bool,
 ) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -298,7 +305,11 @@ def test_a_jpeg_larger_than_pillow_opens_is_read_at_a_fraction() -> None:
     data = bytearray(encode(Image.new("L", (16, 16), 50), "JPEG"))
     frame = data.index(b"\xff\xc0")
     data[frame + 5 : frame + 9] = struct.pack(">HH", 12_240, 16_320)  # a header of 200 million pixels over few bytes
-    assert prepare(bytes(data), square(224, decode="fast")).shape == (224, 224, 3)  # libjpeg fills what is missing with grey
+    assert prepare(bytes(data), square(224, decode="fast")).shape == (
+        224,
+        224,
+        3,
+    )  # libjpeg fills what is missing with grey
 
 
 def test_a_gif_frame_larger_than_its_screen_counts() -> None:

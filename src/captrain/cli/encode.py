@@ -71,9 +71,10 @@ def encode(
     from captrain.features.encode import encode as encode_data
 
     found = encode_data(
-        data, store, encoder, vectors=vectors, normalize=normalize, dtype=dtype, image_size=image_size, resize=resize, decode=decode,
-        captioned=not uncaptioned, max_words=max_words, shard_images=shard_images, batch_size=batch_size, workers=workers,
-        max_pixels=max_pixels, devices=device, precision=precision, redo_changed=redo_changed, engine=engine, address=address,
+        data, store, encoder, vectors=vectors, normalize=normalize, dtype=dtype, image_size=image_size, resize=resize,
+        decode=decode, captioned=not uncaptioned, max_words=max_words, shard_images=shard_images, batch_size=batch_size,
+        workers=workers, max_pixels=max_pixels, devices=device, precision=precision, redo_changed=redo_changed, engine=engine,
+        address=address,
         **how_to_read(reading),
     )  # fmt: skip
     rejected = found.counts["rejected"]
