@@ -6,6 +6,7 @@ On JPEGs that decoders treat in several ways: large, turned by EXIF, grey, CMYK.
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from run_tools import Cli
+from run_tools import QUICK, Cli, lines_of
 
 import captrain
 from captrain.models.adapt import add_lora
@@ -115,3 +116,22 @@ def test_the_cards_code_writes_captrains_captions(exported: Path, photos: Path, 
 
 def _code(folder: Path) -> str:
     return (folder / "README.md").read_text().split("Without captrain:\n\n```python\n")[1].split("```")[0]
+
+
+def test_what_was_learned_from_is_what_is_scored(photos: Path, tmp_path: Path, cli: Cli) -> None:
+    """`--decode fast` is saved: features that were kept, live ones and the finished captioner's are of the same pixels."""
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    for picture in folder.glob("*.jpg"):
+        picture.with_suffix(".txt").write_text("a red dog")
+    tiny = TINY_CAPTIONERS["blip"](tmp_path / "blip")
+    losses = {}
+    for name, words in {"kept": "--decode fast", "live": "--decode fast --keep off", "exact": "--keep off"}.items():
+        made = cli("train", folder, tmp_path / name, "--model", tiny, QUICK, "--validation-share 0.5", words)
+        assert made.code == 0, made.err
+        losses[name] = lines_of(tmp_path / name / "metrics.jsonl")[-1]
+        saved = json.loads((tmp_path / name / "model" / "captrain.json").read_text())["image_spec"]["decode"]
+        assert saved == ("exact" if name == "exact" else "fast")
+    assert losses["kept"] == losses["live"] != losses["exact"]
+    export(str(tmp_path / "kept"), tmp_path / "out")
+    assert "decodes large JPEGs at a smaller scale" in (tmp_path / "out" / "README.md").read_text()

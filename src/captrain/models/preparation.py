@@ -55,8 +55,7 @@ def adjust(
         spec = replace(spec, height=size, width=size, resize_to=margin)
     if resize == "squash":
         spec = replace(spec, resize="squash", resize_to=None)
-    changes = {"resize": resize, "decode": decode}
-    return replace(spec, **{name: value for name, value in changes.items() if value is not None})
+    return replace(spec, resize=resize or spec.resize, decode=decode or spec.decode)
 
 
 def write_preparation(folder: Path, spec: ImageSpec, processor: str) -> None:
