@@ -153,6 +153,10 @@ def _images(data: Section, done: Imported, alone: bool) -> None:
         return
     if isinstance(storage, str) and alone and "${" not in storage:
         done.set("image_root", storage)
+        if Path(storage).is_absolute() and not Path(storage).is_dir():
+            done.note(
+                f"{data.name}.images", f"{storage} is not on this machine: change data.image_root, or give --image-root"
+            )
         return
     done.note(
         f"{data.name}.images",
