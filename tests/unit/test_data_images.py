@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from captrain.data.images import MAX_PIXELS, ImageSpec, prepare, thumbnail
 from captrain.errors import PictureError, SettingsError
@@ -216,6 +217,45 @@ def test_a_jpegs_pixels_are_those_of_plain_pillow(
     data = encode(Image.fromarray(noise).convert(mode), "JPEG", exif=exif, progressive=progressive)
     spec = square(edge, resize=resize, resize_to=edge + margin if resize == "crop" else None, resample=resample)
     assert np.array_equal(prepare(data, spec), plainly(data, spec))
+
+
+XMP = b'<x:xmpmeta><rdf:RDF><rdf:Description tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+
+
+def _with_exif_behind(png: bytes, orientation: int) -> bytes:
+    """A PNG whose eXIf chunk stands behind its pixels, as the format allows."""
+    body = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0" + bytes([orientation]) + b"\0\0\0\0\0\0"
+    chunk = struct.pack(">I", len(body)) + b"eXIf" + body + struct.pack(">I", zlib.crc32(b"eXIf" + body))
+    end = png.rindex(b"IEND") - 4
+    return png[:end] + chunk + png[end:]
+
+
+def _raw_profile(orientation: int) -> PngInfo:
+    """EXIF as ImageMagick writes it into PNGs."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    info, block = PngInfo(), exif.tobytes()
+    info.add_text("Raw profile type exif", f"\nexif\n{len(block):8}\n{block.hex()}\n", zip=True)
+    return info
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encode(scene(), "JPEG", xmp=XMP),
+        encode(scene(), "WEBP", lossless=True, xmp=XMP),
+        encode(
+            scene(), "JPEG", xmp=XMP, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x01\0\0\0\0\0\0"
+        ),
+        _with_exif_behind(encode(scene(), "PNG"), 6),
+        encode(scene(), "PNG", pnginfo=_raw_profile(8)),
+    ],
+    ids=["xmp jpeg", "xmp webp", "exif before xmp", "exif behind pixels", "raw profile"],
+)
+def test_a_turn_is_found_where_pillow_looks(data: bytes) -> None:
+    for resize in ("squash", "crop"):
+        spec = square(40, resize=resize)
+        assert np.array_equal(prepare(data, spec), plainly(data, spec))
 
 
 def test_crop_cuts_the_middle_as_two_steps_would() -> None:

@@ -7,11 +7,12 @@ warned about) by Pillow.
 
 from __future__ import annotations
 
+import re
 import struct
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 
 import numpy as np
@@ -65,6 +66,8 @@ _ELSE = (  # what people have instead of a picture: where it shows, how, its nam
     (0, b"PK\x03\x04", "a ZIP archive"),
 )
 
+_IN_XMP = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
+
 _UPRIGHT = {  # EXIF orientation → the turn that sets the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -106,11 +109,10 @@ def _decode(data: bytes, max_pixels: int, enough: Callable[[Size], Size | None] 
     with _without_warnings(decoder, data):
         image = decoder(BytesIO(data))
         _check_pixels(image, max_pixels)
-        orientation = orientation_of(image.info.get("exif", b""))
         if enough is not None and isinstance(image, _JpegFile):
-            _draft(image, orientation, enough)
+            _draft(image, _orientation(image), enough)
         image.load()
-    upright = to_rgb(image)
+    upright, orientation = to_rgb(image), _orientation(image)  # a PNG may say it behind its pixels
     # A TIFF's orientation is a tag of the file itself; Pillow has applied it while loading.
     if orientation in _UPRIGHT and not isinstance(image, TiffImagePlugin.TiffImageFile):
         upright = upright.transpose(_UPRIGHT[orientation])
@@ -147,6 +149,20 @@ def _draft(image: _JpegFile, orientation: int, enough: Callable[[Size], Size | N
     image.draft(None, (height, width) if turned else (width, height))
 
 
+def _orientation(image: ImageFile.ImageFile) -> int:
+    """How a picture is turned, 1 to 8, found where Pillow's `exif_transpose` looks: in EXIF, else in XMP."""
+    exif = image.info.get("exif", b"")
+    if not exif and "Raw profile type exif" in image.info:  # as ImageMagick wrote into PNGs
+        with suppress(ValueError):
+            exif = bytes.fromhex("".join(image.info["Raw profile type exif"].split("\n")[3:]))
+    stated = _stated(exif)
+    if stated is None:
+        xmp = image.info.get("XML:com.adobe.xmp") or image.info.get("xmp") or b""
+        found = _IN_XMP.search(xmp.encode(errors="ignore") if isinstance(xmp, str) else xmp)
+        stated = int(found[1]) if found else 1
+    return stated if 1 <= stated <= 8 else 1
+
+
 def orientation_of(exif: bytes) -> int:
     """The EXIF orientation, 1 to 8; 1 (upright) where there is none or the block is broken, as browsers do.
 
@@ -155,10 +171,16 @@ def orientation_of(exif: bytes) -> int:
     >>> orientation_of(b"Exif\\0\\0MM\\0*")
     1
     """
+    stated = _stated(exif)
+    return 1 if stated is None or not 1 <= stated <= 8 else stated
+
+
+def _stated(exif: bytes) -> int | None:
+    """The orientation that an EXIF block states, whatever it is; None where there is none or the block is broken."""
     tiff = exif.removeprefix(b"Exif\0\0")
     order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
     if order is None:
-        return 1
+        return None
     try:
         (start,) = struct.unpack_from(order + "I", tiff, 4)
         (count,) = struct.unpack_from(order + "H", tiff, start)
@@ -166,10 +188,10 @@ def orientation_of(exif: bytes) -> int:
             tag, kind = struct.unpack_from(order + "HH", tiff, entry)
             if tag == 0x0112:
                 (value,) = struct.unpack_from(order + ("I" if kind == 4 else "H"), tiff, entry + 8)
-                return value if 1 <= value <= 8 else 1
+                return int(value)
     except struct.error:
         pass
-    return 1
+    return None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -69,7 +69,8 @@ def plain_code(captioner: Captioner, base: str, place: str) -> str | None:
 def differences(captioner: Captioner) -> list[str]:
     """Sentences on what captrain does that the plain code does not, and on what it takes to compare the two."""
     found = [
-        "Both decode and resize a JPEG alike, to the bit. captrain computes in bf16 where the device does so fast; loaded with "
+        "Both decode and resize a JPEG alike, to the bit (of PNGs captrain also lays transparent pixels over white, and scales "
+        "16-bit grey). captrain computes in bf16 where the device does so fast; loaded with "
         '`precision="fp32"` it writes the same words as this code.'
     ]
     if captioner.image_spec.decode == "fast":
