@@ -25,10 +25,11 @@ from captrain.testing import TINY_CAPTIONERS, teach, tiny_blip2
 
 PHOTOS = 6
 RUN_ALL = """
-import json, shutil, sys
-import contextlib, io
+import contextlib, io, json, os, shutil, sys
+root = os.getcwd()
 
-def run(code, photo):
+def run(name, code, photo):
+    os.chdir(root if "inside" not in name else root + "/" + name.split(",")[0])
     shutil.copy(photo, "photo.jpg")
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
@@ -36,7 +37,7 @@ def run(code, photo):
     return out.getvalue().strip()
 
 codes, photos = json.load(open("codes.json"))
-found = {name: [run(code, photo) for photo in photos] for name, code in codes.items()}
+found = {name: [run(name, code, photo) for photo in photos] for name, code in codes.items()}
 assert "captrain" not in sys.modules
 print("\\n" + json.dumps(found))
 """
@@ -97,10 +98,12 @@ def test_the_cards_code_writes_captrains_captions(exported: Path, photos: Path, 
     assert names == ["blip", "blip-2", "encoder-decoder", "git", "kept-adapter", "t5"]
     pictures = sorted(map(str, photos.iterdir()))
     codes = {name: _code(exported / name) for name in names}
+    codes["git, inside"] = codes["git"]  # run in the folder itself
     (exported / "codes.json").write_text(json.dumps([codes, pictures]))
     done = subprocess.run([sys.executable, "-c", RUN_ALL], cwd=exported, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     plain = json.loads(done.stdout.splitlines()[-1])
+    assert plain.pop("git, inside") == plain["git"]
     assert sum(len(set(captions)) for captions in plain.values()) > 2 * len(names), (
         "captions are too alike to tell anything"
     )

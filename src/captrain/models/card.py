@@ -10,27 +10,27 @@ from typing import Any
 import yaml
 
 from captrain.models.captioner import Captioner
-from captrain.models.plain import differences, plain_code
+from captrain.models.plain import Place, captrain_code, differences, plain_code
 from captrain.report.facts import flatten, section
 from captrain.report.logs import Metrics, Problems, read_metrics, score_name, score_order
 
 MOST_POINTS = 12  # of a curve
 
 
-def model_card(run: Path, captioner: Captioner, name: str, base: str, place: str = "") -> str:
+def model_card(run: Path, captioner: Captioner, name: str, base: str, hub_id: str = "") -> str:
     """README.md of an exported captioner, in the hub's form.
 
     Args:
         run: run folder it came from; of any other folder or name only the model itself is described.
         name: what to call it. base: the model that training began from.
-        place: what others load it by: a folder or hub id. Default: its name, a folder beside whoever runs the code.
+        hub_id: where others find it, if it is on the hub.
     """
     settings, scores = _read(run / "settings.yaml"), _read(run / "scores.json")
     metrics = read_metrics(run / "metrics.jsonl", Problems())
     parts = [
         _head(captioner, base),
         f"# {name}\n\nWrites captions for pictures: a captioner of the family `{captioner.family}`, made with captrain.",
-        _loading(captioner, base, place or name),
+        _loading(captioner, base, Place(hub_id or name, bool(hub_id))),
         _table("Scores", ("score", "value"), _scores(scores)),
         _table(
             "Data", ("what", "count"), ((key.replace("_", " "), value) for key, value in flatten(settings.get("data")))
@@ -56,15 +56,10 @@ def _head(captioner: Captioner, base: str) -> str:
     return f"---\n{yaml.safe_dump(facts, sort_keys=False)}---"
 
 
-def _loading(captioner: Captioner, base: str, place: str) -> str:
+def _loading(captioner: Captioner, base: str, place: Place) -> str:
     """Code that writes a caption: with captrain, and without it where transformers alone can load the model."""
-    with_captrain = (
-        "import captrain\n\n"
-        f"captioner = captrain.load({json.dumps(place)})  # this folder, the archive of it, or its hub id\n"
-        'print(captioner("photo.jpg"))'
-    )
-    text = f"## Use\n\n```python\n{with_captrain}\n```"
-    without = plain_code(captioner, base if _is_hub_id(base) else f"{place}/base", place)
+    text = f"## Use\n\n```python\n{captrain_code(place)}\n```"
+    without = plain_code(captioner, base if _is_hub_id(base) else "", place)
     if without is None:
         return text + "\n\nIt has parts that transformers does not know, so captrain is needed to load it."
     return f"{text}\n\nWithout captrain:\n\n```python\n{without}\n```\n\n{' '.join(differences(captioner))}"

@@ -47,9 +47,9 @@ def export(source: str, out: Path, *, merge: bool = True, dtype: Precision = "fp
 
 
 def write_model(
-    source: str, folder: Path, name: str, *, merge: bool = True, dtype: Precision = "fp32", place: str = ""
+    source: str, folder: Path, name: str, *, merge: bool = True, dtype: Precision = "fp32", hub_id: str = ""
 ) -> None:
-    """Write a captioner and its card, which calls it `name` and loads it by `place`, to a folder; see `export`."""
+    """Write a captioner and its card, which calls it `name`, to a folder; see `export`. `hub_id`: where it will be."""
     with opened(find_model_folder(source)) as there:  # open until the end: a kept adapter's base may lie in there
         captioner = load_captioner(there)
         base = str(captioner.core().name_or_path)
@@ -64,7 +64,7 @@ def write_model(
             captioner.model.peft_config["default"].base_model_name_or_path = BASE
         lower(captioner, dtype)
         save_captioner(captioner, folder)
-        write_text(folder / "README.md", model_card(Path(source), captioner, name, base, place))
+        write_text(folder / "README.md", model_card(Path(source), captioner, name, base, hub_id))
 
 
 def merge_adapter(captioner: Captioner) -> None:

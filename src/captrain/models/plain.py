@@ -34,27 +34,60 @@ class Given:
         return f"[{self.placeholder}] * {self.pictures} + {self.ids}" if self.pictures else str(self.ids)
 
 
-def plain_code(captioner: Captioner, base: str, place: str) -> str | None:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the code finds the captioner: on the hub, or in a folder of this name that it runs beside or in."""
+
+    name: str
+    on_hub: bool = False
+
+    def code(self) -> str:
+        """A line that says so.
+
+        >>> Place("ada/cats", on_hub=True).code()
+        'place = "ada/cats"'
+        """
+        name = json.dumps(self.name)
+        return (
+            f"place = {name}" if self.on_hub else f'place = {name} if Path({name}).is_dir() else "."  # or its hub id'
+        )
+
+
+def captrain_code(place: Place) -> str:
+    """Calls of captrain that write a picture's caption."""
+    lines = [
+        *([] if place.on_hub else ["from pathlib import Path", ""]),
+        "import captrain",
+        "",
+        place.code(),
+        "captioner = captrain.load(place)",
+        'print(captioner("photo.jpg"))',
+    ]
+    return "\n".join(lines)
+
+
+def plain_code(captioner: Captioner, base: str, place: Place) -> str | None:
     """Calls of transformers, and of peft for an adapter, that write a picture's caption; None where they can't load it.
 
-    Args:
-        base: what an adapter's base model is loaded by. place: what the captioner itself is loaded by.
+    `base` is the hub id of an adapter's base model; empty where that lies in the captioner's own folder.
     """
     if OWN_KINDS in captioner.core().config.to_json_string():
         return None
     kind, given = type(captioner.core()).__name__, GIVEN[captioner.family](captioner)
-    adapter, here = hasattr(captioner.model, "peft_config"), json.dumps(place)
-    first = json.dumps(base) if adapter else here
+    adapter = hasattr(captioner.model, "peft_config")
+    beside = json.dumps(base) if base else 'f"{place}/base"'
     lines = [
+        *([] if place.on_hub else ["from pathlib import Path", ""]),
         "import torch",
         *(["from peft import PeftModel"] if adapter else []),
         "from PIL import Image, ImageOps",
         f"from transformers import AutoImageProcessor, AutoTokenizer, GenerationConfig, {kind}",
         "",
-        f"model = {kind}.from_pretrained({first}).float()",
-        *([f"model = PeftModel.from_pretrained(model, {here}).get_base_model()"] if adapter else []),
-        f"tokenizer = AutoTokenizer.from_pretrained({here})",
-        f'prepare = AutoImageProcessor.from_pretrained({here}, backend="pil")',
+        place.code(),
+        f"model = {kind}.from_pretrained({beside if adapter else 'place'}).float()",
+        *(["model = PeftModel.from_pretrained(model, place).get_base_model()"] if adapter else []),
+        "tokenizer = AutoTokenizer.from_pretrained(place)",
+        'prepare = AutoImageProcessor.from_pretrained(place, backend="pil")',
         "",
         'picture = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")',
         'pixels = prepare(picture, return_tensors="pt")["pixel_values"]',
