@@ -127,7 +127,7 @@ def _options(captioner: Captioner) -> str:
     config.pop("transformers_version", None)
     first = [name for name in ("num_beams", "max_new_tokens") if name in config]
     options = ", ".join(f"{name}={config[name]!r}" for name in [*first, *sorted(set(config) - set(first))])
-    return fill(options, WIDTH, initial_indent="    ", subsequent_indent="    ")
+    return fill(options, WIDTH, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
 
 
 def _blip(captioner: Captioner) -> Given:
