@@ -4,9 +4,10 @@
 
     (a) 640x480 JPEGs, all of each read and summed up as `captrain data check` does, on two threads, against Pillow's
         open and load in two processes: at least 0.9
-    (b) 12-megapixel JPEGs of 3.4 MB to 384 x 384 by `captrain.data.images.prepare`, against open, convert and resize:
-        at least 4 is wanted. The rest is Huffman decoding, which no scale saves; so the same with 1.5 MB stands beside it
-    (c) 640x480 JPEGs to 384 x 384, likewise: at least 1
+    (b) 12-megapixel JPEGs of 3.4 MB to 384 x 384 by `captrain.data.images.prepare`, against open, convert and resize: exact,
+        which gives the same pixels, at least 1; fast (`--decode fast`, other pixels) at least 4 is wanted. The rest is
+        Huffman decoding, which no scale saves; so the same with 1.5 MB stands beside it
+    (c) 640x480 JPEGs to 384 x 384, where both do the same, and to 224 x 224: at least 1
     (d) as (a), on two processes: whether processes would be better than threads
 
 The ways take turns for some rounds and the best counts, so that whatever else runs on the machine slows all of them alike.
@@ -21,6 +22,8 @@ import platform
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from io import BytesIO
 from itertools import cycle, islice
 
@@ -31,7 +34,9 @@ from PIL import Image
 from captrain.data.check.pictures import look_at
 from captrain.data.images import MAX_PIXELS, ImageSpec, prepare
 
-SPEC = ImageSpec(384, 384, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+EXACT = ImageSpec(384, 384, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+FAST = replace(EXACT, decode="fast")
+SMALL_EXACT, SMALL_FAST = replace(EXACT, height=224, width=224), replace(FAST, height=224, width=224)
 DIFFERENT = 8  # pictures; they are used again and again
 BATCH = 20
 WORKERS = 2
@@ -51,16 +56,16 @@ def check(pictures: list[bytes]) -> None:
         look_at(data, MAX_PIXELS)
 
 
-def plain_resize(pictures: list[bytes]) -> None:
+def plain_resize(pictures: list[bytes], edge: int = 384) -> None:
     """What the usual image processors do."""
     for data in pictures:
-        np.array(Image.open(BytesIO(data)).convert("RGB").resize((384, 384), Image.Resampling.BICUBIC))
+        np.array(Image.open(BytesIO(data)).convert("RGB").resize((edge, edge), Image.Resampling.BICUBIC))
 
 
-def captrain_resize(pictures: list[bytes]) -> None:
+def captrain_resize(spec: ImageSpec, pictures: list[bytes]) -> None:
     """What training and captioning do."""
     for data in pictures:
-        prepare(data, SPEC)
+        prepare(data, spec)
 
 
 def photos(width: int, height: int, count: int, noise: float = 10) -> list[bytes]:
@@ -109,11 +114,16 @@ def main() -> None:
                 "check, 2 threads": rate(check, small, threads),
                 "check, 2 processes": rate(check, small, processes),
                 "large, plain": rate(plain_resize, large),
-                "large, captrain": rate(captrain_resize, large),
+                "large, exact": rate(partial(captrain_resize, EXACT), large),
+                "large, fast": rate(partial(captrain_resize, FAST), large),
                 "light, plain": rate(plain_resize, light),
-                "light, captrain": rate(captrain_resize, light),
+                "light, exact": rate(partial(captrain_resize, EXACT), light),
+                "light, fast": rate(partial(captrain_resize, FAST), light),
                 "small, plain": rate(plain_resize, small),
-                "small, captrain": rate(captrain_resize, small),
+                "small, exact": rate(partial(captrain_resize, EXACT), small),
+                "smaller, plain": rate(partial(plain_resize, edge=224), small),
+                "smaller, exact": rate(partial(captrain_resize, SMALL_EXACT), small),
+                "smaller, fast": rate(partial(captrain_resize, SMALL_FAST), small),
             }
             best = {way: max(speed, best.get(way, 0.0)) for way, speed in found.items()}
     show(best)
@@ -124,9 +134,13 @@ def show(best: dict[str, float]) -> None:
     print(f"{cpu_name()}, {os.cpu_count()} cores, Pillow {PIL.__version__}, pictures a second")
     for title, ours, theirs in (
         ("(a) check 640x480, 2 threads, against Pillow's load in 2 processes", "check, 2 threads", "load, 2 processes"),
-        ("(b) 4000x3000 of 3.4 MB to 384", "large, captrain", "large, plain"),
-        ("    4000x3000 of 1.5 MB to 384", "light, captrain", "light, plain"),
-        ("(c) 640x480 to 384", "small, captrain", "small, plain"),
+        ("(b) 4000x3000 of 3.4 MB to 384, exact", "large, exact", "large, plain"),
+        ("    4000x3000 of 3.4 MB to 384, fast", "large, fast", "large, plain"),
+        ("    4000x3000 of 1.5 MB to 384, exact", "light, exact", "light, plain"),
+        ("    4000x3000 of 1.5 MB to 384, fast", "light, fast", "light, plain"),
+        ("(c) 640x480 to 384", "small, exact", "small, plain"),
+        ("    640x480 to 224, exact", "smaller, exact", "smaller, plain"),
+        ("    640x480 to 224, fast", "smaller, fast", "smaller, plain"),
         ("(d) as (a), check in 2 processes", "check, 2 processes", "load, 2 processes"),
     ):
         print(f"{title:68} {best[ours]:8.1f} {best[theirs]:8.1f} {best[ours] / best[theirs]:6.2f}")

@@ -187,6 +187,10 @@ def test_another_encoder_or_preparation_is_refused_and_both_are_named(
     assert f"not of the encoder of {other} (weights " in result.last_line
     result = cli("train", store, tmp_path / "run2", "--encoder", encoder, QUICK, "--resize crop")
     assert result.code == 2 and "resize squash" in result.last_line and "crop" in result.last_line
+    result = cli("train", store, tmp_path / "run2", "--encoder", encoder, QUICK, "--decode fast")
+    assert (
+        result.code == 2 and "decode exact" in result.last_line and "--decode as in captrain encode" in result.last_line
+    )
     result = cli("train", store, tmp_path / "run3", "--encoder", encoder, QUICK, "--freeze language")
     assert result.code == 2 and "--freeze vision" in result.last_line
     result = cli("train", store, tmp_path / "run4", "--encoder", encoder, QUICK, "--flip 0.5")

@@ -120,14 +120,15 @@ def test_key_covers_all_that_decides_features(captioner: Captioner) -> None:
     keys = {key, features_key(captioner)}
     captioner.precision = torch.float32
     spec = captioner.image_spec
-    for changes in ({"resize": "crop"}, {"resample": "bilinear"}, {"mean": (0.4, 0.5, 0.5)}, {"height": 40}):
+    ways = ({"resize": "crop"}, {"resample": "bilinear"}, {"mean": (0.4, 0.5, 0.5)}, {"height": 40}, {"decode": "fast"})
+    for changes in ways:
         captioner.image_spec = replace(spec, **changes)
         keys.add(features_key(captioner))
     captioner.image_spec = spec
     with torch.no_grad():
         next(captioner.core().vision_model.parameters()).view(-1)[0] += 1e-3
     keys.add(features_key(captioner))
-    assert len(keys) == 7
+    assert len(keys) == 8
 
 
 def test_key_ignores_what_does_not_decide_features(captioner: Captioner) -> None:
@@ -149,8 +150,8 @@ def test_running_statistics_are_part_of_the_key(captioner: Captioner) -> None:
 def test_key_of_pixels_covers_preparation_but_not_normalising(captioner: Captioner) -> None:
     spec = captioner.image_spec
     assert pixels_key(spec) == pixels_key(replace(spec, mean=(0.1, 0.2, 0.3)))
-    others = [replace(spec, height=40), replace(spec, resample="bilinear"), replace(spec, resize="crop")]
-    assert len({pixels_key(one) for one in [spec, *others]}) == 4
+    ways = ({"height": 40}, {"resample": "bilinear"}, {"resize": "crop"}, {"decode": "fast"})
+    assert len({pixels_key(one) for one in [spec, *(replace(spec, **way) for way in ways)]}) == 5
 
 
 def test_changed_picture_is_computed_anew(

@@ -28,7 +28,7 @@ def test_what_a_folder_tells_is_what_loading_finds(family: str, tiny_folders: di
     filled = fill_defaults(settings, captioner)
     told = default_values(family, model)
     for section, names in (
-        ("model", ("method", "image_size", "resize")),
+        ("model", ("method", "image_size", "resize", "decode")),
         ("training", ("learning_rate", "label_smoothing")),
     ):
         for name in names:

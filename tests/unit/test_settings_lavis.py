@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from captrain.cli import main
@@ -263,6 +263,7 @@ def test_what_cannot_be_imported_is_one_line(lavis, changes: dict[str, Any] | st
 LEAVES = st.none() | st.booleans() | st.integers(-5, 50) | st.floats() | st.text(max_size=8) | st.lists(st.integers())
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     changes=st.dictionaries(st.sampled_from(["model", "datasets", "run"]), st.dictionaries(st.text(), LEAVES) | LEAVES)
 )

@@ -32,6 +32,7 @@ DECIDED_BY_FAMILY = frozenset(
         "freeze",
         "image_size",
         "resize",
+        "decode",
         "image_vectors",
         "learning_rate",
         "label_smoothing",

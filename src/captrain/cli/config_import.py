@@ -12,12 +12,15 @@ from captrain.cli.switch import Switch
 from captrain.errors import SettingsError
 
 
-def import_recipe(file: Path, out: Path | None = None, /, *, overwrite: Switch = False) -> int:
-    """Turn a runtime file of LAVIS into a recipe, and say what of it has no counterpart, and why.
+def import_recipe(
+    file: Path, out: Path | None = None, /, *, model: str | None = None, overwrite: Switch = False
+) -> int:
+    """Turn a captioning file of LAVIS or BLIP into a recipe, and say what of it has no counterpart, and why.
 
     Args:
-        file: LAVIS's YAML file, such as caption_coco_ft.yaml.
+        file: LAVIS's YAML file, such as caption_coco_ft.yaml, or that of the BLIP repository, caption_coco.yaml.
         out: Recipe to write. Without it, the recipe is printed.
+        model: Checkpoint for the recipe, a folder or hub id; its tokenizer counts the prompt. Default: the one on the hub.
         overwrite: Replace the recipe if it is there.
     """
     from captrain.records import write_text
@@ -25,9 +28,13 @@ def import_recipe(file: Path, out: Path | None = None, /, *, overwrite: Switch =
 
     if out is not None and out.exists() and not overwrite:
         raise SettingsError(f"{out}: is there already; give another name, or --overwrite")
-    done = import_lavis(file)
+    done = import_lavis(file, model)
     notes = [(printable(note.key), printable(note.reason)) for note in done.notes]
-    text = recipe_text(file, out or Path("RECIPE"), done.recipe, notes)
+    place = printable(str(out or "RECIPE"))
+    command = f"captrain train DATA OUT --recipe {place}"
+    if done.evaluates:
+        command = f"captrain evaluate {printable(done.get('model'))} DATA --recipe {place}"
+    text = recipe_text(file, command, done.recipe, notes)
     if out is None:
         print(text, end="")
         return 0
@@ -42,12 +49,12 @@ def import_recipe(file: Path, out: Path | None = None, /, *, overwrite: Switch =
     return 0
 
 
-def recipe_text(file: Path, out: Path, recipe: dict[str, dict[str, Any]], notes: list[tuple[str, str]]) -> str:
+def recipe_text(file: Path, command: str, recipe: dict[str, dict[str, Any]], notes: list[tuple[str, str]]) -> str:
     """The recipe as YAML, below comments that say where it is from, how to run it, and what is missing."""
     lines = [
-        f"# From LAVIS's {printable(file.name)}.",
+        f"# From {printable(file.name)} of LAVIS or BLIP.",
         "#",
-        f"#   captrain train DATA OUT --recipe {printable(str(out))}",
+        f"#   {command}",
     ]
     if notes:
         lines += ["#", "# Without counterpart, or changed:", *(f"# - {key}: {reason}" for key, reason in notes)]

@@ -26,6 +26,7 @@ def encode(
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto",
     image_size: Annotated[int | None, Parameter(validator=Number(gte=8))] = None,
     resize: Literal["squash", "crop"] | None = None,
+    decode: Literal["exact", "fast"] | None = None,
     uncaptioned: Switch = False,
     max_words: AtLeastOne | None = None,
     shard_images: AtLeastOne | None = None,
@@ -52,6 +53,8 @@ def encode(
         dtype: Kind of the kept numbers. `auto` is bfloat16 where bf16 computes, else float16.
         image_size: Height and width of the pictures the encoder sees, in pixels. Default: the checkpoint's own.
         resize: `squash` resizes both edges, `crop` keeps the aspect and takes the middle. Default: the checkpoint's.
+        decode: `exact` reads JPEGs as transformers does; `fast` is quicker where they are far larger than the image size,
+            and gives slightly other pixels. Default: the captioner's, else `exact`.
         uncaptioned: Take pictures without captions too.
         max_words: Cut captions after so many words.
         shard_images: Most pictures of a shard. Default: what makes 256 MiB.
@@ -69,8 +72,9 @@ def encode(
 
     found = encode_data(
         data, store, encoder, vectors=vectors, normalize=normalize, dtype=dtype, image_size=image_size, resize=resize,
-        captioned=not uncaptioned, max_words=max_words, shard_images=shard_images, batch_size=batch_size, workers=workers,
-        max_pixels=max_pixels, devices=device, precision=precision, redo_changed=redo_changed, engine=engine, address=address,
+        decode=decode, captioned=not uncaptioned, max_words=max_words, shard_images=shard_images, batch_size=batch_size,
+        workers=workers, max_pixels=max_pixels, devices=device, precision=precision, redo_changed=redo_changed, engine=engine,
+        address=address,
         **how_to_read(reading),
     )  # fmt: skip
     rejected = found.counts["rejected"]

@@ -7,11 +7,12 @@ warned about) by Pillow.
 
 from __future__ import annotations
 
+import re
 import struct
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 
 import numpy as np
@@ -29,7 +30,7 @@ from PIL import (
 from captrain.errors import PictureError
 
 # The largest phone sensors give 16320 x 12240, just under this. Decoded, that is 0.8 GB at Pillow's four bytes a pixel
-# (a JPEG is decoded at a fraction of it); what is larger is a map, a scan to be tiled, or an attack. A server should
+# (of a JPEG that is decoded fast, a fraction of it); what is larger is a map, a scan to be tiled, or an attack. A server should
 # pass a lower limit.
 MAX_PIXELS = 200_000_000
 
@@ -65,6 +66,8 @@ _ELSE = (  # what people have instead of a picture: where it shows, how, its nam
     (0, b"PK\x03\x04", "a ZIP archive"),
 )
 
+_IN_XMP = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
+
 _UPRIGHT = {  # EXIF orientation → the turn that sets the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -76,11 +79,12 @@ _UPRIGHT = {  # EXIF orientation → the turn that sets the picture upright
 }
 
 
-def decode(data: bytes, max_pixels: int, enough: Callable[[Size], Size] | None = None) -> Image.Image:
+def decode(data: bytes, max_pixels: int, enough: Callable[[Size], Size | None] | None = None) -> Image.Image:
     """The (first) picture in `data`: mode RGB, upright, alpha laid over white.
 
     `enough` maps the upright (width, height) to the smallest size that the caller can use. A JPEG is then decoded at
-    the smallest of the scales 1/8, 1/4, 1/2, 1 that is not below it, which skips most of the work.
+    the smallest of the scales 1/8, 1/4, 1/2, 1 that is not below it, which skips most of the work. Without `enough`, or
+    where it says None, the pixels are those that Pillow gives anybody.
 
     Raises `PictureError` with a reason to be read after a file name: "is truncated (...)".
     """
@@ -100,16 +104,15 @@ def decode(data: bytes, max_pixels: int, enough: Callable[[Size], Size] | None =
         raise PictureError(_reason(error, data)) from None
 
 
-def _decode(data: bytes, max_pixels: int, enough: Callable[[Size], Size] | None) -> Image.Image:
+def _decode(data: bytes, max_pixels: int, enough: Callable[[Size], Size | None] | None) -> Image.Image:
     decoder = _decoder_of(data)
     with _without_warnings(decoder, data):
         image = decoder(BytesIO(data))
         _check_pixels(image, max_pixels)
-        orientation = orientation_of(image.info.get("exif", b""))
         if enough is not None and isinstance(image, _JpegFile):
-            _draft(image, orientation, enough)
+            _draft(image, _orientation(image), enough)
         image.load()
-    upright = to_rgb(image)
+    upright, orientation = to_rgb(image), _orientation(image)  # a PNG may say it behind its pixels
     # A TIFF's orientation is a tag of the file itself; Pillow has applied it while loading.
     if orientation in _UPRIGHT and not isinstance(image, TiffImagePlugin.TiffImageFile):
         upright = upright.transpose(_UPRIGHT[orientation])
@@ -136,11 +139,28 @@ def _check_pixels(image: ImageFile.ImageFile, max_pixels: int) -> None:
         raise PictureError(f"has {width * height} pixels, over the limit of {max_pixels}; scale it down")
 
 
-def _draft(image: _JpegFile, orientation: int, enough: Callable[[Size], Size]) -> None:
+def _draft(image: _JpegFile, orientation: int, enough: Callable[[Size], Size | None]) -> None:
     """Ask libjpeg for a smaller picture. It knows nothing of EXIF: where that turns by 90 degrees, edges swap."""
     turned = orientation >= 5
-    width, height = enough((image.height, image.width) if turned else (image.width, image.height))
+    least = enough((image.height, image.width) if turned else (image.width, image.height))
+    if least is None:
+        return
+    width, height = least
     image.draft(None, (height, width) if turned else (width, height))
+
+
+def _orientation(image: ImageFile.ImageFile) -> int:
+    """How a picture is turned, 1 to 8, found where Pillow's `exif_transpose` looks: in EXIF, else in XMP."""
+    exif = image.info.get("exif", b"")
+    if not exif and "Raw profile type exif" in image.info:  # as ImageMagick wrote into PNGs
+        with suppress(ValueError):
+            exif = bytes.fromhex("".join(image.info["Raw profile type exif"].split("\n")[3:]))
+    stated = _stated(exif)
+    if stated is None:
+        xmp = image.info.get("XML:com.adobe.xmp") or image.info.get("xmp") or b""
+        found = _IN_XMP.search(xmp.encode(errors="ignore") if isinstance(xmp, str) else xmp)
+        stated = int(found[1]) if found else 1
+    return stated if 1 <= stated <= 8 else 1
 
 
 def orientation_of(exif: bytes) -> int:
@@ -151,10 +171,16 @@ def orientation_of(exif: bytes) -> int:
     >>> orientation_of(b"Exif\\0\\0MM\\0*")
     1
     """
+    stated = _stated(exif)
+    return 1 if stated is None or not 1 <= stated <= 8 else stated
+
+
+def _stated(exif: bytes) -> int | None:
+    """The orientation that an EXIF block states, whatever it is; None where there is none or the block is broken."""
     tiff = exif.removeprefix(b"Exif\0\0")
     order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
     if order is None:
-        return 1
+        return None
     try:
         (start,) = struct.unpack_from(order + "I", tiff, 4)
         (count,) = struct.unpack_from(order + "H", tiff, start)
@@ -162,10 +188,10 @@ def orientation_of(exif: bytes) -> int:
             tag, kind = struct.unpack_from(order + "HH", tiff, entry)
             if tag == 0x0112:
                 (value,) = struct.unpack_from(order + ("I" if kind == 4 else "H"), tiff, entry + 8)
-                return value if 1 <= value <= 8 else 1
+                return int(value)
     except struct.error:
         pass
-    return 1
+    return None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -10,7 +10,7 @@ import torch
 from captrain.data.images import ImageSpec
 from captrain.models.captioner import Captioner, plain_name
 
-PREPARATION_VERSION = 1
+PREPARATION_VERSION = 2
 """Raised whenever `data.images.prepare` makes other pixels than before, so that nothing older is taken for new."""
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from captrain.data.feature_store.folder import StoreFolder
 from captrain.data.feature_store.manifest import REJECTED, FeaturesNote, Manifest
-from captrain.data.images import MAX_PIXELS
+from captrain.data.images import MAX_PIXELS, Decode
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.errors import DataError
 from captrain.features.content import PREPARATION_VERSION
@@ -50,6 +50,7 @@ def encode(
     dtype: Dtype = "auto",
     image_size: int | None = None,
     resize: Resize | None = None,
+    decode: Decode | None = None,
     captioned: bool = True,
     max_words: int | None = None,
     shard_images: int | None = None,
@@ -83,7 +84,7 @@ def encode(
         UserError: for data, encoders or stores that can't work together, a source that changed, a store that is being written.
         OSError: when the disk is full; everything finished before is intact.
     """
-    opening = Opening(encoder, vectors, normalize, image_size, resize, precision)
+    opening = Opening(encoder, vectors, normalize, image_size, resize, decode, precision)
     folder = StoreFolder(store)
     with make_engine(engine, opening, devices, address) as runner:
         about = runner.about()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 
 from captrain.data.feature_store.manifest import EncoderNote, FeaturesNote
-from captrain.data.images import ImageSpec
+from captrain.data.images import Decode, ImageSpec
 from captrain.errors import ModelError
 from captrain.models.archive import is_archive
 from captrain.models.bundle import MODEL_TYPES, clear_errors, find_model_folder, load_captioner
@@ -79,6 +79,7 @@ def open_encoder(
     normalize: bool = False,
     image_size: int | None = None,
     resize: Resize | None = None,
+    decode: Decode | None = None,
     device: str = "auto",
     precision: str = "auto",
 ) -> Encoder:
@@ -92,11 +93,11 @@ def open_encoder(
         if _holds_captioner(folder):
             captioner = load_captioner(folder)
             config = captioner.core().config
-            half, spec = captioner, adjust(captioner.image_spec, image_size, resize)
+            half, spec = captioner, adjust(captioner.image_spec, image_size, resize, decode)
             weights = weights_digest(vision_weights(captioner))
         else:
             config = AutoConfig.from_pretrained(folder)
-            spec = adjust(read_preparation(folder, image_size), image_size, resize)
+            spec = adjust(read_preparation(folder, image_size), image_size, resize, decode)
             half = load_vision(folder, vectors, spec)
             weights = weights_digest(_own_weights(half))
     where = choose_device(device)

@@ -234,5 +234,5 @@ def _check_preparation(store: VectorStore, captioner: Captioner) -> None:
         if mine[name] != its.get(name):
             raise ModelError(
                 f"{store.label}: its pictures were prepared with {name} {its.get(name)}, this captioner's are with "
-                f"{mine[name]}; use --image-size and --resize as in captrain encode"
+                f"{mine[name]}; use --image-size, --resize and --decode as in captrain encode"
             )

@@ -79,7 +79,7 @@ def evaluate(
 
     Args:
         data: default what the recipe names, else the data of the run that `model` is.
-        recipe: whose data section says which splits are for what.
+        recipe: whose data section says which splits are for what, and with what words captions begin, if it names a prompt.
         format, options: how the data is read, where looking does not tell.
         split: which one; default test, else validation, else what the run held out of this data, else everything.
         limit: only the first so many pictures.
@@ -90,10 +90,13 @@ def evaluate(
     """
     samples, rejects = choose_samples(model, data, split, limit, format, options, recipe)
     writer = Writer.load(model, device, precision)
+    prompt = None if recipe is None else recipe.data.prompt
+    if prompt is not None:
+        writer.captioner.prompt = prompt
     how = adjust_decoding(writer.captioner.decoding, decoding)
     ways = {f"beams {count}": replace(how, beams=count) for count in beams} if len(beams) > 1 else {"captions": how}
     folder = output or (Path(model) / "evaluation" if (Path(model) / "settings.yaml").is_file() else None)
-    stated = Stated(Path(model), (str(data), str(split)))
+    stated = Stated(Path(model), (str(data), str(split), *([] if prompt is None else [prompt])))
     return evaluate_samples(writer, samples, rejects, ways, folder, stated, batch_size, workers, max_pixels)
 
 

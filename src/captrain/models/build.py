@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from transformers import BitsAndBytesConfig
 
+from captrain.data.images import Decode
 from captrain.models.bundle import clear_errors, load_captioner
 from captrain.models.captioner import Captioner
 from captrain.models.encoder_decoder import EncoderDecoderCaptioner, join, load_decoder, new_decoder
@@ -31,11 +32,12 @@ def pretrained(
     source: str,
     image_size: int | None = None,
     resize: Resize | None = None,
+    decode: Decode | None = None,
     quantize: BitsAndBytesConfig | None = None,
 ) -> Captioner:
     """A captioner from a checkpoint, its image preparation changed and its weights quantised where asked."""
     captioner = load_captioner(source, quantize)
-    captioner.image_spec = adjust(captioner.image_spec, image_size, resize)
+    captioner.image_spec = adjust(captioner.image_spec, image_size, resize, decode)
     return captioner
 
 
@@ -48,6 +50,7 @@ def joined(
     vectors: str = "all",
     image_size: int | None = None,
     resize: Resize | None = None,
+    decode: Decode | None = None,
     seed: int = 0,
 ) -> Captioner:
     """A new encoder-decoder captioner.
@@ -59,7 +62,7 @@ def joined(
     """
     torch.manual_seed(seed)
     with clear_errors(encoder):
-        spec = adjust(read_preparation(encoder, image_size), image_size, resize)
+        spec = adjust(read_preparation(encoder, image_size), image_size, resize, decode)
         vision = load_encoder(encoder, vectors, spec.height, spec.width)
     if decoder is None:
         vocabulary = make_tokenizer(tokenizer, captions, sizes.vocabulary_size)

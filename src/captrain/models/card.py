@@ -10,27 +10,27 @@ from typing import Any
 import yaml
 
 from captrain.models.captioner import Captioner
+from captrain.models.plain import Place, captrain_code, differences, plain_code
 from captrain.report.facts import flatten, section
 from captrain.report.logs import Metrics, Problems, read_metrics, score_name, score_order
 
 MOST_POINTS = 12  # of a curve
-OWN_KINDS = '"model_type": "captrain_'
-"""In the configuration of a model with parts that transformers does not know."""
 
 
-def model_card(run: Path, captioner: Captioner, name: str, base: str) -> str:
+def model_card(run: Path, captioner: Captioner, name: str, base: str, hub_id: str = "") -> str:
     """README.md of an exported captioner, in the hub's form.
 
     Args:
         run: run folder it came from; of any other folder or name only the model itself is described.
         name: what to call it. base: the model that training began from.
+        hub_id: where others find it, if it is on the hub.
     """
     settings, scores = _read(run / "settings.yaml"), _read(run / "scores.json")
     metrics = read_metrics(run / "metrics.jsonl", Problems())
     parts = [
         _head(captioner, base),
         f"# {name}\n\nWrites captions for pictures: a captioner of the family `{captioner.family}`, made with captrain.",
-        _loading(captioner, base),
+        _loading(captioner, base, Place(hub_id or name, bool(hub_id))),
         _table("Scores", ("score", "value"), _scores(scores)),
         _table(
             "Data", ("what", "count"), ((key.replace("_", " "), value) for key, value in flatten(settings.get("data")))
@@ -56,43 +56,13 @@ def _head(captioner: Captioner, base: str) -> str:
     return f"---\n{yaml.safe_dump(facts, sort_keys=False)}---"
 
 
-def _loading(captioner: Captioner, base: str) -> str:
+def _loading(captioner: Captioner, base: str, place: Place) -> str:
     """Code that writes a caption: with captrain, and without it where transformers alone can load the model."""
-    with_captrain = (
-        "import captrain\n\n"
-        'captioner = captrain.load("PLACE")  # this folder, the archive of it, or its hub id\n'
-        'print(captioner("photo.jpg"))'
-    )
-    text = f"## Use\n\n```python\n{with_captrain}\n```"
-    if OWN_KINDS in captioner.core().config.to_json_string():
+    text = f"## Use\n\n```python\n{captrain_code(place)}\n```"
+    without = plain_code(captioner, base if _is_hub_id(base) else "", place)
+    if without is None:
         return text + "\n\nIt has parts that transformers does not know, so captrain is needed to load it."
-    return f"{text}\n\nWithout captrain:\n\n```python\n{_plain_code(captioner, base)}\n```"
-
-
-def _plain_code(captioner: Captioner, base: str) -> str:
-    """The calls of transformers, and of peft for an adapter, that write the same caption."""
-    kind, decoding = type(captioner.core()).__name__, captioner.decoding
-    first = base if _is_hub_id(base) else "PLACE/base"
-    adapter = _has_adapter(captioner)
-    options = f"num_beams={decoding.beams}, max_new_tokens={decoding.max_new_tokens}"
-    lines = [
-        *(["from peft import PeftModel"] if adapter else []),
-        "from PIL import Image",
-        f"from transformers import AutoImageProcessor, AutoTokenizer, {kind}",
-        "",
-        f'model = {kind}.from_pretrained("{first if adapter else "PLACE"}")',
-        *(['model = PeftModel.from_pretrained(model, "PLACE").get_base_model()'] if adapter else []),
-        'tokenizer = AutoTokenizer.from_pretrained("PLACE")',
-        'prepare = AutoImageProcessor.from_pretrained("PLACE")',
-        'pixels = prepare(Image.open("photo.jpg").convert("RGB"), return_tensors="pt")["pixel_values"]',
-        f"tokens = model.generate(pixel_values=pixels, {options})",
-        "print(tokenizer.decode(tokens[0], skip_special_tokens=True))",
-    ]
-    if captioner.prompt:
-        lines.append(
-            f"# It was trained to go on from the words {captioner.prompt!r}, which captrain gives it by itself."
-        )
-    return "\n".join(lines)
+    return f"{text}\n\nWithout captrain:\n\n```python\n{without}\n```\n\n{' '.join(differences(captioner))}"
 
 
 def _scores(scores: dict[str, Any]) -> Iterator[tuple[str, str]]:

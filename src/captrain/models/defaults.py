@@ -100,12 +100,12 @@ def _picture(folder: Path, extras: dict[str, Any]) -> dict[str, Any]:
 
     spec = extras.get("image_spec")
     if isinstance(spec, dict) and {"height", "resize"} <= set(spec):
-        return {"image_size": spec["height"], "resize": spec["resize"]}
+        return {"image_size": spec["height"], "resize": spec["resize"], "decode": spec.get("decode", "exact")}
     try:
         found = read_preparation(str(folder))
     except (CaptrainError, OSError, ValueError):
         return {}
-    return {"image_size": found.height, "resize": found.resize}
+    return {"image_size": found.height, "resize": found.resize, "decode": found.decode}
 
 
 def _folder(name: str) -> Path | None:

@@ -46,10 +46,12 @@ def export(source: str, out: Path, *, merge: bool = True, dtype: Precision = "fp
     return out
 
 
-def write_model(source: str, folder: Path, name: str, *, merge: bool = True, dtype: Precision = "fp32") -> None:
-    """Write a captioner and its card, which calls it `name`, to a folder; see `export`."""
-    with opened(find_model_folder(source)) as place:  # open until the end: a kept adapter's base may lie in there
-        captioner = load_captioner(place)
+def write_model(
+    source: str, folder: Path, name: str, *, merge: bool = True, dtype: Precision = "fp32", hub_id: str = ""
+) -> None:
+    """Write a captioner and its card, which calls it `name`, to a folder; see `export`. `hub_id`: where it will be."""
+    with opened(find_model_folder(source)) as there:  # open until the end: a kept adapter's base may lie in there
+        captioner = load_captioner(there)
         base = str(captioner.core().name_or_path)
         if merge:
             merge_adapter(captioner)
@@ -62,7 +64,7 @@ def write_model(source: str, folder: Path, name: str, *, merge: bool = True, dty
             captioner.model.peft_config["default"].base_model_name_or_path = BASE
         lower(captioner, dtype)
         save_captioner(captioner, folder)
-        write_text(folder / "README.md", model_card(Path(source), captioner, name, base))
+        write_text(folder / "README.md", model_card(Path(source), captioner, name, base, hub_id))
 
 
 def merge_adapter(captioner: Captioner) -> None:

@@ -31,7 +31,7 @@ def push(source: str, hub_id: str, *, public: bool = False, merge: bool = True, 
     hub = HfApi()
     with TemporaryDirectory(prefix="captrain-") as staging:
         folder = Path(staging) / "model"
-        write_model(source, folder, hub_id.rpartition("/")[2], merge=merge, dtype=dtype)
+        write_model(source, folder, hub_id.rpartition("/")[2], merge=merge, dtype=dtype, hub_id=hub_id)
         try:
             place = hub.create_repo(hub_id, private=not public, exist_ok=True)
             hub.upload_folder(

@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 
 from transformers.utils import cached_file
 
-from captrain.data.images import ImageSpec
+from captrain.data.images import Decode, ImageSpec
 from captrain.errors import ModelError
 from captrain.records import write_text
 
@@ -42,8 +42,10 @@ def read_preparation(source: str, default_size: int | None = None) -> ImageSpec:
     )
 
 
-def adjust(spec: ImageSpec, size: int | None = None, resize: Resize | None = None) -> ImageSpec:
-    """The same preparation at another size or with another rule; a crop's margin keeps its proportion.
+def adjust(
+    spec: ImageSpec, size: int | None = None, resize: Resize | None = None, decode: Decode | None = None
+) -> ImageSpec:
+    """The same preparation at another size, with another rule or decoded otherwise; a crop's margin keeps its proportion.
 
     >>> adjust(ImageSpec(224, 224, (0.5,) * 3, (0.5,) * 3, "crop", 256), size=112).resize_to
     128
@@ -53,7 +55,7 @@ def adjust(spec: ImageSpec, size: int | None = None, resize: Resize | None = Non
         spec = replace(spec, height=size, width=size, resize_to=margin)
     if resize == "squash":
         spec = replace(spec, resize="squash", resize_to=None)
-    return spec if resize is None else replace(spec, resize=resize)
+    return replace(spec, resize=resize or spec.resize, decode=decode or spec.decode)
 
 
 def write_preparation(folder: Path, spec: ImageSpec, processor: str) -> None:

@@ -11,17 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from captrain.errors import SettingsError, nearest
+from captrain.errors import SettingsError
+from captrain.settings.blip_flat import in_its_words, in_sections, is_flat
 from captrain.settings.lavis_imported import Imported, hint
-from captrain.settings.lavis_keys import (
-    AS_IT_IS,
-    CAPTIONS_AN_IMAGE,
-    CHECKPOINTS,
-    CROPS,
-    LEFT_OUT,
-    NO_MATTER,
-    SECTIONS,
-)
+from captrain.settings.lavis_keys import AS_IT_IS, CROPS, LEFT_OUT, NO_MATTER, SECTIONS
+from captrain.settings.lavis_lengths import take_batch, take_lengths
+from captrain.settings.lavis_models import architecture_of, take_model, take_prompt, weights_of
 from captrain.settings.lavis_run import drop_unused, splits_of
 from captrain.settings.lavis_schedule import take_schedule
 from captrain.settings.lavis_section import Section
@@ -32,25 +27,44 @@ from captrain.settings.yaml_file import read_yaml
 MOST_DATA_SETS = 100
 
 
-def import_lavis(path: Path) -> Imported:
-    """A LAVIS runtime file as a recipe.
+def import_lavis(path: Path, model: str | None = None) -> Imported:
+    """A runtime file of LAVIS, or a flat one of BLIP, as a recipe; with `model` for another checkpoint than the hub's.
 
-    Raises `SettingsError` for a file that is none, is of another task than captioning or of a model that is no BLIP captioner,
-    or has a value of the wrong kind.
+    Raises `SettingsError` for a file that is none, is of another task than captioning or of an architecture that no family
+    here has, or has a value of the wrong kind.
     """
     where = f"LAVIS file {path}"
     content = read_yaml(path, where)
+    if isinstance(content, Mapping) and is_flat(content):
+        done = _import(in_sections(content, f"BLIP file {path}"), f"BLIP file {path}", model)
+        in_its_words(done, content)
+        return done
     if not isinstance(content, Mapping) or not {"model", "run"} & set(content):
         found = f"a {type(content).__name__}" if not isinstance(content, Mapping) else _listed(content)
-        raise SettingsError(f"{where}: found {found}, expected sections model, datasets and run as LAVIS has them")
+        raise SettingsError(
+            f"{where}: found {found}, expected sections model, datasets and run as LAVIS has them, or the keys of BLIP's "
+            "caption_coco.yaml"
+        )
+    return _import(content, where, model)
+
+
+def _import(content: Mapping[Any, Any], where: str, checkpoint: str | None) -> Imported:
+    """LAVIS's sections as a recipe."""
     whole = Section("", content, where)
+    model, datasets, run = (whole.part(name) for name in ("model", "datasets", "run"))
     done = Imported()
-    _model(whole.part("model"), done)
-    _data_sets(whole.part("datasets"), done)
-    _run(whole.part("run"), done)
-    _rename_counts(whole, done)
-    for section in ("model", "run"):
-        _leave_out(whole.part(section), SECTIONS[section], done)
+    kind = architecture_of(model)
+    weights = weights_of(model, kind)
+    take_model(model, kind, weights, done)
+    if checkpoint is not None:
+        done.set("model", checkpoint)
+    texts = _data_sets(datasets, done)
+    take_prompt(model, weights, texts, done)
+    _run(run, done)
+    take_lengths(run, model, kind, done)
+    take_batch(run, datasets, done)
+    for section in (model, run):
+        _leave_out(section, SECTIONS[section.name], done)
     for key in content:
         if key not in ("model", "datasets", "run"):
             done.note(str(key), "is no section that LAVIS reads here (model, datasets, run)")
@@ -58,33 +72,8 @@ def import_lavis(path: Path) -> Imported:
     return done
 
 
-def _model(model: Section, done: Imported) -> None:
-    """Which checkpoint; all of its weights learn, as there."""
-    arch = model.take("arch", "a name", "blip_caption")
-    if arch != "blip_caption":
-        raise SettingsError(f"{model.where}: model.arch: found '{arch}', expected blip_caption, LAVIS's BLIP captioner")
-    kind = model.take("model_type", "a name", f"{model.take('vit_type', 'a name', 'base')}_coco")
-    if kind not in CHECKPOINTS:
-        raise SettingsError(
-            f"{model.where}: model.model_type: found '{kind}', expected {' or '.join(CHECKPOINTS)}.{nearest(kind, CHECKPOINTS)}"
-        )
-    done.set("model", CHECKPOINTS[kind])
-    done.set("method", "full")
-    done.set("image_size", model.take("image_size", "a whole number", 384))
-    if not model.take("load_finetuned", "true or false", True):
-        done.note(
-            "model.load_finetuned",
-            "False starts before LAVIS's COCO training; the hub's checkpoint is the one after it. To start where LAVIS does, "
-            "give `model` the folder of a converted pretrained checkpoint",
-        )
-    if model.take("vit_grad_ckpt", "true or false", False):
-        done.set("checkpoint_activations", True)
-    if prompt := model.take("prompt", "text", "").strip():
-        done.set("prompt", prompt)
-
-
-def _data_sets(sections: Section, done: Imported) -> None:
-    """Processors, image folders and ratios of the data sets."""
+def _data_sets(sections: Section, done: Imported) -> list[Section]:
+    """Processors, image folders and ratios of the data sets; returns their text processors."""
     if len(sections.values) > MOST_DATA_SETS:
         raise SettingsError(f"{sections.where}: {len(sections.values)} data sets, expected at most {MOST_DATA_SETS}")
     parts = [sections.part(str(name)) for name in sections.values if isinstance(name, str)]
@@ -99,6 +88,7 @@ def _data_sets(sections: Section, done: Imported) -> None:
         _leave_out(data, SECTIONS["datasets"], done)
     if len(parts) > 1:
         _mix(parts, done)
+    return [data.part("text_processor") for data in parts]
 
 
 def _mix(parts: list[Section], done: Imported) -> None:
@@ -147,10 +137,7 @@ def _text(processors: Section, done: Imported) -> None:
         done.set("max_words", train.take("max_words", "a whole number", 50))
     elif name:
         done.note(f"{train.name}.name", f"'{name}' is unknown here; expected blip_caption: captions stay as they are")
-    prompt = train.take("prompt", "text", "").strip()
-    if prompt and done.get("prompt") not in (None, prompt):
-        done.note("model.prompt", f"differs from {train.name}.prompt; here one prompt is learned and given")
-    if prompt:
+    if prompt := train.take("prompt", "text", "").strip():
         done.set("prompt", prompt)
     for part in (train, evaluation):
         _leave_out(part, SECTIONS["text_processor"], done)
@@ -166,6 +153,10 @@ def _images(data: Section, done: Imported, alone: bool) -> None:
         return
     if isinstance(storage, str) and alone and "${" not in storage:
         done.set("image_root", storage)
+        if Path(storage).is_absolute() and not Path(storage).is_dir():
+            done.note(
+                f"{data.name}.images", f"{storage} is not on this machine: change data.image_root, or give --image-root"
+            )
         return
     done.note(
         f"{data.name}.images",
@@ -187,10 +178,10 @@ def _run(run: Section, done: Imported) -> None:
         done.set(leaf, names)
     if done.get("max_gradient_norm") is None:
         done.set("max_gradient_norm", 0.0)
-    done.set("label_smoothing", 0.1)
     take_schedule(run, done)
     _device(run, done)
     if run.take("evaluate", "true or false", False):
+        done.evaluates = True
         done.note("run.evaluate", "`captrain evaluate MODEL DATA --recipe FILE` does it: nothing is trained")
 
 
@@ -207,25 +198,6 @@ def _device(run: Section, done: Imported) -> None:
         done.note(
             "run.amp", "there fp16 with scaled losses, here bf16 where the device computes it fast, without scaling"
         )
-
-
-def _rename_counts(whole: Section, done: Imported) -> None:
-    """Numbers that LAVIS counts in other units: tokens with the prompt among them, and batches of pairs."""
-    run, model = whole.part("run"), whole.part("model")
-    before = 1 + len((done.get("prompt") or "").split())  # the start token, and a token for each word of the prompt
-    counted = f"LAVIS counts the start token and the prompt's words ({before} together), captrain the caption alone"
-    for key, leaf, least in (("max_len", "max_new_tokens", 1), ("min_len", "min_new_tokens", 0)):
-        if (length := run.take(key, "a whole number")) is not None:
-            done.set(leaf, max(length - before, least))
-            done.note(f"run.{key}", f"{length} is {done.get(leaf)} here: {counted}")
-    done.set("max_tokens", max(model.take("max_txt_len", "a whole number", 40) - before, 2))
-    pairs = run.take("batch_size_train", "a whole number")
-    if pairs is None:
-        return
-    each = min((CAPTIONS_AN_IMAGE.get(str(name), 1) for name in whole.part("datasets").values), default=1)
-    done.set("batch_size", max(round(pairs / each), 1))
-    said = f"{done.get('batch_size')} images of about {each} captions" if each > 1 else "as many images"
-    done.note("run.batch_size_train", f"{pairs} pairs of an image and a caption are {said} here, on each device")
 
 
 def _leave_out(section: Section, known: frozenset[str], done: Imported) -> None:

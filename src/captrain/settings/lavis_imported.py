@@ -23,6 +23,8 @@ class Imported:
 
     recipe: dict[str, dict[str, Any]] = field(default_factory=dict)
     notes: list[Note] = field(default_factory=list)
+    evaluates: bool = False
+    """Whether the file is for an evaluation alone."""
 
     def set(self, leaf: str, value: Any) -> None:
         """Write one setting into its section."""

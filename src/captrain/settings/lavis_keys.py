@@ -6,12 +6,6 @@ from typing import Any, Literal
 
 Kind = Literal["a whole number", "a number", "true or false", "a name", "text"]
 
-CHECKPOINTS = {
-    "base_coco": "Salesforce/blip-image-captioning-base",
-    "large_coco": "Salesforce/blip-image-captioning-large",
-}
-"""LAVIS's model types, as checkpoints on the hub."""
-
 CROPS: dict[str, tuple[int, int] | None] = {"blip_image_train": (2, 5), "blip2_image_train": None}
 """Processors that crop and flip, and their RandAugment."""
 
@@ -74,6 +68,20 @@ LEFT_OUT: dict[str, str] = {
     "annotations": "are the first word of the command: captrain train DATA OUT; `captrain data get` fetches COCO's",
     "data_dir": "the data set is the first word of the command: captrain train DATA OUT",
     "config_path": "files that this one builds on are not read; import them by themselves",
+    "ann_root": "the data set is the first word of the command; `captrain data get coco-karpathy DATA` fetches COCO's lists",
+    "coco_gt_root": "references are the captions of the validation split",
+    "annotation_file": "references are the captions of the data set that is evaluated",
+    "img_ids": "a data set is evaluated whole, or its first pictures (--limit); keep those pictures in a table of their own",
+    "inference_method": "captions are always written, not ranked",
+    "val_freq": "there is a validation at the end of each epoch, or every evaluate_every steps",
+    "load_pretrained": "begins with the checkpoint that `model` names",
+    "vit_model": _WEIGHTS,
+    "opt_model": _WEIGHTS,
+    "t5_model": _WEIGHTS,
+    "num_query_token": _WEIGHTS,
+    "drop_path_rate": "BLIP-2's encoder in transformers drops no paths",
+    "vit_precision": "one `precision` is for all parts here",
+    "apply_lemmatizer": "captions stay as they are written",
 }
 """Keys without counterpart in any section, and the reason."""
 
@@ -85,6 +93,15 @@ NO_MATTER: dict[str, tuple[Any, ...]] = {
     "vit_drop_path_rate": (0, 0.0),
     "distributed": (False,),
     "world_size": (1,),
+    "inference_method": ("generate",),
+    "val_freq": (1,),
+    "load_pretrained": (True,),
+    "vit_model": ("eva_clip_g",),
+    "opt_model": ("facebook/opt-2.7b", "facebook/opt-6.7b"),
+    "t5_model": ("google/flan-t5-xl", "google/flan-t5-xxl"),
+    "num_query_token": (32,),
+    "drop_path_rate": (0, 0.0),
+    "apply_lemmatizer": (False,),
 }
 """Values of those that do what captrain does anyway."""
 
@@ -93,7 +110,8 @@ _PROCESSOR = frozenset({"name"})
 SECTIONS: dict[str, frozenset[str]] = {
     "model": frozenset(
         {"arch", "model_type", "load_finetuned", "image_size", "prompt", "vit_type", "max_txt_len", "vit_grad_ckpt"}
-    ),
+    )
+    | {"use_grad_checkpoint", "freeze_vit"},
     "datasets": frozenset(
         {"vis_processor", "text_processor", "images", "build_info", "data_type", "sample_ratio", "batch_size"}
     ),

@@ -38,9 +38,8 @@ class Section:
         try:
             return _as_kind(value, kind)
         except (TypeError, ValueError, OverflowError):
-            raise SettingsError(
-                f"{self.where}: {self.name}.{key}: found {reprlib.repr(value)}, expected {kind}"
-            ) from None
+            name = f"{self.name}.{key}" if self.name else key
+            raise SettingsError(f"{self.where}: {name}: found {reprlib.repr(value)}, expected {kind}") from None
 
 
 def _as_kind(value: Any, kind: Kind) -> Any:

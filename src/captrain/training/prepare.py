@@ -31,7 +31,7 @@ def build_captioner(settings: Settings, captions: Iterable[str], base: Path) -> 
         captioner = load_captioner(str(base))
     elif model.encoder is None:
         quantize = quantization(model.quantize, choose_device(model.device)) if model.quantize else None
-        captioner = pretrained(model.model, model.image_size, model.resize, quantize)
+        captioner = pretrained(model.model, model.image_size, model.resize, model.decode, quantize)
         if model.image_size is not None:
             _check_size(captioner, model.model)
     else:
@@ -39,7 +39,7 @@ def build_captioner(settings: Settings, captions: Iterable[str], base: Path) -> 
             model.decoder_layers, model.decoder_width, model.decoder_heads, model.decoder_dropout, model.vocabulary_size
         )
         parts = (model.encoder, model.decoder, model.tokenizer, sizes, captions)
-        picture = (model.image_size, model.resize, settings.training.seed)
+        picture = (model.image_size, model.resize, model.decode, settings.training.seed)
         if model.join == "prefix":
             captioner = prefixed(*parts, _mapper(model), model.image_vectors or "pooled", *picture)
         else:
@@ -94,6 +94,7 @@ def fill_defaults(settings: Settings, captioner: Captioner) -> Settings:
             "freeze": frozen_of(model) if method == "full" else None,
             "image_size": spec.height,
             "resize": spec.resize,
+            "decode": spec.decode,
             "image_vectors": model.image_vectors or ("pooled" if model.join == "prefix" else "all"),
             "precision": next(name for name, kind in PRECISIONS.items() if kind == captioner.precision),
         },

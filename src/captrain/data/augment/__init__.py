@@ -13,7 +13,7 @@ from captrain.data.augment.crop import NUMBERS, crop_box
 from captrain.data.augment.draws import generator
 from captrain.data.augment.randaugment import MOST, rand_augment
 from captrain.data.decode import MAX_PIXELS, Size, decode
-from captrain.data.images import Box, ImageSpec
+from captrain.data.images import Box, ImageSpec, resized
 from captrain.errors import SettingsError
 
 __all__ = ["Augmentation", "generator", "mentions_sides", "prepare_augmented"]
@@ -70,8 +70,11 @@ def prepare_augmented(
     Raises `PictureError` as `prepare` does.
     """
     *crop_numbers, flip_number = random.random(NUMBERS + 1).tolist()
-    image, box = _decoded(data, spec, augmentation.crop_scale, crop_numbers, max_pixels)
-    image = image.resize((spec.width, spec.height), Image.Resampling[spec.resample.upper()], box=box)
+    if augmentation.crop_scale is None:
+        image = resized(decode(data, max_pixels, spec.enough), spec)
+    else:
+        image, box = _cropped(data, spec, augmentation.crop_scale, crop_numbers, max_pixels)
+        image = image.resize((spec.width, spec.height), Image.Resampling[spec.resample.upper()], box=box)
     if flip_number < augmentation.flip:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if augmentation.randaugment is not None:
@@ -79,13 +82,10 @@ def prepare_augmented(
     return np.array(image)
 
 
-def _decoded(
-    data: bytes, spec: ImageSpec, scale: tuple[float, float] | None, numbers: list[float], max_pixels: int
+def _cropped(
+    data: bytes, spec: ImageSpec, scale: tuple[float, float], numbers: list[float], max_pixels: int
 ) -> tuple[Image.Image, Box]:
-    """The picture, a JPEG no larger than needed, and the part of it to show."""
-    if scale is None:
-        image = decode(data, max_pixels, spec.scaled)
-        return image, spec.box(image.size)
+    """The picture, a JPEG that is decoded fast no larger than needed, and the part of it to show."""
     asked: list[Size] = []
 
     def enough(size: Size) -> Size:
@@ -93,7 +93,7 @@ def _decoded(
         left, top, right, bottom = crop_box(size, scale, numbers)
         return ceil(size[0] * spec.width / (right - left)), ceil(size[1] * spec.height / (bottom - top))
 
-    image = decode(data, max_pixels, enough)
+    image = decode(data, max_pixels, enough if spec.decode == "fast" else None)
     # Only a JPEG, which may be decoded smaller than it is, asks for what is enough. The crop is that of its full size.
     width, height = asked[0] if asked else image.size
     left, top, right, bottom = crop_box((width, height), scale, numbers)

@@ -16,7 +16,7 @@ from captrain.data.feature_store.manifest import (
     parse_shard,
     record_file,
 )
-from captrain.data.images import ImageSpec
+from captrain.data.images import Decode, ImageSpec
 from captrain.errors import DataError
 from captrain.features.encoder import Encoder, Vectors, check_same, on_device, open_encoder
 from captrain.features.engines import base
@@ -60,13 +60,14 @@ class Opening(base.Opening[Encoder, About]):
     normalize: bool = False
     image_size: int | None = None
     resize: Resize | None = None
+    decode: Decode | None = None
     precision: str = "auto"
 
     def open(self, device: str) -> Encoder:
         """The encoder on a device. Raises `ModelError` if there is none."""
         return open_encoder(
             self.encoder, vectors=self.vectors, normalize=self.normalize, image_size=self.image_size, resize=self.resize,
-            device=device, precision=self.precision,
+            decode=self.decode, device=device, precision=self.precision,
         )  # fmt: skip
 
     def copy(self, model: Encoder, device: str) -> Encoder:

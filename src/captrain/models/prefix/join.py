@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from captrain.data.images import ImageSpec
+from captrain.data.images import Decode, ImageSpec
 from captrain.errors import ModelError
 from captrain.models.bundle import clear_errors
 from captrain.models.prefix.captioner import PrefixCaptioner
@@ -50,6 +50,7 @@ def prefixed(
     vectors: Vectors = "pooled",
     image_size: int | None = None,
     resize: Resize | None = None,
+    decode: Decode | None = None,
     seed: int = 0,
 ) -> PrefixCaptioner:
     """A new prefix captioner.
@@ -61,7 +62,7 @@ def prefixed(
     """
     torch.manual_seed(seed)
     with clear_errors(encoder):
-        spec = adjust(read_preparation(encoder, image_size), image_size, resize)
+        spec = adjust(read_preparation(encoder, image_size), image_size, resize, decode)
         vision = load_vision(encoder, vectors, spec)
     if language is None:
         vocabulary = make_tokenizer(tokenizer, captions, sizes.vocabulary_size)

@@ -57,6 +57,9 @@ class ModelSettings(Section):
     """Height and width of the pictures the encoder sees, in pixels. Default: the checkpoint's own."""
     resize: Literal["squash", "crop"] | None = None
     """`squash` resizes both edges to the image size, `crop` keeps the aspect and takes the middle. Default: the checkpoint's."""
+    decode: Literal["exact", "fast"] | None = None
+    """`exact` reads JPEGs as transformers does. `fast` is quicker where they are far larger than the image size, and gives
+    slightly other pixels. Saved with the model. Default: the checkpoint's, else `exact`."""
     method: Literal["lora", "full"] | None = None
     """Train LoRA adapters, or the weights themselves. Default: lora, and full for a joined captioner."""
     freeze: tuple[Part, ...] | None = None
