@@ -29,6 +29,8 @@ READERS: dict[str, str] = {  # in the order in which they are tried; `sidecar` t
     "csv": "captrain.data.readers.csv_table",
     "parquet": "captrain.data.readers.parquet",
     "flickr": "captrain.data.readers.flickr",
+    "grouped": "captrain.data.readers.grouped",
+    "names": "captrain.data.readers.names",
     "sidecar": "captrain.data.readers.sidecar",
 }
 

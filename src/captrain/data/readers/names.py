@@ -1,0 +1,122 @@
+"""JSON objects from pictures to captions: {"a.jpg": "a dog", "b.jpg": ["a cat", "a black cat"]}.
+
+A caption may be a string, a list of them, or an object with one (`{"caption": "a dog"}`). The entries may lie in objects
+that are called by splits ({"train": {"a.jpg": "a dog"}, "val": ...}) or `captions`, `images`, `annotations`, `data`.
+Pictures are looked for as those of `grouped`. The file is read an entry at a time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+
+from captrain.data.places import IMAGE_SUFFIXES, Root
+from captrain.data.readers import SPLIT_NAMES
+from captrain.data.readers.columns import Columns, whole
+from captrain.data.readers.json_entries import (
+    Entry,
+    Pictures,
+    captions_in,
+    captions_or_reject,
+    collect,
+    ends_as_picture,
+    entries,
+)
+from captrain.data.readers.json_objects import ends_of, json_files
+from captrain.data.readers.options import BY_LOOKING, ReadOptions
+from captrain.data.readers.sidecar import TEXT_SUFFIXES
+from captrain.data.readers.tables import Table, check_splits, has_tables, one_table_each, tables_at
+from captrain.errors import DataError
+from captrain.records import Rejects, Sample
+
+SUFFIXES = (".json",)
+WRAPPERS = frozenset({"captions", "images", "annotations", "data", "metadata"})
+MOST_LOOKED_AT = 20  # entries of a file that are looked at for a picture with captions
+
+_EXAMPLE = 'expected entries like {"dog.jpg": ["a dog runs"]}'
+
+
+def recognises(source: str) -> bool:
+    """Whether this is a .json file from pictures to captions, or a folder with some and no caption files: by first entries."""
+    path = Path(source)
+    if path.is_dir():
+        return bool(json_files(path, _is_table)) and has_tables(path, SUFFIXES, _is_table, _is_table)
+    return path.suffix.lower() in SUFFIXES and _first(path, _names_picture) is not None
+
+
+def read(
+    source: str, rejects: Rejects, options: ReadOptions = BY_LOOKING, *, captioned: bool = True
+) -> dict[str, Sequence[Sample]]:
+    """All pictures by split, in the file's order; ids are the paths they are found under.
+
+    Rejected are pictures that are missing, without caption, or may be several, and captions that are no text. Raises
+    `DataError` for what is no JSON object, a name that leaves the folder, and if nothing is left.
+    """
+    columns = Columns("", options.caption_column)
+
+    def rows(table: Table) -> dict[str, Sequence[Sample]]:
+        return _read_table(table, columns, rejects, captioned)
+
+    return one_table_each(source, tables_at(source, options, SUFFIXES, _is_table, _is_table), rows, rejects, _EXAMPLE)
+
+
+def _is_group(key: str) -> bool:
+    return key.lower() in SPLIT_NAMES or key.lower() in WRAPPERS
+
+
+def _first(path: Path, fits: Callable[[Path, str], bool]) -> Entry | None:
+    """The first entry of a file that has captions and whose name fits; None if none of the first ones does."""
+    if not ends_of(path).startswith(b"{"):
+        return None
+    try:
+        for entry in islice(entries(path, _is_group), MOST_LOOKED_AT):
+            captions = captions_in(entry.value, Columns(), "") if entry.key else []
+            if captions and not ends_as_picture(captions[0]) and fits(path, entry.key):
+                return entry
+    except DataError:
+        return None
+    return None
+
+
+def _is_table(path: Path) -> bool:
+    """Whether a file in a folder names pictures there, and these have no caption files beside them, which go first."""
+    return _first(path, _names_uncaptioned) is not None
+
+
+def _names_picture(path: Path, name: str) -> bool:
+    return ends_as_picture(name) or bool(_found(path, name))
+
+
+def _names_uncaptioned(path: Path, name: str) -> bool:
+    found = _found(path, name)
+    if not found:
+        return ends_as_picture(name)
+    stem = os.path.splitext(path.parent / found[0])[0]
+    return not any(os.path.isfile(stem + suffix) for suffix in TEXT_SUFFIXES)
+
+
+def _found(path: Path, name: str) -> list[str]:
+    """Where the picture of a name lies, with or without its ending."""
+    try:
+        pictures = Pictures(Root(path.parent))
+        names = [name] if ends_as_picture(name) else [name + suffix for suffix in sorted(IMAGE_SUFFIXES)]
+        return pictures.named(names, "")
+    except DataError:
+        return []
+
+
+def _read_table(table: Table, columns: Columns, rejects: Rejects, captioned: bool) -> dict[str, Sequence[Sample]]:
+    gathered, pictures = table.gathered(), Pictures(table.root)
+    first = _first(table.path, _names_picture)
+    for entry in entries(table.path, _is_group):
+        if first is not None and bool(first.group) != bool(entry.group):
+            continue  # what stands beside {"images": {...}} is about the file
+        name = whole(entry.key) or entry.group
+        texts = captions_or_reject(entry.value, columns, f"{table.path}:{entry.number}", name, rejects)
+        if texts is not None:
+            split = SPLIT_NAMES.get(entry.group.lower()) or table.split or "all"
+            collect(gathered, pictures, [[name]], texts, entry.number, rejects, split)
+    check_splits(gathered.names, table)
+    return gathered.samples(rejects, captioned=captioned)
