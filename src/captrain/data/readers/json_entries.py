@@ -16,6 +16,7 @@ from captrain.data.places import IMAGE_SUFFIXES, Root, is_hidden
 from captrain.data.readers.columns import Columns, captions_of, on_one_line, present, value_at
 from captrain.data.readers.json_list import Characters
 from captrain.data.readers.json_objects import LONGEST_NAME
+from captrain.data.readers.sidecar import TEXT_SUFFIXES
 from captrain.data.readers.tables import split_in_words
 from captrain.errors import DataError
 from captrain.records import Rejects
@@ -107,6 +108,16 @@ def row_captions(values: dict[str, Any], columns: Columns, where: str, depth: in
 def ends_as_picture(name: str) -> bool:
     """Whether a name has the ending of a picture."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
+def has_caption_file(folder: Path, name: str) -> bool:
+    """Whether a picture below a folder has a caption file beside it, so that the folder can be read by these."""
+    try:
+        found = Pictures(Root(folder)).named([name], "")
+    except DataError:
+        return False
+    stem = os.path.splitext(folder / found[0])[0] if found else ""
+    return bool(found) and any(os.path.isfile(stem + suffix) for suffix in TEXT_SUFFIXES)
 
 
 class Pictures:

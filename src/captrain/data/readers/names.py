@@ -7,7 +7,6 @@ Pictures are looked for as those of `grouped`. The file is read an entry at a ti
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -23,10 +22,10 @@ from captrain.data.readers.json_entries import (
     collect,
     ends_as_picture,
     entries,
+    has_caption_file,
 )
 from captrain.data.readers.json_objects import ends_of, json_files
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
-from captrain.data.readers.sidecar import TEXT_SUFFIXES
 from captrain.data.readers.tables import Table, check_splits, has_tables, one_table_each, tables_at
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
@@ -91,10 +90,7 @@ def _names_picture(path: Path, name: str) -> bool:
 
 def _names_uncaptioned(path: Path, name: str) -> bool:
     found = _found(path, name)
-    if not found:
-        return ends_as_picture(name)
-    stem = os.path.splitext(path.parent / found[0])[0]
-    return not any(os.path.isfile(stem + suffix) for suffix in TEXT_SUFFIXES)
+    return not has_caption_file(path.parent, found[0]) if found else ends_as_picture(name)
 
 
 def _found(path: Path, name: str) -> list[str]:
