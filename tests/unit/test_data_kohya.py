@@ -144,6 +144,23 @@ def test_a_file_of_any_name_is_recognised_by_its_first_entry(tmp_path: Path) -> 
     assert not recognises(str(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["meta_cap.json", "mine.json"])
+def test_entries_may_lie_under_images_behind_a_version(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, "f0.jpg", "deep/f1.jpg", "images.png")
+    entries = {"f0.jpg": {"caption": ["a table", "people at a table"], "tags": ["x, y"]}, "deep/f1": {"tags": ["x"]}}
+    metadata(tmp_path, {"format_version": "1.0", "images": entries}, name)
+    source = tmp_path if name == "meta_cap.json" else tmp_path / name
+    assert detect(str(source)) == "kohya"
+    assert found(source) == {"f0.jpg": ("a table", "people at a table"), "deep/f1.jpg": ("x",)}
+    metadata(tmp_path, {"images": {"caption": "a picture called images"}}, name)
+    assert found(source) == {"images.png": ("a picture called images",)}
+
+
+def test_an_entry_may_be_the_list_of_captions(tmp_path: Path) -> None:
+    touch(tmp_path, "1.jpg")
+    assert found(metadata(tmp_path, {"1": ["a dog", " it runs "]})) == {"1.jpg": ("a dog", "it runs")}
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [

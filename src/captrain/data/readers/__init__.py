@@ -32,6 +32,7 @@ READERS: dict[str, str] = {  # in the order in which they are tried; `sidecar` t
     "flickr": "captrain.data.readers.flickr",
     "grouped": "captrain.data.readers.grouped",
     "names": "captrain.data.readers.names",
+    "kohya-toml": "captrain.data.readers.kohya_toml",
     "sidecar": "captrain.data.readers.sidecar",
 }
 
