@@ -79,7 +79,7 @@ class Gathered:
         if name is None:
             if image not in self.missing:
                 self.missing.add(image)
-                rejects.add(self.prefix + image, where, "names an image that is not there")
+                rejects.add(self.prefix + image, where, self.root.absence(image, where))
             return
         owner = self._number_of(name, number, split, repeats)
         for caption in captions:

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import posixpath
 import reprlib
 import stat
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from captrain.data.picture_index import IMAGE_FOLDER, PictureIndex
+from captrain.data.suffixes import IMAGE_SUFFIXES, UNREAD_SUFFIXES, is_hidden
 from captrain.errors import DataError, nearest
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-UNREAD_SUFFIXES = frozenset({".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".cr2", ".nef", ".arw", ".dng"})
+__all__ = ["IMAGE_SUFFIXES", "UNREAD_SUFFIXES", "Root", "existing", "is_hidden", "is_remote"]
 
-_SYSTEM_FOLDERS = frozenset(
-    {"__MACOSX", "@eaDir"}
-)  # resource forks and thumbnails that macOS and Synology leave behind
+logger = logging.getLogger(__name__)
 
-
-def is_hidden(name: str) -> bool:
-    """Whether a file or folder is the system's, not the user's: ".cache", "._dog.jpg", "__MACOSX".
-
-    >>> [is_hidden(name) for name in ("._dog.jpg", "dog.jpg")]
-    [True, False]
-    """
-    return name.startswith(".") or name in _SYSTEM_FOLDERS
+NOT_THERE = "names an image that is not there"
 
 
 def is_remote(source: str) -> bool:
@@ -68,6 +61,8 @@ class Root:
             if above.name == "snapshots" and (above.parent / "blobs").is_dir():
                 self._bounds.append(str(above.parent / "blobs"))
         self._inside: dict[str, bool] = {}  # folder → whether it is inside, so that links are followed once a folder
+        self._index = PictureIndex(str(folder), self.holds)
+        self._told = False
 
     def holds(self, path: str) -> bool:
         """Whether `path`, below the folder by its name, is there in truth once all links are followed."""
@@ -75,21 +70,49 @@ class Root:
         return any(real == bound or real.startswith(os.path.join(bound, "")) for bound in self._bounds)
 
     def find(self, name: str, where: str) -> str | None:
-        """The posix path, relative to the folder, of the image that a table calls `name`; None if there is none.
+        """The posix path, relative to the folder, of the image that a table calls `name`; None if it is none, or not one.
 
-        Looked for below the folder, then below its `images/`, as written and in both normal forms of Unicode (macOS and
-        Linux spell "é" differently). Raises `DataError`, beginning with `where`, for a path that leaves the folder.
+        Looked for as `exact` does, else among all pictures below the folder (`PictureIndex.named`). Raises `DataError`,
+        beginning with `where`, for a path that leaves the folder.
         """
+        if found := self.exact(name, where):
+            return found
+        likely = self._index.named(self._relative(name, where))
+        if len(likely) != 1 or not self._is_file(likely[0], name, where):
+            return None
+        self._tell(name, likely[0], where)
+        return likely[0]
+
+    def exact(self, name: str, where: str) -> str | None:
+        """The path of a file that is called so: below the folder, then below its `images/`.
+
+        As written and in both normal forms of Unicode (macOS and Linux spell "é" differently).
+        """
+        for spelling in _spellings(self._relative(name, where)):
+            for candidate in (spelling, f"{IMAGE_FOLDER}/{spelling}"):
+                if self._is_file(candidate, name, where):
+                    return candidate
+        return None
+
+    def first(self, names: Sequence[str], where: str) -> str | None:
+        """The path of the first of several names of an image that leads to one: as written, before anything else."""
+        exact = next((found for name in names if (found := self.exact(name, where))), None)
+        return exact or next((found for name in names if (found := self.find(name, where))), None)
+
+    def absence(self, name: str, where: str) -> str:
+        """Why `find` has no path for a name, to be read after it."""
+        likely = self._index.named(self._relative(name, where))
+        if len(likely) > 1:
+            return f"may be any of {len(likely)} images, '{likely[0]}' or '{likely[1]}'; expected a name of one"
+        return NOT_THERE
+
+    def _relative(self, name: str, where: str) -> str:
         relative = posixpath.normpath(name.replace("\\", "/"))
         if relative.startswith(("../", "/")) or relative == ".." or os.path.isabs(name) or os.path.splitdrive(name)[0]:
             raise DataError(
                 f"{where}: {reprlib.repr(name)} leaves the folder {self.folder}; expected a path below it, or give --image-root"
             )
-        for spelling in _spellings(relative):
-            for candidate in (spelling, f"images/{spelling}"):
-                if self._is_file(candidate, name, where):
-                    return candidate
-        return None
+        return relative
 
     def _is_file(self, candidate: str, name: str, where: str) -> bool:
         path = os.path.join(self.folder, candidate)
@@ -105,6 +128,13 @@ class Root:
                 f"{where}: {reprlib.repr(name)} is a link that leaves the folder {self.folder}; copy the file into it"
             )
         return stat.S_ISREG(mode) or (stat.S_ISLNK(mode) and os.path.isfile(path))
+
+    def _tell(self, name: str, found: str, where: str) -> None:
+        """Say once that names lead into other folders than they say."""
+        folder = posixpath.dirname(posixpath.normpath(name.replace("\\", "/")))
+        if not self._told and posixpath.dirname(found) not in (folder, posixpath.join(IMAGE_FOLDER, folder)):
+            self._told = True
+            logger.info("%s: '%s' is '%s' in %s, the one picture of that name", where, name, found, self.folder)
 
 
 def _spellings(name: str) -> Iterable[str]:

@@ -44,6 +44,10 @@ class Table:
         """As `Root.find`, for absolute paths below the images' folder too."""
         return self.root.find(self.relative(image), where)
 
+    def absence(self, image: str, where: str) -> str:
+        """As `Root.absence`."""
+        return self.root.absence(self.relative(image), where)
+
     def gathered(self) -> Gathered:
         """An empty collector of this table's rows."""
         return Gathered(self.root, self.path, self.prefix)
