@@ -36,20 +36,23 @@ class PictureIndex:
 
         More than one are equally likely. A name without a picture's ending stands for a picture with any.
         """
-        whole = _plain(split_suffix(name)[0])
-        bare = [(_plain(split_suffix(path)[0]), path) for path in self.called(name)]
-        for place in (whole, f"{IMAGE_FOLDER}/{whole}"):
-            if there := [path for stem, path in bare if stem == place]:
-                return there
-        return [path for stem, path in bare if stem.endswith(f"/{whole}")]
+        whole = plain_stem(name)
+        return self.at(name) or [path for path in self.called(name) if plain_stem(path).endswith(f"/{whole}")]
+
+    def at(self, name: str) -> list[str]:
+        """The pictures that a path below the folder, or below its `images/`, may mean."""
+        bare, whole = [(plain_stem(path), path) for path in self.called(name)], plain_stem(name)
+        beside = [path for stem, path in bare if stem == whole]
+        return beside or [path for stem, path in bare if stem == f"{IMAGE_FOLDER}/{whole}"]
 
     def called(self, name: str) -> list[str]:
         """The pictures, in any folder, that have a name's last part, with its ending if it has one."""
         if self._by_stem is None:
             self._by_stem = self._listed()
-        stem, suffix = split_suffix(name.rpartition("/")[2])
-        found = self._by_stem.get(_plain(stem), [])
-        return [path for path in found if not suffix or split_suffix(path)[1] == suffix]
+        base = name.rpartition("/")[2]
+        suffix = split_suffix(base)[1]
+        found = self._by_stem.get(plain_stem(base), [])
+        return [path for path in found if split_suffix(path)[1] == suffix] if suffix else found
 
     def folders(self) -> set[str]:
         """The folders that pictures lie in, "" for the index's own."""
@@ -62,10 +65,9 @@ class PictureIndex:
         for count, path in enumerate(self._paths()):
             if count >= MOST_ENTRIES:
                 return {}
-            stem, suffix = split_suffix(path.rpartition("/")[2])
-            if suffix:
-                by_stem.setdefault(_plain(stem), []).append(path)
-        return by_stem
+            if split_suffix(path)[1]:
+                by_stem.setdefault(plain_stem(path.rpartition("/")[2]), []).append(path)
+        return {stem: sorted(paths) for stem, paths in by_stem.items()}
 
     def _paths(self) -> Iterator[str]:
         """Everything below the folder that is no folder, hidden things left out. A folder that can't be listed is empty."""
@@ -74,7 +76,7 @@ class PictureIndex:
             prefix, depth = left.pop()
             try:
                 with os.scandir(os.path.join(self.folder, prefix)) as listing:
-                    entries = sorted(listing, key=lambda entry: entry.name)
+                    entries = list(listing)
             except OSError:
                 continue
             for entry in entries:
@@ -87,5 +89,7 @@ class PictureIndex:
                     yield prefix + entry.name
 
 
-def _plain(name: str) -> str:
-    return name if name.isascii() else unicodedata.normalize("NFC", name)
+def plain_stem(name: str) -> str:
+    """A path without a picture's ending, in the one normal form of Unicode that is compared."""
+    stem = split_suffix(name)[0]
+    return stem if stem.isascii() else unicodedata.normalize("NFC", stem)

@@ -11,8 +11,9 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from captrain.data.absolute_paths import MovedPaths, PathsHere, is_absolute
 from captrain.data.picture_index import IMAGE_FOLDER, PictureIndex
-from captrain.data.suffixes import IMAGE_SUFFIXES, UNREAD_SUFFIXES, is_hidden
+from captrain.data.suffixes import IMAGE_SUFFIXES, UNREAD_SUFFIXES, is_hidden, split_suffix
 from captrain.errors import DataError, nearest
 
 __all__ = ["IMAGE_SUFFIXES", "UNREAD_SUFFIXES", "Root", "existing", "is_hidden", "is_remote"]
@@ -54,14 +55,21 @@ class Root:
     inside.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, confined: bool = False) -> None:
+        """With `confined`, absolute paths of this machine that lie outside are refused too."""
         self.folder = folder
+        self.confined = confined
         self._bounds = [os.path.realpath(folder)]
         for above in Path(self._bounds[0]).parents:
             if above.name == "snapshots" and (above.parent / "blobs").is_dir():
                 self._bounds.append(str(above.parent / "blobs"))
+                self.confined = True
         self._inside: dict[str, bool] = {}  # folder → whether it is inside, so that links are followed once a folder
-        self._index = PictureIndex(str(folder), self.holds)
+        self.index = PictureIndex(str(folder), self.holds)
+        self._places = [
+            posixpath.join(Path(place).as_posix(), "") for place in (os.path.abspath(folder), self._bounds[0])
+        ]
+        self._moved, self._here = MovedPaths(self), PathsHere(self)
         self._told = False
 
     def holds(self, path: str) -> bool:
@@ -70,17 +78,21 @@ class Root:
         return any(real == bound or real.startswith(os.path.join(bound, "")) for bound in self._bounds)
 
     def find(self, name: str, where: str) -> str | None:
-        """The posix path, relative to the folder, of the image that a table calls `name`; None if it is none, or not one.
+        """The id of the image that a table calls `name`: its posix path below the folder; None if it is none, or not one.
 
-        Looked for as `exact` does, else among all pictures below the folder (`PictureIndex.named`). Raises `DataError`,
+        Looked for as `exact` does, else among all pictures below the folder (`PictureIndex.named`). An absolute path that
+        leads elsewhere is one of this machine, or of another (`captrain.data.absolute_paths`). Raises `DataError`,
         beginning with `where`, for a path that leaves the folder.
         """
         if found := self.exact(name, where):
             return found
-        likely = self._index.named(self._relative(name, where))
+        relative = self._relative(name, where)
+        if is_absolute(relative):
+            return self._find_absolute(relative, name, where)
+        likely = self.index.named(relative)
         if len(likely) != 1 or not self._is_file(likely[0], name, where):
             return None
-        self._tell(name, likely[0], where)
+        self._tell(relative, likely[0], where)
         return likely[0]
 
     def exact(self, name: str, where: str) -> str | None:
@@ -88,7 +100,10 @@ class Root:
 
         As written and in both normal forms of Unicode (macOS and Linux spell "é" differently).
         """
-        for spelling in _spellings(self._relative(name, where)):
+        relative = self._relative(name, where)
+        if is_absolute(relative):
+            return None
+        for spelling in _spellings(relative):
             for candidate in (spelling, f"{IMAGE_FOLDER}/{spelling}"):
                 if self._is_file(candidate, name, where):
                     return candidate
@@ -99,20 +114,39 @@ class Root:
         exact = next((found for name in names if (found := self.exact(name, where))), None)
         return exact or next((found for name in names if (found := self.find(name, where))), None)
 
+    def path(self, found: str) -> Path:
+        """Where the image lies that `find` has this id for."""
+        return Path(self._here.path(found) or self.folder / found)
+
     def absence(self, name: str, where: str) -> str:
         """Why `find` has no path for a name, to be read after it."""
-        likely = self._index.named(self._relative(name, where))
+        relative = self._relative(name, where)
+        likely = self._moved.likely(relative, where) if is_absolute(relative) else self.index.named(relative)
         if len(likely) > 1:
             return f"may be any of {len(likely)} images, '{likely[0]}' or '{likely[1]}'; expected a name of one"
         return NOT_THERE
 
+    def _find_absolute(self, path: str, name: str, where: str) -> str | None:
+        found = (None if self.confined else self._here.find(path, where)) or self._moved.find(path, where)
+        if found or (split_suffix(path)[1] and not (self.confined and os.path.isfile(path))):
+            return found
+        raise self._leaves(name, where)
+
     def _relative(self, name: str, where: str) -> str:
-        relative = posixpath.normpath(name.replace("\\", "/"))
-        if relative.startswith(("../", "/")) or relative == ".." or os.path.isabs(name) or os.path.splitdrive(name)[0]:
-            raise DataError(
-                f"{where}: {reprlib.repr(name)} leaves the folder {self.folder}; expected a path below it, or give --image-root"
-            )
-        return relative
+        """A name as a plain path below the folder; as an absolute path, if it is one that does not lie there."""
+        written = posixpath.normpath(name.removeprefix("file://").replace("\\", "/"))
+        if is_absolute(written):
+            inside = next((place for place in self._places if written.startswith(place)), "")
+            return written.removeprefix(inside)
+        if written == ".." or written.startswith("../") or os.path.splitdrive(name)[0]:
+            raise self._leaves(name, where)
+        return written
+
+    def _leaves(self, name: str, where: str) -> DataError:
+        next_step = "" if self.confined else ", or give --image-root"
+        return DataError(
+            f"{where}: {reprlib.repr(name)} leaves the folder {self.folder}; expected a path below it{next_step}"
+        )
 
     def _is_file(self, candidate: str, name: str, where: str) -> bool:
         path = os.path.join(self.folder, candidate)
@@ -129,12 +163,12 @@ class Root:
             )
         return stat.S_ISREG(mode) or (stat.S_ISLNK(mode) and os.path.isfile(path))
 
-    def _tell(self, name: str, found: str, where: str) -> None:
+    def _tell(self, relative: str, found: str, where: str) -> None:
         """Say once that names lead into other folders than they say."""
-        folder = posixpath.dirname(posixpath.normpath(name.replace("\\", "/")))
+        folder = posixpath.dirname(relative)
         if not self._told and posixpath.dirname(found) not in (folder, posixpath.join(IMAGE_FOLDER, folder)):
             self._told = True
-            logger.info("%s: '%s' is '%s' in %s, the one picture of that name", where, name, found, self.folder)
+            logger.info("%s: '%s' is '%s' in %s, the one picture of that name", where, relative, found, self.folder)
 
 
 def _spellings(name: str) -> Iterable[str]:

@@ -55,7 +55,7 @@ def read(
         )
     file = files[0]
     root = options.image_root or (path if path.is_dir() else path.parent)
-    gathered = Gathered(Root(folder_of_images(root)), file)
+    gathered = Gathered(Root(folder_of_images(root), confined=options.image_root is not None), file)
     folders = [folder for folder in IMAGE_FOLDERS if (Path(root) / folder).is_dir()]
     splits = _splits_beside(file)
     for number, image, caption in captions_of(file):

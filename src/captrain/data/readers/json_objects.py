@@ -58,7 +58,7 @@ def image_root(folder: Path, options: ReadOptions) -> Root:
         return Root(folder)
     if not existing(options.image_root).is_dir():
         raise DataError(f"image_root {options.image_root}: not a folder; expected the folder that holds the images")
-    return Root(options.image_root)
+    return Root(options.image_root, confined=True)
 
 
 def first_found(root: Root, names: Sequence[str], where: str) -> str:

@@ -80,7 +80,7 @@ class TableReader:
             return Unreadable(self.table.root.folder / name, str(error))
         if found is None and self.checked:
             raise DataError(f"{where}: '{row.image}' has gone since the table was read")
-        return self.table.root.folder / (found or name)
+        return self.table.root.path(found or name)
 
     def row_at(self, offset: int, number: int) -> Row:
         """The line at a byte offset."""

@@ -28,7 +28,7 @@ class Table:
         """`folder` is the data set's, `split` what the file's name says (or "")."""
         self.path = path
         self.split = split
-        self.root = Root(folder_of_images(image_root) if image_root else path.parent)
+        self.root = Root(folder_of_images(image_root), confined=True) if image_root else Root(path.parent)
         within = path.parent.relative_to(folder).as_posix()
         self.prefix = "" if within == "." else f"{within}/"
         self.name = self.prefix + path.name
