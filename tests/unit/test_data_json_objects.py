@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from captrain.data.dataset import list_images
 from captrain.data.readers import detect, json_list, reader
 from captrain.data.readers.json_entries import entries
 from captrain.data.readers.options import ReadOptions
@@ -95,6 +96,33 @@ def test_classes_are_folders_and_rows_name_their_splits(tmp_path: Path) -> None:
     }
 
 
+def test_a_picture_that_its_class_lacks_is_never_taken_from_another(tmp_path: Path) -> None:
+    touch(tmp_path, "set/airplane/1.jpg", "set/airplane/2.jpg", "set/lake/2.jpg")
+    classes = {
+        key: [{"filename": "1.jpg", "raw": f"{key} 1"}, {"filename": "2.jpg", "raw": f"{key} 2"}]
+        for key in ("airplane", "lake", "bay")
+    }
+    rejects = Rejects()
+    assert content(write(tmp_path / "classes.json", classes), rejects) == {
+        "all": {
+            "set/airplane/1.jpg": ("airplane 1",),
+            "set/airplane/2.jpg": ("airplane 2",),
+            "set/lake/2.jpg": ("lake 2",),
+        }
+    }
+    assert [line["id"] for line in rejects.lines] == ["lake/1.jpg", "bay/1.jpg", "bay/2.jpg"]
+
+
+def test_names_may_lack_their_endings_or_be_of_another_machine(tmp_path: Path) -> None:
+    touch(tmp_path, "img/a1.jpg", "img/b2.png")
+    names = write(tmp_path / "one.json", {"a1": "a dog", "b2": "a cat"})
+    assert (detect(str(names)), detect(str(tmp_path))) == ("names", "names")
+    expected = {"img/a1.jpg": ("a dog",), "img/b2.png": ("a cat",)}
+    assert content(names) == {"all": expected}
+    rows = [{"image_path": "/home/me/set/img/a1.jpg", "report": "a dog"}, {"image_id": "b2", "caption": "a cat"}]
+    assert content(write(tmp_path / "two.json", {"train": rows})) == {"train": expected}
+
+
 def test_a_name_that_lies_in_several_folders_is_rejected_unless_one_is_the_splits(tmp_path: Path) -> None:
     touch(tmp_path, "train_images/1.jpg", "test_images/1.jpg", "more/2.jpg", "others/2.jpg")
     rows = [{"filename": "1.jpg", "caption": "a dog"}, {"filename": "2.jpg", "caption": "which?"}]
@@ -104,7 +132,9 @@ def test_a_name_that_lies_in_several_folders_is_rejected_unless_one_is_the_split
         "train": {"train_images/1.jpg": ("a dog",)},
         "test": {"test_images/1.jpg": ("a dog",)},
     }
-    assert [line["reason"] for line in rejects.lines] == ["may be any of 2 images, 'more/2.jpg' say"]
+    assert [line["reason"] for line in rejects.lines] == [
+        "may be any of 2 images, 'more/2.jpg' or 'others/2.jpg'; expected a name of one"
+    ]
 
 
 def test_what_stands_beside_the_rows_is_no_row(tmp_path: Path) -> None:
@@ -196,6 +226,13 @@ def test_caption_files_and_tables_go_before_names(tmp_path: Path) -> None:
     assert (detect(str(tmp_path)), detect(str(file))) == ("sidecar", "names")
     (tmp_path / "metadata.csv").write_text("file_name,text\n1.jpg,a dog\n", encoding="utf-8")
     assert detect(str(tmp_path)) == "csv"
+
+
+def test_pictures_to_caption_are_all_of_a_folder_whatever_a_file_in_it_names(tmp_path: Path) -> None:
+    touch(tmp_path, "1.jpg", "2.jpg", "deep/3.jpg")
+    file = write(tmp_path / "results.json", {"2.jpg": "written by a model"})
+    listed = {name: {sample.id for sample in list_images([str(name)])} for name in (tmp_path, file)}
+    assert listed == {tmp_path: {"1.jpg", "2.jpg", "deep/3.jpg"}, file: {"2.jpg"}}
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from captrain.data.gathered import Gathered
-from captrain.data.places import is_hidden, is_remote
+from captrain.data.places import Root, is_hidden, is_remote
 from captrain.data.readers import json_list, jsonl
 from captrain.data.readers.columns import IMAGE_COLUMNS, present, split_of
-from captrain.data.readers.json_entries import Pictures, collect, has_caption_file
+from captrain.data.readers.json_entries import found_below, has_caption_file, with_unlisted
 from captrain.data.readers.json_objects import LONGEST_NAME, MOST_FILES
 from captrain.data.readers.line_index import BOM, LARGEST_LINE, blocks, opened
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
@@ -70,7 +70,7 @@ def read(
     def rows(table: Table) -> dict[str, Sequence[Sample]]:
         return _Conversations(table, options.image_column, rejects).read(captioned)
 
-    return one_table_each(source, tables, rows, rejects, _EXAMPLE)
+    return with_unlisted(one_table_each(source, tables, rows, rejects, _EXAMPLE), source, options, captioned)
 
 
 class _Conversations:
@@ -78,7 +78,6 @@ class _Conversations:
 
     def __init__(self, table: Table, image_column: str, rejects: Rejects) -> None:
         self.table, self.image_column, self.rejects = table, image_column, rejects
-        self.pictures = Pictures(table.root)
         self.questions: Counter[str] = Counter()
         self.further = self.several = 0
 
@@ -104,7 +103,7 @@ class _Conversations:
             return
         answers = self._answers(turns)
         split = split_of(values, where) or self.table.split or "all"
-        collect(gathered, self.pictures, [images], answers, number, self.rejects, split)
+        gathered.add(images[0], answers, number, self.rejects, split)
 
     def _answers(self, turns: Sequence[Turn]) -> list[str]:
         """The answers to the first question; others are counted."""
@@ -185,7 +184,9 @@ def _is_form(path: Path) -> bool:
     images = [name for values in rows for name in images_of(values)]
     if not images or not all(map(is_conversation, rows)):
         return False
-    return _names_image(rows[0]) or not has_caption_file(path.parent, images[0])
+    root = Root(path.parent)
+    found = None if _names_image(rows[0]) else found_below(root, images[0])
+    return found is None or not has_caption_file(root, found)
 
 
 def _names_image(values: dict[str, Any]) -> bool:

@@ -3,26 +3,26 @@
 R2Gen's `annotation.json` (a report is the caption of each of its pictures), TextCaps (`data`), NWPU-Captions (a list for
 each class, with raw, raw_1, ...), and other files whose lists hold objects that name a picture and its captions.
 
-A list's key may be a split, or the folder that its pictures lie in. Pictures are looked for below the file's folder or
-`image_root`: there itself, in `images/` and in other folders beside the file. The file is read an object at a time.
+A list's key may be a split, or the folder that its pictures lie in. The file is read an object at a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from captrain.data.places import Root
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.columns import IMAGE_COLUMNS, Columns, present, split_of, value_at, whole
 from captrain.data.readers.json_entries import (
-    Pictures,
     captions_or_reject,
-    collect,
     ends_as_picture,
     entries,
     row_captions,
+    with_unlisted,
 )
 from captrain.data.readers.json_objects import ends_of, json_files
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
@@ -58,9 +58,9 @@ def read(
     def rows(table: Table) -> dict[str, Sequence[Sample]]:
         return _read_table(table, columns, rejects, captioned)
 
-    return one_table_each(
-        source, tables_at(source, options, SUFFIXES, _is_grouped, _is_grouped), rows, rejects, _EXAMPLE
-    )
+    tables = tables_at(source, options, SUFFIXES, _is_grouped, _is_grouped)
+    splits = one_table_each(source, tables, rows, rejects, _EXAMPLE)
+    return with_unlisted(splits, source, options, captioned)
 
 
 def _is_grouped(path: Path) -> bool:
@@ -87,7 +87,7 @@ def _any(key: str) -> bool:
 
 
 def _read_table(table: Table, columns: Columns, rejects: Rejects, captioned: bool) -> dict[str, Sequence[Sample]]:
-    gathered, pictures = table.gathered(), Pictures(table.root)
+    gathered, places = table.gathered(), _Places(table.root)
     of_rows: dict[str, bool] = {}  # by a list's key: whether its first object has anything to do with pictures
     complete: set[str] = set()  # images of which a row had all captions: TextCaps repeats them in each
     for entry in entries(table.path, _any):
@@ -105,8 +105,10 @@ def _read_table(table: Table, columns: Columns, rejects: Rejects, captioned: boo
             continue
         if "reference_strs" in values:
             complete.add(images[0])
-        names = [_names(image, entry.group) for image in images]
-        collect(gathered, pictures, names, texts, entry.number, rejects, _split(values, entry.group, table, where))
+        split = _split(values, entry.group, table, where)
+        for image in images:
+            name = places.named(image, entry.group, where)
+            gathered.add(name, texts, entry.number, rejects, split)
     check_splits(gathered.names, table)
     return gathered.samples(rejects, captioned=captioned)
 
@@ -123,15 +125,29 @@ def _images(values: dict[str, Any], columns: Columns) -> list[str]:
     return []
 
 
-def _names(image: str, group: str) -> list[str]:
-    """What a picture may be called below the folder: its list's key may be a folder, and "train/" stand for "train_images/".
+class _Places:
+    """Where the pictures of a list lie: its key may be their folder, and "train/" stand for "train_images/"."""
 
-    >>> _names("1.jpg", "airplane"), _names("train/1.jpg", "data")[-2:]
-    (['1.jpg', 'airplane/1.jpg'], ['train_images/1.jpg', '1.jpg'])
-    """
-    names = [image, f"{group}/{image}"]
-    folder, _, base = image.rpartition("/")
-    return [*names, f"{folder}_images/{base}", base] if folder.lower() in SPLIT_NAMES and base else names
+    def __init__(self, root: Root) -> None:
+        self.root = root
+        self.by_key = False  # whether pictures lie in folders that are called as their lists are
+
+    @cached_property
+    def folders(self) -> set[str]:
+        """What the folders that hold pictures are called."""
+        return {folder.rpartition("/")[2] for folder in self.root.index.folders()}
+
+    def named(self, image: str, key: str, where: str) -> str:
+        """A picture as it lies below the root, else as it is named. Where lists have folders, in that of its list alone."""
+        folder, _, base = image.rpartition("/")
+        names = [image, f"{key}/{image}", f"{key}_images/{image}"]
+        names += [f"{folder}_images/{base}", base] if folder.lower() in SPLIT_NAMES and base else []
+        found = next((found for name in names if (found := self.root.exact(name, where))), None)
+        if not found and not folder and (self.by_key or key in self.folders):
+            names = names[1:2]
+        found = found or self.root.first(names, where)
+        self.by_key |= found is not None and found.split("/")[-2:-1] == [key]
+        return found or names[0]
 
 
 def _split(values: dict[str, Any], group: str, table: Table, where: str) -> str:

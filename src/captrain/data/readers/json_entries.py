@@ -11,18 +11,19 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from captrain.data.gathered import Gathered
-from captrain.data.places import IMAGE_SUFFIXES, Root, is_hidden
+import numpy as np
+
+from captrain.data.places import IMAGE_SUFFIXES, Root
+from captrain.data.readers import sidecar
 from captrain.data.readers.columns import Columns, captions_of, on_one_line, present, value_at
 from captrain.data.readers.json_list import Characters
 from captrain.data.readers.json_objects import LONGEST_NAME
-from captrain.data.readers.sidecar import TEXT_SUFFIXES
-from captrain.data.readers.tables import split_in_words
+from captrain.data.readers.options import ReadOptions
+from captrain.data.samples import Chosen, Joined, keys_of
 from captrain.errors import DataError
-from captrain.records import Rejects
+from captrain.records import Rejects, Sample
 
 DEEPEST = 4  # lists and objects within each other that captions may lie in
-MOST_FOLDERS = 50  # folders beside a file in which pictures are looked for
 
 _TOGETHER = re.compile(r"(raw|report|caption_str|reference_strs)(_?\d+)?", re.IGNORECASE)
 
@@ -110,65 +111,18 @@ def ends_as_picture(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
-def has_caption_file(folder: Path, name: str) -> bool:
-    """Whether a picture below a folder has a caption file beside it, so that the folder can be read by these."""
+def found_below(root: Root, name: str) -> str | None:
+    """Where the picture of a name lies, for a look at what a file is: never raising."""
     try:
-        found = Pictures(Root(folder)).named([name], "")
+        return root.find(name, "")
     except DataError:
-        return False
-    stem = os.path.splitext(folder / found[0])[0] if found else ""
-    return bool(found) and any(os.path.isfile(stem + suffix) for suffix in TEXT_SUFFIXES)
+        return None
 
 
-class Pictures:
-    """Where the pictures lie that a file names: as it names them, or so in one of the folders beside the file."""
-
-    def __init__(self, root: Root) -> None:
-        self.root = root
-        self.folders = _folders_in(root.folder)
-
-    def named(self, names: Sequence[str], where: str, split: str = "") -> list[str]:
-        """The picture that is meant by the first of `names` to lead anywhere; several if it may be any of them.
-
-        Of folders that are called by splits (`train_images`) that of `split` goes first. Raises `DataError` as `Root.find`.
-        """
-        for name in names:
-            if exact := self.root.find(name, where):
-                return [exact]
-        for name in names:
-            places = {folder: self.root.find(f"{folder}/{name}", where) for folder in self.folders}
-            found = {folder: place for folder, place in places.items() if place}
-            own = [place for folder, place in found.items() if split and split_in_words(Path(), Path(folder)) == split]
-            if found:
-                return own if len(own) == 1 else list(dict.fromkeys(found.values()))
-        return []
-
-
-def _folders_in(folder: Path) -> list[str]:
-    try:
-        names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not is_hidden(entry.name))
-    except OSError:
-        return []
-    return names if len(names) <= MOST_FOLDERS else []
-
-
-def collect(
-    gathered: Gathered,
-    pictures: Pictures,
-    images: Sequence[Sequence[str]],
-    captions: Sequence[str],
-    number: int,
-    rejects: Rejects,
-    split: str,
-) -> None:
-    """Take one entry: its captions for each of its images, of which each may go by several names."""
-    where = f"{gathered.file}:{number}"
-    for names in images:
-        found = pictures.named(names, where, split)
-        if len(found) > 1:
-            rejects.add(names[0], where, f"may be any of {len(found)} images, '{found[0]}' say")
-        else:
-            gathered.add(found[0] if found else names[0], captions, number, rejects, split)
+def has_caption_file(root: Root, found: str) -> bool:
+    """Whether a picture has a caption file beside it, so that its folder can be read by these."""
+    stem = os.path.splitext(root.path(found))[0]
+    return any(os.path.isfile(stem + suffix) for suffix in sidecar.TEXT_SUFFIXES)
 
 
 def captions_or_reject(value: Any, columns: Columns, where: str, image: str, rejects: Rejects) -> list[str] | None:
@@ -178,3 +132,18 @@ def captions_or_reject(value: Any, columns: Columns, where: str, image: str, rej
     except DataError as error:
         rejects.add(image[:LONGEST_NAME], where, str(error).removeprefix(f"{where}: "))
         return None
+
+
+def with_unlisted(
+    splits: dict[str, Sequence[Sample]], source: str, options: ReadOptions, captioned: bool
+) -> dict[str, Sequence[Sample]]:
+    """Where pictures need no caption, those of a folder that its file does not name are samples too.
+
+    Such a file beside pictures may be about some of them only, as what a model wrote is.
+    """
+    if captioned or not os.path.isdir(source) or options.image_root is not None:
+        return splits
+    every = Joined(list(sidecar.read(source, Rejects(), options, captioned=False).values()))
+    known = np.concatenate([keys_of(samples) for samples in splits.values()])
+    others = Chosen(every, np.flatnonzero(~np.isin(keys_of(every), known)))
+    return {**splits, "all": Joined([splits.get("all", ()), others])} if len(others) else splits

@@ -2,7 +2,7 @@
 
 A caption may be a string, a list of them, or an object with one (`{"caption": "a dog"}`). The entries may lie in objects
 that are called by splits ({"train": {"a.jpg": "a dog"}, "val": ...}) or `captions`, `images`, `annotations`, `data`.
-Pictures are looked for as those of `grouped`. The file is read an entry at a time.
+The file is read an entry at a time.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 
-from captrain.data.places import IMAGE_SUFFIXES, Root
+from captrain.data.places import Root
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.columns import Columns, whole
 from captrain.data.readers.json_entries import (
     Entry,
-    Pictures,
     captions_in,
     captions_or_reject,
-    collect,
     ends_as_picture,
     entries,
+    found_below,
     has_caption_file,
+    with_unlisted,
 )
 from captrain.data.readers.json_objects import ends_of, json_files
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
@@ -58,21 +58,24 @@ def read(
     def rows(table: Table) -> dict[str, Sequence[Sample]]:
         return _read_table(table, columns, rejects, captioned)
 
-    return one_table_each(source, tables_at(source, options, SUFFIXES, _is_table, _is_table), rows, rejects, _EXAMPLE)
+    tables = tables_at(source, options, SUFFIXES, _is_table, _is_table)
+    splits = one_table_each(source, tables, rows, rejects, _EXAMPLE)
+    return with_unlisted(splits, source, options, captioned)
 
 
 def _is_group(key: str) -> bool:
     return key.lower() in SPLIT_NAMES or key.lower() in WRAPPERS
 
 
-def _first(path: Path, fits: Callable[[Path, str], bool]) -> Entry | None:
+def _first(path: Path, fits: Callable[[Root, str], bool]) -> Entry | None:
     """The first entry of a file that has captions and whose name fits; None if none of the first ones does."""
     if not ends_of(path).startswith(b"{"):
         return None
+    root = Root(path.parent)
     try:
         for entry in islice(entries(path, _is_group), MOST_LOOKED_AT):
             captions = captions_in(entry.value, Columns(), "") if entry.key else []
-            if captions and not ends_as_picture(captions[0]) and fits(path, entry.key):
+            if captions and not ends_as_picture(captions[0]) and fits(root, entry.key):
                 return entry
     except DataError:
         return None
@@ -84,27 +87,17 @@ def _is_table(path: Path) -> bool:
     return _first(path, _names_uncaptioned) is not None
 
 
-def _names_picture(path: Path, name: str) -> bool:
-    return ends_as_picture(name) or bool(_found(path, name))
+def _names_picture(root: Root, name: str) -> bool:
+    return ends_as_picture(name) or found_below(root, name) is not None
 
 
-def _names_uncaptioned(path: Path, name: str) -> bool:
-    found = _found(path, name)
-    return not has_caption_file(path.parent, found[0]) if found else ends_as_picture(name)
-
-
-def _found(path: Path, name: str) -> list[str]:
-    """Where the picture of a name lies, with or without its ending."""
-    try:
-        pictures = Pictures(Root(path.parent))
-        names = [name] if ends_as_picture(name) else [name + suffix for suffix in sorted(IMAGE_SUFFIXES)]
-        return pictures.named(names, "")
-    except DataError:
-        return []
+def _names_uncaptioned(root: Root, name: str) -> bool:
+    found = found_below(root, name)
+    return ends_as_picture(name) if found is None else not has_caption_file(root, found)
 
 
 def _read_table(table: Table, columns: Columns, rejects: Rejects, captioned: bool) -> dict[str, Sequence[Sample]]:
-    gathered, pictures = table.gathered(), Pictures(table.root)
+    gathered = table.gathered()
     first = _first(table.path, _names_picture)
     for entry in entries(table.path, _is_group):
         if first is not None and bool(first.group) != bool(entry.group):
@@ -113,6 +106,6 @@ def _read_table(table: Table, columns: Columns, rejects: Rejects, captioned: boo
         texts = captions_or_reject(entry.value, columns, f"{table.path}:{entry.number}", name, rejects)
         if texts is not None:
             split = SPLIT_NAMES.get(entry.group.lower()) or table.split or "all"
-            collect(gathered, pictures, [[name]], texts, entry.number, rejects, split)
+            gathered.add(name, texts, entry.number, rejects, split)
     check_splits(gathered.names, table)
     return gathered.samples(rejects, captioned=captioned)
