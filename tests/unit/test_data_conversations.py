@@ -129,6 +129,15 @@ def test_different_questions_are_no_prompt(tmp_path: Path, caplog: pytest.LogCap
     assert "rows ask 2 different questions, so none is a training's prompt" in caplog.text
 
 
+def test_rows_that_ask_nothing_have_no_prompt(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "a.jpg")
+    said = [{"role": "user", "content": [{"type": "image"}]}, {"role": "assistant", "content": "A dog."}]
+    with caplog.at_level(logging.INFO):
+        file = write(tmp_path / "chat.json", [{"images": ["a.jpg"], "messages": said}])
+        assert load_splits(str(file), validation_share=0).question == ""
+    assert caplog.messages == [f"{file}: answers are captions"]
+
+
 def test_rows_that_no_caption_can_come_from_are_rejected(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     touch(tmp_path, "a.jpg", "b.jpg", "c.jpg")
     rows = [
@@ -194,7 +203,7 @@ def test_other_tables_and_caption_files_of_a_folder_go_first(tmp_path: Path) -> 
     write(tmp_path / "dataset_info.json", [{"name": "x"}])
     assert detect(str(tmp_path)) == "conversations"
     (tmp_path / "a.txt").write_text("a dog", encoding="utf-8")
-    assert detect(str(tmp_path)) == "sidecar"
+    assert (detect(str(tmp_path)), detect(str(tmp_path / "chat.json"))) == ("sidecar", "conversations")
     (tmp_path / "a.txt").unlink()
     write(tmp_path / "metadata.jsonl", [{"file_name": "a.jpg", "text": "a dog"}])
     assert detect(str(tmp_path)) == "jsonl"

@@ -224,6 +224,8 @@ def test_caption_files_and_tables_go_before_names(tmp_path: Path) -> None:
     assert detect(str(tmp_path)) == detect(str(file)) == "names"
     (tmp_path / "1.txt").write_text("a dog", encoding="utf-8")
     assert (detect(str(tmp_path)), detect(str(file))) == ("sidecar", "names")
+    write(file, {"results": [{"image_id": "7", "caption": "written by a model"}]})
+    assert (detect(str(tmp_path)), detect(str(file))) == ("sidecar", "grouped")
     (tmp_path / "metadata.csv").write_text("file_name,text\n1.jpg,a dog\n", encoding="utf-8")
     assert detect(str(tmp_path)) == "csv"
 

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from captrain.data.gathered import Gathered
-from captrain.data.places import Root, is_hidden, is_remote
+from captrain.data.places import is_hidden, is_remote
 from captrain.data.readers import json_list, jsonl
 from captrain.data.readers.columns import IMAGE_COLUMNS, present, split_of
-from captrain.data.readers.json_entries import found_below, has_caption_file, with_unlisted
+from captrain.data.readers.json_entries import has_caption_files, with_unlisted
 from captrain.data.readers.json_objects import LONGEST_NAME, MOST_FILES
 from captrain.data.readers.line_index import BOM, LARGEST_LINE, blocks, opened
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
@@ -47,7 +47,7 @@ def recognises(source: str) -> bool:
     path = Path(source)
     try:
         if path.is_dir():
-            return _has_no_others(path) and has_tables(path, SUFFIXES, _is_form, _is_form)
+            return _is_data_set(path) and has_tables(path, SUFFIXES, _is_form, _is_form)
         return path.suffix.lower() in SUFFIXES and path.is_file() and _is_form(path)
     except (OSError, ValueError):
         return False
@@ -126,7 +126,7 @@ class _Conversations:
             _counted(self.several, "row about several pictures", "rows about several pictures"),
         ]
         parts = [
-            asked if self.questions else "",
+            asked if any(self.questions) else "",
             f"left out: {', '.join(filter(None, left_out))}" if any(left_out) else "",
         ]
         logger.info("%s: %s", self.table.path, "; ".join(["answers are captions", *filter(None, parts)]))
@@ -179,26 +179,22 @@ def _first_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _is_form(path: Path) -> bool:
-    """Whether a file's first rows are conversations, some of them about a picture that has no caption file beside it."""
+    """Whether a file's first rows are conversations, some about pictures."""
     rows = _first_rows(path)
-    images = [name for values in rows for name in images_of(values)]
-    if not images or not all(map(is_conversation, rows)):
-        return False
-    root = Root(path.parent)
-    found = None if _names_image(rows[0]) else found_below(root, images[0])
-    return found is None or not has_caption_file(root, found)
+    return bool(rows) and all(map(is_conversation, rows)) and any(map(images_of, rows))
 
 
-def _names_image(values: dict[str, Any]) -> bool:
-    """Whether a row is one that a table of any other form could have."""
-    return bool(present(IMAGE_COLUMNS, tuple(values)))
-
-
-def _has_no_others(folder: Path) -> bool:
-    """Whether no other file of a folder is a table of images: such a one goes first. Very many files are something else."""
+def _is_data_set(folder: Path) -> bool:
+    """Whether a folder has files of conversations and nothing that goes first: another table of images, caption files."""
     files = [file for file in folder.iterdir() if not is_hidden(file.name) and file.suffix.lower() in TABLES]
-    return len(files) <= MOST_FILES and all(file.suffix.lower() in SUFFIXES and not _is_other(file) for file in files)
+    if len(files) > MOST_FILES:  # they are something else, one an image say
+        return False
+    chats = [file for file in files if file.suffix.lower() in SUFFIXES and _is_form(file)]
+    if any(file.suffix.lower() not in SUFFIXES or _names_image(file) for file in files if file not in chats):
+        return False
+    return any(map(_names_image, chats)) or (bool(chats) and not has_caption_files(folder))
 
 
-def _is_other(file: Path) -> bool:
-    return any(map(_names_image, _first_rows(file)[:1])) and not _is_form(file)
+def _names_image(file: Path) -> bool:
+    """Whether a file's first row names an image as the rows of any table do."""
+    return any(present(IMAGE_COLUMNS, tuple(values)) for values in _first_rows(file)[:1])

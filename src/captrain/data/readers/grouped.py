@@ -21,6 +21,7 @@ from captrain.data.readers.json_entries import (
     captions_or_reject,
     ends_as_picture,
     entries,
+    has_caption_files,
     row_captions,
     with_unlisted,
 )
@@ -38,10 +39,11 @@ _EXAMPLE = 'expected lists like {"train": [{"image_path": ..., "report": ...}]}'
 
 
 def recognises(source: str) -> bool:
-    """Whether this is a .json file that is an object of such lists, or a folder with some: by a file's first entries."""
+    """Whether this is a .json file of such lists, or a folder with some and no caption files: by first entries."""
     path = Path(source)
     if path.is_dir():
-        return bool(json_files(path, _is_grouped)) and has_tables(path, SUFFIXES, _is_grouped, _is_grouped)
+        are_any = json_files(path, _is_grouped) and has_tables(path, SUFFIXES, _is_grouped, _is_grouped)
+        return bool(are_any) and not has_caption_files(path)
     return path.suffix.lower() in SUFFIXES and _is_grouped(path)
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from captrain.data.places import IMAGE_SUFFIXES, Root
+from captrain.data.places import IMAGE_SUFFIXES, Root, is_hidden
 from captrain.data.readers import sidecar
 from captrain.data.readers.columns import Columns, captions_of, on_one_line, present, value_at
 from captrain.data.readers.json_list import Characters
@@ -23,6 +23,7 @@ from captrain.data.samples import Chosen, Joined, keys_of
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 
+MOST_ENTRIES = 10_000  # files looked at before a folder counts as one without caption files
 DEEPEST = 4  # lists and objects within each other that captions may lie in
 
 _TOGETHER = re.compile(r"(raw|report|caption_str|reference_strs)(_?\d+)?", re.IGNORECASE)
@@ -119,10 +120,18 @@ def found_below(root: Root, name: str) -> str | None:
         return None
 
 
-def has_caption_file(root: Root, found: str) -> bool:
-    """Whether a picture has a caption file beside it, so that its folder can be read by these."""
-    stem = os.path.splitext(root.path(found))[0]
-    return any(os.path.isfile(stem + suffix) for suffix in sidecar.TEXT_SUFFIXES)
+def has_caption_files(folder: Path) -> bool:
+    """Whether pictures below a folder have caption files beside them, so that it can be read by these."""
+    looked = 0
+    for _, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        stems = {os.path.splitext(name)[0] for name in files if ends_as_picture(name)}
+        if any(os.path.splitext(name)[0] in stems for name in files if name.endswith(sidecar.TEXT_SUFFIXES)):
+            return True
+        looked += len(files)
+        if looked > MOST_ENTRIES:
+            break
+    return False
 
 
 def captions_or_reject(value: Any, columns: Columns, where: str, image: str, rejects: Rejects) -> list[str] | None:

@@ -7,7 +7,7 @@ The file is read an entry at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from captrain.data.readers.json_entries import (
     ends_as_picture,
     entries,
     found_below,
-    has_caption_file,
+    has_caption_files,
     with_unlisted,
 )
 from captrain.data.readers.json_objects import ends_of, json_files
@@ -41,8 +41,9 @@ def recognises(source: str) -> bool:
     """Whether this is a .json file from pictures to captions, or a folder with some and no caption files: by first entries."""
     path = Path(source)
     if path.is_dir():
-        return bool(json_files(path, _is_table)) and has_tables(path, SUFFIXES, _is_table, _is_table)
-    return path.suffix.lower() in SUFFIXES and _first(path, _names_picture) is not None
+        are_any = json_files(path, _is_names) and has_tables(path, SUFFIXES, _is_names, _is_names)
+        return bool(are_any) and not has_caption_files(path)
+    return path.suffix.lower() in SUFFIXES and _is_names(path)
 
 
 def read(
@@ -58,7 +59,7 @@ def read(
     def rows(table: Table) -> dict[str, Sequence[Sample]]:
         return _read_table(table, columns, rejects, captioned)
 
-    tables = tables_at(source, options, SUFFIXES, _is_table, _is_table)
+    tables = tables_at(source, options, SUFFIXES, _is_names, _is_names)
     splits = one_table_each(source, tables, rows, rejects, _EXAMPLE)
     return with_unlisted(splits, source, options, captioned)
 
@@ -67,38 +68,29 @@ def _is_group(key: str) -> bool:
     return key.lower() in SPLIT_NAMES or key.lower() in WRAPPERS
 
 
-def _first(path: Path, fits: Callable[[Root, str], bool]) -> Entry | None:
-    """The first entry of a file that has captions and whose name fits; None if none of the first ones does."""
+def _is_names(path: Path) -> bool:
+    return _first(path) is not None
+
+
+def _first(path: Path) -> Entry | None:
+    """The first entry of a file that has captions and is called as a picture is; None if none of the first ones is."""
     if not ends_of(path).startswith(b"{"):
         return None
     root = Root(path.parent)
     try:
         for entry in islice(entries(path, _is_group), MOST_LOOKED_AT):
             captions = captions_in(entry.value, Columns(), "") if entry.key else []
-            if captions and not ends_as_picture(captions[0]) and fits(root, entry.key):
+            is_picture = ends_as_picture(entry.key) or (bool(captions) and found_below(root, entry.key) is not None)
+            if captions and is_picture and not ends_as_picture(captions[0]):
                 return entry
     except DataError:
         return None
     return None
 
 
-def _is_table(path: Path) -> bool:
-    """Whether a file in a folder names pictures there, and these have no caption files beside them, which go first."""
-    return _first(path, _names_uncaptioned) is not None
-
-
-def _names_picture(root: Root, name: str) -> bool:
-    return ends_as_picture(name) or found_below(root, name) is not None
-
-
-def _names_uncaptioned(root: Root, name: str) -> bool:
-    found = found_below(root, name)
-    return ends_as_picture(name) if found is None else not has_caption_file(root, found)
-
-
 def _read_table(table: Table, columns: Columns, rejects: Rejects, captioned: bool) -> dict[str, Sequence[Sample]]:
     gathered = table.gathered()
-    first = _first(table.path, _names_picture)
+    first = _first(table.path)
     for entry in entries(table.path, _is_group):
         if first is not None and bool(first.group) != bool(entry.group):
             continue  # what stands beside {"images": {...}} is about the file
