@@ -145,6 +145,13 @@ def test_what_stands_beside_the_rows_is_no_row(tmp_path: Path) -> None:
     assert not rejects.lines
 
 
+def test_captions_by_image_ids_alone_lead_to_pictures_called_so(tmp_path: Path) -> None:
+    touch(tmp_path, "image/2.jpg", "image/10.jpg")
+    rows = [{"image_id": "2", "caption": "a dog"}, {"image_id": 10, "caption": "a cat"}]
+    write(tmp_path / "filter_cap.json", {"annotations": rows})
+    assert content(tmp_path) == {"all": {"image/2.jpg": ("a dog",), "image/10.jpg": ("a cat",)}}
+
+
 def test_odd_rows_are_rejected_by_their_numbers_and_the_others_read(tmp_path: Path) -> None:
     touch(tmp_path, "1.jpg", "2.jpg", "3.jpg")
     rows: list[Any] = [

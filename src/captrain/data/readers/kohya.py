@@ -21,9 +21,11 @@ from typing import Any
 
 import numpy as np
 
+from captrain.data.absolute_paths import is_absolute
 from captrain.data.gathered import Gathered
 from captrain.data.places import IMAGE_SUFFIXES, existing, is_hidden
 from captrain.data.readers import sidecar
+from captrain.data.readers.json_entries import ends_as_picture
 from captrain.data.readers.json_objects import LONGEST_NAME, encodable, ends_of, image_root, load_object, nothing_to_use
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import LazySamples, keys_of
@@ -150,6 +152,8 @@ def gather_metadata(gathered: Gathered, column: str, rejects: Rejects, repeats: 
         if len({os.path.dirname(name) for name in names}) > 1:
             rejects.add(encodable(key)[:LONGEST_NAME], where, f"may be any of {len(names)} images, '{names[0]}' say")
             continue
+        if not names and not gathered.root.confined and is_absolute(key) and ends_as_picture(key):
+            names = [encodable(key)]  # of this machine, it may be
         if not names:
             rejects.add(encodable(key)[:LONGEST_NAME], where, "names an image that is not there")
         for name in names:

@@ -180,9 +180,9 @@ class _Places:
     """Where the folders and files lie that a configuration names."""
 
     def __init__(self, file: Path, image_root: Path | None) -> None:
-        self.file, self.confined = file, image_root is not None
+        self.file = file
         self.base = file.parent if image_root is None else existing(image_root)
-        self.root = Root(self.base)
+        self.root = Root(self.base, confined=image_root is not None)
         self.told: set[Path] = set()
 
     def folder(self, written: str) -> Path:
@@ -200,7 +200,7 @@ class _Places:
         if plain == ".." or plain.startswith("../"):
             raise DataError(f"{shown} leaves the folder {self.base}; expected a path below it, or give --image-root")
         here = Path(written).expanduser()
-        if is_absolute and not self.confined and is_kind(here):
+        if is_absolute and not self.root.confined and is_kind(here):
             if here not in self.told and not self.root.holds(str(here)):
                 self.told.add(here)
                 logger.info("%s is outside of %s; --image-root confines such paths to a folder", shown, self.base)
