@@ -54,6 +54,25 @@ def test_restval_is_trained_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("file", "place"),
+    [
+        ("dataset_rsicd.json", "RSICD_images/airport_1.jpg"),
+        ("dataset.json", "imgs/1.tif"),
+        ("dataset_ucm.json", "UCM_images/1.tif"),
+        ("dataset.json", "Sydney_captions/imgs/1.tif"),
+    ],
+)
+def test_remote_sensing_names_pictures_in_the_folder_of_their_archive(tmp_path: Path, file: str, place: str) -> None:
+    touch(tmp_path, place)
+    sentences = [{"tokens": ["a"], "raw": text, "imgid": 0, "sentid": 0} for text in ("many planes .", "an airport .")]
+    entry = {"filename": Path(place).name, "imgid": 0, "sentences": sentences, "split": "val", "sentids": [0, 1]}
+    (tmp_path / file).write_text(json.dumps({"images": [entry], "dataset": "rsicd"}), encoding="utf-8")
+    assert detect(str(tmp_path)) == "karpathy"
+    (sample,) = read(str(tmp_path), Rejects())["validation"]
+    assert (sample.id, sample.captions) == (place, ("many planes .", "an airport ."))
+
+
+@pytest.mark.parametrize(
     "place", ["val2014/1.jpg", "1.jpg", "images/1.jpg", "images/val2014/1.jpg", "flickr30k-images/1.jpg"]
 )
 def test_an_image_is_found_where_the_archives_put_it(tmp_path: Path, place: str) -> None:

@@ -92,6 +92,20 @@ def test_keys_lead_to_images_by_their_last_parts(tmp_path: Path) -> None:
     assert [(line["id"], line["reason"]) for line in rejects.lines] == [(keys[0], "names an image that is not there")]
 
 
+def test_paths_of_this_machine_are_read_where_they_lie_unless_a_root_confines(tmp_path: Path) -> None:
+    picture = tmp_path / "elsewhere/1.jpg"
+    picture.parent.mkdir()
+    picture.write_bytes(b"\xff\xd8\xff\xe0 the beginning of a JPEG file, as far as anybody looks at it")
+    (tmp_path / "set").mkdir()
+    source = metadata(tmp_path / "set", {str(picture): {"caption": "a dog"}, "/not/there.jpg": {"caption": "a cat"}})
+    rejects = Rejects()
+    (sample,) = samples_of(source, rejects)
+    assert (sample.image, sample.captions) == (picture, ("a dog",))
+    assert [line["id"] for line in rejects.lines] == ["/not/there.jpg"]
+    with pytest.raises(DataError, match="nothing to use"):
+        samples_of(source, image_root=tmp_path / "set")
+
+
 def test_a_key_that_leads_to_several_folders_is_rejected(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.jpg", "b/1.jpg", "2.jpg", "2.png")
     metadata(tmp_path, {"1": {"caption": "which?"}, "2": {"caption": "both"}, "2.png": {"caption": "one"}})
@@ -142,6 +156,23 @@ def test_a_file_of_any_name_is_recognised_by_its_first_entry(tmp_path: Path) -> 
     assert recognises(str(tmp_path / "mine.json"))
     assert not recognises(str(tmp_path / "row.json"))
     assert not recognises(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["meta_cap.json", "mine.json"])
+def test_entries_may_lie_under_images_behind_a_version(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, "f0.jpg", "deep/f1.jpg", "images.png")
+    entries = {"f0.jpg": {"caption": ["a table", "people at a table"], "tags": ["x, y"]}, "deep/f1": {"tags": ["x"]}}
+    metadata(tmp_path, {"format_version": "1.0", "images": entries}, name)
+    source = tmp_path if name == "meta_cap.json" else tmp_path / name
+    assert detect(str(source)) == "kohya"
+    assert found(source) == {"f0.jpg": ("a table", "people at a table"), "deep/f1.jpg": ("x",)}
+    metadata(tmp_path, {"images": {"caption": "a picture called images"}}, name)
+    assert found(source) == {"images.png": ("a picture called images",)}
+
+
+def test_an_entry_may_be_the_list_of_captions(tmp_path: Path) -> None:
+    touch(tmp_path, "1.jpg")
+    assert found(metadata(tmp_path, {"1": ["a dog", " it runs "]})) == {"1.jpg": ("a dog", "it runs")}
 
 
 @pytest.mark.parametrize(

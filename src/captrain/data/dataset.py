@@ -13,7 +13,7 @@ import numpy as np
 from captrain.data.places import IMAGE_SUFFIXES
 from captrain.data.readers import READERS, SPLIT_NAMES, detect, reader, recognises
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
-from captrain.data.samples import Chosen, Joined, Prefixed, keys_of
+from captrain.data.samples import Chosen, Joined, Prefixed, keys_of, question_of
 from captrain.errors import DataError, nearest
 from captrain.records import Rejects, Sample
 
@@ -24,7 +24,8 @@ LIST_SUFFIXES = frozenset({".txt", ".lst"})
 class Splits:
     """A data set for training. `validation` and `test` may be empty.
 
-    `labels` holds for each training sample the number of the data set it is from, where several were joined.
+    `labels` holds for each training sample the number of the data set it is from, where several were joined. `question` is
+    what all captions that are trained on answer, where the data says so (conversations do).
     """
 
     train: Sequence[Sample]
@@ -32,6 +33,7 @@ class Splits:
     test: Sequence[Sample]
     rejects: Rejects
     labels: np.ndarray | None = None
+    question: str = ""
 
     def sources(self) -> np.ndarray:
         """The data set of each training sample, by number (samples,)."""
@@ -81,7 +83,7 @@ def load_splits(
     train, validation, test = (join_named(named, some) for some in (for_train, for_validation, for_test))
     if not for_validation and names.validation is None:
         train, validation = hold_out(train, validation_share, seed)
-    return Splits(train, validation, test, rejects)
+    return Splits(train, validation, test, rejects, question=question_of(named[name] for name in for_train))
 
 
 def load_part(
@@ -139,7 +141,8 @@ def join_splits(parts: Mapping[str, Splits]) -> Splits:
         for split in ("train", "validation", "test")
     )
     labels = np.repeat(np.arange(len(parts)), [len(part.train) for part in parts.values()])
-    return Splits(train, validation, test, rejects, labels)
+    questions = {part.question for part in parts.values()}
+    return Splits(train, validation, test, rejects, labels, questions.pop() if len(questions) == 1 else "")
 
 
 def unique_names(paths: Sequence[str]) -> list[str]:

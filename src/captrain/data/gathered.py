@@ -79,7 +79,7 @@ class Gathered:
         if name is None:
             if image not in self.missing:
                 self.missing.add(image)
-                rejects.add(self.prefix + image, where, "names an image that is not there")
+                rejects.add(self.prefix + image, where, self.root.absence(image, where))
             return
         owner = self._number_of(name, number, split, repeats)
         for caption in captions:
@@ -133,4 +133,4 @@ class GatheredSamples(LazySamples):
         name = gathered.images[image]
         captions = tuple(gathered.captions[at] for at in self.order[self.starts[image] : self.starts[image + 1]])
         source = f"{gathered.file.name}:{gathered.numbers[image]}"
-        return Sample(gathered.prefix + name, gathered.root.folder / name, captions, source, gathered.repeats[image])
+        return Sample(gathered.prefix + name, gathered.root.path(name), captions, source, gathered.repeats[image])

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import posixpath
 import reprlib
 import stat
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from captrain.data.absolute_paths import MovedPaths, PathsHere, is_absolute
+from captrain.data.picture_index import IMAGE_FOLDER, PictureIndex
+from captrain.data.suffixes import IMAGE_SUFFIXES, UNREAD_SUFFIXES, is_hidden, split_suffix
 from captrain.errors import DataError, nearest
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-UNREAD_SUFFIXES = frozenset({".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".cr2", ".nef", ".arw", ".dng"})
+__all__ = ["IMAGE_SUFFIXES", "UNREAD_SUFFIXES", "Root", "existing", "is_hidden", "is_remote"]
 
-_SYSTEM_FOLDERS = frozenset(
-    {"__MACOSX", "@eaDir"}
-)  # resource forks and thumbnails that macOS and Synology leave behind
+logger = logging.getLogger(__name__)
 
-
-def is_hidden(name: str) -> bool:
-    """Whether a file or folder is the system's, not the user's: ".cache", "._dog.jpg", "__MACOSX".
-
-    >>> [is_hidden(name) for name in ("._dog.jpg", "dog.jpg")]
-    [True, False]
-    """
-    return name.startswith(".") or name in _SYSTEM_FOLDERS
+NOT_THERE = "names an image that is not there"
 
 
 def is_remote(source: str) -> bool:
@@ -61,13 +55,22 @@ class Root:
     inside.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, confined: bool = False) -> None:
+        """With `confined`, absolute paths of this machine that lie outside are refused too."""
         self.folder = folder
+        self.confined = confined
         self._bounds = [os.path.realpath(folder)]
         for above in Path(self._bounds[0]).parents:
             if above.name == "snapshots" and (above.parent / "blobs").is_dir():
                 self._bounds.append(str(above.parent / "blobs"))
+                self.confined = True
         self._inside: dict[str, bool] = {}  # folder → whether it is inside, so that links are followed once a folder
+        self.index = PictureIndex(str(folder), self.holds)
+        self._places = [
+            posixpath.join(Path(place).as_posix(), "") for place in (os.path.abspath(folder), self._bounds[0])
+        ]
+        self._moved, self._here = MovedPaths(self), PathsHere(self)
+        self._told = False
 
     def holds(self, path: str) -> bool:
         """Whether `path`, below the folder by its name, is there in truth once all links are followed."""
@@ -75,21 +78,75 @@ class Root:
         return any(real == bound or real.startswith(os.path.join(bound, "")) for bound in self._bounds)
 
     def find(self, name: str, where: str) -> str | None:
-        """The posix path, relative to the folder, of the image that a table calls `name`; None if there is none.
+        """The id of the image that a table calls `name`: its posix path below the folder; None if it is none, or not one.
 
-        Looked for below the folder, then below its `images/`, as written and in both normal forms of Unicode (macOS and
-        Linux spell "é" differently). Raises `DataError`, beginning with `where`, for a path that leaves the folder.
+        Looked for as `exact` does, else among all pictures below the folder (`PictureIndex.named`). An absolute path that
+        leads elsewhere is one of this machine, or of another (`captrain.data.absolute_paths`). Raises `DataError`,
+        beginning with `where`, for a path that leaves the folder.
         """
-        relative = posixpath.normpath(name.replace("\\", "/"))
-        if relative.startswith(("../", "/")) or relative == ".." or os.path.isabs(name) or os.path.splitdrive(name)[0]:
-            raise DataError(
-                f"{where}: {reprlib.repr(name)} leaves the folder {self.folder}; expected a path below it, or give --image-root"
-            )
+        if found := self.exact(name, where):
+            return found
+        relative = self._relative(name, where)
+        if is_absolute(relative):
+            return self._find_absolute(relative, name, where)
+        likely = self.index.named(relative)
+        if len(likely) != 1 or not self._is_file(likely[0], name, where):
+            return None
+        self._tell(relative, likely[0], where)
+        return likely[0]
+
+    def exact(self, name: str, where: str) -> str | None:
+        """The path of a file that is called so: below the folder, then below its `images/`.
+
+        As written and in both normal forms of Unicode (macOS and Linux spell "é" differently).
+        """
+        relative = self._relative(name, where)
+        if is_absolute(relative):
+            return None
         for spelling in _spellings(relative):
-            for candidate in (spelling, f"images/{spelling}"):
+            for candidate in (spelling, f"{IMAGE_FOLDER}/{spelling}"):
                 if self._is_file(candidate, name, where):
                     return candidate
         return None
+
+    def first(self, names: Sequence[str], where: str) -> str | None:
+        """The path of the first of several names of an image that leads to one: as written, before anything else."""
+        exact = next((found for name in names if (found := self.exact(name, where))), None)
+        return exact or next((found for name in names if (found := self.find(name, where))), None)
+
+    def path(self, found: str) -> Path:
+        """Where the image lies that `find` has this id for."""
+        return Path(self._here.path(found) or self.folder / found)
+
+    def absence(self, name: str, where: str) -> str:
+        """Why `find` has no path for a name, to be read after it."""
+        relative = self._relative(name, where)
+        likely = self._moved.likely(relative, where) if is_absolute(relative) else self.index.named(relative)
+        if len(likely) > 1:
+            return f"may be any of {len(likely)} images, '{likely[0]}' or '{likely[1]}'; expected a name of one"
+        return NOT_THERE
+
+    def _find_absolute(self, path: str, name: str, where: str) -> str | None:
+        found = (None if self.confined else self._here.find(path, where)) or self._moved.find(path, where)
+        if found or (split_suffix(path)[1] and not (self.confined and os.path.isfile(path))):
+            return found
+        raise self._leaves(name, where)
+
+    def _relative(self, name: str, where: str) -> str:
+        """A name as a plain path below the folder; as an absolute path, if it is one that does not lie there."""
+        written = posixpath.normpath(name.removeprefix("file://").replace("\\", "/"))
+        if is_absolute(written):
+            inside = next((place for place in self._places if written.startswith(place)), "")
+            return written.removeprefix(inside)
+        if written == ".." or written.startswith("../") or os.path.splitdrive(name)[0]:
+            raise self._leaves(name, where)
+        return written
+
+    def _leaves(self, name: str, where: str) -> DataError:
+        next_step = "" if self.confined else ", or give --image-root"
+        return DataError(
+            f"{where}: {reprlib.repr(name)} leaves the folder {self.folder}; expected a path below it{next_step}"
+        )
 
     def _is_file(self, candidate: str, name: str, where: str) -> bool:
         path = os.path.join(self.folder, candidate)
@@ -105,6 +162,13 @@ class Root:
                 f"{where}: {reprlib.repr(name)} is a link that leaves the folder {self.folder}; copy the file into it"
             )
         return stat.S_ISREG(mode) or (stat.S_ISLNK(mode) and os.path.isfile(path))
+
+    def _tell(self, relative: str, found: str, where: str) -> None:
+        """Say once that names lead into other folders than they say."""
+        folder = posixpath.dirname(relative)
+        if not self._told and posixpath.dirname(found) not in (folder, posixpath.join(IMAGE_FOLDER, folder)):
+            self._told = True
+            logger.info("%s: '%s' is '%s' in %s, the one picture of that name", where, relative, found, self.folder)
 
 
 def _spellings(name: str) -> Iterable[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from typing import overload
@@ -65,6 +65,22 @@ class Chosen(LazySamples):
         return keys_of(self.samples)[self.positions]
 
 
+class Asked(LazySamples):
+    """Samples whose captions answer one question, the same for all of them; "" where they answer different ones."""
+
+    def __init__(self, samples: Sequence[Sample], question: str) -> None:
+        self.samples, self.question = samples, question
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def sample_at(self, index: int) -> Sample:
+        return self.samples[index]
+
+    def keys(self) -> np.ndarray:
+        return keys_of(self.samples)
+
+
 class Joined(LazySamples):
     """Several sequences, one after another."""
 
@@ -96,6 +112,16 @@ class Prefixed(LazySamples):
     def sample_at(self, index: int) -> Sample:
         sample = self.samples[index]
         return replace(sample, id=self.prefix + sample.id)
+
+
+def question_of(parts: Iterable[Sequence[Sample]]) -> str:
+    """The question that the captions of all parts answer; "" if there is none, or not the same one.
+
+    >>> question_of([Asked([], "What is it?"), Asked([], "What is it?")])
+    'What is it?'
+    """
+    asked = {part.question if isinstance(part, Asked) else "" for part in parts}
+    return asked.pop() if len(asked) == 1 else ""
 
 
 def keys_of(samples: Sequence[Sample]) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,14 @@ from captrain.models.zoo import FAMILY_DEFAULTS
 from captrain.settings.schema import ModelSettings, Settings, TrainingSettings
 from captrain.settings.schema.conflicts import frozen_of, method_of
 
+logger = logging.getLogger(__name__)
 
-def build_captioner(settings: Settings, captions: Iterable[str], base: Path) -> Captioner:
-    """The captioner before any of its weights learned: from `base` if the run has one, from a checkpoint, or joined anew."""
+
+def build_captioner(settings: Settings, captions: Iterable[str], base: Path, question: str = "") -> Captioner:
+    """The captioner before any of its weights learned: from `base` if the run has one, from a checkpoint, or joined anew.
+
+    `question` is what the data asks for its captions: the prompt, where neither settings nor the checkpoint have one.
+    """
     model = settings.model
     if base.is_dir():
         captioner = load_captioner(str(base))
@@ -44,12 +50,39 @@ def build_captioner(settings: Settings, captions: Iterable[str], base: Path) -> 
             captioner = prefixed(*parts, _mapper(model), model.image_vectors or "pooled", *picture)
         else:
             captioner = joined(*parts, model.image_vectors or "all", *picture)
-    if settings.data.prompt is not None:
-        captioner.prompt = settings.data.prompt
-    elif model.encoder is None:
-        captioner.prompt = captioner.prompt or FAMILY_DEFAULTS[captioner.family].prompt
+    _set_prompt(captioner, settings, question)
     captioner.decoding = Decoding(**settings.generation.model_dump())
     return captioner
+
+
+def _set_prompt(captioner: Captioner, settings: Settings, question: str) -> None:
+    """The prompt: of the settings, else the checkpoint's own, else the data's question if it fits, else the family's."""
+    prompt, model = settings.data.prompt, settings.model
+    if prompt is not None:
+        captioner.prompt = prompt
+        return
+    if captioner.prompt == question:
+        question = ""  # a run that goes on has it already
+    if question and (reason := _no_question(captioner, settings, question)):
+        logger.info("the data asks '%s', which is not the prompt: %s; --prompt gives one", question, reason)
+    elif question:
+        captioner.prompt = question
+        logger.info("prompt: '%s', which the data asks; --prompt gives another, --prompt \"\" none", question)
+    if model.encoder is None:
+        captioner.prompt = captioner.prompt or FAMILY_DEFAULTS[captioner.family].prompt
+
+
+def _no_question(captioner: Captioner, settings: Settings, question: str) -> str:
+    """Why the data's question can't be the prompt; "" if it can."""
+    if captioner.prompt:
+        return f"the model has its own, '{captioner.prompt}'"
+    if settings.model.encoder is not None and settings.model.decoder is None:
+        return "a new decoder knows the words of captions alone"
+    tokens = len(captioner.tokenizer(question, add_special_tokens=False)["input_ids"])
+    room = captioner.max_positions - tokens - 1
+    if room < captioner.max_positions // 2:
+        return f"its {tokens} tokens leave captions {max(room, 0)} of {captioner.max_positions} positions"
+    return ""
 
 
 def _mapper(model: ModelSettings) -> Mapper:

@@ -181,7 +181,7 @@ def ready(settings: Settings, splits: Splits, run: RunFolder | None) -> tuple[Ca
     A captioner that was joined anew is first written to the run's `base/`: adapters refer to it, and a resumed run begins there.
     """
     captions = captions_of(splits.train)
-    captioner = build_captioner(settings, captions, run.base if run else Path("-"))
+    captioner = build_captioner(settings, captions, run.base if run else Path("-"), splits.question)
     if run is not None and settings.model.encoder is not None and not run.base.is_dir():
         run.save_base(captioner)
         captioner.core().name_or_path = str(run.base)

@@ -24,11 +24,15 @@ READERS: dict[str, str] = {  # in the order in which they are tried; `sidecar` t
     "coco": "captrain.data.readers.coco",
     "karpathy": "captrain.data.readers.karpathy",
     "kohya": "captrain.data.readers.kohya",
+    "conversations": "captrain.data.readers.conversations",
     "jsonl": "captrain.data.readers.jsonl",
     "json": "captrain.data.readers.json_list",
     "csv": "captrain.data.readers.csv_table",
     "parquet": "captrain.data.readers.parquet",
     "flickr": "captrain.data.readers.flickr",
+    "grouped": "captrain.data.readers.grouped",
+    "names": "captrain.data.readers.names",
+    "kohya-toml": "captrain.data.readers.kohya_toml",
     "sidecar": "captrain.data.readers.sidecar",
 }
 

@@ -59,7 +59,7 @@ def read(
 
 
 def _is_coco(path: Path) -> bool:
-    return has_keys(path, "image_id", "caption") and (has_keys(path, "images") or has_keys(path, "annotations"))
+    return has_keys(path, "image_id", "caption") and (has_keys(path, "images") or has_keys(path, "file_name"))
 
 
 def _caption_files(folder: Path) -> list[Path]:

@@ -55,7 +55,7 @@ def read(
         )
     file = files[0]
     root = options.image_root or (path if path.is_dir() else path.parent)
-    gathered = Gathered(Root(folder_of_images(root)), file)
+    gathered = Gathered(Root(folder_of_images(root), confined=options.image_root is not None), file)
     folders = [folder for folder in IMAGE_FOLDERS if (Path(root) / folder).is_dir()]
     splits = _splits_beside(file)
     for number, image, caption in captions_of(file):
@@ -99,12 +99,8 @@ def _unquoted(caption: str) -> str:
 
 
 def _placed(root: Root, folders: list[str], image: str, where: str) -> str:
-    """An image's name with the folder that it lies in; as it is, if it lies in none."""
-    if root.find(image, where) is None:
-        for folder in folders:
-            if root.find(f"{folder}/{image}", where) is not None:
-                return f"{folder}/{image}"
-    return image
+    """Where an image lies, in one of the folders that archives unpack to say; its name as it is, if it lies nowhere."""
+    return root.first([image, *(f"{folder}/{image}" for folder in folders)], where) or image
 
 
 def _splits_beside(file: Path) -> dict[str, str]:

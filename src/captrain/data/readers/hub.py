@@ -89,7 +89,7 @@ def _stay_inside(root: Root, prefix: str) -> None:
         else [None]
     )
     for name in names:
-        if not isinstance(name, str) or root.find(prefix + name, str(where)) is None:
+        if not isinstance(name, str) or root.exact(prefix + name, str(where)) is None:
             raise DataError(
                 f"{where}: names a file that is not there ({str(name)[:80]}); expected what save_to_disk writes"
             )

@@ -56,21 +56,17 @@ def read(
 
 def objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Number, from 1, and content of each object of a list. Raises `DataError` naming the first thing that is none."""
-    reader = _Characters(path)
+    reader = Characters(path)
     if not reader.skip("["):
         raise DataError(f"{path}: not a JSON list; {_EXAMPLE}")
-    number = 0
-    while not reader.skip("]"):
-        if number and not reader.skip(","):
-            raise DataError(f"{path}:{number}: no comma or ] after object {number} of the list, or the file ends there")
-        number += 1
+    for number in reader.members("]", "object {} of the list"):
         yield number, reader.value(f"{path}:{number}", number)
     if reader.next():
         raise DataError(f"{path}: something follows the list; {_EXAMPLE}")
 
 
-class _Characters:
-    """The text of a file, of which only what is being parsed is held."""
+class Characters:
+    """The text of a JSON file, of which only what is being parsed is held."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -94,20 +90,45 @@ class _Characters:
         self.at += found
         return found
 
+    def members(self, close: str, what: str) -> Iterator[int]:
+        """Numbers, from 1, of the members of a list or object that was just opened; each is to be read before the next.
+
+        `what` names a member in the error: "object {} of the list".
+        """
+        number = 0
+        while not self.skip(close):
+            if number and not self.skip(","):
+                after = f"no comma or {close} after {what.replace('{}', str(number))}"
+                raise DataError(f"{self.path}:{number}: {after}, or the file ends there")
+            number += 1
+            yield number
+
+    def key(self, where: str, what: str) -> str:
+        """The next member's key, and go past its colon."""
+        key = self.any(where, what)
+        if not isinstance(key, str) or not self.skip(":"):
+            raise DataError(f"{where}: {what} has no key; expected JSON")
+        return key
+
     def value(self, where: str, number: int) -> dict[str, Any]:
         """The next object."""
         if self.next() != "{":
             raise DataError(f"{where}: entry {number} of the list is no object; {_EXAMPLE}")
+        return dict(self.any(where, f"object {number} of the list"))
+
+    def any(self, where: str, what: str) -> Any:
+        """The next value, whatever it is; `what` names it in the error."""
         while True:
+            self.next()
             try:
-                value, self.at = self.decode(self.text, self.at)
+                value, at = self.decode(self.text, self.at)
             except (ValueError, RecursionError) as error:
                 if isinstance(error, RecursionError) or len(self.text) - self.at > LARGEST_OBJECT or not self._more():
-                    raise DataError(
-                        f"{where}: object {number} of the list is not valid JSON, or far too long"
-                    ) from None
+                    raise DataError(f"{where}: {what} is not valid JSON, or far too long") from None
             else:
-                return dict(value)
+                if at < len(self.text) or isinstance(value, dict | list | str) or not self._more():  # else "1" of "12"
+                    self.at = at
+                    return value
 
     def _more(self) -> bool:
         """Read on, at least as much again as is waiting, so that an object is not parsed over and over."""

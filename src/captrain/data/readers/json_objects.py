@@ -58,12 +58,12 @@ def image_root(folder: Path, options: ReadOptions) -> Root:
         return Root(folder)
     if not existing(options.image_root).is_dir():
         raise DataError(f"image_root {options.image_root}: not a folder; expected the folder that holds the images")
-    return Root(options.image_root)
+    return Root(options.image_root, confined=True)
 
 
 def first_found(root: Root, names: Sequence[str], where: str) -> str:
-    """The first of several names of an image that leads to a file; the first of all if none does."""
-    return next((name for name in names if root.find(name, where)), names[0])
+    """Where the first of several names of an image that leads to a file leads; the first of all if none does."""
+    return root.first(names, where) or names[0]
 
 
 def load_object(path: Path) -> dict[str, Any]:

@@ -80,7 +80,7 @@ class TableReader:
             return Unreadable(self.table.root.folder / name, str(error))
         if found is None and self.checked:
             raise DataError(f"{where}: '{row.image}' has gone since the table was read")
-        return self.table.root.folder / (found or name)
+        return self.table.root.path(found or name)
 
     def row_at(self, offset: int, number: int) -> Row:
         """The line at a byte offset."""
@@ -93,8 +93,11 @@ class TableReader:
         """The folder, below the images' root, that the first image lies in: "images/", or "" for the root itself."""
         for block in blocks(self.table.path):
             for number, _, row in rows(block, self.columns, self.table.path):
-                name = plain(row.image)
-                return "images/" if self.table.find(name, f"{self.table.path}:{number}") == f"images/{name}" else ""
+                name, where = plain(row.image), f"{self.table.path}:{number}"
+                found = self.table.root.exact(self.table.relative(name), where)
+                # Images that are called otherwise than the table says can only be looked for.
+                self.checked = not found and self.table.find(name, where) is not None
+                return "images/" if found == f"images/{name}" else ""
         return ""
 
 
@@ -187,7 +190,7 @@ def _read_table(reader: TableReader, rejects: Rejects, captioned: bool) -> dict[
             if name is None:
                 if row.image not in missing:
                     missing.add(row.image)
-                    rejects.add(table.prefix + row.image, where, "names an image that is not there")
+                    rejects.add(table.prefix + row.image, where, table.absence(row.image, where))
             elif captioned and not row.captions:
                 bare.setdefault(table.prefix + name, where)
             else:

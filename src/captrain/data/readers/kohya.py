@@ -4,8 +4,9 @@ A folder at the top called <repeats>_<name> (1 to 999, without leading zeros, so
 names) is shown that many times an epoch; captions are files beside its images; other folders may stand beside it.
 
 A metadata file is {"dogs/1": {"caption": "a dog", "tags": "dog, grass", "train_resolution": [512, 512]}}, as
-merge_captions_to_metadata.py, merge_dd_tags_to_metadata.py and prepare_buckets_latents.py write it. Its keys are paths,
-often without extension or of another machine: they are found by as many of their last parts as lead to an image.
+merge_captions_to_metadata.py, merge_dd_tags_to_metadata.py and prepare_buckets_latents.py write it; or such an object
+under "images". Its keys are paths, often without extension or of another machine: they are found by as many of their last
+parts as lead to an image.
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from captrain.data.absolute_paths import is_absolute
 from captrain.data.gathered import Gathered
 from captrain.data.places import IMAGE_SUFFIXES, existing, is_hidden
 from captrain.data.readers import sidecar
+from captrain.data.readers.json_entries import ends_as_picture
 from captrain.data.readers.json_objects import LONGEST_NAME, encodable, ends_of, image_root, load_object, nothing_to_use
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import LazySamples, keys_of
@@ -38,7 +41,9 @@ REJECTED = "rejected.jsonl"  # what `data convert` lists beside its result is no
 MOST_ENTRIES = 10_000  # looked at before a folder counts as one without images
 
 _REPEATS = re.compile(r"([1-9][0-9]{0,2})_.")
-_METADATA = re.compile(rb'\{\s*"(?:[^"\\]|\\.)*"\s*:\s*\{\s*"(caption|tags|train_resolution)"\s*:')
+_ENTRY = rb'\{\s*"(?:[^"\\]|\\.)*"\s*:\s*\{\s*"(caption|tags|train_resolution|image_size)"\s*:'
+_METADATA = re.compile(_ENTRY)
+_WITHIN_IMAGES = re.compile(rb'\{[^{}\[\]]*"images"\s*:\s*' + _ENTRY)  # behind a version and the like
 
 
 class Repeated(LazySamples):
@@ -92,7 +97,7 @@ def read(
         splits = sidecar.read(source, rejects, options, captioned=captioned)
         return {split: Repeated(samples) for split, samples in splits.items()}
     gathered = Gathered(image_root(file.parent, options), file)
-    _gather(gathered, options.caption_column, rejects)
+    gather_metadata(gathered, options.caption_column, rejects)
     found = gathered.samples(rejects, captioned=captioned)
     if not found:
         raise nothing_to_use(path, rejects)
@@ -101,7 +106,8 @@ def read(
 
 def _is_metadata(path: Path) -> bool:
     ends = ends_of(path)
-    return _METADATA.match(ends) is not None or (path.name in METADATA_NAMES and ends.startswith(b"{"))
+    found = _METADATA.match(ends) or _WITHIN_IMAGES.match(ends)
+    return found is not None or (path.name in METADATA_NAMES and ends.startswith(b"{"))
 
 
 def _has_repeats(folder: Path) -> bool:
@@ -114,12 +120,13 @@ def _has_repeats(folder: Path) -> bool:
         ):
             return False
         tops = [entry.path for entry in entries if _REPEATS.match(entry.name) and entry.is_dir(follow_symlinks=False)]
-        return any(_holds_image(top) for top in tops)
+        return any(holds_image(top) for top in tops)
     except OSError:
         return False
 
 
-def _holds_image(top: str) -> bool:
+def holds_image(top: str) -> bool:
+    """Whether there is an image in a folder or below it, as far as `MOST_ENTRIES` entries tell."""
     folders, looked = [top], 0
     while folders and looked < MOST_ENTRIES:
         with os.scandir(folders.pop()) as listing:
@@ -132,22 +139,34 @@ def _holds_image(top: str) -> bool:
     return False
 
 
-def _gather(gathered: Gathered, column: str, rejects: Rejects) -> None:
+def gather_metadata(gathered: Gathered, column: str, rejects: Rejects, repeats: int | None = None) -> None:
+    """Collect what a metadata file says of the images below a folder; `repeats` of each, or None for their folders'."""
     if column and column not in COLUMNS:
         expected = f"expected {', '.join(COLUMNS)}.{nearest(column, COLUMNS)}"
         raise DataError(f"{gathered.file}: caption_column {column[:80]!r} is not in sd-scripts' metadata; {expected}")
     images = _Images(gathered.root.folder)
-    for number, (key, entry) in enumerate(load_object(gathered.file).items(), start=1):
+    for number, (key, entry) in enumerate(_entries(gathered.file), start=1):
         where = f"{gathered.file}: entry {number} ({encodable(key)[:80]!r})"
         captions = _captions(entry, column, where)
         names = images.named(encodable(key))
         if len({os.path.dirname(name) for name in names}) > 1:
             rejects.add(encodable(key)[:LONGEST_NAME], where, f"may be any of {len(names)} images, '{names[0]}' say")
             continue
+        if not names and not gathered.root.confined and is_absolute(key) and ends_as_picture(key):
+            names = [encodable(key)]  # of this machine, it may be
         if not names:
             rejects.add(encodable(key)[:LONGEST_NAME], where, "names an image that is not there")
         for name in names:
-            gathered.add(name, captions, number, rejects, repeats=repeats_of(name))
+            gathered.add(name, captions, number, rejects, repeats=repeats_of(name) if repeats is None else repeats)
+
+
+def _entries(file: Path) -> Iterable[tuple[str, Any]]:
+    """What a metadata file says, image by image."""
+    content = load_object(file)
+    images = content.get("images")
+    if isinstance(images, dict) and not any(key in images for key in ("caption", "tags", "train_resolution")):
+        return images.items()
+    return content.items()
 
 
 def _captions(entry: Any, column: str, where: str) -> list[str]:
@@ -157,6 +176,7 @@ def _captions(entry: Any, column: str, where: str) -> list[str]:
     >>> [_captions(entry, column, "meta_cap.json") for column in ("tags", "caption+tags")]
     [['dog, grass'], ['a dog, dog, grass', 'it runs, dog, grass']]
     """
+    entry = {"caption": entry} if isinstance(entry, list) else entry
     if not isinstance(entry, dict):
         raise DataError(f"{where}: found a {type(entry).__name__}; expected an object with 'caption' or 'tags'")
     captions = _texts(entry, "caption", where)

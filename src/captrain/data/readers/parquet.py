@@ -98,7 +98,8 @@ class Parts:
 
     def __init__(self, path: Path, folder: Path, image_root: Path | None) -> None:
         self.inside = Embedded(folder)
-        self.named = Gathered(Root(folder_of_images(image_root) if image_root else folder), path)
+        root = folder_of_images(image_root) if image_root else folder
+        self.named = Gathered(Root(root, confined=image_root is not None), path)
 
     def samples(self, rejects: Rejects, captioned: bool) -> dict[str, Sequence[Sample]]:
         """All samples by split."""

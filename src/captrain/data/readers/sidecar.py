@@ -20,6 +20,7 @@ from captrain.data.places import IMAGE_SUFFIXES, UNREAD_SUFFIXES, Root, existing
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen, LazySamples, key_of
+from captrain.data.suffixes import is_unicode
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 
@@ -126,15 +127,6 @@ def visible(folder: Path) -> list[os.DirEntry[str]]:
     except OSError as error:
         raise DataError(f"{str(folder)[:200]}: can't be listed ({error.strerror})") from None
     return sorted(entries, key=lambda entry: f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name)
-
-
-def is_unicode(name: str) -> bool:
-    """Whether a file's name can be written in UTF-8: on Linux it may be any bytes."""
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 class _Walk:

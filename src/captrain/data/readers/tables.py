@@ -28,7 +28,7 @@ class Table:
         """`folder` is the data set's, `split` what the file's name says (or "")."""
         self.path = path
         self.split = split
-        self.root = Root(folder_of_images(image_root) if image_root else path.parent)
+        self.root = Root(folder_of_images(image_root), confined=True) if image_root else Root(path.parent)
         within = path.parent.relative_to(folder).as_posix()
         self.prefix = "" if within == "." else f"{within}/"
         self.name = self.prefix + path.name
@@ -43,6 +43,10 @@ class Table:
     def find(self, image: str, where: str) -> str | None:
         """As `Root.find`, for absolute paths below the images' folder too."""
         return self.root.find(self.relative(image), where)
+
+    def absence(self, image: str, where: str) -> str:
+        """As `Root.absence`."""
+        return self.root.absence(self.relative(image), where)
 
     def gathered(self) -> Gathered:
         """An empty collector of this table's rows."""

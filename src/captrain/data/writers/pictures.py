@@ -12,6 +12,7 @@ from io import BytesIO
 from pathlib import Path
 
 from captrain.data.places import IMAGE_SUFFIXES
+from captrain.data.suffixes import suffix_of_content
 from captrain.errors import PictureError
 from captrain.records import Sample
 
@@ -19,16 +20,6 @@ logger = logging.getLogger(__name__)
 
 JPEG = ".jpg"
 
-_MARKS = {  # first bytes → suffix
-    b"\xff\xd8\xff": JPEG,
-    b"\x89PNG\r\n\x1a\n": ".png",
-    b"GIF8": ".gif",
-    b"BM": ".bmp",
-    b"II*\x00": ".tif",
-    b"MM\x00*": ".tif",
-    b"II+\x00": ".tif",
-    b"MM\x00+": ".tif",
-}
 _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
 
 
@@ -105,11 +96,8 @@ def suffix_of(beginning: bytes) -> str:
     >>> suffix_of(b"\\xff\\xd8\\xff\\xe0"), suffix_of(b"RIFF....WEBPVP8 ")
     ('.jpg', '.webp')
     """
-    if beginning.startswith(b"RIFF") and beginning[8:12] == b"WEBP":
-        return ".webp"
-    for mark, suffix in _MARKS.items():
-        if beginning.startswith(mark):
-            return suffix
+    if suffix := suffix_of_content(beginning):
+        return suffix
     raise PictureError("is not a JPEG, PNG, WebP, GIF, BMP or TIFF picture")
 
 

@@ -1,0 +1,158 @@
+"""The entries of one large JSON object, one at a time, and what they say: what readers of such objects share.
+
+A file may be larger than memory: of it only the entry that is being parsed is held.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from captrain.data.places import IMAGE_SUFFIXES, Root, is_hidden
+from captrain.data.readers import sidecar
+from captrain.data.readers.columns import Columns, captions_of, on_one_line, present, value_at
+from captrain.data.readers.json_list import Characters
+from captrain.data.readers.json_objects import LONGEST_NAME
+from captrain.data.readers.options import ReadOptions
+from captrain.data.samples import Chosen, Joined, keys_of
+from captrain.errors import DataError
+from captrain.records import Rejects, Sample
+
+MOST_ENTRIES = 10_000  # files looked at before a folder counts as one without caption files
+DEEPEST = 4  # lists and objects within each other that captions may lie in
+
+_TOGETHER = re.compile(r"(raw|report|caption_str|reference_strs)(_?\d+)?", re.IGNORECASE)
+
+
+class Entry(NamedTuple):
+    """One entry: its number in the file, from 1, the key of the group that it lies in ("" for none), its own ("" in a list)."""
+
+    number: int
+    group: str
+    key: str
+    value: Any
+
+
+def entries(path: Path, is_group: Callable[[str], bool]) -> Iterator[Entry]:
+    """The entries of an object; of a list or object under a key that is a group's, its entries.
+
+    Raises `DataError` naming the first thing that is no JSON object.
+    """
+    reader, count = Characters(path), 0
+    if not reader.skip("{"):
+        raise DataError(f"{path}: not a JSON object; expected {{...}}")
+    for outer in reader.members("}", "entry {}"):
+        key = reader.key(f"{path}:{count + 1}", f"entry {outer}")
+        group = key if is_group(key) and (reader.next() or " ") in "[{" else None
+        if group is None:
+            count += 1
+            yield Entry(count, "", key, reader.any(f"{path}:{count}", f"the value of '{on_one_line(key)}'"))
+            continue
+        for entry in _grouped(reader, group):
+            count += 1
+            yield entry._replace(number=count)
+    if reader.next():
+        raise DataError(f"{path}: something follows the object; expected one JSON object")
+
+
+def _grouped(reader: Characters, group: str) -> Iterator[Entry]:
+    is_list = reader.skip("[")
+    if not is_list:
+        reader.skip("{")
+    what = f"entry {{}} of '{on_one_line(group)}'"
+    for number in reader.members("]" if is_list else "}", what):
+        where, named = f"{reader.path}:{number}", what.replace("{}", str(number))
+        yield Entry(number, group, "" if is_list else reader.key(where, named), reader.any(where, named))
+
+
+def captions_in(value: Any, columns: Columns, where: str, depth: int = DEEPEST) -> list[str]:
+    """The captions that a value holds: a string, a list of them, or objects with captions, which may nest.
+
+    Raises `DataError` for numbers and the like in their place.
+
+    >>> captions_in([{"raw": "a dog"}, {"raw": "a cat"}], Columns(), "x.json:1")
+    ['a dog', 'a cat']
+    """
+    if isinstance(value, list) and any(isinstance(part, list | dict) for part in value):
+        if not depth:
+            raise DataError(f"{where}: captions nest too deeply; expected a string or a list of strings")
+        return [text for part in value for text in captions_in(part, columns, where, depth - 1)]
+    if isinstance(value, dict):
+        return row_captions(value, columns, where, depth)
+    return list(captions_of(value, columns.given_caption or "caption", where))
+
+
+def row_captions(values: dict[str, Any], columns: Columns, where: str, depth: int = DEEPEST) -> list[str]:
+    """The captions of an object: of the given column, of all that stand together (raw, raw_1, ...), else of the usual ones.
+
+    >>> row_captions({"raw": "a plane", "raw_1": "a jet", "split": "train"}, Columns(), "x.json:1")
+    ['a plane', 'a jet']
+    """
+    if not depth:
+        raise DataError(f"{where}: captions nest too deeply; expected a string or a list of strings")
+    if columns.given_caption:
+        return captions_in(value_at(values, columns.given_caption), columns, where, depth - 1)
+    together = [key for key in values if _TOGETHER.fullmatch(key)]
+    if together:
+        texts = (captions_in(values[key], columns, where, depth - 1) for key in together)
+        return list(dict.fromkeys(text for some in texts for text in some))
+    for column in present(columns.captions, tuple(values)):
+        if captions := captions_in(values[column], columns, where, depth - 1):
+            return captions
+    return []
+
+
+def ends_as_picture(name: str) -> bool:
+    """Whether a name has the ending of a picture."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
+def found_below(root: Root, name: str) -> str | None:
+    """Where the picture of a name lies, for a look at what a file is: never raising."""
+    try:
+        return root.find(name, "")
+    except DataError:
+        return None
+
+
+def has_caption_files(folder: Path) -> bool:
+    """Whether pictures below a folder have caption files beside them, so that it can be read by these."""
+    looked = 0
+    for _, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        stems = {os.path.splitext(name)[0] for name in files if ends_as_picture(name)}
+        if any(os.path.splitext(name)[0] in stems for name in files if name.endswith(sidecar.TEXT_SUFFIXES)):
+            return True
+        looked += len(files)
+        if looked > MOST_ENTRIES:
+            break
+    return False
+
+
+def captions_or_reject(value: Any, columns: Columns, where: str, image: str, rejects: Rejects) -> list[str] | None:
+    """As `captions_in`; a value of another form is listed as rejected, and None comes back."""
+    try:
+        return captions_in(value, columns, where)
+    except DataError as error:
+        rejects.add(image[:LONGEST_NAME], where, str(error).removeprefix(f"{where}: "))
+        return None
+
+
+def with_unlisted(
+    splits: dict[str, Sequence[Sample]], source: str, options: ReadOptions, captioned: bool
+) -> dict[str, Sequence[Sample]]:
+    """Where pictures need no caption, those of a folder that its file does not name are samples too.
+
+    Such a file beside pictures may be about some of them only, as what a model wrote is.
+    """
+    if captioned or not os.path.isdir(source) or options.image_root is not None:
+        return splits
+    every = Joined(list(sidecar.read(source, Rejects(), options, captioned=False).values()))
+    known = np.concatenate([keys_of(samples) for samples in splits.values()])
+    others = Chosen(every, np.flatnonzero(~np.isin(keys_of(every), known)))
+    return {**splits, "all": Joined([splits.get("all", ()), others])} if len(others) else splits

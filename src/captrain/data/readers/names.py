@@ -1,0 +1,103 @@
+"""JSON objects from pictures to captions: {"a.jpg": "a dog", "b.jpg": ["a cat", "a black cat"]}.
+
+A caption may be a string, a list of them, or an object with one (`{"caption": "a dog"}`). The entries may lie in objects
+that are called by splits ({"train": {"a.jpg": "a dog"}, "val": ...}) or `captions`, `images`, `annotations`, `data`.
+The file is read an entry at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+from captrain.data.places import Root
+from captrain.data.readers import SPLIT_NAMES
+from captrain.data.readers.columns import Columns, whole
+from captrain.data.readers.json_entries import (
+    Entry,
+    captions_in,
+    captions_or_reject,
+    ends_as_picture,
+    entries,
+    found_below,
+    has_caption_files,
+    with_unlisted,
+)
+from captrain.data.readers.json_objects import ends_of, json_files
+from captrain.data.readers.options import BY_LOOKING, ReadOptions
+from captrain.data.readers.tables import Table, check_splits, has_tables, one_table_each, tables_at
+from captrain.errors import DataError
+from captrain.records import Rejects, Sample
+
+SUFFIXES = (".json",)
+WRAPPERS = frozenset({"captions", "images", "annotations", "data", "metadata"})
+MOST_LOOKED_AT = 20  # entries of a file that are looked at for a picture with captions
+
+_EXAMPLE = 'expected entries like {"dog.jpg": ["a dog runs"]}'
+
+
+def recognises(source: str) -> bool:
+    """Whether this is a .json file from pictures to captions, or a folder with some and no caption files: by first entries."""
+    path = Path(source)
+    if path.is_dir():
+        are_any = json_files(path, _is_names) and has_tables(path, SUFFIXES, _is_names, _is_names)
+        return bool(are_any) and not has_caption_files(path)
+    return path.suffix.lower() in SUFFIXES and _is_names(path)
+
+
+def read(
+    source: str, rejects: Rejects, options: ReadOptions = BY_LOOKING, *, captioned: bool = True
+) -> dict[str, Sequence[Sample]]:
+    """All pictures by split, in the file's order; ids are the paths they are found under.
+
+    Rejected are pictures that are missing, without caption, or may be several, and captions that are no text. Raises
+    `DataError` for what is no JSON object, a name that leaves the folder, and if nothing is left.
+    """
+    columns = Columns("", options.caption_column)
+
+    def rows(table: Table) -> dict[str, Sequence[Sample]]:
+        return _read_table(table, columns, rejects, captioned)
+
+    tables = tables_at(source, options, SUFFIXES, _is_names, _is_names)
+    splits = one_table_each(source, tables, rows, rejects, _EXAMPLE)
+    return with_unlisted(splits, source, options, captioned)
+
+
+def _is_group(key: str) -> bool:
+    return key.lower() in SPLIT_NAMES or key.lower() in WRAPPERS
+
+
+def _is_names(path: Path) -> bool:
+    return _first(path) is not None
+
+
+def _first(path: Path) -> Entry | None:
+    """The first entry of a file that has captions and is called as a picture is; None if none of the first ones is."""
+    if not ends_of(path).startswith(b"{"):
+        return None
+    root = Root(path.parent)
+    try:
+        for entry in islice(entries(path, _is_group), MOST_LOOKED_AT):
+            captions = captions_in(entry.value, Columns(), "") if entry.key else []
+            is_picture = ends_as_picture(entry.key) or (bool(captions) and found_below(root, entry.key) is not None)
+            if captions and is_picture and not ends_as_picture(captions[0]):
+                return entry
+    except DataError:
+        return None
+    return None
+
+
+def _read_table(table: Table, columns: Columns, rejects: Rejects, captioned: bool) -> dict[str, Sequence[Sample]]:
+    gathered = table.gathered()
+    first = _first(table.path)
+    for entry in entries(table.path, _is_group):
+        if first is not None and bool(first.group) != bool(entry.group):
+            continue  # what stands beside {"images": {...}} is about the file
+        name = whole(entry.key) or entry.group
+        texts = captions_or_reject(entry.value, columns, f"{table.path}:{entry.number}", name, rejects)
+        if texts is not None:
+            split = SPLIT_NAMES.get(entry.group.lower()) or table.split or "all"
+            gathered.add(name, texts, entry.number, rejects, split)
+    check_splits(gathered.names, table)
+    return gathered.samples(rejects, captioned=captioned)

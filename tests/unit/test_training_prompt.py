@@ -1,0 +1,59 @@
+"""Which prompt a training has: the given one, the model's own, what the data asks, the family's."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from captrain.models.bundle import save_captioner
+from captrain.settings.schema import Settings
+from captrain.testing import tiny_blip, tiny_blip2, tiny_text_decoder, tiny_vision_encoder
+from captrain.training.prepare import build_captioner
+
+QUESTION = "what is it"
+NO_BASE = Path("-")
+
+
+def settings(prompt: str | None = None, **model: Any) -> Settings:
+    return Settings.model_validate({"model": {"device": "cpu", **model}, "data": {"prompt": prompt}})
+
+
+@pytest.mark.parametrize(("given", "prompt"), [(None, QUESTION), ("", ""), ("a photo of", "a photo of")])
+def test_the_data_asks_where_no_prompt_is_given(
+    tmp_path: Path, given: str | None, prompt: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = str(tiny_blip(tmp_path / "blip"))
+    with caplog.at_level(logging.INFO):
+        assert build_captioner(settings(given, model=model), [], NO_BASE, QUESTION).prompt == prompt
+    assert ("which the data asks" in caplog.text) == (given is None)
+
+
+def test_the_models_own_prompt_goes_before_the_datas_and_this_before_the_familys(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = str(tiny_blip2(tmp_path / "blip2"))
+    assert build_captioner(settings(model=model), [], NO_BASE).prompt == "a photo of"
+    asked = build_captioner(settings(model=model), [], NO_BASE, QUESTION)
+    assert asked.prompt == QUESTION
+    save_captioner(asked, tmp_path / "asked")
+    own = settings(model=str(tmp_path / "asked"))
+    with caplog.at_level(logging.INFO):
+        assert build_captioner(own, [], NO_BASE, QUESTION).prompt == QUESTION
+        assert not caplog.text  # what it has already needs no word
+        assert build_captioner(own, [], NO_BASE, "what is there").prompt == QUESTION
+    assert "the model has its own, 'what is it'" in caplog.text
+
+
+def test_a_new_decoder_and_a_long_question_take_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    encoder = str(tiny_vision_encoder(tmp_path / "encoder"))
+    with caplog.at_level(logging.INFO):
+        joined = build_captioner(settings(encoder=encoder), ["a dog"] * 3, NO_BASE, QUESTION)
+        long = build_captioner(settings(model=str(tiny_blip(tmp_path / "blip"))), [], NO_BASE, "dog " * 50)
+    assert (joined.prompt, long.prompt) == ("", "")
+    assert "a new decoder knows the words of captions alone" in caplog.text
+    assert "its 50 tokens leave captions" in caplog.text
+    decoder = str(tiny_text_decoder(tmp_path / "decoder"))
+    assert build_captioner(settings(encoder=encoder, decoder=decoder), [], NO_BASE, QUESTION).prompt == QUESTION
