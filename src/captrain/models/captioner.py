@@ -56,6 +56,7 @@ class Captioner(nn.Module, ABC):
         tokenizer: its tokenizer; captions are tokenised without special tokens.
         image_spec: how pictures become pixels.
         prompt: words before every caption. decoding: how captions are written unless asked otherwise.
+        origins: where its weights come from that no settings name: the bases and adapters merged into it, oldest first.
     """
 
     family: ClassVar[str]
@@ -68,6 +69,7 @@ class Captioner(nn.Module, ABC):
         self.image_spec = image_spec
         self.prompt = ""
         self.decoding = Decoding()
+        self.origins: tuple[str, ...] = ()
         self.precision = torch.float32
         self.label_smoothing = FAMILY_DEFAULTS.get(self.family, FamilyDefaults()).label_smoothing
         self.patch_dropout = 0.0
