@@ -14,10 +14,15 @@ from captrain.models.preparation import read_json
 
 CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+EXTRAS = "captrain.json"
+"""What captrain adds to a checkpoint."""
 BASE = "base"
 """Folder of an adapter's base model: beside the adapter in a run, inside its folder as exported."""
 SAVED = {"save_embedding_layers": False}
 """How adapters are saved: vocabularies do not change, and peft would look on the hub for whether they did."""
+
+LORA = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout", "rslora": "use_rslora", "dora": "use_dora"}
+"""Settings of adapters, and what peft calls them."""
 
 
 def is_adapter(folder: str) -> bool:
@@ -49,6 +54,13 @@ def base_of(folder: str) -> str:
     if not Path(name).exists() and looks_like_path(name):
         raise missing_base(folder, name, "is not there")
     return str(name)
+
+
+def travels_with(folder: str) -> Path | None:
+    """The base that captrain wrote beside an adapter; None where the base has a place of its own."""
+    found = Path(base_of(folder))
+    beside = found in (Path(folder, BASE), Path(folder).parent / BASE)
+    return found if beside and (found / EXTRAS).is_file() else None
 
 
 def missing_base(folder: str, name: str, why: str) -> ModelError:
@@ -97,6 +109,20 @@ def merge_adapter(captioner: Captioner) -> None:
     except (ValueError, AttributeError, NotImplementedError, TypeError) as error:
         raise ModelError(f"the adapter can't be merged: {' '.join(str(error).split())}") from None
     captioner.core().name_or_path = ""
+
+
+def lora_of(captioner: Captioner) -> dict[str, Any]:
+    """An adapter that learns, in the words of the settings; other kinds than LoRA have none but the parts.
+
+    >>> lora_of(captioner)                                                                    # doctest: +SKIP
+    {'lora_parts': ('language',), 'rank': 16, 'alpha': 32, 'dropout': 0.05, 'rslora': False, 'dora': False}
+    """
+    model: Any = captioner.model
+    config = model.peft_config["default"]
+    members = captioner.parts().items()
+    parts = tuple(part for part, weights in members if any(weight.requires_grad for _, weight in weights))
+    names = {name: attribute for name, attribute in LORA.items() if hasattr(config, attribute)}
+    return {"lora_parts": parts, **{name: getattr(config, attribute) for name, attribute in names.items()}}
 
 
 def check_saved_whole(captioner: Captioner) -> None:

@@ -20,7 +20,7 @@ import captrain.models.vision  # noqa: F401  # makes wrapped encoders known to t
 from captrain.data.images import ImageSpec
 from captrain.errors import ModelError, nearest
 from captrain.models.adapters import (
-    CONFIG, SAVED, attach_adapter, base_of, check_saved_whole, has_adapter, is_adapter, looks_like_path, missing_base,
+    CONFIG, EXTRAS, SAVED, attach_adapter, base_of, check_saved_whole, has_adapter, is_adapter, looks_like_path, missing_base,
 )  # fmt: skip
 from captrain.models.archive import is_archive, opened
 from captrain.models.captioner import Captioner
@@ -55,7 +55,6 @@ PROCESSORS = {
     "crop": "CLIPImageProcessor",
     "squash": "ViTImageProcessor",
 }
-EXTRAS = "captrain.json"
 LONGEST_REASON = 300
 
 
@@ -98,6 +97,8 @@ def _load_adapter(folder: str, quantize: BitsAndBytesConfig | None, base: str | 
             model, family = _load_weights(place, quantize)
         except OSError as error:
             raise missing_base(folder, named, f"can't be had ({' '.join(str(error).split())[:LONGEST_REASON]})") from error
+        if is_archive(named):
+            model.name_or_path = str(Path(named).absolute())
         captioner = _assembled(model, family, folder if has_tokenizer(folder) else place, [folder, place])
     attach_adapter(captioner, folder, learns=learns)  # last: peft copies modules with the attention chosen for them
     return captioner
@@ -177,6 +178,12 @@ def find_model_folder(source: str) -> str:
             f"{source}: no such folder.{nearest(str(path), siblings)} Expected a run folder, a model folder or a hub id"
         )
     return source
+
+
+def holds_adapter(source: str) -> bool:
+    """Whether a run folder, a model folder or an archive holds an adapter; see `load_captioner`."""
+    with opened(find_model_folder(source)) as folder:
+        return is_adapter(folder)
 
 
 def read_extras(folder: str) -> dict[str, Any]:
