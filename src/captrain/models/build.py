@@ -55,11 +55,12 @@ def pretrained(
     captioner = load_captioner(source, quantize, base, adapter_learns=continues)
     if continues and not has_adapter(captioner):
         raise ModelError(f"continue_adapter: {source} has no adapter that could go on learning; leave it out")
-    if has_adapter(captioner) and not continues:
+    if has_adapter(captioner):
         name = str(captioner.core().name_or_path)
-        captioner.origins = (*captioner.origins, *([name] if name else []), source)
-        merge_adapter(captioner)
-        logger.info("%s is an adapter: it was merged into its base %s", source, name or "in there")
+        captioner.origins = (*(captioner.origins or filter(None, [name])), source)
+        if not continues:
+            merge_adapter(captioner)
+            logger.info("%s is an adapter: it was merged into its base %s", source, name or "in there")
     captioner.image_spec = adjust(captioner.image_spec, image_size, resize)
     return captioner
 

@@ -56,7 +56,7 @@ class Captioner(nn.Module, ABC):
         tokenizer: its tokenizer; captions are tokenised without special tokens.
         image_spec: how pictures become pixels.
         prompt: words before every caption. decoding: how captions are written unless asked otherwise.
-        origins: where its weights come from that no settings name: the bases and adapters merged into it, oldest first.
+        origins: of training that began from an adapter, the models that it went through, oldest first.
     """
 
     family: ClassVar[str]

@@ -6,18 +6,37 @@ learning. A base that has a place of its own (a checkpoint's folder, a hub id) s
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from captrain.errors import RunError
 from captrain.models.adapters import name_base, travels_with
 from captrain.models.archive import opened
 from captrain.models.bundle import find_model_folder, save_captioner
 from captrain.models.captioner import Captioner
 from captrain.settings.schema import Settings
 from captrain.settings.schema.conflicts import method_of
+from captrain.training.changes import told
 from captrain.training.prepare import build_captioner
 from captrain.training.run_folder import RunFolder
+
+
+MADE_OF = ("model.model", "model.continue_adapter", "model.encoder", "model.decoder", "model.join")
+"""Settings that say what a base is made of."""
+
+
+def check_base(run: RunFolder, changes: Sequence[str]) -> None:
+    """Raise `RunError` where a run that has a base is to go on with another one: what it saved would be on the wrong base.
+
+    Args:
+        changes: of settings, as `RunFolder.claim` gives them.
+    """
+    if run.base.is_dir() and (made := [change for change in changes if change.split(" ")[0] in MADE_OF]):
+        raise RunError(
+            f"{run.path}: its weights lie on {run.base}, which was made of another model ({told(made)}); "
+            "choose another folder, or --overwrite to begin anew"
+        )
 
 
 def begun(settings: Settings, captions: Iterable[str], run: RunFolder | None) -> Captioner:

@@ -24,7 +24,7 @@ from captrain.report.run import write_report
 from captrain.settings.schema import DataSettings, Settings, TrainingSettings
 from captrain.settings.schema.conflicts import needing_validation
 from captrain.training.assembly import check_length, make_rows, make_trainer
-from captrain.training.based import begun
+from captrain.training.based import begun, check_base
 from captrain.training.batch_size import fill_batch_size
 from captrain.training.checkpoints import Checkpoints, check_fits
 from captrain.training.distributed.fits import check_spread
@@ -96,6 +96,7 @@ def _train(
     with group.together():
         check_installed(settings)
         changes = run.claim(settings, data, resume, overwrite, force)
+        check_base(run, changes)
     if not group.from_first(changes) and resume_from is None and (scores := run.finished()) is not None:
         logger.info("%s: this run is finished; use --overwrite to train again", out)
         return Outcome(out, *run.rejected(), scores, scores_of_test(out))
