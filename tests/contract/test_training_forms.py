@@ -1,7 +1,7 @@
 """What is saved is what learned: every family, started from every form of a captioner, trained by every method.
 
-After training, the saved model's logits are those of the model in memory, and plain transformers and peft get the same. Runs are
-begun and saved as `captrain train` does it; the steps between are few and plain (tests/integration/test_adapters.py has whole runs).
+After training, the saved model's logits are those of the model in memory, and plain transformers and peft get the same.
+Runs are begun and saved as `captrain train` does it, with few and plain steps between; integration tests have whole runs.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
-from captrain.errors import ModelError
 from captrain.models.adapt import add_lora
-from captrain.models.adapters import check_saved_whole, is_adapter
+from captrain.models.adapters import is_adapter
 from captrain.models.bundle import FAMILIES, MODEL_TYPES, _import, family_class, load_captioner, save_captioner
 from captrain.models.captioner import Captioner
 from captrain.models.export import export
@@ -41,7 +40,11 @@ CASES = [
     *((family, form, method) for family in FAMILIES for form in ("adapter",) for method in METHODS),
     *((family, form, method) for family in FAMILIES for form in ("plain", "merged") for method in ("lora", "full")),
     *((family, "joined", method) for family in JOINED for method in ("lora", "full")),
-    *((family, "joined adapter", method) for family in JOINED for method in ("lora", "all-linear", "full", "continued")),
+    *(
+        (family, "joined adapter", method)
+        for family in JOINED
+        for method in ("lora", "all-linear", "full", "continued")
+    ),
     *(("blip", "exported adapter", method) for method in ("lora", "continued")),
     *(("blip", "archived adapter", method) for method in ("lora", "full", "continued")),
 ]
@@ -78,7 +81,10 @@ def forms(
         if place.exists():
             return place
         if kind.startswith("joined"):
-            joined = {"encoder": str(tiny_vision_encoder(root / "vit")), "decoder": str(tiny_text_decoder(root / "gpt2"))}
+            joined = {
+                "encoder": str(tiny_vision_encoder(root / "vit")),
+                "decoder": str(tiny_text_decoder(root / "gpt2")),
+            }
             method = "lora" if kind == "joined adapter" else "full"
             mapper = {"prefix_length": 2} if family == "prefix" else {}
             _train(photos, place, {**joined, **JOINED[family], **mapper, "method": method})

@@ -14,11 +14,10 @@ from run_tools import QUICK, Cli
 
 from captrain.errors import ModelError
 from captrain.models.adapters import base_of
-from captrain.models.blip import BlipCaptioner
+from captrain.models.blip import BlipCaptioner, BlipForConditionalGeneration
 from captrain.models.bundle import load_captioner
 from captrain.models.captioner import Captioner
 from captrain.models.export import export
-from captrain.models.blip import BlipForConditionalGeneration
 from captrain.testing import clear_pictures
 
 WORDS = f"--validation-share 0 --epochs 1 --keep memory {QUICK}"
@@ -124,7 +123,9 @@ def test_an_adapter_of_peft_alone_is_trained_on(how: str, tmp_path: Path, cli: C
     assert load_captioner(str(tmp_path / "run")).tokenizer("a dog")["input_ids"]
 
 
-def test_tokenizer_preparation_and_prompt_come_from_the_base(bare: Path, cli: Cli, photos: Path, tmp_path: Path) -> None:
+def test_tokenizer_preparation_and_prompt_come_from_the_base(
+    bare: Path, cli: Cli, photos: Path, tmp_path: Path
+) -> None:
     base, loaded = load_captioner(str(bare.parent / "base-of-it")), load_captioner(str(bare))
     assert loaded.image_spec == base.image_spec
     assert loaded.tokenizer.get_vocab() == base.tokenizer.get_vocab()
@@ -147,7 +148,9 @@ def test_a_base_that_moved_is_named_and_can_be_given(tmp_path: Path, cli: Cli, p
         assert "--base FOLDER" in result.last_line
     result = cli("train", photos, tmp_path / "run", "--model", bare, "--base", new, WORDS, "--continue-adapter")
     assert result.code == 0, result.err
-    assert json.loads((tmp_path / "run" / "model" / "adapter_config.json").read_text())["base_model_name_or_path"] == str(new)
+    assert json.loads((tmp_path / "run" / "model" / "adapter_config.json").read_text())[
+        "base_model_name_or_path"
+    ] == str(new)
     assert cli("export", bare, tmp_path / "out", "--base", new).code == 0
     torch.testing.assert_close(_logits(load_captioner(str(tmp_path / "out"))), expected, rtol=1e-5, atol=1e-5)
 
@@ -155,7 +158,9 @@ def test_a_base_that_moved_is_named_and_can_be_given(tmp_path: Path, cli: Cli, p
 def test_a_base_that_is_on_no_hub_and_one_that_is_an_adapter_are_named(bare: Path, trained: Path) -> None:
     config = json.loads((bare / "adapter_config.json").read_text())
     (bare / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "ada/blip-of-cats"}))
-    with pytest.raises(ModelError, match=rf"{bare}: is an adapter, and its base model ada/blip-of-cats can't be had \(") as error:
+    with pytest.raises(
+        ModelError, match=rf"{bare}: is an adapter, and its base model ada/blip-of-cats can't be had \("
+    ) as error:
         load_captioner(str(bare))
     assert "\n" not in str(error.value)
     with pytest.raises(ModelError, match="is an adapter itself: export it merged, and give that"):

@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers.models.gpt2.modeling_gpt2 import GPT2Attention
 
 from captrain.errors import ModelError
 from captrain.models.adapt import add_lora, freeze
+from captrain.models.build import DecoderSizes, joined
 from captrain.models.bundle import load_captioner
 from captrain.models.captioner import Captioner
 from captrain.models.memory import checkpoint_activations
 from captrain.models.prefix.join import Mapper, prefixed
-from captrain.models.build import DecoderSizes, joined
 from captrain.testing import TINY_CAPTIONERS, clear_pictures, tiny_text_decoder, tiny_vision_encoder
 from captrain.training.gradients import LONGEST_WAIT, GradientCheck, should_learn
 
@@ -90,7 +91,9 @@ def test_one_vector_an_image_is_enough(mapper: Any, learning: str, tmp_path: Pat
     made = [joined(*parts, vectors="pooled"), prefixed(*parts, Mapper(mapper, 2, 2, 1, 2))]
     for captioner in made:
         if learning == "lora":
-            add_lora(captioner, 4, 8, 0.0, fresh_modules=("crossattention", "ln_cross_attn", "enc_to_dec_proj", "mapper"))
+            add_lora(
+                captioner, 4, 8, 0.0, fresh_modules=("crossattention", "ln_cross_attn", "enc_to_dec_proj", "mapper")
+            )
             assert any(name.endswith("new modules") for name in should_learn(captioner))
         else:
             freeze(captioner, ("vision",))
@@ -119,16 +122,20 @@ def test_a_part_that_is_cut_off_is_named(
 
 def test_cross_attention_that_is_skipped_is_named(encoder_decoder: Captioner, monkeypatch: pytest.MonkeyPatch) -> None:
     add_lora(encoder_decoder, 4, 8, 0.0)
-    for block in encoder_decoder.core().decoder.transformer.h:
-        forward = block.crossattention.forward
-        monkeypatch.setattr(
-            block.crossattention, "forward", lambda *args, _forward=forward, **kwargs: (_forward(*args, **kwargs)[0].detach(), None)
-        )
+    attend = GPT2Attention.forward
+
+    def cut_off(self: GPT2Attention, *args: Any, **kwargs: Any) -> Any:
+        states, *rest = attend(self, *args, **kwargs)
+        return (states.detach() if self.is_cross_attention else states, *rest)
+
+    monkeypatch.setattr(GPT2Attention, "forward", cut_off)
     with pytest.raises(ModelError, match="no gradient reaches language: cross-attention"):
         _check(encoder_decoder)
 
 
-def test_a_module_that_was_asked_for_by_name_is_named(encoder_decoder: Captioner, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_module_that_was_asked_for_by_name_is_named(
+    encoder_decoder: Captioner, caplog: pytest.LogCaptureFixture
+) -> None:
     """The pooler of this encoder is not read by anybody."""
     names = ("encoder.pooler.dense", "c_attn")
     add_lora(encoder_decoder, 4, 8, 0.0, target_modules=names)

@@ -20,7 +20,16 @@ import captrain.models.vision  # noqa: F401  # makes wrapped encoders known to t
 from captrain.data.images import ImageSpec
 from captrain.errors import ModelError, nearest
 from captrain.models.adapters import (
-    CONFIG, EXTRAS, SAVED, attach_adapter, base_of, check_saved_whole, has_adapter, is_adapter, looks_like_path, missing_base,
+    CONFIG,
+    EXTRAS,
+    SAVED,
+    attach_adapter,
+    base_of,
+    check_saved_whole,
+    has_adapter,
+    is_adapter,
+    looks_like_path,
+    missing_base,
 )  # fmt: skip
 from captrain.models.archive import is_archive, opened
 from captrain.models.captioner import Captioner
@@ -96,7 +105,9 @@ def _load_adapter(folder: str, quantize: BitsAndBytesConfig | None, base: str | 
         try:
             model, family = _load_weights(place, quantize)
         except OSError as error:
-            raise missing_base(folder, named, f"can't be had ({' '.join(str(error).split())[:LONGEST_REASON]})") from error
+            raise missing_base(
+                folder, named, f"can't be had ({' '.join(str(error).split())[:LONGEST_REASON]})"
+            ) from error
         if is_archive(named):
             model.name_or_path = str(Path(named).absolute())
         captioner = _assembled(model, family, folder if has_tokenizer(folder) else place, [folder, place])

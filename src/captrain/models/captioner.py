@@ -22,6 +22,7 @@ from captrain.models.attention import causal_caption_mask
 from captrain.models.decoding import Decoding, write_tokens
 from captrain.models.loss import token_loss
 from captrain.models.mirror import mean_with_mirrored
+from captrain.models.modes import evaluating
 from captrain.models.packing import IGNORED, PackedRows, pack
 from captrain.models.patch_dropout import drop_patches
 from captrain.models.pixels import scale
@@ -177,8 +178,7 @@ class Captioner(nn.Module, ABC):
         """Captions of features (I, N, D), one an image, each with its mean token log-probability."""
         decoding = decoding or self.decoding
         config = self.generation_config(decoding)
-        self.eval()
-        with self.autocast():
+        with evaluating(self), self.autocast():
             captions = self.write(self.context(features), config)
             scores = self.log_probabilities(features, captions, config.max_new_tokens)
         texts = self.tokenizer.batch_decode(captions, skip_special_tokens=True)

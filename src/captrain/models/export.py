@@ -21,9 +21,7 @@ Precision = Literal["fp32", "fp16", "bf16"]
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-def export(
-    source: str, out: Path, *, merge: bool = True, dtype: Precision = "fp32", base: str | None = None
-) -> Path:
+def export(source: str, out: Path, *, merge: bool = True, dtype: Precision = "fp32", base: str | None = None) -> Path:
     """Write a captioner to a new folder, or to one file when `out` ends in `.zip`; returns where it is.
 
     Args:

@@ -1,4 +1,4 @@
-"""What of a run's beginning is kept in its folder, as `base/`: weights that lie nowhere else, and that adapters are nothing without.
+"""What of a run's beginning is kept in its folder, as `base/`: weights that lie nowhere else, and that its adapter needs.
 
 These are captioners that were joined anew, adapters merged into their base, and bases that travel with an adapter that goes on
 learning. A base that has a place of its own (a checkpoint's folder, a hub id) stays there, and the adapter names it.
@@ -20,7 +20,6 @@ from captrain.settings.schema.conflicts import method_of
 from captrain.training.changes import told
 from captrain.training.prepare import build_captioner
 from captrain.training.run_folder import RunFolder
-
 
 MADE_OF = ("model.model", "model.continue_adapter", "model.encoder", "model.decoder", "model.join")
 """Settings that say what a base is made of."""
@@ -66,7 +65,7 @@ def begun(settings: Settings, captions: Iterable[str], run: RunFolder | None) ->
 
 
 def _keep_travelling(captioner: Captioner, source: str, base: str | None, run: RunFolder) -> None:
-    """Copy the base that lies with an adapter, and let the adapter name the copy: the other run may go, and its archive is closed."""
+    """Copy the base that lies with an adapter, and let the adapter name the copy: the other run or archive may go."""
     with opened(find_model_folder(source)) as folder:
         if base is None and (beside := travels_with(folder)) is not None and not run.base.is_dir():
             run.copy_base(beside)

@@ -1,4 +1,4 @@
-"""Gradients, not names, decide whether something learns: what should learn and gets none is an error, before it costs an epoch."""
+"""Gradients, not names, decide whether something learns: what should and gets none is an error, before it costs an epoch."""
 
 from __future__ import annotations
 
@@ -155,6 +155,6 @@ def _told(idle: dict[str, Weights], everything: dict[str, Weights], found: dict[
     what = "none" if all(found[name] == Found.NOTHING for name in idle) else "only zeros"
     when = "before the first step" if steps == 1 else f"in {steps} steps"
     return (
-        f"no gradient reaches {'; '.join(names)}: it should learn, and {when} got {what}, so training would change nothing there; "
+        f"no gradient reaches {'; '.join(names)}: it should learn, and {when} got {what}, so nothing would change there; "
         "freeze the part (--freeze), or leave it out of --lora-parts, --lora-layers or --target-modules"
     )

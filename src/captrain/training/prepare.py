@@ -44,7 +44,7 @@ def build_captioner(settings: Settings, captions: Iterable[str], base: Path | No
     elif model.encoder is None:
         captioner.prompt = captioner.prompt or FAMILY_DEFAULTS[captioner.family].prompt
     captioner.decoding = Decoding(**settings.generation.model_dump())
-    return captioner
+    return captioner.eval()
 
 
 def _joined(model: ModelSettings, captions: Iterable[str], seed: int) -> Captioner:
