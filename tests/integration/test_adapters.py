@@ -181,3 +181,19 @@ def test_a_part_that_is_cut_off_stops_the_run_before_its_first_step(
     assert not (tmp_path / "run" / "model").exists()
     assert not list((tmp_path / "run").glob("checkpoints/*-*"))
     assert cli("train", photos, tmp_path / "other", "--model", blip, "--method full --freeze vision", WORDS).code == 0
+
+
+def test_an_adapter_on_the_hub_is_one_too(
+    tmp_path: Path, cli: Cli, photos: Path, bare: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it lies in the hub's cache, without a network."""
+    place = tmp_path / "hub" / "models--ada--cats"
+    shutil.copytree(bare, place / "snapshots" / "0123")
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text("0123")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    torch.testing.assert_close(_logits(load_captioner("ada/cats")), _logits(load_captioner(str(bare))))
+    for how in ("--method full", "--continue-adapter"):
+        result = cli("train", photos, tmp_path / how.strip("-"), "--model ada/cats", WORDS, how)
+        assert result.code == 0, result.err

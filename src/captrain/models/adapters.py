@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import snapshot_download
 from peft import PeftModel, get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
+from transformers.utils import cached_file
 
 from captrain.errors import ModelError
 from captrain.models.captioner import Captioner
@@ -28,6 +30,19 @@ LORA = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout", "rslora":
 def is_adapter(folder: str) -> bool:
     """Whether a model folder holds an adapter, which is nothing without its base."""
     return Path(folder, CONFIG).is_file()
+
+
+def fetched(source: str) -> str:
+    """An adapter on the hub as the folder of the hub's cache that it lies in; any other name as it is."""
+    if Path(source).exists():
+        return source
+    found = cached_file(
+        source, CONFIG, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
+        _raise_exceptions_for_gated_repo=False,
+    )  # fmt: skip
+    return (
+        source if found is None else str(snapshot_download(source, allow_patterns=["*.json", "*.safetensors", "*.txt"]))
+    )
 
 
 def has_adapter(captioner: Captioner) -> bool:

@@ -26,6 +26,7 @@ from captrain.models.adapters import (
     attach_adapter,
     base_of,
     check_saved_whole,
+    fetched,
     has_adapter,
     is_adapter,
     looks_like_path,
@@ -84,7 +85,7 @@ def load_captioner(
     Raises `ModelError` when there is no such checkpoint, when it is incomplete, or when it is of no known family.
     """
     source = find_model_folder(source)
-    with opened(source) as folder, clear_errors(folder):
+    with clear_errors(source), opened(fetched(source)) as folder, clear_errors(folder):
         if base is not None and not is_adapter(folder):
             raise ModelError(f"{source}: is no adapter, so it has no base; leave --base out")
         if is_adapter(folder):
@@ -193,8 +194,15 @@ def find_model_folder(source: str) -> str:
 
 def holds_adapter(source: str) -> bool:
     """Whether a run folder, a model folder or an archive holds an adapter; see `load_captioner`."""
-    with opened(find_model_folder(source)) as folder:
+    with model_folder(source) as folder:
         return is_adapter(folder)
+
+
+@contextmanager
+def model_folder(source: str) -> Iterator[str]:
+    """The folder that a model lies in while this is open, as `load_captioner` finds it; a hub id that is no adapter as it is."""
+    with opened(fetched(find_model_folder(source))) as folder:
+        yield folder
 
 
 def read_extras(folder: str) -> dict[str, Any]:

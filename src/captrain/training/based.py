@@ -12,8 +12,7 @@ from tempfile import TemporaryDirectory
 
 from captrain.errors import RunError
 from captrain.models.adapters import name_base, travels_with
-from captrain.models.archive import opened
-from captrain.models.bundle import find_model_folder, save_captioner
+from captrain.models.bundle import model_folder, save_captioner
 from captrain.models.captioner import Captioner
 from captrain.settings.schema import Settings
 from captrain.settings.schema.conflicts import method_of
@@ -66,7 +65,7 @@ def begun(settings: Settings, captions: Iterable[str], run: RunFolder | None) ->
 
 def _keep_travelling(captioner: Captioner, source: str, base: str | None, run: RunFolder) -> None:
     """Copy the base that lies with an adapter, and let the adapter name the copy: the other run or archive may go."""
-    with opened(find_model_folder(source)) as folder:
+    with model_folder(source) as folder:
         if base is None and (beside := travels_with(folder)) is not None and not run.base.is_dir():
             run.copy_base(beside)
     if run.base.is_dir():
