@@ -27,6 +27,9 @@ KINDS = {
     "encoder": "--model {blip} --method full --captions-per-image one",
     "joined": "--encoder {encoder} --decoder-layers 1 --decoder-width 16 --decoder-heads 2 --accumulate 2 --sample --ema 0.9 "
     "--word-dropout 0.2 --patch-dropout 0.2",
+    "merged": "--model {adapter} --dropout 0.2",
+    "merged whole": "--model {adapter} --method full",
+    "continued": "--model {adapter} --continue-adapter",
 }
 
 
@@ -70,6 +73,8 @@ CASES = [
     *(("lora", point) for point in POINTS if point != "writing the untrained model"),
     *(("encoder", point) for point in ("encoding", "in mid-epoch", "evaluating", "in the second epoch")),
     *(("joined", point) for point in ("writing the untrained model", "before any checkpoint", "in mid-epoch")),
+    *(("merged", point) for point in ("writing the untrained model", "in mid-epoch")),
+    *((kind, "in mid-epoch") for kind in ("merged whole", "continued")),
 ]
 
 
@@ -107,9 +112,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
 @pytest.mark.parametrize(("kind", "point"), CASES)
 def test_continues_as_if_never_stopped(
     kind: str, point: str, whole: dict[str, Any], tmp_path: Path, cli: Cli, photos: Path,
-    blip: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch,
+    blip: Path, encoder: Path, trained: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    words = f"{COMMON} {KINDS[kind].format(blip=blip, encoder=encoder)}"
+    words = f"{COMMON} {KINDS[kind].format(blip=blip, encoder=encoder, adapter=trained)}"
     if kind not in whole:
         whole[kind] = never_killed(cli, photos, words, tmp_path, monkeypatch)
     run = tmp_path / "run"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,16 +13,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import MobileNetV1Config, MobileNetV1Model
 
-from captrain.data.images import prepare
+from captrain.data.images import ImageSpec, prepare
 from captrain.features import keep
-from captrain.features.content import content_key, features_key, pixels_key
+from captrain.features.content import PREPARATION_VERSION, content_key, features_key, pixels_key
 from captrain.features.images import KeptImages, LiveImages
 from captrain.features.keep import Keeping, keep_images
 from captrain.features.store import DiskStore, MemoryStore
 from captrain.features.stream import stream_pictures
 from captrain.models.adapt import add_lora, freeze
-from captrain.models.captioner import Captioner
+from captrain.models.build import DecoderSizes, joined
+from captrain.models.captioner import Captioner, plain_name
+from captrain.models.prefix.join import Mapper, prefixed
+from captrain.models.preparation import write_preparation
 from captrain.records import Rejects, Sample
 from captrain.testing import clear_pictures, teach
 
@@ -129,6 +135,38 @@ def test_key_covers_all_that_decides_features(captioner: Captioner) -> None:
         next(captioner.core().vision_model.parameters()).view(-1)[0] += 1e-3
     keys.add(features_key(captioner))
     assert len(keys) == 8
+
+
+@pytest.mark.parametrize("join", ["cross-attention", "prefix"])
+def test_all_vectors_and_the_pooled_one_are_kept_apart(join: str, tmp_path: Path) -> None:
+    """The same encoder with the same weights; keys of all vectors are those that earlier versions made."""
+    torch.manual_seed(0)
+    MobileNetV1Model(MobileNetV1Config(depth_multiplier=0.25, image_size=64)).save_pretrained(tmp_path)
+    write_preparation(tmp_path, ImageSpec(64, 64, (0.5,) * 3, (0.5,) * 3), "ViTImageProcessor")
+    parts = (str(tmp_path), None, "words", DecoderSizes(1, 16, 2, 0.0, 100), ["a dog", "a dog"])
+    keys, features = {}, {}
+    for vectors in ("all", "pooled"):
+        made = (
+            prefixed(*parts, Mapper("transformer", 2, 2, 1, 2), vectors)
+            if join == "prefix"
+            else joined(*parts, vectors)
+        )
+        made.requires_grad_(False)
+        keys[vectors] = features_key(made)
+        features[vectors] = made.eval().encode(torch.zeros(1, 64, 64, 3, dtype=torch.uint8)).shape
+        assert (keys[vectors] == _key_of_earlier_versions(made)) == (vectors == "all")
+    assert features["all"] != features["pooled"]
+    assert keys["all"] != keys["pooled"]
+
+
+def _key_of_earlier_versions(captioner: Captioner) -> str:
+    stated = [PREPARATION_VERSION, captioner.image_spec.to_dict(), str(captioner.precision)]
+    digest = hashlib.blake2b(json.dumps(stated, sort_keys=True).encode(), digest_size=16)
+    for name, module in captioner.part_modules("vision"):
+        for kind, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+            digest.update(f"{plain_name(name)}.{kind} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def test_key_ignores_what_does_not_decide_features(captioner: Captioner) -> None:

@@ -52,6 +52,20 @@ def test_any_of_them_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert checkpoints.steps() == [5, 10]
 
 
+def test_asking_changes_nothing_and_going_on_clears_up(tmp_path: Path) -> None:
+    """Another process may be writing: only the run itself knows that what lies there is half a checkpoint."""
+    publish(Checkpoints(tmp_path, keep=2), 5)
+    half = tmp_path / ".writing" / "checkpoint-10"
+    half.mkdir(parents=True)
+    (half / WEIGHTS).write_text("half")
+    asked = Checkpoints(tmp_path, keep=1)
+    assert (asked.last(), asked.last_step(), asked.steps()) == (tmp_path / "checkpoint-5", 5, [5])
+    assert asked.find("5") == tmp_path / "checkpoint-5"
+    assert (half / WEIGHTS).read_text() == "half"
+    asked.drop_after(asked.last())
+    assert names(tmp_path) == ["checkpoint-5"]
+
+
 def test_foreign_folders_are_no_checkpoints(tmp_path: Path) -> None:
     for name in ("checkpoint-7", "notes", "checkpoint-x", ".writing"):
         (tmp_path / name).mkdir()
@@ -89,6 +103,7 @@ def test_a_kill_at_any_rename_or_removal_leaves_whole_checkpoints(
             died = True
     assert died == (number < calls)
     again = Checkpoints(tmp_path, keep=1)
+    again.drop_after(again.last())  # as a run that goes on does it
     assert not again.staging.exists()
     for step in again.steps():
         assert names(again.path(step)) == [module.BEST, WEIGHTS, "optimizer.pt"]

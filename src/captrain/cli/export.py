@@ -13,7 +13,7 @@ Merge = Annotated[bool, Parameter(name="--merge", negative="--keep-adapter")]
 Precision = Literal["fp32", "fp16", "bf16"]
 
 
-def export(run: str, out: Path, /, *, merge: Merge = True, dtype: Precision = "fp32") -> int:
+def export(run: str, out: Path, /, *, merge: Merge = True, dtype: Precision = "fp32", base: str | None = None) -> int:
     """Write a trained captioner as a plain model: a folder, or one file when OUT ends in .zip.
 
     Both have all that captioning takes (weights, tokenizer, image preparation, decoding settings) and a card; they load with
@@ -24,9 +24,10 @@ def export(run: str, out: Path, /, *, merge: Merge = True, dtype: Precision = "f
         out: New folder, or a file name that ends in .zip.
         merge: Add the adapter to the weights, or keep it beside its base model.
         dtype: Precision of the written weights; the last two halve the size.
+        base: Of an adapter, the model that it was trained on (folder or hub id), where that is no longer at its place.
     """
     quiet_libraries()
     from captrain.models.export import export as export_captioner
 
-    print(export_captioner(run, out, merge=merge, dtype=dtype))
+    print(export_captioner(run, out, merge=merge, dtype=dtype, base=base))
     return 0

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 import torch
 
 from captrain.data.images import ImageSpec
+from captrain.features.encoder import vectors_read
 from captrain.models.captioner import Captioner, plain_name
 
 PREPARATION_VERSION = 2
@@ -31,8 +33,10 @@ def pixels_key(spec: ImageSpec) -> str:
 
 
 def features_key(captioner: Captioner) -> str:
-    """A key of everything that decides an encoder's vectors: weights, statistics, preparation, arithmetic."""
-    stated = [PREPARATION_VERSION, captioner.image_spec.to_dict(), str(captioner.precision)]
+    """A key of everything that decides what is kept: weights, statistics, preparation, arithmetic, and which vectors are read."""
+    stated: list[Any] = [PREPARATION_VERSION, captioner.image_spec.to_dict(), str(captioner.precision)]
+    if (vectors := vectors_read(captioner)) != "all":  # unsaid, so that keys from before this was told apart stay good
+        stated.append(vectors)
     digest = hashlib.blake2b(json.dumps(stated, sort_keys=True).encode(), digest_size=16)
     for name, module in captioner.part_modules("vision"):
         for kind, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:

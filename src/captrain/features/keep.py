@@ -29,6 +29,7 @@ from captrain.features.stream import default_workers, stream_pictures
 from captrain.features.views import PLAIN, Views
 from captrain.features.writing import images_of
 from captrain.models.captioner import Captioner
+from captrain.models.modes import evaluating
 from captrain.progress import Advance, track
 from captrain.records import Rejects, Sample
 
@@ -146,8 +147,8 @@ class Keeper:
         """What is kept of pixels (I, height, width, 3): themselves, or their features in the captioner's precision."""
         if self.kind == "pixels":
             return pixels
-        self.captioner.eval()
-        features = self.captioner.encode(pixels.to(self.captioner.device))
+        with evaluating(self.captioner):
+            features = self.captioner.encode(pixels.to(self.captioner.device))
         return features.to(self.captioner.precision).cpu()
 
     def _choose_store(self, total: int) -> Store | None:

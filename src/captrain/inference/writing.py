@@ -11,6 +11,7 @@ from captrain.features.images import Images
 from captrain.models.captioner import Captioner, Written
 from captrain.models.decoding import Decoding
 from captrain.models.mirror import mean_with_mirrored
+from captrain.models.modes import evaluating
 
 
 def features_of(captioner: Captioner, images: Images, positions: Sequence[int], mirror: bool = False) -> Tensor:
@@ -20,8 +21,7 @@ def features_of(captioner: Captioner, images: Images, positions: Sequence[int], 
     """
     row = images.rows(positions)
     if "features" not in row:
-        captioner.eval()
-        with torch.no_grad():
+        with evaluating(captioner), torch.no_grad():
             return captioner.encode(row["pixels"].to(captioner.device), mirror).to(captioner.precision)
     features = row["features"].to(captioner.device)
     mirrored = images.mirrored(positions) if mirror else None

@@ -10,6 +10,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from captrain.errors import ModelError, nearest
+from captrain.models.adapters import has_adapter, name_base
 from captrain.models.captioner import PARTS, Captioner, plain_name
 from captrain.models.targets import lora_modules
 
@@ -52,8 +53,10 @@ def add_lora(
         dora: learn each row's length apart from its direction (Liu et al. 2024). Slower, often better at low ranks.
         start: one of `STARTS`. `pissa` (Meng et al. 2024) and `olora` (Büyükakyüz 2024) begin with the weights' main directions.
 
-    Raises `ModelError` when a part or a name matches nothing, or when the adapters can't begin as asked.
+    Raises `ModelError` when a part or a name matches nothing, when the adapters can't begin as asked, or when the captioner
+    has an adapter already.
     """
+    _check_plain(captioner)
     names = lora_modules(captioner, parts, layers, target_modules, fresh_modules)
     _check_start(captioner, start, rank, names)
     present = [name for name in fresh_modules if any(name in module for module, _ in captioner.named_modules())]
@@ -68,6 +71,7 @@ def add_lora(
         init_lora_weights=STARTS[start],
     )
     captioner.model = get_peft_model(captioner.core(), config)
+    name_base(captioner)
 
 
 def lower_frozen(captioner: Captioner) -> None:
@@ -84,7 +88,8 @@ def lower_frozen(captioner: Captioner) -> None:
 
 
 def freeze(captioner: Captioner, parts: Sequence[str]) -> None:
-    """Let everything learn except `parts`. Raises `ModelError` when nothing is left."""
+    """Let everything learn except `parts`. Raises `ModelError` when nothing is left, or when there is an adapter."""
+    _check_plain(captioner)
     members = captioner.parts()
     for part in PARTS:
         for _, parameter in members[part]:
@@ -107,6 +112,12 @@ def count_parameters(captioner: Captioner) -> dict[str, dict[str, int]]:
         }
         for part, members in captioner.parts().items()
     }
+
+
+def _check_plain(captioner: Captioner) -> None:
+    """Raise `ModelError` where an adapter is there already: a second one, or its base, would learn and not be saved."""
+    if has_adapter(captioner):
+        raise ModelError("the captioner has an adapter already; merge it first, or let it go on learning")
 
 
 def _check_start(captioner: Captioner, start: str, rank: int, names: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -9,12 +10,16 @@ import torch
 from transformers import BitsAndBytesConfig
 
 from captrain.data.images import Decode
-from captrain.models.bundle import clear_errors, load_captioner
+from captrain.errors import ModelError
+from captrain.models.adapters import has_adapter, merge_adapter
+from captrain.models.bundle import clear_errors, holds_adapter, load_captioner
 from captrain.models.captioner import Captioner
 from captrain.models.encoder_decoder import EncoderDecoderCaptioner, join, load_decoder, new_decoder
 from captrain.models.preparation import Resize, adjust, read_preparation
 from captrain.models.vision import load_encoder
 from captrain.models.vocabulary import load_tokenizer, make_tokenizer
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +39,30 @@ def pretrained(
     resize: Resize | None = None,
     decode: Decode | None = None,
     quantize: BitsAndBytesConfig | None = None,
+    base: str | None = None,
+    continues: bool = False,
 ) -> Captioner:
-    """A captioner from a checkpoint, its image preparation changed and its weights quantised where asked."""
-    captioner = load_captioner(source, quantize)
+    """A captioner from a checkpoint, its image preparation changed and its weights quantised where asked.
+
+    An adapter is merged into its base, in full precision: what it learned would be rounded away in few bits. With `continues` it
+    stays apart and learns on.
+
+    Args:
+        base: of an adapter, the model that it was trained on, in place of the one that it names.
+
+    Raises `ModelError` where there is no such checkpoint, or no adapter that could go on.
+    """
+    if quantize is not None and not continues and holds_adapter(source):
+        quantize = None
+    captioner = load_captioner(source, quantize, base, adapter_learns=continues)
+    if continues and not has_adapter(captioner):
+        raise ModelError(f"continue_adapter: {source} has no adapter that could go on learning; leave it out")
+    if has_adapter(captioner):
+        name = str(captioner.core().name_or_path)
+        captioner.origins = (*(captioner.origins or filter(None, [name])), source)
+        if not continues:
+            merge_adapter(captioner)
+            logger.info("%s is an adapter: it was merged into its base %s", source, name or "in there")
     captioner.image_spec = adjust(captioner.image_spec, image_size, resize, decode)
     return captioner
 

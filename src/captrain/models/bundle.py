@@ -6,25 +6,37 @@ What is written, plain transformers or peft can load; `captrain.json` adds what 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from peft import PeftModel
 from transformers import AutoConfig, BitsAndBytesConfig, PreTrainedModel
 
 import captrain.models.prefix.model  # makes prefix captioners known to the Auto classes
 import captrain.models.vision  # noqa: F401  # makes wrapped encoders known to the Auto classes
 from captrain.data.images import ImageSpec
 from captrain.errors import ModelError, nearest
+from captrain.models.adapters import (
+    CONFIG,
+    EXTRAS,
+    SAVED,
+    attach_adapter,
+    base_of,
+    check_saved_whole,
+    fetched,
+    has_adapter,
+    is_adapter,
+    looks_like_path,
+    missing_base,
+)  # fmt: skip
 from captrain.models.archive import is_archive, opened
 from captrain.models.captioner import Captioner
 from captrain.models.decoding import Decoding
-from captrain.models.preparation import read_json, read_preparation, write_preparation
-from captrain.models.vocabulary import load_tokenizer
+from captrain.models.preparation import has_preparation, read_json, read_preparation, write_preparation
+from captrain.models.vocabulary import has_tokenizer, load_tokenizer
 from captrain.models.zoo import name_hint, resolve_name
 from captrain.records import write_text
 
@@ -53,39 +65,75 @@ PROCESSORS = {
     "crop": "CLIPImageProcessor",
     "squash": "ViTImageProcessor",
 }
-EXTRAS = "captrain.json"
 LONGEST_REASON = 300
 
 
-def load_captioner(source: str, quantize: BitsAndBytesConfig | None = None) -> Captioner:
+def load_captioner(
+    source: str,
+    quantize: BitsAndBytesConfig | None = None,
+    base: str | None = None,
+    *,
+    adapter_learns: bool = False,
+) -> Captioner:
     """A captioner from a run folder, a model folder, an archive, a hub id or a short name; its config tells the family.
 
-    With `quantize` (see `memory.quantization`) the weights go to the GPU in few bits.
+    Args:
+        quantize: put the weights on the GPU in few bits (see `memory.quantization`).
+        base: of an adapter, the model that it was trained on, in place of the one that it names.
+        adapter_learns: let an adapter go on learning; of anything else nothing changes.
 
     Raises `ModelError` when there is no such checkpoint, when it is incomplete, or when it is of no known family.
     """
     source = find_model_folder(source)
-    with opened(source) as folder, clear_errors(folder):
-        captioner = _load_folder(folder, quantize)
-    if is_archive(source):
-        captioner.core().name_or_path = str(Path(source).absolute())  # the unpacked folder is gone
+    with clear_errors(source), opened(fetched(source)) as folder, clear_errors(folder):
+        if base is not None and not is_adapter(folder):
+            raise ModelError(f"{source}: is no adapter, so it has no base; leave --base out")
+        if is_adapter(folder):
+            captioner = _load_adapter(folder, quantize, base, adapter_learns)
+        else:
+            captioner = _assembled(*_load_weights(folder, quantize), folder, [folder])
+    if is_archive(source):  # the unpacked folder is gone; an adapter's base may have been in it
+        captioner.core().name_or_path = "" if has_adapter(captioner) else str(Path(source).absolute())
     return captioner.eval()
 
 
-def _load_folder(folder: str, quantize: BitsAndBytesConfig | None) -> Captioner:
-    """A captioner from a model folder or hub id."""
-    adapter = Path(folder, "adapter_config.json")
-    with opened(_base_of(adapter) if adapter.is_file() else folder) as base:
-        model, family = _load_weights(base, quantize)
-        extras = read_extras(folder)
-        spec = ImageSpec.from_dict(extras["image_spec"]) if "image_spec" in extras else read_preparation(base)
-    captioner = family_class(family)(model, load_tokenizer(folder), spec)
+def _load_adapter(folder: str, quantize: BitsAndBytesConfig | None, base: str | None, learns: bool) -> Captioner:
+    """An adapter on its base. Tokenizer and image preparation are the base's where the adapter's folder has none."""
+    named = base_of(folder) if base is None else find_model_folder(base)
+    with opened(named) as place:
+        if is_adapter(place):
+            raise missing_base(folder, named, "is an adapter itself: export it merged, and give that")
+        try:
+            model, family = _load_weights(place, quantize)
+        except OSError as error:
+            raise missing_base(
+                folder, named, f"can't be had ({' '.join(str(error).split())[:LONGEST_REASON]})"
+            ) from error
+        if is_archive(named):
+            model.name_or_path = str(Path(named).absolute())
+        captioner = _assembled(model, family, folder if has_tokenizer(folder) else place, [folder, place])
+    attach_adapter(captioner, folder, learns=learns)  # last: peft copies modules with the attention chosen for them
+    return captioner
+
+
+def _assembled(model: PreTrainedModel, family: str, words: str, places: Sequence[str]) -> Captioner:
+    """A captioner from its weights, the tokenizer in `words`, and what the first of some places says of the rest."""
+    specs = (_preparation(place, needed=place == places[-1]) for place in places)
+    spec = next(found for found in specs if found is not None)
+    extras = next(filter(None, map(read_extras, places)), {})
+    captioner = family_class(family)(model, load_tokenizer(words), spec)
     captioner.prompt = str(extras.get("prompt", ""))
     captioner.decoding = Decoding.from_dict(extras.get("decoding", {}))
-    if adapter.is_file():  # last, as peft copies modules with the attention that the captioner chose for them
-        _check_adapter_weights(adapter.parent)
-        captioner.model = PeftModel.from_pretrained(model, folder)
+    captioner.origins = tuple(map(str, extras.get("origins", ())))
     return captioner
+
+
+def _preparation(place: str, needed: bool) -> ImageSpec | None:
+    """The image preparation that a folder states, if it does; raises `ModelError` when it does not and is `needed`."""
+    extras = read_extras(place)
+    if "image_spec" in extras:
+        return ImageSpec.from_dict(extras["image_spec"])
+    return read_preparation(place) if needed or has_preparation(place) else None
 
 
 def save_captioner(captioner: Captioner, folder: Path) -> None:
@@ -93,10 +141,11 @@ def save_captioner(captioner: Captioner, folder: Path) -> None:
 
     The folder loads with `transformers` (or with `peft` on the base model) alone, and with `load_captioner`.
     """
+    check_saved_whole(captioner)
+    _check_base_has_a_place(captioner)
     folder.mkdir(parents=True, exist_ok=True)
     model: Any = captioner.model
-    adapter = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
-    model.save_pretrained(folder, **adapter)
+    model.save_pretrained(folder, **(SAVED if has_adapter(captioner) else {}))
     captioner.tokenizer.save_pretrained(folder)
     processor = PROCESSORS.get(captioner.family) or PROCESSORS[captioner.image_spec.resize]
     if captioner.image_spec.resize == "crop":
@@ -107,6 +156,7 @@ def save_captioner(captioner: Captioner, folder: Path) -> None:
         "prompt": captioner.prompt,
         "decoding": captioner.decoding.to_dict(),
         "image_spec": captioner.image_spec.to_dict(),
+        **({"origins": list(captioner.origins)} if captioner.origins else {}),
     }
     write_text(folder / EXTRAS, json.dumps(extras, indent=2) + "\n")
 
@@ -128,18 +178,31 @@ def find_model_folder(source: str) -> str:
     path = Path(source)
     if (path / "model").is_dir() and not (path / "config.json").is_file():
         return str(path / "model")
-    if path.is_dir() and not any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
+    if path.is_dir() and not any((path / name).is_file() for name in ("config.json", CONFIG)):
         raise ModelError(
             f"{source}: no config.json or adapter_config.json here; expected a run folder or a model folder"
         )
     if path.is_file() and not is_archive(source):
         raise ModelError(f"{source}: is a file; expected the run folder or model folder that holds it, or a .zip")
-    if not path.exists() and _looks_like_path(source):
+    if not path.exists() and looks_like_path(source):
         siblings = [str(sibling) for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
         raise ModelError(
             f"{source}: no such folder.{nearest(str(path), siblings)} Expected a run folder, a model folder or a hub id"
         )
     return source
+
+
+def holds_adapter(source: str) -> bool:
+    """Whether a run folder, a model folder or an archive holds an adapter; see `load_captioner`."""
+    with model_folder(source) as folder:
+        return is_adapter(folder)
+
+
+@contextmanager
+def model_folder(source: str) -> Iterator[str]:
+    """The folder that a model lies in while this is open, as `load_captioner` finds it; a hub id that is no adapter as it is."""
+    with opened(fetched(find_model_folder(source))) as folder:
+        yield folder
 
 
 def read_extras(folder: str) -> dict[str, Any]:
@@ -180,31 +243,11 @@ def _load_weights(source: str, quantize: BitsAndBytesConfig | None) -> tuple[Pre
     return model, family
 
 
-def _base_of(adapter: Path) -> str:
-    """The model an adapter was trained on: as its configuration says, or beside it in the run folder."""
-    name = read_json(adapter).get("base_model_name_or_path")
-    if not name:
-        raise ModelError(f"{adapter}: names no base model; expected base_model_name_or_path in it")
-    inside, beside = adapter.parent / "base", adapter.parent.parent / "base"
-    if name == inside.name and inside.is_dir():  # as exported
-        return str(inside)
-    if not Path(name).exists() and beside.is_dir():  # as in a run
-        return str(beside)
-    if not Path(name).exists() and _looks_like_path(name):
-        raise ModelError(f"{adapter}: its base model {name} is not there; put it back, or change the path in this file")
-    return str(name)
-
-
-def _check_adapter_weights(folder: Path) -> None:
-    """Without this, peft would look for the folder's name on the hub."""
-    if not any((folder / name).is_file() for name in ("adapter_model.safetensors", "adapter_model.bin")):
-        raise ModelError(f"{folder}: incomplete, adapter_model.safetensors is missing; copy or download it again")
-
-
-def _looks_like_path(source: str) -> bool:
-    """Whether a name that does not exist was meant as a folder, not as a hub id (`name` or `owner/name`)."""
-    inside = Path(source).parent
-    return source.startswith((".", "/", "~")) or source.count("/") > 1 or (inside != Path() and inside.is_dir())
+def _check_base_has_a_place(captioner: Captioner) -> None:
+    """Raise `ModelError` for an adapter whose base is in memory alone: nobody could load what was saved."""
+    model: Any = captioner.model
+    if has_adapter(captioner) and not all(config.base_model_name_or_path for config in model.peft_config.values()):
+        raise ModelError("the adapter's base is on no disk; save the base first, and load it from there")
 
 
 def _import(place: str) -> Any:

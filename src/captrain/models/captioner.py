@@ -22,6 +22,7 @@ from captrain.models.attention import causal_caption_mask
 from captrain.models.decoding import Decoding, write_tokens
 from captrain.models.loss import token_loss
 from captrain.models.mirror import mean_with_mirrored
+from captrain.models.modes import evaluating
 from captrain.models.packing import IGNORED, PackedRows, even_groups, pack
 from captrain.models.patch_dropout import drop_patches
 from captrain.models.pixels import scale
@@ -56,6 +57,7 @@ class Captioner(nn.Module, ABC):
         tokenizer: its tokenizer; captions are tokenised without special tokens.
         image_spec: how pictures become pixels.
         prompt: words before every caption. decoding: how captions are written unless asked otherwise.
+        origins: of training that began from an adapter, the models that it went through, oldest first.
     """
 
     family: ClassVar[str]
@@ -68,6 +70,7 @@ class Captioner(nn.Module, ABC):
         self.image_spec = image_spec
         self.prompt = ""
         self.decoding = Decoding()
+        self.origins: tuple[str, ...] = ()
         self.precision = torch.float32
         self.label_smoothing = FAMILY_DEFAULTS.get(self.family, FamilyDefaults()).label_smoothing
         self.patch_dropout = 0.0
@@ -196,8 +199,7 @@ class Captioner(nn.Module, ABC):
         """Captions of features (I, N, D), one an image, each with its mean token log-probability."""
         decoding = decoding or self.decoding
         config = self.generation_config(decoding)
-        self.eval()
-        with self.autocast():
+        with evaluating(self), self.autocast():
             captions = self.write(self.context(features), config)
             scores = self.log_probabilities(features, captions, config.max_new_tokens)
         texts = self.tokenizer.batch_decode(captions, skip_special_tokens=True)

@@ -51,8 +51,8 @@ def _head(captioner: Captioner, base: str) -> str:
         "pipeline_tag": "image-to-text",
         "tags": ["captrain", "image-captioning", captioner.family],
     }
-    if _is_hub_id(base):
-        facts["base_model"] = base
+    if (named := next(filter(_is_hub_id, (base, *captioner.origins)), None)) is not None:
+        facts["base_model"] = named
     return f"---\n{yaml.safe_dump(facts, sort_keys=False)}---"
 
 
@@ -86,6 +86,8 @@ def _curves(metrics: Metrics) -> Iterator[str]:
 
 def _own_settings(captioner: Captioner) -> Iterator[tuple[str, str]]:
     """Image preparation, prompt and decoding, as saved in captrain.json."""
+    if captioner.origins:
+        yield "trained on from", ", then ".join(map(last_name, captioner.origins))
     yield "prompt", captioner.prompt or "none"
     yield from flatten({"picture": captioner.image_spec.to_dict()})
     yield from flatten({"decoding": captioner.decoding.to_dict()})

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 
 from captrain.errors import ModelError
+from captrain.models.adapters import BASE, has_adapter, merge_adapter
 from captrain.models.archive import SUFFIX, opened, write_archive
 from captrain.models.bundle import find_model_folder, load_captioner, save_captioner
 from captrain.models.captioner import Captioner
@@ -18,17 +19,16 @@ from captrain.records import write_text
 
 Precision = Literal["fp32", "fp16", "bf16"]
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-BASE = "base"
-"""Folder of a kept adapter's base model, where that is no hub id; `adapter_config.json` refers to it."""
 
 
-def export(source: str, out: Path, *, merge: bool = True, dtype: Precision = "fp32") -> Path:
+def export(source: str, out: Path, *, merge: bool = True, dtype: Precision = "fp32", base: str | None = None) -> Path:
     """Write a captioner to a new folder, or to one file when `out` ends in `.zip`; returns where it is.
 
     Args:
         source: run folder, model folder, archive or hub id.
         merge: add the adapter to the weights; otherwise keep it, beside its base model unless that is on the hub.
         dtype: precision of the written weights.
+        base: of an adapter, the model that it was trained on, where that is no longer at its place.
 
     Raises `ModelError` when there is no such captioner, when `out` is taken, or when the weights do not fit into `dtype`.
     """
@@ -38,7 +38,7 @@ def export(source: str, out: Path, *, merge: bool = True, dtype: Precision = "fp
         prefix=".captrain-", dir=out.parent
     ) as staging:  # on the same disk: one rename publishes it
         folder = Path(staging) / "model"
-        write_model(source, folder, out.name.removesuffix(SUFFIX), merge=merge, dtype=dtype)
+        write_model(source, folder, out.name.removesuffix(SUFFIX), merge=merge, dtype=dtype, base=base)
         if out.suffix.lower() == SUFFIX:
             write_archive(folder, out)
         else:
@@ -47,37 +47,31 @@ def export(source: str, out: Path, *, merge: bool = True, dtype: Precision = "fp
 
 
 def write_model(
-    source: str, folder: Path, name: str, *, merge: bool = True, dtype: Precision = "fp32", hub_id: str = ""
+    source: str,
+    folder: Path,
+    name: str,
+    *,
+    merge: bool = True,
+    dtype: Precision = "fp32",
+    hub_id: str = "",
+    base: str | None = None,
 ) -> None:
     """Write a captioner and its card, which calls it `name`, to a folder; see `export`. `hub_id`: where it will be."""
     with opened(find_model_folder(source)) as there:  # open until the end: a kept adapter's base may lie in there
-        captioner = load_captioner(there)
-        base = str(captioner.core().name_or_path)
+        captioner = load_captioner(there, base=base)
+        found = str(captioner.core().name_or_path)
         if merge:
             merge_adapter(captioner)
-        elif not hasattr(captioner.model, "peft_config"):
+        elif not has_adapter(captioner):
             raise ModelError(
                 f"{source}: has no adapter to keep, all its weights were trained; leave out --keep-adapter"
             )
-        elif Path(base).exists():
-            save_captioner(load_captioner(base), folder / BASE)
+        elif Path(found).exists():
+            save_captioner(load_captioner(found), folder / BASE)
             captioner.model.peft_config["default"].base_model_name_or_path = BASE
         lower(captioner, dtype)
         save_captioner(captioner, folder)
-        write_text(folder / "README.md", model_card(Path(source), captioner, name, base, hub_id))
-
-
-def merge_adapter(captioner: Captioner) -> None:
-    """Add what the adapter learned to the weights it was trained beside; a captioner without one stays as it is.
-
-    Raises `ModelError` when a merged weight would not be finite.
-    """
-    if not hasattr(captioner.model, "peft_config"):
-        return
-    try:
-        captioner.model = captioner.model.merge_and_unload(safe_merge=True)
-    except ValueError as error:
-        raise ModelError(f"the adapter can't be merged: {' '.join(str(error).split())}") from None
+        write_text(folder / "README.md", model_card(Path(source), captioner, name, found, hub_id))
 
 
 def lower(captioner: Captioner, dtype: Precision) -> None:

@@ -20,6 +20,14 @@ CONVNEXT_LARGE = 384
 Resize = Literal["squash", "crop"]
 
 
+FILES = ("preprocessor_config.json", "processor_config.json")
+
+
+def has_preparation(folder: str) -> bool:
+    """Whether a folder states an image preparation, in either of the two files that hold one."""
+    return any(Path(folder, name).is_file() for name in FILES)
+
+
 def read_preparation(source: str, default_size: int | None = None) -> ImageSpec:
     """The preparation a checkpoint (folder or hub id) asks for.
 
@@ -81,7 +89,7 @@ def write_preparation(folder: Path, spec: ImageSpec, processor: str) -> None:
 
 def _read_config(source: str) -> dict[str, Any] | None:
     """The image processor's configuration, from either of the two files that hold one."""
-    for name in ("preprocessor_config.json", "processor_config.json"):
+    for name in FILES:
         found = cached_file(
             source, name, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
         )

@@ -20,6 +20,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.utils import ModelOutput
 
 from captrain.errors import ModelError
+from captrain.models.modes import evaluating
 
 
 class VisionVectorsConfig(PreTrainedConfig):
@@ -153,8 +154,8 @@ def load_encoder(source: str, vectors: str, height: int, width: int) -> PreTrain
         raise ModelError(
             f"{source}: a '{config.model_type}' reads {encoder.main_input_name}, not pictures; expected a vision encoder"
         )
-    with torch.no_grad():
-        output = see(encoder.eval(), torch.zeros(1, 3, height, width))
+    with evaluating(encoder), torch.no_grad():
+        output = see(encoder, torch.zeros(1, 3, height, width))
     states = output.last_hidden_state
     if vectors == "all" and states.dim() == 3 and getattr(encoder.config, "hidden_size", None) == states.shape[-1]:
         return encoder

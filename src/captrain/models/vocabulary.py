@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from captrain.errors import ModelError
 
+FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
 SPECIAL = {"pad_token": "[PAD]", "bos_token": "[BOS]", "eos_token": "[EOS]", "unk_token": "[UNK]"}
 
 
@@ -30,6 +32,11 @@ def make_tokenizer(source: str, captions: Iterable[str], size: int, min_count: i
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.train_from_iterator(captions, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=True, **SPECIAL)
+
+
+def has_tokenizer(folder: str) -> bool:
+    """Whether a folder holds a tokenizer, whole or not."""
+    return any(Path(folder, name).is_file() for name in FILES)
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from captrain.features.images import Images
 from captrain.models.captioner import Captioner
+from captrain.models.modes import modes_kept
 from captrain.settings.schema import Settings
 from captrain.training.distributed.group import here
 from captrain.training.out_of_memory import is_out_of_memory
@@ -200,13 +201,11 @@ def _clean(captioner: Captioner) -> None:
 def _untouched(captioner: Captioner) -> Iterator[None]:
     """Train within; afterwards running statistics and modes are what they were, and there are no gradients."""
     buffers = {name: buffer.clone() for name, buffer in captioner.named_buffers()}
-    modes = {name: module.training for name, module in captioner.named_modules()}
-    captioner.train()
     try:
-        yield
+        with modes_kept(captioner):
+            captioner.train()
+            yield
     finally:
         captioner.zero_grad(set_to_none=True)
-        for name, module in captioner.named_modules():
-            module.training = modes[name]
         for name, buffer in captioner.named_buffers():
             buffer.copy_(buffers[name])

@@ -25,7 +25,8 @@ class Checkpoints:
     """The `checkpoints/` folder of a run.
 
     A checkpoint is written into `checkpoints/.writing/` and moved to `checkpoints/PREFIX-STEP` in one rename, once all of it
-    is on the disk; what is found under `.writing` after a crash is thrown away. Each holds the best model of its time too
+    is on the disk; what a crash left under `.writing` is thrown away by the run that goes on (`drop_after`). To ask which
+    checkpoints there are changes nothing. Each holds the best model of its time too
     (linked, not copied), so that a run can go back to any of them.
 
     Args:
@@ -42,7 +43,6 @@ class Checkpoints:
         self.best = best
         self.logs = logs
         self.staging = folder / ".writing"
-        shutil.rmtree(self.staging, ignore_errors=True)
 
     def steps(self) -> list[int]:
         """Steps that there is a whole checkpoint of, oldest first."""
@@ -73,7 +73,8 @@ class Checkpoints:
         raise RunError(f"{self.folder}: holds no checkpoint {wanted!r}; there are those of steps: {steps}")
 
     def drop_after(self, chosen: Path | None) -> None:
-        """Forget the checkpoints of later steps than the chosen one's, the newest first."""
+        """Forget what a crash left half written, and the checkpoints of later steps than the chosen one's, the newest first."""
+        shutil.rmtree(self.staging, ignore_errors=True)
         for path in reversed(list(self._found().values())):
             if path == chosen:
                 break

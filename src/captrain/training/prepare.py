@@ -11,6 +11,7 @@ import torch
 
 from captrain.errors import ModelError, SettingsError
 from captrain.models.adapt import add_lora, freeze, lower_frozen
+from captrain.models.adapters import check_saved_whole, lora_of
 from captrain.models.build import DecoderSizes, joined, pretrained
 from captrain.models.bundle import load_captioner
 from captrain.models.captioner import Captioner
@@ -22,37 +23,46 @@ from captrain.models.memory import checkpoint_activations, quantization
 from captrain.models.prefix.join import Mapper, prefixed
 from captrain.models.zoo import FAMILY_DEFAULTS
 from captrain.settings.schema import ModelSettings, Settings, TrainingSettings
-from captrain.settings.schema.conflicts import frozen_of, method_of
+from captrain.settings.schema.conflicts import asked, frozen_of, method_of
 
 logger = logging.getLogger(__name__)
 
 
-def build_captioner(settings: Settings, captions: Iterable[str], base: Path, question: str = "") -> Captioner:
+def build_captioner(settings: Settings, captions: Iterable[str], base: Path | None, question: str = "") -> Captioner:
     """The captioner before any of its weights learned: from `base` if the run has one, from a checkpoint, or joined anew.
 
     `question` is what the data asks for its captions: the prompt, where neither settings nor the checkpoint have one.
     """
     model = settings.model
-    if base.is_dir():
-        captioner = load_captioner(str(base))
+    quantize = quantization(model.quantize, choose_device(model.device)) if model.quantize else None
+    kept = str(base) if base is not None and base.is_dir() else None
+    if kept is not None and not model.continue_adapter:
+        captioner = load_captioner(kept, quantize)
     elif model.encoder is None:
-        quantize = quantization(model.quantize, choose_device(model.device)) if model.quantize else None
-        captioner = pretrained(model.model, model.image_size, model.resize, model.decode, quantize)
+        own_base = kept or model.base
+        captioner = pretrained(
+            model.model, model.image_size, model.resize, model.decode, quantize, own_base, model.continue_adapter
+        )
         if model.image_size is not None:
             _check_size(captioner, model.model)
     else:
-        sizes = DecoderSizes(
-            model.decoder_layers, model.decoder_width, model.decoder_heads, model.decoder_dropout, model.vocabulary_size
-        )
-        parts = (model.encoder, model.decoder, model.tokenizer, sizes, captions)
-        picture = (model.image_size, model.resize, model.decode, settings.training.seed)
-        if model.join == "prefix":
-            captioner = prefixed(*parts, _mapper(model), model.image_vectors or "pooled", *picture)
-        else:
-            captioner = joined(*parts, model.image_vectors or "all", *picture)
+        captioner = _joined(model, captions, settings.training.seed)
     _set_prompt(captioner, settings, question)
     captioner.decoding = Decoding(**settings.generation.model_dump())
-    return captioner
+    return captioner.eval()
+
+
+def _joined(model: ModelSettings, captions: Iterable[str], seed: int) -> Captioner:
+    """A captioner of an encoder and a decoder."""
+    assert model.encoder is not None
+    sizes = DecoderSizes(
+        model.decoder_layers, model.decoder_width, model.decoder_heads, model.decoder_dropout, model.vocabulary_size
+    )
+    parts = (model.encoder, model.decoder, model.tokenizer, sizes, captions)
+    picture = (model.image_size, model.resize, model.decode, seed)
+    if model.join == "prefix":
+        return prefixed(*parts, _mapper(model), model.image_vectors or "pooled", *picture)
+    return joined(*parts, model.image_vectors or "all", *picture)
 
 
 def _set_prompt(captioner: Captioner, settings: Settings, question: str) -> None:
@@ -123,6 +133,7 @@ def fill_defaults(settings: Settings, captioner: Captioner) -> Settings:
     spec = captioner.image_spec
     filled: dict[str, Any] = {
         "model": {
+            **(_of_adapter(captioner, model) if model.continue_adapter else {}),
             "method": method,
             "freeze": frozen_of(model) if method == "full" else None,
             "image_size": spec.height,
@@ -141,6 +152,18 @@ def fill_defaults(settings: Settings, captioner: Captioner) -> Settings:
     return settings.model_copy(update=sections)
 
 
+def _of_adapter(captioner: Captioner, model: ModelSettings) -> dict[str, Any]:
+    """What an adapter that goes on learning is like. Raises `SettingsError` where something else was asked for."""
+    own = lora_of(captioner)
+    for name in asked(model, *own):
+        if getattr(model, name) != own[name]:
+            raise SettingsError(
+                f"{name}: found {getattr(model, name)}, but the adapter of {model.model} has {own[name]}; leave it out, "
+                "or leave --continue-adapter out for a new adapter"
+            )
+    return own
+
+
 def place(captioner: Captioner, settings: ModelSettings) -> None:
     """Move a captioner to its device and set its arithmetic. Channels come last: convolutions are faster that way."""
     device = choose_device(settings.device)
@@ -154,7 +177,7 @@ def place(captioner: Captioner, settings: ModelSettings) -> None:
 
 
 def adapt(captioner: Captioner, settings: Settings) -> None:
-    """Decide which weights learn, by filled settings."""
+    """Decide which weights learn, by filled settings. Beside adapters, what is frozen goes to bf16 where products are bf16."""
     model = settings.model
     captioner.label_smoothing = settings.training.label_smoothing or 0.0
     captioner.patch_dropout = _patch_dropout(captioner, settings.training)
@@ -163,7 +186,11 @@ def adapt(captioner: Captioner, settings: Settings) -> None:
         freeze(captioner, model.freeze or ())
     else:
         torch.manual_seed(settings.training.seed)
-        _add_lora(captioner, model)
+        if not model.continue_adapter:
+            _add_lora(captioner, model)
+        if captioner.precision == torch.bfloat16:
+            lower_frozen(captioner)
+    check_saved_whole(captioner)
     quicken_dropout(captioner)
     if model.checkpoint_activations:
         checkpoint_activations(captioner)
@@ -185,13 +212,11 @@ def _patch_dropout(captioner: Captioner, training: TrainingSettings) -> float:
 
 
 def _add_lora(captioner: Captioner, model: ModelSettings) -> None:
-    """Adapters by settings; what is frozen beside them goes to bf16 where products are computed in it."""
+    """Adapters by settings."""
     add_lora(
         captioner, model.rank, model.alpha, model.dropout, model.lora_parts, model.target_modules, _fresh_modules(model),
         model.lora_layers, model.rslora, model.dora, model.lora_init,
     )  # fmt: skip
-    if captioner.precision == torch.bfloat16:
-        lower_frozen(captioner)
 
 
 def _fresh_modules(model: ModelSettings) -> tuple[str, ...]:

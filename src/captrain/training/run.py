@@ -24,6 +24,7 @@ from captrain.report.run import write_report
 from captrain.settings.schema import DataSettings, Settings, TrainingSettings
 from captrain.settings.schema.conflicts import needing_validation
 from captrain.training.assembly import check_length, make_rows, make_trainer
+from captrain.training.based import begun, check_base
 from captrain.training.batch_size import fill_batch_size
 from captrain.training.checkpoints import Checkpoints, check_fits
 from captrain.training.distributed.fits import check_spread
@@ -33,7 +34,7 @@ from captrain.training.distributed.onlooker import Onlooker
 from captrain.training.final_test import score_best_model, scores_of_test
 from captrain.training.fingerprints import fingerprints
 from captrain.training.optimizers import fill_optimizer
-from captrain.training.prepare import adapt, build_captioner, fill_defaults, place
+from captrain.training.prepare import adapt, fill_defaults, place
 from captrain.training.preview import preview
 from captrain.training.rows import TokenizedCaptions
 from captrain.training.run_folder import RunFolder, check_switches
@@ -95,6 +96,7 @@ def _train(
     with group.together():
         check_installed(settings)
         changes = run.claim(settings, data, resume, overwrite, force)
+        check_base(run, changes)
     if not group.from_first(changes) and resume_from is None and (scores := run.finished()) is not None:
         logger.info("%s: this run is finished; use --overwrite to train again", out)
         return Outcome(out, *run.rejected(), scores, scores_of_test(out))
@@ -178,13 +180,9 @@ def load(settings: Settings, data: str | None) -> Splits:
 def ready(settings: Settings, splits: Splits, run: RunFolder | None) -> tuple[Captioner, Settings]:
     """The captioner on its device with its learning weights chosen, and settings without open ends.
 
-    A captioner that was joined anew is first written to the run's `base/`: adapters refer to it, and a resumed run begins there.
+    What lies nowhere else is first written to the run's `base/`: adapters refer to it, and a resumed run begins there.
     """
-    captions = captions_of(splits.train)
-    captioner = build_captioner(settings, captions, run.base if run else Path("-"), splits.question)
-    if run is not None and settings.model.encoder is not None and not run.base.is_dir():
-        run.save_base(captioner)
-        captioner.core().name_or_path = str(run.base)
+    captioner = begun(settings, captions_of(splits.train), run, splits.question)
     place(captioner, settings.model)
     filled = fill_optimizer(fill_defaults(settings, captioner), settings.training, captioner.device)
     adapt(captioner, filled)

@@ -7,7 +7,7 @@ import math
 import os
 import platform
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -168,9 +168,17 @@ class RunFolder:
 
     def save_base(self, captioner: Captioner) -> None:
         """Write the untrained captioner to `base/`, in one rename."""
+        self._put_base(lambda new: save_captioner(captioner, new))
+
+    def copy_base(self, folder: Path) -> None:
+        """Copy another run's base to `base/`, in one rename."""
+        self._put_base(lambda new: shutil.copytree(folder, new))
+
+    def _put_base(self, write: Callable[[Path], object]) -> None:
+        """Let what is written be `base/`, whole or not at all."""
         new = self.path / ".base.new"
         shutil.rmtree(new, ignore_errors=True)
-        save_captioner(captioner, new)
+        write(new)
         os.replace(new, self.base)
 
     def write_rejects(self, rejects: Rejects) -> Path | None:

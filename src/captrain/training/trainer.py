@@ -29,6 +29,7 @@ from captrain.training.checkpoints import Checkpoints, load_learned, save_learne
 from captrain.training.distributed.sharding import local
 from captrain.training.distributed.strategy import strategy_of
 from captrain.training.distributed.trainer import SpreadTrainer
+from captrain.training.gradients import GradientCheck
 from captrain.training.guard import Guard
 from captrain.training.optimizers import averaged_weights, make_optimizer
 from captrain.training.out_of_memory import is_out_of_memory, what_to_change
@@ -75,6 +76,7 @@ class CaptionTrainer(SpreadTrainer):
         self.latest: Validation | None = None
         self.running = Running()
         self.guard = Guard(self, settings.training.max_bad_steps)
+        self.gradient_check = GradientCheck(settings.model.target_modules, looks=not self.is_deepspeed_enabled)
         self.resumed_from: Path | None = None
         self.average = WeightAverage(captioner, settings.training.ema) if settings.training.ema else None
         if self.average is not None:
@@ -151,6 +153,7 @@ class CaptionTrainer(SpreadTrainer):
         """The norm, clipped or not. A step whose gradient is no number is left out: weights and optimizer stay as they are."""
         norm = super()._get_grad_norm(model, grad_norm)
         if self.guard.passes(norm, self.state.global_step + 1):
+            self.gradient_check(self.captioner)
             return norm
         self._tr_loss.copy_(self.guard.loss_before)
         if self.accelerator.scaler is None:  # which leaves the step out by itself, and needs the gradients for it

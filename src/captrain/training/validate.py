@@ -12,6 +12,7 @@ from captrain.features.images import Images
 from captrain.inference.writing import features_of, write_captions
 from captrain.metrics.judge import Judgement, judge
 from captrain.models.captioner import Captioner
+from captrain.models.modes import evaluating
 from captrain.progress import track
 from captrain.records import Caption
 from captrain.training.distributed.group import here
@@ -65,9 +66,9 @@ class Validator:
 
     def __call__(self, captioner: Captioner) -> Validation:
         """Loss and scores now."""
-        captioner.eval()
-        scores = {"validation_loss": self._loss(captioner)}
-        parts = self.group.gather(self._write(captioner))
+        with evaluating(captioner):
+            scores = {"validation_loss": self._loss(captioner)}
+            parts = self.group.gather(self._write(captioner))
         written = [caption for predictions, _ in parts for caption in predictions]
         with self.group.together():
             judged = judge(written, asked=(self.metric,)) if self.group.is_first else None

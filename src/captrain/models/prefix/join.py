@@ -12,6 +12,7 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from captrain.data.images import Decode, ImageSpec
 from captrain.errors import ModelError
 from captrain.models.bundle import clear_errors
+from captrain.models.modes import evaluating
 from captrain.models.prefix.captioner import PrefixCaptioner
 from captrain.models.prefix.config import MapperKind, PrefixConfig, Vectors, check_mapper, language_width
 from captrain.models.prefix.language import check_language, check_room, load_language, new_language
@@ -104,8 +105,8 @@ def join(
     entries = int(language.get_input_embeddings().weight.shape[0])
     if len(tokenizer) > entries:
         raise ModelError(f"{name}: its tokenizer has {len(tokenizer)} entries, the model only {entries}; use its own")
-    with torch.no_grad():
-        example = vectors_of(encoder.eval(), torch.zeros(1, 3, spec.height, spec.width), vectors)
+    with evaluating(encoder), torch.no_grad():
+        example = vectors_of(encoder, torch.zeros(1, 3, spec.height, spec.width), vectors)
     config = PrefixConfig(
         vision=encoder.config.to_dict(),
         language=language.config.to_dict(),

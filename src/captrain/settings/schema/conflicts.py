@@ -23,6 +23,8 @@ TRANSFORMER_MAPPER = ("projection_length", "mapper_layers", "mapper_heads", "map
 ADAPTERS = (
     "rank", "alpha", "dropout", "lora_parts", "lora_layers", "target_modules", "lora_init", "rslora", "dora", "lora_plus",
 )  # fmt: skip
+OF_NEW_ADAPTERS = ("lora_layers", "target_modules", "lora_init")
+"""What can't be told from an adapter that is there; the rest is compared with it."""
 VIEWS = ("crop_scale", "flip", "randaugment", "views")
 VALIDATED = ("evaluate_every", "validation_limit", "metric", "samples")
 Names = tuple[str, ...] | None
@@ -91,6 +93,7 @@ def _captioner(settings: Settings) -> Iterator[str]:
     model = settings.model
     if model.encoder is not None:
         yield from _are(asked(model, "model"), "not used with encoder, which joins a new captioner, leave one out")
+        yield from _are(asked(model, "base", "continue_adapter"), "for an adapter given as model, but encoder is given")
         return
     for_joined = asked(model, "decoder", *NEW_DECODER, *MAPPER)
     yield from _are(for_joined, "for a captioner that is joined anew, give encoder too")
@@ -147,6 +150,10 @@ def _adapters(settings: Settings) -> Iterator[str]:
     if method_of(model) == "full":
         why = "the method is full" if model.method else "a captioner that is joined anew learns with method full"
         yield from _are(names, f"for LoRA adapters, but {why}")
+        if model.encoder is None:
+            yield from _are(asked(model, "continue_adapter"), "for method lora, but the method is full")
+    elif model.continue_adapter:
+        yield from _are(asked(model, *OF_NEW_ADAPTERS), "for a new adapter, but continue_adapter is set")
     elif model.target_modules:
         yield from _are(asked(model, "lora_parts", "lora_layers"), "not used with target_modules, leave one out")
 
@@ -228,7 +235,8 @@ def _rates(settings: Settings) -> Iterator[str]:
     if method_of(model) == "full":
         still: Any = frozen_of(model)
     else:
-        still = () if model.target_modules else PARTS - {"bridge", *model.lora_parts}
+        anywhere = model.target_modules or model.continue_adapter
+        still = () if anywhere else PARTS - {"bridge", *model.lora_parts}
     for part in ("vision", "bridge", "language"):
         if part in still:
             yield from _are(

@@ -16,7 +16,11 @@ class ModelSettings(Section):
     """Which captioner, and which of its weights learn."""
 
     model: str = "Salesforce/blip-image-captioning-base"
-    """Checkpoint to start from: a folder or a hub id. Not used when `encoder` is given."""
+    """Checkpoint to start from: a folder or a hub id; an adapter is merged into its base first. Not used with `encoder`."""
+    base: str | None = None
+    """The base of an adapter given as `model` (folder or hub id), where it is no longer at the place that the adapter names."""
+    continue_adapter: bool = False
+    """Let the adapter given as `model` go on learning, instead of merging it into its base before a new one learns."""
     encoder: Annotated[str | None, JOINED] = None
     """Join this vision encoder (folder or hub id) with a text decoder into a new encoder-decoder captioner."""
     decoder: Annotated[str | None, JOINED] = None

@@ -30,6 +30,9 @@ class Onlooker(RunFolder):
     def save_base(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: it is there when this is asked for."""
 
+    def copy_base(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: it is there when this is asked for."""
+
     def write_rejects(self, *args: Any, **kwargs: Any) -> Path | None:
         """Nothing."""
         return None

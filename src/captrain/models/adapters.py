@@ -1,0 +1,171 @@
+"""Adapters on disk and in memory: which base they belong to, how they come onto it, and how they become part of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from peft import PeftModel, get_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
+from transformers.utils import cached_file
+
+from captrain.errors import ModelError
+from captrain.models.captioner import Captioner
+from captrain.models.preparation import read_json
+
+CONFIG = "adapter_config.json"
+WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+EXTRAS = "captrain.json"
+"""What captrain adds to a checkpoint."""
+BASE = "base"
+"""Folder of an adapter's base model: beside the adapter in a run, inside its folder as exported."""
+SAVED = {"save_embedding_layers": False}
+"""How adapters are saved: vocabularies do not change, and peft would look on the hub for whether they did."""
+
+LORA = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout", "rslora": "use_rslora", "dora": "use_dora"}
+"""Settings of adapters, and what peft calls them."""
+
+
+def is_adapter(folder: str) -> bool:
+    """Whether a model folder holds an adapter, which is nothing without its base."""
+    return Path(folder, CONFIG).is_file()
+
+
+def fetched(source: str) -> str:
+    """An adapter on the hub as the folder of the hub's cache that it lies in; any other name as it is."""
+    if Path(source).exists():
+        return source
+    found = cached_file(
+        source, CONFIG, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
+        _raise_exceptions_for_gated_repo=False,
+    )  # fmt: skip
+    return (
+        source if found is None else str(snapshot_download(source, allow_patterns=["*.json", "*.safetensors", "*.txt"]))
+    )
+
+
+def has_adapter(captioner: Captioner) -> bool:
+    """Whether a captioner has an adapter beside its weights."""
+    return hasattr(captioner.model, "peft_config")
+
+
+def base_of(folder: str) -> str:
+    """The model that an adapter was trained on: the one that travels with it, else what its configuration names.
+
+    A run's own `base/` comes first, so that a copied or moved run never takes up another's. Raises `ModelError` when there is
+    none.
+    """
+    config = Path(folder, CONFIG)
+    name = read_json(config).get("base_model_name_or_path")
+    if not name:
+        raise ModelError(f"{config}: names no base model; expected base_model_name_or_path in it, or give --base")
+    inside, beside = Path(folder, BASE), Path(folder).parent / BASE
+    if name == BASE and inside.is_dir():
+        return str(inside)
+    of_a_run = Path(name).name == BASE and Path(folder).name == "model"
+    if beside.is_dir() and (of_a_run or not Path(name).exists()):
+        return str(beside)
+    if not Path(name).exists() and looks_like_path(name):
+        raise missing_base(folder, name, "is not there")
+    return str(name)
+
+
+def travels_with(folder: str) -> Path | None:
+    """The base that captrain wrote beside an adapter; None where the base has a place of its own."""
+    found = Path(base_of(folder))
+    beside = found in (Path(folder, BASE), Path(folder).parent / BASE)
+    return found if beside and (found / EXTRAS).is_file() else None
+
+
+def missing_base(folder: str, name: str, why: str) -> ModelError:
+    """An error that names the base of an adapter, and what can be done."""
+    return ModelError(
+        f"{folder}: is an adapter, and its base model {name} {why}; put the base back, "
+        f"give it to train or export as --base FOLDER, or change base_model_name_or_path in {CONFIG}"
+    )
+
+
+def looks_like_path(source: str) -> bool:
+    """Whether a name that does not exist was meant as a folder, not as a hub id (`name` or `owner/name`)."""
+    inside = Path(source).parent
+    return source.startswith((".", "/", "~")) or source.count("/") > 1 or (inside != Path() and inside.is_dir())
+
+
+def attach_adapter(captioner: Captioner, folder: str, *, learns: bool = False) -> None:
+    """Put an adapter from a folder onto its base. With `learns` its weights go on learning, and nothing else does."""
+    if not any(Path(folder, name).is_file() for name in WEIGHTS):  # peft would look for the folder's name on the hub
+        raise ModelError(f"{folder}: incomplete, {WEIGHTS[0]} is missing; copy or download it again")
+    captioner.model = PeftModel.from_pretrained(captioner.model, folder, is_trainable=learns)
+    name_base(captioner)
+
+
+def name_base(captioner: Captioner) -> None:
+    """Let an adapter name the base that it is on; a folder by its whole path, which holds from everywhere."""
+    name = str(captioner.core().name_or_path)
+    model: Any = captioner.model
+    for config in model.peft_config.values():
+        config.base_model_name_or_path = str(Path(name).absolute()) if name and Path(name).exists() else name
+
+
+def merge_adapter(captioner: Captioner) -> None:
+    """Add what the adapter learned to the weights it was trained beside; a captioner without one stays as it is.
+
+    The merged model is on no disk yet, so it has no name until it is saved.
+
+    Raises `ModelError` when a merged weight would not be finite, when another layer shares it, or for a kind of adapter that
+    can't be merged.
+    """
+    if not has_adapter(captioner):
+        return
+    _check_shared(captioner)
+    try:
+        captioner.model = captioner.model.merge_and_unload(safe_merge=True)
+    except (ValueError, AttributeError, NotImplementedError, TypeError) as error:
+        raise ModelError(f"the adapter can't be merged: {' '.join(str(error).split())}") from None
+    captioner.core().name_or_path = ""
+
+
+def lora_of(captioner: Captioner) -> dict[str, Any]:
+    """An adapter that learns, in the words of the settings; other kinds than LoRA have none but the parts.
+
+    >>> lora_of(captioner)                                                                    # doctest: +SKIP
+    {'lora_parts': ('language',), 'rank': 16, 'alpha': 32, 'dropout': 0.05, 'rslora': False, 'dora': False}
+    """
+    model: Any = captioner.model
+    config = model.peft_config["default"]
+    members = captioner.parts().items()
+    parts = tuple(part for part, weights in members if any(weight.requires_grad for _, weight in weights))
+    names = {name: attribute for name, attribute in LORA.items() if hasattr(config, attribute)}
+    return {"lora_parts": parts, **{name: getattr(config, attribute) for name, attribute in names.items()}}
+
+
+def check_saved_whole(captioner: Captioner) -> None:
+    """Raise `ModelError` where something learns that would not be saved with the adapter."""
+    if not has_adapter(captioner):
+        return
+    saved = {tensor.data_ptr() for tensor in get_peft_model_state_dict(captioner.model, **SAVED).values()}
+    lost = [name for name, weight in captioner.named_parameters() if weight.requires_grad]
+    lost = [name for name in lost if captioner.get_parameter(name).data_ptr() not in saved]
+    if lost:
+        raise ModelError(
+            f"{len(lost)} weights learn that are not saved with the adapter, first {lost[0]}; merge the adapter before"
+        )
+
+
+def _check_shared(captioner: Captioner) -> None:
+    """Merging changes the weight itself: a layer without the adapter that shares it would change as well."""
+    owners: dict[int, list[str]] = {}
+    adapted: dict[int, str] = {}
+    for name, module in captioner.core().named_modules(remove_duplicate=False):
+        if isinstance(module, BaseTunerLayer):
+            weight = getattr(module.get_base_layer(), "weight", None)
+            adapted[id(weight)] = name
+        elif (weight := getattr(module, "weight", None)) is not None:
+            owners.setdefault(id(weight), []).append(name.removesuffix(".base_layer"))
+    for number, name in adapted.items():
+        if others := [other for other in owners.get(number, []) if other != name]:
+            raise ModelError(
+                f"the adapter can't be merged: {name} shares its weight with {others[0]}, which would change too; "
+                "keep the adapter apart (export --keep-adapter, train --continue-adapter)"
+            )
