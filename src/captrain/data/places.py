@@ -7,7 +7,7 @@ import posixpath
 import reprlib
 import stat
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from captrain.errors import DataError, nearest
@@ -77,8 +77,9 @@ class Root:
     def find(self, name: str, where: str) -> str | None:
         """The posix path, relative to the folder, of the image that a table calls `name`; None if there is none.
 
-        Looked for below the folder, then below its `images/`, as written and in both normal forms of Unicode (macOS and
-        Linux spell "é" differently). Raises `DataError`, beginning with `where`, for a path that leaves the folder.
+        Looked for below the folder, then below its `images/`, as written, in both normal forms of Unicode (macOS and
+        Linux spell "é" differently), and with its ending in small and in large letters.
+        Raises `DataError`, beginning with `where`, for a path that leaves the folder.
         """
         relative = posixpath.normpath(name.replace("\\", "/"))
         if relative.startswith(("../", "/")) or relative == ".." or os.path.isabs(name) or os.path.splitdrive(name)[0]:
@@ -107,7 +108,21 @@ class Root:
         return stat.S_ISREG(mode) or (stat.S_ISLNK(mode) and os.path.isfile(path))
 
 
-def _spellings(name: str) -> Iterable[str]:
+def _spellings(name: str) -> Iterator[str]:
+    """How a file of that name may be spelled: as it is first, then in other forms of Unicode, then with another ending.
+
+    >>> list(_spellings("a.JPG")), len(list(_spellings("caf\u00e9/caf\u00e9.jpg")))
+    (['a.JPG', 'a.jpg'], 8)
+    """
+    folder, slash, base = name.rpartition("/")
+    stem, suffix = os.path.splitext(base)
+    for ending in dict.fromkeys((suffix, suffix.lower(), suffix.upper())):
+        for place in _forms(folder):
+            for spelled in _forms(stem):
+                yield f"{place}{slash}{spelled}{ending}"
+
+
+def _forms(name: str) -> Iterable[str]:
     if name.isascii():
         return (name,)
     return dict.fromkeys((name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)))
