@@ -20,6 +20,7 @@ from typing import Any, Literal
 from captrain.data.text import lines_of
 
 MACHINE = "machine-made"  # the kind of remark on what a model wrote
+LINE_KEY = "machine"  # of a line of JSON: what wrote its caption, or a list of that, "" or null for a person's
 HOME = ".captrain"
 FILE = "captions.jsonl"
 
