@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from captrain.data.check.check import check_data
+from captrain.data.convert import convert
+from captrain.data.dataset import read_splits
 from captrain.data.machine import Change, How, Ledger, Maker
 from captrain.data.readers.options import ReadOptions
 from captrain.data.readers.sidecar import read
+from captrain.data.recipe import load_recipe_data, tell_machine_captions
 from captrain.data.text import lines_of
+from captrain.errors import DataError
+from captrain.inference.chosen import choose_samples
 from captrain.records import Rejects
+from captrain.settings.schema import DataSettings
 
 ALBUM = Maker("runs/album", "aaaaaaaaaaaa", "2026-11-30T10:00:00Z")
 OTHER = Maker("runs/other", "bbbbbbbbbbbb", "2026-12-01T10:00:00Z")
@@ -162,3 +172,99 @@ def test_as_many_lines_are_a_machines_as_it_added(tmp_path_factory, mine: list[s
     if len(set(states)) == len(states):  # else a change was undone by a later one
         assert sum(bool(maker) for _, maker in makers(folder)) == by_machine
         assert len(makers(folder)) == by_machine + person
+
+
+def sample_captions(folder: Path, machine_captions: bool = True) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+    splits = read_splits(str(folder), Rejects(), options=ReadOptions(machine_captions=machine_captions))
+    return {sample.id[-5:]: (sample.captions, sample.machine) for samples in splits.values() for sample in samples}
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """a.jpg with a machine's caption, b.jpg with a person's, c.jpg with both."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number, name in enumerate("abc"):
+        Image.new("RGB", (80, 80), (50 * number, 9, 9)).save(folder / f"{name}.jpg")
+    (folder / "b.txt").write_text("mine\n")
+    (folder / "c.txt").write_text("mine too\na cat\n")
+    written(folder, "a dog")
+    Ledger(folder).add(Change.of("c.txt", "c.jpg", "append", "a cat", b"mine too\n", OTHER))
+    return folder
+
+
+BY = {"a.jpg": (str(ALBUM),), "b.jpg": (), "c.jpg": ("", str(OTHER))}
+SAID = {"a.jpg": ("a dog",), "b.jpg": ("mine",), "c.jpg": ("mine too", "a cat")}
+
+
+@pytest.mark.parametrize("form", ["metadata-jsonl", "sidecar", "kohya"])
+def test_forms_that_can_carry_who_wrote_a_caption(photos: Path, form: str, caplog: pytest.LogCaptureFixture) -> None:
+    convert(str(photos), photos.parent / "out", form)
+    most = 1 if form == "kohya" else 2
+    wanted = {name: (SAID[name][:most], BY[name][:most] if any(BY[name][:most]) else ()) for name in SAID}
+    assert sample_captions(photos.parent / "out") == wanted
+    assert "as a person's" not in caplog.text
+    left = {
+        name: tuple(text for text, by in zip(SAID[name], BY[name] or [""], strict=False) if not by) for name in SAID
+    }
+    found = sample_captions(photos.parent / "out", machine_captions=False)
+    assert found == {name: (captions, ()) for name, captions in left.items() if captions}
+
+
+@pytest.mark.parametrize("form", ["coco", "csv", "parquet", "webdataset"])
+def test_other_forms_say_that_it_is_lost(photos: Path, form: str, caplog: pytest.LogCaptureFixture) -> None:
+    convert(str(photos), photos.parent / "out", form)
+    assert "captrain wrote 2 captions of 2 images: there they are as a person's" in caplog.text
+
+
+def test_a_set_of_persons_captions_is_written_as_ever(photos: Path) -> None:
+    for name in ("a", "c"):
+        (photos / f"{name}.txt").unlink()
+    convert(str(photos), photos.parent / "out", "metadata-jsonl")
+    assert (photos.parent / "out/metadata.jsonl").read_text() == '{"file_name": "b.jpg", "text": "mine"}\n'
+
+
+def test_a_file_of_captions_is_known_as_a_machines_when_it_is_data(photos: Path) -> None:
+    lines = [
+        {"id": "a.jpg", "text": "a dog", "image": str(photos / "a.jpg"), "written_by": f"captrain {ALBUM}"},
+        {"id": "b.jpg", "text": "mine", "image": str(photos / "b.jpg"), "written_by": "Ada"},
+    ]
+    (photos / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    rejects = Rejects()
+    (samples,) = read_splits(str(photos), rejects, options=ReadOptions(machine_captions=False)).values()
+    assert [(sample.id, sample.captions) for sample in samples] == [("b.jpg", ("mine",))]
+    assert (len(rejects), rejects.remarked("machine-made")) == (0, 1)
+    assert sample_captions(photos)["a.jpg"] == (("a dog",), (str(ALBUM),))
+
+
+def test_training_leaves_them_out_unless_it_is_told_otherwise(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = DataSettings(validation_share=0.0)
+    splits = load_recipe_data(data, 0, str(photos))
+    tell_machine_captions(splits, data)
+    assert [sample.captions for sample in splits.train] == [("mine",), ("mine too",)]
+    assert not splits.rejects.lines
+    assert "captions that captrain wrote, of 2 pictures, are left out; --learn-from-machine-captions" in caplog.text
+    told = DataSettings(validation_share=0.0, learn_from_machine_captions=True)
+    splits = load_recipe_data(told, 0, str(photos))
+    assert [sample.captions for sample in splits.train] == list(SAID.values())
+
+
+def test_an_evaluation_has_no_machine_for_a_reference(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+    samples, rejects = choose_samples("no-run", str(photos), None, None, None, ReadOptions(caption_lines="whole"))
+    assert [sample.captions for sample in samples] == [("mine",), ("mine too",)]
+    assert "captions that captrain wrote, of 2 pictures, are no references" in caplog.text
+    assert not rejects.lines
+
+
+def test_the_check_counts_them(photos: Path) -> None:
+    checked = check_data(str(photos))
+    assert checked.to_dict()["problems"]["machine-made"]["count"] == 2
+    assert checked.wrong == 0
+
+
+def test_nothing_but_a_machines_captions_is_said_so(photos: Path) -> None:
+    for name in ("b", "c"):
+        (photos / f"{name}.jpg").unlink()
+        (photos / f"{name}.txt").unlink()
+    with pytest.raises(DataError, match="1 images have captions that captrain wrote, which do not count here"):
+        load_recipe_data(DataSettings(), 0, str(photos))

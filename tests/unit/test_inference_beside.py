@@ -13,6 +13,7 @@ from captrain.data.machine import Ledger
 from captrain.data.readers.options import ReadOptions
 from captrain.data.readers.sidecar import read
 from captrain.inference.caption_files import CaptionOutcome, caption_files
+from captrain.inference.captioning import Writer
 from captrain.records import Rejects
 from captrain.testing import LESSONS, clear_pictures
 
@@ -24,9 +25,15 @@ def model(taught_folders: dict[str, Path]) -> str:
     return str(taught_folders["blip"])
 
 
+@pytest.fixture(scope="module")
+def writer(model: str) -> Writer:
+    return Writer.load(model, "cpu", "fp32")
+
+
 @pytest.fixture
-def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two pictures that the model has a sentence for; the working folder is elsewhere."""
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: Writer) -> Path:
+    """Two pictures that the model has a sentence for; the working folder is elsewhere, and the model is loaded once."""
+    monkeypatch.setattr(Writer, "load", lambda *_: writer)
     folder = tmp_path / "photos"
     folder.mkdir()
     for number, picture in enumerate(clear_pictures(8)[:2]):
@@ -171,5 +178,5 @@ def test_lines_of_one_file_say_what_wrote_them(model: str, photos: Path, tmp_pat
     (photos / "0.txt").write_text("mine\n")
     caption(model, photos, output=tmp_path / "captions.jsonl")
     lines = [json.loads(line) for line in (tmp_path / "captions.jsonl").read_text().splitlines()]
-    assert all(line["machine"].startswith(f"{model} ") for line in lines)
+    assert all(line["written_by"].startswith(f"captrain {model} ") for line in lines)
     assert [line.get("references") for line in lines] == [["mine"], None], "a machine's caption is no reference"

@@ -134,7 +134,10 @@ def join_splits(parts: Mapping[str, Splits]) -> Splits:
     >>> [sample.id for sample in join_splits({"dogs": dogs, "cats": cats}).train]
     ['dogs/1.jpg', 'cats/1.jpg']
     """
-    rejects = Rejects([line for part in parts.values() for line in part.rejects.lines])
+    rejects = Rejects(
+        [line for part in parts.values() for line in part.rejects.lines],
+        [line for part in parts.values() for line in part.rejects.remarks],
+    )
     train, validation, test = (
         Joined([Prefixed(f"{name}/", getattr(part, split)) for name, part in parts.items()])
         for split in ("train", "validation", "test")
@@ -219,6 +222,7 @@ def list_images(
         raise DataError(found.summary())
     if rejects is not None:
         rejects.lines.extend(found.lines)
+        rejects.remarks.extend(found.remarks)
     return _without_repeats(parts)
 
 

@@ -18,11 +18,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from captrain.data.text import lines_of
+from captrain.records import Rejects
 
 MACHINE = "machine-made"  # the kind of remark on what a model wrote
-LINE_KEY = "machine"  # of a line of JSON: what wrote its caption, or a list of that, "" or null for a person's
+LINE_KEY = "written_by"  # of a line of JSON: what wrote its caption, or a list of that for its captions
 HOME = ".captrain"
 FILE = "captions.jsonl"
+
+_BY = "captrain "
 
 How = Literal["write", "append", "prepend"]
 
@@ -43,6 +46,12 @@ class Maker:
     def now(cls, model: str, id: str) -> Maker:
         """One that begins to write now."""
         return cls(model, id, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+
+    @classmethod
+    def named(cls, name: str) -> Maker:
+        """The one that is called so: what `str` gave."""
+        model, id, date = name.rsplit(" ", 2) if name.count(" ") > 1 else (name, "", "")
+        return cls(model, id, date)
 
     def __str__(self) -> str:
         return f"{self.model} {self.id} {self.date[:10]}"
@@ -143,6 +152,53 @@ class Ledger:
         now = _kept(content)
         undone = next((place for place, change in enumerate(changes) if change.before == now), len(changes))
         return changes[:undone]
+
+
+class Ledgers:
+    """Ledgers of folders that are being written: what wrote their captions is carried over from other data."""
+
+    def __init__(self) -> None:
+        self.opened: dict[Path, Ledger] = {}
+
+    def note(self, text: Path, picture: str, captions: Sequence[str], makers: Sequence[str]) -> None:
+        """Note those captions of a new file that a machine wrote; `makers` as in `Sample.machine`."""
+        written = list(zip(captions, makers, strict=False))
+        before = "".join(f"{caption}\n" for caption, maker in written if not maker)
+        for caption, maker in written:
+            if maker:
+                if text.parent not in self.opened:
+                    self.opened[text.parent] = Ledger(text.parent)
+                content = before.encode("utf-8", "replace") if before else None
+                how: How = "append" if before else "write"
+                self.opened[text.parent].add(Change.of(text.name, picture, how, caption, content, Maker.named(maker)))
+                before += f"{caption}\n"
+
+
+def remark_on_machine(rejects: Rejects, id: str, where: str, makers: Sequence[str]) -> None:
+    """Remark on a sample of which a machine wrote captions; `makers` as in `Sample.machine`."""
+    made = [maker for maker in makers if maker]
+    how_many = "a caption" if len(made) == 1 else f"{len(made)} captions"
+    rejects.remark(MACHINE, id, where, f"has {how_many} that captrain wrote ({made[0]})")
+
+
+def stated(makers: Sequence[str]) -> list[str]:
+    """What a line of JSON says under `LINE_KEY` of its captions, of which a machine wrote some.
+
+    >>> stated(["", "runs/album 3f9a 2026-12-01"])
+    ['', 'captrain runs/album 3f9a 2026-12-01']
+    """
+    return [_BY + maker if maker else "" for maker in makers]
+
+
+def makers_in(said: Any, captions: int) -> tuple[str, ...]:
+    """For each caption of a line what wrote it, by what the line says; () where persons wrote all, or it says something else.
+
+    >>> makers_in("captrain runs/album 3f9a 2026-12-01", 2), makers_in("Ada", 1), makers_in(None, 1)
+    (('runs/album 3f9a 2026-12-01', 'runs/album 3f9a 2026-12-01'), (), ())
+    """
+    names = said if isinstance(said, list) else [said] * captions
+    found = tuple(name.removeprefix(_BY) if isinstance(name, str) and name.startswith(_BY) else "" for name in names)
+    return found if any(found) and len(found) == captions else ()
 
 
 def _kept(content: bytes | None) -> str | dict[str, str] | None:

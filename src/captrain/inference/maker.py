@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
-from captrain.data.machine import LINE_KEY, Maker
+from captrain.data.machine import LINE_KEY, Maker, stated
 from captrain.features.encoder import weights_digest
 from captrain.inference.captioning import Writer
 from captrain.models.decoding import Decoding
@@ -34,4 +34,4 @@ def weights_of(writer: Writer) -> str:
 
 def machine_line(caption: Caption, maker: str) -> dict[str, Any]:
     """A line of a file of captions, which says what wrote it."""
-    return {**caption.to_dict(), LINE_KEY: maker}
+    return {**caption.to_dict(), LINE_KEY: stated([maker])[0]}

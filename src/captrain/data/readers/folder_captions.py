@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from captrain.data.caption_files import CaptionFile, CaptionFolder, text_suffixes
-from captrain.data.machine import MACHINE, Ledger
+from captrain.data.machine import Ledger, remark_on_machine
 from captrain.data.readers.options import ReadOptions
 from captrain.data.readers.paragraphs import Paragraphs
 from captrain.records import Rejects
@@ -84,12 +84,10 @@ class FolderCaptions:
         lines = found.text.lines()
         self.paragraphs.look(prefix + found.name, found.text.content)
         makers = ledger.makers(found.name, found.text.raw, lines) if ledger else ()
-        made = [maker for maker in makers if maker]
-        if not made:
+        if not any(makers):
             return Captioned(found.name)
-        how_many = "a caption" if len(made) == 1 else f"{len(made)} captions"
-        self.rejects.remark(MACHINE, *self._about(prefix + image), f"has {how_many} that captrain wrote ({made[0]})")
-        counts = self.options.machine_captions or len(made) < len(lines)
+        remark_on_machine(self.rejects, *self._about(prefix + image), makers)
+        counts = self.options.machine_captions or not all(makers)
         return Captioned(found.name, makers) if counts else NO_TEXT
 
     def _tell(self, prefix: str, folder: CaptionFolder) -> None:

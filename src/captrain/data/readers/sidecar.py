@@ -148,7 +148,7 @@ class _Walk:
         beside = f"a {' or '.join(self.suffixes)} beside each image or a metadata.jsonl"
         wanted = beside if self.captioned else "JPEG, PNG, WebP, GIF, BMP or TIFF files"
         if made := self.rejects.remarked(MACHINE):
-            first += f"; {made} images have captions that captrain wrote, which do not count here"
+            first += f"; {made} images have captions that captrain wrote, which do not count here (--learn-from-machine-captions)"
         return f"{self.root}/: {counts}; expected {wanted}{first}"
 
     def _open(self, prefix: str) -> list[tuple[str, Captioned | None]]:
