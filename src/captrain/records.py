@@ -26,7 +26,8 @@ class Sample:
     """One image, opened lazily, with its captions.
 
     `id` is stable and unique within a data set, `source` says where the sample came from ("train.jsonl:12"), `repeats`
-    how many times an epoch of training shows it.
+    how many times an epoch of training shows it. `machine` says of each caption what model wrote it, "" for a person's;
+    it is empty where persons wrote all.
 
     >>> Sample("dog", b"...", ("a dog runs",), "train.jsonl:1").captions
     ('a dog runs',)
@@ -37,6 +38,7 @@ class Sample:
     captions: tuple[str, ...] = ()
     source: str = ""
     repeats: int = 1
+    machine: tuple[str, ...] = ()
 
     def read(self) -> bytes:
         """The encoded picture (a JPEG's bytes, say). Raises `OSError` if it can't be read."""
@@ -94,6 +96,8 @@ def _place(image: Path | bytes | Stored) -> str | None:
 class Rejects:
     """Samples that were skipped, each with where it stood and why.
 
+    `remarks` is what is good to know of what was not skipped, each with the name of its kind of `problem` too.
+
     >>> rejects = Rejects()
     >>> rejects.add("cat.jpg", "photos/cat.jpg", "no caption beside it")
     >>> len(rejects), rejects.lines[0]["reason"]
@@ -101,10 +105,19 @@ class Rejects:
     """
 
     lines: list[dict[str, str]] = field(default_factory=list)
+    remarks: list[dict[str, str]] = field(default_factory=list)
 
     def add(self, id: str, where: str, reason: str) -> None:
         """Note one skipped sample."""
         self.lines.append({"id": id, "where": where, "reason": reason})
+
+    def remark(self, problem: str, id: str, where: str, reason: str) -> None:
+        """Note what is good to know of a sample that is used."""
+        self.remarks.append({"id": id, "where": where, "reason": reason, "problem": problem})
+
+    def remarked(self, problem: str) -> int:
+        """How many remarks there are of a kind."""
+        return sum(line["problem"] == problem for line in self.remarks)
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -177,6 +190,11 @@ def drop_half_line(path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file under a temporary name, then rename, so that a reader never sees half of it."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name, then rename, so that a reader never sees half of it."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_bytes(content)
     os.replace(temporary, path)

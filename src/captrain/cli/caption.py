@@ -37,8 +37,9 @@ def caption(
         model: Run folder, model folder or hub id.
         images: Pictures, folders of pictures, or data sets.
         output: One JSONL file for all captions. Default: a text file beside each picture.
-        extension: Ending of the text files beside the pictures. Default: .txt
-        existing: What to do where a caption is there already.
+        extension: Ending of the text files beside the pictures. Default: the caption file that a picture has, else .txt
+        existing: What to do where a picture has a caption already. What an interrupted command has appended or prepended
+            is not added again when it is repeated.
         engine: `local` captions on all GPUs of this machine, `ray` on all machines of a Ray cluster, one worker a GPU or core;
             they must share pictures, model and output. Default: one device, one picture after another.
         address: The Ray cluster: HOST:PORT or auto. Default: Ray on this machine alone.
@@ -98,13 +99,15 @@ def _devices(engine: str, device: str, devices: tuple[str, ...]) -> tuple[str, .
     return devices or (device,)
 
 
-def _extension(found: str | None, output: Path | None) -> str:
+def _extension(found: str | None, output: Path | None) -> str | None:
     """The ending of text files, checked: it is added to names, and must not lead into another folder."""
     if found is not None and output is not None:
         raise UserError(
             "found both --output and --extension, expected one: a JSONL file for all, or text files beside the pictures"
         )
-    extension = ".txt" if found is None else found if found.startswith(".") else f".{found}"
+    if found is None:
+        return None
+    extension = found if found.startswith(".") else f".{found}"
     if extension.endswith(".") or any(letter in extension for letter in "/\\\0"):
         raise UserError(f"--extension: found {found!r}, expected an ending such as .txt or .caption")
     return extension

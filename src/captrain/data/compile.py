@@ -144,7 +144,7 @@ def _write_tables(folder: Path, inner: str, splits: Splits, losses: Losses, over
                 table = folder / within / TABLE
                 if table not in lines.files and table.exists() and not overwrite:
                     raise DataError(f"{table}: is there already; --overwrite replaces it")
-                lines.add(table, name.removeprefix(within), sample.captions)
+                lines.add(table, name.removeprefix(within), sample.captions, sample.machine)
                 if sample.repeats != 1:
                     losses.add(REPEATS_LOST)
         lines.close()

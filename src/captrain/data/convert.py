@@ -28,6 +28,10 @@ logger = logging.getLogger(__name__)
 REJECTED = "rejected.jsonl"
 QUALITY = 90  # of JPEG: above it files grow much faster than they get better
 REPEATS_LOST = "repeats of {images} images are not kept; only kohya holds them"
+MAKERS_LOST = (
+    "captrain wrote {amount} captions of {images} images: there they are as a person's; "
+    "metadata-jsonl, sidecar and kohya say what wrote them"
+)
 
 Images = Literal["copy", "link", "encode"]
 
@@ -134,14 +138,21 @@ def _write_split(
         try:
             if isinstance(outcome, Exception):
                 raise outcome
-            form.put(Item(sample.id, split, sample.captions, outcome, sample.repeats))
+            form.put(Item(sample.id, split, sample.captions, outcome, sample.repeats, sample.machine))
             count += 1
-            if sample.repeats != 1 and not form.keeps_repeats:
-                losses.add(REPEATS_LOST)
+            _note_losses(form, sample, losses)
         except PictureError as error:
             rejects.add(sample.id, sample.source, str(error))
         advance(1)
     return count
+
+
+def _note_losses(form: Writer, sample: Sample, losses: Losses) -> None:
+    """Take note of what the form can't say of a sample that was written."""
+    if sample.repeats != 1 and not form.keeps_repeats:
+        losses.add(REPEATS_LOST)
+    if sample.machine and not form.keeps_machine:
+        losses.add(MAKERS_LOST, sum(map(bool, sample.machine)))
 
 
 def prepared(samples: Iterable[Sample], prepare: Prepare) -> Iterator[tuple[Sample, Picture | PictureError]]:

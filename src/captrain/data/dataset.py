@@ -14,6 +14,7 @@ from captrain.data.places import IMAGE_SUFFIXES
 from captrain.data.readers import READERS, SPLIT_NAMES, detect, reader, recognises
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen, Joined, Prefixed, keys_of, question_of
+from captrain.data.text import decode
 from captrain.errors import DataError, nearest
 from captrain.records import Rejects, Sample
 
@@ -135,7 +136,10 @@ def join_splits(parts: Mapping[str, Splits]) -> Splits:
     >>> [sample.id for sample in join_splits({"dogs": dogs, "cats": cats}).train]
     ['dogs/1.jpg', 'cats/1.jpg']
     """
-    rejects = Rejects([line for part in parts.values() for line in part.rejects.lines])
+    rejects = Rejects(
+        [line for part in parts.values() for line in part.rejects.lines],
+        [line for part in parts.values() for line in part.rejects.remarks],
+    )
     train, validation, test = (
         Joined([Prefixed(f"{name}/", getattr(part, split)) for name, part in parts.items()])
         for split in ("train", "validation", "test")
@@ -221,6 +225,7 @@ def list_images(
         raise DataError(found.summary())
     if rejects is not None:
         rejects.lines.extend(found.lines)
+        rejects.remarks.extend(found.remarks)
     return _without_repeats(parts)
 
 
@@ -257,7 +262,7 @@ def _list(given: str, prefixed: bool, rejects: Rejects, format: str | None, opti
     if path.is_file() and suffix in IMAGE_SUFFIXES:
         return [Sample(Path(given).as_posix() if prefixed else path.name, path, (), given)]
     if path.is_file() and suffix in LIST_SUFFIXES and not _names_captions(given):
-        return list(_listed(path, rejects))
+        return list(_listed(path, rejects, options.encoding))
     samples = Joined(list(read_splits(given, rejects, format, options, captioned=False).values()))
     if not prefixed:
         return samples
@@ -269,12 +274,12 @@ def _names_captions(given: str) -> bool:
     return any(recognises(name, given) for name in READERS)
 
 
-def _listed(path: Path, rejects: Rejects) -> Iterator[Sample]:
+def _listed(path: Path, rejects: Rejects, encoding: str) -> Iterator[Sample]:
     """The pictures that a list names, a path a line; lines that begin with # are remarks."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 (byte {error.start}); save the list as UTF-8") from None
+        lines = decode(path.read_bytes(), encoding).content.splitlines()
+    except ValueError as error:
+        raise DataError(f"{path}: {error}; save the list as UTF-8") from None
     for number, line in enumerate(lines, start=1):
         name = line.strip()
         if not name or name.startswith("#"):

@@ -8,7 +8,7 @@ import posixpath
 import reprlib
 import stat
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from captrain.data.absolute_paths import MovedPaths, PathsHere, is_absolute
@@ -98,7 +98,8 @@ class Root:
     def exact(self, name: str, where: str) -> str | None:
         """The path of a file that is called so: below the folder, then below its `images/`.
 
-        As written and in both normal forms of Unicode (macOS and Linux spell "é" differently).
+        As written, in both normal forms of Unicode (macOS and Linux spell "é" differently), and with its ending in small
+        and in large letters.
         """
         relative = self._relative(name, where)
         if is_absolute(relative):
@@ -171,7 +172,21 @@ class Root:
             logger.info("%s: '%s' is '%s' in %s, the one picture of that name", where, relative, found, self.folder)
 
 
-def _spellings(name: str) -> Iterable[str]:
+def _spellings(name: str) -> Iterator[str]:
+    """How a file of that name may be spelled: as it is first, then in other forms of Unicode, then with another ending.
+
+    >>> list(_spellings("a.JPG")), len(list(_spellings("caf\u00e9/caf\u00e9.jpg")))
+    (['a.JPG', 'a.jpg'], 8)
+    """
+    folder, slash, base = name.rpartition("/")
+    stem, suffix = os.path.splitext(base)
+    for ending in dict.fromkeys((suffix, suffix.lower(), suffix.upper())):
+        for place in _forms(folder):
+            for spelled in _forms(stem):
+                yield f"{place}{slash}{spelled}{ending}"
+
+
+def _forms(name: str) -> Iterable[str]:
     if name.isascii():
         return (name,)
     return dict.fromkeys((name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)))

@@ -6,6 +6,7 @@ import logging
 
 from captrain.data.dataset import SplitNames, Splits, join_splits, load_part, load_splits, unique_names
 from captrain.data.leaks import shared_pictures
+from captrain.data.machine import MACHINE
 from captrain.data.readers.options import ReadOptions
 from captrain.errors import DataError, SettingsError
 from captrain.settings.schema import DataSettings, Source
@@ -42,6 +43,17 @@ def warn_of_leaks(splits: Splits, data: DataSettings) -> None:
             "%d of %d %s pictures are %s pictures too: scores on them say little about new pictures",
             count, len(parts[other]), other, "training" if one == "train" else one,
         )  # fmt: skip
+
+
+def tell_machine_captions(splits: Splits, data: DataSettings) -> None:
+    """Say of how many pictures captrain wrote captions, and whether these are learned."""
+    if count := splits.rejects.remarked(MACHINE):
+        rule = (
+            "learned, too"
+            if data.learn_from_machine_captions
+            else "left out; --learn-from-machine-captions learns them"
+        )
+        logger.warning("captions that captrain wrote, of %d pictures, are %s", count, rule)
 
 
 def _load(source: Source, data: DataSettings, seed: int) -> Splits:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from captrain.data.feature_store.folder import StoreFolder
 from captrain.data.feature_store.manifest import REJECTED, FeaturesNote, Manifest
 from captrain.data.images import MAX_PIXELS, Decode
+from captrain.data.machine import MACHINE
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.errors import DataError
 from captrain.features.content import PREPARATION_VERSION
@@ -93,13 +94,18 @@ def encode(
         size = shard_images or images_of(features)
         with locked(folder):
             rejects = Rejects()
-            sources = sources_of(data, size, rejects, format, options, captioned=captioned)
+            by_persons = replace(options, machine_captions=False)  # a store does not say who wrote a caption
+            sources = sources_of(data, size, rejects, format, by_persons, captioned=captioned)
             writer = StoreWriter(folder, first_manifest(about, features, captioned, max_words, size))
             _settle_changes(writer, sources, redo_changed)
             pipeline = Pipeline(kind, batch_size, workers, max_pixels, max_words)
             job = Job("encode shards", Encoding(writer, pipeline, size), sources)
             job.run(runner)
             manifest = writer.finish(job.names(), rejects, job.unread())
+    if made := rejects.remarked(MACHINE):
+        logger.warning(
+            "captions that captrain wrote, of %d pictures, are left out: a store can't tell them from others", made
+        )
     if not manifest.counts()["images"]:
         raise DataError(f"{data}: no picture could be encoded; {folder.where(REJECTED)} lists why")
     listed = folder.where(REJECTED) if manifest.counts()["rejected"] else None

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from captrain.data.dataset import list_images
+from captrain.data.machine import Maker
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen
-from captrain.errors import UserError
+from captrain.errors import PictureError, UserError
 from captrain.features.writing import locked
+from captrain.inference.beside import Beside
 from captrain.inference.captioning import Writer, adjust_decoding
+from captrain.inference.maker import machine_line, maker_of
 from captrain.inference.parts_folder import PartsFolder
+from captrain.models.captioner import Written
 from captrain.progress import track
-from captrain.records import Caption, Rejects, Sample, append_jsonl, drop_half_line, read_jsonl, write_jsonl, write_text
+from captrain.records import Caption, Rejects, Sample, append_jsonl, drop_half_line, read_jsonl, write_jsonl
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +47,14 @@ class Target(Protocol):
     def wants(self, sample: Sample, rejects: Rejects) -> bool:
         """Whether a caption is to be written for this sample."""
 
+    def begin(self, maker: Maker) -> None:
+        """Say what writes, before the first caption."""
+
+    def is_done(self, sample: Sample) -> bool:
+        """Whether this writer has written the caption of a wanted sample before."""
+
     def put(self, sample: Sample, caption: Caption) -> None:
-        """Write one."""
+        """Write one. Raises `PictureError` if it can't be written where it belongs."""
 
     def close(self) -> None:
         """All captions are written."""
@@ -58,7 +68,7 @@ def caption_files(
     images: list[str],
     *,
     output: Path | None = None,
-    extension: str = ".txt",
+    extension: str | None = None,
     existing: str = "skip",
     format: str | None = None,
     options: ReadOptions = BY_LOOKING,
@@ -72,14 +82,16 @@ def caption_files(
     """Write captions for pictures, folders, lists or data sets.
 
     Args:
-        output: one JSONL file for all; without it, a text file with `extension` beside each picture.
+        output: one JSONL file for all; without it, the caption file beside each picture.
+        extension: ending of caption files beside pictures; None for the file that a picture has, or .txt.
         format, options: how data sets among them are read.
         existing: skip pictures that have a caption, or overwrite it, or append or prepend to it.
         decoding: changes to the model's own way of writing.
     """
     rejects = Rejects()
-    samples = list_images(images, rejects, format=format, options=options)
-    target: Target = Beside(extension, existing) if output is None else JsonLines(output, existing)
+    by_persons = replace(options, machine_captions=False)  # only these are references
+    samples = list_images(images, rejects, format=format, options=by_persons)
+    target: Target = Beside(extension, existing, options) if output is None else JsonLines(output, existing)
     listed = len(rejects)
     wanted = [index for index in range(len(samples)) if target.wants(samples[index], rejects)]
     skipped = len(samples) - len(wanted) - (len(rejects) - listed)
@@ -87,57 +99,26 @@ def caption_files(
     if wanted:
         writer = Writer.load(model, device, precision)
         how = adjust_decoding(writer.captioner.decoding, decoding)
-        todo = Chosen(samples, np.array(wanted, dtype=np.int64))
+        target.begin(maker_of(model, writer, how))
+        todo = Chosen(samples, np.array([at for at in wanted if not target.is_done(samples[at])], dtype=np.int64))
+        skipped += len(wanted) - len(todo)
         with track("caption", len(todo)) as advance:
             for index, line in writer.stream(todo, how, rejects, batch_size, workers, max_pixels):
-                sample = todo[index]
-                target.put(sample, Caption.of(sample, line.text, line.score))
-                written += 1
+                written += _put(target, todo[index], line, rejects)
                 advance(1)
     target.close()
     logger.info("%d captions written, %d pictures left as they are, %d rejected", written, skipped, len(rejects))
     return CaptionOutcome(written, skipped, len(rejects), _list_rejects(rejects, target.rejects_path()))
 
 
-class Beside:
-    """A text file beside each picture."""
-
-    def __init__(self, extension: str, existing: str) -> None:
-        self.extension = extension if extension.startswith(".") else f".{extension}"
-        self.existing = existing
-        self.owners: dict[Path, str] = {}
-
-    def wants(self, sample: Sample, rejects: Rejects) -> bool:
-        """Not if it has one already (when skipping), nor if another picture of the same stem has the same text file."""
-        if not isinstance(sample.image, Path):
-            raise UserError(
-                f"{sample.source}: a picture inside an archive has no place beside it; give --output captions.jsonl"
-            )
-        path = self._path(sample)
-        if self.owners.setdefault(path, sample.id) != sample.id:
-            rejects.add(sample.id, str(sample.image), f"would share {path.name} with {self.owners[path]}; use --output")
-            return False
-        return self.existing != "skip" or not path.exists()
-
-    def put(self, sample: Sample, caption: Caption) -> None:
-        """Write or extend the text file, whole."""
-        path = self._path(sample)
-        before = (
-            path.read_text(encoding="utf-8").strip() if path.exists() and self.existing in ("append", "prepend") else ""
-        )
-        parts = [before, caption.text] if self.existing == "append" else [caption.text, before]
-        write_text(path, "\n".join(part for part in parts if part) + "\n")
-
-    def close(self) -> None:
-        """Every file is complete already."""
-
-    def rejects_path(self) -> Path:
-        """In the working folder, not among the pictures, where it would be taken for data."""
-        return Path("captrain-rejected.jsonl")
-
-    def _path(self, sample: Sample) -> Path:
-        """The text file of a sample."""
-        return Path(str(sample.image)).with_suffix(self.extension)
+def _put(target: Target, sample: Sample, line: Written, rejects: Rejects) -> bool:
+    """Write one caption; whether it could be written."""
+    try:
+        target.put(sample, Caption.of(sample, line.text, line.score))
+    except PictureError as error:
+        rejects.add(sample.id, sample.source or sample.id, str(error))
+        return False
+    return True
 
 
 class JsonLines:
@@ -148,7 +129,7 @@ class JsonLines:
             raise UserError(
                 f"--existing {existing} is for text files beside pictures; with --output use skip or overwrite"
             )
-        self.path = path
+        self.path, self.maker = path, ""
         self.partial = partial_of(path)
         _refuse_parts(path, existing)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -163,9 +144,17 @@ class JsonLines:
         """Not if the file has its caption already."""
         return sample.id not in self.done
 
+    def begin(self, maker: Maker) -> None:
+        """Say what writes: each line tells it."""
+        self.maker = str(maker)
+
+    def is_done(self, sample: Sample) -> bool:
+        """Not by anything that `wants` does not know."""
+        return False
+
     def put(self, sample: Sample, caption: Caption) -> None:
         """Add a line."""
-        append_jsonl(self.partial, [caption.to_dict()])
+        append_jsonl(self.partial, [machine_line(caption, self.maker)])
 
     def close(self) -> None:
         """Give the file its name."""

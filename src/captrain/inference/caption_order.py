@@ -8,19 +8,19 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
-from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 
+from captrain.data.machine import Maker
 from captrain.data.samples import key_of
 from captrain.errors import DataError, ModelError, PictureError
-from captrain.features.encoder import weights_digest
 from captrain.features.engines.base import Opening, Order
 from captrain.features.pipeline import Decoded, Reader, Skip, part_name
 from captrain.features.sources import End, Source, TarSource
 from captrain.inference.captioning import Writer
+from captrain.inference.maker import machine_line, maker_id, weights_of
 from captrain.inference.parts_folder import ABOUT, CaptionPart, PartNote, PartsFolder
 from captrain.models.decoding import Decoding
 from captrain.models.device import PRECISIONS, choose_device
@@ -39,9 +39,15 @@ class AboutCaptioner:
     decoding: Decoding
     """How it writes unless asked otherwise."""
 
+    def maker(self, decoding: Decoding) -> Maker:
+        """What begins to write so now."""
+        return Maker.now(self.model, maker_id(self.weights, self.prompt, self.preparation, decoding))
+
     def note(self, decoding: Decoding, part_images: int) -> dict[str, Any]:
         """What is noted beside captions that are written so, as JSON can hold it."""
-        facts = {**asdict(self), "decoding": decoding.to_dict(), "part_images": part_images}
+        facts = {
+            **asdict(self), "decoding": decoding.to_dict(), "part_images": part_images, "maker": str(self.maker(decoding)),
+        }  # fmt: skip
         found: dict[str, Any] = json.loads(json.dumps(facts))
         return found
 
@@ -66,7 +72,7 @@ class CaptionerOpening(Opening[Writer, AboutCaptioner]):
         captioner = model.captioner
         names = {kind: name for name, kind in PRECISIONS.items()}
         return AboutCaptioner(
-            self.model, _weights(model), names[captioner.precision], captioner.prompt,
+            self.model, weights_of(model), names[captioner.precision], captioner.prompt,
             captioner.image_spec.to_dict(), captioner.decoding,
         )  # fmt: skip
 
@@ -76,7 +82,7 @@ class CaptionerOpening(Opening[Writer, AboutCaptioner]):
 
     def check(self, about: AboutCaptioner, model: Writer, where: str) -> None:
         """Raise `ModelError` if a captioner that was opened on another machine is another one."""
-        if (weights := _weights(model)) != about.weights:
+        if (weights := weights_of(model)) != about.weights:
             raise ModelError(
                 f"{where}: {self.model} has weights {weights[:12]} there, not {about.weights[:12]} as elsewhere; "
                 "put the same files on all machines"
@@ -85,13 +91,15 @@ class CaptionerOpening(Opening[Writer, AboutCaptioner]):
 
 @dataclass(frozen=True, slots=True)
 class Captioning(Order[Writer]):
-    """Captions of sources into a folder of parts. `known` has the keys of pictures that have a caption, sorted."""
+    """Captions of sources into a folder of parts. `known` has the keys of pictures that have a caption, sorted; `maker`
+    is what each line says wrote it."""
 
     folder: PartsFolder
     decoding: Decoding
     reader: Reader
     size: int
     known: np.ndarray
+    maker: str
 
     @property
     def done(self) -> dict[str, PartNote]:
@@ -183,7 +191,7 @@ class _Part:
             _seed(self.writer.captioner.device, key_of(self.waiting[0].id))
         written = self.writer.write(torch.from_numpy(np.stack(self.pixels)), self.order.decoding)
         for blank, line in zip(self.waiting, written, strict=True):
-            self.lines.append(replace(blank, text=line.text, score=line.score).to_dict())
+            self.lines.append(machine_line(replace(blank, text=line.text, score=line.score), self.order.maker))
         self.waiting.clear()
         self.pixels.clear()
 
@@ -195,10 +203,6 @@ def _seed(device: torch.device, seed: int) -> None:
             torch.cuda.manual_seed(seed >> 1)
     else:
         torch.manual_seed(seed >> 1)
-
-
-def _weights(writer: Writer) -> str:
-    return weights_digest(chain(writer.captioner.named_parameters(), writer.captioner.named_buffers()))
 
 
 def _place(device: str) -> torch.device:

@@ -91,7 +91,8 @@ def caption_parts(
         folder.begin(about.note(how, part_images), anew=existing == "overwrite")
         partial_of(output).unlink(missing_ok=True)
         _settle_changes(folder, sources)
-        order = Captioning(folder, how, Reader(batch_size, workers, max_pixels), part_images, folder.known())
+        begun = str((folder.about() or {}).get("maker") or about.maker(how))  # the day of an interrupted start stays
+        order = Captioning(folder, how, Reader(batch_size, workers, max_pixels), part_images, folder.known(), begun)
         return _run(runner, order, sources, rejects)
 
 
@@ -100,7 +101,8 @@ def caption_sources(
 ) -> list[Source]:
     """What there is to caption, in the order and with the ids of `list_images`. Shards are only listed, not opened."""
     if not all(_is_shards(path, format) for path in images):
-        samples = list_images(images, rejects, format=format, options=options)
+        by_persons = replace(options, machine_captions=False)  # only these are references
+        samples = list_images(images, rejects, format=format, options=by_persons)
         starts = range(0, len(samples), size)
         return [
             BlockSource(samples, "all", number, start, min(start + size, len(samples)))

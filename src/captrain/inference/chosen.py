@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,12 +12,15 @@ import numpy as np
 import yaml
 
 from captrain.data.dataset import SplitNames, load_part, load_split
+from captrain.data.machine import MACHINE
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.recipe import load_recipe_data
 from captrain.data.samples import Chosen
 from captrain.errors import DataError, SettingsError
 from captrain.records import Rejects, Sample
 from captrain.settings.schema import DataSettings, Settings
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,8 @@ class Asked:
     def but(self, format: str | None, options: ReadOptions) -> Asked:
         """The same with another form of the data, as far as one is said."""
         said = ({} if format is None else {"format": format}) | ({} if options == BY_LOOKING else asdict(options))
+        said.pop("machine_captions", None)
+        said["learn_from_machine_captions"] = False  # what a machine wrote is no reference
         return Asked(self.data.model_copy(update=said), self.seed)
 
 
@@ -59,6 +65,8 @@ def choose_samples(
         samples, rejects = _of_recipe(asked, split) if data is None else _of_data(data, asked, split)
     else:
         samples, rejects = _of_run(model, data, split, format, options)
+    if made := rejects.remarked(MACHINE):
+        logger.warning("captions that captrain wrote, of %d pictures, are no references", made)
     return _with_references(samples, limit, data or "the data", rejects), rejects
 
 

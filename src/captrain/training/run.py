@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captrain.data.dataset import Splits
-from captrain.data.recipe import load_recipe_data, warn_of_leaks
+from captrain.data.recipe import load_recipe_data, tell_machine_captions, warn_of_leaks
 from captrain.errors import DataError, SettingsError
 from captrain.features.images import Images
 from captrain.features.keep import GIB, Keeping
@@ -174,6 +174,7 @@ def load(settings: Settings, data: str | None) -> Splits:
             f"validation_share is {settings.data.validation_share:g}; leave out what needs it, or give --validation-split"
         )
     warn_of_leaks(splits, settings.data)
+    tell_machine_captions(splits, settings.data)
     return splits
 
 

@@ -12,6 +12,8 @@ import numpy as np
 from captrain.data.check.lengths import LONGEST, words_of
 from captrain.data.check.problems import Findings
 from captrain.data.samples import key_of
+from captrain.data.text import control_in
+from captrain.terminal import printable
 
 CountTokens = Callable[[list[str]], list[int]]
 
@@ -112,6 +114,9 @@ class CaptionTally:
             self.findings.add("garbled", picture, f"reads {shortened(caption)}, perhaps for {shortened(right)}")
         elif "\ufffd" in caption:
             self.findings.add("garbled", picture, f"reads {shortened(caption)}, with letters lost")
+        elif control := control_in(caption):
+            about = f"reads {shortened(printable(caption))}, with the control character U+{ord(control):04X}"
+            self.findings.add("control-characters", picture, about)
         if len(words) > self.max_words:
             self.findings.add("long-caption", picture, f"has a caption of {len(words)} words: {shortened(caption)}")
 

@@ -26,7 +26,7 @@ KINDS: dict[str, Kind] = {
     for kind in (
         Kind("no-caption", "wrong", "pictures without a caption"),
         Kind("no-picture", "wrong", "captions without a picture"),
-        Kind("not-utf-8", "wrong", "texts that are not UTF-8"),
+        Kind("not-utf-8", "wrong", "texts in another encoding (--encoding says which)"),
         Kind("left-out", "wrong", "left out for another reason"),
         Kind("unreadable", "wrong", "pictures that can't be read"),
         Kind("truncated", "wrong", "pictures cut short"),
@@ -35,6 +35,7 @@ KINDS: dict[str, Kind] = {
         Kind("near-across-splits", "wrong", "nearly the same picture in two splits"),
         Kind("empty-caption", "wrong", "empty captions"),
         Kind("garbled", "wrong", "captions with garbled letters"),
+        Kind("control-characters", "wrong", "captions with control characters"),
         Kind("cut", "wrong", "captions longer than the model takes"),
         Kind("tiny", "remark", "tiny pictures"),
         Kind("turned", "remark", "pictures turned upright by EXIF"),
@@ -44,6 +45,10 @@ KINDS: dict[str, Kind] = {
         Kind("long-caption", "remark", "very long captions"),
         Kind("caption-twice", "remark", "the same caption twice for a picture"),
         Kind("caption-shared", "remark", "the same caption on many pictures"),
+        Kind("machine-made", "remark", "pictures with captions that captrain wrote"),
+        Kind("two-texts", "remark", "two caption files for one picture"),
+        Kind("shared-text", "remark", "one caption file for several pictures"),
+        Kind("paragraphs", "remark", "caption files that may be one text (--caption-lines whole)"),
     )
 }
 _NUMBERS = {name: number for number, name in enumerate(KINDS)}
@@ -52,7 +57,7 @@ _NAMES = tuple(KINDS)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One problem of one picture: its number among the samples, or -1 for what the reader left out."""
+    """One problem of one picture: its number among the samples, or -1 for what the reader told, its rejects first."""
 
     kind: str
     picture: int
@@ -96,6 +101,7 @@ class Findings:
 
 _REASONS = (  # words in a reader's reason → the kind; the first that fits
     ("not UTF-8", "not-utf-8"),
+    ("(byte ", "not-utf-8"),  # "is not CP932 (byte 3)"
     ("can't be read", "unreadable"),
     ("holds no caption", "empty-caption"),
     ("no caption", "no-caption"),

@@ -10,10 +10,11 @@ import json
 import posixpath
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
+from captrain.data.machine import LINE_KEY, makers_in
 from captrain.data.readers import SPLIT_NAMES
 from captrain.errors import DataError, nearest
 
@@ -33,11 +34,19 @@ _SHOWN = 12  # columns named in an error
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one row says. `split` is None where it names none."""
+    """What one row says. `split` is None where it names none, `machine` as in `Sample`."""
 
     image: str
     captions: tuple[str, ...]
     split: str | None
+    machine: tuple[str, ...] = field(default=(), repr=False)
+
+    def by_persons(self) -> Row:
+        """The same without the captions that a machine wrote."""
+        if not self.machine:
+            return self
+        written = zip(self.captions, self.machine, strict=True)
+        return replace(self, captions=tuple(text for text, maker in written if not maker), machine=())
 
 
 class Columns:
@@ -65,7 +74,9 @@ class Columns:
 
     def row(self, values: dict[str, Any], where: str) -> Row:
         """What a row says. Raises `DataError`, beginning with `where`, if it names no image or holds odd values."""
-        return Row(self.image(values, where), self.texts(values, where), split_of(values, where))
+        captions = self.texts(values, where)
+        machine = makers_in(values[LINE_KEY], len(captions)) if LINE_KEY in values else ()
+        return Row(self.image(values, where), captions, split_of(values, where), machine)
 
     def image(self, values: dict[str, Any], where: str) -> str:
         """The image that a row names: the first image column that holds a name. Raises `DataError` if none does."""

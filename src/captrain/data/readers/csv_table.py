@@ -54,7 +54,7 @@ def read(
     columns = Columns(options.image_column, options.caption_column)
 
     def samples(table: Table) -> dict[str, Sequence[Sample]]:
-        cells = Cells(table.path, columns)
+        cells = Cells(table.path, columns, options.encoding)
         if cells.url:
             return _from_urls(table, cells, columns, rejects, captioned)
         cells.check(captioned)
@@ -71,8 +71,8 @@ class Cells:
     `url` names the column of web addresses, if images are told by them; else it is "".
     """
 
-    def __init__(self, path: Path, columns: Columns) -> None:
-        self.path, self.columns = path, columns
+    def __init__(self, path: Path, columns: Columns, encoding: str = "") -> None:
+        self.path, self.columns, self.encoding = path, columns, encoding
         first = self._first_line()
         self.delimiter = _delimiter(first, columns)
         self.header = [name.strip() for name in next(_parsed(first, self.delimiter), [])]
@@ -112,7 +112,7 @@ class Cells:
                     f"expected cells of up to {limit} characters, with quotes that are closed"
                 ) from None
             except UnicodeDecodeError as error:
-                raise DataError(_not_unicode(self.path, error)) from None
+                raise DataError(_not_unicode(self.path, error, self.encoding)) from None
 
     def _odd_row(self, number: int, found: int) -> str:
         return (
@@ -128,17 +128,20 @@ class Cells:
             try:
                 return str(file.readline(LONGEST_HEADER))
             except UnicodeDecodeError as error:
-                raise DataError(_not_unicode(self.path, error)) from None
+                raise DataError(_not_unicode(self.path, error, self.encoding)) from None
 
     def _opened(self) -> Any:
         try:
-            return self.path.open(encoding="utf-8-sig", newline="")
+            return self.path.open(encoding=self.encoding or "utf-8-sig", newline="")
         except OSError as error:
             raise DataError(f"{self.path}: can't be opened ({error.strerror})") from None
 
 
-def _not_unicode(path: Path, error: UnicodeDecodeError) -> str:
-    return f"{path}: not UTF-8 ({error.reason}); save the table as UTF-8 (in Excel: CSV UTF-8)"
+def _not_unicode(path: Path, error: UnicodeDecodeError, encoding: str) -> str:
+    return (
+        f"{path}: not {(encoding or 'UTF-8').upper()} ({error.reason}); save the table as UTF-8 (in Excel: CSV UTF-8), or say "
+        "what it is: --encoding"
+    )
 
 
 def _parsed(line: str, delimiter: str) -> Iterator[list[str]]:

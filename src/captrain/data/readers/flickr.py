@@ -17,6 +17,7 @@ from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.columns import on_one_line
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import folder_of_images
+from captrain.data.text import encoding_of, is_wide
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 
@@ -57,8 +58,8 @@ def read(
     root = options.image_root or (path if path.is_dir() else path.parent)
     gathered = Gathered(Root(folder_of_images(root), confined=options.image_root is not None), file)
     folders = [folder for folder in IMAGE_FOLDERS if (Path(root) / folder).is_dir()]
-    splits = _splits_beside(file)
-    for number, image, caption in captions_of(file):
+    splits = _splits_beside(file, options.encoding)
+    for number, image, caption in captions_of(file, options.encoding):
         split = splits.get(image) if splits else "all"
         if split is None:
             rejects.add(image, f"{file}:{number}", "is in none of the lists of splits beside the file")
@@ -73,10 +74,10 @@ def read(
     return samples
 
 
-def captions_of(file: Path) -> Iterator[tuple[int, str, str]]:
+def captions_of(file: Path, encoding: str = "") -> Iterator[tuple[int, str, str]]:
     """Number, image and caption of each line. Raises `DataError` for a line of another form."""
     token = not _HEADER.match(_first_line(file))
-    for number, line in _lines(file):
+    for number, line in _lines(file, encoding):
         if not line.strip() or (number == 1 and not token):
             continue
         image, mark, caption = line.partition("\t" if token else ",")
@@ -103,12 +104,12 @@ def _placed(root: Root, folders: list[str], image: str, where: str) -> str:
     return root.first([image, *(f"{folder}/{image}" for folder in folders)], where) or image
 
 
-def _splits_beside(file: Path) -> dict[str, str]:
+def _splits_beside(file: Path, encoding: str) -> dict[str, str]:
     """Image → split, by the lists beside a file; empty if there are none."""
     splits: dict[str, str] = {}
     for entry in sorted(file.parent.iterdir()):
         if found := _LIST.match(entry.name):
-            names = (line.strip() for _, line in _lines(entry))
+            names = (line.strip() for _, line in _lines(entry, encoding))
             splits.update((name, SPLIT_NAMES[found.group(1).lower()]) for name in names if name)
     return splits
 
@@ -131,18 +132,32 @@ def _is_captions(file: Path) -> bool:
 
 
 def _first_line(file: Path) -> bytes:
+    """Its letters in ASCII where they are in it, whatever the file's encoding."""
     with file.open("rb") as opened:
-        return opened.readline(LARGEST_LINE).rstrip(b"\r\n")
+        begin = opened.readline(LARGEST_LINE)
+    name = encoding_of(file)
+    if not is_wide(name):
+        return begin.rstrip(b"\r\n")
+    return (
+        begin[: len(begin) // 4 * 4].decode(name, "replace").partition("\n")[0].rstrip("\r").encode("utf-8", "replace")
+    )
 
 
-def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    with file.open("rb") as opened:
-        number = 0
-        while line := opened.readline(LARGEST_LINE):
-            number += 1
-            try:
-                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                raise DataError(
-                    f"{file}:{number}: not UTF-8 (byte {error.start} of the line); save it as UTF-8"
-                ) from None
+def _lines(file: Path, encoding: str = "") -> Iterator[tuple[int, str]]:
+    name = encoding_of(file, encoding)
+    number = 0
+    try:
+        if is_wide(name):
+            with file.open(encoding=name, newline="\n") as text:
+                for number, line in enumerate(text, start=1):
+                    yield number, line.rstrip("\r\n")
+            return
+        with file.open("rb") as opened:
+            while content := opened.readline(LARGEST_LINE):
+                number += 1
+                yield number, content.decode(name if number == 1 else name.removesuffix("-sig")).rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        what = name.removesuffix("-sig").upper()
+        raise DataError(
+            f"{file}:{number}: not {what} (byte {error.start} of the line); save it as UTF-8, or say what it is: --encoding"
+        ) from None

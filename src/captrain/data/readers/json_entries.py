@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from captrain.data.caption_files import match, text_suffixes
 from captrain.data.places import IMAGE_SUFFIXES, Root, is_hidden
-from captrain.data.readers import sidecar
 from captrain.data.readers.columns import Columns, captions_of, on_one_line, present, value_at
 from captrain.data.readers.json_list import Characters
 from captrain.data.readers.json_objects import LONGEST_NAME
@@ -125,8 +125,7 @@ def has_caption_files(folder: Path) -> bool:
     looked = 0
     for _, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not is_hidden(name)]
-        stems = {os.path.splitext(name)[0] for name in files if ends_as_picture(name)}
-        if any(os.path.splitext(name)[0] in stems for name in files if name.endswith(sidecar.TEXT_SUFFIXES)):
+        if match(list(filter(ends_as_picture, files)), files, text_suffixes())[0]:
             return True
         looked += len(files)
         if looked > MOST_ENTRIES:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from captrain.data.machine import remark_on_machine
 from captrain.data.readers.columns import Columns, Row, plain
 from captrain.data.readers.line_index import (
     LARGEST_LINE,
@@ -57,10 +58,10 @@ class Unreadable:
 
 
 class TableReader:
-    """Reads one table: what its columns are, and whether its images are looked for."""
+    """Reads one table: what its columns are, whether its images are looked for, and whose captions count."""
 
-    def __init__(self, table: Table, columns: Columns) -> None:
-        self.table, self.columns = table, columns
+    def __init__(self, table: Table, columns: Columns, machine_captions: bool = True) -> None:
+        self.table, self.columns, self.machine_captions = table, columns, machine_captions
         self.checked = not has_more_lines(table.path, MOST_CHECKED)
         self.beside = "" if self.checked else self._beside()
 
@@ -87,7 +88,11 @@ class TableReader:
         # Opened anew each time: an open file must not be shared by processes, and it costs little beside a picture.
         with opened(self.table.path) as file:
             file.seek(offset)
-            return parse_row(file.readline(LARGEST_LINE), f"{self.table.path}:{number}", self.columns)
+            return self.counted(parse_row(file.readline(LARGEST_LINE), f"{self.table.path}:{number}", self.columns))
+
+    def counted(self, row: Row) -> Row:
+        """A row with the captions that count."""
+        return row if self.machine_captions else row.by_persons()
 
     def _beside(self) -> str:
         """The folder, below the images' root, that the first image lies in: "images/", or "" for the root itself."""
@@ -125,7 +130,9 @@ class TableSamples(LazySamples):
         name = self.reader.name(lines[0], where) or plain(lines[0].image)
         image = self.reader.image(lines[0], name, where)
         captions = tuple(text for row in lines for text in row.captions)
-        return Sample(table.prefix + name, image, captions, f"{table.name}:{number}")
+        machine = tuple(maker for row in lines for maker in row.machine or ("",) * len(row.captions))
+        source = f"{table.name}:{number}"
+        return Sample(table.prefix + name, image, captions, source, machine=machine if any(machine) else ())
 
 
 def recognises(source: str) -> bool:
@@ -152,7 +159,7 @@ def read(
 
     def rows_of(table: Table) -> dict[str, Sequence[Sample]]:
         _check_columns(table, columns)
-        return _read_table(TableReader(table, columns), rejects, captioned)
+        return _read_table(TableReader(table, columns, options.machine_captions), rejects, captioned)
 
     expected = 'expected lines like {"file_name": ..., "text": ...}'
     return one_table_each(source, tables_at(source, options, SUFFIXES, _has_images), rows_of, rejects, expected)
@@ -191,8 +198,12 @@ def _read_table(reader: TableReader, rejects: Rejects, captioned: bool) -> dict[
                 if row.image not in missing:
                     missing.add(row.image)
                     rejects.add(table.prefix + row.image, where, table.absence(row.image, where))
-            elif captioned and not row.captions:
-                bare.setdefault(table.prefix + name, where)
+                continue
+            if row.machine:
+                remark_on_machine(rejects, table.prefix + name, where, row.machine)
+            if captioned and not reader.counted(row).captions:
+                if not row.machine:
+                    bare.setdefault(table.prefix + name, where)
             else:
                 index.add(offset, number, table.prefix + name, row.split or table.split or "all")
     _reject_bare(bare, index, rejects)

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from captrain.data.machine import LINE_KEY
 from captrain.data.readers.columns import SPLIT_COLUMN, Columns, Row, present
 from captrain.data.samples import key_of
 from captrain.errors import DataError
@@ -134,15 +135,15 @@ def parse_row(line: bytes, where: str, columns: Columns) -> Row:
 def plain_names(block: Block, columns: Columns) -> list[str] | None:
     """The image names of a block in which every row is as simple as can be; None if one is not.
 
-    Simple rows have the columns of the first, a caption, no split, and a name that needs no look at the disk to be known
-    to lie below the folder (links apart).
+    Simple rows have the columns of the first, a caption of a person, no split, and a name that needs no look at the disk
+    to be known to lie below the folder (links apart).
     """
     values = _objects(block.lines)
     if not values:
         return None
     first = values[0].keys()
     images, captions = present(columns.images, tuple(first)), present(columns.captions, tuple(first))
-    if not images or not captions or SPLIT_COLUMN in first or any(row.keys() != first for row in values):
+    if not images or not captions or {SPLIT_COLUMN, LINE_KEY} & {*first} or any(row.keys() != first for row in values):
         return None
     if images[0] not in first or captions[0] not in first:  # a nested column
         return None

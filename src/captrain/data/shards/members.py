@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 from captrain.data.places import IMAGE_SUFFIXES, is_hidden
 from captrain.data.readers.options import ReadOptions
 from captrain.data.shards.tars import LARGEST_MEMBER, Bytes, Member, walk
+from captrain.data.text import decode, lines_of
 from captrain.errors import DataError
 
 TEXT_SUFFIXES = ("txt", "caption", "captions", "text")
@@ -74,12 +75,13 @@ class Keys:
     """Which members of a sample are its image and its captions.
 
     `images` are suffixes, the first that is there counts; empty to find it by looking. So with `captions`. `lines` says
-    whether each line of a text is a caption or the text is one.
+    whether each line of a text is a caption or the text is one, `encoding` in what texts are written that have no mark.
     """
 
     images: tuple[str, ...] = ()
     captions: tuple[Field, ...] = LOOKED_FOR
     lines: Literal["each", "whole"] = "each"
+    encoding: str = ""
 
     @classmethod
     def of(cls, options: ReadOptions) -> Keys:
@@ -90,7 +92,7 @@ class Keys:
         """
         images = tuple(word.lower() for word in _words(options.image_key))
         captions = tuple(_field(word) for word in _words(options.caption_key))
-        return cls(images, captions or LOOKED_FOR, options.caption_lines)
+        return cls(images, captions or LOOKED_FOR, options.caption_lines, options.encoding)
 
     def may_be_image(self, suffix: str) -> bool:
         """Whether a member may be the image of its sample."""
@@ -136,14 +138,11 @@ class Keys:
         where = self.captions[number]
         if data is None:
             raise ValueError(f"is too large for captions (over {LARGEST_TEXT} bytes)")
-        try:
-            text = data.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"is not UTF-8 (byte {error.start})") from None
+        text = decode(data, self.encoding).content
         if where.suffix.rpartition(".")[2] == "json":
             found = _in_json(text, where.path)
         else:
-            found = text.splitlines() if self.lines == "each" else [text]
+            found = list(lines_of(text)) if self.lines == "each" else [text]
         captions = tuple(whole for part in found if (whole := _whole(part).strip()))
         if not captions:
             raise ValueError("is empty")

@@ -31,13 +31,14 @@ SHARD_SIZE = 1000  # samples of a tar or parquet file
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One sample on its way out. `captions` has at least one, `picture` is ready to be stored."""
+    """One sample on its way out. `captions` has at least one, `picture` is ready to be stored, `machine` is as in `Sample`."""
 
     id: str
     split: str
     captions: tuple[str, ...]
     picture: Picture
     repeats: int = 1
+    machine: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,9 @@ class Writer(Protocol):
 
     keeps_repeats: bool
     """Whether the form says how often an epoch shows an image."""
+
+    keeps_machine: bool
+    """Whether the form says which captions captrain wrote."""
 
     def __init__(self, target: Target) -> None: ...
 

@@ -23,6 +23,7 @@ class Coco:
 
     packs_images = False
     keeps_repeats = False
+    keeps_machine = False
 
     def __init__(self, target: Target) -> None:
         self.folder = target.folder

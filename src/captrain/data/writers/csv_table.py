@@ -17,6 +17,7 @@ class CsvTable:
 
     packs_images = False
     keeps_repeats = False
+    keeps_machine = False
 
     def __init__(self, target: Target) -> None:
         self.store = Store(target.folder, target.link)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 
+from captrain.data.machine import Ledgers
 from captrain.data.places import IMAGE_SUFFIXES
 from captrain.data.writers import Item, Target
 from captrain.data.writers.names import Names
@@ -27,11 +28,13 @@ class Kohya:
 
     packs_images = False
     keeps_repeats = True
+    keeps_machine = True
 
     def __init__(self, target: Target) -> None:
         self.store = Store(target.folder, target.link)
         self.names = Names(target.losses)
         self.losses = target.losses
+        self.ledgers = Ledgers()
         self.several = len(target.splits) > 1
         if self.several:
             self.losses.add(SPLITS)
@@ -44,7 +47,9 @@ class Kohya:
             self.losses.add(FIRST_ONLY, len(item.captions) - 1)
         path = self.store.put(item.picture, name)
         (caption,) = on_one_line(item.captions[:1], self.losses)
-        path.with_suffix(".txt").write_text(f"{caption}\n", encoding="utf-8", newline="\n")
+        text = path.with_suffix(".txt")
+        text.write_text(f"{caption}\n", encoding="utf-8", newline="\n")
+        self.ledgers.note(text, path.name, (caption,), item.machine[:1])
 
     def close(self) -> None:
         """Every file is complete already."""

@@ -1,4 +1,5 @@
-"""Images and a `metadata.jsonl` with columns `file_name`, `text` and, where images have several captions, `captions`.
+"""Images and a `metadata.jsonl` with columns `file_name`, `text` and, where images have several captions, `captions`; and
+where captrain wrote some, `written_by`.
 
 Splits become `train.jsonl`, `validation.jsonl` and `test.jsonl`. Hugging Face's `imagefolder` and `captrain train` read it.
 """
@@ -9,8 +10,9 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
+from captrain.data.machine import LINE_KEY, stated
 from captrain.data.writers import Item, Target
 from captrain.data.writers.names import Names
 from captrain.data.writers.pictures import Store
@@ -22,6 +24,7 @@ class MetadataJsonl:
 
     packs_images = False
     keeps_repeats = False
+    keeps_machine = True
 
     def __init__(self, target: Target) -> None:
         self.store = Store(target.folder, target.link)
@@ -34,7 +37,7 @@ class MetadataJsonl:
         name = self.names.of(item)
         self.store.put(item.picture, name)
         table = "metadata.jsonl" if item.split == "all" else f"{item.split}.jsonl"
-        self.lines.add(self.folder / table, name, item.captions)
+        self.lines.add(self.folder / table, name, item.captions, item.machine)
 
     def close(self) -> None:
         """Complete the tables."""
@@ -49,25 +52,32 @@ class Lines:
 
     def __init__(self) -> None:
         self.files: dict[Path, TextIO] = {}
-        self.several = False
+        self.several = self.machine = False
 
-    def add(self, table: Path, name: str, captions: Sequence[str]) -> None:
-        """Add a line to a table."""
+    def add(self, table: Path, name: str, captions: Sequence[str], machine: Sequence[str] = ()) -> None:
+        """Add a line to a table. `machine` says what wrote each caption, as in `Sample`."""
         if table not in self.files:
             self.files[table] = _unfinished(table).open("w", encoding="utf-8", newline="\n")
-        line = {"file_name": name, "text": captions[0], "captions": list(captions)}
+        said = stated(machine or [""] * len(captions))
+        line = {"file_name": name, "text": captions[0], "captions": list(captions), LINE_KEY: said}
         self.several = self.several or len(captions) > 1
+        self.machine = self.machine or bool(machine)
         self.files[table].write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def close(self) -> None:
-        """Complete all; where no image has several captions, `captions` says no more than `text` and is taken out."""
+        """Complete all; where no image has several captions, `captions` says no more than `text` and is taken out.
+
+        So is what says who wrote them, where persons wrote all.
+        """
+        useless = {"captions": not self.several, LINE_KEY: not self.machine}
         for table, file in self.files.items():
             file.close()
-            if self.several:
-                os.replace(_unfinished(table), table)
-            else:
-                write_jsonl(table, (_without_captions(line) for line in read_jsonl(_unfinished(table))))
+            if any(useless.values()):
+                lines = read_jsonl(_unfinished(table))
+                write_jsonl(table, ({key: line[key] for key in line if not useless.get(key)} for line in lines))
                 _unfinished(table).unlink()
+            else:
+                os.replace(_unfinished(table), table)
 
     def discard(self) -> None:
         """Leave nothing behind of tables that are not complete."""
@@ -78,10 +88,6 @@ class Lines:
 
 def _unfinished(table: Path) -> Path:
     return table.with_name(f".{table.name}.partial")
-
-
-def _without_captions(line: dict[str, Any]) -> dict[str, Any]:
-    return {"file_name": line["file_name"], "text": line["text"]}
 
 
 FORM = MetadataJsonl

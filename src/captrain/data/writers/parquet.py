@@ -35,6 +35,7 @@ class Parquet:
 
     packs_images = True
     keeps_repeats = False
+    keeps_machine = False
 
     def __init__(self, target: Target) -> None:
         self.target = target

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from captrain.data.machine import Ledgers
 from captrain.data.places import IMAGE_SUFFIXES
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.writers import Item, Target
@@ -23,19 +24,24 @@ class Sidecar:
 
     packs_images = False
     keeps_repeats = False
+    keeps_machine = True
 
     def __init__(self, target: Target) -> None:
         self.store = Store(target.folder, target.link)
         self.images, self.texts = Names(target.losses), Names(target.losses)
         self.losses = target.losses
+        self.ledgers = Ledgers()
 
     def put(self, item: Item) -> None:
         """Store the image below its split's folder, and the text beside it."""
         name = self.images.of(item, lambda name: below_split(name, item.split))
         path = self.store.put(item.picture, name)
-        lines = "".join(f"{caption}\n" for caption in on_one_line(item.captions, self.losses))
+        captions = on_one_line(item.captions, self.losses)
+        lines = "".join(f"{caption}\n" for caption in captions)
         encoding = "utf-8-sig" if lines.startswith(BYTE_ORDER_MARK) else "utf-8"  # readers take the first mark off
-        (path.parent / self._text(name)).write_text(lines, encoding=encoding, newline="\n")
+        text = path.parent / self._text(name)
+        text.write_text(lines, encoding=encoding, newline="\n")
+        self.ledgers.note(text, path.name, captions, item.machine)
 
     def close(self) -> None:
         """Every file is complete already."""

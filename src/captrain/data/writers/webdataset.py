@@ -25,6 +25,7 @@ class WebDataset:
 
     packs_images = True
     keeps_repeats = False
+    keeps_machine = False
 
     def __init__(self, target: Target) -> None:
         self.target = target

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from captrain.settings.schema.base import Section, Share, panel
 
@@ -18,6 +18,19 @@ WORDS = panel("Data: words of captions", 11.2)
 def _listed(value: object) -> object:
     """One name as a list of it: recipes may leave the brackets out."""
     return (value,) if isinstance(value, str) else value
+
+
+def known_encoding(name: str) -> str:
+    """The name of a text encoding, as it is; "" for none. Raises `ValueError` for one that Python does not have."""
+    try:
+        known = not name or "a".encode(name).decode(name) == "a"
+    except (LookupError, UnicodeError):
+        known = False
+    if not known:
+        raise ValueError(
+            f"encoding {name!r} is unknown; expected cp1252, cp932, gb18030, utf-16-le or another of Python's"
+        )
+    return name
 
 
 SplitNames = Annotated[tuple[str, ...], BeforeValidator(_listed)]
@@ -33,6 +46,8 @@ class ReadingSettings(Section):
     """Extension of the caption files beside images. Default: txt, then caption."""
     caption_lines: Annotated[Literal["each", "whole"], READING] = "each"
     """Whether each line of a caption file is a caption, or the whole file is one."""
+    encoding: Annotated[str, AfterValidator(known_encoding), READING] = ""
+    """Encoding of caption files and tables, such as `cp932`. Default: UTF-8; a byte-order mark goes before all."""
     image_column: Annotated[str, READING] = ""
     """Column of a table that names the image. Default: found by its usual names."""
     caption_column: Annotated[str, READING] = ""
@@ -79,6 +94,8 @@ class DataSettings(ReadingSettings):
     """Another data set to test the best model on at the end."""
     validation_share: Share = 0.1
     """Share of the training images held out when the data names no validation split."""
+    learn_from_machine_captions: bool = False
+    """Learn from captions that captrain wrote, too. Default: they are left out, and counted."""
     captions_per_image: Literal["all", "one"] | Annotated[int, Field(ge=1)] = "all"
     """Captions of an image that ride in its row each epoch: all, one, or a number, drawn anew each epoch."""
     crop_scale: Annotated[

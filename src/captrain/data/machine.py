@@ -1,0 +1,224 @@
+"""What captrain wrote into caption files, remembered beside them: `.captrain/captions.jsonl` in each folder, a line a change.
+
+So it is copied with the folder. A line is written before its change is made, and tells what was there before: a change that
+was not made, or was undone, is known by the file being as it was. A caption counts as a machine's while it stands in its
+file as it was written; a person who edits it makes it theirs.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from captrain.data.text import lines_of
+from captrain.records import Rejects
+
+MACHINE = "machine-made"  # the kind of remark on what a model wrote
+LINE_KEY = "written_by"  # of a line of JSON: what wrote its caption, or a list of that for its captions
+HOME = ".captrain"
+FILE = "captions.jsonl"
+
+_BY = "captrain "
+
+How = Literal["write", "append", "prepend"]
+
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """What writes captions: a model by its name, an `id` of its weights and of the way it writes, and since when (UTC).
+
+    >>> str(Maker("runs/album", "3f9a0c1d2e4b", "2026-12-01T08:30:00Z"))
+    'runs/album 3f9a0c1d2e4b 2026-12-01'
+    """
+
+    model: str
+    id: str
+    date: str
+
+    @classmethod
+    def now(cls, model: str, id: str) -> Maker:
+        """One that begins to write now."""
+        return cls(model, id, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+
+    @classmethod
+    def named(cls, name: str) -> Maker:
+        """The one that is called so: what `str` gave."""
+        model, id, date = name.rsplit(" ", 2) if name.count(" ") > 1 else (name, "", "")
+        return cls(model, id, date)
+
+    def __str__(self) -> str:
+        return f"{self.model} {self.id} {self.date[:10]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change of a caption file.
+
+    file, picture: names in the folder. how: whether the caption is the file's only one now, or its last, or its first.
+    before: what the file held, None if it was not there; bytes that are no UTF-8 are {"base64": ...}.
+    """
+
+    file: str
+    picture: str
+    how: How
+    caption: str
+    before: str | dict[str, str] | None
+    model: str
+    id: str
+    date: str
+
+    @classmethod
+    def of(cls, file: str, picture: str, how: How, caption: str, before: bytes | None, maker: Maker) -> Change:
+        """A change that a model is about to make."""
+        return cls(file, picture, how, caption, _kept(before), **asdict(maker))
+
+    @property
+    def maker(self) -> Maker:
+        """What made it."""
+        return Maker(self.model, self.id, self.date)
+
+
+class Ledger:
+    """The changes of a folder's caption files, in the order in which they were made.
+
+    >>> Ledger(Path("no/such-folder")).makers("dog.txt", b"a dog", ["a dog"])
+    ('',)
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Read what is there. Lines that are no changes, a half one say, are passed over."""
+        self.path = folder / HOME / FILE
+        self.changes: dict[str, list[Change]] = {}
+        try:
+            content = self.path.read_bytes()
+        except OSError:
+            return
+        for line in content.splitlines():
+            if (change := _parsed(line)) is not None:
+                self.changes.setdefault(_key(change.file), []).append(change)
+
+    def __bool__(self) -> bool:
+        return bool(self.changes)
+
+    def makers(self, file: str, content: bytes, lines: Sequence[str]) -> tuple[str, ...]:
+        """For each line of a caption file what wrote it, as `str(Maker)`; "" for those that are a person's.
+
+        Args:
+            content: the whole file, as it is now. lines: its lines, without blank ones.
+        """
+        standing: list[tuple[str, str]] = []
+        for change in self._made(file, content):
+            written = [(line, str(change.maker)) for line in lines_of(change.caption)]
+            standing = written if change.how == "write" else standing + written
+        found = [""] * len(lines)
+        for place in reversed(range(len(lines))):  # of two equal lines the person's was there before
+            at = next((at for at, (line, _) in enumerate(standing) if line == lines[place]), None)
+            if at is not None:
+                found[place] = standing.pop(at)[1]
+        return tuple(found)
+
+    def holds(self, file: str, content: bytes, lines: Sequence[str], maker: Maker) -> bool:
+        """Whether the same model, writing in the same way, has a caption in the file already, as it wrote it."""
+        mine = [
+            line for change in self._made(file, content) if change.id == maker.id for line in lines_of(change.caption)
+        ]
+        made = {line for line, name in zip(lines, self.makers(file, content, lines), strict=True) if name}
+        return any(line in made for line in mine)
+
+    def add(self, change: Change) -> None:
+        """Note a change that is about to be made. It is on the disk when this returns."""
+        self.path.parent.mkdir(exist_ok=True)
+        line = json.dumps(asdict(change), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+        with self.path.open("ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":  # what a crash left of the last line stays by itself
+                    line = b"\n" + line
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        self.changes.setdefault(_key(change.file), []).append(change)
+
+    def _made(self, file: str, content: bytes) -> list[Change]:
+        """The changes that show in a file: not those from before which it is as it is now."""
+        changes = self.changes.get(_key(file), [])
+        now = _kept(content)
+        undone = next((place for place, change in enumerate(changes) if change.before == now), len(changes))
+        return changes[:undone]
+
+
+class Ledgers:
+    """Ledgers of folders that are being written: what wrote their captions is carried over from other data."""
+
+    def __init__(self) -> None:
+        self.opened: dict[Path, Ledger] = {}
+
+    def note(self, text: Path, picture: str, captions: Sequence[str], makers: Sequence[str]) -> None:
+        """Note those captions of a new file that a machine wrote; `makers` as in `Sample.machine`."""
+        written = list(zip(captions, makers, strict=False))
+        before = "".join(f"{caption}\n" for caption, maker in written if not maker)
+        for caption, maker in written:
+            if maker:
+                if text.parent not in self.opened:
+                    self.opened[text.parent] = Ledger(text.parent)
+                content = before.encode("utf-8", "replace") if before else None
+                how: How = "append" if before else "write"
+                self.opened[text.parent].add(Change.of(text.name, picture, how, caption, content, Maker.named(maker)))
+                before += f"{caption}\n"
+
+
+def remark_on_machine(rejects: Rejects, id: str, where: str, makers: Sequence[str]) -> None:
+    """Remark on a sample of which a machine wrote captions; `makers` as in `Sample.machine`."""
+    made = [maker for maker in makers if maker]
+    how_many = "a caption" if len(made) == 1 else f"{len(made)} captions"
+    rejects.remark(MACHINE, id, where, f"has {how_many} that captrain wrote ({made[0]})")
+
+
+def stated(makers: Sequence[str]) -> list[str]:
+    """What a line of JSON says under `LINE_KEY` of its captions, of which a machine wrote some.
+
+    >>> stated(["", "runs/album 3f9a 2026-12-01"])
+    ['', 'captrain runs/album 3f9a 2026-12-01']
+    """
+    return [_BY + maker if maker else "" for maker in makers]
+
+
+def makers_in(said: Any, captions: int) -> tuple[str, ...]:
+    """For each caption of a line what wrote it, by what the line says; () where persons wrote all, or it says something else.
+
+    >>> makers_in("captrain runs/album 3f9a 2026-12-01", 2), makers_in("Ada", 1), makers_in(None, 1)
+    (('runs/album 3f9a 2026-12-01', 'runs/album 3f9a 2026-12-01'), (), ())
+    """
+    names = said if isinstance(said, list) else [said] * captions
+    found = tuple(name.removeprefix(_BY) if isinstance(name, str) and name.startswith(_BY) else "" for name in names)
+    return found if any(found) and len(found) == captions else ()
+
+
+def _kept(content: bytes | None) -> str | dict[str, str] | None:
+    if content is None:
+        return None
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(content).decode("ascii")}
+
+
+def _parsed(line: bytes) -> Change | None:
+    try:
+        found: Any = json.loads(line)
+        values = {field.name: found[field.name] for field in fields(Change)}
+    except (ValueError, KeyError, TypeError):
+        return None
+    return Change(**values) if all(isinstance(values[name], str) for name in values if name != "before") else None
+
+
+def _key(file: str) -> str:
+    """A name in one normal form: a copy may spell it in another."""
+    return unicodedata.normalize("NFC", file)

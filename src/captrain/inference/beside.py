@@ -1,0 +1,141 @@
+"""Captions into the files beside pictures: the file that a picture has is changed, by the rule of `data.caption_files`.
+
+Every change is first noted in the folder's ledger (`data.machine`), so that an interrupted command that is repeated adds no
+caption twice: where the same model has a caption in a file already, as it wrote it, the picture is done.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from captrain.data.caption_files import CaptionFile, CaptionFolder, is_text, new_name, read_caption_file, text_suffixes
+from captrain.data.machine import Change, How, Ledger, Maker
+from captrain.data.places import IMAGE_SUFFIXES, is_hidden
+from captrain.data.readers.options import ReadOptions
+from captrain.data.text import UTF_8, Text
+from captrain.errors import DataError, PictureError, UserError
+from captrain.records import Caption, Rejects, Sample, write_bytes
+
+ADDING: dict[str, How] = {"append": "append", "prepend": "prepend"}
+
+
+class Beside:
+    """A caption file beside each picture.
+
+    Args:
+        extension: ending of the files; None for the usual ones, or the one that `options` name.
+        existing: what to do where a picture has a caption: skip, overwrite, append or prepend.
+    """
+
+    def __init__(self, extension: str | None, existing: str, options: ReadOptions) -> None:
+        self.suffixes = text_suffixes(extension or options.caption_extension)
+        self.ending = f".{extension.lstrip('.')}" if extension else self.suffixes[0]
+        self.existing, self.encoding = existing, options.encoding
+        self.maker: Maker | None = None
+        self._folders: dict[Path, _Folder] = {}
+        self._owners: dict[Path, str] = {}  # a file that is to be changed → the picture it is changed for
+
+    def wants(self, sample: Sample, rejects: Rejects) -> bool:
+        """Not if it has a caption (when skipping), nor if its file can't be read, or is that of another picture too."""
+        image = _image(sample)
+        found = self._folder(image.parent).captions.choose(image.name)
+        if found is not None and not found.is_empty and not found.fault and self.existing == "skip":
+            return False
+        path = self._path(image, found)
+        if found is not None and found.fault and self.existing != "overwrite":
+            rejects.add(sample.id, str(path), found.fault)
+        elif found is None and os.path.lexists(path):
+            rejects.add(sample.id, str(path), "is there and is no caption file; remove or rename it")
+        elif self._owners.setdefault(path, sample.id) != sample.id:
+            rejects.add(sample.id, str(image), f"would share {path.name} with {self._owners[path]}; use --output")
+        else:
+            return True
+        return False
+
+    def begin(self, maker: Maker) -> None:
+        """Say what writes."""
+        self.maker = maker
+
+    def is_done(self, sample: Sample) -> bool:
+        """Whether the same model has added its caption before, in a command that was interrupted, say."""
+        image = _image(sample)
+        folder = self._folder(image.parent)
+        found = folder.captions.choose(image.name)
+        if self.existing not in ADDING or found is None or self.maker is None:
+            return False
+        return folder.ledger.holds(found.name, found.text.raw, found.text.lines(), self.maker)
+
+    def put(self, sample: Sample, caption: Caption) -> None:
+        """Write or change the file, whole. Raises `PictureError` if it can't hold this caption."""
+        assert self.maker is not None
+        image = _image(sample)
+        folder = self._folder(image.parent)
+        path = self._path(image, folder.captions.choose(image.name))
+        found = read_caption_file(path.parent, path.name, self.encoding) if path.exists() else None
+        text = Text("", self.encoding or UTF_8) if found is None or found.fault else found.text
+        how = ADDING.get(self.existing, "write") if text.lines() else "write"
+        try:
+            content = text.encoded(_joined(text.content.strip(), caption.text, how))
+        except ValueError as error:
+            raise PictureError(f"has a caption that can't be written: {path.name} {error}") from None
+        before = path.read_bytes() if found is not None else None
+        folder.ledger.add(Change.of(path.name, image.name, how, caption.text, before, self.maker))
+        write_bytes(path, content)
+
+    def close(self) -> None:
+        """Every file is complete already."""
+
+    def rejects_path(self) -> Path:
+        """In the working folder, not among the pictures, where it would be taken for data."""
+        return Path("captrain-rejected.jsonl")
+
+    def _path(self, image: Path, found: CaptionFile | None) -> Path:
+        """The file to change: the picture's own, or a new one."""
+        images = self._folder(image.parent).captions.images
+        return image.with_name(found.name if found is not None else new_name(image.name, images, self.ending))
+
+    def _folder(self, place: Path) -> _Folder:
+        """What lies in a folder, looked at once."""
+        if place not in self._folders:
+            self._folders[place] = _Folder.of(place, self.suffixes, self.encoding)
+        return self._folders[place]
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """The caption files of a folder, and what captrain wrote there before."""
+
+    captions: CaptionFolder
+    ledger: Ledger
+
+    @classmethod
+    def of(cls, place: Path, suffixes: tuple[str, ...], encoding: str) -> _Folder:
+        try:
+            with os.scandir(place) as listing:
+                names = sorted(entry.name for entry in listing if not is_hidden(entry.name) and entry.is_file())
+        except OSError as error:
+            raise DataError(f"{place}: can't be listed ({error.strerror})") from None
+        images = [name for name in names if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]
+        texts = [name for name in names if is_text(name, suffixes)]
+        return cls(CaptionFolder(place, images, texts, suffixes, encoding), Ledger(place))
+
+
+def _image(sample: Sample) -> Path:
+    """Where a picture lies. Raises `UserError` if it is no file by itself."""
+    if isinstance(sample.image, Path):
+        return sample.image
+    raise UserError(
+        f"{sample.source}: a picture inside an archive has no place beside it; give --output captions.jsonl"
+    )
+
+
+def _joined(before: str, caption: str, how: How) -> str:
+    """The content of a changed file.
+
+    >>> _joined("mine", "a dog", "append"), _joined("mine", "a dog", "write")
+    ('mine\\na dog\\n', 'a dog\\n')
+    """
+    lines = {"append": (before, caption), "prepend": (caption, before), "write": (caption,)}[how]
+    return "\n".join(lines) + "\n"
