@@ -15,6 +15,7 @@ import numpy as np
 
 from captrain.data.caption_files import match, text_suffixes
 from captrain.data.places import IMAGE_SUFFIXES, Root, is_hidden
+from captrain.data.readers import sidecar
 from captrain.data.readers.columns import Columns, captions_of, on_one_line, present, value_at
 from captrain.data.readers.json_list import Characters
 from captrain.data.readers.json_objects import LONGEST_NAME
