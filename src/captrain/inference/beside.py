@@ -18,6 +18,7 @@ from captrain.data.text import UTF_8, Text
 from captrain.errors import DataError, PictureError, UserError
 from captrain.records import Caption, Rejects, Sample, write_bytes
 
+USUAL = ".txt"
 ADDING: dict[str, How] = {"append": "append", "prepend": "prepend"}
 
 
@@ -25,13 +26,15 @@ class Beside:
     """A caption file beside each picture.
 
     Args:
-        extension: ending of the files; None for the usual ones, or the one that `options` name.
+        extension: ending of the files. With .txt, which new files have by default, the other usual endings count too, or
+            the one that `options` name.
         existing: what to do where a picture has a caption: skip, overwrite, append or prepend.
     """
 
-    def __init__(self, extension: str | None, existing: str, options: ReadOptions) -> None:
-        self.suffixes = text_suffixes(extension or options.caption_extension)
-        self.ending = f".{extension.lstrip('.')}" if extension else self.suffixes[0]
+    def __init__(self, extension: str, existing: str, options: ReadOptions) -> None:
+        is_usual = extension.lstrip(".") == USUAL.lstrip(".")
+        self.suffixes = text_suffixes(options.caption_extension if is_usual else extension)
+        self.ending = self.suffixes[0] if is_usual else f".{extension.lstrip('.')}"
         self.existing, self.encoding = existing, options.encoding
         self.maker: Maker | None = None
         self._folders: dict[Path, _Folder] = {}
