@@ -63,7 +63,7 @@ def test_reader_check_and_caption_agree(found: tuple[set[str], dict[str, bytes]]
         assert {sample.id for sample in all_images} == images
         assert {sample.id for sample in all_images if sample.captions} == captioned
 
-        target, left = Beside(None, "skip", ReadOptions()), Rejects()
+        target, left = Beside(".txt", "skip", ReadOptions()), Rejects()
         wanted = {sample.id for sample in all_images if target.wants(sample, left)}
         assert not wanted & captioned, "what has a caption is not captioned again"
         assert wanted | captioned | {line["id"] for line in left.lines} == images
@@ -97,7 +97,7 @@ def test_any_two_spellings_of_a_name_match(
         folder = write(Path(place), {picture: b"", beside: b"a dog\n"})
         (samples,) = read(str(folder), Rejects()).values()
         assert [(sample.id, sample.captions) for sample in samples] == [(picture, ("a dog",))]
-        assert not Beside(None, "skip", ReadOptions()).wants(Sample(picture, folder / picture), Rejects())
+        assert not Beside(".txt", "skip", ReadOptions()).wants(Sample(picture, folder / picture), Rejects())
 
 
 def test_a_name_as_it_is_spelled_goes_before_its_other_forms() -> None:

@@ -163,6 +163,14 @@ def test_interrupted_anywhere_and_repeated_it_ends_as_if_it_was_not(
         assert texts(photos) == wanted, step
 
 
+def test_a_file_that_was_written_for_one_of_two_pictures_is_not_the_others(model: str, photos: Path) -> None:
+    Image.fromarray(clear_pictures(8)[4]).save(photos / "0.bmp")
+    assert caption(model, photos).rejected == 1
+    outcome = caption(model, photos)
+    assert (outcome.written, outcome.skipped, outcome.rejected) == (0, 2, 1)
+    assert "would share 0.txt with 0.bmp; use --output" in Path("captrain-rejected.jsonl").read_text()
+
+
 def test_what_was_written_is_known_as_a_machines(model: str, photos: Path) -> None:
     (photos / "0.txt").write_text("mine\n")
     caption(model, photos, "append")

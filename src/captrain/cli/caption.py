@@ -99,15 +99,13 @@ def _devices(engine: str, device: str, devices: tuple[str, ...]) -> tuple[str, .
     return devices or (device,)
 
 
-def _extension(found: str | None, output: Path | None) -> str | None:
+def _extension(found: str | None, output: Path | None) -> str:
     """The ending of text files, checked: it is added to names, and must not lead into another folder."""
     if found is not None and output is not None:
         raise UserError(
             "found both --output and --extension, expected one: a JSONL file for all, or text files beside the pictures"
         )
-    if found is None:
-        return None
-    extension = found if found.startswith(".") else f".{found}"
+    extension = ".txt" if found is None else found if found.startswith(".") else f".{found}"
     if extension.endswith(".") or any(letter in extension for letter in "/\\\0"):
         raise UserError(f"--extension: found {found!r}, expected an ending such as .txt or .caption")
     return extension

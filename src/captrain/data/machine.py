@@ -132,6 +132,11 @@ class Ledger:
         made = {line for line, name in zip(lines, self.makers(file, content, lines), strict=True) if name}
         return any(line in made for line in mine)
 
+    def picture_of(self, file: str, content: bytes) -> str:
+        """The picture that a file was last changed for; "" if no change of it shows."""
+        made = self._made(file, content)
+        return made[-1].picture if made else ""
+
     def add(self, change: Change) -> None:
         """Note a change that is about to be made. It is on the disk when this returns."""
         self.path.parent.mkdir(exist_ok=True)

@@ -18,6 +18,7 @@ from captrain.data.text import UTF_8, Text
 from captrain.errors import DataError, PictureError, UserError
 from captrain.records import Caption, Rejects, Sample, write_bytes
 
+USUAL = ".txt"
 ADDING: dict[str, How] = {"append": "append", "prepend": "prepend"}
 
 
@@ -25,13 +26,15 @@ class Beside:
     """A caption file beside each picture.
 
     Args:
-        extension: ending of the files; None for the usual ones, or the one that `options` name.
+        extension: ending of the files. With .txt, which new files have by default, the other usual endings count too, or
+            the one that `options` name.
         existing: what to do where a picture has a caption: skip, overwrite, append or prepend.
     """
 
-    def __init__(self, extension: str | None, existing: str, options: ReadOptions) -> None:
-        self.suffixes = text_suffixes(extension or options.caption_extension)
-        self.ending = f".{extension.lstrip('.')}" if extension else self.suffixes[0]
+    def __init__(self, extension: str, existing: str, options: ReadOptions) -> None:
+        is_usual = extension.lstrip(".") == USUAL.lstrip(".")
+        self.suffixes = text_suffixes(options.caption_extension if is_usual else extension)
+        self.ending = self.suffixes[0] if is_usual else f".{extension.lstrip('.')}"
         self.existing, self.encoding = existing, options.encoding
         self.maker: Maker | None = None
         self._folders: dict[Path, _Folder] = {}
@@ -40,14 +43,16 @@ class Beside:
     def wants(self, sample: Sample, rejects: Rejects) -> bool:
         """Not if it has a caption (when skipping), nor if its file can't be read, or is that of another picture too."""
         image = _image(sample)
-        found = self._folder(image.parent).captions.choose(image.name)
-        if found is not None and not found.is_empty and not found.fault and self.existing == "skip":
-            return False
+        folder = self._folder(image.parent)
+        found = folder.captions.choose(image.name)
         path = self._path(image, found)
         if found is not None and found.fault and self.existing != "overwrite":
             rejects.add(sample.id, str(path), found.fault)
         elif found is None and os.path.lexists(path):
             rejects.add(sample.id, str(path), "is there and is no caption file; remove or rename it")
+        elif found is not None and not found.is_empty and self.existing == "skip":
+            if other := folder.written_for_another(image.name, found):
+                rejects.add(sample.id, str(image), f"would share {path.name} with {other}; use --output")
         elif self._owners.setdefault(path, sample.id) != sample.id:
             rejects.add(sample.id, str(image), f"would share {path.name} with {self._owners[path]}; use --output")
         else:
@@ -120,6 +125,11 @@ class _Folder:
         images = [name for name in names if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]
         texts = [name for name in names if is_text(name, suffixes)]
         return cls(CaptionFolder(place, images, texts, suffixes, encoding), Ledger(place))
+
+    def written_for_another(self, image: str, found: CaptionFile) -> str:
+        """The picture that captrain wrote a picture's file for, where that is another one of the folder; else ""."""
+        other = self.ledger.picture_of(found.name, found.text.raw)
+        return other if other not in ("", image) and other in self.captions.images else ""
 
 
 def _image(sample: Sample) -> Path:

@@ -68,7 +68,7 @@ def caption_files(
     images: list[str],
     *,
     output: Path | None = None,
-    extension: str | None = None,
+    extension: str = ".txt",
     existing: str = "skip",
     format: str | None = None,
     options: ReadOptions = BY_LOOKING,
@@ -83,7 +83,7 @@ def caption_files(
 
     Args:
         output: one JSONL file for all; without it, the caption file beside each picture.
-        extension: ending of caption files beside pictures; None for the file that a picture has, or .txt.
+        extension: ending of caption files beside pictures; with .txt the file is changed that a picture has.
         format, options: how data sets among them are read.
         existing: skip pictures that have a caption, or overwrite it, or append or prepend to it.
         decoding: changes to the model's own way of writing.
