@@ -27,6 +27,7 @@ from PIL import (
 )
 
 from captrain.errors import PictureError
+from captrain.lfs import POINTER, is_pointer
 
 # The largest phone sensors give 16320 x 12240, just under this. Decoded, that is 0.8 GB at Pillow's four bytes a pixel
 # (a JPEG is decoded at a fraction of it); what is larger is a map, a scan to be tiled, or an attack. A server should
@@ -120,6 +121,8 @@ def _decoder_of(data: bytes) -> type[ImageFile.ImageFile]:
     for magic, decoder in _DECODERS.items():
         if data.startswith(magic) and (magic != b"RIFF" or data[8:12] in (b"WEBP", b"")):
             return decoder
+    if is_pointer(data):
+        raise PictureError(POINTER)
     found = next((f"; it looks like {name}" for at, mark, name in _ELSE if data.startswith(mark, at)), "")
     raise PictureError(f"is not a JPEG, PNG, WebP, GIF, BMP or TIFF picture{found}")
 

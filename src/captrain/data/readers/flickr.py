@@ -12,9 +12,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from captrain.data.gathered import Gathered
-from captrain.data.places import Root, existing
+from captrain.data.places import Root, existing, refuse_pointer
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.columns import on_one_line
+from captrain.data.readers.nothing import nothing_to_use
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import folder_of_images
 from captrain.errors import DataError
@@ -54,8 +55,9 @@ def read(
             f"{path}: expected one captions.txt or one .token file, found {names}; give the path of the one"
         )
     file = files[0]
+    refuse_pointer(file)
     root = options.image_root or (path if path.is_dir() else path.parent)
-    gathered = Gathered(Root(folder_of_images(root), confined=options.image_root is not None), file)
+    gathered = Gathered(Root(folder_of_images(root), given=options.image_root is not None), file)
     folders = [folder for folder in IMAGE_FOLDERS if (Path(root) / folder).is_dir()]
     splits = _splits_beside(file)
     for number, image, caption in captions_of(file):
@@ -68,8 +70,9 @@ def read(
             gathered.add(name, (caption,) if caption else (), number, rejects, split)
     samples = gathered.samples(rejects, captioned=captioned)
     if not samples:
-        found = rejects.summary() if rejects else "no lines"
-        raise DataError(f"{path}: nothing to use ({found}); expected the pictures beside {file.name}, or --image-root")
+        raise nothing_to_use(
+            path, rejects, f"expected the pictures beside {file.name}", [gathered.root], none="no lines"
+        )
     return samples
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from captrain.data.places import IMAGE_SUFFIXES
 from captrain.data.suffixes import suffix_of_content
 from captrain.errors import PictureError
+from captrain.lfs import POINTER, is_pointer
 from captrain.records import Sample
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,8 @@ class Picture:
         beginning = _beginning(content)
         if not beginning:
             raise PictureError("is empty (0 bytes)")
+        if is_pointer(beginning):
+            raise PictureError(POINTER)
         named = os.path.splitext(content.name if isinstance(content, Path) else sample.id)[1]
         return cls(content, named if named.lower() in IMAGE_SUFFIXES else suffix_of(beginning))
 
