@@ -29,6 +29,7 @@ READERS: dict[str, str] = {  # in the order in which they are tried; `sidecar` t
     "csv": "captrain.data.readers.csv_table",
     "parquet": "captrain.data.readers.parquet",
     "flickr": "captrain.data.readers.flickr",
+    "headerless": "captrain.data.readers.headerless",
     "sidecar": "captrain.data.readers.sidecar",
 }
 
