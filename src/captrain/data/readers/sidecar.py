@@ -21,7 +21,7 @@ from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.nothing import lying_there
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen, LazySamples, key_of
-from captrain.data.suffixes import is_unicode
+from captrain.data.suffixes import is_unicode, unread
 from captrain.errors import DataError
 from captrain.lfs import POINTER, is_pointer
 from captrain.records import Rejects, Sample
@@ -159,7 +159,7 @@ class _Walk:
         counts = f"{self.image_count} images and {self.text_count or 'no'} captions"
         first = f"; {self.rejects.summary()}" if self.rejects and self.image_count and self.text_count else ""
         beside = f"a {' or '.join(self.suffixes)} beside each image or a metadata.jsonl"
-        wanted = beside if self.captioned else "JPEG, PNG, WebP, GIF, BMP or TIFF files"
+        wanted = beside if self.captioned else "JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF files"
         there = "".join(f"; {said}" for said in lying_there([self.root]))
         return f"{self.root}/: {counts}{there}; expected {wanted}{first}"
 
@@ -196,7 +196,7 @@ class _Walk:
             return ""
         if not entry.is_file():  # to open a pipe would wait for ever
             return "is no file but a broken link, a pipe or a device; put the file itself there"
-        return f"is a {suffix} file, which is not read; convert it to JPEG" if kind in UNREAD_SUFFIXES else ""
+        return unread(suffix) if kind in UNREAD_SUFFIXES else ""
 
     def _match(self, prefix: str, images: list[str], texts: dict[str, str]) -> dict[str, str]:
         """For each image of a folder what its text ends in, where it has one. Texts of no image are rejected."""
