@@ -14,6 +14,7 @@ from pathlib import Path
 from captrain.data.absolute_paths import MovedPaths, PathsHere, is_absolute
 from captrain.data.picture_index import IMAGE_FOLDER, PictureIndex
 from captrain.data.suffixes import IMAGE_SUFFIXES, UNREAD_SUFFIXES, is_hidden, split_suffix
+from captrain.data.zipped import ZipMember
 from captrain.errors import DataError, nearest
 from captrain.lfs import POINTER, is_pointer_file
 
@@ -78,7 +79,7 @@ class Root:
             posixpath.join(Path(place).as_posix(), "") for place in (os.path.abspath(folder), self._bounds[0])
         ]
         self._moved, self._here = MovedPaths(self), PathsHere(self)
-        self._told = False
+        self._told = self._has_zips = False
 
     def holds(self, path: str) -> bool:
         """Whether `path`, below the folder by its name, is there in truth once all links are followed."""
@@ -98,7 +99,7 @@ class Root:
         if is_absolute(relative):
             return self._find_absolute(relative, name, where)
         likely = self.index.named(relative)
-        if len(likely) != 1 or not self._is_file(likely[0], name, where):
+        if len(likely) != 1 or not (self._is_file(likely[0], name, where) or self.index.zipped(likely[0])):
             return None
         self._tell(relative, likely[0], where)
         return likely[0]
@@ -122,9 +123,12 @@ class Root:
         exact = next((found for name in names if (found := self.exact(name, where))), None)
         return exact or next((found for name in names if (found := self.find(name, where))), None)
 
-    def path(self, found: str) -> Path:
+    def image(self, found: str) -> Path | ZipMember:
         """Where the image lies that `find` has this id for."""
-        return Path(self._here.path(found) or self.folder / found)
+        path = Path(self._here.path(found) or self.folder / found)
+        if not self._has_zips or os.path.lexists(path):
+            return path
+        return self.index.zipped(found) or path
 
     def absence(self, name: str, where: str) -> str:
         """Why `find` has no path for a name, to be read after it."""
@@ -136,7 +140,9 @@ class Root:
         return NOT_THERE
 
     def _find_absolute(self, path: str, name: str, where: str) -> str | None:
-        found = (None if self.confined else self._here.find(path, where)) or self._moved.find(path, where)
+        found = None if self.confined else self._here.find(path, where)
+        if not found and (found := self._moved.find(path, where)):
+            self._tell_of_zips(found, where)
         if found or (split_suffix(path)[1] and not (self.confined and os.path.isfile(path))):
             return found
         raise self._leaves(name, where)
@@ -174,10 +180,20 @@ class Root:
 
     def _tell(self, relative: str, found: str, where: str) -> None:
         """Say once that names lead into other folders than they say."""
+        if self._tell_of_zips(found, where):
+            return
         folder = posixpath.dirname(relative)
         if not self._told and posixpath.dirname(found) not in (folder, posixpath.join(IMAGE_FOLDER, folder)):
             self._told = True
             logger.info("%s: '%s' is '%s' in %s, the one picture of that name", where, relative, found, self.folder)
+
+    def _tell_of_zips(self, found: str, where: str) -> bool:
+        """Say once that pictures lie in a zip; whether this one does."""
+        member = None if os.path.lexists(self.folder / found) else self.index.zipped(found)
+        if member and not self._has_zips:
+            self._has_zips = True
+            logger.info("%s: pictures are read out of %s, which need not be unpacked", where, member.archive)
+        return member is not None
 
 
 def _spellings(name: str) -> Iterable[str]:

@@ -35,7 +35,7 @@ from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import Table, check_splits, has_tables, one_table_each, tables_at
 from captrain.data.samples import LazySamples, key_of
 from captrain.errors import DataError
-from captrain.records import Rejects, Sample, parse_json_line
+from captrain.records import Rejects, Sample, Stored, parse_json_line
 
 SUFFIXES = (".jsonl", ".ndjson")
 MOST_CHECKED = 200_000  # lines; images of larger tables are not looked for one by one
@@ -70,7 +70,7 @@ class TableReader:
             return self.table.find(row.image, where)
         return self.beside + row.image
 
-    def image(self, row: Row, name: str, where: str) -> Path | Unreadable:
+    def image(self, row: Row, name: str, where: str) -> Path | Stored:
         """Where a row's image lies. Raises `DataError` if it was there and is no more."""
         try:
             found = self.table.find(row.image, where)
@@ -80,7 +80,7 @@ class TableReader:
             return Unreadable(self.table.root.folder / name, str(error))
         if found is None and self.checked:
             raise DataError(f"{where}: '{row.image}' has gone since the table was read")
-        return self.table.root.path(found or name)
+        return self.table.root.image(found or name)
 
     def row_at(self, offset: int, number: int) -> Row:
         """The line at a byte offset."""

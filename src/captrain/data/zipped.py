@@ -1,0 +1,99 @@
+"""Pictures in zips that lie beside a table: listed from the zips' own directories, read one by one, never unpacked.
+
+A zip is an untrusted file. Only plain members that are called pictures count, with names that stay below the zip; links and
+encrypted members do not. A member gives as many bytes as the directory states and no more, however many it unfolds to.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from captrain.data.shards.headers import tidy
+from captrain.data.suffixes import is_hidden, split_suffix
+
+logger = logging.getLogger(__name__)
+
+MOST_ZIPS = 100  # of one folder
+MOST_MEMBERS = 2_000_000
+LARGEST_MEMBER = 1 << 30  # bytes; no picture is larger
+
+_LOCAL = struct.Struct(
+    "<4s22xHH"
+)  # of the header before a member's data: its mark, the lengths of its name and of extras
+_DEFLATED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+
+@dataclass(frozen=True, slots=True)
+class ZipMember:
+    """A picture in a zip; `offset` is where its header begins, sizes are in bytes."""
+
+    archive: Path
+    name: str
+    offset: int
+    packed: int
+    size: int
+    crc: int
+    is_deflated: bool
+
+    def read(self) -> bytes:
+        """The picture's bytes. Raises `OSError` if they are not what the zip's directory says."""
+        # Opened anew each time: an open file must not be shared by processes, and it costs little beside a picture.
+        with self.archive.open("rb") as file:
+            file.seek(self.offset)
+            header = file.read(_LOCAL.size)
+            if len(header) < _LOCAL.size or not header.startswith(b"PK\x03\x04"):
+                raise OSError(f"{self}: the zip is broken, or another than when it was listed")
+            _, name, extras = _LOCAL.unpack(header)
+            file.seek(name + extras, os.SEEK_CUR)
+            data = file.read(self.packed)
+        try:
+            whole = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, self.size + 1) if self.is_deflated else data
+        except zlib.error as error:
+            raise OSError(f"{self}: is broken ({error})") from None
+        if len(whole) != self.size or zlib.crc32(whole) != self.crc:
+            raise OSError(f"{self}: is not what the zip's directory says")
+        return whole
+
+    def __str__(self) -> str:
+        return f"{self.archive}/{self.name}"
+
+
+def pictures_in_zips(folder: Path) -> Iterator[tuple[str, ZipMember]]:
+    """The pictures in the zips right in a folder, with the paths that `unzip NAME.zip -d NAME` would give them."""
+    try:
+        archives = sorted(
+            path for path in folder.iterdir() if path.suffix.lower() == ".zip" and not is_hidden(path.name)
+        )
+    except OSError:
+        return
+    for archive in archives[:MOST_ZIPS]:
+        try:
+            with zipfile.ZipFile(archive) as opened:
+                infos = opened.infolist()
+        except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
+            logger.warning("%s: can't be read as a zip (%s)", archive, error)
+            continue
+        for info in infos[:MOST_MEMBERS]:
+            if name := _usable(info):
+                member = ZipMember(
+                    archive, name, info.header_offset, info.compress_size, info.file_size, info.CRC,
+                    info.compress_type == zipfile.ZIP_DEFLATED,
+                )  # fmt: skip
+                yield f"{archive.stem}/{name}", member
+
+
+def _usable(info: zipfile.ZipInfo) -> str:
+    """A member's name below the zip; "" for what is no picture that may be read."""
+    name = tidy(info.filename) or ""
+    odd = info.is_dir() or info.flag_bits & 1 or stat.S_ISLNK(info.external_attr >> 16)
+    if odd or info.compress_type not in _DEFLATED or max(info.file_size, info.compress_size) > LARGEST_MEMBER:
+        return ""
+    return name if split_suffix(name)[1] and not any(map(is_hidden, name.split("/"))) else ""
