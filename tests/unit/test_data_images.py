@@ -229,7 +229,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "noise": (b"hello there", "^is not a JPEG, PNG"),
     "html": (b"<html><body>404</body></html>", "looks like a web page"),
     "heic": (b"\0\0\0\x18ftypheic", "^is (broken|truncated|a HEIC picture; pip install .captrain\\[heif\\])"),
-    "avif": (b"\0\0\0\x18ftypavif", "^is broken"),
+    "avif": (b"\0\0\0\x18ftypavif", "^is (broken|truncated)"),
     "film": (b"\0\0\0\x18ftypisom", "looks like a film"),
     "wav": (b"RIFF\x24\0\0\0WAVEfmt ", "^is not a JPEG"),
     "half a jpeg": (encode(scene(), "JPEG")[:700], "^is truncated"),

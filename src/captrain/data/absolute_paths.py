@@ -11,7 +11,7 @@ that is handed on, so a path must not be a way to anybody's secrets:
 
 - Only what is called a picture, is a plain file that is called a picture once its links are followed, and begins as a
   picture does, is ever opened for a sample. Keys, documents, devices and pipes are none of these, whatever a table says.
-- What is read from outside is said: the folders, each once.
+- What is read from outside is said: the first folders, each once. Captions are never written beside such a picture.
 - `--image-root` confines: whatever a table says, only pictures below that folder are read. A table in the cache of a hub,
   which is always a stranger's, is confined to its folder in any case. Relative paths never leave the folder (`..`).
 - Names on other hosts (`\\\\host\\share`) are only matched, never opened: Windows would log in there.
@@ -23,6 +23,8 @@ import logging
 import os
 import re
 import stat
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captrain.data.picture_index import plain_stem
@@ -154,12 +156,28 @@ class PathsHere:
                 )
         return name
 
-    def path(self, name: str) -> str | None:
-        """Where the picture of such an id lies; None if it lies in the folder."""
+    def picture(self, name: str) -> OutsidePicture | None:
+        """The picture of such an id; None if it lies in the folder."""
         folder, _, base = name.rpartition("/")
         if folder not in self.folders or os.path.lexists(os.path.join(self.root.folder, name)):
             return None
-        return os.path.join(self.folders[folder], base)
+        return OutsidePicture(Path(self.folders[folder]) / base)
+
+
+@dataclass(frozen=True, slots=True)
+class OutsidePicture:
+    """A picture that lies outside of its table's folder. It is read, and that is all: nothing is written beside it."""
+
+    path: Path
+
+    def read(self) -> bytes:
+        """The encoded picture. Raises `OSError` if it is none any more."""
+        if not is_picture(str(self.path)):
+            raise OSError("is no picture any more")
+        return self.path.read_bytes()
+
+    def __str__(self) -> str:
+        return str(self.path)
 
 
 def is_picture(path: str) -> bool:

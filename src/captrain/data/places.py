@@ -14,9 +14,9 @@ from pathlib import Path
 from captrain.data.absolute_paths import MovedPaths, PathsHere, is_absolute
 from captrain.data.picture_index import IMAGE_FOLDER, PictureIndex
 from captrain.data.suffixes import IMAGE_SUFFIXES, UNREAD_SUFFIXES, is_hidden, split_suffix
-from captrain.data.zipped import ZipMember
 from captrain.errors import DataError, nearest
 from captrain.lfs import POINTER, is_pointer_file
+from captrain.records import Stored
 
 __all__ = ["IMAGE_SUFFIXES", "UNREAD_SUFFIXES", "Root", "existing", "is_hidden", "is_remote", "refuse_pointer"]
 
@@ -123,9 +123,11 @@ class Root:
         exact = next((found for name in names if (found := self.exact(name, where))), None)
         return exact or next((found for name in names if (found := self.find(name, where))), None)
 
-    def image(self, found: str) -> Path | ZipMember:
+    def image(self, found: str) -> Path | Stored:
         """Where the image lies that `find` has this id for."""
-        path = Path(self._here.path(found) or self.folder / found)
+        if outside := self._here.picture(found):
+            return outside
+        path = self.folder / found
         if not self._has_zips or os.path.lexists(path):
             return path
         return self.index.zipped(found) or path

@@ -111,7 +111,8 @@ class Beside:
         """Not if it has one already (when skipping), nor if another picture of the same stem has the same text file."""
         if not isinstance(sample.image, Path):
             raise UserError(
-                f"{sample.source}: a picture inside an archive has no place beside it; give --output captions.jsonl"
+                f"{sample.source}: a picture in an archive, or outside of its table's folder, gets no file beside it; "
+                "give --output captions.jsonl"
             )
         path = self._path(sample)
         if self.owners.setdefault(path, sample.id) != sample.id:
