@@ -133,6 +133,9 @@ def test_an_image_root_confines(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="leaves the folder") as raised:
         read(table(tmp_path / "set/t.json", str(tmp_path / "data/1.png")), tmp_path / "root")
     assert "--image-root" not in str(raised.value)
+    images(tmp_path, "other/pictures/1.png")  # another picture of that name, in the only folder
+    with pytest.raises(DataError, match="leaves the folder"):
+        read(table(tmp_path / "set/t.json", str(tmp_path / "data/1.png")), tmp_path / "other")
     below = table(tmp_path / "set/t.json", str(tmp_path / "root/3.png"), str(tmp_path / "data/4.png"))
     samples, _ = read(below, tmp_path / "root")
     assert [sample.id for sample in samples] == ["3.png", "data/4.png"]

@@ -51,6 +51,11 @@ def is_absolute(written: str) -> bool:
     return _ABSOLUTE.match(written) is not None
 
 
+def is_here(path: str) -> bool:
+    """Whether an absolute path leads to something on this machine; other hosts are not asked."""
+    return os.path.isabs(path) and not path.startswith("//") and os.path.lexists(path)
+
+
 class MovedPaths:
     """Paths of another machine: which beginnings were cut off, and which folder is in their place."""
 
@@ -106,7 +111,9 @@ class MovedPaths:
         return shared.get(most, [])
 
     def _in_the_only_folder(self, path: str) -> bool:
-        """Whether all pictures lie in one folder, and that is not another split than the path's."""
+        """Whether all pictures lie in one folder, that is not another split than the path's, and the path leads nowhere."""
+        if is_here(path):
+            return False
         folders = self.root.index.folders()
         return len(folders) == 1 and _splits_in(*folders) <= _splits_in(path)
 
@@ -141,7 +148,7 @@ class PathsHere:
 
     def find(self, path: str, where: str) -> str | None:
         """The id of a picture at an absolute path: the path without what makes it absolute; None if none may be read."""
-        if not os.path.isabs(path) or path.startswith("//") or not is_picture(path):
+        if not is_here(path) or not is_picture(path):
             return None
         name = re.sub(r"^([A-Za-z]):", r"\1", path).lstrip("/")
         if self.root.exact(name, where):

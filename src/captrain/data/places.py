@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from captrain.data.absolute_paths import MovedPaths, PathsHere, is_absolute
+from captrain.data.absolute_paths import MovedPaths, PathsHere, is_absolute, is_here
 from captrain.data.picture_index import IMAGE_FOLDER, PictureIndex
 from captrain.data.suffixes import IMAGE_SUFFIXES, UNREAD_SUFFIXES, is_hidden, split_suffix
 from captrain.errors import DataError, nearest
@@ -145,7 +145,7 @@ class Root:
         found = None if self.confined else self._here.find(path, where)
         if not found and (found := self._moved.find(path, where)):
             self._tell_of_zips(found, where)
-        if found or (split_suffix(path)[1] and not (self.confined and os.path.isfile(path))):
+        if found or (split_suffix(path)[1] and not (self.confined and is_here(path))):
             return found
         raise self._leaves(name, where)
 
