@@ -92,3 +92,10 @@ def test_other_data_sets_beside(tmp_path: Path) -> None:
 def test_a_compressed_shard_says_how_to_unpack_it(tmp_path: Path, name: str, command: str) -> None:
     (tmp_path / name).touch()
     assert command in error_of(tmp_path / name)
+
+
+@pytest.mark.parametrize("text", ["pic,legend\n1.jpg,a dog\n", '{"pic": "1.jpg", "legend": "a dog"}\n'])
+def test_the_columns_of_a_table_that_names_no_images(tmp_path: Path, text: str) -> None:
+    (tmp_path / "1.jpg").touch()
+    (tmp_path / ("list.jsonl" if text.startswith("{") else "list.csv")).write_text(text)
+    assert "with the columns pic, legend; --image-column and --caption-column say" in error_of(tmp_path)

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from captrain.data.places import Root, is_hidden
-from captrain.data.readers.columns import listed
+from captrain.data.readers.columns import Columns, listed
 from captrain.errors import DataError
 from captrain.lfs import POINTER, is_pointer_file
-from captrain.records import Rejects
+from captrain.records import Rejects, parse_json_line
 
 UNPACKED_BY = {  # endings of archives → the command that unpacks them
     ".zip": "unzip {name} -d {folder}",
@@ -24,6 +24,7 @@ UNPACKED_BY = {  # endings of archives → the command that unpacks them
 }
 DATA_SETS = (".parquet", ".arrow", ".tar")  # that are read by themselves
 TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", *DATA_SETS)
+BOM = b"\xef\xbb\xbf"
 MOST_LOOKED_AT = 10_000  # entries of a folder
 
 
@@ -70,6 +71,35 @@ def lying_there(folders: Iterable[Path], own: tuple[str, ...] = ()) -> list[str]
             elif name.lower().endswith(DATA_SETS) and not (own and name.lower().endswith(own)):
                 said.append(f"{folder / name} lies there; is that the data set?")
     return said[:3]
+
+
+def tables_there(folder: Path) -> list[str]:
+    """The tables right in a folder that name no images by columns that are known, with the columns that they have."""
+    said = []
+    for name in _names(folder):
+        if columns := _columns_of(folder / name):
+            said.append(
+                f"{folder / name} lies there with the columns {listed(columns)}; "
+                "--image-column and --caption-column say which ones count"
+            )
+    return said[:2]
+
+
+def _columns_of(path: Path) -> Sequence[str]:
+    """The columns of a table by its first line; none of what is no table."""
+    from captrain.data.readers.csv_table import SUFFIXES, Cells  # which imports this
+    from captrain.data.readers.line_index import LARGEST_LINE, opened
+
+    try:
+        if path.suffix.lower() in SUFFIXES:
+            found = Cells(path, Columns()).header
+            return found if len(found) > 1 else ()
+        if path.suffix.lower() in (".jsonl", ".ndjson"):
+            with opened(path) as file:
+                return tuple(parse_json_line(file.readline(LARGEST_LINE).removeprefix(BOM), str(path)))
+    except DataError:
+        pass
+    return ()
 
 
 def unpacking(name: str) -> str:

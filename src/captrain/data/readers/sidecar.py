@@ -18,7 +18,7 @@ import numpy as np
 from captrain.data.gathered import Texts
 from captrain.data.places import IMAGE_SUFFIXES, UNREAD_SUFFIXES, Root, existing, is_hidden
 from captrain.data.readers import SPLIT_NAMES
-from captrain.data.readers.nothing import lying_there
+from captrain.data.readers.nothing import lying_there, tables_there
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen, LazySamples, key_of
 from captrain.data.suffixes import is_unicode, unread
@@ -160,7 +160,7 @@ class _Walk:
         first = f"; {self.rejects.summary()}" if self.rejects and self.image_count and self.text_count else ""
         beside = f"a {' or '.join(self.suffixes)} beside each image or a metadata.jsonl"
         wanted = beside if self.captioned else "JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF files"
-        there = "".join(f"; {said}" for said in lying_there([self.root]))
+        there = "".join(f"; {said}" for said in [*lying_there([self.root]), *tables_there(self.root)])
         return f"{self.root}/: {counts}{there}; expected {wanted}{first}"
 
     def _open(self, prefix: str) -> list[tuple[str, str]]:
