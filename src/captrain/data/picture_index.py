@@ -1,4 +1,4 @@
-"""The pictures below a folder by what tables call them: without their endings, in another case, from a folder above, in zips.
+"""The pictures below a folder by what tables call them: without their endings, in another case, from a folder above, in archives.
 
 A table that was written by hand, or on another machine, says `img_01` for `img/img_01.jpg`, `dog.jpg` for `dog.JPG`, and
 "é" in the other normal form of Unicode. Each such name is looked up here, among the names of all pictures, which are listed
@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 
+from captrain.data.archived import ZipMember, pictures_in_archives
+from captrain.data.shards.tars import StoredMember
 from captrain.data.suffixes import is_hidden, is_unicode, split_suffix
-from captrain.data.zipped import ZipMember, pictures_in_zips
 
 MOST_ENTRIES = 2_000_000  # listed; in more (a whole disk, say) nothing is searched for
 DEEPEST = 6  # folders below the one of the table
@@ -29,16 +30,18 @@ class PictureIndex:
         """`holds` says of a link's path whether it stays in the folder; others are left out."""
         self.folder, self.holds = folder, holds
         self._by_stem: dict[str, list[str]] | None = None  # last part without ending → paths below the folder
-        self._zipped: dict[str, ZipMember] = {}  # paths of pictures that lie in zips beside the table
+        self._archived: dict[
+            str, ZipMember | StoredMember
+        ] = {}  # paths of pictures that lie in archives beside the table
 
     def __getstate__(self) -> dict[str, object]:
         """Without the names: another process lists them again, where it must."""
-        return {**self.__dict__, "_by_stem": None, "_zipped": {}}
+        return {**self.__dict__, "_by_stem": None, "_archived": {}}
 
-    def zipped(self, path: str) -> ZipMember | None:
-        """The picture at a path, if it lies in a zip that is not unpacked."""
+    def archived(self, path: str) -> ZipMember | StoredMember | None:
+        """The picture at a path, if it lies in an archive that is not unpacked."""
         self._names()
-        return self._zipped.get(path)
+        return self._archived.get(path)
 
     def named(self, name: str) -> list[str]:
         """The pictures that a name may mean: a path below the folder, below its `images/`, else the end of any path.
@@ -67,13 +70,13 @@ class PictureIndex:
 
     def _names(self) -> dict[str, list[str]]:
         if self._by_stem is None:
-            self._zipped = dict(pictures_in_zips(Path(self.folder)))
+            self._archived = dict(pictures_in_archives(Path(self.folder)))
             self._by_stem = self._listed()
         return self._by_stem
 
     def _listed(self) -> dict[str, list[str]]:
         by_stem: dict[str, list[str]] = {}
-        for count, path in enumerate(chain(self._paths(), self._zipped)):
+        for count, path in enumerate(chain(self._paths(), self._archived)):
             if count >= MOST_ENTRIES:
                 return {}
             if split_suffix(path)[1]:

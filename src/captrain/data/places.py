@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from captrain.data.absolute_paths import MovedPaths, PathsHere, is_absolute, is_here
+from captrain.data.archived import archive_of
 from captrain.data.picture_index import IMAGE_FOLDER, PictureIndex
 from captrain.data.suffixes import IMAGE_SUFFIXES, UNREAD_SUFFIXES, is_hidden, split_suffix
 from captrain.errors import DataError, nearest
@@ -79,7 +80,7 @@ class Root:
             posixpath.join(Path(place).as_posix(), "") for place in (os.path.abspath(folder), self._bounds[0])
         ]
         self._moved, self._here = MovedPaths(self), PathsHere(self)
-        self._told = self._has_zips = False
+        self._told = self._has_archives = False
 
     def holds(self, path: str) -> bool:
         """Whether `path`, below the folder by its name, is there in truth once all links are followed."""
@@ -99,7 +100,7 @@ class Root:
         if is_absolute(relative):
             return self._find_absolute(relative, name, where)
         likely = self.index.named(relative)
-        if len(likely) != 1 or not (self._is_file(likely[0], name, where) or self.index.zipped(likely[0])):
+        if len(likely) != 1 or not (self._is_file(likely[0], name, where) or self.index.archived(likely[0])):
             return None
         self._tell(relative, likely[0], where)
         return likely[0]
@@ -128,9 +129,9 @@ class Root:
         if outside := self._here.picture(found):
             return outside
         path = self.folder / found
-        if not self._has_zips or os.path.lexists(path):
+        if not self._has_archives or os.path.lexists(path):
             return path
-        return self.index.zipped(found) or path
+        return self.index.archived(found) or path
 
     def absence(self, name: str, where: str) -> str:
         """Why `find` has no path for a name, to be read after it."""
@@ -144,7 +145,7 @@ class Root:
     def _find_absolute(self, path: str, name: str, where: str) -> str | None:
         found = None if self.confined else self._here.find(path, where)
         if not found and (found := self._moved.find(path, where)):
-            self._tell_of_zips(found, where)
+            self._tell_of_archives(found, where)
         if found or (split_suffix(path)[1] and not (self.confined and is_here(path))):
             return found
         raise self._leaves(name, where)
@@ -182,19 +183,19 @@ class Root:
 
     def _tell(self, relative: str, found: str, where: str) -> None:
         """Say once that names lead into other folders than they say."""
-        if self._tell_of_zips(found, where):
+        if self._tell_of_archives(found, where):
             return
         folder = posixpath.dirname(relative)
         if not self._told and posixpath.dirname(found) not in (folder, posixpath.join(IMAGE_FOLDER, folder)):
             self._told = True
             logger.info("%s: '%s' is '%s' in %s, the one picture of that name", where, relative, found, self.folder)
 
-    def _tell_of_zips(self, found: str, where: str) -> bool:
-        """Say once that pictures lie in a zip; whether this one does."""
-        member = None if os.path.lexists(self.folder / found) else self.index.zipped(found)
-        if member and not self._has_zips:
-            self._has_zips = True
-            logger.info("%s: pictures are read out of %s, which need not be unpacked", where, member.archive)
+    def _tell_of_archives(self, found: str, where: str) -> bool:
+        """Say once that pictures lie in an archive; whether this one does."""
+        member = None if os.path.lexists(self.folder / found) else self.index.archived(found)
+        if member and not self._has_archives:
+            self._has_archives = True
+            logger.info("%s: pictures are read out of %s, which need not be unpacked", where, archive_of(member))
         return member is not None
 
 

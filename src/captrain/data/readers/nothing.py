@@ -19,10 +19,11 @@ UNPACKED_BY = {  # endings of archives → the command that unpacks them
     ".tar.bz2": "tar xjf {name}",
     ".tar.xz": "tar xJf {name}",
     ".tar.zst": "tar --zstd -xf {name}",
+    ".tar": "tar xf {name}",
     ".7z": "7z x {name}",
     ".rar": "unrar x {name}",
 }
-DATA_SETS = (".parquet", ".arrow", ".tar")  # that are read by themselves
+DATA_SETS = (".parquet", ".arrow")  # that are read by themselves
 TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", *DATA_SETS)
 BOM = b"\xef\xbb\xbf"
 MOST_LOOKED_AT = 10_000  # entries of a folder

@@ -33,6 +33,8 @@ from captrain.records import Rejects, Sample
 
 NO_CAPTION = 255  # in place of a rule's number
 
+TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".txt")  # that may be about pictures in a tar beside them
+
 _BUFFER = 1 << 16  # bytes read at once: a header and, often, the caption that follows it
 
 
@@ -271,6 +273,10 @@ def _nothing_left(source: str, shards: list[Shard], indexer: _Indexer, rejects: 
     what = shards[0].label if len(shards) == 1 else f"{shards[0].label} and {len(shards) - 1} more"
     captions = " or ".join(str(where) for where in indexer.keys.captions) if indexer.captioned else ""
     image = " or ".join(indexer.keys.images) or "jpg, png or webp"
+    beside = [name for name in _names(source, deeper=False) if os.path.splitext(name)[1].lower() in TABLES]
+    if beside and indexer.captioned:
+        table = os.path.join(source, beside[0])
+        found += f"; {beside[0]} lies beside: if it is a table of these pictures, give its path, {table}"
     return (
         f"{what}: {members}, nothing to use{found}; expected an image ({image})"
         + (f" and a caption ({captions})" if captions else "")

@@ -6,6 +6,7 @@ import json
 import logging
 import pickle
 import stat
+import tarfile
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -14,10 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from captrain.data.archived import pictures_in_archives
 from captrain.data.convert import convert
 from captrain.data.places import Root
 from captrain.data.readers import detect, reader
-from captrain.data.zipped import pictures_in_zips
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 
@@ -87,18 +88,18 @@ def test_what_is_no_plain_picture_is_never_listed(tmp_path: Path) -> None:
         for name in ("../out.png", "/abs.png", "C:\\x.png", "__MACOSX/._a.png", "secret.txt", "folder/", "fine.png"):
             archive.writestr(name, b"x")
     (tmp_path / "b.zip").write_bytes(b"no zip at all")
-    assert [path for path, _ in pictures_in_zips(tmp_path)] == ["a/fine.png"]
+    assert [path for path, _ in pictures_in_archives(tmp_path)] == ["a/fine.png"]
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_a_member_that_is_not_what_it_states_is_an_error(tmp_path: Path, method: int) -> None:
     archive = write_zip(tmp_path / "a.zip", {"bomb.png": bytes(1 << 20)}, method)
-    ((_, member),) = pictures_in_zips(tmp_path)
+    ((_, member),) = pictures_in_archives(tmp_path)
     raw = bytearray(archive.read_bytes())
     central = raw.rindex(b"PK\x01\x02")
     raw[central + 24 : central + 28] = (100).to_bytes(4, "little")  # states a hundred bytes of a million
     archive.write_bytes(raw)
-    ((_, smaller),) = pictures_in_zips(tmp_path)
+    ((_, smaller),) = pictures_in_archives(tmp_path)
     assert (member.size, smaller.size) == (1 << 20, 100)
     with pytest.raises(OSError, match="is not what the zip's directory says"):
         smaller.read()
@@ -112,4 +113,23 @@ def test_a_zip_alone_is_an_error_with_the_next_step(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"photos\.zip: an archive; unpack it first \(unzip photos\.zip -d photos\)"):
         read(archive)
     with pytest.raises(DataError, match=r"photos\.zip lies there; unpack it first"):
+        read(tmp_path)
+
+
+def test_pictures_are_read_out_of_a_tar_beside_the_table_that_is_given(tmp_path: Path) -> None:
+    (tmp_path / "captions.csv").write_text("image,caption\n1,a dog\nb/2.png,a cat\n")
+    with tarfile.open(tmp_path / "images.tar", "w") as tar:
+        for name, data in {"1.png": picture(1), "b/2.png": picture(2), "../3.png": b"x", "1.txt/": b""}.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, BytesIO(data))
+    samples, rejects = read(tmp_path / "captions.csv")
+    assert {sample.id: sample.read() for sample in samples} == {
+        "images/1.png": picture(1),
+        "images/b/2.png": picture(2),
+    }
+    assert not rejects
+    with pytest.raises(
+        DataError, match=r"captions\.csv lies beside: if it is a table of these pictures, give its path"
+    ):
         read(tmp_path)
