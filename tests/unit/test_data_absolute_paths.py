@@ -115,14 +115,17 @@ def test_paths_of_this_machine_are_read_and_told(tmp_path: Path, caplog: pytest.
     names = [str(tmp_path / "data/validation/3808.png"), str(tmp_path / "other/validation/6208.png")]
     caplog.set_level(logging.INFO, logger="captrain")
     samples, rejects = read(table(tmp_path / "set/t.json", *names))
-    assert [sample.image for sample in samples] == [Path(name) for name in names]
+    assert [str(sample.image) for sample in samples] == names
     assert all(sample.read() for sample in samples) and not rejects
     assert not any(Path(sample.id).is_absolute() for sample in samples)
     assert [
         str(tmp_path / place / "validation") in line
         for place, line in zip(("data", "other"), caplog.messages, strict=True)
     ]
-    assert [sample.image for sample in pickle.loads(pickle.dumps(samples))] == [Path(name) for name in names]
+    assert [str(sample.image) for sample in pickle.loads(pickle.dumps(samples))] == names
+    Path(names[0]).write_text("secret")
+    with pytest.raises(OSError, match="no picture any more"):
+        samples[0].read()
 
 
 def test_an_image_root_confines(tmp_path: Path) -> None:
@@ -130,6 +133,9 @@ def test_an_image_root_confines(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="leaves the folder") as raised:
         read(table(tmp_path / "set/t.json", str(tmp_path / "data/1.png")), tmp_path / "root")
     assert "--image-root" not in str(raised.value)
+    images(tmp_path, "other/pictures/1.png")  # another picture of that name, in the only folder
+    with pytest.raises(DataError, match="leaves the folder"):
+        read(table(tmp_path / "set/t.json", str(tmp_path / "data/1.png")), tmp_path / "other")
     below = table(tmp_path / "set/t.json", str(tmp_path / "root/3.png"), str(tmp_path / "data/4.png"))
     samples, _ = read(below, tmp_path / "root")
     assert [sample.id for sample in samples] == ["3.png", "data/4.png"]

@@ -67,7 +67,7 @@ def test_each_bad_file_is_rejected_once_with_its_reason(tmp_path: Path) -> None:
     pair(tmp_path, "blank", b"\n \n")
     pair(tmp_path, "huge", b"x" * (LARGEST_TEXT + 1))
     write(tmp_path / "bare.png")
-    write(tmp_path / "phone.HEIC")
+    write(tmp_path / "layers.PSD")
     write(tmp_path / "README.txt", b"about these pictures")
     rejects = Rejects()
     (samples,) = read(str(tmp_path), rejects).values()
@@ -77,11 +77,11 @@ def test_each_bad_file_is_rejected_once_with_its_reason(tmp_path: Path) -> None:
         "blank.txt": "holds no caption",
         "huge.txt": f"is too large for captions ({LARGEST_TEXT + 1} bytes, over {LARGEST_TEXT})",
         "bare.png": "has no caption beside it",
-        "phone.HEIC": "is a .HEIC file, which is not read; convert it to JPEG",
+        "layers.PSD": "is a .PSD file, which is not read; convert it to JPEG",
         "README.txt": "has no image beside it",
     }
     assert len(rejects) == 6
-    assert str(tmp_path / "phone.HEIC") in [line["where"] for line in rejects.lines]
+    assert str(tmp_path / "layers.PSD") in [line["where"] for line in rejects.lines]
 
 
 def test_two_images_may_share_a_caption_file(tmp_path: Path) -> None:

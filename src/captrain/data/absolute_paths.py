@@ -11,7 +11,7 @@ that is handed on, so a path must not be a way to anybody's secrets:
 
 - Only what is called a picture, is a plain file that is called a picture once its links are followed, and begins as a
   picture does, is ever opened for a sample. Keys, documents, devices and pipes are none of these, whatever a table says.
-- What is read from outside is said: the folders, each once.
+- What is read from outside is said: the first folders, each once. Captions are never written beside such a picture.
 - `--image-root` confines: whatever a table says, only pictures below that folder are read. A table in the cache of a hub,
   which is always a stranger's, is confined to its folder in any case. Relative paths never leave the folder (`..`).
 - Names on other hosts (`\\\\host\\share`) are only matched, never opened: Windows would log in there.
@@ -23,6 +23,8 @@ import logging
 import os
 import re
 import stat
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captrain.data.picture_index import plain_stem
@@ -47,6 +49,11 @@ def is_absolute(written: str) -> bool:
     [True, True, True, True, False]
     """
     return _ABSOLUTE.match(written) is not None
+
+
+def is_here(path: str) -> bool:
+    """Whether an absolute path leads to something on this machine; other hosts are not asked."""
+    return os.path.isabs(path) and not path.startswith("//") and os.path.lexists(path)
 
 
 class MovedPaths:
@@ -104,7 +111,9 @@ class MovedPaths:
         return shared.get(most, [])
 
     def _in_the_only_folder(self, path: str) -> bool:
-        """Whether all pictures lie in one folder, and that is not another split than the path's."""
+        """Whether all pictures lie in one folder, that is not another split than the path's, and the path leads nowhere."""
+        if is_here(path):
+            return False
         folders = self.root.index.folders()
         return len(folders) == 1 and _splits_in(*folders) <= _splits_in(path)
 
@@ -139,7 +148,7 @@ class PathsHere:
 
     def find(self, path: str, where: str) -> str | None:
         """The id of a picture at an absolute path: the path without what makes it absolute; None if none may be read."""
-        if not os.path.isabs(path) or path.startswith("//") or not is_picture(path):
+        if not is_here(path) or not is_picture(path):
             return None
         name = re.sub(r"^([A-Za-z]):", r"\1", path).lstrip("/")
         if self.root.exact(name, where):
@@ -154,12 +163,28 @@ class PathsHere:
                 )
         return name
 
-    def path(self, name: str) -> str | None:
-        """Where the picture of such an id lies; None if it lies in the folder."""
+    def picture(self, name: str) -> OutsidePicture | None:
+        """The picture of such an id; None if it lies in the folder."""
         folder, _, base = name.rpartition("/")
         if folder not in self.folders or os.path.lexists(os.path.join(self.root.folder, name)):
             return None
-        return os.path.join(self.folders[folder], base)
+        return OutsidePicture(Path(self.folders[folder]) / base)
+
+
+@dataclass(frozen=True, slots=True)
+class OutsidePicture:
+    """A picture that lies outside of its table's folder. It is read, and that is all: nothing is written beside it."""
+
+    path: Path
+
+    def read(self) -> bytes:
+        """The encoded picture. Raises `OSError` if it is none any more."""
+        if not is_picture(str(self.path)):
+            raise OSError("is no picture any more")
+        return self.path.read_bytes()
+
+    def __str__(self) -> str:
+        return str(self.path)
 
 
 def is_picture(path: str) -> bool:

@@ -133,4 +133,4 @@ class GatheredSamples(LazySamples):
         name = gathered.images[image]
         captions = tuple(gathered.captions[at] for at in self.order[self.starts[image] : self.starts[image + 1]])
         source = f"{gathered.file.name}:{gathered.numbers[image]}"
-        return Sample(gathered.prefix + name, gathered.root.path(name), captions, source, gathered.repeats[image])
+        return Sample(gathered.prefix + name, gathered.root.image(name), captions, source, gathered.repeats[image])

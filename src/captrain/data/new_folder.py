@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from captrain.data.absolute_paths import OutsidePicture
 from captrain.data.places import is_remote
 from captrain.errors import DataError
 from captrain.records import Sample
@@ -52,8 +53,9 @@ def guarded(prepare: Callable[[Sample], Result], folder: Path) -> Callable[[Samp
     final = os.path.realpath(folder)
 
     def checked(sample: Sample) -> Result:
-        if isinstance(sample.image, Path) and _inside(os.path.realpath(sample.image), final):
-            raise DataError(f"{folder}: holds {sample.image}, which is to be read; choose another folder")
+        file = sample.image.path if isinstance(sample.image, OutsidePicture) else sample.image
+        if isinstance(file, Path) and _inside(os.path.realpath(file), final):
+            raise DataError(f"{folder}: holds {file}, which is to be read; choose another folder")
         return prepare(sample)
 
     return checked

@@ -1,4 +1,4 @@
-"""The pictures below a folder by what tables call them: without their endings, in another case, from a folder above.
+"""The pictures below a folder by what tables call them: without their endings, in another case, from a folder above, in archives.
 
 A table that was written by hand, or on another machine, says `img_01` for `img/img_01.jpg`, `dog.jpg` for `dog.JPG`, and
 "é" in the other normal form of Unicode. Each such name is looked up here, among the names of all pictures, which are listed
@@ -10,7 +10,11 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Callable, Iterator
+from itertools import chain
+from pathlib import Path
 
+from captrain.data.archived import ZipMember, pictures_in_archives
+from captrain.data.shards.tars import StoredMember
 from captrain.data.suffixes import is_hidden, is_unicode, split_suffix
 
 MOST_ENTRIES = 2_000_000  # listed; in more (a whole disk, say) nothing is searched for
@@ -26,10 +30,18 @@ class PictureIndex:
         """`holds` says of a link's path whether it stays in the folder; others are left out."""
         self.folder, self.holds = folder, holds
         self._by_stem: dict[str, list[str]] | None = None  # last part without ending → paths below the folder
+        self._archived: dict[
+            str, ZipMember | StoredMember
+        ] = {}  # paths of pictures that lie in archives beside the table
 
     def __getstate__(self) -> dict[str, object]:
         """Without the names: another process lists them again, where it must."""
-        return {**self.__dict__, "_by_stem": None}
+        return {**self.__dict__, "_by_stem": None, "_archived": {}}
+
+    def archived(self, path: str) -> ZipMember | StoredMember | None:
+        """The picture at a path, if it lies in an archive that is not unpacked."""
+        self._names()
+        return self._archived.get(path)
 
     def named(self, name: str) -> list[str]:
         """The pictures that a name may mean: a path below the folder, below its `images/`, else the end of any path.
@@ -47,27 +59,29 @@ class PictureIndex:
 
     def called(self, name: str) -> list[str]:
         """The pictures, in any folder, that have a name's last part, with its ending if it has one."""
-        if self._by_stem is None:
-            self._by_stem = self._listed()
         base = name.rpartition("/")[2]
         suffix = split_suffix(base)[1]
-        found = self._by_stem.get(plain_stem(base), [])
+        found = self._names().get(plain_stem(base), [])
         return [path for path in found if split_suffix(path)[1] == suffix] if suffix else found
 
     def folders(self) -> set[str]:
         """The folders that pictures lie in, "" for the index's own."""
+        return {path.rpartition("/")[0] for paths in self._names().values() for path in paths}
+
+    def _names(self) -> dict[str, list[str]]:
         if self._by_stem is None:
+            self._archived = dict(pictures_in_archives(Path(self.folder)))
             self._by_stem = self._listed()
-        return {path.rpartition("/")[0] for paths in self._by_stem.values() for path in paths}
+        return self._by_stem
 
     def _listed(self) -> dict[str, list[str]]:
         by_stem: dict[str, list[str]] = {}
-        for count, path in enumerate(self._paths()):
+        for count, path in enumerate(chain(self._paths(), self._archived)):
             if count >= MOST_ENTRIES:
                 return {}
             if split_suffix(path)[1]:
                 by_stem.setdefault(plain_stem(path.rpartition("/")[2]), []).append(path)
-        return {stem: sorted(paths) for stem, paths in by_stem.items()}
+        return {stem: sorted(set(paths)) for stem, paths in by_stem.items()}
 
     def _paths(self) -> Iterator[str]:
         """Everything below the folder that is no folder, hidden things left out. A folder that can't be listed is empty."""

@@ -11,12 +11,15 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from captrain.data.absolute_paths import MovedPaths, PathsHere, is_absolute
+from captrain.data.absolute_paths import MovedPaths, PathsHere, is_absolute, is_here
+from captrain.data.archived import archive_of
 from captrain.data.picture_index import IMAGE_FOLDER, PictureIndex
 from captrain.data.suffixes import IMAGE_SUFFIXES, UNREAD_SUFFIXES, is_hidden, split_suffix
 from captrain.errors import DataError, nearest
+from captrain.lfs import POINTER, is_pointer_file
+from captrain.records import Stored
 
-__all__ = ["IMAGE_SUFFIXES", "UNREAD_SUFFIXES", "Root", "existing", "is_hidden", "is_remote"]
+__all__ = ["IMAGE_SUFFIXES", "UNREAD_SUFFIXES", "Root", "existing", "is_hidden", "is_remote", "refuse_pointer"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +51,12 @@ def existing(path: Path) -> Path:
     )
 
 
+def refuse_pointer(path: Path) -> None:
+    """Raise `DataError` if a file is a Git LFS pointer."""
+    if is_pointer_file(path):
+        raise DataError(f"{path}: {POINTER}")
+
+
 class Root:
     """The folder of a data set. Says where a named file is, and refuses what lies outside.
 
@@ -55,10 +64,11 @@ class Root:
     inside.
     """
 
-    def __init__(self, folder: Path, *, confined: bool = False) -> None:
-        """With `confined`, absolute paths of this machine that lie outside are refused too."""
+    def __init__(self, folder: Path, *, given: bool = False) -> None:
+        """`given` says that a person named the folder: then absolute paths of this machine that lie outside are refused too."""
         self.folder = folder
-        self.confined = confined
+        self.given = self.confined = given
+        self.tried = ""  # the first path that led to no image
         self._bounds = [os.path.realpath(folder)]
         for above in Path(self._bounds[0]).parents:
             if above.name == "snapshots" and (above.parent / "blobs").is_dir():
@@ -70,7 +80,7 @@ class Root:
             posixpath.join(Path(place).as_posix(), "") for place in (os.path.abspath(folder), self._bounds[0])
         ]
         self._moved, self._here = MovedPaths(self), PathsHere(self)
-        self._told = False
+        self._told = self._has_archives = False
 
     def holds(self, path: str) -> bool:
         """Whether `path`, below the folder by its name, is there in truth once all links are followed."""
@@ -90,7 +100,7 @@ class Root:
         if is_absolute(relative):
             return self._find_absolute(relative, name, where)
         likely = self.index.named(relative)
-        if len(likely) != 1 or not self._is_file(likely[0], name, where):
+        if len(likely) != 1 or not (self._is_file(likely[0], name, where) or self.index.archived(likely[0])):
             return None
         self._tell(relative, likely[0], where)
         return likely[0]
@@ -115,9 +125,14 @@ class Root:
         exact = next((found for name in names if (found := self.exact(name, where))), None)
         return exact or next((found for name in names if (found := self.find(name, where))), None)
 
-    def path(self, found: str) -> Path:
+    def image(self, found: str) -> Path | Stored:
         """Where the image lies that `find` has this id for."""
-        return Path(self._here.path(found) or self.folder / found)
+        if outside := self._here.picture(found):
+            return outside
+        path = self.folder / found
+        if not self._has_archives or os.path.lexists(path):
+            return path
+        return self.index.archived(found) or path
 
     def absence(self, name: str, where: str) -> str:
         """Why `find` has no path for a name, to be read after it."""
@@ -125,11 +140,14 @@ class Root:
         likely = self._moved.likely(relative, where) if is_absolute(relative) else self.index.named(relative)
         if len(likely) > 1:
             return f"may be any of {len(likely)} images, '{likely[0]}' or '{likely[1]}'; expected a name of one"
+        self.tried = self.tried or (relative if is_absolute(relative) else str(self.folder / relative))
         return NOT_THERE
 
     def _find_absolute(self, path: str, name: str, where: str) -> str | None:
-        found = (None if self.confined else self._here.find(path, where)) or self._moved.find(path, where)
-        if found or (split_suffix(path)[1] and not (self.confined and os.path.isfile(path))):
+        found = None if self.confined else self._here.find(path, where)
+        if not found and (found := self._moved.find(path, where)):
+            self._tell_of_archives(found, where)
+        if found or (split_suffix(path)[1] and not (self.confined and is_here(path))):
             return found
         raise self._leaves(name, where)
 
@@ -144,7 +162,7 @@ class Root:
         return written
 
     def _leaves(self, name: str, where: str) -> DataError:
-        next_step = "" if self.confined else ", or give --image-root"
+        next_step = "" if self.given else ", or give --image-root"
         return DataError(
             f"{where}: {reprlib.repr(name)} leaves the folder {self.folder}; expected a path below it{next_step}"
         )
@@ -166,10 +184,20 @@ class Root:
 
     def _tell(self, relative: str, found: str, where: str) -> None:
         """Say once that names lead into other folders than they say."""
+        if self._tell_of_archives(found, where):
+            return
         folder = posixpath.dirname(relative)
         if not self._told and posixpath.dirname(found) not in (folder, posixpath.join(IMAGE_FOLDER, folder)):
             self._told = True
             logger.info("%s: '%s' is '%s' in %s, the one picture of that name", where, relative, found, self.folder)
+
+    def _tell_of_archives(self, found: str, where: str) -> bool:
+        """Say once that pictures lie in an archive; whether this one does."""
+        member = None if os.path.lexists(self.folder / found) else self.index.archived(found)
+        if member and not self._has_archives:
+            self._has_archives = True
+            logger.info("%s: pictures are read out of %s, which need not be unpacked", where, archive_of(member))
+        return member is not None
 
 
 def _spellings(name: str) -> Iterator[str]:

@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from captrain.lfs import POINTER, is_pointer
+
 UTF_8 = "utf-8"
 LARGEST_TEXT = 1 << 20  # bytes; no caption file is larger, so a larger one is something else
 MARKS = (  # UTF-32's little-endian mark begins as UTF-16's does, so it is looked for before
@@ -73,6 +75,8 @@ def read_text(path: Path, encoding: str = "") -> Text:
     """The text in a caption file. Raises `ValueError` with the reason if it holds none, `OSError` if it can't be read."""
     with path.open("rb") as file:
         content = file.read(LARGEST_TEXT + 1)
+    if is_pointer(content):
+        raise ValueError(POINTER)
     if len(content) > LARGEST_TEXT:
         raise ValueError(f"is too large for captions ({path.stat().st_size} bytes, over {LARGEST_TEXT})")
     return decode(content, encoding)

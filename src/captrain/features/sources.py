@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from captrain.data.absolute_paths import OutsidePicture
 from captrain.data.dataset import read_splits
 from captrain.data.places import is_remote
 from captrain.data.readers import detect
@@ -177,9 +178,10 @@ def plain(name: str) -> str:
 
 def _facts(sample: Sample) -> str:
     """What tells whether a sample's picture is what it was."""
-    if isinstance(sample.image, Path):
+    file = sample.image.path if isinstance(sample.image, OutsidePicture) else sample.image
+    if isinstance(file, Path):
         try:
-            facts = sample.image.stat()
+            facts = file.stat()
             return f"{facts.st_size} {facts.st_mtime_ns}"
         except OSError:
             return "not there"

@@ -137,7 +137,8 @@ def _image(sample: Sample) -> Path:
     if isinstance(sample.image, Path):
         return sample.image
     raise UserError(
-        f"{sample.source}: a picture inside an archive has no place beside it; give --output captions.jsonl"
+        f"{sample.source}: a picture in an archive, or outside of its table's folder, gets no file beside it; "
+        "give --output captions.jsonl"
     )
 
 

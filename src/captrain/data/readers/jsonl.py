@@ -36,7 +36,7 @@ from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import Table, check_splits, has_tables, one_table_each, tables_at
 from captrain.data.samples import LazySamples, key_of
 from captrain.errors import DataError
-from captrain.records import Rejects, Sample, parse_json_line
+from captrain.records import Rejects, Sample, Stored, parse_json_line
 
 SUFFIXES = (".jsonl", ".ndjson")
 MOST_CHECKED = 200_000  # lines; images of larger tables are not looked for one by one
@@ -71,7 +71,7 @@ class TableReader:
             return self.table.find(row.image, where)
         return self.beside + row.image
 
-    def image(self, row: Row, name: str, where: str) -> Path | Unreadable:
+    def image(self, row: Row, name: str, where: str) -> Path | Stored:
         """Where a row's image lies. Raises `DataError` if it was there and is no more."""
         try:
             found = self.table.find(row.image, where)
@@ -81,7 +81,7 @@ class TableReader:
             return Unreadable(self.table.root.folder / name, str(error))
         if found is None and self.checked:
             raise DataError(f"{where}: '{row.image}' has gone since the table was read")
-        return self.table.root.path(found or name)
+        return self.table.root.image(found or name)
 
     def row_at(self, offset: int, number: int) -> Row:
         """The line at a byte offset."""
@@ -179,7 +179,8 @@ def _check_columns(table: Table, columns: Columns) -> None:
     for block in blocks(table.path):
         if block.lines:
             where = f"{table.path}:{block.numbers[0]}"
-            return columns.check(list(parse_json_line(block.lines[0], where)), where)
+            table.columns = tuple(parse_json_line(block.lines[0], where))
+            return columns.check(table.columns, where)
 
 
 def _read_table(reader: TableReader, rejects: Rejects, captioned: bool) -> dict[str, Sequence[Sample]]:

@@ -182,7 +182,7 @@ class _Places:
     def __init__(self, file: Path, image_root: Path | None) -> None:
         self.file = file
         self.base = file.parent if image_root is None else existing(image_root)
-        self.root = Root(self.base, confined=image_root is not None)
+        self.root = Root(self.base, given=image_root is not None)
         self.told: set[Path] = set()
 
     def folder(self, written: str) -> Path:

@@ -19,9 +19,10 @@ from captrain.data.machine import MACHINE
 from captrain.data.places import IMAGE_SUFFIXES, UNREAD_SUFFIXES, Root, existing, is_hidden
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.folder_captions import NO_TEXT, Captioned, FolderCaptions, captions_of
+from captrain.data.readers.nothing import lying_there, tables_there
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen, LazySamples, key_of
-from captrain.data.suffixes import is_unicode
+from captrain.data.suffixes import is_unicode, unread
 from captrain.data.text import LARGEST_TEXT, read_text
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
@@ -138,10 +139,11 @@ class _Walk:
         counts = f"{self.image_count} images and {self.text_count or 'no'} captions"
         first = f"; {self.rejects.summary()}" if self.rejects and self.image_count and self.text_count else ""
         beside = f"a {' or '.join(self.suffixes)} beside each image or a metadata.jsonl"
-        wanted = beside if self.captioned else "JPEG, PNG, WebP, GIF, BMP or TIFF files"
+        wanted = beside if self.captioned else "JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF files"
         if made := self.rejects.remarked(MACHINE):
             first += f"; {made} images have captions that captrain wrote, which do not count here (--learn-from-machine-captions)"
-        return f"{self.root}/: {counts}; expected {wanted}{first}"
+        there = "".join(f"; {said}" for said in [*lying_there([self.root]), *tables_there(self.root)])
+        return f"{self.root}/: {counts}{there}; expected {wanted}{first}"
 
     def _open(self, prefix: str) -> list[tuple[str, Captioned | None]]:
         """The images of a folder with what is known of their captions (None: left out), and the folders in it."""
@@ -176,7 +178,7 @@ class _Walk:
             return ""
         if not entry.is_file():  # to open a pipe would wait for ever
             return "is no file but a broken link, a pipe or a device; put the file itself there"
-        return f"is a {suffix} file, which is not read; convert it to JPEG" if kind in UNREAD_SUFFIXES else ""
+        return unread(suffix) if kind in UNREAD_SUFFIXES else ""
 
 
 def _by_split(images: Sequence[str]) -> dict[str, array[int]] | None:
