@@ -73,7 +73,7 @@ def test_an_image_root_may_be_anywhere(tmp_path: Path) -> None:
     source = write(tmp_path / "notes/mine.json", content(a=["one"]))
     touch(tmp_path / "photos", "a.jpg")
     assert [sample.image for sample in samples_of(source, root=tmp_path / "photos")] == [tmp_path / "photos/a.jpg"]
-    with pytest.raises(DataError, match="image_root says where"):
+    with pytest.raises(DataError, match="--image-root FOLDER says where"):
         samples_of(source)
     with pytest.raises(DataError, match="not a folder"):
         samples_of(source, root=tmp_path / "photos/a.jpg")

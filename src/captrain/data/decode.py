@@ -16,6 +16,7 @@ from io import BytesIO
 
 import numpy as np
 from PIL import (
+    AvifImagePlugin,
     BmpImagePlugin,
     GifImagePlugin,
     Image,
@@ -26,7 +27,9 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from captrain.data.suffixes import HAS_HEIF, HEIF_NEEDED, LONGEST_MARK, suffix_of_brands
 from captrain.errors import PictureError
+from captrain.lfs import POINTER, is_pointer
 
 # The largest phone sensors give 16320 x 12240, just under this. Decoded, that is 0.8 GB at Pillow's four bytes a pixel
 # (a JPEG is decoded at a fraction of it); what is larger is a map, a scan to be tiled, or an attack. A server should
@@ -58,8 +61,7 @@ _DECODERS: dict[bytes, type[ImageFile.ImageFile]] = {
 }
 
 _ELSE = (  # what people have instead of a picture: where it shows, how, its name
-    (4, b"ftypavif", "an AVIF picture"),
-    (4, b"ftyp", "a HEIC picture or a film"),
+    (4, b"ftyp", "a film"),
     (0, b"<", "a web page, SVG or other text"),
     (0, b"%PDF", "a PDF"),
     (0, b"PK\x03\x04", "a ZIP archive"),
@@ -117,11 +119,24 @@ def _decode(data: bytes, max_pixels: int, enough: Callable[[Size], Size] | None)
 
 
 def _decoder_of(data: bytes) -> type[ImageFile.ImageFile]:
+    if data[4:8] == b"ftyp" and (kind := suffix_of_brands(data[:LONGEST_MARK])):
+        return AvifImagePlugin.AvifImageFile if kind == ".avif" else _heif_decoder()
     for magic, decoder in _DECODERS.items():
         if data.startswith(magic) and (magic != b"RIFF" or data[8:12] in (b"WEBP", b"")):
             return decoder
+    if is_pointer(data):
+        raise PictureError(POINTER)
     found = next((f"; it looks like {name}" for at, mark, name in _ELSE if data.startswith(mark, at)), "")
-    raise PictureError(f"is not a JPEG, PNG, WebP, GIF, BMP or TIFF picture{found}")
+    raise PictureError(f"is not a JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF picture{found}")
+
+
+def _heif_decoder() -> type[ImageFile.ImageFile]:
+    """The decoder of phones' HEIC pictures, which an extra brings. It turns them upright by itself."""
+    if not HAS_HEIF:
+        raise PictureError(f"is a HEIC picture; {HEIF_NEEDED}")
+    from pillow_heif import HeifImageFile
+
+    return HeifImageFile
 
 
 def _check_pixels(image: ImageFile.ImageFile, max_pixels: int) -> None:

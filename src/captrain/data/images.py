@@ -112,8 +112,9 @@ class ImageSpec:
 def prepare(data: bytes, spec: ImageSpec, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """An encoded picture as pixels: uint8 (height, width, 3), RGB, upright, C-contiguous.
 
-    Reads JPEG (and the first picture of MPO), PNG, WebP, GIF, BMP and TIFF, whatever the file is called; the first
-    frame of animations. Colour profiles are ignored, as in the pictures that the published models were trained on.
+    Reads JPEG (and the first picture of MPO), PNG, WebP, AVIF, GIF, BMP, TIFF and, with an extra, HEIC, whatever the file is
+    called; the first frame of animations. Colour profiles are ignored, as in the pictures that the published models were
+    trained on.
 
     Raises `PictureError` with a reason to be read after a file name: "is truncated (...)", "has 400000000 pixels, over
     ...".

@@ -15,8 +15,9 @@ from captrain.data.absolute_paths import MovedPaths, PathsHere, is_absolute
 from captrain.data.picture_index import IMAGE_FOLDER, PictureIndex
 from captrain.data.suffixes import IMAGE_SUFFIXES, UNREAD_SUFFIXES, is_hidden, split_suffix
 from captrain.errors import DataError, nearest
+from captrain.lfs import POINTER, is_pointer_file
 
-__all__ = ["IMAGE_SUFFIXES", "UNREAD_SUFFIXES", "Root", "existing", "is_hidden", "is_remote"]
+__all__ = ["IMAGE_SUFFIXES", "UNREAD_SUFFIXES", "Root", "existing", "is_hidden", "is_remote", "refuse_pointer"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,12 @@ def existing(path: Path) -> Path:
     )
 
 
+def refuse_pointer(path: Path) -> None:
+    """Raise `DataError` if a file is a Git LFS pointer."""
+    if is_pointer_file(path):
+        raise DataError(f"{path}: {POINTER}")
+
+
 class Root:
     """The folder of a data set. Says where a named file is, and refuses what lies outside.
 
@@ -55,10 +62,11 @@ class Root:
     inside.
     """
 
-    def __init__(self, folder: Path, *, confined: bool = False) -> None:
-        """With `confined`, absolute paths of this machine that lie outside are refused too."""
+    def __init__(self, folder: Path, *, given: bool = False) -> None:
+        """`given` says that a person named the folder: then absolute paths of this machine that lie outside are refused too."""
         self.folder = folder
-        self.confined = confined
+        self.given = self.confined = given
+        self.tried = ""  # the first path that led to no image
         self._bounds = [os.path.realpath(folder)]
         for above in Path(self._bounds[0]).parents:
             if above.name == "snapshots" and (above.parent / "blobs").is_dir():
@@ -124,6 +132,7 @@ class Root:
         likely = self._moved.likely(relative, where) if is_absolute(relative) else self.index.named(relative)
         if len(likely) > 1:
             return f"may be any of {len(likely)} images, '{likely[0]}' or '{likely[1]}'; expected a name of one"
+        self.tried = self.tried or (relative if is_absolute(relative) else str(self.folder / relative))
         return NOT_THERE
 
     def _find_absolute(self, path: str, name: str, where: str) -> str | None:
@@ -143,7 +152,7 @@ class Root:
         return written
 
     def _leaves(self, name: str, where: str) -> DataError:
-        next_step = "" if self.confined else ", or give --image-root"
+        next_step = "" if self.given else ", or give --image-root"
         return DataError(
             f"{where}: {reprlib.repr(name)} leaves the folder {self.folder}; expected a path below it{next_step}"
         )

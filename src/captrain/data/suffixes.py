@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-UNREAD_SUFFIXES = frozenset({".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".cr2", ".nef", ".arw", ".dng"})
+HEIF_SUFFIXES = frozenset({".heic", ".heif"})
+HAS_HEIF = importlib.util.find_spec("pillow_heif") is not None
+HEIF_NEEDED = "pip install 'captrain[heif]' to read it, or convert it to JPEG"
 
-LONGEST_MARK = 16  # bytes of a file's beginning that tell what it is
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff"}
+) | (HEIF_SUFFIXES if HAS_HEIF else frozenset())
+UNREAD_SUFFIXES = (
+    frozenset({".heic", ".heif", ".jxl", ".jp2", ".svg", ".psd", ".cr2", ".nef", ".arw", ".dng"}) - IMAGE_SUFFIXES
+)
+
+LONGEST_MARK = 64  # bytes of a file's beginning that tell what it is
 
 _MARKS = {  # first bytes → usual ending
     b"\xff\xd8\xff": ".jpg",
@@ -61,4 +70,24 @@ def suffix_of_content(beginning: bytes) -> str:
     """
     if beginning.startswith(b"RIFF") and beginning[8:12] == b"WEBP":
         return ".webp"
+    if beginning[4:8] == b"ftyp":
+        return suffix_of_brands(beginning)
     return next((suffix for mark, suffix in _MARKS.items() if beginning.startswith(mark)), "")
+
+
+def suffix_of_brands(beginning: bytes) -> str:
+    """Which of the pictures in ISO containers a file is: ".avif", ".heic", or "" for a film.
+
+    >>> [suffix_of_brands(b"\\0\\0\\0\\x1cftyp" + brands) for brands in (b"avif", b"mif1\\0\\0\\0\\0mif1heic", b"isom")]
+    ['.avif', '.heic', '']
+    """
+    brands = {beginning[place : place + 4] for place in range(8, min(len(beginning), beginning[3] or 32), 4)}
+    if brands & {b"avif", b"avis"}:
+        return ".avif"
+    return ".heic" if brands & {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"} else ""
+
+
+def unread(suffix: str) -> str:
+    """Why a picture with one of `UNREAD_SUFFIXES` is not read, to be read after its name."""
+    next_step = HEIF_NEEDED if suffix.lower() in HEIF_SUFFIXES else "convert it to JPEG"
+    return f"is a {suffix} file, which is not read; {next_step}"

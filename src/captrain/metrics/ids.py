@@ -15,7 +15,9 @@ from pathlib import PurePosixPath
 
 from captrain.errors import DataError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".txt"})
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".webp", ".avif", ".heic", ".heif", ".gif", ".bmp", ".tif", ".tiff", ".txt"}
+)
 _COCO_PREFIX = re.compile(r"COCO_[a-z]+\d{4}_(?=\d+$)")
 
 Parts = tuple[str, ...]

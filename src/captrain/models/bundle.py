@@ -20,6 +20,7 @@ import captrain.models.prefix.model  # makes prefix captioners known to the Auto
 import captrain.models.vision  # noqa: F401  # makes wrapped encoders known to the Auto classes
 from captrain.data.images import ImageSpec
 from captrain.errors import ModelError, nearest
+from captrain.lfs import POINTER, pointer_at
 from captrain.models.archive import is_archive, opened
 from captrain.models.captioner import Captioner
 from captrain.models.decoding import Decoding
@@ -156,6 +157,8 @@ def clear_errors(source: str) -> Iterator[None]:
     except ModelError:
         raise
     except Exception as error:  # of every kind: OSError, KeyError, SafetensorError, validation errors, ...
+        if pointer := pointer_at(Path(source)):
+            raise ModelError(f"{pointer}: {POINTER}") from None
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         hint = name_hint(source)
         raise ModelError(f"{source}: can't be loaded as a captioner: {reason[:LONGEST_REASON]}{hint}") from error

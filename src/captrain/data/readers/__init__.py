@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
-from captrain.data.places import existing, is_remote
+from captrain.data.places import existing, is_remote, refuse_pointer
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.errors import DataError, nearest
 from captrain.records import Rejects, Sample
@@ -33,6 +33,7 @@ READERS: dict[str, str] = {  # in the order in which they are tried; `sidecar` t
     "grouped": "captrain.data.readers.grouped",
     "names": "captrain.data.readers.names",
     "kohya-toml": "captrain.data.readers.kohya_toml",
+    "headerless": "captrain.data.readers.headerless",
     "sidecar": "captrain.data.readers.sidecar",
 }
 
@@ -78,11 +79,17 @@ def detect(source: str) -> str:
 
     Raises `DataError` if nothing does, or nothing that a reader reads.
     """
+    if not is_remote(source):
+        refuse_pointer(Path(source))
     for name in READERS:
         if recognises(name, source):
             return name
     if not is_remote(source):
         existing(Path(source))
+        from captrain.data.readers.nothing import unpacking  # which imports this
+
+        if command := unpacking(Path(source).name):
+            raise DataError(f"{source}: an archive; unpack it first ({command}), then give the folder")
     raise DataError(
         f"{source}: not a data set; expected a folder of images with captions, a table of them (.jsonl, .json, .csv, .tsv, "
         f".parquet) or .tar shards; --format says which of {', '.join(READERS)} it is"

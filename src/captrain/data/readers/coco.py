@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from captrain.data.gathered import Gathered
-from captrain.data.places import existing
+from captrain.data.places import Root, existing
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.json_objects import (
     encodable,
@@ -23,11 +23,11 @@ from captrain.data.readers.json_objects import (
     json_files,
     load_object,
     name_at,
-    nothing_to_use,
     objects_at,
     text_at,
     wrong,
 )
+from captrain.data.readers.nothing import nothing_to_use
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
@@ -49,12 +49,14 @@ def read(
     """
     path = existing(Path(source))
     splits: dict[str, Sequence[Sample]] = {}
+    roots: list[Root] = []
     for split, file in ({"all": path} if path.is_file() else _files_by_split(path)).items():
         gathered = Gathered(image_root(_folder_of(file), options), file)
+        roots.append(gathered.root)
         _gather(gathered, split, rejects)
         splits.update(gathered.samples(rejects, captioned=captioned))
     if not splits:
-        raise nothing_to_use(path, rejects)
+        raise nothing_to_use(path, rejects, "expected images with captions", roots, none="it lists no images")
     return splits
 
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from captrain.data.readers import headerless
 from captrain.data.readers.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, Columns, listed, present, split_of
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import Table, check_splits, gather, has_tables, one_table_each, tables_at
@@ -38,7 +39,7 @@ def recognises(source: str) -> bool:
     try:
         if path.is_dir():
             return has_tables(path, SUFFIXES, _has_images, _is_kind)
-        return path.suffix.lower() in SUFFIXES and path.is_file()
+        return path.suffix.lower() in SUFFIXES and path.is_file() and not headerless.recognises(source)
     except (OSError, ValueError):
         return False
 
@@ -202,7 +203,9 @@ def _from_urls(
 
 
 def _is_kind(path: Path) -> bool:
-    return path.is_file() and not path.name.endswith(_MAP_SUFFIX) and path.name != "map.tsv"
+    if not path.is_file() or headerless.recognises(str(path)):
+        return False
+    return not path.name.endswith(_MAP_SUFFIX) and path.name != "map.tsv"
 
 
 def _has_images(path: Path) -> bool:

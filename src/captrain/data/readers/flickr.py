@@ -12,9 +12,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from captrain.data.gathered import Gathered
-from captrain.data.places import Root, existing
+from captrain.data.places import Root, existing, refuse_pointer
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.columns import on_one_line
+from captrain.data.readers.nothing import nothing_to_use
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import folder_of_images
 from captrain.errors import DataError
@@ -33,7 +34,7 @@ def recognises(source: str) -> bool:
     """Whether this is such a file, or a folder with one."""
     path = Path(source)
     try:
-        return bool(_captions_in(path)) if path.is_dir() else path.is_file() and _is_captions(path)
+        return bool(_captions_in(path)) if path.is_dir() else path.is_file() and is_captions(path)
     except (OSError, ValueError):
         return False
 
@@ -54,8 +55,9 @@ def read(
             f"{path}: expected one captions.txt or one .token file, found {names}; give the path of the one"
         )
     file = files[0]
+    refuse_pointer(file)
     root = options.image_root or (path if path.is_dir() else path.parent)
-    gathered = Gathered(Root(folder_of_images(root), confined=options.image_root is not None), file)
+    gathered = Gathered(Root(folder_of_images(root), given=options.image_root is not None), file)
     folders = [folder for folder in IMAGE_FOLDERS if (Path(root) / folder).is_dir()]
     splits = _splits_beside(file)
     for number, image, caption in captions_of(file):
@@ -68,28 +70,29 @@ def read(
             gathered.add(name, (caption,) if caption else (), number, rejects, split)
     samples = gathered.samples(rejects, captioned=captioned)
     if not samples:
-        found = rejects.summary() if rejects else "no lines"
-        raise DataError(f"{path}: nothing to use ({found}); expected the pictures beside {file.name}, or --image-root")
+        raise nothing_to_use(
+            path, rejects, f"expected the pictures beside {file.name}", [gathered.root], none="no lines"
+        )
     return samples
 
 
 def captions_of(file: Path) -> Iterator[tuple[int, str, str]]:
     """Number, image and caption of each line. Raises `DataError` for a line of another form."""
     token = not _HEADER.match(_first_line(file))
-    for number, line in _lines(file):
+    for number, line in lines_in(file):
         if not line.strip() or (number == 1 and not token):
             continue
         image, mark, caption = line.partition("\t" if token else ",")
         if not mark or not image.strip():
             form = "name.jpg#0<TAB>caption" if token else "name.jpg,caption"
             raise DataError(f"{file}:{number}: found '{on_one_line(line)}', expected {form}")
-        yield number, image.strip().rpartition("#")[0] or image.strip() if token else image.strip(), _unquoted(caption)
+        yield number, image.strip().rpartition("#")[0] or image.strip() if token else image.strip(), unquoted(caption)
 
 
-def _unquoted(caption: str) -> str:
+def unquoted(caption: str) -> str:
     """A caption without the quotes that CSV writers put around one that has commas or quotes in it.
 
-    >>> _unquoted('"a ""big"" dog, running"')
+    >>> unquoted('"a ""big"" dog, running"')
     'a "big" dog, running'
     """
     caption = caption.strip()
@@ -108,7 +111,7 @@ def _splits_beside(file: Path) -> dict[str, str]:
     splits: dict[str, str] = {}
     for entry in sorted(file.parent.iterdir()):
         if found := _LIST.match(entry.name):
-            names = (line.strip() for _, line in _lines(entry))
+            names = (line.strip() for _, line in lines_in(entry))
             splits.update((name, SPLIT_NAMES[found.group(1).lower()]) for name in names if name)
     return splits
 
@@ -116,14 +119,15 @@ def _splits_beside(file: Path) -> dict[str, str]:
 def _captions_in(folder: Path) -> list[Path]:
     """The caption files of a folder: captions.txt, else the .token files."""
     for place in TEXT_FOLDERS:
-        if (file := folder / place / "captions.txt").is_file() and _is_captions(file):
+        if (file := folder / place / "captions.txt").is_file() and is_captions(file):
             return [file]
     names = ("Flickr8k.token.txt", "*.token")
     files = {file for place in TEXT_FOLDERS for name in names for file in (folder / place).glob(name)}
-    return sorted(file for file in files if file.is_file() and _is_captions(file))
+    return sorted(file for file in files if file.is_file() and is_captions(file))
 
 
-def _is_captions(file: Path) -> bool:
+def is_captions(file: Path) -> bool:
+    """Whether a file is Flickr's, by its first line."""
     if file.suffix.lower() not in (".txt", ".token"):
         return False
     first = _first_line(file)
@@ -135,7 +139,8 @@ def _first_line(file: Path) -> bytes:
         return opened.readline(LARGEST_LINE).rstrip(b"\r\n")
 
 
-def _lines(file: Path) -> Iterator[tuple[int, str]]:
+def lines_in(file: Path) -> Iterator[tuple[int, str]]:
+    """Number, from 1, and text of each line. Raises `DataError` for one that is not UTF-8."""
     with file.open("rb") as opened:
         number = 0
         while line := opened.readline(LARGEST_LINE):

@@ -9,10 +9,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from captrain.data.places import Root, existing, is_hidden
+from captrain.data.places import Root, existing, is_hidden, refuse_pointer
 from captrain.data.readers.options import ReadOptions
 from captrain.errors import DataError
-from captrain.records import Rejects
 
 LARGEST_FILE = 4 << 30  # bytes; such a file is read into memory whole, at several times its size
 LONGEST_NAME = 4096  # bytes of a path; no system takes longer ones
@@ -58,7 +57,7 @@ def image_root(folder: Path, options: ReadOptions) -> Root:
         return Root(folder)
     if not existing(options.image_root).is_dir():
         raise DataError(f"image_root {options.image_root}: not a folder; expected the folder that holds the images")
-    return Root(options.image_root, confined=True)
+    return Root(options.image_root, given=True)
 
 
 def first_found(root: Root, names: Sequence[str], where: str) -> str:
@@ -68,6 +67,7 @@ def first_found(root: Root, names: Sequence[str], where: str) -> str:
 
 def load_object(path: Path) -> dict[str, Any]:
     """The JSON object that a file holds. Raises `DataError` if it holds something else or is over `LARGEST_FILE`."""
+    refuse_pointer(path)
     try:
         if (size := path.stat().st_size) > LARGEST_FILE:
             raise DataError(f"{path}: {size} bytes, over {LARGEST_FILE}; split the file, or make it a .jsonl table")
@@ -115,14 +115,6 @@ def name_at(entry: dict[str, Any], key: str, where: str) -> str:
 def encodable(text: str) -> str:
     """Half a surrogate pair can be written in JSON but not in UTF-8, so it would break whatever is written later."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
-
-
-def nothing_to_use(path: Path, rejects: Rejects) -> DataError:
-    """The error for a file of which nothing is left."""
-    found = rejects.summary() if rejects else "it lists no images"
-    return DataError(
-        f"{path}: nothing to use ({found}); expected images with captions; image_root says where images are"
-    )
 
 
 def wrong(value: object, key: str, where: str, expected: str) -> DataError:

@@ -172,7 +172,8 @@ def _check_columns(table: Table, columns: Columns) -> None:
     for block in blocks(table.path):
         if block.lines:
             where = f"{table.path}:{block.numbers[0]}"
-            return columns.check(list(parse_json_line(block.lines[0], where)), where)
+            table.columns = tuple(parse_json_line(block.lines[0], where))
+            return columns.check(table.columns, where)
 
 
 def _read_table(reader: TableReader, rejects: Rejects, captioned: bool) -> dict[str, Sequence[Sample]]:

@@ -22,10 +22,10 @@ from captrain.data.readers.json_objects import (
     json_files,
     load_object,
     name_at,
-    nothing_to_use,
     objects_at,
     text_at,
 )
+from captrain.data.readers.nothing import nothing_to_use
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.errors import DataError, nearest
 from captrain.records import Rejects, Sample
@@ -59,7 +59,7 @@ def read(
         raise DataError(f"{file}: some images name a split and some don't; expected all or none")
     splits = gathered.samples(rejects, captioned=captioned)
     if not splits:
-        raise nothing_to_use(path, rejects)
+        raise nothing_to_use(path, rejects, "expected images with captions", [gathered.root], none="it lists no images")
     return splits
 
 

@@ -26,7 +26,8 @@ from captrain.data.gathered import Gathered
 from captrain.data.places import IMAGE_SUFFIXES, existing, is_hidden
 from captrain.data.readers import sidecar
 from captrain.data.readers.json_entries import ends_as_picture
-from captrain.data.readers.json_objects import LONGEST_NAME, encodable, ends_of, image_root, load_object, nothing_to_use
+from captrain.data.readers.json_objects import LONGEST_NAME, encodable, ends_of, image_root, load_object
+from captrain.data.readers.nothing import nothing_to_use
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import LazySamples, keys_of
 from captrain.errors import DataError, nearest
@@ -100,7 +101,7 @@ def read(
     gather_metadata(gathered, options.caption_column, rejects)
     found = gathered.samples(rejects, captioned=captioned)
     if not found:
-        raise nothing_to_use(path, rejects)
+        raise nothing_to_use(path, rejects, "expected images with captions", [gathered.root], none="it lists no images")
     return found
 
 

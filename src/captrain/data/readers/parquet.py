@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from captrain.data.gathered import Gathered
-from captrain.data.places import Root, existing, is_hidden
+from captrain.data.places import Root, existing, is_hidden, refuse_pointer
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.columns import SPLIT_COLUMN, Columns, Row, listed, present, split_of, steps_of, whole
 from captrain.data.readers.embedded import Embedded
+from captrain.data.readers.nothing import nothing_to_use
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import folder_of_images, split_in_words
 from captrain.data.samples import Joined
@@ -64,8 +65,7 @@ def read(
         _read_file(file, split_of_name(file, folder), columns, parts, rejects, captioned)
     samples = parts.samples(rejects, captioned)
     if not samples:
-        reason = rejects.summary() if rejects else "no rows"
-        raise DataError(f"{source}: nothing to use ({reason}); {_EXAMPLE}")
+        raise nothing_to_use(source, rejects, _EXAMPLE, [parts.named.root], own=(SUFFIX,))
     return samples
 
 
@@ -99,7 +99,7 @@ class Parts:
     def __init__(self, path: Path, folder: Path, image_root: Path | None) -> None:
         self.inside = Embedded(folder)
         root = folder_of_images(image_root) if image_root else folder
-        self.named = Gathered(Root(root, confined=image_root is not None), path)
+        self.named = Gathered(Root(root, given=image_root is not None), path)
 
     def samples(self, rejects: Rejects, captioned: bool) -> dict[str, Sequence[Sample]]:
         """All samples by split."""
@@ -218,6 +218,7 @@ def _opened(file: Path) -> Iterator[Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    refuse_pointer(file)
     try:
         with pq.ParquetFile(file) as parquet:
             yield parquet

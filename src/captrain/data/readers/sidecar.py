@@ -18,10 +18,12 @@ import numpy as np
 from captrain.data.gathered import Texts
 from captrain.data.places import IMAGE_SUFFIXES, UNREAD_SUFFIXES, Root, existing, is_hidden
 from captrain.data.readers import SPLIT_NAMES
+from captrain.data.readers.nothing import lying_there
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen, LazySamples, key_of
-from captrain.data.suffixes import is_unicode
+from captrain.data.suffixes import is_unicode, unread
 from captrain.errors import DataError
+from captrain.lfs import POINTER, is_pointer
 from captrain.records import Rejects, Sample
 
 TEXT_SUFFIXES = (".txt", ".caption")  # where a person names none, in the order in which they are looked for
@@ -97,6 +99,8 @@ def captions_in(text: Path, lines: Lines = "each") -> tuple[str, ...]:
     """
     with text.open("rb") as file:
         content = file.read(LARGEST_TEXT + 1)
+    if is_pointer(content):
+        raise ValueError(POINTER)
     if len(content) > LARGEST_TEXT:
         raise ValueError(f"is too large for captions ({text.stat().st_size} bytes, over {LARGEST_TEXT})")
     try:
@@ -155,8 +159,9 @@ class _Walk:
         counts = f"{self.image_count} images and {self.text_count or 'no'} captions"
         first = f"; {self.rejects.summary()}" if self.rejects and self.image_count and self.text_count else ""
         beside = f"a {' or '.join(self.suffixes)} beside each image or a metadata.jsonl"
-        wanted = beside if self.captioned else "JPEG, PNG, WebP, GIF, BMP or TIFF files"
-        return f"{self.root}/: {counts}; expected {wanted}{first}"
+        wanted = beside if self.captioned else "JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF files"
+        there = "".join(f"; {said}" for said in lying_there([self.root]))
+        return f"{self.root}/: {counts}{there}; expected {wanted}{first}"
 
     def _open(self, prefix: str) -> list[tuple[str, str]]:
         """The images of a folder with their texts' endings, and the folders in it."""
@@ -191,7 +196,7 @@ class _Walk:
             return ""
         if not entry.is_file():  # to open a pipe would wait for ever
             return "is no file but a broken link, a pipe or a device; put the file itself there"
-        return f"is a {suffix} file, which is not read; convert it to JPEG" if kind in UNREAD_SUFFIXES else ""
+        return unread(suffix) if kind in UNREAD_SUFFIXES else ""
 
     def _match(self, prefix: str, images: list[str], texts: dict[str, str]) -> dict[str, str]:
         """For each image of a folder what its text ends in, where it has one. Texts of no image are rejected."""

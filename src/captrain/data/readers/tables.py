@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from captrain.data.gathered import Gathered
-from captrain.data.places import Root, existing, is_hidden
+from captrain.data.places import Root, existing, is_hidden, refuse_pointer
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.columns import Columns
+from captrain.data.readers.nothing import nothing_to_use
 from captrain.data.readers.options import ReadOptions
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
@@ -26,9 +27,11 @@ class Table:
 
     def __init__(self, path: Path, folder: Path, split: str = "", image_root: Path | None = None) -> None:
         """`folder` is the data set's, `split` what the file's name says (or "")."""
+        refuse_pointer(path)
         self.path = path
         self.split = split
-        self.root = Root(folder_of_images(image_root), confined=True) if image_root else Root(path.parent)
+        self.columns: tuple[str, ...] = ()  # as far as they are known
+        self.root = Root(folder_of_images(image_root), given=True) if image_root else Root(path.parent)
         within = path.parent.relative_to(folder).as_posix()
         self.prefix = "" if within == "." else f"{within}/"
         self.name = self.prefix + path.name
@@ -146,7 +149,8 @@ def gather(
     for number, values in rows:
         where = f"{table.path}:{number}"
         if not gathered.images:
-            columns.check(list(values), where)
+            table.columns = tuple(values)
+            columns.check(table.columns, where)
         row = columns.row(values, where)
         gathered.add(table.relative(row.image), row.captions, number, rejects, row.split or table.split or "all")
     check_splits(gathered.names, table)
@@ -171,5 +175,6 @@ def one_table_each(
     for table in tables:
         splits.update(read(table))
     if not splits:
-        raise DataError(f"{source}: nothing to use ({rejects.summary() if rejects else 'no rows'}); {expected}")
+        columns = next((table.columns for table in tables if table.columns), ())
+        raise nothing_to_use(source, rejects, expected, [table.root for table in tables], columns)
     return splits

@@ -23,9 +23,10 @@ from captrain.data.gathered import Texts
 from captrain.data.places import IMAGE_SUFFIXES, is_hidden, is_remote
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import LazySamples, key_of
-from captrain.data.shards.members import LARGEST_TEXT, MOST_PARTS, Group, Keys, Part, groups
+from captrain.data.shards.members import LARGEST_TEXT, MOST_PARTS, Group, Keys, Part, groups, split_name
 from captrain.data.shards.remote import local_copy, path_of
 from captrain.data.shards.sources import COMPRESSED, Shard, expand, reject, split_list
+from captrain.data.shards.stems import divided, stem_key
 from captrain.data.shards.tars import Member, StoredMember
 from captrain.errors import DataError, nearest
 from captrain.records import Rejects, Sample
@@ -165,7 +166,7 @@ class _Indexer:
                         self._reject(found.name, found.problem)
                     else:
                         self._take(found, waiting, file)
-                for group in waiting.values():
+                for group in self._together(list(waiting.values())):
                     self._settle(self._filled(group, file))
         except OSError as error:
             raise DataError(f"{shard.label}: can't be read ({error.strerror})") from None
@@ -173,15 +174,16 @@ class _Indexer:
     def _take(self, group: Group, waiting: dict[str, Group], file: BinaryIO) -> None:
         """Add a sample that is complete; let another wait for the rest of its members."""
         self._note(group)
-        if earlier := waiting.pop(group.key, None):
+        key = stem_key(group)
+        if earlier := waiting.pop(key, None):
             self._merge(self._filled(earlier, file), group)
             group = earlier
         try:
             image = self.keys.image(group.parts)
-            caption, field, _ = self.keys.caption(group.parts)
+            caption, field, _ = self.keys.caption(group.parts, image)
         except ValueError:
             group.parts = [part._replace(data=None) for part in group.parts]  # any number of samples may wait
-            waiting[group.key] = group
+            waiting[key] = group
         else:
             self.index.add(image, caption, field)
 
@@ -203,18 +205,39 @@ class _Indexer:
                 group.parts[place] = part._replace(data=file.read(part.size))
         return group
 
+    def _together(self, groups: list[Group]) -> Iterator[Group]:
+        """Incomplete samples with those that have the same key up to the first dot, and divided again if they are several."""
+        by_key: dict[str, Group] = {}
+        for group in groups:
+            key, _ = split_name(group.parts[0].name) or (group.key, "")
+            first = by_key.setdefault(key, Group(key, group.start))
+            if len(first.parts) + len(group.parts) > MOST_PARTS:
+                yield from divided(first, self.keys)
+                first = by_key[key] = Group(key, group.start)
+            self._merge(first, group)
+        for group in by_key.values():
+            yield from divided(group, self.keys, loosely=True)
+
     def _settle(self, group: Group) -> None:
-        """Decide on a sample that stayed incomplete."""
+        """Decide on a sample that stayed incomplete until the shard's end."""
         name = group.parts[0].name
         try:
             image = self.keys.image(group.parts)
             name = image.name
-            if self.captioned:
-                self.keys.caption(group.parts)
+            caption, field = self._caption(group, image)
         except ValueError as error:
             self._reject(name, str(error))
         else:
-            self.index.add(image, None, NO_CAPTION)
+            self.index.add(image, caption, field)
+
+    def _caption(self, group: Group, image: Part) -> tuple[Part | None, int]:
+        """The caption's member and rule; none where none is needed. Raises `ValueError` with the reason if one is missing."""
+        try:
+            return self.keys.caption(group.parts, image, loosely=True)[:2]
+        except ValueError:
+            if self.captioned:
+                raise
+            return None, NO_CAPTION
 
     def _reject(self, name: str, reason: str) -> None:
         reject(self.rejects, self.index.shards[-1], name, reason)

@@ -1,7 +1,7 @@
 """The rules by which members of a tar make samples, as WebDataset has them.
 
 Members that follow one another and have the same name up to the first dot after the last slash are one sample: `dog.jpg`,
-`dog.txt` and `dog.json` have the key `dog` and the suffixes `jpg`, `txt` and `json`.
+`dog.txt` and `dog.json` have the key `dog` and the suffixes `jpg`, `txt` and `json`. Names with more dots: see `stems`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from captrain.data.places import IMAGE_SUFFIXES, is_hidden
 from captrain.data.readers.options import ReadOptions
+from captrain.data.shards.stems import begins, divided, ending_of, stem_of
 from captrain.data.shards.tars import LARGEST_MEMBER, Bytes, Member, walk
 from captrain.errors import DataError
 
@@ -27,13 +28,14 @@ _META = re.compile(r"__[^/]*__(?:$|/)")  # WebDataset's own notes
 
 
 class Part(NamedTuple):
-    """One member of a sample. `data` is there for members that were wanted."""
+    """One member of a sample, of which the headers begin at `start`. `data` is there for members that were wanted."""
 
     suffix: str
     name: str
     offset: int
     size: int
     data: bytes | None
+    start: int = 0
 
 
 @dataclass(slots=True)
@@ -54,6 +56,10 @@ class Group:
             return f"belongs to a sample with over {MOST_PARTS} members"
         self.parts.append(part)
         return ""
+
+    def part_of(self, key: str, parts: list[Part]) -> Group:
+        """Some of the members as a sample of their own."""
+        return Group(key, min(part.start for part in parts), parts)
 
 
 class Field(NamedTuple):
@@ -92,13 +98,18 @@ class Keys:
         captions = tuple(_field(word) for word in _words(options.caption_key))
         return cls(images, captions or LOOKED_FOR, options.caption_lines)
 
+    @property
+    def names_dots(self) -> bool:
+        """Whether members are told by suffixes with dots, `left.jpg` say: then names end at the first dot."""
+        return any("." in suffix for suffix in (*self.images, *(where.suffix for where in self.captions)))
+
     def may_be_image(self, suffix: str) -> bool:
         """Whether a member may be the image of its sample."""
-        return suffix in self.images if self.images else is_image(suffix)
+        return _among(suffix, self.images) if self.images else is_image(suffix)
 
     def may_be_caption(self, suffix: str) -> bool:
         """Whether a member may hold captions."""
-        return any(suffix == where.suffix for where in self.captions)
+        return _among(suffix, [where.suffix for where in self.captions])
 
     def image(self, parts: Sequence[Part]) -> Part:
         """The image among a sample's members. Raises `ValueError` with the reason if there is none, or none that is plain."""
@@ -106,7 +117,7 @@ class Keys:
             for part in parts:
                 if part.suffix == suffix:
                     return part
-        found = [part for part in parts if not self.images and is_image(part.suffix)]
+        found = self._dotted_images(parts)
         if len(found) > 1:
             names = ", ".join(part.suffix for part in found[:4])
             raise ValueError(f"has several images ({names}); --image-key says which one to take")
@@ -115,21 +126,44 @@ class Keys:
             raise ValueError(f"has no image beside it ({names}); expected {' or '.join(self.images or PLAIN_IMAGES)}")
         return found[0]
 
-    def caption(self, parts: Sequence[Part]) -> tuple[Part, int, tuple[str, ...]]:
+    def _dotted_images(self, parts: Sequence[Part]) -> list[Part]:
+        """The images whose suffixes are none of those looked for first. Of one stem, the best ending is the image."""
+        found = [part for part in parts if self.may_be_image(part.suffix)]
+        if len({stem_of(part.name) for part in (parts if self.images else found)}) == 1:
+            for ending in self.images or PLAIN_IMAGES:
+                if best := [part for part in found if ending_of(part.suffix) == ending]:
+                    return best
+        return [] if self.images else found
+
+    def caption(
+        self, parts: Sequence[Part], image: Part | None = None, loosely: bool = False
+    ) -> tuple[Part, int, tuple[str, ...]]:
         """The member with the captions, which of `self.captions` it is, and the captions.
 
+        Members of the image's own stem count too, whatever dots it has; loosely, those of a stem that its stem goes on after.
         Raises `ValueError` with the reason if there is none.
         """
         fault = ""
+        for number, part in self._places(parts, stem_of(image.name) if image else "", loosely):
+            try:
+                return part, number, self.texts(part.data, number)
+            except ValueError as error:
+                if (
+                    self.captions[number] is not LOOKED_FOR[0]
+                ):  # a JSON without that list may hold its caption elsewhere
+                    fault = fault or f"has no caption: its .{part.suffix} {error}"
+        raise ValueError(fault or _no_caption(parts))
+
+    def _places(self, parts: Sequence[Part], stem: str, loosely: bool) -> Iterator[tuple[int, Part]]:
+        """Members that may hold captions, each with the rule by which: by their suffixes, then by the image's stem."""
         for number, where in enumerate(self.captions):
-            for part in parts:
-                if part.suffix == where.suffix:
-                    try:
-                        return part, number, self.texts(part.data, number)
-                    except ValueError as error:
-                        if where is not LOOKED_FOR[0]:  # a JSON without that list may hold its caption elsewhere
-                            fault = fault or f"has no caption: its .{part.suffix} {error}"
-        raise ValueError(fault or "has no caption beside it")
+            yield from ((number, part) for part in parts if part.suffix == where.suffix)
+        near = [part for part in parts if (begins(stem, stem_of(part.name)) if loosely else stem_of(part.name) == stem)]
+        dotted = [part for part in near if "." in part.suffix]
+        for part in sorted(dotted, key=lambda part: -len(stem_of(part.name))):
+            for number, where in enumerate(self.captions):
+                if ending_of(part.suffix) == where.suffix != part.suffix:
+                    yield number, part
 
     def texts(self, data: bytes | None, number: int) -> tuple[str, ...]:
         """The captions in a member's bytes, by the rule `self.captions[number]`. Raises `ValueError` if there is none."""
@@ -177,24 +211,28 @@ def groups(
 ) -> Iterator[Group | Member]:
     """The samples of a tar in order, and between them the members that can't be used (they have a `problem`).
 
-    The bytes of members that may hold captions come along, and with `images` those of images too. `start` is 0 or that
-    of a group met earlier.
+    The bytes of members that may hold captions come along, and with `images` those of images too, for readers that have no
+    second look: members of a sample that lie apart are not found then. `start` is 0 or that of a group met earlier.
     """
     group = Group("", start)
     for member in walk(file, length, start):
         split = None if member.problem else split_name(member.name)
         if group.parts and (group.key != split[0] if split else not member.name):
-            yield group
+            yield from divided(group, keys, loosely=images)
             group = Group("", start)
         if split is not None:
             if not group.parts:
                 group = Group(split[0], member.start)
+            elif len(group.parts) == MOST_PARTS:
+                *whole, last = divided(group, keys)
+                yield from whole
+                group = Group(split[0], last.start, last.parts)
             problem = group.add(_part(file, keys, group, member, split[1], images))
             member = member._replace(problem=problem)
         if member.problem:
             yield member
     if group.parts:
-        yield group
+        yield from divided(group, keys, loosely=images)
 
 
 def _part(file: Bytes, keys: Keys, group: Group, member: Member, suffix: str, images: bool) -> Part:
@@ -208,7 +246,17 @@ def _part(file: Bytes, keys: Keys, group: Group, member: Member, suffix: str, im
             data = file.read(member.size)
         except OSError:  # the walk comes upon it too, and says so
             data = b""
-    return Part(suffix, member.name, member.offset, member.size, data)
+    return Part(suffix, member.name, member.offset, member.size, data, member.start)
+
+
+def _among(suffix: str, wanted: Sequence[str]) -> bool:
+    """Whether a suffix, or its ending alone, is wanted."""
+    return suffix in wanted or ending_of(suffix) in wanted
+
+
+def _no_caption(parts: Sequence[Part]) -> str:
+    others = ", ".join(part.suffix for part in parts if ending_of(part.suffix) in (*TEXT_SUFFIXES, "json"))
+    return "has no caption beside it" + (f"; --caption-key says whether {others[:80]} is one" if others else "")
 
 
 def _words(key: str) -> list[str]:

@@ -154,8 +154,21 @@ def refuse(url: str) -> None:
         )
     if path_of(url).lower().endswith(COMPRESSED):
         raise DataError(
-            f"{shown(url)}: is compressed, so that its pictures can't be reached one by one; unpack it to a .tar"
+            f"{shown(url)}: is compressed, so that its pictures can't be reached one by one; unpack it to a .tar{_unpacking(url)}"
         )
+
+
+def _unpacking(url: str) -> str:
+    """The command that makes a .tar of a compressed one, in brackets; "" where there is none that everybody has."""
+    name = path_of(url).rpartition("/")[2]
+    for endings, command in (
+        ((".tar.gz", ".tgz"), "gunzip"),
+        ((".tar.bz2", ".tbz2"), "bunzip2"),
+        ((".tar.xz", ".txz"), "unxz"),
+    ):
+        if ending := next((ending for ending in endings if name.lower().endswith(ending)), ""):
+            return f" ({command} -c {name} > {name[: -len(ending)]}.tar)"
+    return ""
 
 
 def _in_folder(folder: Path, rejects: Rejects) -> list[Shard]:

@@ -223,7 +223,7 @@ class SampleStream(Iterator[Sample]):
             reject(self.rejects, shard, group.parts[0].name, str(error))
             return None
         try:
-            captions = self.keys.caption(group.parts)[2]
+            captions = self.keys.caption(group.parts, image, loosely=True)[2]
         except ValueError as error:
             if self.captioned:
                 reject(self.rejects, shard, image.name, str(error))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from captrain.data.shards.headers import LARGEST_SIZE, BrokenTarError, Header, parse_header, pax_records, tidy
+from captrain.lfs import POINTER, is_pointer
 
 BLOCK = 512
 LARGEST_MEMBER = 1 << 30  # bytes of data; no picture and no caption is larger
@@ -133,6 +134,8 @@ def _next(file: Bytes, at: int, length: int | None) -> tuple[Member | None, int]
 
 
 def _cut(at: int, block: bytes) -> str:
+    if is_pointer(block):
+        return POINTER
     if at == 0:
         return f"is no tar (it has {len(block)} bytes)"
     if block:

@@ -12,13 +12,15 @@ from io import BytesIO
 from pathlib import Path
 
 from captrain.data.places import IMAGE_SUFFIXES
-from captrain.data.suffixes import suffix_of_content
+from captrain.data.suffixes import HAS_HEIF, LONGEST_MARK, suffix_of_content
 from captrain.errors import PictureError
+from captrain.lfs import POINTER, is_pointer
 from captrain.records import Sample
 
 logger = logging.getLogger(__name__)
 
 JPEG = ".jpg"
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
 
 _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
 
@@ -41,6 +43,8 @@ class Picture:
         beginning = _beginning(content)
         if not beginning:
             raise PictureError("is empty (0 bytes)")
+        if is_pointer(beginning):
+            raise PictureError(POINTER)
         named = os.path.splitext(content.name if isinstance(content, Path) else sample.id)[1]
         return cls(content, named if named.lower() in IMAGE_SUFFIXES else suffix_of(beginning))
 
@@ -56,14 +60,24 @@ class Picture:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                with Image.open(source, formats=("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")) as image:
+                with Image.open(source, formats=_formats()) as image:
                     return image.size
             except OSError as error:
                 if error.errno is not None:
                     raise
-                raise PictureError("is not a JPEG, PNG, WebP, GIF, BMP or TIFF picture") from None
+                raise PictureError("is not a JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF picture") from None
             except Exception as error:  # Pillow's decoders raise a dozen kinds on broken headers
                 raise PictureError(f"has a broken header ({' '.join(str(error).split())})") from None
+
+
+def _formats() -> tuple[str, ...]:
+    """Pillow's names of the forms that are read."""
+    if not HAS_HEIF:
+        return FORMATS
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return (*FORMATS, "HEIF")
 
 
 def encode(data: bytes, max_side: int | None, quality: int, max_pixels: int) -> Picture:
@@ -91,14 +105,14 @@ def encode(data: bytes, max_side: int | None, quality: int, max_pixels: int) -> 
 
 
 def suffix_of(beginning: bytes) -> str:
-    """The usual suffix of a picture's form, by its first 16 bytes.
+    """The usual suffix of a picture's form, by its first `LONGEST_MARK` bytes.
 
     >>> suffix_of(b"\\xff\\xd8\\xff\\xe0"), suffix_of(b"RIFF....WEBPVP8 ")
     ('.jpg', '.webp')
     """
     if suffix := suffix_of_content(beginning):
         return suffix
-    raise PictureError("is not a JPEG, PNG, WebP, GIF, BMP or TIFF picture")
+    raise PictureError("is not a JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF picture")
 
 
 class Store:
@@ -132,6 +146,6 @@ class Store:
 
 def _beginning(content: Path | bytes) -> bytes:
     if isinstance(content, bytes):
-        return content[:16]
+        return content[:LONGEST_MARK]
     with content.open("rb") as file:
-        return file.read(16)
+        return file.read(LONGEST_MARK)

@@ -1,0 +1,148 @@
+"""Lists of names and captions without a header: `0001.jpg<TAB>a man on a rock`, with commas, semicolons or bars too.
+
+A `.txt`, `.csv`, `.tsv` or `.lst` file whose first lines all are so, or all the other way round (`a man on a rock,0001.jpg`);
+or a folder with such files, by their names one a split (`train.txt`, `val.txt`), or with one. A number between name and
+caption, or after the name (`0001.jpg#2`), counts captions and is no part of either. Everything after it is the caption,
+whatever separators it holds. Lines of another form are rejected.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from captrain.data.places import IMAGE_SUFFIXES, is_hidden
+from captrain.data.readers.columns import on_one_line
+from captrain.data.readers.flickr import is_captions, lines_in, unquoted
+from captrain.data.readers.options import BY_LOOKING, ReadOptions
+from captrain.data.readers.tables import Table, check_splits, has_tables, one_table_each, tables_at
+from captrain.errors import DataError
+from captrain.records import Rejects, Sample
+
+SUFFIXES = (".txt", ".csv", ".tsv", ".lst")
+LOOKED_AT = 5  # lines that must all be of the form
+MOST_FILES = 20  # in a folder of which one may be a list; more are something else, captions beside pictures say
+
+_NAME = rf'"?(?P<name>(?!\w+://)[^\t]*?\.(?:{"|".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))}))"?'
+_NUMBER = r"(?:#\d+)?"
+_FORMS = {
+    "name first": re.compile(rf"\s*{_NAME}{_NUMBER}\s*(?P<mark>[\t,;|])(?P<caption>.*)", re.IGNORECASE),
+    "name last": re.compile(rf"(?P<caption>.*\S)\s*(?P<mark>[\t,;|])\s*{_NAME}{_NUMBER}\s*", re.IGNORECASE),
+}
+_COUNT = re.compile(r"\s*\d+\s*[\t,;|](?=.*\w)")
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How the lines of a list are: the order, what separates, and whether a number stands between."""
+
+    order: str
+    mark: str
+    counted: bool
+
+    def row(self, line: str) -> tuple[str, str] | None:
+        """A line's name and caption; None if it is of another form.
+
+        >>> Form("name first", ",", False).row("0001.jpg, a man, on a rock")
+        ('0001.jpg', 'a man, on a rock')
+        >>> Form("name first", "|", True).row("0001.jpg| 0| a man")
+        ('0001.jpg', 'a man')
+        """
+        found = _FORMS[self.order].fullmatch(line)
+        if found is None or found["mark"] != self.mark:
+            return None
+        caption = found["caption"]
+        if self.counted and (count := _COUNT.match(caption)):
+            caption = caption[count.end() :]
+        return found["name"].strip(), unquoted(caption)
+
+
+def recognises(source: str) -> bool:
+    """Whether this is such a file, or a folder with some and without captions beside its pictures."""
+    path = Path(source)
+    try:
+        if path.is_dir():
+            return has_tables(path, SUFFIXES, _is_list, _lists_in(path).__contains__)
+        return path.suffix.lower() in SUFFIXES and path.is_file() and _is_list(path)
+    except (OSError, ValueError):
+        return False
+
+
+def read(
+    source: str, rejects: Rejects, options: ReadOptions = BY_LOOKING, *, captioned: bool = True
+) -> dict[str, Sequence[Sample]]:
+    """All samples of a list, or of a folder with lists, in the order in which images are first named.
+
+    Rejected are lines of another form, and images that are missing or have no caption. Raises `DataError` for a name that
+    leaves the folder, text that is not UTF-8, and if nothing is left.
+    """
+    path = Path(source)
+    are_lists = _lists_in(path).__contains__ if path.is_dir() else Path.is_file
+
+    def samples(table: Table) -> dict[str, Sequence[Sample]]:
+        return _read_list(table, rejects, captioned)
+
+    expected = "expected lines such as 0001.jpg<TAB>a man on a rock"
+    return one_table_each(source, tables_at(source, options, SUFFIXES, _is_list, are_lists), samples, rejects, expected)
+
+
+def form_of(path: Path) -> Form | None:
+    """How the lines of a file are, by its first ones; None if it is no list of names and captions."""
+    lines = list(islice((line for _, line in lines_in(path) if line.strip()), LOOKED_AT))
+    for order, pattern in _FORMS.items():
+        found = [pattern.fullmatch(line) for line in lines]
+        marks = {match["mark"] for match in found if match}
+        if lines and all(found) and len(marks) == 1:
+            captions = [match["caption"].strip() for match in found if match]
+            if not any(captions) or all(_is_name(caption) for caption in captions):
+                return None
+            counted = order == "name first" and all(map(_COUNT.match, captions))
+            return Form(order, marks.pop(), counted)
+    return None
+
+
+def _read_list(table: Table, rejects: Rejects, captioned: bool) -> dict[str, Sequence[Sample]]:
+    form = form_of(table.path)
+    if form is None:
+        raise DataError(
+            f"{table.path}: no list of names and captions; expected lines such as 0001.jpg<TAB>a man on a rock"
+        )
+    gathered = table.gathered()
+    for number, line in lines_in(table.path):
+        row = form.row(line)
+        if row:
+            gathered.add(row[0], [row[1]], number, rejects, table.split or "all")
+        elif line.strip():
+            where = f"{table.path}:{number}"
+            rejects.add(on_one_line(line), where, "is not a name and a caption, as the first lines are")
+    check_splits(gathered.names, table)
+    return gathered.samples(rejects, captioned=captioned)
+
+
+def _is_list(path: Path) -> bool:
+    try:
+        return form_of(path) is not None and not is_captions(path)
+    except (DataError, OSError):
+        return False
+
+
+def _is_name(caption: str) -> bool:
+    return " " not in caption and caption.lower().endswith(tuple(IMAGE_SUFFIXES))
+
+
+def _lists_in(folder: Path) -> frozenset[Path]:
+    """The files of a folder that may be lists; none if it has many, or captions beside its pictures."""
+    texts: dict[str, Path] = {}
+    pictures: set[str] = set()
+    for entry in folder.iterdir():
+        suffix = entry.suffix.lower()
+        if suffix in SUFFIXES and not is_hidden(entry.name):
+            texts[entry.name] = entry
+        elif suffix in IMAGE_SUFFIXES:
+            pictures.update((entry.stem, entry.name))
+    if len(texts) > MOST_FILES or any(path.stem in pictures for path in texts.values()):
+        return frozenset()
+    return frozenset(path for path in texts.values() if path.is_file() and _is_list(path))

@@ -1,0 +1,96 @@
+"""What to say when nothing of a data set can be used: made of what was seen, with the next step."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from captrain.data.places import Root, is_hidden
+from captrain.data.readers.columns import listed
+from captrain.errors import DataError
+from captrain.lfs import POINTER, is_pointer_file
+from captrain.records import Rejects
+
+UNPACKED_BY = {  # endings of archives → the command that unpacks them
+    ".zip": "unzip {name} -d {folder}",
+    ".tar.gz": "tar xzf {name}",
+    ".tgz": "tar xzf {name}",
+    ".tar.bz2": "tar xjf {name}",
+    ".tar.xz": "tar xJf {name}",
+    ".tar.zst": "tar --zstd -xf {name}",
+    ".7z": "7z x {name}",
+    ".rar": "unrar x {name}",
+}
+DATA_SETS = (".parquet", ".arrow", ".tar")  # that are read by themselves
+TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", *DATA_SETS)
+MOST_LOOKED_AT = 10_000  # entries of a folder
+
+
+def nothing_to_use(
+    source: object,
+    rejects: Rejects,
+    expected: str,
+    roots: Sequence[Root] = (),
+    columns: Sequence[str] = (),
+    none: str = "no rows",
+    own: tuple[str, ...] = (),
+) -> DataError:
+    """The error for a data set of which nothing is left.
+
+    Args:
+        roots: the folders that images were looked for in: the first path tried is named, and what lies there.
+        columns: those of the table, if it is one.
+        none: what to say where nothing was rejected either.
+        own: endings of the data set's own files.
+    """
+    found = rejects.summary() if rejects else none
+    tried = next((root.tried for root in roots if root.tried), "")
+    parts = [f"{source}: nothing to use ({found})"]
+    if tried:
+        parts.append(f"looked for {tried}, and for that name below {Path(roots[0].folder)}")
+    elif columns:
+        parts.append(f"columns: {listed(columns)}")
+    parts += lying_there(dict.fromkeys([*(root.folder for root in roots), *_folder(source)]), own)
+    if tried and not all(root.given for root in roots):
+        expected = f"{expected}; --image-root FOLDER says where the images are"
+    return DataError("; ".join([*parts, expected]))
+
+
+def lying_there(folders: Iterable[Path], own: tuple[str, ...] = ()) -> list[str]:
+    """What lies right in folders and may be the data that is missed: archives, other data sets, pointers of Git LFS."""
+    said = []
+    for folder in folders:
+        for name in _names(folder):
+            ending = next((ending for ending in UNPACKED_BY if name.lower().endswith(ending)), "")
+            if ending:
+                said.append(f"{folder / name} lies there; unpack it first ({unpacking(name)})")
+            elif name.lower().endswith(TABLES) and is_pointer_file(folder / name):
+                said.append(f"{folder / name} {POINTER}")
+            elif name.lower().endswith(DATA_SETS) and not (own and name.lower().endswith(own)):
+                said.append(f"{folder / name} lies there; is that the data set?")
+    return said[:3]
+
+
+def unpacking(name: str) -> str:
+    """The command that unpacks an archive, "" for what is none.
+
+    >>> unpacking("images.zip"), unpacking("shard.tgz"), unpacking("dog.jpg")
+    ('unzip images.zip -d images', 'tar xzf shard.tgz', '')
+    """
+    ending = next((ending for ending in UNPACKED_BY if name.lower().endswith(ending)), "")
+    return UNPACKED_BY[ending].format(name=name, folder=name[: -len(ending)]) if ending else ""
+
+
+def _folder(source: object) -> list[Path]:
+    path = Path(str(source))
+    return [path] if path.is_dir() else [path.parent] if path.is_file() else []
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as listing:
+            names = [entry.name for entry, _ in zip(listing, range(MOST_LOOKED_AT), strict=False)]
+    except OSError:
+        return []
+    return sorted(name for name in names if not is_hidden(name))
