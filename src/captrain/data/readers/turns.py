@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from captrain.data.readers.columns import IMAGE_COLUMNS, Columns, present, value_at, whole
+from captrain.data.readers.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, present, value_at, whole
 
 MESSAGES = ("conversations", "messages", "conversation")
 HALVES = ("prompt", "completion")  # of messages that stand in two columns, or a question and its answer as texts
@@ -33,7 +33,7 @@ class Turn(NamedTuple):
 
 def is_conversation(values: dict[str, Any]) -> bool:
     """Whether a row is one: it has messages, or a query and a response, and no caption of its own."""
-    if any(_has_text(values[column]) for column in present(Columns().captions, tuple(values))):
+    if any(_has_text(values[column]) for column in present(CAPTION_COLUMNS, tuple(values))):
         return False
     if messages := _messages(values):
         return any(_role(message) in _QUESTION | _ANSWER for message in messages)
