@@ -88,6 +88,27 @@ SPELLINGS: list[dict[str, Any]] = [
             {"role": "assistant", "content": "A dog."},
         ],
     },
+    {
+        "messages": [
+            {
+                "role": "user",
+                "content": [{"type": "image", "image": "a.jpg", "text": None}, {"type": "text", "text": ASK}],
+            },
+            {"role": "assistant", "content": [{"type": "text", "text": "A dog.", "image": None}]},
+        ]
+    },
+    {
+        "conversations": [
+            {"role": "<|User|>", "content": f"<image_placeholder>{ASK}", "images": ["./a.jpg"]},
+            {"role": "<|Assistant|>", "content": "A dog."},
+        ]
+    },
+    {
+        "image": "a.jpg",
+        "prompt": [{"role": "user", "content": ASK}],
+        "completion": [{"role": "assistant", "content": "A dog."}],
+    },
+    {"image": "a.jpg", "prompt": ASK, "completion": "A dog."},
     {"query": f"<image>{ASK}", "response": "A dog.", "images": ["a.jpg"]},
     {"instruction": f"<image>{ASK}", "input": "", "output": "A dog.", "images": ["a.jpg"]},
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import pytest
 
 from captrain.models.bundle import save_captioner
 from captrain.settings.schema import Settings
-from captrain.testing import tiny_blip, tiny_blip2, tiny_text_decoder, tiny_vision_encoder
+from captrain.testing import tiny_blip, tiny_blip2, tiny_photos, tiny_text_decoder, tiny_vision_encoder
 from captrain.training.prepare import build_captioner
+from captrain.training.run import load, ready
 
 QUESTION = "what is it"
 NO_BASE = Path("-")
@@ -57,3 +59,15 @@ def test_a_new_decoder_and_a_long_question_take_none(tmp_path: Path, caplog: pyt
     assert "its 50 tokens leave captions" in caplog.text
     decoder = str(tiny_text_decoder(tmp_path / "decoder"))
     assert build_captioner(settings(encoder=encoder, decoder=decoder), [], NO_BASE, QUESTION).prompt == QUESTION
+
+
+def test_a_dry_run_on_conversations_shows_their_question_as_the_prompt(tmp_path: Path) -> None:
+    photos = tiny_photos(tmp_path / "photos", count=4, captions=1)
+    said = [{"from": "human", "value": f"<image>\n{QUESTION}"}, {"from": "gpt", "value": "a dog"}]
+    rows = [{"image": path.name, "conversations": said} for path in sorted(photos.glob("*.png"))]
+    (tmp_path / "chat.json").write_text(json.dumps(rows), encoding="utf-8")
+    wanted = settings(model=str(tiny_blip(tmp_path / "blip")))
+    wanted = wanted.model_copy(update={"data": wanted.data.model_copy(update={"image_root": photos})})
+    splits = load(wanted, str(tmp_path / "chat.json"))
+    captioner, filled = ready(wanted, splits, None)
+    assert (captioner.prompt, filled.data.prompt) == (QUESTION, QUESTION)

@@ -120,8 +120,14 @@ def question_of(parts: Iterable[Sequence[Sample]]) -> str:
     >>> question_of([Asked([], "What is it?"), Asked([], "What is it?")])
     'What is it?'
     """
-    asked = {part.question if isinstance(part, Asked) else "" for part in parts}
+    asked = {_question(part) for part in parts}
     return asked.pop() if len(asked) == 1 else ""
+
+
+def _question(samples: Sequence[Sample]) -> str:
+    if isinstance(samples, Joined):
+        return question_of(samples.parts)
+    return samples.question if isinstance(samples, Asked) else ""
 
 
 def keys_of(samples: Sequence[Sample]) -> np.ndarray:

@@ -21,11 +21,11 @@ from captrain.data.gathered import Gathered
 from captrain.data.places import is_hidden, is_remote
 from captrain.data.readers import json_list, jsonl
 from captrain.data.readers.columns import IMAGE_COLUMNS, present, split_of
-from captrain.data.readers.json_entries import has_caption_files, with_unlisted
+from captrain.data.readers.json_entries import files_at, has_caption_files, has_files, with_unlisted
 from captrain.data.readers.json_objects import LONGEST_NAME, MOST_FILES
 from captrain.data.readers.line_index import BOM, LARGEST_LINE, blocks, opened
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
-from captrain.data.readers.tables import Table, check_splits, has_tables, one_table_each, tables_at
+from captrain.data.readers.tables import Table, check_splits, one_table_each
 from captrain.data.readers.turns import MESSAGES, Turn, images_of, is_conversation, turns_of
 from captrain.data.samples import Asked
 from captrain.errors import DataError
@@ -47,7 +47,7 @@ def recognises(source: str) -> bool:
     path = Path(source)
     try:
         if path.is_dir():
-            return _is_data_set(path) and has_tables(path, SUFFIXES, _is_form, _is_form)
+            return _is_data_set(path) and has_files(path, SUFFIXES, _is_form)
         return path.suffix.lower() in SUFFIXES and path.is_file() and _is_form(path)
     except (OSError, ValueError):
         return False
@@ -62,7 +62,7 @@ def read(
     answer. Raises `DataError` for a line that is no JSON object, a name that leaves the folder, and if nothing is left.
     With a caption column given, the rows are read as those of any other table.
     """
-    tables = tables_at(source, options, SUFFIXES, _is_form, _is_form)
+    tables = files_at(source, options, SUFFIXES, _is_form)
     if options.caption_column and options.caption_column not in MESSAGES:
         plain = json_list if tables[0].path.suffix.lower() in json_list.SUFFIXES else jsonl
         return plain.read(source, rejects, options, captioned=captioned)

@@ -16,10 +16,11 @@ import numpy as np
 from captrain.data.caption_files import match, text_suffixes
 from captrain.data.places import IMAGE_SUFFIXES, Root, is_hidden
 from captrain.data.readers import sidecar
-from captrain.data.readers.columns import Columns, captions_of, on_one_line, present, value_at
+from captrain.data.readers.columns import CAPTION_COLUMNS, Columns, captions_of, on_one_line, present, value_at
 from captrain.data.readers.json_list import Characters
 from captrain.data.readers.json_objects import LONGEST_NAME
 from captrain.data.readers.options import ReadOptions
+from captrain.data.readers.tables import Table, has_tables, tables_at
 from captrain.data.samples import Chosen, Joined, keys_of
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
@@ -102,7 +103,7 @@ def row_captions(values: dict[str, Any], columns: Columns, where: str, depth: in
     if together:
         texts = (captions_in(values[key], columns, where, depth - 1) for key in together)
         return list(dict.fromkeys(text for some in texts for text in some))
-    for column in present(columns.captions, tuple(values)):
+    for column in present(CAPTION_COLUMNS, tuple(values)):
         if captions := captions_in(values[column], columns, where, depth - 1):
             return captions
     return []
@@ -141,6 +142,18 @@ def captions_or_reject(value: Any, columns: Columns, where: str, image: str, rej
     except DataError as error:
         rejects.add(image[:LONGEST_NAME], where, str(error).removeprefix(f"{where}: "))
         return None
+
+
+def has_files(folder: Path, suffixes: tuple[str, ...], is_form: Callable[[Path], bool]) -> bool:
+    """Whether a folder has files of a form that can be told apart, or contradict each other: reading them will say so."""
+    return has_tables(folder, suffixes, is_form, is_form)
+
+
+def files_at(
+    source: str, options: ReadOptions, suffixes: tuple[str, ...], is_form: Callable[[Path], bool]
+) -> list[Table]:
+    """The files of a data set: the given one, or those of a folder that are of a form, by split."""
+    return tables_at(source, options, suffixes, is_form, is_form)
 
 
 def with_unlisted(

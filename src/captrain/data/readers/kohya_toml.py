@@ -29,6 +29,7 @@ from captrain.data.readers import sidecar
 from captrain.data.readers.columns import on_one_line
 from captrain.data.readers.json_objects import has_keys, load_object
 from captrain.data.readers.kohya import gather_metadata, holds_image
+from captrain.data.readers.nothing import nothing_to_use
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen, Joined, LazySamples
 from captrain.errors import DataError
@@ -126,7 +127,7 @@ def read(
     _tell(file, config)
     joined = Joined([part for part in parts if len(part)])
     if not len(joined):
-        raise DataError(f"{file}: nothing to use ({rejects.summary() if rejects else 'no pictures'}); {_EXAMPLE}")
+        raise nothing_to_use(file, rejects, _EXAMPLE, [places.root], none="no pictures")
     return {"all": joined}
 
 

@@ -20,13 +20,15 @@ from captrain.data.readers.json_entries import (
     captions_or_reject,
     ends_as_picture,
     entries,
+    files_at,
     found_below,
     has_caption_files,
+    has_files,
     with_unlisted,
 )
 from captrain.data.readers.json_objects import ends_of, json_files
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
-from captrain.data.readers.tables import Table, check_splits, has_tables, one_table_each, tables_at
+from captrain.data.readers.tables import Table, check_splits, one_table_each
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 
@@ -41,7 +43,7 @@ def recognises(source: str) -> bool:
     """Whether this is a .json file from pictures to captions, or a folder with some and no caption files: by first entries."""
     path = Path(source)
     if path.is_dir():
-        are_any = json_files(path, _is_names) and has_tables(path, SUFFIXES, _is_names, _is_names)
+        are_any = json_files(path, _is_names) and has_files(path, SUFFIXES, _is_names)
         return bool(are_any) and not has_caption_files(path)
     return path.suffix.lower() in SUFFIXES and _is_names(path)
 
@@ -59,7 +61,7 @@ def read(
     def rows(table: Table) -> dict[str, Sequence[Sample]]:
         return _read_table(table, columns, rejects, captioned)
 
-    tables = tables_at(source, options, SUFFIXES, _is_names, _is_names)
+    tables = files_at(source, options, SUFFIXES, _is_names)
     splits = one_table_each(source, tables, rows, rejects, _EXAMPLE)
     return with_unlisted(splits, source, options, captioned)
 

@@ -10,10 +10,11 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from captrain.data.readers.columns import IMAGE_COLUMNS, Columns, present, value_at, whole
+from captrain.data.readers.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, present, value_at, whole
 
 MESSAGES = ("conversations", "messages", "conversation")
-FLAT = (("query", "response"), ("instruction", "output"))
+HALVES = ("prompt", "completion")  # of messages that stand in two columns, or a question and its answer as texts
+FLAT = (("query", "response"), ("instruction", "output"), ("prompt", "response"), HALVES)
 IMAGES = (*IMAGE_COLUMNS, "images", "image_paths", "image_list")
 
 _QUESTION = frozenset({"human", "user"})
@@ -32,10 +33,10 @@ class Turn(NamedTuple):
 
 def is_conversation(values: dict[str, Any]) -> bool:
     """Whether a row is one: it has messages, or a query and a response, and no caption of its own."""
-    if any(_has_text(values[column]) for column in present(Columns().captions, tuple(values))):
+    if any(_has_text(values[column]) for column in present(CAPTION_COLUMNS, tuple(values))):
         return False
-    if any(isinstance(values.get(name), list) and values[name] for name in MESSAGES):
-        return any(_role(message) in _QUESTION | _ANSWER for message in _messages(values))
+    if messages := _messages(values):
+        return any(_role(message) in _QUESTION | _ANSWER for message in messages)
     return any(isinstance(values.get(ask), str) and isinstance(values.get(tell), str) for ask, tell in FLAT)
 
 
@@ -71,13 +72,15 @@ def images_of(values: dict[str, Any], column: str = "") -> list[str]:
 
 
 def _messages(values: dict[str, Any]) -> list[dict[str, Any]]:
-    found: list[Any] = next((values[name] for name in MESSAGES if isinstance(values.get(name), list)), [])
+    columns = [name for name in MESSAGES if isinstance(values.get(name), list)][:1] or HALVES
+    found = [message for name in columns if isinstance(values.get(name), list) for message in values[name]]
     return [message for message in found if isinstance(message, dict)]
 
 
 def _role(message: dict[str, Any]) -> str:
+    """Who speaks, in small letters alone: DeepSeek-VL's "<|User|>" too."""
     role = message.get("from") or message.get("role")
-    return role.strip().lower() if isinstance(role, str) else ""
+    return "".join(filter(str.isalpha, role)).lower() if isinstance(role, str) else ""
 
 
 def _content(message: dict[str, Any]) -> list[Any]:
@@ -93,11 +96,12 @@ def _texts(message: dict[str, Any]) -> Iterator[str]:
 
 
 def _within(message: dict[str, Any]) -> Iterator[str]:
-    """The pictures that a message names in its typed parts, or within its text as Qwen-VL does."""
+    """The pictures that a message names: beside its text, in typed parts, or within its text as Qwen-VL does."""
+    yield from _named(message.get("images") or message.get("image"))
     for part in _content(message):
         if isinstance(part, str):
             yield from (whole(name.strip()) for name in _WITHIN.findall(part))
-        elif isinstance(part, dict) and "text" not in part:
+        elif isinstance(part, dict) and not part.get("text"):
             yield from _named(part)
 
 

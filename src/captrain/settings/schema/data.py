@@ -133,8 +133,8 @@ class DataSettings(ReadingSettings):
     drop_captions: Annotated[Share, WORDS] = 0.0
     """Share of captions left empty, drawn anew in each epoch."""
     prompt: str | None = None
-    """Words before every caption, given and not learned; saved with the model. Default: the model's, else the
-    question that the data asks everywhere (conversations), else its family's."""
+    """Words before every caption, given and not learned; saved with the model.
+    Default: the model's, else what conversations in the data all ask, else the family's."""
     max_tokens: Annotated[int, Field(ge=2)] = 64
     """Longest caption in tokens, its end token included; longer ones are cut and counted."""
     max_pixels: Annotated[int, Field(ge=1)] = 200_000_000
