@@ -14,6 +14,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
@@ -22,7 +23,7 @@ from captrain.models.attention import causal_caption_mask
 from captrain.models.decoding import Decoding, write_tokens
 from captrain.models.loss import token_loss
 from captrain.models.mirror import mean_with_mirrored
-from captrain.models.modes import evaluating
+from captrain.models.modes import evaluating, keep_still
 from captrain.models.packing import IGNORED, PackedRows, even_groups, pack
 from captrain.models.patch_dropout import drop_patches
 from captrain.models.pixels import scale
@@ -269,13 +270,12 @@ class Captioner(nn.Module, ABC):
         """Training mode for what learns; frozen parts stay as they are when captioning (no dropout, fixed statistics)."""
         super().train(mode)
         if mode:
-            learning = {name.rsplit(".", 1)[0] for name, weight in self.named_parameters() if weight.requires_grad}
             for part in PARTS:
-                modules = list(self.part_modules(part))
-                if not any(name in learning for name, _ in modules):
-                    for _, module in modules:
-                        # Layers that compute activations again do so in training mode only; they have no dropout of their own.
-                        module.training = getattr(module, "gradient_checkpointing", False)
+                keep_still([module for _, module in self.part_modules(part)])
+            if hasattr(self.model, "peft_config"):  # running statistics of what is frozen are not saved with an adapter
+                for module in self.modules():
+                    if isinstance(module, _BatchNorm):
+                        keep_still([module])
         return self
 
     def part_modules(self, part: str) -> Iterator[tuple[str, nn.Module]]:

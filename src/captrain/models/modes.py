@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from torch import nn
@@ -35,3 +35,12 @@ def modes_kept(module: nn.Module) -> Iterator[None]:
     finally:
         for inner, mode in modes:
             inner.training = mode
+
+
+def keep_still(modules: Sequence[nn.Module]) -> None:
+    """Modules none of which has a weight that learns are as when captioning: no dropout, fixed statistics; others stay as set."""
+    if any(weight.requires_grad for module in modules for weight in module.parameters(recurse=False)):
+        return
+    for module in modules:
+        # Layers that compute activations again do so in training mode only; they have no dropout of their own.
+        module.training = getattr(module, "gradient_checkpointing", False)
