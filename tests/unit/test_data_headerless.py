@@ -54,6 +54,14 @@ def test_every_form(tmp_path: Path, lines: list[str], name: str) -> None:
         assert captions(source) == {"1.jpg": ("a dog, a cat", "two"), "img/2.JPG": ("three",)}
 
 
+def test_names_without_endings(tmp_path: Path) -> None:
+    images(tmp_path, "img/1.jpg", "img/2.png")
+    write(tmp_path / "captions.txt", "1\ta dog\n3\tgone\n4\tgone\n")
+    assert not headerless.recognises(str(tmp_path))  # most of the names lead nowhere
+    write(tmp_path / "captions.txt", "1\ta dog\n1\ttwo\n2#0\ta cat\n3\tgone\n")
+    assert captions(tmp_path) == {"img/1.jpg": ("a dog", "two"), "img/2.png": ("a cat",)}
+
+
 def test_splits_by_their_names(tmp_path: Path) -> None:
     images(tmp_path, "1.jpg", "2.jpg")
     write(tmp_path / "train.txt", "1.jpg\tone\n")

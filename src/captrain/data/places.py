@@ -108,8 +108,7 @@ class Root:
     def exact(self, name: str, where: str) -> str | None:
         """The path of a file that is called so: below the folder, then below its `images/`.
 
-        As written, in both normal forms of Unicode (macOS and Linux spell "é" differently), and with its ending in small
-        and in large letters.
+        As written and in both normal forms of Unicode (macOS and Linux spell "é" differently).
         """
         relative = self._relative(name, where)
         if is_absolute(relative):
@@ -201,17 +200,15 @@ class Root:
 
 
 def _spellings(name: str) -> Iterator[str]:
-    """How a file of that name may be spelled: as it is first, then in other forms of Unicode, then with another ending.
+    """How a file of that name may be spelled: as it is first, then in other forms of Unicode, each folder and name by itself.
 
     >>> list(_spellings("a.JPG")), len(list(_spellings("caf\u00e9/caf\u00e9.jpg")))
-    (['a.JPG', 'a.jpg'], 8)
+    (['a.JPG'], 4)
     """
     folder, slash, base = name.rpartition("/")
-    stem, suffix = os.path.splitext(base)
-    for ending in dict.fromkeys((suffix, suffix.lower(), suffix.upper())):
-        for place in _forms(folder):
-            for spelled in _forms(stem):
-                yield f"{place}{slash}{spelled}{ending}"
+    for place in _forms(folder):
+        for spelled in _forms(base):
+            yield f"{place}{slash}{spelled}"
 
 
 def _forms(name: str) -> Iterable[str]:

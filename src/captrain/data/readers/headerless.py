@@ -1,9 +1,9 @@
 """Lists of names and captions without a header: `0001.jpg<TAB>a man on a rock`, with commas, semicolons or bars too.
 
 A `.txt`, `.csv`, `.tsv` or `.lst` file whose first lines all are so, or all the other way round (`a man on a rock,0001.jpg`);
-or a folder with such files, by their names one a split (`train.txt`, `val.txt`), or with one. A number between name and
-caption, or after the name (`0001.jpg#2`), counts captions and is no part of either. Everything after it is the caption,
-whatever separators it holds. Lines of another form are rejected.
+with a tab, names may lack their endings. Or a folder with such files, by their names one a split (`train.txt`, `val.txt`), or
+with one. A number between name and caption, or after the name (`0001.jpg#2`), counts captions and is no part of either.
+Everything after it is the caption, whatever separators it holds. Lines of another form are rejected.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from captrain.data.places import IMAGE_SUFFIXES, is_hidden
-from captrain.data.readers.columns import on_one_line
+from captrain.data.places import IMAGE_SUFFIXES, Root, is_hidden
+from captrain.data.readers.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, on_one_line
 from captrain.data.readers.flickr import is_captions, lines_in, unquoted
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import Table, check_splits, has_tables, one_table_each, tables_at
@@ -31,6 +31,7 @@ _NUMBER = r"(?:#\d+)?"
 _FORMS = {
     "name first": re.compile(rf"\s*{_NAME}{_NUMBER}\s*(?P<mark>[\t,;|])(?P<caption>.*)", re.IGNORECASE),
     "name last": re.compile(rf"(?P<caption>.*\S)\s*(?P<mark>[\t,;|])\s*{_NAME}{_NUMBER}\s*", re.IGNORECASE),
+    "bare name": re.compile(r"(?P<name>[^\t]+?)(?:#\d+)?(?P<mark>\t)(?P<caption>.*)"),
 }
 _COUNT = re.compile(r"\s*\d+\s*[\t,;|](?=.*\w)")
 
@@ -89,8 +90,11 @@ def read(
     return one_table_each(source, tables_at(source, options, SUFFIXES, _is_list, are_lists), samples, rejects, expected)
 
 
-def form_of(path: Path, encoding: str = "") -> Form | None:
-    """How the lines of a file are, by its first ones; None if it is no list of names and captions."""
+def form_of(path: Path, root: Root, encoding: str = "") -> Form | None:
+    """How the lines of a file are, by its first ones; None if it is no list of names and captions.
+
+    Names without endings are told by the pictures below `root` that they lead to.
+    """
     lines = list(islice((line for _, line in lines_in(path, encoding) if line.strip()), LOOKED_AT))
     for order, pattern in _FORMS.items():
         found = [pattern.fullmatch(line) for line in lines]
@@ -99,13 +103,16 @@ def form_of(path: Path, encoding: str = "") -> Form | None:
             captions = [match["caption"].strip() for match in found if match]
             if not any(captions) or all(_is_name(caption) for caption in captions):
                 return None
+            names = [match["name"] for match in found if match]
+            if order == "bare name" and not _lead_to_pictures(names, lines, root):
+                return None
             counted = order == "name first" and all(map(_COUNT.match, captions))
             return Form(order, marks.pop(), counted)
     return None
 
 
 def _read_list(table: Table, encoding: str, rejects: Rejects, captioned: bool) -> dict[str, Sequence[Sample]]:
-    form = form_of(table.path, encoding)
+    form = form_of(table.path, table.root, encoding)
     if form is None:
         raise DataError(
             f"{table.path}: no list of names and captions; expected lines such as 0001.jpg<TAB>a man on a rock"
@@ -124,17 +131,24 @@ def _read_list(table: Table, encoding: str, rejects: Rejects, captioned: bool) -
 
 def _is_list(path: Path) -> bool:
     try:
-        return _form_in_any_encoding(path) is not None and not is_captions(path)
+        return _form_in_any_encoding(path, Root(path.parent)) is not None and not is_captions(path)
     except (DataError, OSError):
         return False
 
 
-def _form_in_any_encoding(path: Path) -> Form | None:
+def _form_in_any_encoding(path: Path, root: Root) -> Form | None:
     """As `form_of`: what separates names and captions is ASCII, which most encodings share."""
     try:
-        return form_of(path)
+        return form_of(path, root)
     except DataError:
-        return form_of(path, "latin-1")
+        return form_of(path, root, "latin-1")
+
+
+def _lead_to_pictures(names: list[str], lines: list[str], root: Root) -> bool:
+    """Whether most names lead to pictures; looked for only where no line is a header or holds a web address."""
+    if names[0].strip().lower() in (*IMAGE_COLUMNS, *CAPTION_COLUMNS) or any("://" in line for line in lines):
+        return False
+    return 2 * sum(len(root.index.named(name.strip())) == 1 for name in names) > len(names)
 
 
 def _is_name(caption: str) -> bool:

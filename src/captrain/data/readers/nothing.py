@@ -65,10 +65,10 @@ def lying_there(folders: Iterable[Path], own: tuple[str, ...] = ()) -> list[str]
     for folder in folders:
         for name in _names(folder):
             ending = next((ending for ending in UNPACKED_BY if name.lower().endswith(ending)), "")
-            if ending:
-                said.append(f"{folder / name} lies there; unpack it first ({unpacking(name)})")
-            elif name.lower().endswith(TABLES) and is_pointer_file(folder / name):
+            if (ending or name.lower().endswith(TABLES)) and is_pointer_file(folder / name):
                 said.append(f"{folder / name} {POINTER}")
+            elif ending:
+                said.append(f"{folder / name} lies there; unpack it first ({unpacking(name)})")
             elif name.lower().endswith(DATA_SETS) and not (own and name.lower().endswith(own)):
                 said.append(f"{folder / name} lies there; is that the data set?")
     return said[:3]
