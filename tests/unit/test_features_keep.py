@@ -12,9 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
+from captrain.data.content import content_key
 from captrain.data.images import prepare
 from captrain.features import keep
-from captrain.features.content import content_key, features_key, pixels_key
+from captrain.features.content import features_key, pixels_key
 from captrain.features.images import KeptImages, LiveImages
 from captrain.features.keep import Keeping, keep_images
 from captrain.features.store import DiskStore, MemoryStore

@@ -111,4 +111,6 @@ def _as_json(found: Evaluation) -> str:
     one = len(found.comparison.systems) == 1
     predictions = next(iter(files), None) if one else files
     content = {**found.comparison.to_dict(), "images": found.images, "rejected": found.rejected}
+    if found.pictures:
+        content["pictures"] = found.pictures
     return json_format.dumps({**content, "predictions": predictions})

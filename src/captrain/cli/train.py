@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from captrain.cli.flags import (
     DataFlags,
@@ -15,10 +17,11 @@ from captrain.cli.flags import (
     given,
     settings_from,
 )
-from captrain.cli.logs import quiet_libraries, set_up_logging, verbosity
+from captrain.cli.logs import printable, quiet_libraries, set_up_logging, verbosity
 from captrain.cli.show import exit_code, rejected_rows, score_rows, show_table
 from captrain.cli.switch import Switch
 from captrain.errors import UserError
+from captrain.settings.schema import Settings
 from captrain.training.distributed.environment import is_silent
 
 
@@ -78,8 +81,22 @@ def train(
         return exit_code(outcome.rejected)
     tested = [(f"test {name}", score) for name, score in score_rows(outcome.test_scores)]
     where = [("run", str(outcome.run)), ("report", str(outcome.run / "report.html"))]
-    show_table([*score_rows(outcome.scores), *tested, *where, *rejected_rows(outcome.rejected, outcome.rejects_file)])
+    counted = (
+        [("without a caption", f"{outcome.uncaptioned}, left for `captrain caption`")] if outcome.uncaptioned else []
+    )
+    rows = [*score_rows(outcome.scores), *_chosen(outcome.best, settings), *tested, *where, *counted]
+    show_table([*rows, *rejected_rows(outcome.rejected, outcome.rejects_file)])
+    for note in outcome.best.get("notes", ()):
+        print(f"note: {printable(note)}")
     return exit_code(outcome.rejected)
+
+
+def _chosen(best: Mapping[str, Any], settings: Settings) -> Iterator[tuple[str, str]]:
+    """Which epoch the saved model is of, and what it was chosen by."""
+    if "epoch" in best:
+        ((metric, _),) = score_rows({settings.evaluation.metric: 0.0})
+        of = f"{best['epoch']:.4g} of {settings.training.epochs}"
+        yield "best epoch", f"{of}, by {metric} on {best['images']:,} held-out pictures"
 
 
 def _prepare(verbose: bool, quiet: bool) -> None:

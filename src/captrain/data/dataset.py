@@ -25,7 +25,8 @@ LIST_SUFFIXES = frozenset({".txt", ".lst"})
 class Splits:
     """A data set for training. `validation` and `test` may be empty.
 
-    `labels` holds for each training sample the number of the data set it is from, where several were joined.
+    `labels` holds for each training sample the number of the data set it is from, where several were joined. `uncaptioned`
+    counts the pictures that have no caption, where they were told from those that can't be used.
     """
 
     train: Sequence[Sample]
@@ -33,6 +34,7 @@ class Splits:
     test: Sequence[Sample]
     rejects: Rejects
     labels: np.ndarray | None = None
+    uncaptioned: int = 0
 
     def sources(self) -> np.ndarray:
         """The data set of each training sample, by number (samples,)."""

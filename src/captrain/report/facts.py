@@ -57,6 +57,8 @@ def facts(settings: dict[str, Any], metrics: Metrics, tested: dict[str, Any]) ->
         ]
         if counts:
             yield label, ", ".join(counts)
+    if bare := finite(data.get("uncaptioned")):
+        yield "without a caption", f"{bare:,.0f} pictures, left for captrain caption"
     if images := finite(tested.get("images")):
         yield "tested on", f"{images:,.0f} pictures"
     yield from _progress(metrics)

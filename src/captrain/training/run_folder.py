@@ -15,6 +15,7 @@ import torch
 import transformers
 import yaml
 
+from captrain.data.kept_splits import FILE as SPLITS
 from captrain.errors import RunError
 from captrain.models.bundle import EXTRAS, save_captioner
 from captrain.models.captioner import Captioner
@@ -33,7 +34,7 @@ LOGS = ("metrics.jsonl", "samples.jsonl")
 MEASURED = ("predictions.jsonl", SCORES)
 """What the best model was found to write and to score."""
 OWN = (
-    *LOGS, *MEASURED, SETTINGS, FINISHED, "rejected.jsonl", "report.html",
+    *LOGS, *MEASURED, SETTINGS, FINISHED, SPLITS, "rejected.jsonl", "report.html",
     "model", "model.new", "model.old", "base", ".base.new", "checkpoints", "evaluation",
     "tensorboard", "trackers.json", "wandb", "mlflow", "test",
 )  # fmt: skip
@@ -187,10 +188,18 @@ class RunFolder:
         path = self.path / "rejected.jsonl"
         return (sum(1 for _ in read_jsonl(path)), path) if path.is_file() else (0, None)
 
+    def uncaptioned(self) -> int:
+        """How many pictures were left out because they have no caption."""
+        return int((self._read_settings() or {}).get("data", {}).get("uncaptioned", 0))
+
+    def best(self) -> dict[str, Any]:
+        """What is known of the best model, as it was when it was saved: scores, intervals, epoch; nothing before there is one."""
+        path = self.path / SCORES
+        return dict(json.loads(path.read_text())) if path.is_file() else {}
+
     def best_scores(self) -> dict[str, float]:
-        """Scores of the best model, as they were when it was saved."""
-        path = self.path / "scores.json"
-        return dict(json.loads(path.read_text())["scores"]) if path.is_file() else {}
+        """Its scores."""
+        return dict(self.best().get("scores", {}))
 
     def seconds_so_far(self) -> float:
         """Seconds that earlier sittings of this run took, by the last line of its metrics."""
