@@ -117,28 +117,28 @@ def test_equal_names_in_another_data_set_are_other_pictures(kept: KeptSplits) ->
     assert (told.renamed, told.trained_on) == (1, 0)
 
 
-def test_other_data_is_scored_without_what_was_trained_on(kept: KeptSplits) -> None:
+def test_what_was_trained_on_is_told_in_other_data(kept: KeptSplits) -> None:
     pool = [picture("1", "a"), picture("2", "new"), picture("a", "newer")]
-    found, told = sift(kept, "validation", pool, by_id=False, named=False)
-    assert contents(found) == "newnewer"
-    assert (told.left_out, told.scored) == (1, 2)
-    everything, told = sift(kept, "validation", pool, by_id=False, named=True)
-    assert (len(everything), told.trained_on) == (3, 1)
+    for by_id, trained_on in ((False, 1), (True, 2)):
+        found, told = sift(kept, "validation", pool, by_id, whole=True)
+        assert (len(found), told.to_dict()) == (3, {"scored": 3, "trained_on": trained_on})
 
 
 def test_the_same_data_in_another_place(kept: KeptSplits) -> None:
     pool = [picture(f"moved/{letter}", letter) for letter in "abuvn"]
-    found, told = sift(kept, "validation", pool, by_id=False, named=False)
+    found, told = sift(kept, "validation", pool, by_id=False, whole=True)
     assert contents(found) == "uv"
     assert (told.new, told.gone) == (1, 4)
+    found, told = sift(kept, "validation", pool, by_id=False, whole=False)
+    assert (contents(found), told.trained_on) == ("abuvn", 2), "a split that the data names"
 
 
 def test_what_was_trained_on_earlier_is_known_by_content(tmp_path: Path) -> None:
     kept = kept_in(tmp_path, train="a", validation="uv", **{EARLIER: "xyu"})
-    found, told = pick(kept, "validation", [picture(letter, letter) for letter in "auv"])
+    _, told = pick(kept, "validation", [picture(letter, letter) for letter in "auv"])
     assert told.trained_on == 1
-    found, told = sift(kept, "validation", [picture("a", "new"), picture("2", "x")], by_id=False, named=False)
-    assert contents(found) == "new"
+    _, told = sift(kept, "validation", [picture("a", "new"), picture("2", "x")], by_id=False, whole=True)
+    assert told.trained_on == 1
 
 
 def test_the_file_comes_back_and_has_the_same_bytes(tmp_path: Path) -> None:

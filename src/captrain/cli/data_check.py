@@ -80,7 +80,7 @@ def _token_counter(model: str) -> Callable[[list[str]], list[int]]:
     from captrain.cli.logs import quiet_libraries
 
     quiet_libraries()
-    from captrain.models.bundle import find_model_folder
+    from captrain.models.located import find_model_folder
     from captrain.models.vocabulary import load_tokenizer
 
     is_tokenizer = Path(model, "tokenizer_config.json").is_file()  # with or without a model around it

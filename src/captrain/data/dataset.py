@@ -162,17 +162,30 @@ def load_split(
     """
     rejects = Rejects()
     named = read_splits(path, rejects, format, options)
+    return pick_split(path, named, split, validation_share=validation_share, seed=seed, names=names), rejects
+
+
+def pick_split(
+    path: str,
+    named: Mapping[str, Sequence[Sample]],
+    split: str | None = None,
+    *,
+    validation_share: float = 0.1,
+    seed: int = 0,
+    names: SplitNames = USUAL,
+) -> Sequence[Sample]:
+    """As `load_split`, of a data set that was read: `named` are its splits."""
     roles = roles_of(path, named, names)
     if split is None:
         chosen = roles.test or roles.validation or [name for name in named if name == "all"]
         if not chosen:
             raise DataError(f"{path}: no split to evaluate on, it has only {listed(named)}; name it: --split train")
-        return join_named(named, chosen), rejects
+        return join_named(named, chosen)
     wanted = SPLIT_NAMES.get(split.lower(), split)
     if wanted in ("train", "validation") and roles.draws and roles.train:
         train, validation = hold_out(join_named(named, roles.train), validation_share, seed)
-        return (train if wanted == "train" else validation), rejects
-    return join_named(named, roles.of(wanted) or [own_name(path, named, split)]), rejects
+        return train if wanted == "train" else validation
+    return join_named(named, roles.of(wanted) or [own_name(path, named, split)])
 
 
 def list_images(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from captrain.data.dataset import load_part, load_split
+from captrain.data.dataset import load_part, pick_split, read_splits
 from captrain.data.kept_splits import KeptSplits, read_kept_splits, run_folder_of
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
@@ -36,10 +36,10 @@ class Asked:
 
     @property
     def drawn(self) -> dict[str, Any]:
-        """Keyword arguments of `load_split`."""
+        """Keyword arguments of `pick_split`."""
         elsewhere = self.data.validation_data is not None
         names = SplitNames(self.data.train_split, () if elsewhere else self.data.validation_split, self.data.test_split)
-        return {"validation_share": self.data.validation_share, "seed": self.seed, "names": names, **self.read}
+        return {"validation_share": self.data.validation_share, "seed": self.seed, "names": names}
 
     @property
     def read(self) -> dict[str, Any]:
@@ -104,10 +104,10 @@ def choose_samples(
     Raises `SettingsError` where no data is told, `DataError` where it can't be used.
     """
     run = Run.of(model)
-    rejects, told = Rejects(), None
+    rejects, told, whole = Rejects(), None, False
     if recipe is not None:
         asked = Asked(recipe.data, recipe.training.seed).but(format, options)
-        samples, rejects = _of_recipe(asked, split) if data is None else _of_data(data, asked, split)
+        samples, rejects, whole = _of_recipe(asked, split) if data is None else _of_data(data, asked, split)
     elif run is None and data is None:
         raise SettingsError(
             f"no data to evaluate {model} on: it is no run folder; give DATA, or a recipe that names data"
@@ -115,9 +115,9 @@ def choose_samples(
     elif run is not None and (role := _role(run, data, split)):
         samples, told = _kept(run, role, data, format, options, rejects)
     else:
-        samples, rejects = _of_run(run, data, split, format, options)
+        samples, rejects, whole = _of_run(run, data, split, format, options)
     if run is not None and told is None:
-        samples, told = _aware(run, samples, run.owns(data) and recipe is None, split)
+        samples, told = _aware(run, samples, run.owns(data) and recipe is None, whole)
     if told is not None:
         if told.held_out:
             take_uncaptioned(rejects)
@@ -132,12 +132,10 @@ def _tell(told: Told, data: str, model: str) -> None:
     for warning in told.warnings():
         logger.warning(warning)
     if not told.scored:
-        why = (
-            f"has none of the {told.held_out} {told.split} pictures of {model}"
-            if told.held_out
-            else (f"{model} was trained on all {told.left_out} pictures of it")
+        raise DataError(
+            f"{data}: has none of the {told.held_out} {told.split} pictures of {model} any more; "
+            "give other data, or --split all to score what is there"
         )
-        raise DataError(f"{data}: {why}; give other data, or --split all to score what it was trained on")
 
 
 def _role(run: Run, data: str | None, split: str | None) -> str:
@@ -167,10 +165,10 @@ def _kept(
     return samples, told
 
 
-def _aware(run: Run, samples: Sequence[Sample], own: bool, split: str | None) -> tuple[Sequence[Sample], Told | None]:
-    """Pictures without those that a run was trained on, or with them where they were asked for by the name of a split."""
+def _aware(run: Run, samples: Sequence[Sample], own: bool, whole: bool) -> tuple[Sequence[Sample], Told | None]:
+    """Pictures of any data, and what a run knows of them."""
     if run.kept is not None:
-        return sift(run.kept, run.held_out() or "validation", samples, own, named=split is not None)
+        return sift(run.kept, run.held_out(), samples, own, whole)
     if own:
         logger.warning(
             "%s has no list of the pictures that it held out (it was made by an earlier version): they are drawn from the data "
@@ -184,44 +182,48 @@ def _aware(run: Run, samples: Sequence[Sample], own: bool, split: str | None) ->
     return samples, None
 
 
-def _of_data(data: str, asked: Asked, split: str | None) -> tuple[Sequence[Sample], Rejects]:
+Found = tuple[Sequence[Sample], Rejects, bool]
+"""Pictures, what was rejected, and whether these are all of a data set that names none to evaluate on."""
+
+
+def _of_data(data: str, asked: Asked, split: str | None) -> Found:
     """A data set by itself: the named split; else what is named for testing; else the best there is."""
+    rejects = Rejects()
     if split is None and asked.data.test_split:
-        rejects = Rejects()
-        return load_part(data, "test", rejects, asked.data.test_split, **asked.read), rejects
-    return load_split(data, split, **asked.drawn)
+        return load_part(data, "test", rejects, asked.data.test_split, **asked.read), rejects, False
+    named = read_splits(data, rejects, **asked.read)
+    whole = split is None and not {"test", "validation"}.intersection(named)
+    return pick_split(data, named, split, **asked.drawn), rejects, whole
 
 
-def _of_recipe(asked: Asked, split: str | None, path: str | None = None) -> tuple[Sequence[Sample], Rejects]:
+def _of_recipe(asked: Asked, split: str | None, path: str | None = None) -> Found:
     """What a recipe says: its data to test on, or else the part of that name of what it trains on."""
     data = asked.data
     if data.test_data is not None and split in (None, "test"):
         rejects = Rejects()
-        return load_part(data.test_data, "test", rejects, data.test_split, options=ReadOptions.of(data)), rejects
+        options = ReadOptions.of(data)
+        return load_part(data.test_data, "test", rejects, data.test_split, options=options), rejects, False
     splits = load_recipe_data(data, asked.seed, path)
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     there = [name for name, samples in parts.items() if len(samples)]
     chosen = split or next((name for name in ("test", "validation") if name in there), None)
     if chosen is None or chosen not in there:
         raise DataError(f"no split '{split or 'test'}' of the data; there is {', '.join(map(repr, there))}")
-    return parts[chosen], splits.rejects
+    return parts[chosen], splits.rejects, False
 
 
-def _of_run(
-    run: Run | None, data: str | None, split: str | None, format: str | None, options: ReadOptions
-) -> tuple[Sequence[Sample], Rejects]:
+def _of_run(run: Run | None, data: str | None, split: str | None, format: str | None, options: ReadOptions) -> Found:
     """What a run was trained with, where the data is its own, drawn as it drew them; else what the data offers."""
     if run is None or not run.owns(data):
         return _of_data(str(data), Asked(DataSettings()).but(format, options), split)
     asked = Asked(run.settings.data, run.settings.training.seed).but(format, options)
-    if run.source is not None and split not in (None, "test", "validation", "train"):
-        return load_split(run.source, split, **asked.drawn)
-    try:
-        return _of_recipe(asked, split, run.source)
-    except DataError:
-        if run.source is None:
-            raise
-        return load_split(run.source, split, **asked.drawn)
+    if run.source is None or split in (None, "test", "validation", "train"):
+        try:
+            return _of_recipe(asked, split, run.source)
+        except DataError:
+            if run.source is None:
+                raise
+    return _of_data(run.source, asked, split)
 
 
 def _with_references(samples: Sequence[Sample], limit: int | None, data: str, rejects: Rejects) -> Sequence[Sample]:

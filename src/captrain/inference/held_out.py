@@ -20,7 +20,8 @@ class Told:
 
     `held_out`: in the run's split. `gone`: of these, not there any more. `renamed`, `changed`: of these, scored under another
     name, or with other content. `new`: neither trained on nor held out. `copies`: of pictures of the run, under new names, and
-    not scored. `trained_on`: scored, although the run has learned from them. `left_out`: not scored, because it has.
+    not scored. `trained_on`: scored, although the run has learned from them. `left_out`: in the split by name, but by content
+    trained on, and not scored.
     """
 
     split: str
@@ -61,7 +62,7 @@ class Told:
         if self.copies:
             yield f"{self.copies} pictures are copies of the run's pictures under new names, and are not scored"
         if self.left_out:
-            yield f"{self.left_out} pictures were trained on, and are not scored"
+            yield f"{self.left_out} pictures held out by name have the content of one that was trained on, and are not scored"
 
 
 def pick(
@@ -97,36 +98,31 @@ def pick(
 
 
 def sift(
-    kept: KeptSplits, split: str, samples: Sequence[Sample], by_id: bool, named: bool
+    kept: KeptSplits, split: str, samples: Sequence[Sample], by_id: bool, whole: bool
 ) -> tuple[Sequence[Sample], Told]:
-    """Pictures of any data set without those that a run was trained on, told by content; with all where they were asked for.
+    """Pictures of any data set, and how many of them a run was trained on, told by their content.
 
-    Where there are pictures of both kinds, trained on and held out as `split`, this is the run's data in another place: then only
-    what was held out stays.
+    Where a whole data set has both pictures that were trained on and such as were held out as `split`, it is the run's data in
+    another place: then only what was held out is taken.
 
     Args:
-        by_id: equal ids mean the same picture, as in the run's own data. named: these pictures were asked for by name.
+        by_id: equal ids mean the same picture too, as in the run's own data.
+        whole: these are all pictures of a data set, of which none are named for an evaluation.
     """
     trained_ids, trained_contents = kept.trained()
-    keys = exact_keys_of(samples) if by_id else np.zeros(len(samples), np.uint64)
-    trained = np.isin(keys, trained_ids) & by_id
+    trained = np.isin(exact_keys_of(samples), trained_ids) if by_id else np.zeros(len(samples), dtype=bool)
     unsure = np.flatnonzero(~trained)
     contents = np.zeros(len(samples), np.uint64)
     if found := content_keys(Chosen(samples, unsure)):
         contents[unsure] = numbers(found)
     trained |= np.isin(contents, trained_contents)
-    if named:
-        return samples, Told(split, scored=len(samples), trained_on=int(trained.sum()))
     wanted = kept.part(split)
     held = ~trained & np.isin(contents, known(wanted.contents))
-    moved = bool(trained.any() and held.any())
-    stay = held if moved else ~trained
-    told = Told(
-        split, scored=int(stay.sum()), held_out=len(wanted) if moved else 0,
-        gone=int((~np.isin(known(wanted.contents), contents)).sum()) if moved else 0,
-        new=int((~trained & ~held).sum()) if moved else 0, left_out=0 if moved else int(trained.sum()),
-    )  # fmt: skip
-    return Chosen(samples, np.flatnonzero(stay)), told
+    if not (whole and trained.any() and held.any()):
+        return samples, Told("", scored=len(samples), trained_on=int(trained.sum()))
+    gone, new = int((~np.isin(known(wanted.contents), contents)).sum()), int((~trained & ~held).sum())
+    told = Told(split, scored=int(held.sum()), held_out=len(wanted), gone=gone, new=new)
+    return Chosen(samples, np.flatnonzero(held)), told
 
 
 def _places(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:

@@ -23,9 +23,10 @@ from captrain.errors import ModelError, nearest
 from captrain.models.archive import is_archive, opened
 from captrain.models.captioner import Captioner
 from captrain.models.decoding import Decoding
+from captrain.models.located import find_model_folder, is_cached, looks_like_path, not_here
 from captrain.models.preparation import read_json, read_preparation, write_preparation
 from captrain.models.vocabulary import load_tokenizer
-from captrain.models.zoo import name_hint, resolve_name
+from captrain.models.zoo import name_hint
 from captrain.records import write_text
 
 FAMILIES = {
@@ -122,26 +123,6 @@ def family_class(name: str) -> type[Captioner]:
     return cast(type[Captioner], _import(FAMILIES[name]))
 
 
-def find_model_folder(source: str) -> str:
-    """A run folder's model folder; a short name's hub id; any other folder or hub id as it is."""
-    source = resolve_name(source)
-    path = Path(source)
-    if (path / "model").is_dir() and not (path / "config.json").is_file():
-        return str(path / "model")
-    if path.is_dir() and not any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
-        raise ModelError(
-            f"{source}: no config.json or adapter_config.json here; expected a run folder or a model folder"
-        )
-    if path.is_file() and not is_archive(source):
-        raise ModelError(f"{source}: is a file; expected the run folder or model folder that holds it, or a .zip")
-    if not path.exists() and _looks_like_path(source):
-        siblings = [str(sibling) for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise ModelError(
-            f"{source}: no such folder.{nearest(str(path), siblings)} Expected a run folder, a model folder or a hub id"
-        )
-    return source
-
-
 def read_extras(folder: str) -> dict[str, Any]:
     """What `captrain.json` adds to a checkpoint; nothing for one that captrain did not write."""
     path = Path(folder, EXTRAS)
@@ -156,6 +137,8 @@ def clear_errors(source: str) -> Iterator[None]:
     except ModelError:
         raise
     except Exception as error:  # of every kind: OSError, KeyError, SafetensorError, validation errors, ...
+        if isinstance(error, OSError) and not Path(source).exists() and not is_cached(source):
+            raise not_here(source) from error
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         hint = name_hint(source)
         raise ModelError(f"{source}: can't be loaded as a captioner: {reason[:LONGEST_REASON]}{hint}") from error
@@ -190,7 +173,7 @@ def _base_of(adapter: Path) -> str:
         return str(inside)
     if not Path(name).exists() and beside.is_dir():  # as in a run
         return str(beside)
-    if not Path(name).exists() and _looks_like_path(name):
+    if not Path(name).exists() and looks_like_path(name):
         raise ModelError(f"{adapter}: its base model {name} is not there; put it back, or change the path in this file")
     return str(name)
 
@@ -199,12 +182,6 @@ def _check_adapter_weights(folder: Path) -> None:
     """Without this, peft would look for the folder's name on the hub."""
     if not any((folder / name).is_file() for name in ("adapter_model.safetensors", "adapter_model.bin")):
         raise ModelError(f"{folder}: incomplete, adapter_model.safetensors is missing; copy or download it again")
-
-
-def _looks_like_path(source: str) -> bool:
-    """Whether a name that does not exist was meant as a folder, not as a hub id (`name` or `owner/name`)."""
-    inside = Path(source).parent
-    return source.startswith((".", "/", "~")) or source.count("/") > 1 or (inside != Path() and inside.is_dir())
 
 
 def _import(place: str) -> Any:

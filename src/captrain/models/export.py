@@ -11,9 +11,10 @@ import torch
 
 from captrain.errors import ModelError
 from captrain.models.archive import SUFFIX, opened, write_archive
-from captrain.models.bundle import find_model_folder, load_captioner, save_captioner
+from captrain.models.bundle import load_captioner, save_captioner
 from captrain.models.captioner import Captioner
 from captrain.models.card import model_card
+from captrain.models.located import find_model_folder
 from captrain.records import write_text
 
 Precision = Literal["fp32", "fp16", "bf16"]
