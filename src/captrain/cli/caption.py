@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from captrain.cli.early import check_data, check_file, check_models
 from captrain.cli.flags import ComputingFlags, ComputingSettings, DecodingFlags, ReadingFlags, given, how_to_read
 from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import exit_code, rejected_rows, show_table
@@ -44,6 +45,9 @@ def caption(
         address: The Ray cluster: HOST:PORT or auto. Default: Ray on this machine alone.
         devices: The devices of the local engine, such as cuda:0,cuda:1, each with shards of its own. Default: all GPUs.
     """
+    check_models(model)
+    check_data(images, how_to_read(reading)["format"])
+    check_file(output, "captions.jsonl")
     quiet_libraries()
     run = (computing or ComputingSettings()).model_dump()
     common = {

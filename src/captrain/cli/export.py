@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from captrain.cli.early import check_free, check_models
 from captrain.cli.logs import quiet_libraries
 
 Merge = Annotated[bool, Parameter(name="--merge", negative="--keep-adapter")]
@@ -25,6 +26,8 @@ def export(run: str, out: Path, /, *, merge: Merge = True, dtype: Precision = "f
         merge: Add the adapter to the weights, or keep it beside its base model.
         dtype: Precision of the written weights; the last two halve the size.
     """
+    check_models(run)
+    check_free(out)
     quiet_libraries()
     from captrain.models.export import export as export_captioner
 

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from captrain.cli.early import check_training
 from captrain.cli.flags import (
     DataFlags,
     DistributedFlags,
@@ -65,6 +66,8 @@ def train(
         raise UserError(
             f"captrain train: OUT is missing. Found only {data!r}; without DATA a recipe has to name its sources"
         )
+    how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "resume_from": resume_from, "force": force}
+    check_training(settings, source, folder, **how, writes=not dry_run)
     quiet_libraries()
     from captrain.training.launch import spread, train_on_devices
     from captrain.training.run import describe
@@ -73,10 +76,7 @@ def train(
         spread(settings)
         print(describe(settings, source))
         return 0
-    outcome = train_on_devices(
-        settings, source, folder, prepare=partial(_prepare, **verbosity()),
-        resume=resume, overwrite=overwrite, resume_from=resume_from, force=force,
-    )  # fmt: skip
+    outcome = train_on_devices(settings, source, folder, prepare=partial(_prepare, **verbosity()), **how)
     if is_silent():
         return exit_code(outcome.rejected)
     tested = [(f"test {name}", score) for name, score in score_rows(outcome.test_scores)]

@@ -17,6 +17,7 @@ from captrain.errors import UserError
 from captrain.features.writing import locked
 from captrain.inference.captioning import Writer, adjust_decoding
 from captrain.inference.parts_folder import PartsFolder
+from captrain.models.located import check_model
 from captrain.progress import track
 from captrain.records import Caption, Rejects, Sample, append_jsonl, drop_half_line, read_jsonl, write_jsonl, write_text
 
@@ -77,6 +78,7 @@ def caption_files(
         existing: skip pictures that have a caption, or overwrite it, or append or prepend to it.
         decoding: changes to the model's own way of writing.
     """
+    check_model(model)
     rejects = Rejects()
     samples = list_images(images, rejects, format=format, options=options)
     target: Target = Beside(extension, existing) if output is None else JsonLines(output, existing)

@@ -23,7 +23,7 @@ from captrain.errors import ModelError, nearest
 from captrain.models.archive import is_archive, opened
 from captrain.models.captioner import Captioner
 from captrain.models.decoding import Decoding
-from captrain.models.located import find_model_folder, is_cached, looks_like_path, not_here
+from captrain.models.located import EXTRAS, find_model_folder, is_cached, looks_like_path, not_here
 from captrain.models.preparation import read_json, read_preparation, write_preparation
 from captrain.models.vocabulary import load_tokenizer
 from captrain.models.zoo import name_hint
@@ -54,7 +54,6 @@ PROCESSORS = {
     "crop": "CLIPImageProcessor",
     "squash": "ViTImageProcessor",
 }
-EXTRAS = "captrain.json"
 LONGEST_REASON = 300
 
 

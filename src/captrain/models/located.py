@@ -8,6 +8,8 @@ from captrain.errors import ModelError, nearest
 from captrain.models.archive import is_archive
 from captrain.models.zoo import name_hint, resolve_name
 
+EXTRAS = "captrain.json"
+"""What captrain adds to a checkpoint that it writes."""
 CONFIGS = ("config.json", "adapter_config.json")
 """Files of which every checkpoint has one."""
 

@@ -38,7 +38,8 @@ from captrain.training.optimizers import fill_optimizer
 from captrain.training.prepare import adapt, build_captioner, fill_defaults, place
 from captrain.training.preview import preview
 from captrain.training.rows import TokenizedCaptions
-from captrain.training.run_folder import RunFolder, check_switches
+from captrain.training.run_folder import RunFolder
+from captrain.training.run_place import check_switches
 from captrain.training.signals import SIGNALS, ends_on_signals
 from captrain.training.stored import MOST_AT_ONCE, StoredCaptions
 from captrain.training.trackers import chosen
@@ -104,14 +105,14 @@ def _train(
         logger.info("%s: this run is finished; use --overwrite to train again", out)
         return Outcome(out, *run.rejected(), scores, scores_of_test(out), run.uncaptioned(), run.best())
 
+    checkpoints = make_checkpoints(run, settings.training)
     with group.together():
+        last = checkpoints.last() if resume_from is None else checkpoints.find(resume_from)
         splits = load(settings, data)
     captioner, filled = group.after_first(lambda: ready(settings, splits, run))
     images = keep(captioner, splits, filled.data, settings.training.seed)
     captions = tokenize(captioner, images, filled.data)
-    checkpoints = make_checkpoints(run, filled.training)
     with group.together():
-        last = checkpoints.last() if resume_from is None else checkpoints.find(resume_from)
         if last is not None:
             check_fits(captioner, last)
         counts, marks = count(images, captions), fingerprints(captioner, images, captions)
@@ -127,6 +128,8 @@ def _train(
             began_with = filled.model.model if filled.model.encoder is None else None
             keep_splits(out, images, splits, began_with, goes_on=last is not None)
             checkpoints.drop_after(last)
+            if last is not None:
+                logger.info("going on from step %d (%s)", checkpoints.last_step(), last)
         run.rewind(checkpoints.last_step(), last)
     goes_back = resume_from is not None or bool(changes)
     trainer, following = make_trainer(
