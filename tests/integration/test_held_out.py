@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -106,7 +107,10 @@ def test_names_exchanged_and_pictures_gone(cli: Cli, album_and_run: tuple[Path, 
     result = cli("evaluate", run, album, FAST)
     told = {"split": "validation", "scored": 2, "held_out": 3, "gone": 1, "renamed": 1, "copies": 1}
     assert json.loads(result.out)["pictures"] == told
-    assert f"1 of 3 validation pictures of the run are not there any more (first: {held[1]})" in result.err
+    assert (
+        f"1 of 3 validation pictures of the run are not there any more, or have no caption (first: {held[1]})"
+        in result.err
+    )
     assert [line["id"] for line in lines_of(run / "evaluation/predictions.jsonl")] == ["other.png", held[2]]
 
 
@@ -183,11 +187,20 @@ def test_what_was_trained_on_before_a_forced_change_is_not_forgotten(
     album, _ = album_and_run
     words = f"--validation-share 0.34 --epochs 1 {QUICK}"
     run = tmp_path / "forced"
-    assert cli("train", album, run, "--model", blip, words).code == 0
+    result = cli("train", album, run, "--model", blip, words)
+    assert result.code == 0, result.err
+    assert "3 without a caption, left for `captrain caption`" in result.err
+    assert not (run / "rejected.jsonl").exists()
+    for told in (result, cli("train", album, run, "--model", blip, words)):
+        rows = dict(re.split("  +", line.strip(), maxsplit=1) for line in told.out.splitlines() if "  " in line)
+        assert rows["best epoch"] == "1 of 1, by CIDEr on 3 held-out pictures"
+        assert rows["without a caption"] == "3, left for `captrain caption`"
+        assert "note: 3 images only: scores are largely chance, cider 0.00 may as well be" in told.out
     trained = [id for id, _ in read_trained(run)]
     (album / trained[0]).with_suffix(".txt").unlink()
     result = cli("train", album, run, "--model", blip, words.replace("--epochs 1", "--epochs 2"), "--force")
     assert result.code == 0, result.err
+    assert f"going on from step 3 ({run / 'checkpoints/checkpoint-3'})" in result.err
     kept = read_kept_splits(run)
     assert kept is not None
     assert len(kept.part("earlier")) == 1

@@ -93,7 +93,7 @@ def test_a_copy_is_not_scored_when_a_picture_is_gone(kept: KeptSplits) -> None:
     assert contents(found) == "uv"
     assert (told.renamed, told.copies, told.new, told.gone, told.first_gone) == (1, 1, 1, 4, "w")
     assert [remark.split(":")[0] for remark in told.warnings()] == [
-        "4 of 6 validation pictures of the run are not there any more (first",
+        "4 of 6 validation pictures of the run are not there any more, or have no caption (first",
         "1 have another name than in training; their content tells them",
     ]
 
@@ -122,6 +122,18 @@ def test_what_was_trained_on_is_told_in_other_data(kept: KeptSplits) -> None:
     for by_id, trained_on in ((False, 1), (True, 2)):
         found, told = sift(kept, "validation", pool, by_id, whole=True)
         assert (len(found), told.to_dict()) == (3, {"scored": 3, "trained_on": trained_on})
+
+
+def test_what_cannot_be_compared_is_told(kept: KeptSplits) -> None:
+    """Features of a store that does not know its pictures, say."""
+
+    class Elsewhere:
+        def read(self) -> bytes:
+            raise OSError("holds no pictures")
+
+    _, told = sift(kept, "validation", [Sample("1", Elsewhere()), Sample("2", Elsewhere())], by_id=False, whole=True)
+    assert (told.unknown, told.trained_on) == (2, 0)
+    assert "whether 2 of 2 pictures were trained on is not known" in next(told.warnings())
 
 
 def test_the_same_data_in_another_place(kept: KeptSplits) -> None:

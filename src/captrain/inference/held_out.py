@@ -21,7 +21,7 @@ class Told:
     `held_out`: in the run's split. `gone`: of these, not there any more. `renamed`, `changed`: of these, scored under another
     name, or with other content. `new`: neither trained on nor held out. `copies`: of pictures of the run, under new names, and
     not scored. `trained_on`: scored, although the run has learned from them. `left_out`: in the split by name, but by content
-    trained on, and not scored.
+    trained on, and not scored. `unknown`: scored, and can't be compared with what was trained on.
     """
 
     split: str
@@ -34,6 +34,7 @@ class Told:
     copies: int = 0
     trained_on: int = 0
     left_out: int = 0
+    unknown: int = 0
     first_gone: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -44,11 +45,15 @@ class Told:
         """What makes the scores others than they seem, in sentences."""
         if self.gone:
             first = f" (first: {self.first_gone})" if self.first_gone else ""
-            yield f"{self.gone} of {self.held_out} {self.split} pictures of the run are not there any more{first}"
+            of = f"{self.gone} of {self.held_out} {self.split} pictures of the run"
+            yield f"{of} are not there any more, or have no caption{first}"
         if self.renamed:
             yield f"{self.renamed} have another name than in training; their content tells them"
         if self.changed:
             yield f"{self.changed} have other content than in training, under the same name"
+        if self.unknown:
+            of = f"{self.unknown} of {self.scored} pictures"
+            yield f"whether {of} were trained on is not known: their content can't be compared"
         if self.trained_on:
             yield (
                 f"{self.trained_on} of {self.scored} pictures scored were trained on: "
@@ -113,13 +118,15 @@ def sift(
     trained = np.isin(exact_keys_of(samples), trained_ids) if by_id else np.zeros(len(samples), dtype=bool)
     unsure = np.flatnonzero(~trained)
     contents = np.zeros(len(samples), np.uint64)
-    if found := content_keys(Chosen(samples, unsure)):
+    found = content_keys(Chosen(samples, unsure))
+    if found is not None:
         contents[unsure] = numbers(found)
     trained |= np.isin(contents, trained_contents)
     wanted = kept.part(split)
     held = ~trained & np.isin(contents, known(wanted.contents))
     if not (whole and trained.any() and held.any()):
-        return samples, Told("", scored=len(samples), trained_on=int(trained.sum()))
+        unknown = len(unsure) if found is None else 0
+        return samples, Told("", scored=len(samples), trained_on=int(trained.sum()), unknown=unknown)
     gone, new = int((~np.isin(known(wanted.contents), contents)).sum()), int((~trained & ~held).sum())
     told = Told(split, scored=int(held.sum()), held_out=len(wanted), gone=gone, new=new)
     return Chosen(samples, np.flatnonzero(held)), told
