@@ -127,6 +127,11 @@ def choose_samples(
 
 def _tell(told: Told, data: str, model: str) -> None:
     """Say what is known of the pictures. Raises `DataError` where none is left to score."""
+    if told.held_out:
+        logger.info(
+            "scoring %d of the %d %s pictures of %s, by the list in its folder",
+            told.scored, told.held_out, told.split, model,
+        )  # fmt: skip
     for remark in told.remarks():
         logger.info(remark)
     for warning in told.warnings():
@@ -158,7 +163,6 @@ def _kept(
         pool = load_part(elsewhere, role, rejects, names, options=ReadOptions.of(asked))
     else:
         pool = read_pool(asked, role, rejects, run.source, None if run.owns(data) else data)
-    logger.info("scoring what %s held out (%s), by the list in its folder", run.folder, role)
     samples, told = pick(run.kept, role, pool, comparable=elsewhere is None)
     if not run.owns(data):  # one of several sources: what is of the others is not gone
         told = replace(told, gone=0, held_out=told.scored)

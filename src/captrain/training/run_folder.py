@@ -33,7 +33,7 @@ LOGS = ("metrics.jsonl", "samples.jsonl")
 MEASURED = ("predictions.jsonl", SCORES)
 """What the best model was found to write and to score."""
 OWN = (
-    *LOGS, *MEASURED, SETTINGS, FINISHED, SPLITS, "rejected.jsonl", "report.html",
+    *LOGS, *MEASURED, SETTINGS, FINISHED, SPLITS, f"{SPLITS}.tmp", "rejected.jsonl", "report.html",
     "model", "model.new", "model.old", "base", ".base.new", "checkpoints", "evaluation",
     "tensorboard", "trackers.json", "wandb", "mlflow", "test",
 )  # fmt: skip
