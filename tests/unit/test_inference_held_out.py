@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from captrain.data.content import content_key
-from captrain.data.kept_splits import EARLIER, FILE, KeptSplits, read_kept_splits, write_kept_splits
+from captrain.data.kept_splits import EARLIER, FILE, KeptSplits, Rows, mark_of, read_kept_splits, write_kept_splits
 from captrain.data.samples import Chosen, Joined, Prefixed, exact_keys_of, ids_of, key_of
 from captrain.errors import DataError
 from captrain.inference.held_out import pick, sift
@@ -28,7 +28,7 @@ def picture(name: str, content: str) -> Sample:
 
 def kept_in(folder: Path, **splits: str) -> KeptSplits:
     rows = {
-        name: (list(letters), [content_key(letter.encode()) for letter in letters]) for name, letters in splits.items()
+        name: Rows(letters, [content_key(letter.encode()) for letter in letters]) for name, letters in splits.items()
     }
     write_kept_splits(folder / FILE, rows)
     found = read_kept_splits(folder)
@@ -111,6 +111,16 @@ def test_a_picture_in_both_splits_is_scored_and_told(tmp_path: Path) -> None:
     assert told.trained_on == 1
 
 
+def test_other_captions_are_told(tmp_path: Path) -> None:
+    marks = [mark_of(("the letter u",)), mark_of(("another",))]
+    write_kept_splits(tmp_path / FILE, {"train": Rows("ab"), "validation": Rows("uv", None, marks)})
+    kept = read_kept_splits(tmp_path)
+    assert kept is not None
+    _, told = pick(kept, "validation", [picture(letter, letter) for letter in "abvu"])
+    assert told.recaptioned == 1
+    assert list(told.warnings()) == ["1 have other captions than in training, by which they are scored now"]
+
+
 def test_equal_names_in_another_data_set_are_other_pictures(kept: KeptSplits) -> None:
     found, told = pick(kept, "validation", [picture("a", "u"), picture("v", "v")], comparable=False)
     assert contents(found) == "uv"
@@ -155,13 +165,14 @@ def test_what_was_trained_on_earlier_is_known_by_content(tmp_path: Path) -> None
 
 def test_the_file_comes_back_and_has_the_same_bytes(tmp_path: Path) -> None:
     ids = [f"{number} 猫 \udc80.jpg" for number in range(12_001)]
-    rows = {"train": (ids, None), "validation": (["a"], [""]), "test": ([], None)}
+    rows = {"train": Rows(ids), "validation": Rows(["a"], [""], [7]), "test": Rows([])}
     write_kept_splits(tmp_path / FILE, rows)
     first = (tmp_path / FILE).read_bytes()
     found = read_kept_splits(tmp_path)
     assert found is not None
     assert found.part("train").keys.tolist() == [key_of(id) for id in ids]
     assert not found.part("train").contents.any()
+    assert found.part("validation").captions.tolist() == [7]
     assert (found.part("validation").ids, len(found.part("test")), len(found.part("other"))) == (["a"], 0, 0)
     write_kept_splits(tmp_path / FILE, rows)
     assert (tmp_path / FILE).read_bytes() == first

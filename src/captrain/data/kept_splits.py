@@ -1,7 +1,8 @@
 """The splits of a run, kept in its folder: which pictures it was trained on, and which it held out.
 
 JSON lines, compressed, each with some thousand pictures of a split: {"split": "train", "ids": [...], "contents": [...]}.
-Contents are keys of encoded pictures (`captrain.data.content`), null where they are not known.
+Contents are keys of encoded pictures (`captrain.data.content`), null where they are not known. Of what is held out there are
+"captions" too, a number for those of each picture, which tells whether they are still the same.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import gzip
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, repeat
 from pathlib import Path
@@ -28,17 +29,27 @@ TRAINED = ("train", EARLIER)
 AT_ONCE = 5000
 LEVEL = 3  # of compression: ids shrink to a fifth, keys of content not at all
 
-Rows = Mapping[str, tuple[Iterable[str], Iterable[str] | None]]
-"""For each split the ids of its pictures, and their content keys ("" where one is not known)."""
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The pictures of a split: their ids, content keys ("" where one is not known), and marks of their captions."""
+
+    ids: Iterable[str]
+    contents: Iterable[str] | None = None
+    captions: Iterable[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class KeptSplit:
-    """One split as it was: ids, their keys (`key_of`), and the first half of content keys, 0 where one is not known."""
+    """One split as it was: ids, their keys (`key_of`), the first half of content keys, and marks of captions.
+
+    What is not known is 0.
+    """
 
     ids: list[str]
     keys: np.ndarray
     contents: np.ndarray
+    captions: np.ndarray
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -53,7 +64,7 @@ class KeptSplits:
     def part(self, name: str) -> KeptSplit:
         """A split; an empty one where the run has none of that name."""
         nothing = np.empty(0, np.uint64)
-        return self.parts.get(name, KeptSplit([], nothing, nothing))
+        return self.parts.get(name, KeptSplit([], nothing, nothing, nothing))
 
     def trained(self) -> tuple[np.ndarray, np.ndarray]:
         """Keys of ids, and of contents, of all that was ever trained on."""
@@ -61,15 +72,26 @@ class KeptSplits:
         return self.part("train").keys, known(np.concatenate(contents))
 
 
-def write_kept_splits(path: Path, rows: Rows) -> None:
+def mark_of(captions: Sequence[str]) -> int:
+    """A number that tells the captions of a picture from others; never 0.
+
+    >>> mark_of(("a dog", "a brown dog"))
+    1884080986
+    """
+    return zlib.crc32("\n".join(captions).encode("utf-8", "surrogatepass")) or 1
+
+
+def write_kept_splits(path: Path, splits: Mapping[str, Rows]) -> None:
     """Write the file, whole or not at all; equal splits give equal bytes."""
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("wb") as raw, gzip.GzipFile("", "wb", LEVEL, raw, mtime=0) as file:
-        for split, (ids, contents) in rows.items():
-            left = zip(ids, repeat("") if contents is None else contents, strict=False)
+        for split, rows in splits.items():
+            left = zip(rows.ids, rows.contents or repeat(""), rows.captions or repeat(0), strict=False)
             while some := list(islice(left, AT_ONCE)):
-                found = [content or None for _, content in some]
-                line = {"split": split, "ids": [id for id, _ in some], "contents": found if any(found) else None}
+                ids, contents, captions = zip(*some, strict=True)
+                found = [content or None for content in contents] if any(contents) else None
+                line = {"split": split, "ids": ids, "contents": found}
+                line |= {"captions": captions} if any(captions) else {}
                 file.write(json.dumps(line).encode() + b"\n")
     os.replace(temporary, path)
 
@@ -80,9 +102,12 @@ def read_kept_splits(folder: Path) -> KeptSplits | None:
     if not path.is_file():
         return None
     found: dict[str, list[KeptSplit]] = {}
-    for split, ids, contents in _lines(path):
+    for line in _parsed(path):
+        split, ids, nothing = line["split"], line["ids"], [0] * len(line["ids"])
         keys = np.array([key_of(id) for id in ids], dtype=np.uint64)
-        found.setdefault(split, []).append(KeptSplit([] if split in TRAINED else ids, keys, contents))
+        contents = numbers(content or "" for content in line["contents"] or [""] * len(ids))
+        captions = np.array(line.get("captions") or nothing, dtype=np.uint64)
+        found.setdefault(split, []).append(KeptSplit([] if split in TRAINED else ids, keys, contents, captions))
     if "train" not in found:
         raise _broken(path, "it has no picture that was trained on")
     return KeptSplits({name: _joined(parts) for name, parts in found.items()})
@@ -121,21 +146,14 @@ def known(contents: np.ndarray) -> np.ndarray:
     return contents[contents != 0]
 
 
-def _lines(path: Path) -> Iterator[tuple[str, list[str], np.ndarray]]:
-    for line in _parsed(path):
-        ids = line["ids"]
-        contents = line["contents"]
-        found = np.zeros(len(ids), np.uint64) if contents is None else numbers(content or "" for content in contents)
-        yield line["split"], ids, found
-
-
 def _parsed(path: Path) -> Iterator[dict[str, Any]]:
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
             for text in file:
                 line = json.loads(text)
-                if len(line["ids"]) != len(line["contents"] or line["ids"]) or not isinstance(line["split"], str):
-                    raise ValueError("ids and contents differ in number")
+                others = (line["contents"], line.get("captions"))
+                if any(len(line["ids"]) != len(other or line["ids"]) for other in others):
+                    raise ValueError("ids, contents and captions differ in number")
                 yield line
     except (OSError, EOFError, ValueError, KeyError, TypeError, zlib.error) as error:
         raise _broken(path, " ".join(str(error).split())[:100]) from None
@@ -152,4 +170,5 @@ def _joined(parts: list[KeptSplit]) -> KeptSplit:
         [id for part in parts for id in part.ids],
         np.concatenate([part.keys for part in parts]),
         np.concatenate([part.contents for part in parts]),
+        np.concatenate([part.captions for part in parts]),
     )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from captrain.data.content import content_keys
-from captrain.data.kept_splits import KeptSplit, KeptSplits, known, numbers
+from captrain.data.kept_splits import KeptSplit, KeptSplits, known, mark_of, numbers
 from captrain.data.samples import Chosen, exact_keys_of
 from captrain.records import Sample
 
@@ -21,7 +21,8 @@ class Told:
     `held_out`: in the run's split. `gone`: of these, not there any more. `renamed`, `changed`: of these, scored under another
     name, or with other content. `new`: neither trained on nor held out. `copies`: of pictures of the run, under new names, and
     not scored. `trained_on`: scored, although the run has learned from them. `left_out`: in the split by name, but by content
-    trained on, and not scored. `unknown`: scored, and can't be compared with what was trained on.
+    trained on, and not scored. `recaptioned`: scored by other captions than in training. `unknown`: scored, and their content
+    can't be compared with what was trained on.
     """
 
     split: str
@@ -34,6 +35,7 @@ class Told:
     copies: int = 0
     trained_on: int = 0
     left_out: int = 0
+    recaptioned: int = 0
     unknown: int = 0
     first_gone: str = ""
 
@@ -51,6 +53,8 @@ class Told:
             yield f"{self.renamed} have another name than in training; their content tells them"
         if self.changed:
             yield f"{self.changed} have other content than in training, under the same name"
+        if self.recaptioned:
+            yield f"{self.recaptioned} have other captions than in training, by which they are scored now"
         if self.unknown:
             of = f"{self.unknown} of {self.scored} pictures"
             yield f"whether {of} were trained on is not known: their content can't be compared"
@@ -93,13 +97,15 @@ def pick(
     renamed, renamed_places, copies = _renamed(kept, wanted, gone, pool, unknown)
     fits, changed, seen = _compared(kept, split, pool, held, wanted.contents[places], keys, comparable)
     found, order = np.concatenate([held[fits], renamed]), np.concatenate([places[fits], renamed_places])
-    lost = np.setdiff1d(gone, renamed_places)
+    lost, order_of_split = np.setdiff1d(gone, renamed_places), np.argsort(order, kind="stable")
+    samples, marks = Chosen(pool, found[order_of_split]), wanted.captions[order[order_of_split]]
     told = Told(
         split, scored=len(found), held_out=len(wanted), gone=len(lost), renamed=len(renamed), changed=changed,
-        new=len(unknown) - len(renamed) - copies, copies=copies, trained_on=len(found) if split == "train" else seen,
-        left_out=int((~fits).sum()), first_gone=wanted.ids[lost[0]] if len(lost) and wanted.ids else "",
+        new=len(unknown) - len(renamed) - copies, copies=copies, left_out=int((~fits).sum()),
+        trained_on=len(found) if split == "train" else seen, recaptioned=_recaptioned(samples, marks),
+        first_gone=wanted.ids[lost[0]] if len(lost) and wanted.ids else "",
     )  # fmt: skip
-    return Chosen(pool, found[np.argsort(order, kind="stable")]), told
+    return samples, told
 
 
 def sift(
@@ -130,6 +136,13 @@ def sift(
     gone, new = int((~np.isin(known(wanted.contents), contents)).sum()), int((~trained & ~held).sum())
     told = Told(split, scored=int(held.sum()), held_out=len(wanted), gone=gone, new=new)
     return Chosen(samples, np.flatnonzero(held)), told
+
+
+def _recaptioned(samples: Sequence[Sample], marks: np.ndarray) -> int:
+    """How many pictures have other captions than those that the marks are of."""
+    if not marks.any():
+        return 0
+    return sum(0 < mark != mark_of(sample.captions) for sample, mark in zip(samples, marks.tolist(), strict=True))
 
 
 def _places(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:

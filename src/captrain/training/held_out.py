@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -11,9 +11,20 @@ import numpy as np
 
 from captrain.data.content import content_keys
 from captrain.data.dataset import Splits
-from captrain.data.kept_splits import EARLIER, FILE, known, numbers, read_trained, run_folder_of, write_kept_splits
+from captrain.data.kept_splits import (
+    EARLIER,
+    FILE,
+    Rows,
+    known,
+    mark_of,
+    numbers,
+    read_trained,
+    run_folder_of,
+    write_kept_splits,
+)
 from captrain.data.samples import contents_of, ids_of
 from captrain.features.images import Images
+from captrain.records import Sample
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +45,13 @@ def keep_splits(run: Path, images: dict[str, Images], splits: Splits, model: str
             contents["train"] or (),
         )
     )
-    rows: dict[str, tuple[Iterable[str], Iterable[str] | None]] = {
-        name: (ids_of(images[name].samples), contents[name]) for name in images
+    held = images["validation"].samples
+    rows = {
+        "train": Rows(ids_of(images["train"].samples), contents["train"]),
+        "validation": Rows(ids_of(held), contents["validation"], _marks(held)),
+        "test": Rows(ids_of(splits.test), content_keys(splits.test), _marks(splits.test)),
+        EARLIER: Rows([id for id, _ in earlier], [content for _, content in earlier]),
     }
-    rows["test"] = (ids_of(splits.test), content_keys(splits.test))
-    if earlier:
-        rows[EARLIER] = ([id for id, _ in earlier], [content for _, content in earlier])
     write_kept_splits(run / FILE, rows)
     _warn(contents["validation"] or (), [content for _, content in earlier], str(before))
 
@@ -50,6 +62,11 @@ def _contents(images: Images) -> list[str] | None:
         return list(images.contents)
     found = contents_of(images.samples)
     return None if found is None else list(found)
+
+
+def _marks(samples: Sequence[Sample]) -> Iterator[int]:
+    """Marks of the captions of each picture."""
+    return (mark_of(sample.captions) for sample in samples)
 
 
 def _without(trained: Iterable[tuple[str, str]], now: Iterable[str]) -> Iterator[tuple[str, str]]:
