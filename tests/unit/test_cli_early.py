@@ -20,23 +20,23 @@ for line in sys.stdin.read().splitlines():
 """
 
 REFUSED = {
-    "caption no-run photos": "no-run: no folder of this name",
+    "caption no-run photos": "no-run: can't be loaded: no folder of this name",
     "caption model no-photos": "no-photos: not found. Did you mean 'photos'?",
     "caption model photos --output taken": "taken: is a folder, expected the name of a file to write",
     "caption ./modle photos": "./modle: no such folder. Did you mean 'model'?",
-    "evaluate no-run photos": "no-run: no folder of this name",
+    "evaluate no-run photos": "no-run: can't be loaded: no folder of this name",
     "evaluate model no-photos": "no-photos: not found",
     "evaluate model photos --output photos/a.txt": "photos/a.txt: is a file, expected a folder to write into",
-    "encode photos store --encoder no/vit": "no/vit: no folder of this name",
+    "encode photos store --encoder no/vit": "no/vit: can't be loaded: no folder of this name",
     "encode no-photos store --encoder model": "no-photos: not found",
-    "estimate photos --encoder no/vit": "no/vit: no folder of this name",
+    "estimate photos --encoder no/vit": "no/vit: can't be loaded: no folder of this name",
     "estimate no-photos --encoder mobilenet-v1-0.75-224": "no-photos: not found",
-    "export no-run out": "no-run: no folder of this name",
+    "export no-run out": "no-run: can't be loaded: no folder of this name",
     "export model taken": "taken: is a file or holds files",
-    "push no-run ada/cats": "no-run: no folder of this name",
-    "train photos run": "Salesforce/blip-image-captioning-base: no folder of this name",
+    "push no-run ada/cats": "no-run: can't be loaded: no folder of this name",
+    "train photos run": "Salesforce/blip-image-captioning-base: can't be loaded: no folder of this name",
     "train photos run --model no/blip": "Give a checkpoint's folder: --model FOLDER",
-    "train photos run --encoder no/vit": "no/vit: no folder of this name",
+    "train photos run --encoder no/vit": "no/vit: can't be loaded: no folder of this name",
     "train no-photos run --model model": "no-photos: not found",
     "train photos run --model model --validation-data gone": "gone: not found",
     "train photos taken --model model": "taken: holds other files (x)",
@@ -48,8 +48,8 @@ REFUSED = {
     "features verify no-store": "no-store/manifest.json: not found",
     "features merge out no-store": "no-store/manifest.json: not found",
     "features search no-store photos/a.jpg": "no-store/manifest.json: not found",
-    "data check photos --model no/blip": "no/blip: no folder of this name",
-    "score a.jsonl b.jsonl --clip no/clip --images photos": "no/clip: no folder of this name",
+    "data check photos --model no/blip": "no/blip: can't be loaded: no folder of this name",
+    "score a.jsonl b.jsonl --clip no/clip --images photos": "no/clip: can't be loaded: no folder of this name",
 }
 
 
@@ -105,9 +105,9 @@ def test_what_is_in_the_cache_is_there(config: str, tmp_path: Path, monkeypatch:
     (revision / config).write_text("{}")
     (tmp_path / "models--ada--cats" / "refs").mkdir()
     (tmp_path / "models--ada--cats" / "refs" / "main").write_text("0" * 40)
-    with pytest.raises(ModelError, match="ada/cats: no folder of this name, not in the hub's cache"):
+    with pytest.raises(ModelError, match="ada/cats: can't be loaded: no folder of this name, not in the hub's cache"):
         check_model("ada/cats")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     check_model("ada/cats")
-    with pytest.raises(ModelError, match=r"blip-larg: no folder .* Did you mean 'blip-large'\?"):
+    with pytest.raises(ModelError, match=r"blip-larg: can't be loaded: no folder .* Did you mean 'blip-large'\?"):
         check_model("blip-larg")

@@ -88,7 +88,7 @@ def test_nothing_to_do_loads_no_model(model: str, photos: Path, monkeypatch: pyt
     _caption(model, photos)
     monkeypatch.setattr(Writer, "load", None)
     assert _caption(model, photos) == CaptionOutcome(0, 4, 0, None)
-    with pytest.raises(ModelError, match="no/such-model: no folder of this name"):
+    with pytest.raises(ModelError, match="no/such-model: can't be loaded: no folder of this name"):
         _caption("no/such-model", photos)
 
 

@@ -36,8 +36,8 @@ def find_model_folder(source: str) -> str:
 def check_model(source: str) -> None:
     """Raise `ModelError` unless a checkpoint is there by its name: on this machine, or else on the hub. Nothing is loaded."""
     source = find_model_folder(source)
-    if not (Path(source).exists() or is_cached(source) or _is_on_hub(source)):
-        raise not_here(source)
+    if not (Path(source).exists() or is_cached(source)):
+        _check_hub(source)
 
 
 def is_cached(hub_id: str) -> bool:
@@ -51,27 +51,33 @@ def is_cached(hub_id: str) -> bool:
         return False
 
 
-def _is_on_hub(hub_id: str) -> bool:
-    """Whether the hub has a checkpoint; it is asked once, as loading would ask many times where there is no network."""
+def _check_hub(hub_id: str) -> None:
+    """Raise `ModelError` unless the hub has a checkpoint; it is asked once, loading would ask many times without a network."""
     from huggingface_hub import constants, hf_hub_url
+    from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import build_hf_headers, get_session
 
     if constants.HF_HUB_OFFLINE:
-        return False
+        raise not_here(hub_id)
     try:
         urls = [hf_hub_url(hub_id, name) for name in CONFIGS]
-        return any(get_session().head(url, headers=build_hf_headers(), timeout=10).status_code < 400 for url in urls)
-    except Exception:  # of every kind: no such name, no network
-        return False
+        codes = (get_session().head(url, headers=build_hf_headers(), timeout=10).status_code for url in urls)
+        if any(code < 400 for code in codes):
+            return
+    except HFValidationError:
+        raise not_here(hub_id, "it is no name for the hub") from None
+    except Exception as error:  # of every kind: httpx's and requests' errors have no common parent
+        raise not_here(hub_id, f"the hub can't be reached ({' '.join(str(error).split())[:100]})") from error
+    raise not_here(hub_id, "the hub has none of this name that may be read (for a private one: hf auth login)")
 
 
-def not_here(source: str) -> ModelError:
-    """The error about a name that is no folder, is not in the hub's cache, and can't be fetched."""
+def not_here(source: str, hub: str = "the hub does not give it") -> ModelError:
+    """The error about a name that is no folder and is not in the hub's cache; `hub` says why it can't be fetched."""
     from huggingface_hub import constants
 
-    hub = "the hub is switched off (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else "the hub does not give it"
+    reason = "the hub is switched off (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else hub
     return ModelError(
-        f"{source}: no folder of this name, not in the hub's cache on this machine, and {hub}.{name_hint(source)}"
+        f"{source}: can't be loaded: no folder of this name, not in the hub's cache, and {reason}.{name_hint(source)}"
         f"{_siblings(Path(source))} Give a checkpoint's folder: --model FOLDER in training, FOLDER in its place elsewhere"
     )
 
