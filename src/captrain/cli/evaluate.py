@@ -50,7 +50,8 @@ def evaluate(
         model: Run folder, model folder or hub id.
         data: Data set whose pictures have captions to compare with. Default: what the recipe names, else the run's own data.
         recipe: YAML file of settings, of which only data and generation are used: nothing is trained.
-        split: Which split, by the data's name. Default: test, else validation, else what the run held out, else everything.
+        split: Which split, by the data's name. Default: test, else validation, else everything; of its own data what the run held
+            out as such, by the list in its folder.
         limit: Only the first so many pictures.
         output: Folder for predictions.jsonl and scores.json. Default: evaluation/ in the run folder, if the model is one.
         json: Print one JSON object instead of a table.

@@ -48,7 +48,7 @@ def score(
         json: Print one JSON object instead of a table.
     """
     _check_words(files, metrics)
-    check_models(clip)
+    check_models(clip if images is not None else None)
     if clip is not None:
         quiet_libraries()
     from captrain.inference.score import score_systems

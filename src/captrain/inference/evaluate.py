@@ -85,7 +85,7 @@ def evaluate(
         data: default what the recipe names, else the data of the run that `model` is.
         recipe: whose data section says which splits are for what.
         format, options: how the data is read, where looking does not tell.
-        split: which one; default test, else validation, else what the run held out of this data, else everything.
+        split: which one; default test, else validation, else everything; of a run's own data what it held out as such.
         limit: only the first so many pictures.
         output: folder for captions and scores; default `evaluation/` in the run folder, if `model` is one. An interrupted
             evaluation goes on there.
