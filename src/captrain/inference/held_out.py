@@ -67,7 +67,10 @@ class Told:
     def remarks(self) -> Iterator[str]:
         """What was not scored, in sentences."""
         if self.new:
-            yield f"{self.new} pictures are new since the training, and are not scored (--split all scores everything)"
+            yield (
+                f"{self.new} pictures are in none of the run's splits (new since the training, or left out of it), and are not "
+                "scored (--split all scores everything)"
+            )
         if self.copies:
             yield f"{self.copies} pictures are copies of the run's pictures under new names, and are not scored"
         if self.left_out:
