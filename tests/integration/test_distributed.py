@@ -16,6 +16,7 @@ from pair_tools import Pair
 from run_tools import QUICK, Cli, Result, lines_of, losses_of
 from safetensors.torch import load_file
 
+from captrain.data.kept_splits import FILE as SPLITS
 from captrain.testing import tiny_photos
 
 PLAIN = f"--validation-share 0.25 --epochs 2 --dropout 0 {QUICK}".replace("--batch-size 2", "--batch-size 4")
@@ -124,6 +125,8 @@ def test_bad_pictures_are_the_same_for_all(pair: Pair, tmp_path: Path, cli: Cli,
         assert_alike(tmp_path / f"two-{keep}", tmp_path / f"one-{keep}")
         listed = [lines_of(tmp_path / f"{count}-{keep}" / "rejected.jsonl") for count in ("one", "two")]
         assert sorted(line["id"] for line in listed[0]) == sorted(line["id"] for line in listed[1])
+        kept = [(tmp_path / f"{count}-{keep}" / SPLITS).read_bytes() for count in ("one", "two")]
+        assert kept[0] == kept[1]
 
 
 def test_batches_that_cannot_be_shared_out(pair: Pair, tmp_path: Path, cli: Cli, photos: Path, blip: Path) -> None:

@@ -22,6 +22,7 @@ def test_holds_what_the_design_says(trained: Path) -> None:
     names = {path.name for path in trained.iterdir()}
     expected = {
         "settings.yaml",
+        "splits.jsonl.gz",
         "model",
         "checkpoints",
         "metrics.jsonl",

@@ -41,6 +41,8 @@ def fake(monkeypatch):
     """Puts a fake function in the place of a real one, without loading the real module."""
     for command in COMMANDS_WITH_LIBRARIES:
         monkeypatch.setattr(f"captrain.cli.{command}.quiet_libraries", lambda: None)
+    for name in ("models.located.check_model", "data.readers.detect", "training.run_place.RunPlace.look"):
+        monkeypatch.setattr(f"captrain.{name}", lambda *args: None)
 
     def put(place: str, **functions: Call) -> None:
         module = ModuleType(place)
@@ -55,7 +57,8 @@ def fake(monkeypatch):
 def training(fake) -> Call:
     """A training that went well."""
     scores = {"scores": {"cider": 0.5}, "test_scores": {"cider": 0.4}}
-    call = Call(SimpleNamespace(run=Path("runs/x"), rejected=0, rejects_file=None, **scores))
+    left = {"rejected": 0, "rejects_file": None, "uncaptioned": 0, "best": {}}
+    call = Call(SimpleNamespace(run=Path("runs/x"), **left, **scores))
     fake("captrain.training.run", describe=Call("dry"))
     fake("captrain.training.launch", train_on_devices=call, spread=Call([]))
     return call
@@ -180,7 +183,7 @@ def evaluation(fake) -> Call:
     """An evaluation that went well."""
     statistics = Statistics(4, None, {"cider": np.full(4, 0.5)})
     system = System("captions", {"bleu_4": 0.25, "cider": 0.5}, 4, "captrain:1", statistics)
-    found = {"comparison": Comparison([system], {}), "images": 4, "rejected": 0, "rejects_file": None}
+    found = {"comparison": Comparison([system], {}), "images": 4, "rejected": 0, "rejects_file": None, "pictures": {}}
     call = Call(SimpleNamespace(**found, predictions=[Path("out/predictions.jsonl")]))
     fake("captrain.inference.evaluate", evaluate=call)
     return call

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from captrain.data.dataset import hold_out, list_images, load_split, load_splits
+from captrain.data.dataset import hold_out, list_images, load_split, load_splits, unique_names
 from captrain.data.images import ImageSpec, prepare
 from captrain.data.samples import Joined, key_of
 from captrain.errors import DataError
@@ -195,3 +197,12 @@ def test_coco_mini_is_read_as_it_lies(shared_data: Path) -> None:
     splits = load_splits(str(shared_data / "data/coco-mini"))
     assert (len(splits.train), len(splits.validation), len(splits.rejects)) == (215, 24, 0)
     assert len(list_images([str(shared_data / "data/coco-mini/images")])) == 239
+
+
+@given(st.lists(st.sampled_from(["photos", "a/photos", "photos-2", "photos-3", "photos-2-2", "b/photos-2/", "coco"])))
+def test_every_data_set_has_a_name_of_its_own(paths: list[str]) -> None:
+    names = unique_names(paths)
+    assert len(set(names)) == len(paths)
+    for name, path in zip(names, paths, strict=True):
+        assert name.startswith(path.rstrip("/").rpartition("/")[2])
+        assert "/" not in name, "the first slash of an id ends the name"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from captrain.data.dataset import SplitNames, load_split, load_splits
 from captrain.data.leaks import shared_pictures
 from captrain.data.recipe import load_recipe_data, warn_of_leaks
 from captrain.errors import DataError, SettingsError
@@ -55,6 +56,25 @@ def test_by_name(photos: str) -> None:
 
 def test_none_at_all(photos: str) -> None:
     assert loaded(photos, validation_split=[], test_split=[]) == {"train": "abcd", "validation": "", "test": ""}
+
+
+def test_a_split_is_the_same_for_training_and_by_itself(photos: str) -> None:
+    """What is chosen by and tested on is never drawn anew from what was trained on."""
+    splits = ("train", "dev", "test")
+    for train in (None, ("train",), ("dev",), ("train", "dev")):
+        for validation in (None, (), *((name,) for name in splits), ("dev", "test")):
+            names = SplitNames(train, validation, None)
+            try:
+                together = load_splits(photos, validation_share=0.5, seed=3, names=names)
+            except DataError:
+                continue  # one split for two things
+            for part in ("train", "validation", "test"):
+                expected = [sample.id for sample in getattr(together, part)]
+                if expected:
+                    alone, _ = load_split(photos, part, validation_share=0.5, seed=3, names=names)
+                    assert [sample.id for sample in alone] == expected, (names, part)
+            best, _ = load_split(photos, names=names)
+            assert not {sample.id for sample in best} & {sample.id for sample in together.train}
 
 
 @pytest.mark.parametrize("part", ["train_split", "validation_split", "test_split"])

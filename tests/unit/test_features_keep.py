@@ -15,9 +15,10 @@ import torch
 from PIL import Image
 from transformers import MobileNetV1Config, MobileNetV1Model
 
+from captrain.data.content import content_key
 from captrain.data.images import ImageSpec, prepare
 from captrain.features import keep
-from captrain.features.content import PREPARATION_VERSION, content_key, features_key, pixels_key
+from captrain.features.content import PREPARATION_VERSION, features_key, pixels_key
 from captrain.features.images import KeptImages, LiveImages
 from captrain.features.keep import Keeping, keep_images
 from captrain.features.store import DiskStore, MemoryStore

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from captrain.data.augment import Augmentation
+from captrain.data.content import content_key
 from captrain.data.images import MAX_PIXELS, prepare
-from captrain.features.content import content_key
 from captrain.features.images import KeptImages, LiveImages
 from captrain.features.keep import Keeping, keep_images
 from captrain.features.views import PLAIN, Views

@@ -83,9 +83,13 @@ def test_other_extension_leaves_text_files_alone(model: str, photos: Path) -> No
     assert (photos / "1.txt").read_text() == "mine\n"
 
 
-def test_nothing_to_do_loads_no_model(model: str, photos: Path) -> None:
+def test_nothing_to_do_loads_no_model(model: str, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that no model has is an error all the same."""
     _caption(model, photos)
-    assert _caption("no/such-model", photos) == CaptionOutcome(0, 4, 0, None)
+    monkeypatch.setattr(Writer, "load", None)
+    assert _caption(model, photos) == CaptionOutcome(0, 4, 0, None)
+    with pytest.raises(ModelError, match="no/such-model: can't be loaded: no folder of this name"):
+        _caption("no/such-model", photos)
 
 
 def test_two_pictures_of_one_stem_do_not_share_a_text_file(model: str, photos: Path) -> None:

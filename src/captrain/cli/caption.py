@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from captrain.cli.early import check_data, check_file, check_models
 from captrain.cli.flags import ComputingFlags, ComputingSettings, DecodingFlags, ReadingFlags, given, how_to_read
 from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import exit_code, rejected_rows, show_table
@@ -45,7 +46,11 @@ def caption(
         address: The Ray cluster: HOST:PORT or auto. Default: Ray on this machine alone.
         devices: The devices of the local engine, such as cuda:0,cuda:1, each with shards of its own. Default: all GPUs.
     """
-    quiet_libraries()
+    ending = _extension(extension, output)
+    if engine is None:
+        _need_no_engine(address, devices)
+    elif output is None:
+        raise UserError(f"--engine {engine}: writes one file for all; give --output captions.jsonl")
     run = (computing or ComputingSettings()).model_dump()
     common = {
         **how_to_read(reading),
@@ -53,15 +58,15 @@ def caption(
         "existing": existing,
         "decoding": given(generation=generation)["generation"],
     }
-    ending = _extension(extension, output)
-    if engine is None:
-        _need_no_engine(address, devices)
+    check_models(model)
+    check_data(images, common["format"])
+    check_file(output, "captions.jsonl")
+    quiet_libraries()
+    if engine is None or output is None:
         from captrain.inference.caption_files import caption_files
 
         outcome = caption_files(model, images, output=output, extension=ending, **common)
     else:
-        if output is None:
-            raise UserError(f"--engine {engine}: writes one file for all; give --output captions.jsonl")
         from captrain.inference.caption_parts import caption_parts
 
         common["devices"] = _devices(engine, common.pop("device"), devices)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from captrain.cli.early import check_models
 from captrain.cli.flags import ReadingFlags
 from captrain.cli.show import exit_code, show_table
 from captrain.cli.switch import Switch
@@ -56,6 +57,7 @@ def check(
         max_pixels: Pictures with more pixels than this are wrong, as in training.
         workers: Threads that read and decode pictures. Default: one a core, at most 16.
     """
+    check_models(model if model and not Path(model, "tokenizer_config.json").is_file() else None)
     from captrain.data.check.check import Limits, check_data
     from captrain.data.readers.options import BY_LOOKING, ReadOptions
 
@@ -80,7 +82,7 @@ def _token_counter(model: str) -> Callable[[list[str]], list[int]]:
     from captrain.cli.logs import quiet_libraries
 
     quiet_libraries()
-    from captrain.models.bundle import find_model_folder
+    from captrain.models.located import find_model_folder
     from captrain.models.vocabulary import load_tokenizer
 
     is_tokenizer = Path(model, "tokenizer_config.json").is_file()  # with or without a model around it

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from captrain.cli.early import check_data, check_folder, check_models
 from captrain.cli.flags import ReadingFlags, how_to_read
 from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import exit_code, show_table
@@ -67,6 +69,9 @@ def encode(
         engine: `ray` encodes on all machines of a Ray cluster, one worker a GPU or core; they must share data and store.
         address: The Ray cluster: HOST:PORT or auto. Default: Ray on this machine alone.
     """
+    check_models(encoder)
+    check_data([data], how_to_read(reading)["format"])
+    check_folder(None if "://" in store else Path(store))
     quiet_libraries()
     from captrain.features.encode import encode as encode_data
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number as Limits
 
+from captrain.cli.early import check_data, check_models
 from captrain.cli.flags import ReadingFlags, how_to_read
 from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import show_table
@@ -58,8 +59,11 @@ def estimate(
         seconds: About how long to measure, decoding and encoding together.
         json: Print one JSON object instead of tables.
     """
-    quiet_libraries()
     from captrain.features import estimate as formulae
+
+    check_models(None if encoder in formulae.KNOWN_ENCODERS else encoder)
+    check_data([None if data in formulae.KNOWN_DATA else data], how_to_read(reading)["format"])
+    quiet_libraries()
     from captrain.features import survey
 
     look = None if no_measure else seconds / 2

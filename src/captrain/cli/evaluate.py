@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from captrain.cli.comparison import show_comparison
+from captrain.cli.early import check_data, check_folder, check_models
 from captrain.cli.flags import (
     ComputingFlags,
     ComputingSettings,
@@ -49,15 +50,19 @@ def evaluate(
         model: Run folder, model folder or hub id.
         data: Data set whose pictures have captions to compare with. Default: what the recipe names, else the run's own data.
         recipe: YAML file of settings, of which only data (its prompt too) and generation are used: nothing is trained.
-        split: Which split, by the data's name. Default: test, else validation, else what the run held out, else everything.
+        split: Which split, by the data's name. Default: test, else validation, else everything; of its own data what the run held
+            out as such, by the list in its folder.
         limit: Only the first so many pictures.
         output: Folder for predictions.jsonl and scores.json. Default: evaluation/ in the run folder, if the model is one.
         json: Print one JSON object instead of a table.
     """
+    settings = None if recipe is None else settings_from(recipe, {})
+    check_models(model)
+    check_data([data], how_to_read(reading)["format"])
+    check_folder(output)
     quiet_libraries()
     from captrain.inference.evaluate import evaluate as evaluate_captioner
 
-    settings = None if recipe is None else settings_from(recipe, {})
     decoding = _decoding(settings, given(generation=generation)["generation"])
     beams = decoding.pop("beams", ())
     beams = (beams,) if isinstance(beams, int) else beams
@@ -111,4 +116,6 @@ def _as_json(found: Evaluation) -> str:
     one = len(found.comparison.systems) == 1
     predictions = next(iter(files), None) if one else files
     content = {**found.comparison.to_dict(), "images": found.images, "rejected": found.rejected}
+    if found.pictures:
+        content["pictures"] = found.pictures
     return json_format.dumps({**content, "predictions": predictions})

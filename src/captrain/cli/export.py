@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from captrain.cli.early import check_free, check_models
 from captrain.cli.logs import quiet_libraries
 
 Merge = Annotated[bool, Parameter(name="--merge", negative="--keep-adapter")]
@@ -26,6 +27,8 @@ def export(run: str, out: Path, /, *, merge: Merge = True, dtype: Precision = "f
         dtype: Precision of the written weights; the last two halve the size.
         base: Of an adapter, the model that it was trained on (folder or hub id), where that is no longer at its place.
     """
+    check_models(run)
+    check_free(out)
     quiet_libraries()
     from captrain.models.export import export as export_captioner
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 
+from captrain.cli.early import check_stores
 from captrain.cli.show import show_table
 from captrain.cli.switch import Switch
 
@@ -15,6 +16,7 @@ def info(store: str, /, *, json: Switch = False) -> int:
         store: Feature store, or embedding folder of clip-retrieval.
         json: Print one JSON object instead of a table.
     """
+    check_stores(store)
     from captrain.features.manage import describe
 
     found = describe(store)

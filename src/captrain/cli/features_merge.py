@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from captrain.cli.early import check_stores
 from captrain.cli.show import show_table
 
 
@@ -12,6 +13,7 @@ def merge(out: str, stores: list[str], /) -> int:
         out: Folder or URL for the new store.
         stores: Feature stores to copy.
     """
+    check_stores(*stores)
     from captrain.features.manage import merge as merge_stores
 
     counts = merge_stores(stores, out).counts()

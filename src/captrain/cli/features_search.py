@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from captrain.cli.early import check_models, check_stores
 from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import show_table
 
@@ -28,6 +29,8 @@ def search(
         count: How many to show.
         encoder: Where the store's encoder lies (folder or hub id). Default: where it lay when the store was written.
     """
+    check_stores(store)
+    check_models(encoder)
     quiet_libraries()
     from captrain.data.shards.sources import split_list
     from captrain.features.search import search as search_stores

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from captrain.cli.early import check_stores
 from captrain.cli.show import show_table
 
 DAMAGED = 1
@@ -15,6 +16,7 @@ def verify(store: str, /) -> int:
     Args:
         store: Feature store.
     """
+    check_stores(store)
     from captrain.features.manage import verify as verify_store
 
     problems = verify_store(store)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from captrain.cli.early import check_models
 from captrain.cli.export import Merge, Precision
 from captrain.cli.logs import quiet_libraries
 from captrain.cli.switch import Switch
@@ -17,6 +18,7 @@ def push(run: str, hub_id: str, /, *, public: Switch = False, merge: Merge = Tru
         merge: Add the adapter to the weights, or keep it beside its base model.
         dtype: Precision of the written weights; the last two halve the size.
     """
+    check_models(run)
     quiet_libraries()
     from captrain.models.hub import push as push_captioner
 

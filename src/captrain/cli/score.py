@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from captrain.cli.comparison import show_comparison
+from captrain.cli.early import check_models
 from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import exit_code
 from captrain.cli.switch import Switch
@@ -47,6 +48,7 @@ def score(
         json: Print one JSON object instead of a table.
     """
     _check_words(files, metrics)
+    check_models(clip if images is not None else None)
     if clip is not None:
         quiet_libraries()
     from captrain.inference.score import score_systems

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from captrain.cli.early import check_training
 from captrain.cli.flags import (
     DataFlags,
     DistributedFlags,
@@ -15,10 +18,11 @@ from captrain.cli.flags import (
     given,
     settings_from,
 )
-from captrain.cli.logs import quiet_libraries, set_up_logging, verbosity
+from captrain.cli.logs import printable, quiet_libraries, set_up_logging, verbosity
 from captrain.cli.show import exit_code, rejected_rows, score_rows, show_table
 from captrain.cli.switch import Switch
 from captrain.errors import UserError
+from captrain.settings.schema import Settings
 from captrain.training.distributed.environment import is_silent
 
 
@@ -62,6 +66,8 @@ def train(
         raise UserError(
             f"captrain train: OUT is missing. Found only {data!r}; without DATA a recipe has to name its sources"
         )
+    how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "resume_from": resume_from, "force": force}
+    check_training(settings, source, folder, **how, writes=not dry_run)
     quiet_libraries()
     from captrain.training.launch import spread, train_on_devices
     from captrain.training.run import describe
@@ -70,16 +76,27 @@ def train(
         spread(settings)
         print(describe(settings, source))
         return 0
-    outcome = train_on_devices(
-        settings, source, folder, prepare=partial(_prepare, **verbosity()),
-        resume=resume, overwrite=overwrite, resume_from=resume_from, force=force,
-    )  # fmt: skip
+    outcome = train_on_devices(settings, source, folder, prepare=partial(_prepare, **verbosity()), **how)
     if is_silent():
         return exit_code(outcome.rejected)
     tested = [(f"test {name}", score) for name, score in score_rows(outcome.test_scores)]
     where = [("run", str(outcome.run)), ("report", str(outcome.run / "report.html"))]
-    show_table([*score_rows(outcome.scores), *tested, *where, *rejected_rows(outcome.rejected, outcome.rejects_file)])
+    counted = (
+        [("without a caption", f"{outcome.uncaptioned}, left for `captrain caption`")] if outcome.uncaptioned else []
+    )
+    rows = [*score_rows(outcome.scores), *_chosen(outcome.best, settings), *tested, *where, *counted]
+    show_table([*rows, *rejected_rows(outcome.rejected, outcome.rejects_file)])
+    for note in outcome.best.get("notes", ()):
+        print(f"note: {printable(note)}")
     return exit_code(outcome.rejected)
+
+
+def _chosen(best: Mapping[str, Any], settings: Settings) -> Iterator[tuple[str, str]]:
+    """Which epoch the saved model is of, and what it was chosen by."""
+    if "epoch" in best:
+        ((metric, _),) = score_rows({settings.evaluation.metric: 0.0})
+        of = f"{best['epoch']:.4g} of {settings.training.epochs}"
+        yield "best epoch", f"{of}, by {metric} on {best['images']:,} held-out pictures"
 
 
 def _prepare(verbose: bool, quiet: bool) -> None:

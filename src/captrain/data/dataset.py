@@ -13,9 +13,10 @@ import numpy as np
 from captrain.data.places import IMAGE_SUFFIXES
 from captrain.data.readers import READERS, SPLIT_NAMES, detect, reader, recognises
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
+from captrain.data.roles import USUAL, SplitNames, listed, own_name, own_names, roles_of
 from captrain.data.samples import Chosen, Joined, Prefixed, keys_of, question_of
 from captrain.data.text import decode
-from captrain.errors import DataError, nearest
+from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 
 LIST_SUFFIXES = frozenset({".txt", ".lst"})
@@ -26,7 +27,8 @@ class Splits:
     """A data set for training. `validation` and `test` may be empty.
 
     `labels` holds for each training sample the number of the data set it is from, where several were joined. `question` is
-    what all captions that are trained on answer, where the data says so (conversations do).
+    what all captions that are trained on answer, where the data says so (conversations do). `uncaptioned` counts the pictures
+    that have no caption, where they were told from those that can't be used.
     """
 
     train: Sequence[Sample]
@@ -35,22 +37,11 @@ class Splits:
     rejects: Rejects
     labels: np.ndarray | None = None
     question: str = ""
+    uncaptioned: int = 0
 
     def sources(self) -> np.ndarray:
         """The data set of each training sample, by number (samples,)."""
         return np.zeros(len(self.train), dtype=np.int64) if self.labels is None else self.labels
-
-
-@dataclass(frozen=True, slots=True)
-class SplitNames:
-    """Which of a data set's splits are for what. None: by their usual names; (): nothing is."""
-
-    train: Sequence[str] | None = None
-    validation: Sequence[str] | None = None
-    test: Sequence[str] | None = None
-
-
-USUAL = SplitNames()
 
 
 def load_splits(
@@ -69,22 +60,19 @@ def load_splits(
     """
     rejects = Rejects()
     named = read_splits(path, rejects, format, options)
-    for_train = _found(path, named, names.train, [name for name in ("train", "all") if name in named][:1])
-    if not for_train and names.train is None:
+    roles = roles_of(path, named, names)
+    if not roles.train and names.train is None:
         raise DataError(
-            f"{path}: nothing to train on, it has only {_names(named)}; expected a split 'train', or name one: --train-split"
+            f"{path}: nothing to train on, it has only {listed(named)}; expected a split 'train', or name one: --train-split"
         )
-    free = [name for name in named if name not in for_train]
-    for_validation = _found(path, named, names.validation, [name for name in free if name == "validation"])
-    for_test = _found(path, named, names.test, [name for name in free if name == "test"])
-    if both := [name for name in for_train if name in {*for_validation, *for_test}]:
+    if both := [name for name in roles.train if name in {*roles.validation, *roles.test}]:
         raise DataError(
             f"{path}: split '{both[0]}' is asked for to train on and to measure on; expected different ones"
         )
-    train, validation, test = (join_named(named, some) for some in (for_train, for_validation, for_test))
-    if not for_validation and names.validation is None:
+    train, validation, test = (join_named(named, some) for some in (roles.train, roles.validation, roles.test))
+    if roles.draws:
         train, validation = hold_out(train, validation_share, seed)
-    return Splits(train, validation, test, rejects, question=question_of(named[name] for name in for_train))
+    return Splits(train, validation, test, rejects, question=question_of(named[name] for name in roles.train))
 
 
 def load_part(
@@ -102,31 +90,14 @@ def load_part(
     named = read_splits(path, rejects, format, options)
     usual = [part] if part in named else list(named)
     if names is None and len(usual) > 1:
-        raise DataError(f"{path}: no split '{part}', it has {_names(named)}; say which: --{part}-split NAME")
-    return join_named(named, _found(path, named, names, usual))
+        raise DataError(f"{path}: no split '{part}', it has {listed(named)}; say which: --{part}-split NAME")
+    return join_named(named, own_names(path, named, names, usual))
 
 
 def join_named(named: Mapping[str, Sequence[Sample]], names: Sequence[str]) -> Sequence[Sample]:
     """The samples of some of the splits, one after another."""
     parts = [named[name] for name in names]
     return parts[0] if len(parts) == 1 else Joined(parts)
-
-
-def _found(
-    path: str, named: Mapping[str, Sequence[Sample]], wanted: Sequence[str] | None, usual: Sequence[str]
-) -> list[str]:
-    """The data's own names of the wanted splits; without any wanted, the usual ones."""
-    if wanted is None:
-        return list(usual)
-    return list(dict.fromkeys(_own_name(path, named, name) for name in wanted))
-
-
-def _own_name(path: str, named: Mapping[str, Sequence[Sample]], name: str) -> str:
-    """What the data calls a split: as it was asked for, or by its usual name. Raises `DataError` if there is none."""
-    own = name if name in named else SPLIT_NAMES.get(name.lower(), name)
-    if own not in named:
-        raise DataError(f"{path}: no split '{name}'; it has {_names(named)}.{nearest(name, named)}")
-    return own
 
 
 def join_splits(parts: Mapping[str, Splits]) -> Splits:
@@ -154,12 +125,18 @@ def unique_names(paths: Sequence[str]) -> list[str]:
 
     >>> unique_names(["a/photos", "b/photos", "coco"])
     ['photos', 'photos-2', 'coco']
+    >>> unique_names(["photos-2", "a/photos", "b/photos"])
+    ['photos-2', 'photos-3', 'photos-4']
     """
     names: list[str] = []
     for path in paths:
         name = path.rstrip("/").rsplit("/", 1)[-1]
-        taken = sum(other == name or other.startswith(f"{name}-") for other in names)
-        names.append(f"{name}-{taken + 1}" if taken else name)
+        number = 1 + sum(other == name or other.startswith(f"{name}-") for other in names)
+        wanted = name if number == 1 else f"{name}-{number}"
+        while wanted in names:
+            number += 1
+            wanted = f"{name}-{number}"
+        names.append(wanted)
     return names
 
 
@@ -185,25 +162,37 @@ def load_split(
     options: ReadOptions = BY_LOOKING,
     names: SplitNames = USUAL,
 ) -> tuple[Sequence[Sample], Rejects]:
-    """One split for evaluation: the named one, or test, else validation, else all of a source without splits.
+    """One split for evaluation: the named one, or what `names` is for testing, else for validation, else all of one source.
 
-    "train" and "validation" of a source that names neither are drawn as `load_splits` draws them, from what is trained on
-    by `names`.
+    "train", "validation" and "test" are what `load_splits` takes for each of them with the same arguments: the splits of
+    `names`, or what is drawn. Any other name, and one that nothing is for, is the data's own.
     """
     rejects = Rejects()
     named = read_splits(path, rejects, format, options)
+    return pick_split(path, named, split, validation_share=validation_share, seed=seed, names=names), rejects
+
+
+def pick_split(
+    path: str,
+    named: Mapping[str, Sequence[Sample]],
+    split: str | None = None,
+    *,
+    validation_share: float = 0.1,
+    seed: int = 0,
+    names: SplitNames = USUAL,
+) -> Sequence[Sample]:
+    """As `load_split`, of a data set that was read: `named` are its splits."""
+    roles = roles_of(path, named, names)
     if split is None:
-        chosen = next((name for name in ("test", "validation", "all") if name in named), None)
-        if chosen is None:
-            raise DataError(f"{path}: no split to evaluate on, it has only {_names(named)}; name it: --split train")
-        return named[chosen], rejects
+        chosen = roles.test or roles.validation or [name for name in named if name == "all"]
+        if not chosen:
+            raise DataError(f"{path}: no split to evaluate on, it has only {listed(named)}; name it: --split train")
+        return join_named(named, chosen)
     wanted = SPLIT_NAMES.get(split.lower(), split)
-    for_train = _found(path, named, names.train, [name for name in ("train", "all") if name in named][:1])
-    whole = join_named(named, for_train) if for_train else None
-    if wanted in ("train", "validation") and "validation" not in named and whole is not None:
-        train, validation = hold_out(whole, validation_share, seed)
-        return (train if wanted == "train" else validation), rejects
-    return named[_own_name(path, named, split)], rejects
+    if wanted in ("train", "validation") and roles.draws and roles.train:
+        train, validation = hold_out(join_named(named, roles.train), validation_share, seed)
+        return train if wanted == "train" else validation
+    return join_named(named, roles.of(wanted) or [own_name(path, named, split)])
 
 
 def list_images(
@@ -250,10 +239,6 @@ def _shuffle(keys: np.ndarray, seed: int) -> np.ndarray:
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
     return mixed ^ (mixed >> np.uint64(31))
-
-
-def _names(named: Mapping[str, Sequence[Sample]]) -> str:
-    return ", ".join(f"'{name}'" for name in named)
 
 
 def _list(given: str, prefixed: bool, rejects: Rejects, format: str | None, options: ReadOptions) -> Sequence[Sample]:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 
+from captrain.data.content import MOST, content_key, size_of
 from captrain.data.samples import keys_of
 from captrain.records import Sample
-
-MOST = 100_000  # pictures of a split whose sizes are looked at; beyond that, splits are compared by ids
 
 
 def shared_pictures(splits: Mapping[str, Sequence[Sample]], one_source: bool = True) -> dict[tuple[str, str], int]:
@@ -47,30 +43,17 @@ def _sizes(samples: Sequence[Sample]) -> np.ndarray | None:
         return None
     sizes = np.empty(len(samples), dtype=np.int64)
     for index, sample in enumerate(samples):
-        size = _size(sample)
+        size = size_of(sample)
         if size is None:
             return None
         sizes[index] = size
     return sizes
 
 
-def _size(sample: Sample) -> int | None:
-    """Bytes of an encoded picture, without reading it."""
-    image = sample.image
-    if isinstance(image, bytes):
-        return len(image)
-    if not isinstance(image, Path):
-        return getattr(image, "size", None)
-    try:
-        return os.stat(image).st_size
-    except OSError:
-        return -1
-
-
-def _contents(samples: Sequence[Sample], wanted: np.ndarray) -> Iterator[bytes]:
+def _contents(samples: Sequence[Sample], wanted: np.ndarray) -> Iterator[str]:
     """Digests of the wanted pictures; what can't be read has none."""
     for index in np.flatnonzero(wanted):
         try:
-            yield hashlib.blake2b(samples[int(index)].read(), digest_size=16).digest()
+            yield content_key(samples[int(index)].read())
         except (OSError, ValueError):
             continue

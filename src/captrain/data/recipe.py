@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from pathlib import Path
 
-from captrain.data.dataset import SplitNames, Splits, join_splits, load_part, load_splits, unique_names
+from captrain.data.dataset import (
+    Splits,
+    join_named,
+    join_splits,
+    load_part,
+    load_splits,
+    read_splits,
+    unique_names,
+)
 from captrain.data.leaks import shared_pictures
 from captrain.data.machine import MACHINE
 from captrain.data.readers.options import ReadOptions
+from captrain.data.roles import SplitNames, roles_of
+from captrain.data.samples import Joined, Prefixed
 from captrain.errors import DataError, SettingsError
+from captrain.records import Rejects, Sample
 from captrain.settings.schema import DataSettings, Source
 
 logger = logging.getLogger(__name__)
@@ -56,21 +69,52 @@ def tell_machine_captions(splits: Splits, data: DataSettings) -> None:
         logger.warning("captions that captrain wrote, of %d pictures, are %s", count, rule)
 
 
+def read_pool(
+    data: DataSettings, role: str, rejects: Rejects, path: str | None = None, only: str | None = None
+) -> Sequence[Sample]:
+    """All pictures of the data set at `path`, or without it of the recipe's sources, with the ids that a training gives them.
+
+    Those come first that are for `role` ("train", "validation" or "test") by the names of splits, or are drawn for it from.
+
+    Args:
+        only: one of the sources, by its path; the others are left out.
+    """
+    sources = data.sources if path is None else (Source(path=path),)
+    parts: list[Sequence[Sample]] = []
+    for source, name in zip(sources, unique_names([source.path for source in sources]), strict=True):
+        if only is None or same_place(source.path, only):
+            named = read_splits(source.path, rejects, source.format or data.format, ReadOptions.of(data))
+            roles = roles_of(source.path, named, _names_of(source, data))
+            first = roles.of(role) or roles.train
+            samples = join_named(named, [*first, *(split for split in named if split not in first)])
+            parts.append(samples if path is not None else Prefixed(f"{name}/", samples))
+    return parts[0] if len(parts) == 1 else Joined(parts)
+
+
+def same_place(one: str, other: str) -> bool:
+    """Whether two paths lead to the same data set."""
+    return Path(one).resolve() == Path(other).resolve()
+
+
 def _load(source: Source, data: DataSettings, seed: int) -> Splits:
-    """One data set's splits. What the source names itself goes before what the recipe names for all."""
+    """One data set's splits."""
+    return load_splits(
+        source.path, validation_share=data.validation_share, seed=seed, format=source.format or data.format,
+        options=ReadOptions.of(data), names=_names_of(source, data),
+    )  # fmt: skip
+
+
+def _names_of(source: Source, data: DataSettings) -> SplitNames:
+    """Which of a source's splits are for what. What it names itself goes before what the recipe names for all."""
     elsewhere = SplitNames(
         validation=() if data.validation_data is not None else data.validation_split,
         test=() if data.test_data is not None else data.test_split,
     )
-    names = SplitNames(
+    return SplitNames(
         data.train_split if source.train_split is None else source.train_split,
         elsewhere.validation if source.validation_split is None else source.validation_split,
         elsewhere.test if source.test_split is None else source.test_split,
     )
-    return load_splits(
-        source.path, validation_share=data.validation_share, seed=seed, format=source.format or data.format,
-        options=ReadOptions.of(data), names=names,
-    )  # fmt: skip
 
 
 def _with_others(splits: Splits, data: DataSettings) -> Splits:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import accumulate
+from itertools import accumulate, chain, compress
 from typing import overload
 
 import numpy as np
@@ -36,6 +36,14 @@ class LazySamples(Sequence[Sample]):
         """`key_of` each id, as uint64: what splits are drawn by."""
         return np.array([key_of(sample.id) for sample in self], dtype=np.uint64)
 
+    def ids(self) -> Iterator[str]:
+        """The id of each sample, in order; cheaper than making the samples where that is possible."""
+        return (sample.id for sample in self)
+
+    def contents(self) -> Iterator[str] | None:
+        """The content key of each sample's picture, in order; None where that takes reading pictures."""
+        return None
+
     @overload
     def __getitem__(self, index: int) -> Sample: ...
     @overload
@@ -63,6 +71,13 @@ class Chosen(LazySamples):
 
     def keys(self) -> np.ndarray:
         return keys_of(self.samples)[self.positions]
+
+    def ids(self) -> Iterator[str]:
+        return _picked(ids_of(self.samples), self.positions)
+
+    def contents(self) -> Iterator[str] | None:
+        found = contents_of(self.samples)
+        return None if found is None else _picked(found, self.positions)
 
 
 class Asked(LazySamples):
@@ -98,6 +113,14 @@ class Joined(LazySamples):
     def keys(self) -> np.ndarray:
         return np.concatenate([np.empty(0, np.uint64), *(keys_of(part) for part in self.parts)])
 
+    def ids(self) -> Iterator[str]:
+        return (id for part in self.parts for id in ids_of(part))
+
+    def contents(self) -> Iterator[str] | None:
+        found = [contents_of(part) for part in self.parts]
+        known = [part for part in found if part is not None]
+        return chain.from_iterable(known) if len(known) == len(found) else None
+
 
 class Prefixed(LazySamples):
     """The samples of a sequence with longer ids, so that several sequences can be joined."""
@@ -112,6 +135,12 @@ class Prefixed(LazySamples):
     def sample_at(self, index: int) -> Sample:
         sample = self.samples[index]
         return replace(sample, id=self.prefix + sample.id)
+
+    def ids(self) -> Iterator[str]:
+        return (self.prefix + id for id in ids_of(self.samples))
+
+    def contents(self) -> Iterator[str] | None:
+        return contents_of(self.samples)
 
 
 def question_of(parts: Iterable[Sequence[Sample]]) -> str:
@@ -135,3 +164,42 @@ def keys_of(samples: Sequence[Sample]) -> np.ndarray:
     if isinstance(samples, LazySamples):
         return samples.keys()
     return np.array([key_of(sample.id) for sample in samples], dtype=np.uint64)
+
+
+def exact_keys_of(samples: Sequence[Sample]) -> np.ndarray:
+    """`key_of` each id, as uint64, whatever the sequence: some mix a prefix into keys, so as not to read ids."""
+    if isinstance(samples, Chosen):
+        return exact_keys_of(samples.samples)[samples.positions]
+    if isinstance(samples, Joined):
+        return np.concatenate([np.empty(0, np.uint64), *map(exact_keys_of, samples.parts)])
+    if getattr(samples, "prefix", ""):
+        return np.array([key_of(id) for id in ids_of(samples)], dtype=np.uint64)
+    return keys_of(samples)
+
+
+def ids_of(samples: Sequence[Sample]) -> Iterator[str]:
+    """The id of each sample, in order.
+
+    >>> list(ids_of([Sample("dog.jpg", b""), Sample("cat.jpg", b"")]))
+    ['dog.jpg', 'cat.jpg']
+    """
+    return samples.ids() if isinstance(samples, LazySamples) else (sample.id for sample in samples)
+
+
+def contents_of(samples: Sequence[Sample]) -> Iterator[str] | None:
+    """The content key of each sample's picture, in order; None where that takes reading pictures."""
+    return samples.contents() if isinstance(samples, LazySamples) else None
+
+
+def _picked(items: Iterator[str], positions: np.ndarray) -> Iterator[str]:
+    """Items by their positions. In rising order, as splits have them, few are held at a time.
+
+    >>> list(_picked(iter("abcd"), np.array([1, 3]))), list(_picked(iter("abcd"), np.array([2, 0])))
+    (['b', 'd'], ['c', 'a'])
+    """
+    if np.all(np.diff(positions) > 0):
+        wanted = np.zeros(int(positions[-1]) + 1 if len(positions) else 0, dtype=bool)
+        wanted[positions] = True
+        return compress(items, wanted)
+    known = list(items)
+    return (known[position] for position in positions)

@@ -16,15 +16,6 @@ PREPARATION_VERSION = 2
 """Raised whenever `data.images.prepare` makes other pixels than before, so that nothing older is taken for new."""
 
 
-def content_key(data: bytes) -> str:
-    """A picture's key: 128 bits of BLAKE2 over its encoded bytes.
-
-    >>> content_key(b"")
-    'cae66941d9efbd404e4d88758ea67670'
-    """
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
 def pixels_key(spec: ImageSpec) -> str:
     """A key of everything that decides a picture's pixels (mean and deviation are applied later, by the encoder)."""
     pixels = {name: value for name, value in spec.to_dict().items() if name not in ("mean", "std")}

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from captrain.data.content import content_key
 from captrain.data.images import ImageSpec
-from captrain.features.content import content_key
 from captrain.features.store import Store
 from captrain.features.views import PLAIN, Views
 from captrain.records import Sample
@@ -21,11 +21,13 @@ class Images(ABC):
     """Images by position; `rows` gives a batch as keyword arguments of a captioner's forward.
 
     `taken` holds for each image its position in the split it was taken from: pictures that can't be used are left out.
+    `contents` holds content keys of the pictures where they were read, else None.
     """
 
     kind: str
     samples: Sequence[Sample]
     taken: np.ndarray
+    contents: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -50,7 +52,7 @@ class KeptImages(Images):
     ) -> None:
         """`keys` and `views` hold, for each image, its content key and how its views were made."""
         self.samples = samples
-        self.keys = keys
+        self.keys = self.contents = keys
         self.store = store
         self.kind = kind
         self.views = views

@@ -130,6 +130,7 @@ class Keeper:
         if self.store is None:
             workers = default_workers() if keeping.workers is None else keeping.workers
             images = LiveImages(used, spec, keeping.max_pixels, views, workers)
+            images.contents = keys
         else:
             images = KeptImages(used, keys, self.store, self.kind, views_of)
         images.taken = taken

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from captrain.data.content import content_key
 from captrain.data.feature_store.index import Entry, IndexRows
 from captrain.data.feature_store.shard_file import NUMBERS
 from captrain.data.images import MAX_PIXELS, ImageSpec, prepare
 from captrain.errors import ModelError, PictureError
-from captrain.features.content import content_key
 from captrain.features.encoder import KINDS, Encoder
 from captrain.features.sources import End, Source
 from captrain.features.stream import default_workers

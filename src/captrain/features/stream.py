@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from captrain.data.content import content_key
 from captrain.data.images import MAX_PIXELS, ImageSpec
 from captrain.errors import PictureError
-from captrain.features.content import content_key
 from captrain.features.views import PLAIN, Views
 from captrain.records import Rejects, Sample
 

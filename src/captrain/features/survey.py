@@ -27,6 +27,7 @@ from captrain.data.shards.stream import stream_samples
 from captrain.errors import DataError, PictureError
 from captrain.features.encoder import Encoder, Vectors, open_encoder
 from captrain.features.estimate import KNOWN_DATA, KNOWN_ENCODERS, Number, assumed, encoding_rate, measured
+from captrain.models.located import is_cached
 from captrain.records import Rejects
 
 SAMPLED = 256  # pictures that are looked at
@@ -86,7 +87,7 @@ def rates_of(name: str, device: str, vectors: Vectors, look: float | None) -> tu
     """What pictures are prepared to, the encoder's rate and whether that is of a core, and bytes of a picture's features."""
     known = KNOWN_ENCODERS.get(name)
     kind = "cpu" if device == "here" else device
-    if known is not None and not os.path.isdir(name):
+    if known is not None and not (os.path.isdir(name) or is_cached(name)):
         tokens = 1 if vectors == "pooled" else known.tokens
         spec = ImageSpec(224, 224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
         size = assumed(2 * tokens * known.width, f"{tokens} x {known.width} fp16, {known.source}")

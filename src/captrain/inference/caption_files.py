@@ -21,6 +21,7 @@ from captrain.inference.captioning import Writer, adjust_decoding
 from captrain.inference.maker import machine_line, maker_of
 from captrain.inference.parts_folder import PartsFolder
 from captrain.models.captioner import Written
+from captrain.models.located import check_model
 from captrain.progress import track
 from captrain.records import Caption, Rejects, Sample, append_jsonl, drop_half_line, read_jsonl, write_jsonl
 
@@ -88,6 +89,7 @@ def caption_files(
         existing: skip pictures that have a caption, or overwrite it, or append or prepend to it.
         decoding: changes to the model's own way of writing.
     """
+    check_model(model)
     rejects = Rejects()
     by_persons = replace(options, machine_captions=False)  # only these are references
     samples = list_images(images, rejects, format=format, options=by_persons)

@@ -21,8 +21,9 @@ from captrain.models.adapt import lower_frozen
 from captrain.models.bundle import load_captioner
 from captrain.models.captioner import Captioner, Written
 from captrain.models.decoding import FOR_SAMPLING, Decoding
-from captrain.models.device import choose_device, choose_precision
+from captrain.models.device import PRECISIONS, choose_device, choose_precision
 from captrain.models.hub import download
+from captrain.models.quiet import quietly
 from captrain.models.zoo import resolve_name
 from captrain.records import Caption, Rejects, Sample
 
@@ -42,14 +43,29 @@ class Writer:
 
     captioner: Captioner
 
+    def __repr__(self) -> str:
+        """Which captioner this is, on one line."""
+        captioner: Any = self.captioner
+        millions = sum(weight.numel() for weight in captioner.parameters()) / 1e6
+        size = f"{millions:,.0f}" if millions >= 100 else f"{millions:.3g}"
+        adapters = getattr(captioner.model, "peft_config", {}).values()
+        kinds = [f"adapter of rank {getattr(config, 'r', 'unknown')}" for config in adapters]
+        precision = next(name for name, kind in PRECISIONS.items() if kind == captioner.precision)
+        return f"<captioner: {', '.join([captioner.family, f'{size} M weights', str(captioner.device), precision, *kinds])}>"
+
     @classmethod
     def load(
         cls, source: str, device: str = "auto", precision: str = "auto", cache: str | Path | None = None
     ) -> Writer:
-        """From a run folder, a model folder, a .zip, a hub id or a short name, onto a device.
+        """From a run folder, a model folder, a .zip, a hub id or a short name, onto a device, without printing anything.
 
         What comes from the hub is kept in `cache`, if given. Raises `ModelError` when it can't be loaded.
         """
+        with quietly():
+            return cls._load(source, device, precision, cache)
+
+    @classmethod
+    def _load(cls, source: str, device: str, precision: str, cache: str | Path | None) -> Writer:
         source = resolve_name(str(source))
         from_hub = cache is not None and not Path(source).exists()
         captioner = load_captioner(download(source, Path(str(cache))) if from_hub else source)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +43,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Scores over `images` pictures, of each way of decoding; `predictions` are the files of captions, if any were written."""
+    """Scores over `images` pictures, of each way of decoding; `predictions` are the files of captions, if any were written.
+
+    `pictures` says what the captioner's run knows of the pictures, where it is of a run (see `inference.held_out`).
+    """
 
     comparison: Comparison
     images: int
     rejected: int
     rejects_file: Path | None
     predictions: list[Path]
+    pictures: dict[str, Any] = field(default_factory=dict)
 
     @property
     def scores(self) -> dict[str, float]:
@@ -81,14 +85,14 @@ def evaluate(
         data: default what the recipe names, else the data of the run that `model` is.
         recipe: whose data section says which splits are for what, and with what words captions begin, if it names a prompt.
         format, options: how the data is read, where looking does not tell.
-        split: which one; default test, else validation, else what the run held out of this data, else everything.
+        split: which one; default test, else validation, else everything; of a run's own data what it held out as such.
         limit: only the first so many pictures.
         output: folder for captions and scores; default `evaluation/` in the run folder, if `model` is one. An interrupted
             evaluation goes on there.
         decoding: changes to the model's own way of writing. beams: several numbers of beams, each scored; pictures are
             encoded once for all of them.
     """
-    samples, rejects = choose_samples(model, data, split, limit, format, options, recipe)
+    samples, rejects, told = choose_samples(model, data, split, limit, format, options, recipe)
     writer = Writer.load(model, device, precision)
     prompt = None if recipe is None else recipe.data.prompt
     if prompt is not None:
@@ -96,16 +100,21 @@ def evaluate(
     how = adjust_decoding(writer.captioner.decoding, decoding)
     ways = {f"beams {count}": replace(how, beams=count) for count in beams} if len(beams) > 1 else {"captions": how}
     folder = output or (Path(model) / "evaluation" if (Path(model) / "settings.yaml").is_file() else None)
-    stated = Stated(Path(model), (str(data), str(split), *([] if prompt is None else [prompt])))
+    asked = (str(data), str(split), *([] if prompt is None else [prompt]))
+    stated = Stated(Path(model), asked, {} if told is None else told.to_dict())
     return evaluate_samples(writer, samples, rejects, ways, folder, stated, batch_size, workers, max_pixels)
 
 
 @dataclass(frozen=True, slots=True)
 class Stated:
-    """What captions depend on beside the way of decoding: the files of the model, and words that tell which data it was."""
+    """What captions depend on beside the way of decoding: the files of the model, and words that tell which data it was.
+
+    `pictures` is what the model's run knows of the pictures; it goes into `scores.json`.
+    """
 
     model: Path
     words: tuple[str, ...]
+    pictures: Mapping[str, Any] = field(default_factory=dict)
 
 
 def evaluate_samples(
@@ -124,9 +133,12 @@ def evaluate_samples(
         raise DataError(f"none of {len(samples)} pictures could be captioned: {rejects.summary()}")
     judged = {name: judge(notes.captions(samples, place), name, asked=asked) for place, name in enumerate(ways)}
     comparison = compare([judgement.system for judgement in judged.values()])
-    files = (None, []) if folder is None else _write(folder, judged, ways, comparison, rejects)
+    pictures = {"pictures": dict(stated.pictures)} if stated.pictures else {}
+    files = (None, []) if folder is None else _write(
+        folder, judged, ways, {**comparison.to_dict(), **pictures}, rejects
+    )  # fmt: skip
     notes.close()
-    return Evaluation(comparison, comparison.systems[0].images, len(rejects), *files)
+    return Evaluation(comparison, comparison.systems[0].images, len(rejects), *files, dict(stated.pictures))
 
 
 class Progress:
@@ -200,7 +212,11 @@ def _stored_ways(
 
 
 def _write(
-    folder: Path, judged: dict[str, Judgement], ways: Mapping[str, Decoding], comparison: Comparison, rejects: Rejects
+    folder: Path,
+    judged: dict[str, Judgement],
+    ways: Mapping[str, Decoding],
+    scores: Mapping[str, Any],
+    rejects: Rejects,
 ) -> tuple[Path | None, list[Path]]:
     """Captions, scores and a results file of COCO's form; returns the files of rejects and of captions."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -212,7 +228,7 @@ def _write(
         results = [{"image_id": _image_id(caption.id), "caption": caption.text} for caption in judgement.captions]
         write_text(folder / f"coco-results{mark}.json", json.dumps(results, ensure_ascii=False) + "\n")
     decodings = {name: way.to_dict() for name, way in ways.items()}
-    content = {**comparison.to_dict(), "decoding": decodings if len(ways) > 1 else next(iter(decodings.values()))}
+    content = {**scores, "decoding": decodings if len(ways) > 1 else next(iter(decodings.values()))}
     write_text(folder / "scores.json", json.dumps(content, indent=2) + "\n")
     listed = folder / "rejected.jsonl" if rejects else None
     if listed is not None:

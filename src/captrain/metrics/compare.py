@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
@@ -19,6 +19,9 @@ from captrain.metrics.significance import (
     intervals,
 )
 from captrain.metrics.tokenizer import token_lines
+
+FEW = 30
+"""Images, below which a score says little."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,19 @@ def with_intervals(system: System, resamples: int, seed: int) -> System:
         note = "one image only: no intervals"
         return replace(system, notes=(*system.notes, note))
     found = intervals(system.statistics, resamples, seed)
-    return replace(system, intervals={name: found[name] for name in system.scores if name in found})
+    found = {name: found[name] for name in system.scores if name in found}
+    return replace(system, intervals=found, notes=(*system.notes, *_few(system, found)))
+
+
+def _few(system: System, found: Mapping[str, tuple[float, float]]) -> Iterator[str]:
+    """What it means that there are few images."""
+    name = next((name for name in ("cider", *found) if name in found), None)
+    if system.images < FEW and name is not None:
+        low, high = found[name]
+        yield (
+            f"{system.images} images only: scores are largely chance, {name} {system.scores[name]:.2f} may as well be "
+            f"{low:.2f} or {high:.2f} (95 % interval); expected {FEW} or more to tell captioners apart"
+        )
 
 
 def compare(systems: list[System], resamples: int = RESAMPLES, seed: int = 0) -> Comparison:

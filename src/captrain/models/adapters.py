@@ -12,12 +12,11 @@ from transformers.utils import cached_file
 
 from captrain.errors import ModelError
 from captrain.models.captioner import Captioner
+from captrain.models.located import EXTRAS, looks_like_path
 from captrain.models.preparation import read_json
 
 CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
-EXTRAS = "captrain.json"
-"""What captrain adds to a checkpoint."""
 BASE = "base"
 """Folder of an adapter's base model: beside the adapter in a run, inside its folder as exported."""
 SAVED = {"save_embedding_layers": False}
@@ -84,12 +83,6 @@ def missing_base(folder: str, name: str, why: str) -> ModelError:
         f"{folder}: is an adapter, and its base model {name} {why}; put the base back, "
         f"give it to train or export as --base FOLDER, or change base_model_name_or_path in {CONFIG}"
     )
-
-
-def looks_like_path(source: str) -> bool:
-    """Whether a name that does not exist was meant as a folder, not as a hub id (`name` or `owner/name`)."""
-    inside = Path(source).parent
-    return source.startswith((".", "/", "~")) or source.count("/") > 1 or (inside != Path() and inside.is_dir())
 
 
 def attach_adapter(captioner: Captioner, folder: str, *, learns: bool = False) -> None:

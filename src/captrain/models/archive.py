@@ -84,6 +84,16 @@ def write_archive(folder: Path, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def check_free(out: Path) -> None:
+    """Raise `ModelError` unless a model written here, as a folder or an archive, overwrites nothing; an empty folder is fine."""
+    if out.suffix.lower() == SUFFIX and out.exists():
+        raise ModelError(f"{out}: is there already; choose another name, or remove it")
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise ModelError(
+            f"{out}: is a file or holds files; choose a new or empty folder, or a name that ends in {SUFFIX}"
+        )
+
+
 def unpack(path: Path, folder: Path) -> None:
     """Unpack an archive into an empty folder.
 

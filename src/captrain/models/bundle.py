@@ -21,7 +21,6 @@ from captrain.data.images import ImageSpec
 from captrain.errors import ModelError, nearest
 from captrain.lfs import POINTER, pointer_at
 from captrain.models.adapters import (
-    CONFIG,
     EXTRAS,
     SAVED,
     attach_adapter,
@@ -30,15 +29,15 @@ from captrain.models.adapters import (
     fetched,
     has_adapter,
     is_adapter,
-    looks_like_path,
     missing_base,
 )  # fmt: skip
 from captrain.models.archive import is_archive, opened
 from captrain.models.captioner import Captioner
 from captrain.models.decoding import Decoding
+from captrain.models.located import find_model_folder, is_cached, not_here
 from captrain.models.preparation import has_preparation, read_json, read_preparation, write_preparation
 from captrain.models.vocabulary import has_tokenizer, load_tokenizer
-from captrain.models.zoo import name_hint, resolve_name
+from captrain.models.zoo import name_hint
 from captrain.records import write_text
 
 FAMILIES = {
@@ -173,26 +172,6 @@ def family_class(name: str) -> type[Captioner]:
     return cast(type[Captioner], _import(FAMILIES[name]))
 
 
-def find_model_folder(source: str) -> str:
-    """A run folder's model folder; a short name's hub id; any other folder or hub id as it is."""
-    source = resolve_name(source)
-    path = Path(source)
-    if (path / "model").is_dir() and not (path / "config.json").is_file():
-        return str(path / "model")
-    if path.is_dir() and not any((path / name).is_file() for name in ("config.json", CONFIG)):
-        raise ModelError(
-            f"{source}: no config.json or adapter_config.json here; expected a run folder or a model folder"
-        )
-    if path.is_file() and not is_archive(source):
-        raise ModelError(f"{source}: is a file; expected the run folder or model folder that holds it, or a .zip")
-    if not path.exists() and looks_like_path(source):
-        siblings = [str(sibling) for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise ModelError(
-            f"{source}: no such folder.{nearest(str(path), siblings)} Expected a run folder, a model folder or a hub id"
-        )
-    return source
-
-
 def holds_adapter(source: str) -> bool:
     """Whether a run folder, a model folder or an archive holds an adapter; see `load_captioner`."""
     with model_folder(source) as folder:
@@ -222,6 +201,8 @@ def clear_errors(source: str) -> Iterator[None]:
     except Exception as error:  # of every kind: OSError, KeyError, SafetensorError, validation errors, ...
         if pointer := pointer_at(Path(source)):
             raise ModelError(f"{pointer}: {POINTER}") from None
+        if isinstance(error, OSError) and not Path(source).exists() and not is_cached(source):
+            raise not_here(source) from error
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         hint = name_hint(source)
         raise ModelError(f"{source}: can't be loaded as a captioner: {reason[:LONGEST_REASON]}{hint}") from error

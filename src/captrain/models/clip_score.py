@@ -16,8 +16,9 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedToken
 
 from captrain.data.images import ImageSpec
 from captrain.errors import ModelError
-from captrain.models.bundle import clear_errors, find_model_folder
+from captrain.models.bundle import clear_errors
 from captrain.models.device import choose_device
+from captrain.models.located import find_model_folder
 from captrain.models.preparation import read_preparation
 from captrain.models.vocabulary import load_tokenizer
 

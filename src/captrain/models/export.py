@@ -11,10 +11,11 @@ import torch
 
 from captrain.errors import ModelError
 from captrain.models.adapters import BASE, has_adapter, merge_adapter
-from captrain.models.archive import SUFFIX, opened, write_archive
-from captrain.models.bundle import find_model_folder, load_captioner, save_captioner
+from captrain.models.archive import SUFFIX, check_free, opened, write_archive
+from captrain.models.bundle import load_captioner, save_captioner
 from captrain.models.captioner import Captioner
 from captrain.models.card import model_card
+from captrain.models.located import find_model_folder
 from captrain.records import write_text
 
 Precision = Literal["fp32", "fp16", "bf16"]
@@ -32,7 +33,7 @@ def export(source: str, out: Path, *, merge: bool = True, dtype: Precision = "fp
 
     Raises `ModelError` when there is no such captioner, when `out` is taken, or when the weights do not fit into `dtype`.
     """
-    _check_free(out)
+    check_free(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(
         prefix=".captrain-", dir=out.parent
@@ -82,13 +83,3 @@ def lower(captioner: Captioner, dtype: Precision) -> None:
         if bool((weight.detach().abs() > largest).any()):
             raise ModelError(f"{name} holds a weight that {dtype} can't hold (more than {largest:g}); use --dtype bf16")
     captioner.model.to(kind)
-
-
-def _check_free(out: Path) -> None:
-    """Raise `ModelError` unless nothing would be overwritten; an empty folder is fine."""
-    if out.suffix.lower() == SUFFIX and out.exists():
-        raise ModelError(f"{out}: is there already; choose another name, or remove it")
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise ModelError(
-            f"{out}: is a file or holds files; choose a new or empty folder, or a name that ends in {SUFFIX}"
-        )

@@ -23,7 +23,9 @@ def headlines(metrics: Metrics, scores: dict[str, Any], pictures: str = "picture
     """The scores of the evaluation, or else those of the best checkpoint; at most three, the familiar ones first."""
     found, best = section(scores.get("scores")), metrics.best()
     images = finite(scores.get("images"))
+    epoch = finite(scores.get("epoch"))
     remark = f"on {images:,.0f} {pictures}" if images else ""
+    remark += f", epoch {epoch:.4g}" if remark and epoch else ""
     if not found and best:
         found = {name: best.get(name) for name in metrics.scores}
         remark = f"best checkpoint, step {best['step']:,.0f}"
@@ -57,6 +59,8 @@ def facts(settings: dict[str, Any], metrics: Metrics, tested: dict[str, Any]) ->
         ]
         if counts:
             yield label, ", ".join(counts)
+    if bare := finite(data.get("uncaptioned")):
+        yield "without a caption", f"{bare:,.0f} pictures, left for captrain caption"
     if images := finite(tested.get("images")):
         yield "tested on", f"{images:,.0f} pictures"
     yield from _progress(metrics)

@@ -51,7 +51,8 @@ def make_trainer(
     def on_best(validation: Validation) -> None:
         run.save_model(captioner)
         write_jsonl(run.path / "predictions.jsonl", (caption.to_dict() for caption in validation.predictions))
-        judged = {**validation.judgement.to_dict(), "scores": validation.scores}
+        place = {"epoch": round(float(trainer.state.epoch or 0), 4), "step": trainer.state.global_step}
+        judged = {**place, **validation.judgement.to_dict(), "scores": validation.scores}
         write_text(run.path / "scores.json", json.dumps(judged, indent=2) + "\n")
 
     collator = Collator(captioner, images["train"], word_dropout(captioner, training))

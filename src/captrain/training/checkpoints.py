@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +14,9 @@ from safetensors.torch import load_file, save_file
 from captrain.errors import RunError
 from captrain.models.captioner import Captioner
 from captrain.training.durable import link_all, sync, sync_tree
+from captrain.training.run_place import WEIGHTS, find_checkpoint, whole_checkpoints
 
-WEIGHTS = "learned.safetensors"
 BEST = "best"  # the best model so far, within a checkpoint
-NAME = re.compile(r".+-(\d{1,18})")
 
 
 class Checkpoints:
@@ -63,14 +61,7 @@ class Checkpoints:
 
     def find(self, wanted: str) -> Path:
         """The checkpoint of a step ("500"), or that lies in a folder. Raises `RunError` when this run has none such."""
-        found = self._found()
-        if wanted.isdecimal() and int(wanted) in found:
-            return found[int(wanted)]
-        for path in found.values():
-            if wanted == path.name or Path(wanted).absolute().resolve() == path.resolve():
-                return path
-        steps = ", ".join(str(step) for step in found) or "none"
-        raise RunError(f"{self.folder}: holds no checkpoint {wanted!r}; there are those of steps: {steps}")
+        return find_checkpoint(self.folder, wanted)
 
     def drop_after(self, chosen: Path | None) -> None:
         """Forget what a crash left half written, and the checkpoints of later steps than the chosen one's, the newest first."""
@@ -104,9 +95,7 @@ class Checkpoints:
 
     def _found(self) -> dict[int, Path]:
         """By step, oldest first, the whole checkpoints that are there, whatever their prefix."""
-        paths = self.folder.glob("*/" + WEIGHTS)
-        named = ((NAME.fullmatch(path.parent.name), path.parent) for path in paths)
-        return dict(sorted((int(match[1]), path) for match, path in named if match))
+        return whole_checkpoints(self.folder)
 
 
 def save_learned(captioner: Captioner, folder: Path) -> None:

@@ -23,8 +23,9 @@ def preview(settings: Settings, captioner: Captioner, splits: Splits, parameters
     console.print("settings", style="bold")
     console.print(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True), markup=False)
     console.print(_parameters(parameters))
+    bare = f", {splits.uncaptioned} without a caption" if splits.uncaptioned else ""
     console.print(
-        f"images: {len(splits.train)} to train on, {len(splits.validation)} to validate, {len(splits.rejects)} rejected"
+        f"images: {len(splits.train)} to train on, {len(splits.validation)} to validate, {len(splits.rejects)} rejected{bare}"
     )
     console.print(_targets(captioner, splits, caption_text(settings.data), settings.data.max_tokens))
     return output.getvalue()

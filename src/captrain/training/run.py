@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from captrain.data.dataset import Splits
 from captrain.data.recipe import load_recipe_data, tell_machine_captions, warn_of_leaks
+from captrain.data.uncaptioned import take_uncaptioned
 from captrain.errors import DataError, SettingsError
 from captrain.features.images import Images
 from captrain.features.keep import GIB, Keeping
@@ -19,7 +21,6 @@ from captrain.models.captioner import Captioner
 from captrain.models.compiled import compile_captioner
 from captrain.models.device import choose_device
 from captrain.paths import cache_folder
-from captrain.records import Rejects
 from captrain.report.run import write_report
 from captrain.settings.schema import DataSettings, Settings, TrainingSettings
 from captrain.settings.schema.conflicts import needing_validation
@@ -33,11 +34,13 @@ from captrain.training.distributed.keep import keep_together
 from captrain.training.distributed.onlooker import Onlooker
 from captrain.training.final_test import score_best_model, scores_of_test
 from captrain.training.fingerprints import fingerprints
+from captrain.training.held_out import keep_splits
 from captrain.training.optimizers import fill_optimizer
 from captrain.training.prepare import adapt, fill_defaults, place
 from captrain.training.preview import preview
 from captrain.training.rows import TokenizedCaptions
-from captrain.training.run_folder import RunFolder, check_switches
+from captrain.training.run_folder import RunFolder
+from captrain.training.run_place import check_switches
 from captrain.training.signals import SIGNALS, ends_on_signals
 from captrain.training.stored import MOST_AT_ONCE, StoredCaptions
 from captrain.training.trackers import chosen
@@ -50,7 +53,8 @@ logger = logging.getLogger(__name__)
 class Outcome:
     """What a training left: its folder, how many samples were rejected and where they are listed, the best scores.
 
-    `test_scores` are those of the best model on the test split, where there is one.
+    `test_scores` are those of the best model on the test split, where there is one. `uncaptioned` pictures were left out because
+    they have no caption. `best` is what is known of the best model: its `epoch`, how many `images` it was measured on, `notes`.
     """
 
     run: Path
@@ -58,6 +62,8 @@ class Outcome:
     rejects_file: Path | None
     scores: dict[str, float]
     test_scores: dict[str, float]
+    uncaptioned: int = 0
+    best: dict[str, Any] = field(default_factory=dict)
 
 
 @ends_on_signals
@@ -99,16 +105,16 @@ def _train(
         check_base(run, changes)
     if not group.from_first(changes) and resume_from is None and (scores := run.finished()) is not None:
         logger.info("%s: this run is finished; use --overwrite to train again", out)
-        return Outcome(out, *run.rejected(), scores, scores_of_test(out))
+        return Outcome(out, *run.rejected(), scores, scores_of_test(out), run.uncaptioned(), run.best())
 
+    checkpoints = make_checkpoints(run, settings.training)
     with group.together():
+        last = checkpoints.last() if resume_from is None else checkpoints.find(resume_from)
         splits = load(settings, data)
     captioner, filled = group.after_first(lambda: ready(settings, splits, run))
     images = keep(captioner, splits, filled.data, settings.training.seed)
     captions = tokenize(captioner, images, filled.data)
-    checkpoints = make_checkpoints(run, filled.training)
     with group.together():
-        last = checkpoints.last() if resume_from is None else checkpoints.find(resume_from)
         if last is not None:
             check_fits(captioner, last)
         counts, marks = count(images, captions), fingerprints(captioner, images, captions)
@@ -119,9 +125,13 @@ def _train(
     check_length(filled, images["train"], captions["train"], splits.sources())
     with group.together():
         check_spread(filled, group.size, captioner.device.type)
-        note_run(run, settings, filled, data, captioner, captions, counts, marks, splits.rejects)
+        note_run(run, settings, filled, data, captioner, captions, counts, marks, splits)
         if group.is_first:
+            began_with = filled.model.model if filled.model.encoder is None else None
+            keep_splits(out, images, splits, began_with, goes_on=last is not None)
             checkpoints.drop_after(last)
+            if last is not None:
+                logger.info("going on from step %d (%s)", checkpoints.last_step(), last)
         run.rewind(checkpoints.last_step(), last)
     goes_back = resume_from is not None or bool(changes)
     trainer, following = make_trainer(
@@ -138,7 +148,8 @@ def _train(
         test_scores = score_best_model(run, filled, splits)
         following.tested(trainer.state.global_step, test_scores)
     scores = finish(run)
-    return Outcome(out, len(splits.rejects), run.write_rejects(splits.rejects), scores, test_scores)
+    listed = run.write_rejects(splits.rejects)
+    return Outcome(out, len(splits.rejects), listed, scores, test_scores, splits.uncaptioned, run.best())
 
 
 def make_checkpoints(run: RunFolder, training: TrainingSettings) -> Checkpoints:
@@ -163,11 +174,12 @@ def describe(settings: Settings, data: str | None) -> str:
 
 
 def load(settings: Settings, data: str | None) -> Splits:
-    """The splits that the settings ask for, of the data set or else of their sources.
+    """The splits that the settings ask for, of the data set or else of their sources. Pictures without a caption are counted.
 
     Raises `SettingsError` where something was asked for that needs validation pictures, and there are none.
     """
     splits = load_recipe_data(settings.data, settings.training.seed, data)
+    splits.uncaptioned = take_uncaptioned(splits.rejects)
     if not len(splits.validation) and (names := needing_validation(settings)):
         raise SettingsError(
             f"{', '.join(names)}: there is nothing to validate on, the data names no validation split and "
@@ -228,10 +240,11 @@ def count(images: dict[str, Images], captions: dict[str, TokenizedCaptions]) -> 
 
 def note_run(
     run: RunFolder, requested: Settings, filled: Settings, data: str | None, captioner: Captioner,
-    captions: dict[str, TokenizedCaptions], counts: dict[str, int], marks: dict[str, str], rejects: Rejects,
+    captions: dict[str, TokenizedCaptions], counts: dict[str, int], marks: dict[str, str], splits: Splits,
 ) -> None:  # fmt: skip
     """Write down what the run is, before its first step."""
-    counts = counts | {"cut_captions": sum(part.cut for part in captions.values()), "rejected": len(rejects)}
+    rejects, cut = splits.rejects, sum(part.cut for part in captions.values())
+    counts = counts | {"cut_captions": cut, "rejected": len(rejects), "uncaptioned": splits.uncaptioned}
     parameters = count_parameters(captioner)
     run.write_settings(requested, filled, data, counts, parameters, str(captioner.device), marks)
     run.write_rejects(rejects)
@@ -241,6 +254,8 @@ def note_run(
         counts["train_images"], counts["train_captions"], counts["validation_images"],
         f"{learning:,}", f"{sum(count['total'] for count in parameters.values()):,}",
     )  # fmt: skip
+    if splits.uncaptioned:
+        logger.info("%d without a caption, left for `captrain caption`", splits.uncaptioned)
     if rejects:
         logger.warning(rejects.summary())
     if counts["cut_captions"]:

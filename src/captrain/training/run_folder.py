@@ -15,40 +15,37 @@ import torch
 import transformers
 import yaml
 
+from captrain.data.kept_splits import FILE as SPLITS
 from captrain.errors import RunError
-from captrain.models.bundle import EXTRAS, save_captioner
+from captrain.models.bundle import save_captioner
 from captrain.models.captioner import Captioner
 from captrain.records import Rejects, append_jsonl, drop_half_line, read_jsonl, write_jsonl, write_text
 from captrain.settings.schema import Settings
-from captrain.training.changes import harmful_changes, told
+from captrain.training.changes import told
 from captrain.training.checkpoints import BEST
 from captrain.training.durable import link_all, sync_tree
+from captrain.training.run_place import BEGUN, CHECKPOINTS, FINISHED, SETTINGS, RunPlace
 from captrain.training.running import Running
 from captrain.version import __version__
 
-SETTINGS = "settings.yaml"
-FINISHED = "finished.json"
 SCORES = "scores.json"
 LOGS = ("metrics.jsonl", "samples.jsonl")
 MEASURED = ("predictions.jsonl", SCORES)
 """What the best model was found to write and to score."""
 OWN = (
-    *LOGS, *MEASURED, SETTINGS, FINISHED, "rejected.jsonl", "report.html",
+    *LOGS, *MEASURED, SETTINGS, FINISHED, SPLITS, f"{SPLITS}.tmp", "rejected.jsonl", "report.html",
     "model", "model.new", "model.old", "base", ".base.new", "checkpoints", "evaluation",
     "tensorboard", "trackers.json", "wandb", "mlflow", "test",
 )  # fmt: skip
-BEGUN = ("base", ".base.new", f"{SETTINGS}.tmp")
-"""What there may be of a run that was ended before its settings were written."""
 
 
-class RunFolder:
+class RunFolder(RunPlace):
     """One training's folder. Models and logs are replaced in one rename; a crash leaves the old or the new, never half."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        super().__init__(path)
         self.model = path / "model"
-        self.base = path / "base"
-        self.checkpoints = path / "checkpoints"
+        self.checkpoints = path / CHECKPOINTS
 
     def claim(
         self, settings: Settings, data: str | None, resume: bool, overwrite: bool, force: bool = False
@@ -60,20 +57,11 @@ class RunFolder:
         Raises `RunError` when it holds a run of such other settings or data (unless `force` or `overwrite`), no run but one is
         to be gone on with, or other people's files.
         """
-        found, changes = self._read_settings(), []
-        if found is None:
-            self._drop_beginnings()
-            if resume:
-                raise RunError(f"{self.path}: holds no run to go on with; leave --resume out to begin one")
+        changes = self.look(settings, data, resume, overwrite, force)
+        if self.read_settings() is None:
+            self._remove(BEGUN)
         elif overwrite:
             self._clear()
-        else:
-            changes = harmful_changes(found["requested"], self._requested(settings, data))
-        if changes and not force:
-            raise RunError(
-                f"{self.path}: holds another run ({told(changes)}); choose another folder, "
-                "--force to go on with it all the same, or --overwrite to begin anew"
-            )
         self.path.mkdir(parents=True, exist_ok=True)
         self._restore_model()
         return changes
@@ -99,7 +87,7 @@ class RunFolder:
                 "device": device,
             },
             "settings": resolved.model_dump(mode="json"),
-            "requested": self._requested(requested, data),
+            "requested": self.requested(requested, data),
             "data": counts,
             "fingerprints": marks,
             "parameters": parameters,
@@ -108,11 +96,11 @@ class RunFolder:
 
     def filled_before(self, section: str, name: str) -> Any:
         """A setting as an earlier sitting of this run filled it in; None where there was none."""
-        return (self._read_settings() or {}).get("settings", {}).get(section, {}).get(name)
+        return (self.read_settings() or {}).get("settings", {}).get(section, {}).get(name)
 
     def check_same(self, counts: dict[str, int], marks: dict[str, str]) -> None:
         """Raise `RunError` unless data and frozen weights are those that the run began with, by their sizes and fingerprints."""
-        found = self._read_settings() or {}
+        found = self.read_settings() or {}
         before, marked = found.get("data", {}), found.get("fingerprints", {})
         changed = [
             f"{name} was {before[name]} and is {now}" for name, now in counts.items() if before.get(name, now) != now
@@ -195,10 +183,18 @@ class RunFolder:
         path = self.path / "rejected.jsonl"
         return (sum(1 for _ in read_jsonl(path)), path) if path.is_file() else (0, None)
 
+    def uncaptioned(self) -> int:
+        """How many pictures were left out because they have no caption."""
+        return int((self.read_settings() or {}).get("data", {}).get("uncaptioned", 0))
+
+    def best(self) -> dict[str, Any]:
+        """What is known of the best model, as it was when it was saved: scores, intervals, epoch; nothing before there is one."""
+        path = self.path / SCORES
+        return dict(json.loads(path.read_text())) if path.is_file() else {}
+
     def best_scores(self) -> dict[str, float]:
-        """Scores of the best model, as they were when it was saved."""
-        path = self.path / "scores.json"
-        return dict(json.loads(path.read_text())["scores"]) if path.is_file() else {}
+        """Its scores."""
+        return dict(self.best().get("scores", {}))
 
     def seconds_so_far(self) -> float:
         """Seconds that earlier sittings of this run took, by the last line of its metrics."""
@@ -214,35 +210,6 @@ class RunFolder:
         """The final scores of a run that is done."""
         path = self.path / FINISHED
         return dict(json.loads(path.read_text())["scores"]) if path.is_file() else None
-
-    def _requested(self, settings: Settings, data: str | None) -> dict[str, Any]:
-        """What was asked for, without what was left at its default; the source is null where the settings name several."""
-        return {"source": data and str(Path(data)), **settings.model_dump(mode="json", exclude_defaults=True)}
-
-    def _read_settings(self) -> dict[str, Any] | None:
-        """`settings.yaml` of the run that is here, if there is one; a file of that name that no run wrote is none."""
-        path = self.path / SETTINGS
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError):
-            return None
-        ours = isinstance(content, dict) and isinstance(content.get("requested"), dict)
-        return content if ours else None
-
-    def _drop_beginnings(self) -> None:
-        """Where there is no run yet: remove what one left that was ended at once. Anything else belongs to other people."""
-        if not self.path.exists():
-            return
-        if not self.path.is_dir():
-            raise RunError(f"{self.path}: is a file; choose a new or empty folder for the run")
-        names = sorted(entry.name for entry in self.path.iterdir())
-        foreign = [name for name in names if name not in BEGUN]
-        if self.base.exists() and not (self.base / EXTRAS).is_file():
-            foreign.append(self.base.name)
-        if foreign:
-            listed = ", ".join(foreign[:3])
-            raise RunError(f"{self.path}: holds other files ({listed}); choose a new or empty folder for the run")
-        self._remove(BEGUN)
 
     def _clear(self) -> None:
         """Remove what a run writes, and nothing else; its settings last, so that an interrupted removal can be repeated."""
@@ -274,15 +241,6 @@ class RunFolder:
         self._remove(MEASURED)
         if kept is not None:
             link_all([kept / name for name in MEASURED], self.path)
-
-
-def check_switches(path: Path, resume: bool, overwrite: bool) -> None:
-    """Raise `RunError` where a run is to be gone on with and begun anew at once."""
-    if resume and overwrite:
-        raise RunError(
-            f"{path}: found both --resume (or --resume-from) and --overwrite, expected one: "
-            "go on with the run or begin anew"
-        )
 
 
 def _came_before(line: dict[str, Any], step: int, epoch_is_open: bool) -> bool:

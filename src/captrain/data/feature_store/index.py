@@ -111,6 +111,10 @@ class Index:
             self._column("id")[row].as_py(), tuple(captions), self._column("source")[row].as_py(), content.hex()
         )
 
+    def ids(self) -> list[str]:
+        """Ids of all images."""
+        return [str(id) for id in self._column("id").to_pylist()]
+
     def contents(self) -> list[str]:
         """Content keys of all images, 32 hexadecimal digits each."""
         return [content.hex() for content in self._column("content").to_pylist()]
@@ -124,7 +128,7 @@ class Index:
         """`key_of` each id (rows,), uint64. Nothing else of the index is read."""
         if "key" in self.columns:
             return np.asarray(self._column("key"))
-        return np.array([key_of(str(id)) for id in self._column("id").to_pylist()], dtype=np.uint64)
+        return np.array([key_of(id) for id in self.ids()], dtype=np.uint64)
 
     def counts(self) -> np.ndarray:
         """Captions of each image (rows,). No caption is read for that."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -183,6 +183,14 @@ class StoreSamples(LazySamples):
         """`key_of` each id as the store has it, mixed with the prefix if there is one: no id is read for that."""
         keys = [np.empty(0, np.uint64), *(self.store.index(part).keys() for part in self.parts)]
         return np.concatenate(keys) ^ np.uint64(key_of(self.prefix) if self.prefix else 0)
+
+    def ids(self) -> Iterator[str]:
+        return (self.prefix + id for part in self.parts for id in self.store.index(part).ids())
+
+    def contents(self) -> Iterator[str] | None:
+        if not isinstance(self.store, FeatureStore):
+            return None
+        return (content for part in self.parts for content in self.store.index(part).contents())
 
     def counts(self) -> np.ndarray:
         """Captions of each sample (samples,)."""

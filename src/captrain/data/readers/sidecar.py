@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +62,9 @@ class FolderSamples(LazySamples):
 
     def keys(self) -> np.ndarray:
         return np.fromiter((key_of(image) for image in self.images), dtype=np.uint64, count=len(self))
+
+    def ids(self) -> Iterator[str]:
+        return iter(self.images)
 
     def sample_at(self, index: int) -> Sample:
         name = self.images[index]

@@ -22,7 +22,7 @@ from captrain.training.distributed.group import Group
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one process found of a split: positions of usable pictures in it (images,), and of kept ones keys and views."""
+    """What one process found of a split: positions of usable pictures in it (images,), their keys, of kept ones their views."""
 
     positions: np.ndarray
     keys: list[str]
@@ -82,7 +82,7 @@ def _part(images: Images, share: range) -> Part:
     positions = np.array(share, dtype=np.int64)[images.taken]
     if isinstance(images, KeptImages):
         return Part(positions, list(images.keys), list(images.views))
-    return Part(positions, [], [])
+    return Part(positions, list(images.contents or ()), [])
 
 
 def _joined(parts: list[Part]) -> Part:
@@ -111,6 +111,7 @@ def _images(
         if keeper.store is None:
             workers = keeping.workers or 1
             made[name] = LiveImages(used, captioner.image_spec, keeping.max_pixels, views.get(name, PLAIN), workers)
+            made[name].contents = part.keys
         else:
             if any(key not in keeper.store for key in part.keys):
                 raise DataError(

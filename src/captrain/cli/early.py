@@ -1,0 +1,99 @@
+"""Names on a command line, looked up before anything heavy is loaded: a wrong one is told at once.
+
+What the work itself checks, it checks again; nothing here is loaded, read or changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from captrain.errors import UserError
+from captrain.settings.schema import Settings
+
+
+def check_models(*sources: str | None) -> None:
+    """Raise `ModelError` for the first name that no checkpoint has, in a folder or on the hub."""
+    from captrain.models.located import check_model
+
+    for source in sources:
+        if source is not None:
+            check_model(source)
+
+
+def check_data(paths: Iterable[str | None], format: str | None = None) -> None:
+    """Raise `DataError` for the first name that leads to no data."""
+    from captrain.data.readers import detect, recognises
+
+    for path in paths:
+        if path is None or Path(path).exists() or (format is not None and recognises(format, path)):
+            continue
+        detect(path)
+
+
+def check_stores(*stores: str) -> None:
+    """Raise `DataError` for the first that is no feature store; each may name several with commas between them."""
+    from captrain.data.feature_store.store import FeatureStore
+    from captrain.data.readers.features import is_store
+    from captrain.data.shards.sources import split_list
+
+    for place in (place for store in stores for place in split_list(store)):
+        if not is_store(place):
+            FeatureStore(place)
+
+
+def check_file(output: Path | None, example: str) -> None:
+    """Raise `UserError` where a file can't be written, because a folder has its name or a file that of a folder above it."""
+    if output is not None and output.is_dir():
+        raise UserError(f"{output}: is a folder, expected the name of a file to write, such as {output / example}")
+    _check_above(output)
+
+
+def check_folder(output: Path | None) -> None:
+    """Raise `UserError` where a folder can't be written, because a file has its name or that of a folder above it."""
+    if output is not None and output.is_file():
+        raise UserError(f"{output}: is a file, expected a folder to write into; choose another name")
+    _check_above(output)
+
+
+def check_free(output: Path) -> None:
+    """Raise `ModelError` where writing a model, as a folder or an archive, would overwrite something."""
+    from captrain.models.archive import check_free as nothing_is_there
+
+    _check_above(output)
+    nothing_is_there(output)
+
+
+def check_training(
+    settings: Settings, data: str | None, out: Path, *,
+    resume: bool, overwrite: bool, resume_from: str | None, force: bool, writes: bool,
+) -> None:  # fmt: skip
+    """Raise `UserError` for a training whose data, checkpoint, run folder or checkpoint to go back to is not there.
+
+    `writes`: whether it will write into `out`; a dry run does not.
+    """
+    from captrain.training.run_place import CHECKPOINTS, RunPlace, check_switches, find_checkpoint
+
+    place = RunPlace(out)
+    if writes:
+        check_switches(out, resume or resume_from is not None, overwrite)
+        _check_above(out)
+        place.look(settings, data, resume or resume_from is not None, overwrite, force)
+        if resume_from is not None:
+            find_checkpoint(out / CHECKPOINTS, resume_from)
+        elif place.is_finished() and not overwrite:
+            return
+    part = settings.data
+    for source in part.sources if data is None else ():
+        check_data([source.path], source.format or part.format)
+    check_data([data], part.format)
+    check_data([part.validation_data, part.test_data])
+    if not (writes and place.base.is_dir() and not overwrite):
+        model = settings.model
+        check_models(*((model.encoder, model.decoder) if model.encoder is not None else (model.model,)))
+
+
+def _check_above(output: Path | None) -> None:
+    for folder in output.parents if output is not None else ():
+        if folder.is_file():
+            raise UserError(f"{output}: {folder} is a file, expected a folder there; choose another place")

@@ -1,0 +1,94 @@
+"""Where a checkpoint lies: in a folder, an archive, or the hub's cache. Loads no torch, so that a wrong name is told at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from captrain.errors import ModelError, nearest
+from captrain.models.archive import is_archive
+from captrain.models.zoo import name_hint, resolve_name
+
+EXTRAS = "captrain.json"
+"""What captrain adds to a checkpoint that it writes."""
+CONFIGS = ("config.json", "adapter_config.json")
+"""Files of which every checkpoint has one."""
+
+
+def find_model_folder(source: str) -> str:
+    """A run folder's model folder; a short name's hub id; any other folder or hub id as it is."""
+    source = resolve_name(source)
+    path = Path(source)
+    if (path / "model").is_dir() and not (path / "config.json").is_file():
+        return str(path / "model")
+    if path.is_dir() and not any((path / name).is_file() for name in CONFIGS):
+        raise ModelError(
+            f"{source}: no config.json or adapter_config.json here; expected a run folder or a model folder"
+        )
+    if path.is_file() and not is_archive(source):
+        raise ModelError(f"{source}: is a file; expected the run folder or model folder that holds it, or a .zip")
+    if not path.exists() and looks_like_path(source):
+        raise ModelError(
+            f"{source}: no such folder.{_siblings(path)} Expected a run folder, a model folder or a hub id"
+        )
+    return source
+
+
+def check_model(source: str) -> None:
+    """Raise `ModelError` unless a checkpoint is there by its name: on this machine, or else on the hub. Nothing is loaded."""
+    source = find_model_folder(source)
+    if not (Path(source).exists() or is_cached(source)):
+        _check_hub(source)
+
+
+def is_cached(hub_id: str) -> bool:
+    """Whether a hub's checkpoint is in this machine's cache."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return any(isinstance(try_to_load_from_cache(hub_id, name), str) for name in CONFIGS)
+    except HFValidationError:
+        return False
+
+
+def _check_hub(hub_id: str) -> None:
+    """Raise `ModelError` unless the hub has a checkpoint; it is asked once, loading would ask many times without a network."""
+    from huggingface_hub import constants, hf_hub_url
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import build_hf_headers, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        raise not_here(hub_id)
+    try:
+        urls = [hf_hub_url(hub_id, name) for name in CONFIGS]
+        codes = (get_session().head(url, headers=build_hf_headers(), timeout=10).status_code for url in urls)
+        if any(code < 400 for code in codes):
+            return
+    except HFValidationError:
+        raise not_here(hub_id, "it is no name for the hub") from None
+    except Exception as error:  # of every kind: httpx's and requests' errors have no common parent
+        raise not_here(hub_id, f"the hub can't be reached ({' '.join(str(error).split())[:100]})") from error
+    raise not_here(hub_id, "the hub has none of this name that may be read (for a private one: hf auth login)")
+
+
+def not_here(source: str, hub: str = "the hub does not give it") -> ModelError:
+    """The error about a name that is no folder and is not in the hub's cache; `hub` says why it can't be fetched."""
+    from huggingface_hub import constants
+
+    reason = "the hub is switched off (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else hub
+    return ModelError(
+        f"{source}: can't be loaded: no folder of this name, not in the hub's cache, and {reason}.{name_hint(source)}"
+        f"{_siblings(Path(source))} Give a checkpoint's folder: --model FOLDER in training, FOLDER in its place elsewhere"
+    )
+
+
+def looks_like_path(source: str) -> bool:
+    """Whether a name that does not exist was meant as a folder, not as a hub id (`name` or `owner/name`)."""
+    inside = Path(source).parent
+    return source.startswith((".", "/", "~")) or source.count("/") > 1 or (inside != Path() and inside.is_dir())
+
+
+def _siblings(path: Path) -> str:
+    """A hint that names the folder that was perhaps meant, or nothing."""
+    siblings = [str(sibling) for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
+    return nearest(str(path), siblings)

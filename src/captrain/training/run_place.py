@@ -1,0 +1,113 @@
+"""What lies where a run is to be: another run, a checkpoint to go back to, other people's files. Loads no torch."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from captrain.errors import RunError
+from captrain.models.located import EXTRAS
+from captrain.settings.schema import Settings
+from captrain.training.changes import harmful_changes, told
+
+SETTINGS = "settings.yaml"
+FINISHED = "finished.json"
+CHECKPOINTS = "checkpoints"
+BEGUN = ("base", ".base.new", f"{SETTINGS}.tmp")
+"""What there may be of a run that was ended before its settings were written."""
+WEIGHTS = "learned.safetensors"
+"""The file that every whole checkpoint has."""
+NAME = re.compile(r".+-(\d{1,18})")
+
+
+class RunPlace:
+    """A folder that a training is to write into, looked at and not touched."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.base = path / "base"
+
+    def is_finished(self) -> bool:
+        """Whether the run that is here is done."""
+        return (self.path / FINISHED).is_file()
+
+    def look(
+        self, settings: Settings, data: str | None, resume: bool = False, overwrite: bool = False, force: bool = False
+    ) -> list[str]:
+        """What has changed of the settings of the run that is here that changes its result; none unless `force` allows it.
+
+        Raises `RunError` when it holds a run of such other settings or data (unless `force` or `overwrite`), no run but one is
+        to be gone on with, or other people's files.
+        """
+        found, changes = self.read_settings(), []
+        if found is None:
+            self._check_own()
+            if resume:
+                raise RunError(f"{self.path}: holds no run to go on with; leave --resume out to begin one")
+        elif not overwrite:
+            changes = harmful_changes(found["requested"], self.requested(settings, data))
+        if changes and not force:
+            raise RunError(
+                f"{self.path}: holds another run ({told(changes)}); choose another folder, "
+                "--force to go on with it all the same, or --overwrite to begin anew"
+            )
+        return changes
+
+    def requested(self, settings: Settings, data: str | None) -> dict[str, Any]:
+        """What was asked for, without what was left at its default; the source is null where the settings name several."""
+        return {"source": data and str(Path(data)), **settings.model_dump(mode="json", exclude_defaults=True)}
+
+    def read_settings(self) -> dict[str, Any] | None:
+        """`settings.yaml` of the run that is here, if there is one; a file of that name that no run wrote is none."""
+        path = self.path / SETTINGS
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError):
+            return None
+        ours = isinstance(content, dict) and isinstance(content.get("requested"), dict)
+        return content if ours else None
+
+    def _check_own(self) -> None:
+        """Raise `RunError` where there is no run and the folder holds more than what one leaves that was ended at once."""
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise RunError(f"{self.path}: is a file; choose a new or empty folder for the run")
+        names = sorted(entry.name for entry in self.path.iterdir())
+        foreign = [name for name in names if name not in BEGUN]
+        if self.base.exists() and not (self.base / EXTRAS).is_file():
+            foreign.append(self.base.name)
+        if foreign:
+            listed = ", ".join(foreign[:3])
+            raise RunError(f"{self.path}: holds other files ({listed}); choose a new or empty folder for the run")
+
+
+def check_switches(path: Path, resume: bool, overwrite: bool) -> None:
+    """Raise `RunError` where a run is to be gone on with and begun anew at once."""
+    if resume and overwrite:
+        raise RunError(
+            f"{path}: found both --resume (or --resume-from) and --overwrite, expected one: "
+            "go on with the run or begin anew"
+        )
+
+
+def whole_checkpoints(folder: Path) -> dict[int, Path]:
+    """By step, oldest first, the whole checkpoints that are in a folder, whatever their prefix."""
+    paths = folder.glob("*/" + WEIGHTS)
+    named = ((NAME.fullmatch(path.parent.name), path.parent) for path in paths)
+    return dict(sorted((int(match[1]), path) for match, path in named if match))
+
+
+def find_checkpoint(folder: Path, wanted: str) -> Path:
+    """The checkpoint of a step ("500"), or that lies in a folder. Raises `RunError` when there is none such."""
+    found = whole_checkpoints(folder)
+    if wanted.isdecimal() and int(wanted) in found:
+        return found[int(wanted)]
+    for path in found.values():
+        if wanted == path.name or Path(wanted).absolute().resolve() == path.resolve():
+            return path
+    steps = ", ".join(str(step) for step in found) or "none"
+    raise RunError(f"{folder}: holds no checkpoint {wanted!r}; there are those of steps: {steps}")
