@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import unicodedata
 from pathlib import Path
@@ -12,6 +13,9 @@ from hypothesis import strategies as st
 
 from captrain.data.caption_files import TEXT_SUFFIXES, CaptionFolder, match, new_name
 from captrain.data.check.check import check_splits
+from captrain.data.dataset import list_images
+from captrain.data.places import Root
+from captrain.data.readers import kohya
 from captrain.data.readers.options import ReadOptions
 from captrain.data.readers.sidecar import read
 from captrain.errors import DataError
@@ -98,6 +102,30 @@ def test_any_two_spellings_of_a_name_match(
         (samples,) = read(str(folder), Rejects()).values()
         assert [(sample.id, sample.captions) for sample in samples] == [(picture, ("a dog",))]
         assert not Beside(".txt", "skip", ReadOptions()).wants(Sample(picture, folder / picture), Rejects())
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    name=st.text(st.sampled_from("aéü猫ガñ"), min_size=1, max_size=4),
+    endings=st.tuples(*[st.sampled_from((".jpg", ".JPG"))] * 2),
+    forms=st.tuples(*[st.sampled_from(("NFC", "NFD"))] * 4),
+)
+def test_any_two_spellings_of_a_name_match_in_tables_and_lists_too(
+    name: str, endings: tuple[str, str], forms: tuple[str, ...]
+) -> None:
+    spelled = [unicodedata.normalize(form, name) for form in forms]
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place, spelled[0])
+        folder.mkdir()
+        there = f"{spelled[0]}/{spelled[1]}{endings[0]}"
+        write(folder, {spelled[1] + endings[0]: b""})
+        said = f"{spelled[2]}/{spelled[3]}{endings[1]}"
+        assert Root(Path(place)).find(said, "table:1") == there
+        Path(place, "list.txt").write_text(f"{said}\n", encoding="utf-8")
+        assert [sample.image for sample in list_images([f"{place}/list.txt"])] == [Path(place, there)]
+        Path(place, "meta_cap.json").write_text(json.dumps({said: {"caption": "a dog"}}))
+        (samples,) = kohya.read(place, Rejects()).values()
+        assert [sample.id for sample in samples] == [there]
 
 
 def test_a_name_as_it_is_spelled_goes_before_its_other_forms() -> None:

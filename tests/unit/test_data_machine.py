@@ -112,7 +112,9 @@ def test_what_was_there_before_can_be_had_again(tmp_path: Path) -> None:
 def test_half_a_line_and_other_lines_are_passed_over(tmp_path: Path) -> None:
     written(tmp_path, "a dog")
     path = tmp_path / ".captrain" / "captions.jsonl"
-    path.write_bytes(b'[1]\n{"file": 3}\n' + path.read_bytes() + b'{"file": "a.txt", "pic')
+    path.write_bytes(
+        b'[1]\n{"file": 3}\n' + b"[" * 100_000 + b"\n\xff\n" + path.read_bytes() + b'{"file": "a.txt", "pic'
+    )
     written(tmp_path, "a cat", "append")
     assert makers(tmp_path) == [("a dog", "runs/album"), ("a cat", "runs/album")]
 
@@ -268,3 +270,11 @@ def test_nothing_but_a_machines_captions_is_said_so(photos: Path) -> None:
         (photos / f"{name}.txt").unlink()
     with pytest.raises(DataError, match="1 images have captions that captrain wrote, which do not count here"):
         load_recipe_data(DataSettings(), 0, str(photos))
+
+
+def test_a_table_of_nothing_but_a_machines_captions_is_said_so(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+    line = {"file_name": "a.jpg", "text": "a dog", "written_by": f"captrain {ALBUM}"}
+    (photos / "metadata.jsonl").write_text(json.dumps(line) + "\n")
+    with pytest.raises(DataError, match="nothing to use"):
+        load_recipe_data(DataSettings(), 0, str(photos))
+    assert "captrain wrote all its captions, which count with --learn-from-machine-captions" in caplog.text

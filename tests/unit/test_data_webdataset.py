@@ -74,6 +74,8 @@ def test_a_real_shard(shared_data: Path) -> None:
         ({"json": json.dumps({"a": 1}), "txt": "two"}, {"caption_key": "json/a/b;txt"}, ("two",)),
         ({"meta.json": json.dumps({"caption": "one"})}, {"caption_key": "meta.json/caption"}, ("one",)),
         ({"json": '{"caption": "half \\ud800"}'}, {}, ("half ?",)),
+        ({"txt": "猫\n".encode("utf-16")}, {"encoding": "cp932"}, ("猫",)),  # type: ignore[dict-item]
+        ({"txt": "猫\n".encode("cp932")}, {"encoding": "cp932"}, ("猫",)),  # type: ignore[dict-item]
     ],
 )
 def test_where_captions_are(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from captrain.data.places import IMAGE_SUFFIXES
+from captrain.data.places import IMAGE_SUFFIXES, as_spelled
 from captrain.data.readers import READERS, SPLIT_NAMES, detect, reader, recognises
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.roles import USUAL, SplitNames, listed, own_name, own_names, roles_of
@@ -269,8 +268,7 @@ def _listed(path: Path, rejects: Rejects, encoding: str) -> Iterator[Sample]:
         name = line.strip()
         if not name or name.startswith("#"):
             continue
-        places = (path.parent / name, Path(name))
-        image = next((place for place in places if os.path.isfile(place)), None)
+        image = as_spelled(path.parent / name) or as_spelled(Path(name))
         if image is None:
             rejects.add(name, f"{path}:{number}", "names an image that is not there")
         else:

@@ -219,7 +219,7 @@ def _parsed(line: bytes) -> Change | None:
     try:
         found: Any = json.loads(line)
         values = {field.name: found[field.name] for field in fields(Change)}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return Change(**values) if all(isinstance(values[name], str) for name in values if name != "before") else None
 

@@ -215,3 +215,12 @@ def _forms(name: str) -> Iterable[str]:
     if name.isascii():
         return (name,)
     return dict.fromkeys((name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)))
+
+
+def as_spelled(path: Path) -> Path | None:
+    """The file at a path, spelled as it is, else in another form of Unicode or with its ending in other letters; None if none is.
+
+    >>> as_spelled(Path(__file__)) == Path(__file__), as_spelled(Path("no/such.jpg"))
+    (True, None)
+    """
+    return next((Path(spelled) for spelled in _spellings(str(path)) if os.path.isfile(spelled)), None)

@@ -13,13 +13,14 @@ can't be read, rejected by what reads it. `captrain data check` reads them all.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from captrain.data.machine import remark_on_machine
+from captrain.data.machine import MACHINE, remark_on_machine
 from captrain.data.readers.columns import Columns, Row, plain
 from captrain.data.readers.line_index import (
     LARGEST_LINE,
@@ -37,6 +38,8 @@ from captrain.data.readers.tables import Table, check_splits, has_tables, one_ta
 from captrain.data.samples import LazySamples, key_of
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample, Stored, parse_json_line
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = (".jsonl", ".ndjson")
 MOST_CHECKED = 200_000  # lines; images of larger tables are not looked for one by one
@@ -208,6 +211,10 @@ def _read_table(reader: TableReader, rejects: Rejects, captioned: bool) -> dict[
             else:
                 index.add(offset, number, table.prefix + name, row.split or table.split or "all")
     _reject_bare(bare, index, rejects)
+    if not index.names and rejects.remarked(MACHINE):
+        logger.warning(
+            "%s: captrain wrote all its captions, which count with --learn-from-machine-captions", table.path
+        )
     check_splits(index.names, table)
     return {split: _gather(reader, index, lines) for split, lines in index.by_split().items()}
 

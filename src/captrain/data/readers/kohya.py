@@ -213,16 +213,20 @@ class _Images:
 
     def named(self, key: str) -> list[str]:
         """The images that a key may mean: several if they differ in their suffixes only, or in their folders only."""
-        name = unicodedata.normalize("NFC", key[:LONGEST_NAME].replace("\\", "/")).lstrip("/")
+        name = written = unicodedata.normalize("NFC", key[:LONGEST_NAME].replace("\\", "/")).lstrip("/")
+        if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
+            name = _names(name)[0]
         while name not in self.by_path and "/" in name:
             name = name.split("/", 1)[1]
         found = self.by_path.get(name) or self.by_base.get(name, [])
-        return [path for path in found if _names(path)[0] == name] or found
+        exact = [path for path in found if written.endswith(unicodedata.normalize("NFC", path))]
+        return exact or [path for path in found if _names(path)[0] == name] or found
 
 
 def _names(path: str) -> tuple[str, str]:
-    whole = unicodedata.normalize("NFC", path)
-    return whole, os.path.splitext(whole)[0]
+    """What metadata may call an image: with its ending, in small letters, and without."""
+    stem, suffix = os.path.splitext(unicodedata.normalize("NFC", path))
+    return stem + suffix.lower(), stem
 
 
 def _image_paths(folder: Path) -> Iterator[str]:
