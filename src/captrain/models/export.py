@@ -51,7 +51,7 @@ def write_model(
 ) -> None:
     """Write a captioner and its card, which calls it `name`, to a folder; see `export`."""
     with opened(find_model_folder(source)) as place:  # open until the end: a kept adapter's base may lie in there
-        captioner = load_captioner(place, base=base)
+        captioner = load_captioner(place) if base is None else load_captioner(place, base=base)
         found = str(captioner.core().name_or_path)
         if merge:
             merge_adapter(captioner)
