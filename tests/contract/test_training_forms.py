@@ -37,8 +37,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "continued": {"continue_adapter": True},
 }
 CASES = [
-    *((family, form, method) for family in FAMILIES for form in ("adapter",) for method in METHODS),
-    *((family, form, method) for family in FAMILIES for form in ("plain", "merged") for method in ("lora", "full")),
+    *((family, "adapter", method) for family in FAMILIES for method in METHODS),
+    *((family, "plain", method) for family in FAMILIES for method in ("lora", "full")),
+    *((family, "merged", "lora") for family in FAMILIES),
     *((family, "joined", method) for family in JOINED for method in ("lora", "full")),
     *(
         (family, "joined adapter", method)

@@ -123,7 +123,7 @@ def test_base_on_the_hub_stays_a_name(lora_run: Path, tmp_path: Path, monkeypatc
     captioner = load_captioner(str(lora_run))
     captioner.core().name_or_path = "ada/blip"
     captioner.model.peft_config["default"].base_model_name_or_path = "ada/blip"
-    monkeypatch.setattr(module, "load_captioner", lambda source, base: captioner)
+    monkeypatch.setattr(module, "load_captioner", lambda source: captioner)
     export("ada/cats", tmp_path / "out", merge=False)
     assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["base_model_name_or_path"] == "ada/blip"
     assert not (tmp_path / "out" / "base").exists()

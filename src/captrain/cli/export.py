@@ -32,5 +32,6 @@ def export(run: str, out: Path, /, *, merge: Merge = True, dtype: Precision = "f
     quiet_libraries()
     from captrain.models.export import export as export_captioner
 
-    print(export_captioner(run, out, merge=merge, dtype=dtype, base=base))
+    moved: dict[str, str] = {} if base is None else {"base": base}
+    print(export_captioner(run, out, merge=merge, dtype=dtype, **moved))
     return 0

@@ -21,7 +21,6 @@ from captrain.data.images import ImageSpec
 from captrain.errors import ModelError, nearest
 from captrain.lfs import POINTER, pointer_at
 from captrain.models.adapters import (
-    EXTRAS,
     SAVED,
     attach_adapter,
     base_of,
@@ -34,7 +33,7 @@ from captrain.models.adapters import (
 from captrain.models.archive import is_archive, opened
 from captrain.models.captioner import Captioner
 from captrain.models.decoding import Decoding
-from captrain.models.located import find_model_folder, is_cached, not_here
+from captrain.models.located import EXTRAS, find_model_folder, is_cached, not_here
 from captrain.models.preparation import has_preparation, read_json, read_preparation, write_preparation
 from captrain.models.vocabulary import has_tokenizer, load_tokenizer
 from captrain.models.zoo import name_hint

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from captrain.errors import CaptrainError
+from captrain.models.located import EXTRAS
 from captrain.models.zoo import CHECKPOINTS, FAMILY_DEFAULTS, resolve_name
 from captrain.settings.schema import ModelSettings
 from captrain.settings.schema.conflicts import frozen_of, method_of
@@ -24,7 +25,6 @@ FAMILY_BY_TYPE = {
 FAMILY_BY_WORD = {"blip2": "blip-2", "blip-2": "blip-2", "blip": "blip", "git": "git"}
 """What a hub id says of its family, in the order in which it is looked at."""
 
-EXTRAS = "captrain.json"
 LARGEST_CONFIG = 1024 * 1024
 
 

@@ -59,7 +59,7 @@ def write_model(
 ) -> None:
     """Write a captioner and its card, which calls it `name`, to a folder; see `export`. `hub_id`: where it will be."""
     with opened(find_model_folder(source)) as there:  # open until the end: a kept adapter's base may lie in there
-        captioner = load_captioner(there, base=base)
+        captioner = load_captioner(there) if base is None else load_captioner(there, base=base)
         found = str(captioner.core().name_or_path)
         if merge:
             merge_adapter(captioner)
