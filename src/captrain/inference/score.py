@@ -13,7 +13,7 @@ from captrain.metrics.compare import Comparison, System, compare, statistics_of,
 from captrain.metrics.diversity import alarms, measure_diversity
 from captrain.metrics.frequencies import DocumentFrequencies
 from captrain.metrics.ids import match_ids, some
-from captrain.metrics.inputs import read_predictions, read_references
+from captrain.metrics.inputs import given_predictions, given_references
 from captrain.metrics.java import JAVA_METRICS, check_java, score_java
 from captrain.metrics.score import METRICS, Scores, score_captions
 from captrain.metrics.significance import RESAMPLES
@@ -25,7 +25,7 @@ DEFAULT_METRICS = ("bleu_4", "rouge_l", "cider")
 CLIP_METRICS = ("clip_score", "ref_clip_score")
 
 Captions = Mapping[str, str]
-References = Mapping[str, Sequence[str]]
+References = Mapping[str, str | Sequence[str]]
 Means = dict[str, dict[str, float]]
 
 
@@ -87,7 +87,7 @@ def score_systems(
 
     Args:
         predictions: name of each system to its file or folder (see `captrain.metrics.inputs`) or to captions by id.
-        references: file or folder, or lists of captions by id. Ids are matched as `captrain.metrics.ids` says.
+        references: file or folder, or captions by id: a list of them, or the only one as text. Ids: see `metrics.ids`.
         metrics: of METRICS, and meteor and spice, which need Java.
         allow_missing: score what is common to all; otherwise an id without its counterpart is an error.
         document_frequencies: file of CIDEr's document frequencies, instead of those of the references.
@@ -116,12 +116,14 @@ class _Work:
     systems: dict[str, dict[str, str]]
     references: dict[str, list[str]]
     notes: tuple[str, ...]
-    every_reference: References
+    every_reference: dict[str, list[str]]
 
 
 def _chosen(metrics: Sequence[str], clip: str | None, images: Path | None) -> tuple[list[str], list[str]]:
     """The metrics asked for: those that are computed here, and those in Java. CLIPScore comes with `clip`."""
     known = (*METRICS, *JAVA_METRICS, *CLIP_METRICS)
+    if not metrics and clip is None:
+        raise SettingsError(f"metrics: found none, expected one or more of {', '.join(known)}")
     for name in metrics:
         if name not in known:
             raise SettingsError(f"unknown metric '{name}'.{nearest(name, known)} Known: {', '.join(known)}")
@@ -141,11 +143,11 @@ def _load(
     predictions: Mapping[str, str | Path | Captions], references: str | Path | References, allow_missing: bool
 ) -> _Work:
     """Read what is in files, and match the ids of every system with those of the references."""
-    known = dict(references) if isinstance(references, Mapping) else read_references(Path(references))
+    known = given_references(references)
     notes: list[str] = []
     systems = {}
     for name, source in predictions.items():
-        captions = source if isinstance(source, Mapping) else read_predictions(Path(source))
+        captions = given_predictions(source)
         if source == references and all(known[id] == [captions[id]] for id in captions):
             raise DataError(f"{source}: holds no references beside its captions; give the file that does")
         systems[name] = _matched(name, captions, known, allow_missing, notes)
@@ -153,11 +155,11 @@ def _load(
     if not common:
         raise DataError(f"no image has references and a caption of every system ({', '.join(systems)})")
     kept = {name: {id: captions[id] for id in common} for name, captions in systems.items()}
-    return _Work(kept, {id: list(known[id]) for id in common}, tuple(notes), known)
+    return _Work(kept, {id: known[id] for id in common}, tuple(notes), known)
 
 
 def _matched(
-    name: str, captions: Captions, references: References, allow_missing: bool, notes: list[str]
+    name: str, captions: Captions, references: Mapping[str, Sequence[str]], allow_missing: bool, notes: list[str]
 ) -> dict[str, str]:
     """Captions under the ids of the references; what is left over is an error, or else a note."""
     found = match_ids(captions.keys(), references.keys())
@@ -202,6 +204,8 @@ def _completed(
         try:
             of_set, of_images = score_java(metric, *tokenized(captions, work.references, "ptb"))
         except CaptrainError as error:
+            if len(java) == 1 and not scores and not means:
+                raise  # nothing else was asked for
             logger.warning("%s: %s", name, error)
             notes.append(f"{metric} is missing: {error}")
             continue

@@ -64,11 +64,8 @@ def score_captions(
     scorer = Scorer(references, metrics, tokenizer=tokenizer, document_frequencies=document_frequencies)
     lines = token_lines(list(predictions.values()), tokenizer)
     measured = scorer.measure(list(predictions), lines)
-    columns = [values.tolist() for values in measured.each.values()]
-    per_image = {
-        id: dict(zip(measured.each, values, strict=True))
-        for id, values in zip(predictions, zip(*columns, strict=True), strict=True)
-    }
+    columns = {name: values.tolist() for name, values in measured.each.items()}
+    per_image = {id: {name: values[place] for name, values in columns.items()} for place, id in enumerate(predictions)}
     notes = tuple(_notes(scorer, lines))
     return Scores(measured.whole, len(predictions), per_image, scorer.signature, notes)
 

@@ -109,7 +109,7 @@ class Scorer:
             [
                 f"captrain:{__version__}",
                 f"tokenizer:{self.tokenizer}",
-                f"metrics:{'+'.join(self.computed)}",
+                *([f"metrics:{'+'.join(self.computed)}"] if self.computed else []),
                 *([f"df:{self.frequencies.label if self.frequencies else 'references'}"] if self._cider else []),
                 f"images:{len(self.images)}",
                 f"references:{few}" if few == many else f"references:{few}-{many}",
