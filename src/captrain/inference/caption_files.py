@@ -15,10 +15,13 @@ from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen
 from captrain.errors import UserError
 from captrain.features.writing import locked
-from captrain.inference.captioning import Writer, adjust_decoding
+from captrain.inference.captioning import Writer
 from captrain.inference.parts_folder import PartsFolder
+from captrain.paths import JSON_LINES, check_output_file
 from captrain.progress import track
 from captrain.records import Caption, Rejects, Sample, append_jsonl, drop_half_line, read_jsonl, write_jsonl, write_text
+from captrain.settings.load import check
+from captrain.settings.schema import ComputingSettings
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +80,9 @@ def caption_files(
         existing: skip pictures that have a caption, or overwrite it, or append or prepend to it.
         decoding: changes to the model's own way of writing.
     """
+    check(ComputingSettings, batch_size=batch_size, workers=workers, max_pixels=max_pixels)
+    if output is not None:
+        check_captions_file(output)
     rejects = Rejects()
     samples = list_images(images, rejects, format=format, options=options)
     target: Target = Beside(extension, existing) if output is None else JsonLines(output, existing)
@@ -86,7 +92,7 @@ def caption_files(
     written = 0
     if wanted:
         writer = Writer.load(model, device, precision)
-        how = adjust_decoding(writer.captioner.decoding, decoding)
+        how = writer.decoding(decoding)
         todo = Chosen(samples, np.array(wanted, dtype=np.int64))
         with track("caption", len(todo)) as advance:
             for index, line in writer.stream(todo, how, rejects, batch_size, workers, max_pixels):
@@ -177,6 +183,11 @@ class JsonLines:
     def rejects_path(self) -> Path:
         """Beside the captions."""
         return rejects_path_of(self.path)
+
+
+def check_captions_file(output: Path) -> None:
+    """Raise `UserError` for an output whose name is not that of a JSONL file."""
+    check_output_file(output, JSON_LINES, "JSON lines are")
 
 
 def partial_of(output: Path) -> Path:

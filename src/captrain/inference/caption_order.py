@@ -24,6 +24,7 @@ from captrain.inference.captioning import Writer
 from captrain.inference.parts_folder import ABOUT, CaptionPart, PartNote, PartsFolder
 from captrain.models.decoding import Decoding
 from captrain.models.device import PRECISIONS, choose_device
+from captrain.models.room import Room
 from captrain.records import Caption, Rejects, Sample
 
 
@@ -38,10 +39,12 @@ class AboutCaptioner:
     preparation: dict[str, Any]
     decoding: Decoding
     """How it writes unless asked otherwise."""
+    room: Room
 
     def note(self, decoding: Decoding, part_images: int) -> dict[str, Any]:
         """What is noted beside captions that are written so, as JSON can hold it."""
         facts = {**asdict(self), "decoding": decoding.to_dict(), "part_images": part_images}
+        del facts["room"]  # it follows from the model
         found: dict[str, Any] = json.loads(json.dumps(facts))
         return found
 
@@ -67,7 +70,7 @@ class CaptionerOpening(Opening[Writer, AboutCaptioner]):
         names = {kind: name for name, kind in PRECISIONS.items()}
         return AboutCaptioner(
             self.model, _weights(model), names[captioner.precision], captioner.prompt,
-            captioner.image_spec.to_dict(), captioner.decoding,
+            captioner.image_spec.to_dict(), captioner.decoding, Room.of(captioner),
         )  # fmt: skip
 
     def settled(self, about: AboutCaptioner) -> CaptionerOpening:

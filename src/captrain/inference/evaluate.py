@@ -15,16 +15,17 @@ import numpy as np
 from captrain.data.images import MAX_PIXELS
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen
-from captrain.errors import DataError
+from captrain.errors import DataError, SettingsError
 from captrain.features.stored import stored_images
 from captrain.features.views import MIRRORED, PLAIN
-from captrain.inference.captioning import Writer, adjust_decoding
+from captrain.inference.captioning import Writer
 from captrain.inference.chosen import choose_samples
 from captrain.inference.writing import features_of
 from captrain.metrics.compare import Comparison, compare
 from captrain.metrics.judge import Judgement, judge
 from captrain.models.captioner import Written
 from captrain.models.decoding import Decoding
+from captrain.paths import check_output_folder
 from captrain.progress import track
 from captrain.records import (
     Caption,
@@ -36,7 +37,8 @@ from captrain.records import (
     write_jsonl,
     write_text,
 )
-from captrain.settings.schema import Settings
+from captrain.settings.load import check
+from captrain.settings.schema import ComputingSettings, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -88,9 +90,14 @@ def evaluate(
         decoding: changes to the model's own way of writing. beams: several numbers of beams, each scored; pictures are
             encoded once for all of them.
     """
+    check(ComputingSettings, batch_size=batch_size, workers=workers, max_pixels=max_pixels)
+    if output is not None:
+        check_output_folder(output, "predictions.jsonl and scores.json")
+    if limit is not None and limit < 1:
+        raise SettingsError(f"limit: found {limit}, expected at least 1")
     samples, rejects = choose_samples(model, data, split, limit, format, options, recipe)
     writer = Writer.load(model, device, precision)
-    how = adjust_decoding(writer.captioner.decoding, decoding)
+    how = writer.decoding(decoding)
     ways = {f"beams {count}": replace(how, beams=count) for count in beams} if len(beams) > 1 else {"captions": how}
     folder = output or (Path(model) / "evaluation" if (Path(model) / "settings.yaml").is_file() else None)
     stated = Stated(Path(model), (str(data), str(split)))

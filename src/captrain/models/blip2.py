@@ -65,6 +65,11 @@ class Blip2Captioner(Captioner):
         """2,016 for OPT, whose context of 2,048 the answers share."""
         return room_for_words(self.decoder.config, self.core().config.num_query_tokens + 1)
 
+    @property
+    def image_positions(self) -> int:
+        """The answers; none for T5, whose encoder reads them."""
+        return 0 if self.has_encoder else int(self.core().config.num_query_tokens)
+
     def look(self, pixels: Tensor) -> Tensor:
         """All vectors of the ViT, the class vector first."""
         return see(self.core().vision_model, pixels).last_hidden_state

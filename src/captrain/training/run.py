@@ -18,6 +18,7 @@ from captrain.models.adapt import count_parameters
 from captrain.models.captioner import Captioner
 from captrain.models.compiled import compile_captioner
 from captrain.models.device import choose_device
+from captrain.models.room import Room
 from captrain.paths import cache_folder
 from captrain.records import Rejects
 from captrain.report.run import write_report
@@ -245,7 +246,15 @@ def note_run(
     if rejects:
         logger.warning(rejects.summary())
     if counts["cut_captions"]:
-        logger.warning("%d captions are longer than --max-tokens and were cut", counts["cut_captions"])
+        logger.warning("%d captions were cut: %s", counts["cut_captions"], _why_cut(captioner, filled.data.max_tokens))
+
+
+def _why_cut(captioner: Captioner, max_tokens: int) -> str:
+    """The limit that a long caption met: the one that was set, or that of the decoder's positions."""
+    room = Room.of(captioner)
+    if room.most < max_tokens:
+        return f"{room.told}, which is room for captions of at most {room.most} tokens"
+    return f"they are longer than --max-tokens (now {max_tokens})"
 
 
 def finish(run: RunFolder) -> dict[str, float]:

@@ -12,6 +12,7 @@ from captrain.features.images import Images
 from captrain.inference.writing import features_of, write_captions
 from captrain.metrics.judge import Judgement, judge
 from captrain.models.captioner import Captioner
+from captrain.models.room import Room
 from captrain.progress import track
 from captrain.records import Caption
 from captrain.training.distributed.group import here
@@ -25,12 +26,14 @@ class Validation:
     """`scores` by name (validation_loss, bleu_4, cider), and the captions they were computed from.
 
     `judgement` is what they were judged by, `cut_off` how many of them the limit of tokens cut off before they ended.
+    `positions` tells of the decoder's positions where these are that limit.
     """
 
     scores: dict[str, float]
     predictions: list[Caption]
     judgement: Judgement
     cut_off: int = 0
+    positions: str | None = None
 
 
 class Validator:
@@ -74,7 +77,9 @@ class Validator:
         judgement = self.group.from_first(judged)
         assert judgement is not None
         scores |= judgement.scores
-        return Validation(scores, judgement.captions, judgement, sum(cut_off for _, cut_off in parts))
+        room = Room.of(captioner)
+        positions = room.told if captioner.decoding.max_new_tokens >= room.most else None
+        return Validation(scores, judgement.captions, judgement, sum(cut_off for _, cut_off in parts), positions)
 
     @torch.no_grad()
     def _loss(self, captioner: Captioner) -> float:
@@ -98,13 +103,14 @@ class Validator:
     def _write(self, captioner: Captioner) -> tuple[list[Caption], int]:
         """A caption for each of this process's images, and how many of them were cut off."""
         predictions, cut_off = [], 0
+        longest = min(captioner.decoding.max_new_tokens, Room.of(captioner).most)
         with track("write validation captions", len(self.own)) as advance:
             for batch, counts in self.batches:
                 found = list(write_captions(captioner, self.images, batch, self.batch_size))
                 for position, written in found if counts else []:
                     sample = self.images.samples[position]
                     predictions.append(Caption.of(sample, written.text, written.score))
-                    cut_off += len(written.tokens) >= captioner.decoding.max_new_tokens
+                    cut_off += len(written.tokens) >= longest
                     advance(1)
         return predictions, cut_off
 

@@ -15,7 +15,6 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from captrain.data.images import ImageSpec
 from captrain.models.attention import share_features
 from captrain.models.captioner import Captioner
-from captrain.models.decoding import Decoding
 from captrain.models.prefix.language import check_language, check_room, room_for_words, scale_before_head
 from captrain.models.prefix.writing import write_causal, write_seq2seq
 
@@ -58,6 +57,11 @@ class PrefixCaptioner(Captioner):
     def max_positions(self) -> int:
         """1,024 for GPT-2, less what the prefix takes."""
         return room_for_words(self.decoder.config, self.core().config.prefix_length)
+
+    @property
+    def image_positions(self) -> int:
+        """The prefix without its last vector, which stands where a start token would; none where an encoder reads it."""
+        return 0 if self.has_encoder else self.core().config.prefix_length - 1
 
     def look(self, pixels: Tensor) -> Tensor:
         """The encoder's vectors, not yet normalised."""
@@ -110,12 +114,6 @@ class PrefixCaptioner(Captioner):
         if self.has_encoder:
             return write_seq2seq(self.decoder, context, [self.start_id, *self.prompt_ids()], config)
         return write_causal(self.decoder, context, self.prompt_ids(), config)
-
-    def generation_config(self, decoding: Decoding) -> GenerationConfig:
-        """How to write; no longer than the language model's context allows."""
-        config = super().generation_config(decoding)
-        config.max_new_tokens = min(config.max_new_tokens, self.max_positions - len(self.prompt_ids()) - 1)
-        return config
 
     def _in_its_words(self, mask: Tensor) -> Tensor:
         """A mask as the language model's attention takes it: eager attention adds it to the scores."""
