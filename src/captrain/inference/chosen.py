@@ -108,6 +108,12 @@ def _of_run(
         return load_split(source, split, **asked.drawn)
 
 
+def tokenizer_of(model: str, recipe: Settings | None) -> str:
+    """How captions become words to score: as the recipe says, or else as the run was measured."""
+    settings = recipe if recipe is not None else _run_of(model)[0]
+    return "auto" if settings is None else settings.evaluation.tokenize
+
+
 def _same(source: str, data: str) -> bool:
     return Path(source).resolve() == Path(data).resolve()
 

@@ -19,7 +19,7 @@ from captrain.errors import DataError, SettingsError
 from captrain.features.stored import stored_images
 from captrain.features.views import MIRRORED, PLAIN
 from captrain.inference.captioning import Writer
-from captrain.inference.chosen import choose_samples
+from captrain.inference.chosen import choose_samples, tokenizer_of
 from captrain.inference.writing import features_of
 from captrain.metrics.compare import Comparison, compare
 from captrain.metrics.judge import Judgement, judge
@@ -76,6 +76,7 @@ def evaluate(
     max_pixels: int,
     decoding: dict[str, Any],
     beams: Sequence[int] = (),
+    tokenizer: str | None = None,
 ) -> Evaluation:
     """Scores of a captioner on the pictures of a data set that have references.
 
@@ -89,6 +90,8 @@ def evaluate(
             evaluation goes on there.
         decoding: changes to the model's own way of writing. beams: several numbers of beams, each scored; pictures are
             encoded once for all of them.
+        tokenizer: of scores, as `captrain.inference.score.score` has it; default what the recipe says, else what the run was
+            measured with, else `auto`.
     """
     check(ComputingSettings, batch_size=batch_size, workers=workers, max_pixels=max_pixels)
     if output is not None:
@@ -101,7 +104,10 @@ def evaluate(
     ways = {f"beams {count}": replace(how, beams=count) for count in beams} if len(beams) > 1 else {"captions": how}
     folder = output or (Path(model) / "evaluation" if (Path(model) / "settings.yaml").is_file() else None)
     stated = Stated(Path(model), (str(data), str(split)))
-    return evaluate_samples(writer, samples, rejects, ways, folder, stated, batch_size, workers, max_pixels)
+    words = tokenizer or tokenizer_of(model, recipe)
+    return evaluate_samples(
+        writer, samples, rejects, ways, folder, stated, batch_size, workers, max_pixels, tokenizer=words
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +121,7 @@ class Stated:
 def evaluate_samples(
     writer: Writer, samples: Sequence[Sample], rejects: Rejects, ways: Mapping[str, Decoding], folder: Path | None,
     stated: Stated, batch_size: int = 16, workers: int | None = None, max_pixels: int = MAX_PIXELS,
-    asked: Sequence[str] = (),
+    asked: Sequence[str] = (), tokenizer: str = "auto",
 ) -> Evaluation:  # fmt: skip
     """Caption samples in each of the ways, score the captions, and write both to `folder`.
 
@@ -126,7 +132,7 @@ def evaluate_samples(
     _caption_rest(writer, samples, list(ways.values()), notes, rejects, batch_size, workers, max_pixels)
     if not notes.lines:
         raise DataError(f"none of {len(samples)} pictures could be captioned: {rejects.summary()}")
-    judged = {name: judge(notes.captions(samples, place), name, asked=asked) for place, name in enumerate(ways)}
+    judged = {name: judge(notes.captions(samples, place), name, tokenizer, asked) for place, name in enumerate(ways)}
     comparison = compare([judgement.system for judgement in judged.values()])
     files = (None, []) if folder is None else _write(folder, judged, ways, comparison, rejects)
     notes.close()

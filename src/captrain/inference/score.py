@@ -17,6 +17,7 @@ from captrain.metrics.inputs import given_predictions, given_references
 from captrain.metrics.java import JAVA_METRICS, check_java, score_java
 from captrain.metrics.score import METRICS, Scores, score_captions
 from captrain.metrics.significance import RESAMPLES
+from captrain.metrics.suited import choose_tokenizer
 from captrain.records import Rejects
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ def score(
     references: str | Path | References,
     *,
     metrics: Sequence[str] = DEFAULT_METRICS,
-    tokenizer: str = "ptb",
+    tokenizer: str = "auto",
     allow_missing: bool = False,
     document_frequencies: Path | None = None,
     bootstrap: int = RESAMPLES,
@@ -73,7 +74,7 @@ def score_systems(
     references: str | Path | References,
     *,
     metrics: Sequence[str] = DEFAULT_METRICS,
-    tokenizer: str = "ptb",
+    tokenizer: str = "auto",
     allow_missing: bool = False,
     document_frequencies: Path | None = None,
     save_document_frequencies: Path | None = None,
@@ -89,6 +90,7 @@ def score_systems(
         predictions: name of each system to its file or folder (see `captrain.metrics.inputs`) or to captions by id.
         references: file or folder, or captions by id: a list of them, or the only one as text. Ids: see `metrics.ids`.
         metrics: of METRICS, and meteor and spice, which need Java.
+        tokenizer: of `captrain.metrics.tokenizer`, or `auto` for the one that suits the references' script.
         allow_missing: score what is common to all; otherwise an id without its counterpart is an error.
         document_frequencies: file of CIDEr's document frequencies, instead of those of the references.
         save_document_frequencies: file to write those of the references to.
@@ -99,13 +101,16 @@ def score_systems(
     """
     plain, java = _chosen(metrics, clip, images)
     work = _load(predictions, references, allow_missing)
-    frequencies = _frequencies(work, tokenizer, document_frequencies, save_document_frequencies)
+    frequencies = None if document_frequencies is None else DocumentFrequencies.load(document_frequencies)
+    words = choose_tokenizer(tokenizer, work.references, frequencies and frequencies.tokenizer).tokenizer
+    if save_document_frequencies is not None:
+        _save_frequencies(work, words, save_document_frequencies)
     rejects = Rejects()
     looked = _scored_by_clip(work, clip, images, device, rejects) if clip and images else [{} for _ in work.systems]
     systems = []
     for (name, captions), means in zip(work.systems.items(), looked, strict=True):
         found = score_captions(captions, work.references, plain, tokenizer=tokenizer, document_frequencies=frequencies)
-        systems.append(_completed(name, captions, work, found, java, means, tokenizer))
+        systems.append(_completed(name, captions, work, found, java, means, words))
     return compare(systems, bootstrap, seed), rejects
 
 
@@ -179,12 +184,10 @@ def _matched(
     return {reference: captions[id] for id, reference in found.pairs.items()}
 
 
-def _frequencies(work: _Work, tokenizer: str, known: Path | None, wanted: Path | None) -> DocumentFrequencies | None:
-    """CIDEr's document frequencies from a file, if there is one; those of all references are saved if that is wanted."""
-    if wanted is not None:
-        name = re.sub(r"[^\w.-]+", "-", wanted.name.split(".")[0])[:64] or "corpus"
-        DocumentFrequencies.of(work.every_reference, tokenizer, name=name).save(wanted)
-    return None if known is None else DocumentFrequencies.load(known)
+def _save_frequencies(work: _Work, tokenizer: str, wanted: Path) -> None:
+    """CIDEr's document frequencies of all references, under the file's name."""
+    name = re.sub(r"[^\w.-]+", "-", wanted.name.split(".")[0])[:64] or "corpus"
+    DocumentFrequencies.of(work.every_reference, tokenizer, name=name).save(wanted)
 
 
 def _completed(

@@ -33,6 +33,7 @@ from captrain.training.distributed.keep import keep_together
 from captrain.training.distributed.onlooker import Onlooker
 from captrain.training.final_test import score_best_model, scores_of_test
 from captrain.training.fingerprints import fingerprints
+from captrain.training.judging import fill_tokenizer
 from captrain.training.optimizers import fill_optimizer
 from captrain.training.prepare import adapt, build_captioner, fill_defaults, place
 from captrain.training.preview import preview
@@ -116,6 +117,7 @@ def _train(
     rows = make_rows(filled, captioner, images["train"], captions["train"])
     filled = fill_batch_size(filled, captioner, images["train"], rows, run.filled_before("training", "batch_size"))
     check_length(filled, images["train"], captions["train"], splits.sources())
+    filled = fill_tokenizer(filled, images["validation"].samples, run.filled_before("evaluation", "tokenize"))
     with group.together():
         check_spread(filled, group.size, captioner.device.type)
         note_run(run, settings, filled, data, captioner, captions, counts, marks, splits.rejects)
@@ -158,6 +160,7 @@ def describe(settings: Settings, data: str | None) -> str:
     check_installed(settings)
     splits = load(settings, data)
     captioner, filled = ready(settings, splits, None)
+    filled = fill_tokenizer(filled, splits.validation, None)
     return preview(filled, captioner, splits, count_parameters(captioner))
 
 

@@ -39,7 +39,8 @@ class Validation:
 class Validator:
     """Validates a captioner on the first `limit` validation images, whose features or pixels are kept.
 
-    `metric` is the score that decides: METEOR and SPICE are computed only where they are this one.
+    `metric` is the score that decides: METEOR and SPICE are computed only where they are this one. `tokenizer` makes words of
+    captions to score.
 
     Of several processes each takes a part of the images; the first one judges what all have written, and tells the others.
     All make equally many batches, since weights that are shared out come together for each: one whose part is smaller ends
@@ -53,9 +54,10 @@ class Validator:
         batch_size: int,
         limit: int | None = None,
         metric: str = "cider",
+        tokenizer: str = "auto",
     ) -> None:
         self.images = images
-        self.metric = metric
+        self.metric, self.tokenizer = metric, tokenizer
         self.captions = captions
         self.batch_size = batch_size
         self.positions = range(len(images))[:limit]
@@ -73,7 +75,7 @@ class Validator:
         parts = self.group.gather(self._write(captioner))
         written = [caption for predictions, _ in parts for caption in predictions]
         with self.group.together():
-            judged = judge(written, asked=(self.metric,)) if self.group.is_first else None
+            judged = judge(written, tokenizer=self.tokenizer, asked=(self.metric,)) if self.group.is_first else None
         judgement = self.group.from_first(judged)
         assert judgement is not None
         scores |= judgement.scores
