@@ -149,3 +149,49 @@ def test_captions_that_the_positions_cut_are_said_to_be(ten: Path, cli: Cli, bli
     assert "--max-tokens" not in result.err
     result = cli("train", ten, "short", "--model", blip, common, "--max-tokens 8")
     assert "10 captions were cut: they are longer than --max-tokens (now 8)" in result.err
+
+
+def write_captions(folder: Path, captions: tuple[str, ...]) -> Path:
+    names = sorted(path.name for path in folder.glob("*.png"))
+    lines = [{"file_name": name, "captions": [captions[number % len(captions)]]} for number, name in enumerate(names)]
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+@pytest.mark.parametrize("mode", ["", "--dry-run"])
+def test_captions_that_the_tokenizer_cannot_hold(
+    mode: str, ten: Path, cli: Cli, blip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_captions(ten, ("a dog runs on a chien", "a chien"))
+    words = ("--model", blip, QUICK, "--epochs 1", mode)
+    with monkeypatch.context() as patch:
+        patch.setattr(Keeper, "__init__", lambda *_: pytest.fail("encodes"))
+        result = cli("train", ten, "run", *words)
+    assert result.code == 2
+    assert "error: the tokenizer does not keep" in result.last_line
+    assert '"chien" ' in result.last_line
+    assert result.last_line.endswith("or go on with --accept-lost-words")
+    result = cli("train", ten, "run", *words, "--accept-lost-words")
+    assert result.code == 0, result.err
+    assert "warning: the tokenizer does not keep" in result.err
+
+
+def test_some_lost_words_are_told_and_capitals_are_no_loss(ten: Path, cli: Cli, blip: Path) -> None:
+    write_captions(ten, (*["A Dog Runs on a green field with a small cat"] * 9, "a dog runs on a chien"))
+    result = cli("train", ten, "run", "--model", blip, QUICK, "--epochs 1 --dry-run")
+    assert result.code == 0, result.err
+    assert '"chien" 1' in result.err
+    assert "captions lose their capitals" in result.err
+
+
+def test_check_counts_what_a_tokenizer_loses(ten: Path, cli: Cli, blip: Path) -> None:
+    plain = cli("data", "check", ten, "--model", blip)
+    assert "words kept" in plain.out
+    lost = write_captions(ten, ("a chien", "le garçon"))
+    result = cli("data", "check", lost, "--model", blip)
+    assert result.code == 3
+    assert "words kept" in result.out
+    assert "are unknown to it" in result.out
+    assert "keeps too few of the words" in result.out
+    found = json.loads(cli("data", "check", lost, "--model", blip, "--json").out)
+    assert found["round_trip"]["unknown"] > 0

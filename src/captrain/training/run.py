@@ -43,6 +43,7 @@ from captrain.training.signals import SIGNALS, ends_on_signals
 from captrain.training.stored import MOST_AT_ONCE, StoredCaptions
 from captrain.training.trackers import chosen
 from captrain.training.variation import augmentation, caption_text
+from captrain.training.words import check_words
 
 logger = logging.getLogger(__name__)
 
@@ -186,6 +187,7 @@ def ready(settings: Settings, splits: Splits, run: RunFolder | None) -> tuple[Ca
     """
     captions = captions_of(splits.train)
     captioner = build_captioner(settings, captions, run.base if run else Path("-"))
+    check_words(captioner, splits.train, settings)
     if run is not None and settings.model.encoder is not None and not run.base.is_dir():
         run.save_base(captioner)
         captioner.core().name_or_path = str(run.base)
