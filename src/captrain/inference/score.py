@@ -102,7 +102,7 @@ def score_systems(
     plain, java = _chosen(metrics, clip, images)
     work = _load(predictions, references, allow_missing)
     frequencies = None if document_frequencies is None else DocumentFrequencies.load(document_frequencies)
-    words = choose_tokenizer(tokenizer, work.references, frequencies and frequencies.tokenizer).tokenizer
+    words = choose_tokenizer(tokenizer, work.references, frequencies).tokenizer
     if save_document_frequencies is not None:
         _save_frequencies(work, words, save_document_frequencies)
     rejects = Rejects()

@@ -64,7 +64,7 @@ def score_captions(
     check_pairs(predictions, references)
     check_captions(predictions, predictions.values())
     check_references(references)
-    choice = choose_tokenizer(tokenizer, references, document_frequencies and document_frequencies.tokenizer)
+    choice = choose_tokenizer(tokenizer, references, document_frequencies)
     scorer = Scorer(references, metrics, tokenizer=choice.tokenizer, document_frequencies=document_frequencies)
     lines = token_lines(list(predictions.values()), choice.tokenizer)
     measured = scorer.measure(list(predictions), lines)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import regex  # type: ignore[import-untyped]
 
 from captrain.metrics.alphabet import UNKNOWN, shadow_of
+from captrain.metrics.frequencies import DocumentFrequencies
 
 AUTO = "auto"
 LOOKED_AT = 1000
@@ -48,8 +49,10 @@ class Choice:
         return None
 
 
-def choose_tokenizer(asked: str, references: Mapping[str, Sequence[str]], known: str | None = None) -> Choice:
-    """The tokenizer that was asked for; for `auto` that of `known` document frequencies, or else what suits the references.
+def choose_tokenizer(
+    asked: str, references: Mapping[str, Sequence[str]], known: DocumentFrequencies | str | None = None
+) -> Choice:
+    """The tokenizer that was asked for; for `auto` the `known` one (or that of frequencies), or what suits the references.
 
     >>> choose_tokenizer("auto", {"1": ["A dog runs."]}).tokenizer
     'ptb'
@@ -59,7 +62,8 @@ def choose_tokenizer(asked: str, references: Mapping[str, Sequence[str]], known:
     'characters'
     """
     suited, why = suited_to(_some([text for texts in references.values() for text in texts]))
-    tokenizer = (known or suited) if asked == AUTO else asked
+    before = known if isinstance(known, str | None) else known.tokenizer
+    tokenizer = (before or suited) if asked == AUTO else asked
     return Choice(tokenizer, suited, why, asked)
 
 

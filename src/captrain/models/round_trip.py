@@ -108,8 +108,14 @@ def round_trip(tokenizer: Any, captions: Iterable[str]) -> RoundTrip:
             counts[kind] += 1
             if kind in ("unknown", "accents"):
                 worst[word] += 1
-    names = ("captions", "words", "unknown", "accents", "case")
-    return RoundTrip(*(counts[name] for name in names), worst=tuple(worst.most_common(SHOWN)))
+    return RoundTrip(
+        captions=counts["captions"],
+        words=counts["words"],
+        unknown=counts["unknown"],
+        accents=counts["accents"],
+        case=counts["case"],
+        worst=tuple(worst.most_common(SHOWN)),
+    )
 
 
 def words_of(text: str) -> list[str]:
