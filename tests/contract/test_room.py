@@ -97,7 +97,6 @@ def test_models_that_know_distances_have_no_limit(language: str, tmp_path: Path)
     [
         ({"generation": {"max_new_tokens": 70}}, "max_new_tokens: found 70, but the decoder"),
         ({"generation": {"max_new_tokens": 70, "min_new_tokens": 64}}, "max_new_tokens: found 70, but the decoder"),
-        ({"data": {"max_tokens": 65}}, "max_tokens: found 65, but the decoder"),
         ({"data": {"prompt": "dog " * 70}}, "prompt: found "),
         ({"data": {"prefix": "dog " * 70}}, "prefix, suffix: found "),
         ({"data": {"prefix": "dog " * 10, "max_tokens": 6}}, "prefix, suffix: found "),
@@ -109,6 +108,18 @@ def test_a_training_that_does_not_fit_is_refused(
     settings = resolve(recipe, {"model": {"model": str(tiny_folders[writer.captioner.family])}})
     with pytest.raises(SettingsError, match=f"^{message}"):
         build_captioner(settings, [], Path("-"))
+
+
+def test_a_limit_of_learning_that_does_not_fit_is_told(
+    writer: Writer, tiny_folders: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = resolve({"data": {"max_tokens": 65}}, {"model": {"model": str(tiny_folders[writer.captioner.family])}})
+    captioner = build_captioner(settings, [], Path("-"))
+    most = Room.of(captioner).most
+    assert (
+        f"max_tokens: found 65, but {Room.of(captioner).told}: longer captions than {most} tokens are cut"
+        in caplog.text
+    )
 
 
 def test_defaults_are_lowered_where_a_decoder_is_small(tiny_folders: dict[str, Path]) -> None:

@@ -65,13 +65,15 @@ def test_words_do_not_hang_on_spaces_and_signs_around_them(text: str) -> None:
 
 
 def test_what_is_told() -> None:
-    found = RoundTrip(2, 40, 3, 2, 0, (("chat", 3), ("été", 2)))
+    found = RoundTrip(2, 40, 3, 2, 0, (("chat", 3), ("été", 2)), vocabulary=30_522)
     assert found.told == (
         '5 of 40 words (12 %) in 2 captions: 3 are unknown to it, 2 lose accents; most often: "chat" 3, "été" 2'
     )
     assert found.is_refused
-    assert not RoundTrip(2, 40, 4, 0, 40, ()).is_refused, f"not more than {MOST_LOST}"
-    assert not RoundTrip(0, 0, 0, 0, 0, ()).is_refused
+    assert not RoundTrip(2, 40, 4, 0, 40, (), 30_522).is_refused, f"not more than {MOST_LOST}"
+    assert not RoundTrip(0, 0, 0, 0, 0, (), 30_522).is_refused
+    assert not RoundTrip(2, 40, 36, 0, 0, (), vocabulary=8_000).is_refused, "made for certain captions"
+    assert RoundTrip(2, 40, 37, 0, 0, (), vocabulary=8_000).is_refused
 
 
 def test_large_data_is_looked_at_evenly() -> None:

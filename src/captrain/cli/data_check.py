@@ -51,7 +51,8 @@ def check(
         rejects: File for a JSON line a problem, remarks too. Default: check-rejected.jsonl here, if something is wrong.
         json: Print one JSON object instead of tables.
         model: Count captions in tokens of this checkpoint (run folder, model folder or hub id), list those it cuts, and count the
-            words that do not come back from its tokenizer: unknown to it, or without their accents. More than a tenth is wrong.
+            words that do not come back from its tokenizer: unknown to it, or without their accents. More than a tenth is wrong
+            (of small vocabularies nine tenths).
         max_tokens: Longest caption in tokens, its end token included. Only with --model.
         max_words: Remark on captions with more words than this.
         min_edge: Remark on pictures with a shorter edge below this, in pixels.

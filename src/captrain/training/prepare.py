@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from captrain.models.room import LEAST, Room
 from captrain.models.zoo import FAMILY_DEFAULTS
 from captrain.settings.schema import ModelSettings, Settings, TrainingSettings
 from captrain.settings.schema.conflicts import asked, frozen_of, method_of
+
+
+logger = logging.getLogger(__name__)
 
 
 def build_captioner(settings: Settings, captions: Iterable[str], base: Path) -> Captioner:
@@ -56,11 +60,17 @@ def build_captioner(settings: Settings, captions: Iterable[str], base: Path) -> 
 def _decoding(captioner: Captioner, settings: Settings) -> Decoding:
     """How captions are written, by the settings.
 
-    Raises `SettingsError` where they ask for longer captions than the decoder has positions for, in writing or in learning.
+    Raises `SettingsError` where they ask for longer captions than the decoder has positions for. Captions to learn may be short
+    enough all the same: a larger limit of theirs is told, and those that are cut are counted.
     """
     data, room = settings.data, Room.of(captioner)
-    if asked(data, "max_tokens"):
-        room.require("max_tokens", data.max_tokens)
+    if asked(data, "max_tokens") and data.max_tokens > room.most:
+        logger.warning(
+            "max_tokens: found %d, but %s: longer captions than %d tokens are cut",
+            data.max_tokens,
+            room.told,
+            room.most,
+        )
     longest = min(data.max_tokens, room.most)
     added = len(captioner.tokenizer(f"{data.prefix} {data.suffix}", add_special_tokens=False)["input_ids"])
     if added > longest - LEAST:

@@ -7,15 +7,12 @@ from collections.abc import Sequence
 
 from captrain.errors import DataError
 from captrain.models.captioner import Captioner
-from captrain.models.round_trip import MOST_LOST, MOST_RARE, RoundTrip, round_trip, spread_captions
+from captrain.models.round_trip import RoundTrip, round_trip, spread_captions
 from captrain.records import Sample
 from captrain.settings.schema import Settings
 from captrain.training.variation import caption_text
 
 logger = logging.getLogger(__name__)
-
-TRAINED = ("words", "word-pieces")
-"""Tokenizers that are made of the captions themselves."""
 
 
 def check_words(captioner: Captioner, samples: Sequence[Sample], settings: Settings) -> RoundTrip:
@@ -25,11 +22,11 @@ def check_words(captioner: Captioner, samples: Sequence[Sample], settings: Setti
 
     Raises `DataError` where more are lost than a training can do with, unless the settings accept that.
     """
-    text, data, model = caption_text(settings.data), settings.data, settings.model
+    text = caption_text(settings.data)
     found = round_trip(captioner.tokenizer, text.clean(tuple(spread_captions(samples))))
-    own = model.encoder is not None and model.decoder is None and model.tokenizer in TRAINED
-    if found.share > (MOST_RARE if own else MOST_LOST) and not data.accept_lost_words:
-        cure = "--tokenizer word-pieces, or a folder or hub id" if own else "--model, or --encoder with --tokenizer"
+    if found.is_refused and not settings.data.accept_lost_words:
+        joined = settings.model.encoder is not None
+        cure = "--tokenizer word-pieces, or a folder or hub id" if joined else "--model, or --encoder with --tokenizer"
         raise DataError(
             f"the tokenizer does not keep {found.told}. The model could never write them. Choose a model whose tokenizer "
             f"knows them ({cure}), or go on with --accept-lost-words"
