@@ -16,9 +16,11 @@ from captrain.inference.captioning import Writer
 from captrain.models.bundle import load_captioner
 from captrain.models.decoding import Decoding
 from captrain.models.room import Room
+from captrain.records import Sample
 from captrain.settings.load import resolve
 from captrain.testing import clear_pictures, tiny_blip2
 from captrain.training.prepare import build_captioner
+from captrain.training.words import check_words
 
 POSITIONS = {"blip": (64, 0), "blip-2": (64, 4), "encoder-decoder": (64, 0), "git": (64, 0), "prefix": (64, 3)}
 """Of each family's tiny checkpoint, and how many of them the image takes."""
@@ -113,13 +115,17 @@ def test_a_training_that_does_not_fit_is_refused(
 def test_a_limit_of_learning_that_does_not_fit_is_told(
     writer: Writer, tiny_folders: dict[str, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings = resolve({"data": {"max_tokens": 65}}, {"model": {"model": str(tiny_folders[writer.captioner.family])}})
-    captioner = build_captioner(settings, [], Path("-"))
-    most = Room.of(captioner).most
-    assert (
-        f"max_tokens: found 65, but {Room.of(captioner).told}: longer captions than {most} tokens are cut"
-        in caplog.text
-    )
+    """Captions that need the room are refused, and cut where that is asked for; short ones mind nothing."""
+    model = {"model": {"model": str(tiny_folders[writer.captioner.family])}}
+    room = Room.of(writer.captioner)
+    short, long = (Sample("1", Path("x"), (words,), "") for words in ("a dog", "dog " * 90))
+    check_words(writer.captioner, [short], resolve({"data": {"max_tokens": 65}}, model))
+    assert f"max_tokens: found 65, but {room.told}: there is room for {room.most}" in caplog.text
+    with pytest.raises(
+        SettingsError, match=rf"max_tokens: found 65, and captions of up to \d+ tokens, .* most {room.most}, "
+    ):
+        check_words(writer.captioner, [short, long], resolve({"data": {"max_tokens": 65}}, model))
+    check_words(writer.captioner, [short, long], resolve({"data": {"max_tokens": room.most}}, model))
 
 
 def test_defaults_are_lowered_where_a_decoder_is_small(tiny_folders: dict[str, Path]) -> None:

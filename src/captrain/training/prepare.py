@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,6 @@ from captrain.models.room import LEAST, Room
 from captrain.models.zoo import FAMILY_DEFAULTS
 from captrain.settings.schema import ModelSettings, Settings, TrainingSettings
 from captrain.settings.schema.conflicts import asked, frozen_of, method_of
-
-
-logger = logging.getLogger(__name__)
 
 
 def build_captioner(settings: Settings, captions: Iterable[str], base: Path) -> Captioner:
@@ -60,17 +56,9 @@ def build_captioner(settings: Settings, captions: Iterable[str], base: Path) -> 
 def _decoding(captioner: Captioner, settings: Settings) -> Decoding:
     """How captions are written, by the settings.
 
-    Raises `SettingsError` where they ask for longer captions than the decoder has positions for. Captions to learn may be short
-    enough all the same: a larger limit of theirs is told, and those that are cut are counted.
+    Raises `SettingsError` where they ask for longer captions than the decoder has positions for.
     """
     data, room = settings.data, Room.of(captioner)
-    if asked(data, "max_tokens") and data.max_tokens > room.most:
-        logger.warning(
-            "max_tokens: found %d, but %s: longer captions than %d tokens are cut",
-            data.max_tokens,
-            room.told,
-            room.most,
-        )
     longest = min(data.max_tokens, room.most)
     added = len(captioner.tokenizer(f"{data.prefix} {data.suffix}", add_special_tokens=False)["input_ids"])
     if added > longest - LEAST:
