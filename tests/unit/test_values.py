@@ -11,7 +11,7 @@ from PIL import Image
 
 import captrain
 from captrain.cli import main
-from captrain.errors import ModelError, SettingsError
+from captrain.errors import ModelError, SettingsError, UserError
 from captrain.features.encode import encode
 from captrain.features.pipeline import Reader
 from captrain.inference.caption_files import caption_files
@@ -94,6 +94,31 @@ def test_how_to_compute(changes: dict[str, Any], message: str, tmp_path: Path) -
             call()
         assert str(caught.value) == f"settings: {message}"
     assert not list(tmp_path.iterdir())
+
+
+def test_one_of_something_needs_no_list(writer: Writer, tmp_path: Path) -> None:
+    PICTURE.save(tmp_path / "a.png")
+    alone = writer(PICTURE)
+    for picture in (PICTURE, str(tmp_path / "a.png"), tmp_path / "a.png", (tmp_path / "a.png").read_bytes()):
+        assert [caption.text for caption in writer.caption(picture)] == [alone]
+    one, several = (captrain.score({"1": "a dog"}, {"1": "a dog"}, metrics=names) for names in ("rouge_l", ["rouge_l"]))
+    assert one.scores == several.scores == {"rouge_l": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"bootstrap": -1}, "bootstrap: found -1, expected at least 0"),
+        ({"bootstrap": 10**6}, "bootstrap: found 1000000, expected at most 100000"),
+        ({"seed": -1}, "seed: found -1, expected at least 0"),
+        ({"tokenizer": "spacy"}, "unknown tokenizer 'spacy'"),
+        ({"metrics": "cidr"}, "unknown metric 'cidr'. Did you mean 'cider'?"),
+    ],
+)
+def test_how_to_score(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        captrain.score({"1": "a dog"}, {"1": "a dog"}, **options)
+    assert message in str(caught.value)
 
 
 def test_batches_of_nothing(writer: Writer) -> None:

@@ -58,7 +58,7 @@ class Target(Protocol):
 
 def caption_files(
     model: str,
-    images: list[str],
+    images: list[str] | str,
     *,
     output: Path | None = None,
     extension: str = ".txt",
@@ -84,7 +84,7 @@ def caption_files(
     if output is not None:
         check_captions_file(output)
     rejects = Rejects()
-    samples = list_images(images, rejects, format=format, options=options)
+    samples = list_images([images] if isinstance(images, str) else images, rejects, format=format, options=options)
     target: Target = Beside(extension, existing) if output is None else JsonLines(output, existing)
     listed = len(rejects)
     wanted = [index for index in range(len(samples)) if target.wants(samples[index], rejects)]

@@ -70,13 +70,13 @@ class Writer:
 
     def caption(
         self,
-        pictures: Iterable[Picture] = (),
+        pictures: Iterable[Picture] | Picture = (),
         batch_size: int = 16,
         *,
         features: np.ndarray | torch.Tensor | None = None,
         **decoding: Any,
     ) -> list[Caption]:
-        """Captions of pictures, in order: paths, encoded bytes, or PIL images; or of what an encoder made of pictures.
+        """Captions of pictures (or one), in order: paths, encoded bytes, or PIL images; or of what an encoder made of them.
 
         Args:
             features: vectors (I, N, D), or (I, D) for one an image, instead of pictures: only the text half runs.
@@ -86,7 +86,7 @@ class Writer:
         how = self.decoding(decoding)
         if features is not None:
             return self._caption_features(torch.as_tensor(features), batch_size, how)
-        remaining = enumerate(pictures)
+        remaining = enumerate([pictures] if isinstance(pictures, Picture) else pictures)
         captions: list[Caption] = []
         while group := list(islice(remaining, batch_size)):
             named = [

@@ -19,6 +19,8 @@ from captrain.metrics.score import METRICS, Scores, score_captions
 from captrain.metrics.significance import RESAMPLES
 from captrain.metrics.suited import choose_tokenizer
 from captrain.records import Rejects
+from captrain.settings.load import check
+from captrain.settings.schema.evaluation import ScoringSettings
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +101,8 @@ def score_systems(
 
     Raises `SettingsError` and `DataError`, before any metric is computed.
     """
-    plain, java = _chosen(metrics, clip, images)
+    check(ScoringSettings, bootstrap=bootstrap, seed=seed)
+    plain, java = _chosen((metrics,) if isinstance(metrics, str) else metrics, clip, images)
     work = _load(predictions, references, allow_missing)
     frequencies = None if document_frequencies is None else DocumentFrequencies.load(document_frequencies)
     words = choose_tokenizer(tokenizer, work.references, frequencies).tokenizer
@@ -153,7 +156,8 @@ def _load(
     systems = {}
     for name, source in predictions.items():
         captions = given_predictions(source)
-        if source == references and all(known[id] == [captions[id]] for id in captions):
+        is_file = not isinstance(source, Mapping)
+        if is_file and source == references and all(known[id] == [captions[id]] for id in captions):
             raise DataError(f"{source}: holds no references beside its captions; give the file that does")
         systems[name] = _matched(name, captions, known, allow_missing, notes)
     common = [id for id in known if all(id in captions for captions in systems.values())]

@@ -146,6 +146,7 @@ class Scorer:
 
 def _computed(metrics: Sequence[str]) -> list[str]:
     """What computes the asked metrics, each once and in the order of `METRICS`."""
+    metrics = (metrics,) if isinstance(metrics, str) else metrics
     for name in metrics:
         if name not in METRICS:
             raise UserError(f"unknown metric '{name}'.{nearest(name, METRICS)} Known: {', '.join(METRICS)}")

@@ -37,6 +37,7 @@ class Blip2Captioner(Captioner):
         super().__init__(model, tokenizer, image_spec)
         _check_language(self.core(), tokenizer)
         if not self.has_encoder:
+            self.image_positions = int(self.core().config.num_query_tokens)  # those of the answers
             share_features(self.decoder)
 
     @property
@@ -64,11 +65,6 @@ class Blip2Captioner(Captioner):
     def max_positions(self) -> int:
         """2,016 for OPT, whose context of 2,048 the answers share."""
         return room_for_words(self.decoder.config, self.core().config.num_query_tokens + 1)
-
-    @property
-    def image_positions(self) -> int:
-        """The answers; none for T5, whose encoder reads them."""
-        return 0 if self.has_encoder else int(self.core().config.num_query_tokens)
 
     def look(self, pixels: Tensor) -> Tensor:
         """All vectors of the ViT, the class vector first."""

@@ -61,6 +61,7 @@ class Captioner(nn.Module, ABC):
 
     family: ClassVar[str]
     shares_features: bool = True
+    image_positions: int = 0  # of the decoder, which the image takes beside `max_positions`
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, image_spec: ImageSpec) -> None:
         super().__init__()
@@ -98,11 +99,6 @@ class Captioner(nn.Module, ABC):
     @abstractmethod
     def max_positions(self) -> int:
         """Most tokens a caption can have, start and prompt included."""
-
-    @property
-    def image_positions(self) -> int:
-        """How many positions of the decoder the image takes beside these."""
-        return 0
 
     @property
     def first_position(self) -> int:
@@ -209,10 +205,7 @@ class Captioner(nn.Module, ABC):
         return [-float(total) / max(count, 1) for total, count in zip(losses.sum(1), counts, strict=True)]
 
     def generation_config(self, decoding: Decoding) -> GenerationConfig:
-        """How to write, in transformers' words, and no longer than the decoder's positions allow.
-
-        Tokens that the model's own configuration suppresses stay suppressed.
-        """
+        """How to write, in transformers' words, within the decoder's positions; tokens that the model suppresses stay so."""
         config = decoding.generation_config(self.start_id, self.end_id, self.pad_id)
         config.max_new_tokens = min(config.max_new_tokens, Room.of(self).most)
         config.suppress_tokens = getattr(self.core().generation_config, "suppress_tokens", None)

@@ -29,6 +29,8 @@ class PrefixCaptioner(Captioner):
         config = self.decoder.config
         check_language(config, config.name_or_path or "language model")
         check_room(config, self.core().config.prefix_length)
+        # The prefix without its last vector, which stands where a start token would; none where an encoder reads it.
+        self.image_positions = 0 if self.has_encoder else self.core().config.prefix_length - 1
         if not self.has_encoder and _one_key_a_head(config):
             share_features(self.decoder)
 
@@ -57,11 +59,6 @@ class PrefixCaptioner(Captioner):
     def max_positions(self) -> int:
         """1,024 for GPT-2, less what the prefix takes."""
         return room_for_words(self.decoder.config, self.core().config.prefix_length)
-
-    @property
-    def image_positions(self) -> int:
-        """The prefix without its last vector, which stands where a start token would; none where an encoder reads it."""
-        return 0 if self.has_encoder else self.core().config.prefix_length - 1
 
     def look(self, pixels: Tensor) -> Tensor:
         """The encoder's vectors, not yet normalised."""

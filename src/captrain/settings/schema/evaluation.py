@@ -11,6 +11,15 @@ from captrain.settings.schema.base import Section
 TokenizeName = Literal["ptb", "unicode", "characters", "auto"]
 
 
+class ScoringSettings(Section):
+    """How far scores are looked into. These are flags only."""
+
+    bootstrap: Annotated[int, Field(ge=0, le=100_000)] = 1000
+    """Resamples for 95 % intervals and comparisons; 0 leaves them out."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of the resamples."""
+
+
 class EvaluationSettings(Section):
     """What is measured while training."""
 
