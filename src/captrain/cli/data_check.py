@@ -139,9 +139,12 @@ def _show(found: Checked, listed: Path | None, words: RoundTrip | None) -> None:
     print()
     remarks = found.findings.count("remark")
     where = f"; all are listed in {listed}" if listed else "; --rejects FILE lists them" if counts else ""
-    if words is not None and words.is_refused:
+    refused = words is not None and words.is_refused
+    if refused:
         print("this tokenizer keeps too few of the words to learn from these captions: choose another --model")
-    print(f"{found.wrong or 'nothing'} wrong, {remarks or 'no'} {'remark' if remarks == 1 else 'remarks'}{where}")
+    print(
+        f"{found.wrong + refused or 'nothing'} wrong, {remarks or 'no'} {'remark' if remarks == 1 else 'remarks'}{where}"
+    )
 
 
 def _facts(found: Checked) -> list[tuple[str, str]]:
