@@ -74,3 +74,15 @@ def test_java_that_fails_on_the_way(cli: Cli, blip: Path, photos: Path, monkeypa
     lines = lines_of(Path("run/metrics.jsonl"))
     assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(1, 11))
     assert [line["meteor"] for line in lines if line["kind"] == "validation"] == pytest.approx([0.1, 0.3])
+
+
+@needs_java
+@pytest.mark.parametrize("metrics", ["meteor", "meteor,cider", "bleu_4,meteor"])
+def test_meteor_alone_and_beside_others(metrics: str, cli: Cli) -> None:
+    Path("p.json").write_text('{"1": "a dog runs on grass", "2": "two cats sleep"}')
+    Path("r.json").write_text('{"1": ["a dog runs on the grass"], "2": ["two cats sleep on a sofa"]}')
+    result = cli("score", "p.json", "r.json", "--metrics", metrics, "--json")
+    assert result.code == 0, result.err
+    found = json.loads(result.out)
+    assert found["scores"]["meteor"] == pytest.approx(0.39496710478818103)
+    assert set(metrics.split(",")) <= found["scores"].keys()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,8 @@ from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 from captrain.data.images import ImageSpec
 from captrain.errors import DataError, ModelError, SettingsError
 from captrain.inference.score import score, score_systems
-from captrain.metrics.java import JavaError
+from captrain.metrics.java import JAVA_METRICS, JavaError, MetricScores
+from captrain.metrics.score import METRICS
 from captrain.models.preparation import write_preparation
 
 CAPTIONS = {"1": "a dog runs", "2": "two cats sleep", "3": "a red bus"}
@@ -177,6 +180,83 @@ def test_a_java_metric_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPa
     found = score(CAPTIONS, REFERENCES, metrics=["cider", "meteor"])
     assert list(found.scores) == ["cider"]
     assert any("meteor is missing: meteor was stopped after 5 s" in note for note in found.notes)
+
+
+def test_nothing_but_a_java_metric_that_fails_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise JavaError("meteor was stopped after 5 s")
+
+    monkeypatch.setattr("captrain.inference.score.check_java", lambda names: None)
+    monkeypatch.setattr("captrain.inference.score.score_java", fail)
+    with pytest.raises(JavaError, match="stopped after 5 s"):
+        score(CAPTIONS, REFERENCES, metrics=["meteor"])
+
+
+NAMES = (*METRICS, *JAVA_METRICS)
+
+
+@pytest.mark.parametrize("metrics", [*((name,) for name in NAMES), *combinations(NAMES, 2)], ids="+".join)
+def test_every_metric_alone_and_every_pair(metrics: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one system and of two, each metric is what it is beside all others."""
+
+    def answer(name: str, captions: dict[str, str], references: object) -> MetricScores:
+        return {name: 0.5}, {id: {name: 0.25 * len(tokens.split())} for id, tokens in captions.items()}
+
+    monkeypatch.setattr("captrain.inference.score.check_java", lambda names: None)
+    monkeypatch.setattr("captrain.inference.score.score_java", answer)
+    every = score(CAPTIONS, REFERENCES, metrics=NAMES, bootstrap=20)
+    one = score(CAPTIONS, REFERENCES, metrics=metrics, bootstrap=20)
+    assert set(metrics) <= one.scores.keys()
+    assert one.scores == {name: every.scores[name] for name in one.scores}
+    assert one.intervals == {name: every.intervals[name] for name in one.scores if name != "meteor"}
+    json.dumps(one.to_dict())
+    two, _ = score_systems(
+        {"a": CAPTIONS, "b": dict.fromkeys(CAPTIONS, "a cat")}, REFERENCES, metrics=metrics, bootstrap=20
+    )
+    compared = {found.metric for every in two.differences.values() for found in every}
+    assert compared == one.scores.keys() - {"meteor"}, (
+        "METEOR of a set is no mean, so that there is nothing to draw from"
+    )
+
+
+def test_every_metric_beside_clip_score(clip_folder: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("captrain.inference.score.check_java", lambda names: None)
+    monkeypatch.setattr("captrain.inference.score.score_java", lambda name, *_: ({name: 0.5}, {}))
+    both = {"clip_score", "ref_clip_score"}
+    for metrics in ((), ("clip_score",), ("ref_clip_score",), ("meteor",), ("cider",), ("bleu_1", "clip_score")):
+        found = score(
+            CAPTIONS, REFERENCES, metrics=metrics, clip=str(clip_folder), images=pictures, device="cpu", bootstrap=20
+        )
+        assert both | set(metrics) <= found.scores.keys()
+
+
+def test_no_metric_is_refused() -> None:
+    with pytest.raises(SettingsError, match="metrics: found none, expected one or more of bleu_1"):
+        score(CAPTIONS, REFERENCES, metrics=[])
+
+
+def test_a_text_is_one_reference_and_not_its_letters() -> None:
+    expected = score({"1": "a dog", "2": "cats"}, {"1": ["a dog runs"], "2": ["cats"]}).scores
+    assert score({"1": "a dog", "2": "cats"}, {"1": "a dog runs", "2": ["cats"]}).scores == expected
+    assert score({1: ["a dog"], 2: ("cats",)}, {"1": "a dog runs", "2": "cats"}).scores == expected  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    ("predictions", "references", "message"),
+    [
+        ({"1": ["a", "b"]}, {"1": "a"}, "predictions: found 2 captions for '1', expected one"),
+        ({"1": "a"}, {"1": []}, "references: image '1' has none"),
+        ({"1": "a"}, {"1": None}, "the caption of '1' is nothing, expected text"),
+        ({"1": "a"}, {"1": [["a"]]}, "the caption of '1' is \\['a'\\], expected text"),
+        ({"1": "a", 1: "b"}, {"1": "a"}, "'1' is there twice"),
+        ([{"image_id": 1}], {"1": "a"}, "predictions: found a list, expected a file, or a dictionary"),
+        ({"1": "a"}, None, "references: found a NoneType, expected a file, or a dictionary"),
+        ({"": "a"}, {"1": "a"}, "found the id '', expected a name or a number"),
+    ],
+)
+def test_dictionaries_that_are_none(predictions: Any, references: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        score(predictions, references)
 
 
 def test_java_is_looked_for_before_anything_else(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,3 +71,14 @@ def test_a_captioner_that_says_one_thing_raises_an_alarm() -> None:
 def test_no_words_score_nothing() -> None:
     judged = judge([Caption("1", "", references=("a dog",)), Caption("2", "two cats", references=("two cats",))])
     assert judged.captions[0].measured == pytest.approx({"cider": 0, "bleu_4": 0, "rouge_l": 0})
+
+
+def test_scores_that_are_next_to_nothing_are_nothing() -> None:
+    """BLEU of no match is a little more than 0 in pycocoevalcap, which nobody wants to read; what is something stays."""
+    wrong = [Caption("1", "x y z", references=("a dog runs",)), Caption("2", "q", references=("two cats",))]
+    judged = judge(wrong)
+    assert set(judged.to_dict()["scores"].values()) == {0.0}
+    assert {end for ends in judged.to_dict()["intervals"].values() for end in ends} == {0.0}
+    exact = score_captions({"1": "a dog"}, {"1": ["a dog runs"]}).scores
+    assert judge([Caption("1", "a dog", references=("a dog runs",))]).scores == pytest.approx(exact, abs=1e-6)
+    assert 0 < exact["bleu_3"] < 0.01

@@ -65,3 +65,17 @@ def test_captions_that_never_end_ring(cut_off: int, rings: bool) -> None:
     assert (line is not None) == rings
     if line is not None:
         assert f"{cut_off} of 20 were cut off at --max-new-tokens" in line
+
+
+def test_captions_that_the_positions_cut_off_do_not_blame_a_flag() -> None:
+    captions = [Caption(str(number), "a dog a dog", references=("a dog",)) for number in range(20)]
+    told = collapse(
+        captions, 20, "the decoder of this blip captioner holds 64 positions, of which start and prompt take 1"
+    )
+    assert told is not None
+    assert told.startswith(
+        "captions do not end: 20 of 20 were cut off at the end of the decoder's positions (the decoder of this blip captioner "
+        "holds 64 positions, of which start and prompt take 1). If your captions are longer than that, take a model with more"
+    )
+    assert "--max-new-tokens" not in told
+    assert "at --max-new-tokens" in str(collapse(captions, 20))

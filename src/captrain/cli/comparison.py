@@ -35,7 +35,7 @@ def _show_several(found: Comparison) -> None:
     show_table(rows, ["", *map(_title, metrics)])
     first = found.systems[0]
     print(f"{first.images} images; {first.signature}" if first.signature else f"{first.images} images")
-    if found.differences:
+    if any(best.values()):
         print("* best, or not significantly worse than the best (approximate randomisation, p >= 0.05)")
 
 

@@ -19,6 +19,7 @@ from captrain.errors import UserError
 if TYPE_CHECKING:
     from captrain.data.check.check import Checked
     from captrain.data.check.lengths import Lengths
+    from captrain.models.round_trip import RoundTrip
 
 REJECTS = Path("check-rejected.jsonl")
 SHOWN_WORDS = 12
@@ -50,7 +51,9 @@ def check(
         data: Data set: folder, table, shards.
         rejects: File for a JSON line a problem, remarks too. Default: check-rejected.jsonl here, if something is wrong.
         json: Print one JSON object instead of tables.
-        model: Count captions in tokens of this checkpoint (run folder, model folder or hub id), and list those it cuts.
+        model: Count captions in tokens of this checkpoint (run folder, model folder or hub id), list those it cuts, and count the
+            words that do not come back from its tokenizer: unknown to it, or without their accents. More than a tenth is wrong
+            (of small vocabularies nine tenths).
         max_tokens: Longest caption in tokens, its end token included. Only with --model.
         max_words: Remark on captions with more words than this.
         min_edge: Remark on pictures with a shorter edge below this, in pixels.
@@ -59,6 +62,8 @@ def check(
     """
     check_models(model if model and not Path(model, "tokenizer_config.json").is_file() else None)
     from captrain.data.check.check import Limits, check_data
+
+    tokenizer = _load_tokenizer(model) if model else None
     from captrain.data.readers.options import BY_LOOKING, ReadOptions
 
     found = check_data(
@@ -66,27 +71,40 @@ def check(
         format=reading.format if reading else None,
         options=ReadOptions.of(reading) if reading else BY_LOOKING,
         limits=Limits(max_pixels, min_edge, max_words, max_tokens),
-        count_tokens=_token_counter(model) if model else None,
+        count_tokens=_token_counter(tokenizer) if tokenizer else None,
         workers=workers,
     )
+    words = _round_trip(tokenizer, found) if tokenizer else None
     listed = _write_rejects(found, rejects, data)
     if json:
-        print(json_format.dumps({**found.to_dict(), "rejects": listed and str(listed)}, ensure_ascii=False))
+        about = {**found.to_dict(), **({"round_trip": words.to_dict()} if words else {})}
+        print(json_format.dumps({**about, "rejects": listed and str(listed)}, ensure_ascii=False))
     else:
-        _show(found, listed)
-    return exit_code(found.wrong)
+        _show(found, listed, words)
+    return exit_code(found.wrong + (words is not None and words.is_refused))
 
 
-def _token_counter(model: str) -> Callable[[list[str]], list[int]]:
-    """Lengths of captions in a checkpoint's tokens, the end token included, as training counts them."""
+def _load_tokenizer(model: str) -> Any:
+    """The tokenizer of a checkpoint, with or without a model around it."""
     from captrain.cli.logs import quiet_libraries
 
     quiet_libraries()
     from captrain.models.located import find_model_folder
     from captrain.models.vocabulary import load_tokenizer
 
-    is_tokenizer = Path(model, "tokenizer_config.json").is_file()  # with or without a model around it
-    tokenizer: Any = load_tokenizer(model if is_tokenizer else find_model_folder(model))
+    is_tokenizer = Path(model, "tokenizer_config.json").is_file()
+    return load_tokenizer(model if is_tokenizer else find_model_folder(model))
+
+
+def _round_trip(tokenizer: Any, found: Checked) -> RoundTrip:
+    """What the tokenizer keeps of the captions, by some of them."""
+    from captrain.models.round_trip import round_trip, spread_captions
+
+    return round_trip(tokenizer, spread_captions(found.samples))
+
+
+def _token_counter(tokenizer: Any) -> Callable[[list[str]], list[int]]:
+    """Lengths of captions in tokens, the end token included, as training counts them."""
 
     def count(captions: list[str]) -> list[int]:
         ids = tokenizer(captions, add_special_tokens=False, verbose=False)["input_ids"]
@@ -112,8 +130,8 @@ def _is_within(folder: Path, data: Path) -> bool:
     return data.exists() and (folder.resolve() == home or home in folder.resolve().parents)
 
 
-def _show(found: Checked, listed: Path | None) -> None:
-    show_table(_facts(found))
+def _show(found: Checked, listed: Path | None, words: RoundTrip | None) -> None:
+    show_table([*_facts(found), *_kept(words)])
     _show_histogram("words", found.words)
     _show_histogram("tokens", found.tokens)
     counts = found.findings.counts()
@@ -123,7 +141,12 @@ def _show(found: Checked, listed: Path | None) -> None:
     print()
     remarks = found.findings.count("remark")
     where = f"; all are listed in {listed}" if listed else "; --rejects FILE lists them" if counts else ""
-    print(f"{found.wrong or 'nothing'} wrong, {remarks or 'no'} {'remark' if remarks == 1 else 'remarks'}{where}")
+    refused = words is not None and words.is_refused
+    if refused:
+        print("this tokenizer keeps too few of the words to learn from these captions: choose another --model")
+    print(
+        f"{found.wrong + refused or 'nothing'} wrong, {remarks or 'no'} {'remark' if remarks == 1 else 'remarks'}{where}"
+    )
 
 
 def _facts(found: Checked) -> list[tuple[str, str]]:
@@ -141,6 +164,16 @@ def _facts(found: Checked) -> list[tuple[str, str]]:
             rows.append((f"{unit} a caption", summary))
     common = ", ".join(word for word, _ in found.common_words[:SHOWN_WORDS])
     return [*rows, ("vocabulary", f"{found.vocabulary:,} words; most common: {common}")]
+
+
+def _kept(words: RoundTrip | None) -> list[tuple[str, str]]:
+    """What a tokenizer keeps of the captions."""
+    if words is None:
+        return []
+    return [
+        ("words kept", "all" if not words.lost else f"not {words.told}"),
+        *[("case", words.case_told)] * bool(words.case),
+    ]
 
 
 def _show_histogram(unit: str, lengths: Lengths | None) -> None:

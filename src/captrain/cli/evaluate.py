@@ -25,6 +25,7 @@ from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import exit_code, rejected_rows, show_table
 from captrain.cli.switch import Switch
 from captrain.settings.schema import Section, Settings
+from captrain.settings.schema.evaluation import TokenizeName
 
 if TYPE_CHECKING:
     from captrain.inference.evaluate import Evaluation
@@ -39,6 +40,7 @@ def evaluate(
     split: str | None = None,
     limit: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     output: Path | None = None,
+    tokenize: TokenizeName | None = None,
     json: Switch = False,
     reading: ReadingFlags = None,
     computing: ComputingFlags = None,
@@ -49,11 +51,12 @@ def evaluate(
     Args:
         model: Run folder, model folder or hub id.
         data: Data set whose pictures have captions to compare with. Default: what the recipe names, else the run's own data.
-        recipe: YAML file of settings, of which only data (its prompt too) and generation are used: nothing is trained.
+        recipe: YAML file of settings, of which only data (its prompt too), generation and tokenize are used: nothing is trained.
         split: Which split, by the data's name. Default: test, else validation, else everything; of its own data what the run held
             out as such, by the list in its folder.
         limit: Only the first so many pictures.
         output: Folder for predictions.jsonl and scores.json. Default: evaluation/ in the run folder, if the model is one.
+        tokenize: How captions become words to score (see `captrain score`). Default: what the recipe or the run says, else auto.
         json: Print one JSON object instead of a table.
     """
     settings = None if recipe is None else settings_from(recipe, {})
@@ -73,6 +76,7 @@ def evaluate(
         split=split,
         limit=limit,
         output=output,
+        tokenizer=tokenize,
         **how_to_read(reading),
         **_computing(settings, computing),
         decoding=decoding | ({"beams": beams[0]} if len(beams) == 1 else {}),

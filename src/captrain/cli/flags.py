@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
 from pydantic import Field
 
 from captrain.settings.load import Nested, load_recipe, resolve
 from captrain.settings.schema import (
+    ComputingSettings,
     DataSettings,
     DistributedSettings,
     EvaluationSettings,
@@ -44,21 +45,6 @@ class SeveralDecodings(GenerationSettings):
 
 
 SeveralDecodingsFlags = Annotated[SeveralDecodings | None, AS_SAVED]
-
-
-class ComputingSettings(Section):
-    """How a finished captioner runs over pictures. These are flags only; recipes have them in `model` and `data`."""
-
-    batch_size: Annotated[int, Field(ge=1)] = 16
-    """Pictures captioned at a time."""
-    device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = "auto"
-    """Where to run. `auto` takes cuda, mps, xpu or cpu, the first that is there."""
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
-    """Arithmetic of matrix products. `auto` takes bf16 where the device computes it fast."""
-    workers: Annotated[int, Field(ge=0)] | None = None
-    """Threads that read and decode pictures. Default: one a core, at most 16."""
-    max_pixels: Annotated[int, Field(ge=1)] = DataSettings.model_fields["max_pixels"].default
-    """Pictures with more pixels than this are rejected before they are decoded."""
 
 
 ComputingFlags = Annotated[ComputingSettings | None, Parameter(name="*", group=Group("Computing", sort_key=20))]

@@ -15,12 +15,13 @@ from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import exit_code
 from captrain.cli.switch import Switch
 from captrain.errors import DataError
+from captrain.settings.schema.evaluation import TokenizeName
 
 
 def score(
     *files: Path,
     metrics: tuple[str, ...] = ("bleu_4", "rouge_l", "cider"),
-    tokenize: Literal["ptb", "unicode", "characters"] = "ptb",
+    tokenize: TokenizeName = "auto",
     allow_missing: Switch = False,
     document_frequencies: Path | None = None,
     save_document_frequencies: Path | None = None,
@@ -36,7 +37,8 @@ def score(
     Args:
         files: Predictions of one system or of several, then references: files .json, .jsonl, .csv, .tsv or folders of .txt.
         metrics: Any of bleu_1 to bleu_4 (one brings all), rouge_l, cider, and meteor and spice, which need Java.
-        tokenize: How captions become words. Papers on English use ptb; unicode suits most scripts, characters all.
+        tokenize: How captions become words. Papers on English use ptb; unicode suits most scripts, characters all. auto is ptb
+            where the script of the references has spaces between words, and else one of the others: the result says which.
         allow_missing: Score the images that have both captions and references. Otherwise ids must be the same.
         document_frequencies: File of CIDEr's document frequencies, instead of those of the references.
         save_document_frequencies: Write those of the references to this file.

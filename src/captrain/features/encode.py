@@ -12,7 +12,7 @@ from captrain.data.feature_store.manifest import REJECTED, FeaturesNote, Manifes
 from captrain.data.images import MAX_PIXELS, Decode
 from captrain.data.machine import MACHINE
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
-from captrain.errors import DataError
+from captrain.errors import DataError, SettingsError
 from captrain.features.content import PREPARATION_VERSION
 from captrain.features.encoder import Encoder, Vectors
 from captrain.features.engines import make_engine
@@ -23,6 +23,8 @@ from captrain.features.sources import Source, sources_of
 from captrain.features.writing import StoreWriter, images_of, locked
 from captrain.models.preparation import Resize
 from captrain.records import Rejects
+from captrain.settings.load import check
+from captrain.settings.schema import ComputingSettings, DataSettings
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +87,10 @@ def encode(
         UserError: for data, encoders or stores that can't work together, a source that changed, a store that is being written.
         OSError: when the disk is full; everything finished before is intact.
     """
+    check(ComputingSettings, batch_size=batch_size, workers=workers, max_pixels=max_pixels)
+    check(DataSettings, max_words=max_words)
+    if shard_images is not None and shard_images < 1:
+        raise SettingsError(f"shard_images: found {shard_images}, expected at least 1")
     opening = Opening(encoder, vectors, normalize, image_size, resize, decode, precision)
     folder = StoreFolder(store)
     with make_engine(engine, opening, devices, address) as runner:

@@ -29,6 +29,8 @@ from captrain.features.stream import default_workers
 from captrain.features.tensors import as_numbers
 from captrain.features.writing import Shard
 from captrain.records import Rejects, Sample
+from captrain.settings.load import check
+from captrain.settings.schema import ComputingSettings
 
 Decoded = tuple[np.ndarray, str]  # pixels and content key
 Event = tuple[Source, Sample | End, Future[Decoded] | None]
@@ -50,11 +52,17 @@ class Making(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """How pictures are read and decoded: pictures of a batch, threads that decode, most pixels of a picture."""
+    """How pictures are read and decoded: pictures of a batch, threads that decode, most pixels of a picture.
+
+    Raises `SettingsError` for a batch of no picture, less than no threads and pictures without pixels.
+    """
 
     batch_size: int
     workers: int | None = None
     max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        check(ComputingSettings, batch_size=self.batch_size, workers=self.workers, max_pixels=self.max_pixels)
 
     def parts(
         self,

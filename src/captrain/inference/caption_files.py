@@ -17,13 +17,16 @@ from captrain.data.samples import Chosen
 from captrain.errors import PictureError, UserError
 from captrain.features.writing import locked
 from captrain.inference.beside import Beside
-from captrain.inference.captioning import Writer, adjust_decoding
+from captrain.inference.captioning import Writer
 from captrain.inference.maker import machine_line, maker_of
 from captrain.inference.parts_folder import PartsFolder
 from captrain.models.captioner import Written
 from captrain.models.located import check_model
+from captrain.paths import JSON_LINES, check_output_file
 from captrain.progress import track
 from captrain.records import Caption, Rejects, Sample, append_jsonl, drop_half_line, read_jsonl, write_jsonl
+from captrain.settings.load import check
+from captrain.settings.schema import ComputingSettings
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +69,7 @@ class Target(Protocol):
 
 def caption_files(
     model: str,
-    images: list[str],
+    images: list[str] | str,
     *,
     output: Path | None = None,
     extension: str = ".txt",
@@ -89,10 +92,14 @@ def caption_files(
         existing: skip pictures that have a caption, or overwrite it, or append or prepend to it.
         decoding: changes to the model's own way of writing.
     """
+    check(ComputingSettings, batch_size=batch_size, workers=workers, max_pixels=max_pixels)
+    if output is not None:
+        check_captions_file(output)
     check_model(model)
     rejects = Rejects()
     by_persons = replace(options, machine_captions=False)  # only these are references
-    samples = list_images(images, rejects, format=format, options=by_persons)
+    sources = [images] if isinstance(images, str) else images
+    samples = list_images(sources, rejects, format=format, options=by_persons)
     target: Target = Beside(extension, existing, options) if output is None else JsonLines(output, existing)
     listed = len(rejects)
     wanted = [index for index in range(len(samples)) if target.wants(samples[index], rejects)]
@@ -100,7 +107,7 @@ def caption_files(
     written = 0
     if wanted:
         writer = Writer.load(model, device, precision)
-        how = adjust_decoding(writer.captioner.decoding, decoding)
+        how = writer.decoding(decoding)
         target.begin(maker_of(model, writer, how))
         todo = Chosen(samples, np.array([at for at in wanted if not target.is_done(samples[at])], dtype=np.int64))
         skipped += len(wanted) - len(todo)
@@ -168,6 +175,11 @@ class JsonLines:
     def rejects_path(self) -> Path:
         """Beside the captions."""
         return rejects_path_of(self.path)
+
+
+def check_captions_file(output: Path) -> None:
+    """Raise `UserError` for an output whose name is not that of a JSONL file."""
+    check_output_file(output, JSON_LINES, "JSON lines are")
 
 
 def partial_of(output: Path) -> Path:

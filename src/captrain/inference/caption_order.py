@@ -24,6 +24,7 @@ from captrain.inference.maker import machine_line, maker_id, weights_of
 from captrain.inference.parts_folder import ABOUT, CaptionPart, PartNote, PartsFolder
 from captrain.models.decoding import Decoding
 from captrain.models.device import PRECISIONS, choose_device
+from captrain.models.room import Room
 from captrain.records import Caption, Rejects, Sample
 
 
@@ -38,6 +39,7 @@ class AboutCaptioner:
     preparation: dict[str, Any]
     decoding: Decoding
     """How it writes unless asked otherwise."""
+    room: Room
 
     def maker(self, decoding: Decoding) -> Maker:
         """What begins to write so now."""
@@ -48,6 +50,7 @@ class AboutCaptioner:
         facts = {
             **asdict(self), "decoding": decoding.to_dict(), "part_images": part_images, "maker": str(self.maker(decoding)),
         }  # fmt: skip
+        del facts["room"]  # it follows from the model
         found: dict[str, Any] = json.loads(json.dumps(facts))
         return found
 
@@ -73,7 +76,7 @@ class CaptionerOpening(Opening[Writer, AboutCaptioner]):
         names = {kind: name for name, kind in PRECISIONS.items()}
         return AboutCaptioner(
             self.model, weights_of(model), names[captioner.precision], captioner.prompt,
-            captioner.image_spec.to_dict(), captioner.decoding,
+            captioner.image_spec.to_dict(), captioner.decoding, Room.of(captioner),
         )  # fmt: skip
 
     def settled(self, about: AboutCaptioner) -> CaptionerOpening:

@@ -27,7 +27,7 @@ from captrain.features.engines.job import Job, changed_sources, parts_of
 from captrain.features.pipeline import Reader
 from captrain.features.sources import BlockSource, Source, TarSource, plain, sources_of
 from captrain.features.writing import locked
-from captrain.inference.caption_files import CaptionOutcome, partial_of, rejects_path_of
+from captrain.inference.caption_files import CaptionOutcome, check_captions_file, partial_of, rejects_path_of
 from captrain.inference.caption_order import AboutCaptioner, CaptionerOpening, Captioning
 from captrain.inference.captioning import Writer, adjust_decoding
 from captrain.inference.parts_folder import PartsFolder
@@ -76,6 +76,7 @@ def caption_parts(
         UserError: for data, models or outputs that can't work together, or an output that is being written.
     """
     _check(output, existing)
+    reader = Reader(batch_size, workers, max_pixels)
     rejects = Rejects()
     sources = caption_sources(images, part_images, rejects, format, options)
     folder = PartsFolder(output)
@@ -87,12 +88,12 @@ def caption_parts(
         stack.callback(folder.leave)
         stack.enter_context(locked(folder.folder))
         about = runner.about()
-        how = adjust_decoding(about.decoding, decoding or {})
+        how = adjust_decoding(about.decoding, decoding or {}, about.room)
         folder.begin(about.note(how, part_images), anew=existing == "overwrite")
         partial_of(output).unlink(missing_ok=True)
         _settle_changes(folder, sources)
         begun = str((folder.about() or {}).get("maker") or about.maker(how))  # the day of an interrupted start stays
-        order = Captioning(folder, how, Reader(batch_size, workers, max_pixels), part_images, folder.known(), begun)
+        order = Captioning(folder, how, reader, part_images, folder.known(), begun)
         return _run(runner, order, sources, rejects)
 
 
@@ -137,6 +138,7 @@ def _run(
 
 def _check(output: Path, existing: str) -> None:
     """Raise `UserError` for what an engine can't do."""
+    check_captions_file(output)
     if existing not in EXISTING:
         raise UserError(f"--existing {existing} is for text files beside pictures; with --engine use skip or overwrite")
     partial = partial_of(output)

@@ -24,8 +24,11 @@ from captrain.models.decoding import FOR_SAMPLING, Decoding
 from captrain.models.device import PRECISIONS, choose_device, choose_precision
 from captrain.models.hub import download
 from captrain.models.quiet import quietly
+from captrain.models.room import Room
 from captrain.models.zoo import resolve_name
 from captrain.records import Caption, Rejects, Sample
+from captrain.settings.load import check
+from captrain.settings.schema import ComputingSettings
 
 Picture = str | Path | bytes | Image.Image
 
@@ -71,6 +74,7 @@ class Writer:
         captioner = load_captioner(download(source, Path(str(cache))) if from_hub else source)
         captioner.to(device=choose_device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
         captioner.precision = choose_precision(precision, captioner.device)
+        captioner.decoding = Room.of(captioner).fitted(captioner.decoding)
         captioner.requires_grad_(False)
         if captioner.precision == torch.bfloat16:
             lower_frozen(captioner)
@@ -82,22 +86,23 @@ class Writer:
 
     def caption(
         self,
-        pictures: Iterable[Picture] = (),
+        pictures: Iterable[Picture] | Picture = (),
         batch_size: int = 16,
         *,
         features: np.ndarray | torch.Tensor | None = None,
         **decoding: Any,
     ) -> list[Caption]:
-        """Captions of pictures, in order: paths, encoded bytes, or PIL images; or of what an encoder made of pictures.
+        """Captions of pictures (or one), in order: paths, encoded bytes, or PIL images; or of what an encoder made of them.
 
         Args:
             features: vectors (I, N, D), or (I, D) for one an image, instead of pictures: only the text half runs.
             decoding: changes to how the model's captions are written, for example `beams=5` or `max_new_tokens=40`.
         """
-        how = adjust_decoding(self.captioner.decoding, decoding)
+        check(ComputingSettings, batch_size=batch_size)
+        how = self.decoding(decoding)
         if features is not None:
             return self._caption_features(torch.as_tensor(features), batch_size, how)
-        remaining = enumerate(pictures)
+        remaining = enumerate([pictures] if isinstance(pictures, Picture) else pictures)
         captions: list[Caption] = []
         while group := list(islice(remaining, batch_size)):
             named = [
@@ -107,6 +112,10 @@ class Writer:
             written = self.write(torch.from_numpy(pixels), how)
             captions += [Caption(name, line.text, line.score) for (name, _), line in zip(named, written, strict=True)]
         return captions
+
+    def decoding(self, changes: dict[str, Any]) -> Decoding:
+        """How this captioner writes, with some settings changed. Raises `SettingsError` as `adjust_decoding` does."""
+        return adjust_decoding(self.captioner.decoding, changes, Room.of(self.captioner))
 
     def _caption_features(self, features: torch.Tensor, batch_size: int, how: Decoding) -> list[Caption]:
         """Captions of vectors; their ids are their numbers. Raises `SettingsError` for vectors that don't fit the text half."""
@@ -144,7 +153,10 @@ class Writer:
         workers: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> Iterator[tuple[int, Written]]:
-        """Captions of any number of samples by position, decoding pictures ahead; bad ones go to `rejects`."""
+        """Captions of any number of samples by position, decoding pictures ahead; bad ones go to `rejects`.
+
+        Raises `SettingsError` for a batch of no picture, or less than no threads.
+        """
         for index, lines in self.stream_ways(samples, [decoding], rejects, batch_size, workers, max_pixels):
             yield index, lines[0]
 
@@ -158,6 +170,7 @@ class Writer:
         max_pixels: int = MAX_PIXELS,
     ) -> Iterator[tuple[int, list[Written]]]:
         """As `stream`, with one caption for each way of decoding; pictures are encoded once for all of them."""
+        check(ComputingSettings, batch_size=batch_size, workers=workers, max_pixels=max_pixels)
         pictures = stream_pictures(samples, self.captioner.image_spec, rejects, workers=workers, max_pixels=max_pixels)
         for group, pixels in batches(pictures, batch_size):
             seen = {mirror: self.encode(pixels, mirror) for mirror in {way.mirror for way in ways}}
@@ -166,10 +179,11 @@ class Writer:
                 yield picture.index, lines
 
 
-def adjust_decoding(decoding: Decoding, changes: dict[str, Any]) -> Decoding:
+def adjust_decoding(decoding: Decoding, changes: dict[str, Any], room: Room | None = None) -> Decoding:
     """A model's decoding with some settings changed.
 
-    Raises `SettingsError` for unknown ones, with the nearest name, and for those of sampling where none is done.
+    Raises `SettingsError` for unknown ones, with the nearest name, for values that a setting does not take, for those of
+    sampling where none is done, and for captions longer than the model's positions have `room` for.
 
     >>> adjust_decoding(Decoding(beams=3), {"beams": 5}).beams
     5
@@ -187,7 +201,7 @@ def adjust_decoding(decoding: Decoding, changes: dict[str, Any]) -> Decoding:
             f"found {', '.join(idle)}, which means nothing without sampling; "
             "expected --sample too (in Python sample=True), or leave it out"
         )
-    return adjusted
+    return room.fitted(adjusted, changes) if room else adjusted
 
 
 def _prepared(name: str, picture: Picture, spec: ImageSpec) -> np.ndarray:

@@ -235,6 +235,14 @@ def _of_run(run: Run | None, data: str | None, split: str | None, format: str | 
     return _of_data(run.source, asked, split)
 
 
+def tokenizer_of(model: str, recipe: Settings | None) -> str:
+    """How captions become words to score: as the recipe says, or else as the run was measured."""
+    if recipe is not None:
+        return recipe.evaluation.tokenize
+    run = Run.of(model)
+    return "auto" if run is None else run.settings.evaluation.tokenize
+
+
 def _with_references(samples: Sequence[Sample], limit: int | None, data: str, rejects: Rejects) -> Sequence[Sample]:
     """Samples that have something to be compared with; the others are rejected."""
     usable = []

@@ -15,16 +15,17 @@ import numpy as np
 from captrain.data.images import MAX_PIXELS
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen
-from captrain.errors import DataError
+from captrain.errors import DataError, SettingsError
 from captrain.features.stored import stored_images
 from captrain.features.views import MIRRORED, PLAIN
-from captrain.inference.captioning import Writer, adjust_decoding
-from captrain.inference.chosen import choose_samples
+from captrain.inference.captioning import Writer
+from captrain.inference.chosen import choose_samples, tokenizer_of
 from captrain.inference.writing import features_of
 from captrain.metrics.compare import Comparison, compare
 from captrain.metrics.judge import Judgement, judge
 from captrain.models.captioner import Written
 from captrain.models.decoding import Decoding
+from captrain.paths import check_output_folder
 from captrain.progress import track
 from captrain.records import (
     Caption,
@@ -36,7 +37,8 @@ from captrain.records import (
     write_jsonl,
     write_text,
 )
-from captrain.settings.schema import Settings
+from captrain.settings.load import check
+from captrain.settings.schema import ComputingSettings, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +80,7 @@ def evaluate(
     max_pixels: int,
     decoding: dict[str, Any],
     beams: Sequence[int] = (),
+    tokenizer: str | None = None,
 ) -> Evaluation:
     """Scores of a captioner on the pictures of a data set that have references.
 
@@ -91,18 +94,28 @@ def evaluate(
             evaluation goes on there.
         decoding: changes to the model's own way of writing. beams: several numbers of beams, each scored; pictures are
             encoded once for all of them.
+        tokenizer: of scores, as `captrain.inference.score.score` has it; default what the recipe says, else what the run was
+            measured with, else `auto`.
     """
+    check(ComputingSettings, batch_size=batch_size, workers=workers, max_pixels=max_pixels)
+    if output is not None:
+        check_output_folder(output, "predictions.jsonl and scores.json")
+    if limit is not None and limit < 1:
+        raise SettingsError(f"limit: found {limit}, expected at least 1")
     samples, rejects, told = choose_samples(model, data, split, limit, format, options, recipe)
     writer = Writer.load(model, device, precision)
     prompt = None if recipe is None else recipe.data.prompt
     if prompt is not None:
         writer.captioner.prompt = prompt
-    how = adjust_decoding(writer.captioner.decoding, decoding)
+    how = writer.decoding(decoding)
     ways = {f"beams {count}": replace(how, beams=count) for count in beams} if len(beams) > 1 else {"captions": how}
     folder = output or (Path(model) / "evaluation" if (Path(model) / "settings.yaml").is_file() else None)
     asked = (str(data), str(split), *([] if prompt is None else [prompt]))
     stated = Stated(Path(model), asked, {} if told is None else told.to_dict())
-    return evaluate_samples(writer, samples, rejects, ways, folder, stated, batch_size, workers, max_pixels)
+    words = tokenizer or tokenizer_of(model, recipe)
+    return evaluate_samples(
+        writer, samples, rejects, ways, folder, stated, batch_size, workers, max_pixels, tokenizer=words
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +133,7 @@ class Stated:
 def evaluate_samples(
     writer: Writer, samples: Sequence[Sample], rejects: Rejects, ways: Mapping[str, Decoding], folder: Path | None,
     stated: Stated, batch_size: int = 16, workers: int | None = None, max_pixels: int = MAX_PIXELS,
-    asked: Sequence[str] = (),
+    asked: Sequence[str] = (), tokenizer: str = "auto",
 ) -> Evaluation:  # fmt: skip
     """Caption samples in each of the ways, score the captions, and write both to `folder`.
 
@@ -131,7 +144,7 @@ def evaluate_samples(
     _caption_rest(writer, samples, list(ways.values()), notes, rejects, batch_size, workers, max_pixels)
     if not notes.lines:
         raise DataError(f"none of {len(samples)} pictures could be captioned: {rejects.summary()}")
-    judged = {name: judge(notes.captions(samples, place), name, asked=asked) for place, name in enumerate(ways)}
+    judged = {name: judge(notes.captions(samples, place), name, tokenizer, asked) for place, name in enumerate(ways)}
     comparison = compare([judgement.system for judgement in judged.values()])
     pictures = {"pictures": dict(stated.pictures)} if stated.pictures else {}
     files = (None, []) if folder is None else _write(

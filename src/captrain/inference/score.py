@@ -13,11 +13,14 @@ from captrain.metrics.compare import Comparison, System, compare, statistics_of,
 from captrain.metrics.diversity import alarms, measure_diversity
 from captrain.metrics.frequencies import DocumentFrequencies
 from captrain.metrics.ids import match_ids, some
-from captrain.metrics.inputs import read_predictions, read_references
+from captrain.metrics.inputs import given_predictions, given_references
 from captrain.metrics.java import JAVA_METRICS, check_java, score_java
 from captrain.metrics.score import METRICS, Scores, score_captions
 from captrain.metrics.significance import RESAMPLES
+from captrain.metrics.suited import choose_tokenizer
 from captrain.records import Rejects
+from captrain.settings.load import check
+from captrain.settings.schema.evaluation import ScoringSettings
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +28,7 @@ DEFAULT_METRICS = ("bleu_4", "rouge_l", "cider")
 CLIP_METRICS = ("clip_score", "ref_clip_score")
 
 Captions = Mapping[str, str]
-References = Mapping[str, Sequence[str]]
+References = Mapping[str, str | Sequence[str]]
 Means = dict[str, dict[str, float]]
 
 
@@ -34,7 +37,7 @@ def score(
     references: str | Path | References,
     *,
     metrics: Sequence[str] = DEFAULT_METRICS,
-    tokenizer: str = "ptb",
+    tokenizer: str = "auto",
     allow_missing: bool = False,
     document_frequencies: Path | None = None,
     bootstrap: int = RESAMPLES,
@@ -73,7 +76,7 @@ def score_systems(
     references: str | Path | References,
     *,
     metrics: Sequence[str] = DEFAULT_METRICS,
-    tokenizer: str = "ptb",
+    tokenizer: str = "auto",
     allow_missing: bool = False,
     document_frequencies: Path | None = None,
     save_document_frequencies: Path | None = None,
@@ -87,8 +90,9 @@ def score_systems(
 
     Args:
         predictions: name of each system to its file or folder (see `captrain.metrics.inputs`) or to captions by id.
-        references: file or folder, or lists of captions by id. Ids are matched as `captrain.metrics.ids` says.
+        references: file or folder, or captions by id: a list of them, or the only one as text. Ids: see `metrics.ids`.
         metrics: of METRICS, and meteor and spice, which need Java.
+        tokenizer: of `captrain.metrics.tokenizer`, or `auto` for the one that suits the references' script.
         allow_missing: score what is common to all; otherwise an id without its counterpart is an error.
         document_frequencies: file of CIDEr's document frequencies, instead of those of the references.
         save_document_frequencies: file to write those of the references to.
@@ -97,15 +101,19 @@ def score_systems(
 
     Raises `SettingsError` and `DataError`, before any metric is computed.
     """
-    plain, java = _chosen(metrics, clip, images)
+    check(ScoringSettings, bootstrap=bootstrap, seed=seed)
+    plain, java = _chosen((metrics,) if isinstance(metrics, str) else metrics, clip, images)
     work = _load(predictions, references, allow_missing)
-    frequencies = _frequencies(work, tokenizer, document_frequencies, save_document_frequencies)
+    frequencies = None if document_frequencies is None else DocumentFrequencies.load(document_frequencies)
+    words = choose_tokenizer(tokenizer, work.references, frequencies).tokenizer
+    if save_document_frequencies is not None:
+        _save_frequencies(work, words, save_document_frequencies)
     rejects = Rejects()
     looked = _scored_by_clip(work, clip, images, device, rejects) if clip and images else [{} for _ in work.systems]
     systems = []
     for (name, captions), means in zip(work.systems.items(), looked, strict=True):
         found = score_captions(captions, work.references, plain, tokenizer=tokenizer, document_frequencies=frequencies)
-        systems.append(_completed(name, captions, work, found, java, means, tokenizer))
+        systems.append(_completed(name, captions, work, found, java, means, words))
     return compare(systems, bootstrap, seed), rejects
 
 
@@ -116,12 +124,14 @@ class _Work:
     systems: dict[str, dict[str, str]]
     references: dict[str, list[str]]
     notes: tuple[str, ...]
-    every_reference: References
+    every_reference: dict[str, list[str]]
 
 
 def _chosen(metrics: Sequence[str], clip: str | None, images: Path | None) -> tuple[list[str], list[str]]:
     """The metrics asked for: those that are computed here, and those in Java. CLIPScore comes with `clip`."""
     known = (*METRICS, *JAVA_METRICS, *CLIP_METRICS)
+    if not metrics and clip is None:
+        raise SettingsError(f"metrics: found none, expected one or more of {', '.join(known)}")
     for name in metrics:
         if name not in known:
             raise SettingsError(f"unknown metric '{name}'.{nearest(name, known)} Known: {', '.join(known)}")
@@ -141,23 +151,24 @@ def _load(
     predictions: Mapping[str, str | Path | Captions], references: str | Path | References, allow_missing: bool
 ) -> _Work:
     """Read what is in files, and match the ids of every system with those of the references."""
-    known = dict(references) if isinstance(references, Mapping) else read_references(Path(references))
+    known = given_references(references)
     notes: list[str] = []
     systems = {}
     for name, source in predictions.items():
-        captions = source if isinstance(source, Mapping) else read_predictions(Path(source))
-        if source == references and all(known[id] == [captions[id]] for id in captions):
+        captions = given_predictions(source)
+        is_file = not isinstance(source, Mapping)
+        if is_file and source == references and all(known[id] == [captions[id]] for id in captions):
             raise DataError(f"{source}: holds no references beside its captions; give the file that does")
         systems[name] = _matched(name, captions, known, allow_missing, notes)
     common = [id for id in known if all(id in captions for captions in systems.values())]
     if not common:
         raise DataError(f"no image has references and a caption of every system ({', '.join(systems)})")
     kept = {name: {id: captions[id] for id in common} for name, captions in systems.items()}
-    return _Work(kept, {id: list(known[id]) for id in common}, tuple(notes), known)
+    return _Work(kept, {id: known[id] for id in common}, tuple(notes), known)
 
 
 def _matched(
-    name: str, captions: Captions, references: References, allow_missing: bool, notes: list[str]
+    name: str, captions: Captions, references: Mapping[str, Sequence[str]], allow_missing: bool, notes: list[str]
 ) -> dict[str, str]:
     """Captions under the ids of the references; what is left over is an error, or else a note."""
     found = match_ids(captions.keys(), references.keys())
@@ -177,12 +188,10 @@ def _matched(
     return {reference: captions[id] for id, reference in found.pairs.items()}
 
 
-def _frequencies(work: _Work, tokenizer: str, known: Path | None, wanted: Path | None) -> DocumentFrequencies | None:
-    """CIDEr's document frequencies from a file, if there is one; those of all references are saved if that is wanted."""
-    if wanted is not None:
-        name = re.sub(r"[^\w.-]+", "-", wanted.name.split(".")[0])[:64] or "corpus"
-        DocumentFrequencies.of(work.every_reference, tokenizer, name=name).save(wanted)
-    return None if known is None else DocumentFrequencies.load(known)
+def _save_frequencies(work: _Work, tokenizer: str, wanted: Path) -> None:
+    """CIDEr's document frequencies of all references, under the file's name."""
+    name = re.sub(r"[^\w.-]+", "-", wanted.name.split(".")[0])[:64] or "corpus"
+    DocumentFrequencies.of(work.every_reference, tokenizer, name=name).save(wanted)
 
 
 def _completed(
@@ -202,6 +211,8 @@ def _completed(
         try:
             of_set, of_images = score_java(metric, *tokenized(captions, work.references, "ptb"))
         except CaptrainError as error:
+            if len(java) == 1 and not scores and not means:
+                raise  # nothing else was asked for
             logger.warning("%s: %s", name, error)
             notes.append(f"{metric} is missing: {error}")
             continue

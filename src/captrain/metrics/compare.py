@@ -22,12 +22,15 @@ from captrain.metrics.tokenizer import token_lines
 
 FEW = 30
 """Images, below which a score says little."""
+NOTHING = 1e-6
+"""Scores below this are 0 to people: BLEU keeps what is nothing a little above it, to have a logarithm (9.9e-14, say)."""
 
 
 @dataclass(frozen=True)
 class System:
-    """The scores of one system. `statistics` is what intervals and comparisons are made from.
+    """The scores of one system; those that are next to nothing are 0.
 
+    `statistics` is what intervals and comparisons are made from.
     `notes` are sentences for people: what could not be computed, what to mind.
     """
 
@@ -39,6 +42,9 @@ class System:
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     diversity: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scores", {name: shown(value) for name, value in self.scores.items()})
 
     def to_dict(self) -> dict[str, Any]:
         """As one JSON object, without what is not known."""
@@ -64,8 +70,8 @@ class Comparison:
         if len(self.systems) == 1:
             return self.systems[0].to_dict()
         compared = [
-            {"systems": list(pair), "metric": found.metric, "difference": found.difference}
-            | {"interval": list(found.interval), "p": found.p}
+            {"systems": list(pair), "metric": found.metric, "difference": shown(found.difference)}
+            | {"interval": [shown(end) for end in found.interval], "p": found.p}
             for pair, every in self.differences.items()
             for found in every
         ]
@@ -85,6 +91,15 @@ class Comparison:
         top = max(self.systems, key=lambda system: system.scores[metric]).name
         beaten = {other for pair, found in compared.items() if found.significant and top in pair for other in pair}
         return [system.name for system in self.systems if system.name == top or system.name not in beaten]
+
+
+def shown(score: float) -> float:
+    """A score as people are to see it.
+
+    >>> shown(9.9e-14), shown(-1e-17), shown(0.25)
+    (0.0, 0.0, 0.25)
+    """
+    return 0.0 if abs(score) < NOTHING else score
 
 
 def statistics_of(
@@ -127,7 +142,7 @@ def with_intervals(system: System, resamples: int, seed: int) -> System:
         note = "one image only: no intervals"
         return replace(system, notes=(*system.notes, note))
     found = intervals(system.statistics, resamples, seed)
-    found = {name: found[name] for name in system.scores if name in found}
+    found = {name: (shown(found[name][0]), shown(found[name][1])) for name in system.scores if name in found}
     return replace(system, intervals=found, notes=(*system.notes, *_few(system, found)))
 
 

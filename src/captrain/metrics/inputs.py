@@ -15,7 +15,7 @@ first of them that the file has. How ids of two files are matched is said in `id
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,56 @@ def read_references(path: Path) -> dict[str, list[str]]:
     if not captions:
         raise DataError(f"{path}: holds no references; expected one or more captions an image")
     return captions
+
+
+def given_predictions(source: object) -> dict[str, str]:
+    """Image id to its one caption: of a dictionary, or of a file. A list of one caption is that caption.
+
+    Raises `DataError` as `read_predictions` does.
+
+    >>> given_predictions({1: "a dog", "2": ["two cats"]})
+    {'1': 'a dog', '2': 'two cats'}
+    """
+    if isinstance(source, (str, Path)):
+        return read_predictions(Path(source))
+    found = _dictionary(source, "predictions")
+    for id, captions in found.items():
+        if len(captions) != 1:
+            raise DataError(f"predictions: found {len(captions)} captions for '{id}', expected one to score")
+    return {id: captions[0] for id, captions in found.items()}
+
+
+def given_references(source: object) -> dict[str, list[str]]:
+    """Image id to its references: of a dictionary, or of a file. A text is the one reference of its image.
+
+    Raises `DataError` as `read_references` does.
+
+    >>> given_references({"1": "a dog", "2": ["two cats", "cats"]})
+    {'1': ['a dog'], '2': ['two cats', 'cats']}
+    """
+    if isinstance(source, (str, Path)):
+        return read_references(Path(source))
+    found = _dictionary(source, "references")
+    for id, captions in found.items():
+        if not captions:
+            raise DataError(f"references: image '{id}' has none; add one, or leave the image out")
+    return found
+
+
+def _dictionary(source: object, role: str) -> dict[str, list[str]]:
+    """Captions by id, of a dictionary whose values are texts or lists of texts."""
+    if not isinstance(source, Mapping):
+        raise DataError(
+            f"{role}: found a {type(source).__name__}, expected a file, or a dictionary from image ids to captions"
+        )
+    found: dict[str, list[str]] = {}
+    for key, value in source.items():
+        id = _checked_id(key, role)
+        if id in found:
+            raise DataError(f"{role}: the id '{id}' is there twice, as a number and as text; keep one of them")
+        several = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+        found[id] = [checked_text(text, role, id) for text in (value if several else [value])]
+    return found
 
 
 def checked_text(value: Any, where: str, id: str) -> str:

@@ -11,6 +11,7 @@ from captrain.metrics.diversity import alarms, measure_diversity
 from captrain.metrics.java import JAVA_METRICS, MetricScores, score_java
 from captrain.metrics.score import score_captions
 from captrain.metrics.significance import RESAMPLES
+from captrain.metrics.suited import choose_tokenizer
 from captrain.records import Caption
 
 PER_CAPTION = ("cider", "bleu_4", "rouge_l")
@@ -34,9 +35,9 @@ class Judgement:
 
 
 def judge(
-    captions: Sequence[Caption], name: str = "captions", tokenizer: str = "ptb", asked: Sequence[str] = ()
+    captions: Sequence[Caption], name: str = "captions", tokenizer: str = "auto", asked: Sequence[str] = ()
 ) -> Judgement:
-    """Score captions against the references that they carry, one caption an image.
+    """Score captions against the references that they carry, one caption an image; `auto` looks at the references' script.
 
     METEOR and SPICE are computed only if they are among the names `asked` for: they run in Java. `check_java` says beforehand
     whether they can; a `JavaError` is raised when they fail all the same.
@@ -49,6 +50,7 @@ def judge(
     texts = {caption.id: caption.text for caption in captions}
     references = {caption.id: caption.references for caption in captions}
     scores = score_captions(texts, references, tokenizer=tokenizer)
+    tokenizer = choose_tokenizer(tokenizer, references).tokenizer
     of_set, of_images = _in_java(texts, references, asked)
     means = {metric: values for metric, values in of_images.items() if metric == "spice"}  # METEOR of a set is no mean
     statistics = statistics_of(scores, texts, references, tokenizer, means)

@@ -9,7 +9,8 @@ from typing import Any
 from captrain.metrics.frequencies import DocumentFrequencies
 from captrain.metrics.scorer import METRICS as METRICS
 from captrain.metrics.scorer import Scorer
-from captrain.metrics.texts import check_captions, check_pairs
+from captrain.metrics.suited import Choice, choose_tokenizer
+from captrain.metrics.texts import check_captions, check_pairs, check_references
 from captrain.metrics.tokenizer import token_lines
 
 
@@ -47,7 +48,8 @@ def score_captions(
     """Score one caption an image against that image's references, all plain text.
 
     An empty caption scores 0. CIDEr weighs words by how few images mention them, in the references or in the corpus of
-    `document_frequencies`. One BLEU brings all four. For many rounds over the same references see `Scorer`.
+    `document_frequencies`. One BLEU brings all four. The tokenizer `auto` is the one that suits the references'
+    script. For many rounds over the same references see `Scorer`.
 
     Raises `DataError` when ids do not match, an image has no reference or a caption is no text; `UserError` for an
     unknown metric or tokenizer.
@@ -61,20 +63,19 @@ def score_captions(
     """
     check_pairs(predictions, references)
     check_captions(predictions, predictions.values())
-    scorer = Scorer(references, metrics, tokenizer=tokenizer, document_frequencies=document_frequencies)
-    lines = token_lines(list(predictions.values()), tokenizer)
+    check_references(references)
+    choice = choose_tokenizer(tokenizer, references, document_frequencies)
+    scorer = Scorer(references, metrics, tokenizer=choice.tokenizer, document_frequencies=document_frequencies)
+    lines = token_lines(list(predictions.values()), choice.tokenizer)
     measured = scorer.measure(list(predictions), lines)
-    columns = [values.tolist() for values in measured.each.values()]
-    per_image = {
-        id: dict(zip(measured.each, values, strict=True))
-        for id, values in zip(predictions, zip(*columns, strict=True), strict=True)
-    }
-    notes = tuple(_notes(scorer, lines))
+    columns = {name: values.tolist() for name, values in measured.each.items()}
+    per_image = {id: {name: values[place] for name, values in columns.items()} for place, id in enumerate(predictions)}
+    notes = tuple(_notes(scorer, lines, choice))
     return Scores(measured.whole, len(predictions), per_image, scorer.signature, notes)
 
 
-def _notes(scorer: Scorer, lines: Sequence[str]) -> list[str]:
-    notes = []
+def _notes(scorer: Scorer, lines: Sequence[str], choice: Choice) -> list[str]:
+    notes = [choice.note] if choice.note else []
     if empty := sum(not line for line in lines):
         notes.append(f"{empty} of {len(lines)} captions have no words and score 0")
     if METRICS["cider"] in scorer.computed and len(lines) == 1 and scorer.frequencies is None:

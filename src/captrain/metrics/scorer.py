@@ -109,7 +109,7 @@ class Scorer:
             [
                 f"captrain:{__version__}",
                 f"tokenizer:{self.tokenizer}",
-                f"metrics:{'+'.join(self.computed)}",
+                *([f"metrics:{'+'.join(self.computed)}"] if self.computed else []),
                 *([f"df:{self.frequencies.label if self.frequencies else 'references'}"] if self._cider else []),
                 f"images:{len(self.images)}",
                 f"references:{few}" if few == many else f"references:{few}-{many}",
@@ -146,6 +146,7 @@ class Scorer:
 
 def _computed(metrics: Sequence[str]) -> list[str]:
     """What computes the asked metrics, each once and in the order of `METRICS`."""
+    metrics = (metrics,) if isinstance(metrics, str) else metrics
     for name in metrics:
         if name not in METRICS:
             raise UserError(f"unknown metric '{name}'.{nearest(name, METRICS)} Known: {', '.join(METRICS)}")

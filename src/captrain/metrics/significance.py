@@ -45,8 +45,8 @@ class Statistics:
     means: dict[str, Array]
 
     def columns(self) -> Array:
-        """Everything side by side, (n, columns)."""
-        parts = [] if self.bleu is None else [self.bleu]
+        """Everything side by side, (n, columns); no column where nothing but METEOR was asked for, which is no sum."""
+        parts = [np.zeros((self.images, 0))] if self.bleu is None else [self.bleu]
         return np.column_stack([*parts, *self.means.values()])
 
     def names(self) -> list[str]:

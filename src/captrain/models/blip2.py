@@ -37,6 +37,7 @@ class Blip2Captioner(Captioner):
         super().__init__(model, tokenizer, image_spec)
         _check_language(self.core(), tokenizer)
         if not self.has_encoder:
+            self.image_positions = int(self.core().config.num_query_tokens)  # those of the answers
             share_features(self.decoder)
 
     @property

@@ -27,6 +27,7 @@ from captrain.models.modes import evaluating, keep_still
 from captrain.models.packing import IGNORED, PackedRows, even_groups, pack
 from captrain.models.patch_dropout import drop_patches
 from captrain.models.pixels import scale
+from captrain.models.room import Room
 from captrain.models.zoo import FAMILY_DEFAULTS, FamilyDefaults
 
 PARTS = ("vision", "bridge", "language")
@@ -63,6 +64,7 @@ class Captioner(nn.Module, ABC):
 
     family: ClassVar[str]
     shares_features: bool = True
+    image_positions: int = 0  # of the decoder, which the image takes beside `max_positions`
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, image_spec: ImageSpec) -> None:
         super().__init__()
@@ -101,7 +103,7 @@ class Captioner(nn.Module, ABC):
     @property
     @abstractmethod
     def max_positions(self) -> int:
-        """Most tokens a caption can have, prompt included."""
+        """Most tokens a caption can have, start and prompt included."""
 
     @property
     def first_position(self) -> int:
@@ -227,8 +229,9 @@ class Captioner(nn.Module, ABC):
         return [-float(total) / max(count, 1) for total, count in zip(losses.sum(1), counts, strict=True)]
 
     def generation_config(self, decoding: Decoding) -> GenerationConfig:
-        """How to write, in transformers' words; tokens that the model's own configuration suppresses stay suppressed."""
+        """How to write, in transformers' words, within the decoder's positions; tokens that the model suppresses stay so."""
         config = decoding.generation_config(self.start_id, self.end_id, self.pad_id)
+        config.max_new_tokens = min(config.max_new_tokens, Room.of(self).most)
         config.suppress_tokens = getattr(self.core().generation_config, "suppress_tokens", None)
         return config
 
@@ -242,7 +245,7 @@ class Captioner(nn.Module, ABC):
         They are cut so that the end token still fits into `max_tokens`, and with the prompt into the decoder's positions.
         Behind a prompt, byte-level tokenizers (GPT-2's) spell a first word with the space before it; others don't mind.
         """
-        room = min(max_tokens, self.max_positions - len(self.prompt_ids()) - 1) - 1
+        room = min(max_tokens, Room.of(self).most) - 1
         captions = [f" {caption}" for caption in captions] if self.prompt_ids() else captions
         ids = self.tokenizer(captions, add_special_tokens=False, verbose=False)["input_ids"] if captions else []
         return [caption[:room] for caption in ids], sum(len(caption) > room for caption in ids)

@@ -9,6 +9,11 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig, PreTrainedModel
 
+from captrain.errors import SettingsError
+from captrain.settings.load import validate
+from captrain.settings.schema import GenerationSettings
+from captrain.settings.schema.conflicts import conflict_of_lengths
+
 FOR_SAMPLING = ("top_p", "temperature")
 """What only sampling looks at."""
 
@@ -18,6 +23,8 @@ class Decoding:
     """How captions are written: greedy (1 beam), beam search, or nucleus sampling (`sample`).
 
     mirror: of the mean of what the encoder makes of a picture and of its mirror image.
+
+    Raises `SettingsError` for what the settings of section `generation` do not take, wherever it comes from.
     """
 
     beams: int = 3
@@ -29,6 +36,13 @@ class Decoding:
     temperature: float = 1.0
     repetition_penalty: float = 1.0
     mirror: bool = False
+
+    def __post_init__(self) -> None:
+        checked = validate(GenerationSettings, asdict(self), "generation")
+        for name, value in checked:
+            object.__setattr__(self, name, value)
+        if conflict := conflict_of_lengths(checked):
+            raise SettingsError(f"generation: {conflict}")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Decoding:

@@ -48,8 +48,10 @@ def _interval(ends: Any, remark: str) -> str:
     return ", ".join(part for part in (f"95 %: {ends[0]:.3f} to {ends[1]:.3f}", remark) if part)
 
 
-def facts(settings: dict[str, Any], metrics: Metrics, tested: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """What was trained, on what, for how long: pairs of a label and a value."""
+def facts(
+    settings: dict[str, Any], metrics: Metrics, tested: dict[str, Any], scores: dict[str, Any]
+) -> Iterator[tuple[str, str]]:
+    """What was trained, on what, for how long, and how scores were computed: pairs of a label and a value."""
     data, about = section(settings.get("data")), dict(section(settings.get("captrain")))
     for label, part in (("trained on", "train"), ("validated on", "validation")):
         counts = [
@@ -67,6 +69,8 @@ def facts(settings: dict[str, Any], metrics: Metrics, tested: dict[str, Any]) ->
     total, trainable = _parameters(settings)
     if total:
         yield "trainable", f"{_short(trainable)} of {_short(total)} parameters ({100 * trainable / total:.3g}%)"
+    if signature := text_of((tested or scores).get("signature")):
+        yield "scored by", signature
     about["captrain"] = about.get("version")
     for name in ("device", "captrain", "torch", "transformers"):
         if about.get(name) is not None:

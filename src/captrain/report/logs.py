@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from captrain.errors import DataError
+from captrain.metrics.choosing import LOSS, merit
 from captrain.records import parse_json_line
 from captrain.report.curves import Chart, Line
 
@@ -57,12 +58,14 @@ class Metrics:
         return tuple(sorted(names.difference(NOT_SCORES), key=score_order))
 
     def best(self) -> dict[str, Any] | None:
-        """The validation line of the best checkpoint: by the run's own metric, or else by CIDEr, or else by the loss."""
-        for name in (self.metric, "cider", "validation_loss"):
-            sign = -1.0 if name == "validation_loss" else 1.0
-            known = [(sign * value, line) for line in self.validation if (value := finite(line.get(name))) is not None]
+        """The validation line of the best checkpoint: by the run's own metric, or else by CIDEr, or else by the loss.
+
+        The loss decides between equal scores, as it did in the run.
+        """
+        for name in (self.metric, "cider", LOSS):
+            known = [line for line in self.validation if finite(line.get(name)) is not None]
             if known:
-                return max(known, key=lambda pair: pair[0])[1]
+                return max(known, key=lambda line: merit(line, name))
         return None
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from captrain.errors import RunError
+from captrain.paths import HTML, check_output_file
 from captrain.records import write_text
 from captrain.report.captions import evolutions, gallery, text_of
 from captrain.report.facts import facts, headlines, section, table_of_test, tables
@@ -27,8 +28,11 @@ def write_report(run: Path, output: Path | None = None, extra: ReportData | None
     """Write the report of a run folder (to `report.html` within it, or to `output`) and return where it lies.
 
     `extra` comes before the run's own parts: headline numbers, charts, galleries of a caller.
-    Raises `RunError` where `run` is not a run folder or the file can't be written.
+    Raises `RunError` where `run` is not a run folder or the file can't be written, `UserError` where its name is not that of
+    an HTML file.
     """
+    if output is not None and not output.is_dir():
+        check_output_file(output, HTML, "HTML is")
     data = report_data(run)
     page = render(data.with_extra(extra) if extra else data)
     target = output or run / "report.html"
@@ -58,7 +62,7 @@ def report_data(run: Path, most_pictures: int = MOST_PICTURES) -> ReportData:
         title=run.resolve().name,
         subtitle="A captioner's training, in numbers and pictures.",
         headlines=headlines(metrics, tested or scores, "test pictures" if tested else "pictures"),
-        facts=tuple(facts(settings, metrics, tested)),
+        facts=tuple(facts(settings, metrics, tested, scores)),
         charts=charts(metrics),
         evolutions=grown,
         galleries=(captions,) if captions else (),

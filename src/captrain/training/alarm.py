@@ -17,16 +17,17 @@ HELP = (
     "the --prompt that the model was trained with"
 )
 HELP_ENDLESS = (
-    "If your captions are longer than that, raise --max-new-tokens; if not, what usually helps: "
+    "If your captions are longer than that, {longer}; if not, what usually helps: "
     "a lower --learning-rate, more epochs, captions that --max-tokens does not cut, a look at the data (captrain data check)"
 )
 
 
-def collapse(written: Sequence[Caption], cut_off: int) -> str | None:
+def collapse(written: Sequence[Caption], cut_off: int, positions: str | None = None) -> str | None:
     """What is wrong with written captions as a whole, and what usually helps; None while they look alive.
 
     Args:
         written: a caption for each validation picture, with its references. cut_off: how many of them never ended.
+        positions: what there is to say of the decoder's positions, where these are what cut them off.
 
     Captions may well be alike where the references are: then there is no alarm. Ten captions are the fewest to judge by.
 
@@ -39,7 +40,11 @@ def collapse(written: Sequence[Caption], cut_off: int) -> str | None:
     if count < FEWEST:
         return None
     if cut_off >= ENDLESS * count:
-        return f"captions do not end: {cut_off} of {count} were cut off at --max-new-tokens. {HELP_ENDLESS}"
+        longer = "take a model with more positions" if positions else "raise --max-new-tokens"
+        limit = f"the end of the decoder's positions ({positions})" if positions else "--max-new-tokens"
+        return (
+            f"captions do not end: {cut_off} of {count} were cut off at {limit}. {HELP_ENDLESS.format(longer=longer)}"
+        )
     texts = Counter(caption.text for caption in written)
     known = Counter(caption.references[0] for caption in written if caption.references)
     [(commonest, often)] = texts.most_common(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 
 import numpy as np
@@ -16,10 +17,11 @@ from captrain.models.captioner import Captioner
 from captrain.records import write_jsonl, write_text
 from captrain.settings.schema import Settings
 from captrain.training.batch_size import images_a_batch, images_a_step
-from captrain.training.callbacks import Patience, Rhythm
+from captrain.training.callbacks import Discernment, Patience, Rhythm
 from captrain.training.checkpoints import Checkpoints
 from captrain.training.distributed.group import here
 from captrain.training.distributed.strategy import strategy_of
+from captrain.training.judging import advice, blind_spot_of
 from captrain.training.lengths import LengthMixture
 from captrain.training.live import LiveView
 from captrain.training.logbook import Logbook
@@ -34,6 +36,8 @@ from captrain.training.validate import Validation, Validator, spread
 from captrain.training.variation import caption_text, source_ratios
 from captrain.training.watch import Watch
 from captrain.training.word_dropout import word_dropout
+
+logger = logging.getLogger(__name__)
 
 
 def make_trainer(
@@ -81,7 +85,7 @@ def make_trainer(
             training.epochs,
         ),
         LiveView(len(mixture), training.epochs, images_a_step(settings), collator, lambda: trainer.latest),
-        *([Patience(training.patience)] if training.patience and validator else []),
+        *judging_callbacks(settings, images["validation"]),
         following,
         Watch(trainer, steps),
     ]
@@ -97,7 +101,19 @@ def make_validator(settings: Settings, images: Images, captions: TokenizedCaptio
         return None
     evaluation = settings.evaluation
     at_once = 2 * images_a_batch(settings) // here().size
-    return Validator(images, captions, at_once, evaluation.validation_limit, evaluation.metric)
+    return Validator(images, captions, at_once, evaluation.validation_limit, evaluation.metric, evaluation.tokenize)
+
+
+def judging_callbacks(settings: Settings, images: Images) -> list[TrainerCallback]:
+    """What looks after the score that chooses. One that can tell nothing is named before the first step, or when it shows."""
+    if not len(images):
+        return []
+    metric, patience = settings.evaluation.metric, settings.training.patience
+    stops: list[TrainerCallback] = [Patience(metric, patience)] if patience else []
+    if (reason := blind_spot_of(settings, images.samples)) is None:
+        return [Discernment(metric, patience), *stops]
+    logger.warning(advice(reason, patience))
+    return stops
 
 
 def make_mixture(settings: Settings, images: Images, captions: TokenizedCaptions, labels: np.ndarray) -> Mixture:

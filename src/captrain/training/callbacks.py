@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from captrain.metrics.choosing import is_better, is_constant, since_best
+from captrain.training.judging import advice
+
+logger = logging.getLogger(__name__)
 
 
 class Rhythm(TrainerCallback):
@@ -43,14 +50,42 @@ class Rhythm(TrainerCallback):
         control.should_save = epoch % self.checkpoint_every_epochs == 0 or epoch == self.epochs
 
 
+def evaluations_of(state: TrainerState, metric: str) -> list[dict[str, Any]]:
+    """The scores of every evaluation so far, by their own names."""
+    return [_named(line) for line in state.log_history if f"eval_{metric}" in line]
+
+
+def is_best(metrics: Mapping[str, Any], state: TrainerState, metric: str) -> bool:
+    """Whether an evaluation is better than those in the log, which every checkpoint holds."""
+    return is_better(_named(metrics), evaluations_of(state, metric), metric)
+
+
+def _named(line: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix("eval_"): value for name, value in line.items()}
+
+
+class Discernment(TrainerCallback):
+    """Says, once, that the score which chooses the best model was the same at the first evaluations."""
+
+    def __init__(self, metric: str, patience: int | None) -> None:
+        self.metric, self.patience = metric, patience
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """At the second evaluation, which is the first that can tell; a run that is gone on with has a log of the first."""
+        found = evaluations_of(state, self.metric)
+        if len(found) == 2 and is_constant(found, self.metric):
+            value = found[-1][self.metric]
+            logger.warning(advice(f"{self.metric} was {value:.4f} at both evaluations so far", self.patience))
+
+
 class Patience(TrainerCallback):
-    """Stops after some evaluations without a better score.
+    """Stops after some evaluations without a better one, by the rule that chooses the best model.
 
     It counts in the log that every checkpoint holds, so that a run which is started again stops where it would have stopped.
     """
 
-    def __init__(self, patience: int) -> None:
-        self.patience = patience
+    def __init__(self, metric: str, patience: int) -> None:
+        self.metric, self.patience = metric, patience
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -65,8 +100,5 @@ class Patience(TrainerCallback):
 
     def _stop_if_exhausted(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
         """Count the evaluations since the best one."""
-        sign = 1 if args.greater_is_better else -1
-        metric = str(args.metric_for_best_model)
-        scores = [sign * line[metric] for line in state.log_history if metric in line]
-        if scores and len(scores) - 1 - scores.index(max(scores)) >= self.patience:
+        if since_best(evaluations_of(state, self.metric), self.metric) >= self.patience:
             control.should_training_stop = True

@@ -35,7 +35,7 @@ def score_best_model(run: RunFolder, settings: Settings, splits: Splits) -> dict
     found = evaluate_samples(
         writer, splits.test, rejects, {"captions": writer.captioner.decoding}, run.path / FOLDER, stated,
         2 * images_a_batch(settings), settings.data.workers, settings.data.max_pixels,
-        (settings.evaluation.metric,),
+        (settings.evaluation.metric,), settings.evaluation.tokenize,
     )  # fmt: skip
     splits.rejects.lines.extend(rejects.lines)
     _note(run, found.scores)

@@ -68,7 +68,7 @@ class Logbook(TrainerCallback):
         logger.info("epoch %.4g, step %d: %s", state.epoch, state.global_step, scores)
         if chosen:
             logger.info("  %s: %s", chosen[0].id, chosen[0].text)
-        if not self.alarmed and (trouble := collapse(validation.predictions, validation.cut_off)):
+        if not self.alarmed and (trouble := _trouble(validation)):
             self.alarmed = True
             logger.warning("epoch %.4g: %s", state.epoch, trouble)
 
@@ -76,3 +76,8 @@ class Logbook(TrainerCallback):
         """Where in the run a line belongs."""
         seconds = round(time.monotonic() - self.start, 3)
         return {"step": state.global_step, "epoch": round(float(state.epoch or 0), 4), "seconds": seconds}
+
+
+def _trouble(validation: Validation) -> str | None:
+    """What is wrong with the captions of a validation as a whole."""
+    return collapse(validation.predictions, validation.cut_off, validation.positions)

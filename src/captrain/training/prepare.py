@@ -21,6 +21,7 @@ from captrain.models.device import PRECISIONS, choose_device, choose_precision
 from captrain.models.dropout import quicken_dropout
 from captrain.models.memory import checkpoint_activations, quantization
 from captrain.models.prefix.join import Mapper, prefixed
+from captrain.models.room import LEAST, Room
 from captrain.models.zoo import FAMILY_DEFAULTS
 from captrain.settings.schema import ModelSettings, Settings, TrainingSettings
 from captrain.settings.schema.conflicts import asked, frozen_of, method_of
@@ -48,7 +49,7 @@ def build_captioner(settings: Settings, captions: Iterable[str], base: Path | No
     else:
         captioner = _joined(model, captions, settings.training.seed)
     _set_prompt(captioner, settings, question)
-    captioner.decoding = Decoding(**settings.generation.model_dump())
+    captioner.decoding = _decoding(captioner, settings)
     return captioner.eval()
 
 
@@ -93,6 +94,23 @@ def _no_question(captioner: Captioner, settings: Settings, question: str) -> str
     if room < captioner.max_positions // 2:
         return f"its {tokens} tokens leave captions {max(room, 0)} of {captioner.max_positions} positions"
     return ""
+
+
+def _decoding(captioner: Captioner, settings: Settings) -> Decoding:
+    """How captions are written, by the settings.
+
+    Raises `SettingsError` where they ask for longer captions than the decoder has positions for.
+    """
+    data, room = settings.data, Room.of(captioner)
+    longest = min(data.max_tokens, room.most)
+    added = len(captioner.tokenizer(f"{data.prefix} {data.suffix}", add_special_tokens=False)["input_ids"])
+    if added > longest - LEAST:
+        raise SettingsError(
+            f"prefix, suffix: found {added} tokens, which leave no room in captions of at most {longest}; make them "
+            "shorter, or give words that are not to be learned as --prompt"
+        )
+    generation = settings.generation
+    return room.fitted(Decoding(**generation.model_dump()), asked(generation, "max_new_tokens", "min_new_tokens"))
 
 
 def _mapper(model: ModelSettings) -> Mapper:

@@ -20,6 +20,7 @@ from captrain.models.adapt import count_parameters
 from captrain.models.captioner import Captioner
 from captrain.models.compiled import compile_captioner
 from captrain.models.device import choose_device
+from captrain.models.room import Room
 from captrain.paths import cache_folder
 from captrain.report.run import write_report
 from captrain.settings.schema import DataSettings, Settings, TrainingSettings
@@ -35,6 +36,7 @@ from captrain.training.distributed.onlooker import Onlooker
 from captrain.training.final_test import score_best_model, scores_of_test
 from captrain.training.fingerprints import fingerprints
 from captrain.training.held_out import keep_splits
+from captrain.training.judging import fill_tokenizer
 from captrain.training.optimizers import fill_optimizer
 from captrain.training.prepare import adapt, fill_defaults, place
 from captrain.training.preview import preview
@@ -45,6 +47,7 @@ from captrain.training.signals import SIGNALS, ends_on_signals
 from captrain.training.stored import MOST_AT_ONCE, StoredCaptions
 from captrain.training.trackers import chosen
 from captrain.training.variation import augmentation, caption_text
+from captrain.training.words import check_words
 
 logger = logging.getLogger(__name__)
 
@@ -123,6 +126,7 @@ def _train(
     rows = make_rows(filled, captioner, images["train"], captions["train"])
     filled = fill_batch_size(filled, captioner, images["train"], rows, run.filled_before("training", "batch_size"))
     check_length(filled, images["train"], captions["train"], splits.sources())
+    filled = fill_tokenizer(filled, images["validation"].samples, run.filled_before("evaluation", "tokenize"))
     with group.together():
         check_spread(filled, group.size, captioner.device.type)
         note_run(run, settings, filled, data, captioner, captions, counts, marks, splits)
@@ -170,6 +174,7 @@ def describe(settings: Settings, data: str | None) -> str:
     check_installed(settings)
     splits = load(settings, data)
     captioner, filled = ready(settings, splits, None)
+    filled = fill_tokenizer(filled, splits.validation, None)
     return preview(filled, captioner, splits, count_parameters(captioner))
 
 
@@ -196,6 +201,7 @@ def ready(settings: Settings, splits: Splits, run: RunFolder | None) -> tuple[Ca
     What lies nowhere else is first written to the run's `base/`: adapters refer to it, and a resumed run begins there.
     """
     captioner = begun(settings, captions_of(splits.train), run, splits.question)
+    check_words(captioner, splits.train, settings)
     place(captioner, settings.model)
     filled = fill_optimizer(fill_defaults(settings, captioner), settings.training, captioner.device)
     adapt(captioner, filled)
@@ -259,7 +265,15 @@ def note_run(
     if rejects:
         logger.warning(rejects.summary())
     if counts["cut_captions"]:
-        logger.warning("%d captions are longer than --max-tokens and were cut", counts["cut_captions"])
+        logger.warning("%d captions were cut: %s", counts["cut_captions"], _why_cut(captioner, filled.data.max_tokens))
+
+
+def _why_cut(captioner: Captioner, max_tokens: int) -> str:
+    """The limit that a long caption met: the one that was set, or that of the decoder's positions."""
+    room = Room.of(captioner)
+    if room.most < max_tokens:
+        return f"{room.told}, which is room for captions of at most {room.most} tokens"
+    return f"they are longer than --max-tokens (now {max_tokens})"
 
 
 def finish(run: RunFolder) -> dict[str, float]:

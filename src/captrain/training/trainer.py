@@ -25,6 +25,7 @@ from captrain.metrics.java import JavaError
 from captrain.models.captioner import Captioner
 from captrain.settings.schema import Settings
 from captrain.training.average import WeightAverage
+from captrain.training.callbacks import is_best
 from captrain.training.checkpoints import Checkpoints, load_learned, save_learned
 from captrain.training.distributed.sharding import local
 from captrain.training.distributed.strategy import strategy_of
@@ -74,6 +75,7 @@ class CaptionTrainer(SpreadTrainer):
         self.validator = validator
         self.on_best = on_best
         self.latest: Validation | None = None
+        self.found_best = False
         self.running = Running()
         self.guard = Guard(self, settings.training.max_bad_steps)
         self.gradient_check = GradientCheck(settings.model.target_modules, looks=not self.is_deepspeed_enabled)
@@ -204,21 +206,23 @@ class CaptionTrainer(SpreadTrainer):
         self._require_finite_weights()
         with SIGNALS.waiting(False), untouched_randomness(), self.strategy.whole_in_all(self.captioner):
             self.latest = self.validator(self.captioner)
-        scores = self.latest.scores
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.latest.scores.items()}
         if self.args.metric_for_best_model == f"{metric_key_prefix}_cider_and_bleu_4":
-            metrics[self.args.metric_for_best_model] = scores["cider"] + scores["bleu_4"]
-        if self._is_best(metrics):
+            metrics[self.args.metric_for_best_model] = metrics["eval_cider"] + metrics["eval_bleu_4"]
+        self.found_best = is_best(metrics, self.state, self.settings.evaluation.metric)
+        if self.found_best:
             with self.strategy.whole_in_first(self.captioner):
                 self._write_in_first("the best model", partial(self.on_best, self.latest))
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _is_best(self, metrics: dict[str, float]) -> bool:
-        """The rule by which Trainer will note the best score right after this evaluation."""
-        value, best = metrics[str(self.args.metric_for_best_model)], self.state.best_metric
-        return best is None or (value > best if self.args.greater_is_better else value < best)
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """What Trainer notes of the best evaluation."""
+        if self.found_best:
+            self.state.best_metric = metrics[str(self.args.metric_for_best_model)]
+            self.state.best_global_step = self.state.global_step
+        return self.found_best
 
     # Checkpoints: whole or not there.
 

@@ -13,6 +13,7 @@ from captrain.inference.writing import features_of, write_captions
 from captrain.metrics.judge import Judgement, judge
 from captrain.models.captioner import Captioner
 from captrain.models.modes import evaluating
+from captrain.models.room import Room
 from captrain.progress import track
 from captrain.records import Caption
 from captrain.training.distributed.group import here
@@ -26,18 +27,21 @@ class Validation:
     """`scores` by name (validation_loss, bleu_4, cider), and the captions they were computed from.
 
     `judgement` is what they were judged by, `cut_off` how many of them the limit of tokens cut off before they ended.
+    `positions` tells of the decoder's positions where these are that limit.
     """
 
     scores: dict[str, float]
     predictions: list[Caption]
     judgement: Judgement
     cut_off: int = 0
+    positions: str | None = None
 
 
 class Validator:
     """Validates a captioner on the first `limit` validation images, whose features or pixels are kept.
 
-    `metric` is the score that decides: METEOR and SPICE are computed only where they are this one.
+    `metric` is the score that decides: METEOR and SPICE are computed only where they are this one. `tokenizer` makes words of
+    captions to score.
 
     Of several processes each takes a part of the images; the first one judges what all have written, and tells the others.
     All make equally many batches, since weights that are shared out come together for each: one whose part is smaller ends
@@ -51,9 +55,10 @@ class Validator:
         batch_size: int,
         limit: int | None = None,
         metric: str = "cider",
+        tokenizer: str = "auto",
     ) -> None:
         self.images = images
-        self.metric = metric
+        self.metric, self.tokenizer = metric, tokenizer
         self.captions = captions
         self.batch_size = batch_size
         self.positions = range(len(images))[:limit]
@@ -71,11 +76,13 @@ class Validator:
             parts = self.group.gather(self._write(captioner))
         written = [caption for predictions, _ in parts for caption in predictions]
         with self.group.together():
-            judged = judge(written, asked=(self.metric,)) if self.group.is_first else None
+            judged = judge(written, tokenizer=self.tokenizer, asked=(self.metric,)) if self.group.is_first else None
         judgement = self.group.from_first(judged)
         assert judgement is not None
         scores |= judgement.scores
-        return Validation(scores, judgement.captions, judgement, sum(cut_off for _, cut_off in parts))
+        room = Room.of(captioner)
+        positions = room.told if captioner.decoding.max_new_tokens >= room.most else None
+        return Validation(scores, judgement.captions, judgement, sum(cut_off for _, cut_off in parts), positions)
 
     @torch.no_grad()
     def _loss(self, captioner: Captioner) -> float:
@@ -99,13 +106,14 @@ class Validator:
     def _write(self, captioner: Captioner) -> tuple[list[Caption], int]:
         """A caption for each of this process's images, and how many of them were cut off."""
         predictions, cut_off = [], 0
+        longest = min(captioner.decoding.max_new_tokens, Room.of(captioner).most)
         with track("write validation captions", len(self.own)) as advance:
             for batch, counts in self.batches:
                 found = list(write_captions(captioner, self.images, batch, self.batch_size))
                 for position, written in found if counts else []:
                     sample = self.images.samples[position]
                     predictions.append(Caption.of(sample, written.text, written.score))
-                    cut_off += len(written.tokens) >= captioner.decoding.max_new_tokens
+                    cut_off += len(written.tokens) >= longest
                     advance(1)
         return predictions, cut_off
 

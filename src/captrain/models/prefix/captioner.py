@@ -15,7 +15,6 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from captrain.data.images import ImageSpec
 from captrain.models.attention import share_features
 from captrain.models.captioner import Captioner
-from captrain.models.decoding import Decoding
 from captrain.models.prefix.language import check_language, check_room, room_for_words, scale_before_head
 from captrain.models.prefix.writing import write_causal, write_seq2seq
 
@@ -30,6 +29,8 @@ class PrefixCaptioner(Captioner):
         config = self.decoder.config
         check_language(config, config.name_or_path or "language model")
         check_room(config, self.core().config.prefix_length)
+        # The prefix without its last vector, which stands where a start token would; none where an encoder reads it.
+        self.image_positions = 0 if self.has_encoder else self.core().config.prefix_length - 1
         if not self.has_encoder and _one_key_a_head(config):
             share_features(self.decoder)
 
@@ -110,12 +111,6 @@ class PrefixCaptioner(Captioner):
         if self.has_encoder:
             return write_seq2seq(self.decoder, context, [self.start_id, *self.prompt_ids()], config)
         return write_causal(self.decoder, context, self.prompt_ids(), config)
-
-    def generation_config(self, decoding: Decoding) -> GenerationConfig:
-        """How to write; no longer than the language model's context allows."""
-        config = super().generation_config(decoding)
-        config.max_new_tokens = min(config.max_new_tokens, self.max_positions - len(self.prompt_ids()) - 1)
-        return config
 
     def _in_its_words(self, mask: Tensor) -> Tensor:
         """A mask as the language model's attention takes it: eager attention adds it to the scores."""

@@ -32,8 +32,8 @@ SCALED = {"t5": "scale_decoder_outputs", "umt5": "tie_word_embeddings"}
 POSITIONS = ("max_position_embeddings", "n_positions")
 """What configurations call the length of the context."""
 
-UNLIMITED = 512
-"""Longest caption of a model without a longest context."""
+UNLIMITED = 1_000_000
+"""Tokens of a caption of a model that knows distances instead of positions: more than any caption has."""
 
 
 def load_language(source: str) -> PreTrainedModel:
@@ -68,7 +68,7 @@ def room_for_words(config: PreTrainedConfig, prefix_length: int) -> int:
 
     >>> from transformers import GPT2Config, T5Config
     >>> room_for_words(GPT2Config(), 10), room_for_words(T5Config(), 10)
-    (1015, 512)
+    (1015, 1000000)
     """
     if config.is_encoder_decoder:
         return UNLIMITED

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pydantic import model_validator
 
 from captrain.settings.schema.base import Section
+from captrain.settings.schema.computing import ComputingSettings
 from captrain.settings.schema.conflicts import conflicts
 from captrain.settings.schema.data import DataSettings, ReadingSettings, Source
 from captrain.settings.schema.distributed import DistributedSettings
@@ -19,6 +20,7 @@ from captrain.settings.schema.model import ModelSettings
 from captrain.settings.schema.training import TrainingSettings
 
 __all__ = [
+    "ComputingSettings",
     "DataSettings",
     "DistributedSettings",
     "EvaluationSettings",

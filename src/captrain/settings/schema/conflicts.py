@@ -13,7 +13,7 @@ from captrain.settings.schema.base import Section
 from captrain.settings.schema.optimisation import optimisation
 
 if TYPE_CHECKING:
-    from captrain.settings.schema import ModelSettings, Settings
+    from captrain.settings.schema import GenerationSettings, ModelSettings, Settings
 
 NEW_DECODER = ("tokenizer", "vocabulary_size", "decoder_layers", "decoder_width", "decoder_heads", "decoder_dropout")
 MAPPER = (
@@ -251,5 +251,12 @@ def _writing(settings: Settings) -> Iterator[str]:
         yield from _are(asked(generation, "top_p", "temperature"), "for sampling, set sample too")
     elif generation.beams > 1:
         yield from _are(asked(generation, "beams"), "for the search of beams, but sample draws tokens, leave one out")
-    if generation.min_new_tokens > generation.max_new_tokens:
-        yield f"min_new_tokens {generation.min_new_tokens} is more than max_new_tokens {generation.max_new_tokens}"
+    if conflict := conflict_of_lengths(generation):
+        yield conflict
+
+
+def conflict_of_lengths(generation: GenerationSettings) -> str | None:
+    """What is wrong with the shortest and the longest caption together."""
+    if generation.min_new_tokens <= generation.max_new_tokens:
+        return None
+    return f"min_new_tokens {generation.min_new_tokens} is more than max_new_tokens {generation.max_new_tokens}"

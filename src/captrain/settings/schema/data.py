@@ -132,6 +132,8 @@ class DataSettings(ReadingSettings):
     """Share of tags left out, drawn anew in each epoch."""
     drop_captions: Annotated[Share, WORDS] = 0.0
     """Share of captions left empty, drawn anew in each epoch."""
+    accept_lost_words: Annotated[bool, WORDS] = False
+    """Train although many words of the captions do not come back from the tokenizer: unknown to it, or without their accents."""
     prompt: str | None = None
     """Words before every caption, given and not learned; saved with the model.
     Default: the model's, else what conversations in the data all ask, else the family's."""
