@@ -15,6 +15,10 @@ from captrain.errors import DataError, nearest
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 UNREAD_SUFFIXES = frozenset({".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".cr2", ".nef", ".arw", ".dng"})
 
+IMAGE_FOLDERS = (  # where pictures lie beside their table, as data sets are handed out
+    *("images", "Images", "Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k-images", "flickr30k_images"),
+)
+
 _SYSTEM_FOLDERS = frozenset(
     {"__MACOSX", "@eaDir"}
 )  # resource forks and thumbnails that macOS and Synology leave behind
@@ -67,6 +71,7 @@ class Root:
         for above in Path(self._bounds[0]).parents:
             if above.name == "snapshots" and (above.parent / "blobs").is_dir():
                 self._bounds.append(str(above.parent / "blobs"))
+        self._folders = [name for name in IMAGE_FOLDERS if os.path.isdir(os.path.join(folder, name))]
         self._inside: dict[str, bool] = {}  # folder → whether it is inside, so that links are followed once a folder
 
     def holds(self, path: str) -> bool:
@@ -77,8 +82,9 @@ class Root:
     def find(self, name: str, where: str) -> str | None:
         """The posix path, relative to the folder, of the image that a table calls `name`; None if there is none.
 
-        Looked for below the folder, then below its `images/`, as written and in both normal forms of Unicode (macOS and
-        Linux spell "é" differently). Raises `DataError`, beginning with `where`, for a path that leaves the folder.
+        Looked for below the folder, then below `images/` or another of `IMAGE_FOLDERS` in it, as written and in both normal
+        forms of Unicode (macOS and Linux spell "é" differently). Raises `DataError`, beginning with `where`, for a path
+        that leaves the folder.
         """
         relative = posixpath.normpath(name.replace("\\", "/"))
         if relative.startswith(("../", "/")) or relative == ".." or os.path.isabs(name) or os.path.splitdrive(name)[0]:
@@ -86,7 +92,7 @@ class Root:
                 f"{where}: {reprlib.repr(name)} leaves the folder {self.folder}; expected a path below it, or give --image-root"
             )
         for spelling in _spellings(relative):
-            for candidate in (spelling, f"images/{spelling}"):
+            for candidate in (spelling, *(f"{folder}/{spelling}" for folder in self._folders)):
                 if self._is_file(candidate, name, where):
                     return candidate
         return None

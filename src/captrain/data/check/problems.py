@@ -26,6 +26,8 @@ KINDS: dict[str, Kind] = {
     for kind in (
         Kind("no-caption", "wrong", "pictures without a caption"),
         Kind("no-picture", "wrong", "captions without a picture"),
+        Kind("not-a-caption", "wrong", "cells that hold no caption"),
+        Kind("broken-row", "wrong", "rows of a table that are broken"),
         Kind("not-utf-8", "wrong", "texts that are not UTF-8"),
         Kind("left-out", "wrong", "left out for another reason"),
         Kind("unreadable", "wrong", "pictures that can't be read"),
@@ -99,6 +101,8 @@ _REASONS = (  # words in a reader's reason → the kind; the first that fits
     ("can't be read", "unreadable"),
     ("holds no caption", "empty-caption"),
     ("no caption", "no-caption"),
+    ("where a caption belongs", "not-a-caption"),
+    ("is a row of", "broken-row"),
     ("no image", "no-picture"),
     ("not there", "no-picture"),
 )

@@ -20,7 +20,6 @@ from captrain.data.readers.tables import folder_of_images
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 
-IMAGE_FOLDERS = ("Images", "Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k-images", "flickr30k_images")
 TEXT_FOLDERS = ("", "Flickr8k_text", "flickr8k_text")
 LARGEST_LINE = 1 << 20  # bytes
 
@@ -56,7 +55,6 @@ def read(
     file = files[0]
     root = options.image_root or (path if path.is_dir() else path.parent)
     gathered = Gathered(Root(folder_of_images(root)), file)
-    folders = [folder for folder in IMAGE_FOLDERS if (Path(root) / folder).is_dir()]
     splits = _splits_beside(file)
     for number, image, caption in captions_of(file):
         split = splits.get(image) if splits else "all"
@@ -64,8 +62,7 @@ def read(
             rejects.add(image, f"{file}:{number}", "is in none of the lists of splits beside the file")
             splits[image] = ""
         elif split:
-            name = _placed(gathered.root, folders, image, f"{file}:{number}")
-            gathered.add(name, (caption,) if caption else (), number, rejects, split)
+            gathered.add(image, (caption,) if caption else (), number, rejects, split)
     samples = gathered.samples(rejects, captioned=captioned)
     if not samples:
         found = rejects.summary() if rejects else "no lines"
@@ -96,15 +93,6 @@ def _unquoted(caption: str) -> str:
     if len(caption) > 1 and caption[0] == caption[-1] == '"' and '"' not in caption[1:-1].replace('""', ""):
         return caption[1:-1].replace('""', '"').strip()
     return caption
-
-
-def _placed(root: Root, folders: list[str], image: str, where: str) -> str:
-    """An image's name with the folder that it lies in; as it is, if it lies in none."""
-    if root.find(image, where) is None:
-        for folder in folders:
-            if root.find(f"{folder}/{image}", where) is not None:
-                return f"{folder}/{image}"
-    return image
 
 
 def _splits_beside(file: Path) -> dict[str, str]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,7 @@ from captrain.data.readers.tables import Table, check_splits, has_tables, one_ta
 from captrain.data.samples import LazySamples, key_of
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample, parse_json_line
+from captrain.tabular.cells import no_caption, not_a_caption
 
 SUFFIXES = (".jsonl", ".ndjson")
 MOST_CHECKED = 200_000  # lines; images of larger tables are not looked for one by one
@@ -90,11 +92,12 @@ class TableReader:
             return parse_row(file.readline(LARGEST_LINE), f"{self.table.path}:{number}", self.columns)
 
     def _beside(self) -> str:
-        """The folder, below the images' root, that the first image lies in: "images/", or "" for the root itself."""
+        """The folder, below the images' root, in which the first image is found: "images/", or "" for the root itself."""
         for block in blocks(self.table.path):
             for number, _, row in rows(block, self.columns, self.table.path):
                 name = plain(row.image)
-                return "images/" if self.table.find(name, f"{self.table.path}:{number}") == f"images/{name}" else ""
+                found = self.table.find(name, f"{self.table.path}:{number}") or name
+                return found.removesuffix(name) if found.endswith(f"/{name}") else ""
         return ""
 
 
@@ -148,8 +151,7 @@ def read(
     columns = Columns(options.image_column, options.caption_column)
 
     def rows_of(table: Table) -> dict[str, Sequence[Sample]]:
-        _check_columns(table, columns)
-        return _read_table(TableReader(table, columns), rejects, captioned)
+        return _read_table(TableReader(table, columns.of(_columns_of(table, columns))), rejects, captioned)
 
     expected = 'expected lines like {"file_name": ..., "text": ...}'
     return one_table_each(source, tables_at(source, options, SUFFIXES, _has_images), rows_of, rejects, expected)
@@ -165,16 +167,22 @@ def _has_images(table: Path) -> bool:
     return True
 
 
-def _check_columns(table: Table, columns: Columns) -> None:
-    for block in blocks(table.path):
-        if block.lines:
-            where = f"{table.path}:{block.numbers[0]}"
-            return columns.check(list(parse_json_line(block.lines[0], where)), where)
+def _columns_of(table: Table, columns: Columns) -> list[str]:
+    """The columns of the lines in a table's first megabyte. Raises `DataError` if a given one is not in its first line."""
+    names: dict[str, None] = {}
+    for block in islice(blocks(table.path), 1):
+        for number, line in zip(block.numbers.tolist(), block.lines, strict=True):
+            where = f"{table.path}:{number}"
+            found = parse_json_line(line, where)
+            if not names:
+                columns.check(list(found), where)
+            names.update(dict.fromkeys(found))
+    return list(names)
 
 
 def _read_table(reader: TableReader, rejects: Rejects, captioned: bool) -> dict[str, Sequence[Sample]]:
     table, index = reader.table, LineIndex()
-    bare: dict[str, str] = {}  # images with a line without caption → that line; another line may have one
+    bare: dict[str, tuple[str, Row]] = {}  # images with a line without caption → that line; another line may have one
     missing: set[str] = set()
     for block in blocks(table.path):
         names = None if reader.checked else plain_names(block, reader.columns)
@@ -188,20 +196,23 @@ def _read_table(reader: TableReader, rejects: Rejects, captioned: bool) -> dict[
                 if row.image not in missing:
                     missing.add(row.image)
                     rejects.add(table.prefix + row.image, where, "names an image that is not there")
-            elif captioned and not row.captions:
-                bare.setdefault(table.prefix + name, where)
-            else:
+                continue
+            if captioned and (row.odd or not row.captions):
+                bare.setdefault(table.prefix + name, (where, row))
+            if row.captions or not captioned:
                 index.add(offset, number, table.prefix + name, row.split or table.split or "all")
     _reject_bare(bare, index, rejects)
     check_splits(index.names, table)
     return {split: _gather(reader, index, lines) for split, lines in index.by_split().items()}
 
 
-def _reject_bare(bare: dict[str, str], index: LineIndex, rejects: Rejects) -> None:
+def _reject_bare(bare: dict[str, tuple[str, Row]], index: LineIndex, rejects: Rejects) -> None:
     captioned = set(index.keys) if bare else set()
-    for name, where in bare.items():
+    for name, (where, row) in bare.items():
         if key_of(name) not in captioned:
-            rejects.add(name, where, "has no caption")
+            rejects.add(name, where, no_caption(row.odd))
+        for text in row.odd if key_of(name) in captioned else ():
+            rejects.add(name, where, not_a_caption(text))
 
 
 def _gather(reader: TableReader, index: LineIndex, lines: np.ndarray) -> TableSamples:

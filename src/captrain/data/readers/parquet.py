@@ -114,6 +114,7 @@ def _read_file(file: Path, split: str, columns: Columns, parts: Parts, rejects: 
     with _opened(file) as parquet:
         names = parquet.schema_arrow.names
         columns.check(names, str(file))
+        columns = columns.of(names)
         leaf = _leaf_of_pictures(parquet, columns)
         wanted = _columns_of_text(file, names, columns, captioned)
         if leaf:
@@ -124,7 +125,7 @@ def _read_file(file: Path, split: str, columns: Columns, parts: Parts, rejects: 
             raise DataError(columns.no_image(names, str(file)))
         for number, values in _rows(parquet, images + wanted):
             row = columns.row(values, f"{file}:{number}")
-            parts.named.add(row.image, row.captions, number, rejects, row.split or split)
+            parts.named.add(row.image, row.captions + row.odd, number, rejects, row.split or split)
 
 
 def _read_inside(
@@ -138,12 +139,13 @@ def _read_inside(
         where = f"{file}:{number}"
         path = values.get(column) or {}
         name = path.get("path") if paths else None
-        row = Row(whole(name) if isinstance(name, str) else "", columns.texts(values, where), split_of(values, where))
+        captions, odd = columns.texts(values, where)
+        row = Row(whole(name) if isinstance(name, str) else "", captions, split_of(values, where), odd)
         inside.add(origin, number, row, row.split or split)
 
 
 def _columns_of_text(file: Path, names: list[str], columns: Columns, captioned: bool) -> list[str]:
-    captions = _top(columns.captions, names)
+    captions = _top(columns.decided, names)
     if captioned and not captions:
         raise DataError(
             f"{file}: no column of captions (columns: {listed(names)}); "

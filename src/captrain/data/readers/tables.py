@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 
 Test = Callable[[Path], bool]
+
+LOOKED_AT = 1000  # rows of which the columns are looked at, to say which hold captions
 
 _WORDS = re.compile(r"[^a-z0-9]+")
 
@@ -138,13 +141,15 @@ def gather(
     table: Table, columns: Columns, rows: Iterable[tuple[int, dict[str, Any]]], rejects: Rejects, captioned: bool
 ) -> dict[str, Sequence[Sample]]:
     """The samples of a table that is read whole, from its rows with their numbers."""
-    gathered = table.gathered()
-    for number, values in rows:
-        where = f"{table.path}:{number}"
-        if not gathered.images:
-            columns.check(list(values), where)
-        row = columns.row(values, where)
-        gathered.add(table.relative(row.image), row.captions, number, rejects, row.split or table.split or "all")
+    gathered, rows = table.gathered(), iter(rows)
+    first = list(islice(rows, LOOKED_AT))
+    if first:
+        columns.check(list(first[0][1]), f"{table.path}:{first[0][0]}")
+    columns = columns.of(name for _, values in first for name in values)
+    for number, values in chain(first, rows):
+        row = columns.row(values, f"{table.path}:{number}")
+        split = row.split or table.split or "all"
+        gathered.add(table.relative(row.image), row.captions + row.odd, number, rejects, split)
     check_splits(gathered.names, table)
     return gathered.samples(rejects, captioned=captioned)
 

@@ -1,0 +1,36 @@
+"""The names that columns usually have, and which columns of a table hold its captions."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+IMAGE_COLUMNS = (
+    *("file_name", "image", "filename", "image_path", "img", "path", "filepath", "file_path"),
+    *("image_name", "image_file", "img_path", "file"),
+)
+CAPTION_COLUMNS = (
+    *("captions", "caption", "text", "texts", "sentences", "sentence", "descriptions", "description", "title"),
+    *("comments", "comment", "raw"),
+)
+_NUMBERED = re.compile(r"(.*?[^\W\d])[ _.-]?(\d{1,3})", re.DOTALL)
+
+
+@lru_cache(maxsize=64)
+def caption_columns(wanted: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
+    """The columns of a table that hold its captions, in its own spelling: the first wanted one, and its numbered ones.
+
+    Numbered ones ("caption_0", "Caption 2", "raw_1", "caption.1") belong together, in the order of their numbers, after
+    the one without a number. Empty if the table has none.
+
+    >>> caption_columns(CAPTION_COLUMNS, ("image", "Text", "caption_2", "caption_1", "title"))
+    ('caption_1', 'caption_2')
+    """
+    groups: dict[str, dict[int, str]] = {}
+    for name in names:
+        plain = name.strip().lower()
+        groups.setdefault(plain, {}).setdefault(-1, name)
+        if found := _NUMBERED.fullmatch(plain):
+            groups.setdefault(found[1], {}).setdefault(int(found[2]), name)
+    chosen = next((groups[name] for name in wanted if name in groups), {})
+    return tuple(name for _, name in sorted(chosen.items()))
