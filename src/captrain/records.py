@@ -92,7 +92,7 @@ def _place(image: Path | bytes | Stored) -> str | None:
 
 @dataclass(slots=True)
 class Rejects:
-    """Samples that were skipped, each with where it stood and why.
+    """Samples that were skipped, each with where it stood and why; and `notes`, of what else is good to know.
 
     >>> rejects = Rejects()
     >>> rejects.add("cat.jpg", "photos/cat.jpg", "no caption beside it")
@@ -101,6 +101,11 @@ class Rejects:
     """
 
     lines: list[dict[str, str]] = field(default_factory=list)
+    notes: list[dict[str, str]] = field(default_factory=list)
+
+    def note(self, id: str, where: str, reason: str) -> None:
+        """Note what is no skipped sample: captions left out on purpose, say."""
+        self.notes.append({"id": id, "where": where, "reason": reason})
 
     def add(self, id: str, where: str, reason: str) -> None:
         """Note one skipped sample."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +14,15 @@ import numpy as np
 from captrain.data.places import IMAGE_SUFFIXES
 from captrain.data.readers import READERS, SPLIT_NAMES, detect, reader, recognises
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
+from captrain.data.readers.several import read_tables
 from captrain.data.samples import Chosen, Joined, Prefixed, keys_of
+from captrain.data.unlisted import note_unlisted
 from captrain.errors import DataError, nearest
 from captrain.records import Rejects, Sample
 
+logger = logging.getLogger(__name__)
+
+LISTS = frozenset({"jsonl", "json", "csv", "coco", "karpathy", "flickr"})  # forms that list pictures by their names
 LIST_SUFFIXES = frozenset({".txt", ".lst"})
 
 
@@ -164,8 +170,25 @@ def read_splits(
     *,
     captioned: bool = True,
 ) -> dict[str, Sequence[Sample]]:
-    """What the right reader finds at `source`, by the splits that it names ("all" if none)."""
-    return reader(format or detect(source)).read(source, rejects, options, captioned=captioned)
+    """What the right reader finds at `source`, by the splits that it names ("all" if none).
+
+    What is good to know besides (pictures that no table lists) is logged.
+    """
+    noted = len(rejects.notes)
+    form = format or detect(source, options)
+    splits = (
+        read_tables(source, form, rejects, options, captioned) if format is None and os.path.isdir(source) else None
+    )
+    if splits is None:
+        splits = reader(form).read(source, rejects, options, captioned=captioned)
+    if form in LISTS:
+        path = Path(source)
+        folder = path if path.is_dir() else path.parent
+        home = folder.parent if folder.name == "annotations" else folder
+        note_unlisted(options.image_root or home, splits.values(), rejects)
+    for line in rejects.notes[noted:]:
+        logger.warning("%s %s", line["where"], line["reason"])
+    return splits
 
 
 def load_split(
@@ -253,7 +276,7 @@ def _list(given: str, prefixed: bool, rejects: Rejects, format: str | None, opti
     suffix = path.suffix.lower()
     if path.is_file() and suffix in IMAGE_SUFFIXES:
         return [Sample(Path(given).as_posix() if prefixed else path.name, path, (), given)]
-    if path.is_file() and suffix in LIST_SUFFIXES and not _names_captions(given):
+    if path.is_file() and suffix in LIST_SUFFIXES and not _names_captions(given, options):
         return list(_listed(path, rejects))
     samples = Joined(list(read_splits(given, rejects, format, options, captioned=False).values()))
     if not prefixed:
@@ -261,9 +284,9 @@ def _list(given: str, prefixed: bool, rejects: Rejects, format: str | None, opti
     return Prefixed(f"{Path(given).as_posix()}/", samples)
 
 
-def _names_captions(given: str) -> bool:
+def _names_captions(given: str, options: ReadOptions) -> bool:
     """Whether a .txt file is a data set with captions (Flickr8k's captions.txt), not a list of pictures."""
-    return any(recognises(name, given) for name in READERS)
+    return any(recognises(name, given, options) for name in READERS)
 
 
 def _listed(path: Path, rejects: Rejects) -> Iterator[Sample]:

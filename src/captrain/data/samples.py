@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from typing import overload
@@ -96,6 +96,12 @@ class Prefixed(LazySamples):
     def sample_at(self, index: int) -> Sample:
         sample = self.samples[index]
         return replace(sample, id=self.prefix + sample.id)
+
+
+def merged(splits: dict[str, Sequence[Sample]], more: Mapping[str, Sequence[Sample]]) -> None:
+    """Add samples to some splits: after those that a split has."""
+    for name, samples in more.items():
+        splits[name] = Joined([splits[name], samples]) if name in splits else samples
 
 
 def keys_of(samples: Sequence[Sample]) -> np.ndarray:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -43,7 +43,11 @@ class Delimited:
         first = next(self._read(lambda lines: iter([next(lines, "")[:LONGEST_HEADER].rstrip("\r\n")])))
         self.delimiter = delimiter_of(first, known)
         self.header = distinct(cell.strip() for cell, _ in cells_of(first, self.delimiter))
-        self.quoted = self.delimiter not in SELDOM_QUOTED or self._looks_quoted()
+
+    @cached_property
+    def quoted(self) -> bool:
+        """Whether quotation marks are punctuation. Of a table of tabs or bars all lines are looked at, the first time."""
+        return self.delimiter not in SELDOM_QUOTED or self._looks_quoted()
 
     def rows(self, *, has_header: bool = True) -> Iterator[tuple[int, list[str]]]:
         """Number of the (last) line and cells of each row that is not blank, below the header if there is one."""

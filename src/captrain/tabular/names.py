@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 IMAGE_COLUMNS = (
     *("file_name", "image", "filename", "image_path", "img", "path", "filepath", "file_path"),
@@ -13,6 +15,7 @@ CAPTION_COLUMNS = (
     *("captions", "caption", "text", "texts", "sentences", "sentence", "descriptions", "description", "title"),
     *("comments", "comment", "raw"),
 )
+MARKS = ("is_rejected", "is_precanned")  # of captions that VizWiz's workers did not write, or wrote badly
 _NUMBERED = re.compile(r"(.*?[^\W\d])[ _.-]?(\d{1,3})", re.DOTALL)
 
 
@@ -34,3 +37,12 @@ def caption_columns(wanted: tuple[str, ...], names: tuple[str, ...]) -> tuple[st
             groups.setdefault(found[1], {}).setdefault(int(found[2]), name)
     chosen = next((groups[name] for name in wanted if name in groups), {})
     return tuple(name for _, name in sorted(chosen.items()))
+
+
+def is_marked(record: Mapping[str, Any]) -> bool:
+    """Whether a caption's record says that it is not to be used.
+
+    >>> is_marked({"caption": "Nothing can be seen.", "is_rejected": True, "is_precanned": False})
+    True
+    """
+    return any(str(record.get(mark, "")).strip().lower() in ("true", "1") for mark in MARKS)

@@ -70,7 +70,7 @@ class Checked:
 
     def lines(self) -> Iterator[dict[str, str]]:
         """All problems, as lines for a rejects file: those of the reader, then those of pictures as they were found."""
-        rejects = iter(self.rejects.lines)
+        rejects = iter(self.rejects.lines + self.rejects.notes)
         for finding in self.findings:
             kind = KINDS[finding.kind]
             about = next(rejects) if finding.picture < 0 else self._about(finding)
@@ -80,7 +80,7 @@ class Checked:
         """The first few problems of each kind, as `lines` gives them."""
         counts = self.findings.counts()
         examples: dict[str, list[dict[str, str]]] = {name: [] for name in counts}
-        rejects = iter(self.rejects.lines)
+        rejects = iter(self.rejects.lines + self.rejects.notes)
         for finding in self.findings:
             reject = next(rejects) if finding.picture < 0 else None
             if len(examples[finding.kind]) < EXAMPLES:
@@ -151,7 +151,7 @@ def check_splits(
     """Look at all samples of some splits, at least one; `rejects` are those that their reader left out."""
     limits = limits or Limits()
     findings = Findings()
-    for line in rejects.lines:
+    for line in rejects.lines + rejects.notes:
         findings.add(kind_of_reject(line["reason"]), -1, "")
     samples = Joined(list(named.values()))
     splits = {name: len(part) for name, part in named.items()}

@@ -1,7 +1,7 @@
 """Data formats, one file each.
 
-A format's module has two functions. `recognises(source)` says whether the format is what lies there, cheaply and without
-raising. `read(source, rejects, options, *, captioned=True)` returns split name → samples. Splits are "train",
+A format's module has two functions. `recognises(source, options)` says whether the format is what lies there, cheaply and
+without raising. `read(source, rejects, options, *, captioned=True)` returns split name → samples. Splits are "train",
 "validation", "test", or "all" where the source names none. With `captioned=False`, images without captions are samples too.
 """
 
@@ -47,7 +47,7 @@ SPLIT_NAMES: dict[str, str] = {  # what people call a split → its one name her
 class Reader(Protocol):
     """What every format's module offers."""
 
-    def recognises(self, source: str) -> bool: ...
+    def recognises(self, source: str, options: ReadOptions = BY_LOOKING) -> bool: ...
 
     def read(
         self, source: str, rejects: Rejects, options: ReadOptions = BY_LOOKING, *, captioned: bool = True
@@ -61,25 +61,42 @@ def reader(name: str) -> Reader:
     return cast(Reader, importlib.import_module(READERS[name]))
 
 
-def recognises(name: str, source: str) -> bool:
+def recognises(name: str, source: str, options: ReadOptions = BY_LOOKING) -> bool:
     """Whether a source is of a format; one that the system can't even look at (a name that is too long) is of none."""
     try:
-        return reader(name).recognises(source)
+        return reader(name).recognises(source, options)
     except (OSError, ValueError):
         return False
 
 
-def detect(source: str) -> str:
-    """The format's name, by what lies at `source`.
+def detect(source: str, options: ReadOptions = BY_LOOKING) -> str:
+    """The format's name, by what lies at `source`; tables are looked for by the columns that `options` name.
 
-    Raises `DataError` if nothing does, or nothing that a reader reads.
+    Raises `DataError` if nothing does, nothing that a reader reads, or no table that has those columns.
     """
     for name in READERS:
-        if recognises(name, source):
+        if recognises(name, source, options):
+            if name == "sidecar" and (options.image_column or options.caption_column):
+                raise _no_such_table(source, options)
             return name
     if not is_remote(source):
         existing(Path(source))
     raise DataError(
         f"{source}: not a data set; expected a folder of images with captions, a table of them (.jsonl, .json, .csv, .tsv, "
         f".parquet) or .tar shards; --format says which of {', '.join(READERS)} it is"
+    )
+
+
+def _no_such_table(source: str, options: ReadOptions) -> DataError:
+    """The error for a folder without a table that has the columns that a person names."""
+    from captrain.data.readers.several import columns_seen
+
+    flag, column = "--image-column", options.image_column
+    if not column:
+        flag, column = "--caption-column", options.caption_column
+    seen = columns_seen(Path(source))
+    found = "; ".join(f"{name} has {', '.join(names) or 'none'}" for name, names in seen.items()) or "there is no table"
+    hint = nearest(column, (name for names in seen.values() for name in names))
+    return DataError(
+        f"{source}: no table with a column '{column}', which {flag} names, and one of images; {found}.{hint}"
     )

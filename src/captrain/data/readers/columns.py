@@ -77,6 +77,22 @@ class Columns:
                     f"{nearest(given, map(on_one_line, names))}"
                 )
 
+    def look(self, values: dict[str, Any], *, names_only: bool = False) -> tuple[bool, bool]:
+        """Whether a first row has an image, and a column of captions. `names_only`: it is a header, without values.
+
+        >>> Columns().look({"image": "a.jpg", "text": "a dog"}), Columns().look({"id": 1, "text": "a dog"})
+        ((True, True), (False, True))
+        """
+        names = tuple(values)
+        captions = any(name in names or steps_of(name)[0] in names for name in self.captions_in(names))
+        try:
+            self.check(names, "")
+            if not names_only:
+                self.image(values, "")
+        except DataError:
+            return False, captions
+        return any(name in names or steps_of(name)[0] in names for name in present(self.images, names)), captions
+
     def row(self, values: dict[str, Any], where: str) -> Row:
         """What a row says. Raises `DataError`, beginning with `where`, if it names no image or holds odd values."""
         captions, odd = self.texts(values, where)

@@ -18,7 +18,16 @@ from typing import Any
 
 from captrain.data.readers.columns import Columns, listed, present, split_of
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
-from captrain.data.readers.tables import Table, check_splits, gather, has_tables, one_table_each, tables_at
+from captrain.data.readers.tables import (
+    Listed,
+    Table,
+    check_splits,
+    gather,
+    has_tables,
+    one_table_each,
+    tables_at,
+    tables_in,
+)
 from captrain.data.readers.urls import URL_COLUMNS, UrlFiles, is_url
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
@@ -31,15 +40,26 @@ _EXAMPLE = "expected rows like file_name,text below a header"
 _MAP_SUFFIX = ".map.tsv"
 
 
-def recognises(source: str) -> bool:
+def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
     """Whether this is a .csv or .tsv file, or a folder with tables of images."""
     path = Path(source)
     try:
         if path.is_dir():
-            return has_tables(path, SUFFIXES, _has_images, _is_kind)
+            return has_tables(path, tables(path, options))
         return path.suffix.lower() in SUFFIXES and path.is_file()
     except (OSError, ValueError):
         return False
+
+
+def tables(folder: Path, options: ReadOptions = BY_LOOKING) -> list[Listed]:
+    """The tables of images in a folder."""
+    columns = Columns(options.image_column, options.caption_column)
+    return tables_in(folder, SUFFIXES, lambda path: _look(path, columns), _is_kind)
+
+
+def first_row(path: Path) -> dict[str, Any]:
+    """The columns of a table, without values."""
+    return dict.fromkeys(Cells(path, Columns()).header)
 
 
 def read(
@@ -59,9 +79,7 @@ def read(
         cells.check(captioned)
         return gather(table, columns, cells.rows(rejects), rejects, captioned)
 
-    return one_table_each(
-        source, tables_at(source, options, SUFFIXES, _has_images, _is_kind), samples, rejects, _EXAMPLE
-    )
+    return one_table_each(source, tables_at(source, options, SUFFIXES, tables), samples, rejects, _EXAMPLE)
 
 
 class Cells:
@@ -140,12 +158,11 @@ def _is_kind(path: Path) -> bool:
     return path.is_file() and not path.name.endswith(_MAP_SUFFIX) and path.name != "map.tsv"
 
 
-def _has_images(path: Path) -> bool:
-    """Whether a table has a column of images, or is one of web addresses."""
+def _look(path: Path, columns: Columns) -> tuple[bool, bool]:
+    """Whether a table has a column of images, or is one of web addresses; and whether it has one of captions."""
     try:
-        cells = Cells(path, Columns())
-        if not cells.url:
-            cells.check(captioned=False)
+        cells = Cells(path, columns)
     except DataError:
-        return False
-    return True
+        return False, False
+    images, captions = columns.look(dict.fromkeys(cells.header), names_only=True)
+    return images or bool(cells.url), captions

@@ -28,7 +28,7 @@ _TOKEN = re.compile(rb"^[^\t]+\.\w+#\d+\t")
 _LIST = re.compile(r"^flickr_?\w*\.(train|dev|val|test)images\.txt$", re.IGNORECASE)
 
 
-def recognises(source: str) -> bool:
+def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
     """Whether this is such a file, or a folder with one."""
     path = Path(source)
     try:

@@ -17,11 +17,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from captrain.data.readers.columns import Columns, Row, plain
 from captrain.data.readers.line_index import (
+    BOM,
     LARGEST_LINE,
     LineIndex,
     blocks,
@@ -33,13 +35,15 @@ from captrain.data.readers.line_index import (
     rows,
 )
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
-from captrain.data.readers.tables import Table, check_splits, has_tables, one_table_each, tables_at
+from captrain.data.readers.tables import Listed, Table, check_splits, has_tables, one_table_each, tables_at, tables_in
 from captrain.data.samples import LazySamples, key_of
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample, parse_json_line
 from captrain.tabular.cells import no_caption, not_a_caption
 
 SUFFIXES = (".jsonl", ".ndjson")
+_WRITTEN = {"id", "text", "score"}  # what each line has that `captrain caption` and `evaluate` write
+
 MOST_CHECKED = 200_000  # lines; images of larger tables are not looked for one by one
 
 
@@ -128,15 +132,35 @@ class TableSamples(LazySamples):
         return Sample(table.prefix + name, image, captions, f"{table.name}:{number}")
 
 
-def recognises(source: str) -> bool:
+def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
     """Whether this is a .jsonl file, or a folder with tables that can be told apart."""
     path = Path(source)
     try:
         if path.is_dir():
-            return has_tables(path, SUFFIXES, _has_images)
+            return has_tables(path, tables(path, options))
         return path.suffix.lower() in SUFFIXES and path.is_file()
     except (OSError, ValueError):
         return False
+
+
+def tables(folder: Path, options: ReadOptions = BY_LOOKING) -> list[Listed]:
+    """The tables of images in a folder: there may be others, of scores say, and captions that captrain wrote."""
+    columns = Columns(options.image_column, options.caption_column)
+
+    def look(path: Path) -> tuple[bool, bool]:
+        try:
+            first = first_row(path)
+        except DataError:
+            return False, False
+        return (False, False) if first.keys() >= _WRITTEN else columns.look(first)
+
+    return tables_in(folder, SUFFIXES, look)
+
+
+def first_row(path: Path) -> dict[str, Any]:
+    """The first line of a table."""
+    with opened(path) as file:
+        return parse_json_line(file.readline(LARGEST_LINE).removeprefix(BOM), str(path))
 
 
 def read(
@@ -154,17 +178,7 @@ def read(
         return _read_table(TableReader(table, columns.of(_columns_of(table, columns))), rejects, captioned)
 
     expected = 'expected lines like {"file_name": ..., "text": ...}'
-    return one_table_each(source, tables_at(source, options, SUFFIXES, _has_images), rows_of, rejects, expected)
-
-
-def _has_images(table: Path) -> bool:
-    """Whether a .jsonl file is a table of images: there may be others, of scores say, in a folder of pictures."""
-    try:
-        with opened(table) as file:
-            Columns().image(parse_json_line(file.readline(LARGEST_LINE).removeprefix(b"\xef\xbb\xbf"), str(table)), "")
-    except DataError:
-        return False
-    return True
+    return one_table_each(source, tables_at(source, options, SUFFIXES, tables), rows_of, rejects, expected)
 
 
 def _columns_of(table: Table, columns: Columns) -> list[str]:

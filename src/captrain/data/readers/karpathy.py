@@ -27,16 +27,22 @@ from captrain.data.readers.json_objects import (
     text_at,
 )
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
+from captrain.data.readers.tables import Listed
 from captrain.errors import DataError, nearest
 from captrain.records import Rejects, Sample
 
 ARCHIVE_FOLDERS = ("Flicker8k_Dataset", "flickr30k-images")
 
 
-def recognises(source: str) -> bool:
+def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
     """Whether this is such a file, by its first and last kilobytes, or a folder with some."""
     path = Path(source)
     return bool(json_files(path, _is_karpathy)) if path.is_dir() else _is_karpathy(path)
+
+
+def tables(folder: Path, options: ReadOptions = BY_LOOKING) -> list[Listed]:
+    """The files of a folder; each has all splits."""
+    return [Listed(file, whole=True, by_name=True) for file in json_files(folder, _is_karpathy)]
 
 
 def read(

@@ -36,7 +36,7 @@ LARGEST_GROUP = 2 << 30  # bytes of a row group, of which the pictures are read 
 _EXAMPLE = "expected columns such as image and text"
 
 
-def recognises(source: str) -> bool:
+def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
     """Whether this is a .parquet file, or a folder with some."""
     path = Path(source)
     try:

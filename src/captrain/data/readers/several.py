@@ -1,0 +1,107 @@
+"""Folders in which tables lie side by side, of one form or of several: which are read, and which are not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from captrain.data.places import is_hidden
+from captrain.data.readers import READERS, reader
+from captrain.data.readers.options import BY_LOOKING, ReadOptions
+from captrain.data.readers.tables import Listed, choose, split_in_words
+from captrain.data.samples import merged
+from captrain.errors import DataError
+from captrain.records import Rejects, Sample
+
+# Forms that have a whole folder to themselves. All others are files that list pictures.
+OF_A_FOLDER = frozenset({"features", "webdataset", "datasets", "kohya", "parquet", "flickr", "sidecar"})
+LOOKED_AT_LAST = frozenset({"flickr", "sidecar"})  # found where no table is, or none that can be told from others
+SUFFIXES = frozenset({".json", ".jsonl"})  # of files that a form without `tables` may recognise
+MOST_FILES = 20  # of them that are looked at; more are something else, one an image say
+MOST_SHOWN = 3  # tables in an error
+
+
+def read_tables(
+    source: str, form: str, rejects: Rejects, options: ReadOptions, captioned: bool
+) -> dict[str, Sequence[Sample]] | None:
+    """The samples of all tables of a folder that `form` was found in; None if one reader alone is to read it.
+
+    Tables that are not read, as their names don't say what of, are noted. Raises `DataError` as `choose` does.
+    """
+    folder = Path(source)
+    if form in OF_A_FOLDER - LOOKED_AT_LAST:
+        return None
+    found = tables_of(folder, options)
+    chosen = _chosen(folder, found, form)
+    read = [path.relative_to(folder).as_posix() for path in chosen.values()]
+    for table in (table for listed in found.values() for table in listed):
+        if table.captions and table.path not in chosen.values():
+            beside = ", ".join(read) or "the captions of the pictures"
+            reason = f"lists pictures and is not read beside {beside}; give its path to read it"
+            rejects.note(table.path.name, str(table.path), reason)
+    of_form = {name: [table for table in listed if table.path in chosen.values()] for name, listed in found.items()}
+    forms = [name for name, listed in of_form.items() if listed]
+    if forms in ([], [form]):
+        return None
+    splits: dict[str, Sequence[Sample]] = {}
+    for name in forms:
+        merged(splits, _read(name, source, of_form[name], rejects, options, captioned))
+    return splits
+
+
+def _chosen(folder: Path, found: dict[str, list[Listed]], form: str) -> dict[str, Path]:
+    """Which of the tables that were found are read, by split."""
+    tables = [table for listed in found.values() for table in listed]
+    chosen, _ = choose(folder, tables)
+    if any(table.split or table.whole for table in tables if table.path in chosen.values()):
+        return chosen
+    return choose(folder, found.get(form, []))[0]  # no name says more than another, so the first form has it
+
+
+def tables_of(folder: Path, options: ReadOptions = BY_LOOKING) -> dict[str, list[Listed]]:
+    """By form, the tables that lie in a folder."""
+    found: dict[str, list[Listed]] = {}
+    for name in READERS:
+        if name not in OF_A_FOLDER:
+            module: Any = reader(name)
+            if hasattr(module, "tables"):
+                found[name] = module.tables(folder, options)
+    taken = {table.path for listed in found.values() for table in listed}
+    others = [file for file in _files(folder, SUFFIXES) if file not in taken][:MOST_FILES]
+    for name in READERS:
+        if name not in OF_A_FOLDER and name not in found:
+            known = [file for file in others if reader(name).recognises(str(file), options)]
+            found[name] = [Listed(file, split_in_words(folder, file) or "") for file in known]
+    return found
+
+
+def columns_seen(folder: Path) -> dict[str, list[str]]:
+    """The first few tables of a folder by name, whatever is in them, and their columns."""
+    seen: dict[str, list[str]] = {}
+    for name in ("jsonl", "json", "csv"):
+        module: Any = reader(name)
+        for file in _files(folder, module.SUFFIXES)[:MOST_SHOWN]:
+            try:
+                seen[file.name] = list(module.first_row(file))
+            except DataError:
+                continue
+    return seen
+
+
+def _files(folder: Path, suffixes: Sequence[str] | frozenset[str]) -> list[Path]:
+    return [file for file in sorted(folder.iterdir()) if file.suffix.lower() in suffixes and not is_hidden(file.name)]
+
+
+def _read(
+    form: str, source: str, tables: list[Listed], rejects: Rejects, options: ReadOptions, captioned: bool
+) -> dict[str, Sequence[Sample]]:
+    """The splits of a form's tables in a folder: by its reader, if that knows what to do with several, else one by one."""
+    module: Any = reader(form)
+    if hasattr(module, "tables"):
+        return dict(module.read(source, rejects, options, captioned=captioned))
+    splits: dict[str, Sequence[Sample]] = {}
+    for table in tables:
+        for split, samples in module.read(str(table.path), rejects, options, captioned=captioned).items():
+            merged(splits, {table.split if split == "all" and table.split else split: samples})
+    return splits
