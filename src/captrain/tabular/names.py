@@ -16,6 +16,7 @@ CAPTION_COLUMNS = (
     *("comments", "comment", "raw"),
 )
 MARKS = ("is_rejected", "is_precanned")  # of captions that VizWiz's workers did not write, or wrote badly
+_STEPS = re.compile(r"[/.]")
 _NUMBERED = re.compile(r"(.*?[^\W\d])[ _.-]?(\d{1,3})", re.DOTALL)
 
 
@@ -46,3 +47,27 @@ def is_marked(record: Mapping[str, Any]) -> bool:
     True
     """
     return any(str(record.get(mark, "")).strip().lower() in ("true", "1") for mark in MARKS)
+
+
+def value_at(values: dict[str, Any], column: str) -> Any:
+    """The value of a column: by its whole name, else by steps into nested objects; None if nothing is there."""
+    if column in values:
+        return values[column]
+    found: Any = values
+    for step in steps_of(column):
+        if isinstance(found, list):
+            found = [part.get(step) for part in found if isinstance(part, dict)]
+        elif isinstance(found, dict):
+            found = found.get(step)
+        else:
+            return None
+    return found
+
+
+def steps_of(column: str) -> list[str]:
+    """A column's steps into nested objects.
+
+    >>> steps_of("json/caption")
+    ['json', 'caption']
+    """
+    return _STEPS.split(column)

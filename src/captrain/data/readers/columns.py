@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import posixpath
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -18,11 +17,10 @@ from typing import Any
 from captrain.data.readers import SPLIT_NAMES
 from captrain.errors import DataError, nearest
 from captrain.tabular.cells import sifted
-from captrain.tabular.names import CAPTION_COLUMNS, IMAGE_COLUMNS, caption_columns
+from captrain.tabular.names import CAPTION_COLUMNS, IMAGE_COLUMNS, caption_columns, steps_of, value_at
 
 SPLIT_COLUMN = "split"
 
-_STEPS = re.compile(r"[/.]")
 _SHOWN = 12  # columns named in an error
 
 
@@ -139,30 +137,6 @@ def present(columns: tuple[str, ...], names: tuple[str, ...]) -> list[str]:
         spelled.setdefault(name.strip().lower(), name)
     nested = len(columns) == 1
     return [spelled.get(column, column) for column in columns if nested or column in spelled]
-
-
-def value_at(values: dict[str, Any], column: str) -> Any:
-    """The value of a column: by its whole name, else by steps into nested objects; None if nothing is there."""
-    if column in values:
-        return values[column]
-    found: Any = values
-    for step in steps_of(column):
-        if isinstance(found, list):
-            found = [part.get(step) for part in found if isinstance(part, dict)]
-        elif isinstance(found, dict):
-            found = found.get(step)
-        else:
-            return None
-    return found
-
-
-def steps_of(column: str) -> list[str]:
-    """A column's steps into nested objects.
-
-    >>> steps_of("json/caption")
-    ['json', 'caption']
-    """
-    return _STEPS.split(column)
 
 
 @lru_cache(maxsize=64)

@@ -20,13 +20,14 @@ from typing import Any
 from captrain.data.gathered import Gathered
 from captrain.data.places import Root, existing, is_hidden
 from captrain.data.readers import SPLIT_NAMES
-from captrain.data.readers.columns import SPLIT_COLUMN, Columns, Row, listed, present, split_of, steps_of, whole
+from captrain.data.readers.columns import SPLIT_COLUMN, Columns, Row, listed, present, split_of, whole
 from captrain.data.readers.embedded import Embedded
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import folder_of_images, split_in_words
 from captrain.data.samples import Joined
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
+from captrain.tabular.names import steps_of
 
 SUFFIX = ".parquet"
 LOOKED_AT = 32  # rows, to see whether pictures are inside
