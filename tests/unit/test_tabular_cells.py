@@ -62,6 +62,7 @@ def test_what_is_no_caption(values: list[Any], captions: int, odd: int) -> None:
 
 def test_spaces_say_nothing() -> None:
     assert says_nothing(" " * 100)
+    assert sifted(["nan" + " " * 100]) == ((), ("nan",))
 
 
 @pytest.mark.parametrize(

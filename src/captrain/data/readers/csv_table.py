@@ -111,13 +111,17 @@ class Cells:
             )
 
     def rows(self, rejects: Rejects) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Line number and cells by column of each row. One with another number of cells is rejected."""
-        width = len(self.header)
+        """Line number and cells by column of each row. One with another number of cells, or without a name, is rejected."""
+        width, images = len(self.header), present(self.columns.images, tuple(self.header))
         for number, cells in self.table.rows(has_header=self.has_header):
-            if len(cells) == width:
-                yield number, dict(zip(self.header, map(str.strip, cells), strict=True))
+            fault = self._odd_row(len(cells)) if len(cells) != width else ""
+            values = dict(zip(self.header, map(str.strip, cells), strict=False))
+            if not fault and not self.url and not any(values.get(name) for name in images):
+                fault = f"is a row of no file name in '{images[0]}'"
+            if fault:
+                rejects.add(f"{self.path.name}:{number}", f"{self.path}:{number}", fault)
             else:
-                rejects.add(f"{self.path.name}:{number}", f"{self.path}:{number}", self._odd_row(len(cells)))
+                yield number, values
 
     def _odd_row(self, found: int) -> str:
         count = f"{found} cells, expected {len(self.header)} ({listed(self.header)})"

@@ -42,8 +42,8 @@ def read(
 ) -> dict[str, Sequence[Sample]]:
     """All samples, in the order in which the file names their images.
 
-    Rejected are images that are missing, have no caption, or are in no list of a split. Raises `DataError` for lines of
-    another form, text that is not UTF-8, and if nothing is left.
+    Rejected are images that are missing, have no caption, or are in no list of a split, and lines of another form. Raises
+    `DataError` for text that is not UTF-8, and if nothing is left.
     """
     path = existing(Path(source))
     files = [path] if path.is_file() else _captions_in(path)
@@ -56,7 +56,7 @@ def read(
     root = options.image_root or (path if path.is_dir() else path.parent)
     gathered = Gathered(Root(folder_of_images(root)), file)
     splits = _splits_beside(file)
-    for number, image, caption in captions_of(file):
+    for number, image, caption in captions_of(file, rejects):
         split = splits.get(image) if splits else "all"
         if split is None:
             rejects.add(image, f"{file}:{number}", "is in none of the lists of splits beside the file")
@@ -70,8 +70,8 @@ def read(
     return samples
 
 
-def captions_of(file: Path) -> Iterator[tuple[int, str, str]]:
-    """Number, image and caption of each line. Raises `DataError` for a line of another form."""
+def captions_of(file: Path, rejects: Rejects) -> Iterator[tuple[int, str, str]]:
+    """Number, image and caption of each line. A line of another form is rejected."""
     token = not _HEADER.match(_first_line(file))
     for number, line in _lines(file):
         if not line.strip() or (number == 1 and not token):
@@ -79,7 +79,10 @@ def captions_of(file: Path) -> Iterator[tuple[int, str, str]]:
         image, mark, caption = line.partition("\t" if token else ",")
         if not mark or not image.strip():
             form = "name.jpg#0<TAB>caption" if token else "name.jpg,caption"
-            raise DataError(f"{file}:{number}: found '{on_one_line(line)}', expected {form}")
+            rejects.add(
+                f"{file.name}:{number}", f"{file}:{number}", f"is a row of '{on_one_line(line)}', expected {form}"
+            )
+            continue
         yield number, image.strip().rpartition("#")[0] or image.strip() if token else image.strip(), _unquoted(caption)
 
 
