@@ -224,7 +224,7 @@ def test_marked_captions_are_left_out_and_counted(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"jpeg")
     for mark in ("is_rejected", "is_precanned"):
         coco(tmp_path / "captions.json", "a.png", "a can", **{mark: True})
-        expected = "captions.json has 1 of 2 captions marked is_rejected or is_precanned; they are left out"
+        expected = "captions.json has 1 captions marked is_rejected or is_precanned; they are left out"
         assert read(tmp_path) == ({"all": {"a.png": ("a can",)}}, [expected])
         coco(tmp_path / "captions.json", "a.png", "a can", **{mark: False})
         assert read(tmp_path) == ({"all": {"a.png": ("a can", "marked")}}, [])

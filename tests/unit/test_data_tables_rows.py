@@ -115,6 +115,16 @@ def test_numbered_columns_are_several_captions(tmp_path: Path, write: Write) -> 
     assert reasons == {"b.png": "holds 'nan' where a caption belongs; that is left out"}
 
 
+@pytest.mark.parametrize("write", [as_csv, as_jsonl, as_json, as_parquet, as_parquet_inside])
+def test_marked_captions_are_left_out(tmp_path: Path, write: Write) -> None:
+    images(tmp_path, "a.png", "b.png")
+    rows: Rows = [
+        {"file_name": "a.png", "text": "a can", "is_rejected": False},
+        {"file_name": "b.png", "text": "Nothing can be seen.", "is_rejected": True},
+    ]
+    assert read(write(tmp_path, rows)) == ({"a.png": ("a can",)}, {"b.png": "has no caption"})
+
+
 @pytest.mark.parametrize("large", [False, True])
 def test_a_large_table_of_lines_is_held_to_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: bool

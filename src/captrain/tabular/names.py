@@ -46,7 +46,7 @@ def is_marked(record: Mapping[str, Any]) -> bool:
     >>> is_marked({"caption": "Nothing can be seen.", "is_rejected": True, "is_precanned": False})
     True
     """
-    return any(str(record.get(mark, "")).strip().lower() in ("true", "1") for mark in MARKS)
+    return any(mark in record and str(record[mark]).strip().lower() in ("true", "1", "1.0") for mark in MARKS)
 
 
 def value_at(values: dict[str, Any], column: str) -> Any:

@@ -29,10 +29,10 @@ from captrain.data.readers.json_objects import (
     wrong,
 )
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
-from captrain.data.readers.tables import Listed
+from captrain.data.readers.tables import Listed, note_marked
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
-from captrain.tabular.names import MARKS, is_marked
+from captrain.tabular.names import is_marked
 
 
 def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
@@ -131,12 +131,9 @@ def _captions_by_id(
     annotations: list[dict[str, Any]], known: dict[str, int], file: Path, rejects: Rejects
 ) -> dict[str, list[str]]:
     captions: dict[str, list[str]] = {}
-    marked = sum(map(is_marked, annotations))
-    if marked:
-        reason = f"has {marked} of {len(annotations)} captions marked {' or '.join(MARKS)}; they are left out"
-        rejects.note(file.name, str(file), reason)
+    note_marked(file, sum(map(is_marked, annotations)), rejects)
     for number, annotation in enumerate(annotations, start=1):
-        if marked and is_marked(annotation):
+        if is_marked(annotation):
             continue
         where = f"{file}: annotation {number}"
         image_id = _id_at(annotation, "image_id", where)

@@ -17,7 +17,7 @@ from typing import Any
 from captrain.data.readers import SPLIT_NAMES
 from captrain.errors import DataError, nearest
 from captrain.tabular.cells import sifted
-from captrain.tabular.names import CAPTION_COLUMNS, IMAGE_COLUMNS, caption_columns, steps_of, value_at
+from captrain.tabular.names import CAPTION_COLUMNS, IMAGE_COLUMNS, caption_columns, is_marked, steps_of, value_at
 
 SPLIT_COLUMN = "split"
 
@@ -26,12 +26,16 @@ _SHOWN = 12  # columns named in an error
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one row says. `split` is None where it names none; `odd` are texts in cells of captions that are none."""
+    """What one row says. `split` is None where it names none.
+
+    odd: texts in cells of captions that are none. marked: its captions are left out, as it says that they are not to be used.
+    """
 
     image: str
     captions: tuple[str, ...]
     split: str | None
     odd: tuple[str, ...] = field(default=(), repr=False)
+    marked: bool = field(default=False, repr=False)
 
 
 class Columns:
@@ -93,8 +97,9 @@ class Columns:
 
     def row(self, values: dict[str, Any], where: str) -> Row:
         """What a row says. Raises `DataError`, beginning with `where`, if it names no image or holds odd values."""
-        captions, odd = self.texts(values, where)
-        return Row(self.image(values, where), captions, split_of(values, where), odd)
+        marked = is_marked(values)
+        captions, odd = ((), ()) if marked else self.texts(values, where)
+        return Row(self.image(values, where), captions, split_of(values, where), odd, marked)
 
     def image(self, values: dict[str, Any], where: str) -> str:
         """The image that a row names: the first image column that holds a name. Raises `DataError` if none does."""

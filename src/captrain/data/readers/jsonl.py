@@ -35,7 +35,16 @@ from captrain.data.readers.line_index import (
     rows,
 )
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
-from captrain.data.readers.tables import Listed, Table, check_splits, has_tables, one_table_each, tables_at, tables_in
+from captrain.data.readers.tables import (
+    Listed,
+    Table,
+    check_splits,
+    has_tables,
+    note_marked,
+    one_table_each,
+    tables_at,
+    tables_in,
+)
 from captrain.data.samples import LazySamples, key_of
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample, parse_json_line
@@ -198,6 +207,7 @@ def _read_table(reader: TableReader, rejects: Rejects, captioned: bool) -> dict[
     table, index = reader.table, LineIndex()
     bare: dict[str, tuple[str, Row]] = {}  # images with a line without caption → that line; another line may have one
     missing: set[str] = set()
+    marked = 0
     for block in blocks(table.path):
         names = None if reader.checked else plain_names(block, reader.columns)
         if names is not None:
@@ -206,6 +216,7 @@ def _read_table(reader: TableReader, rejects: Rejects, captioned: bool) -> dict[
         for number, offset, row in rows(block, reader.columns, table.path):
             where = f"{table.path}:{number}"
             name = reader.name(row, where)
+            marked += row.marked
             if name is None:
                 if row.image not in missing:
                     missing.add(row.image)
@@ -216,6 +227,7 @@ def _read_table(reader: TableReader, rejects: Rejects, captioned: bool) -> dict[
             if row.captions or not captioned:
                 index.add(offset, number, table.prefix + name, row.split or table.split or "all")
     _reject_bare(bare, index, rejects)
+    note_marked(table.path, marked, rejects)
     check_splits(index.names, table)
     return {split: _gather(reader, index, lines) for split, lines in index.by_split().items()}
 

@@ -22,8 +22,10 @@ from captrain.data.samples import key_of
 from captrain.errors import DataError
 from captrain.records import parse_json_line
 from captrain.tabular.cells import is_surely_caption, says_nothing
+from captrain.tabular.names import MARKS
 
 LARGEST_LINE = 16 << 20  # bytes; a guard against a file without line ends, which would be read into memory whole
+SLOW_COLUMNS = {SPLIT_COLUMN, *MARKS}  # a block whose rows have one is looked at row by row
 BLOCK = 1 << 20  # bytes parsed at a time
 
 BOM = b"\xef\xbb\xbf"
@@ -143,7 +145,7 @@ def plain_names(block: Block, columns: Columns) -> list[str] | None:
         return None
     first = values[0].keys()
     images, captions = present(columns.images, tuple(first)), columns.decided or columns.captions_in(tuple(first))
-    if not images or len(captions) != 1 or SPLIT_COLUMN in first or any(row.keys() != first for row in values):
+    if not images or len(captions) != 1 or first & SLOW_COLUMNS or any(row.keys() != first for row in values):
         return None
     if images[0] not in first or captions[0] not in first:  # a nested column
         return None

@@ -23,11 +23,11 @@ from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.columns import SPLIT_COLUMN, Columns, Row, listed, present, split_of, whole
 from captrain.data.readers.embedded import Embedded
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
-from captrain.data.readers.tables import folder_of_images, split_in_words
+from captrain.data.readers.tables import folder_of_images, note_marked, split_in_words
 from captrain.data.samples import Joined
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
-from captrain.tabular.names import steps_of
+from captrain.tabular.names import MARKS, is_marked, steps_of
 
 SUFFIX = ".parquet"
 LOOKED_AT = 32  # rows, to see whether pictures are inside
@@ -119,30 +119,37 @@ def _read_file(file: Path, split: str, columns: Columns, parts: Parts, rejects: 
         leaf = _leaf_of_pictures(parquet, columns)
         wanted = _columns_of_text(file, names, columns, captioned)
         if leaf:
-            _read_inside(file, split, columns, parts.inside, parquet, leaf, wanted)
+            note_marked(file, _read_inside(file, split, columns, parts.inside, parquet, leaf, wanted), rejects)
             return
         images = _top(columns.images, names)
         if not images:
             raise DataError(columns.no_image(names, str(file)))
+        marked = 0
         for number, values in _rows(parquet, images + wanted):
             row = columns.row(values, f"{file}:{number}")
+            marked += row.marked
             parts.named.add(row.image, row.captions + row.odd, number, rejects, row.split or split)
+        note_marked(file, marked, rejects)
 
 
 def _read_inside(
     file: Path, split: str, columns: Columns, inside: Embedded, parquet: Any, leaf: str, wanted: list[str]
-) -> None:
-    """Collect the rows of a file that has pictures inside; the pictures themselves are not read."""
+) -> int:
+    """Collect the rows of a file that has pictures inside, which are not read; returns how many are marked."""
     origin = inside.open(file, leaf, _group_ends(file, parquet))
     column, _, within = leaf.partition(".")
     paths = [f"{column}.path"] if within and f"{column}.path" in _leaves(parquet) else []
+    marked = 0
     for number, values in _rows(parquet, paths + wanted):
         where = f"{file}:{number}"
         path = values.get(column) or {}
         name = path.get("path") if paths else None
-        captions, odd = columns.texts(values, where)
+        is_left = is_marked(values)
+        marked += is_left
+        captions, odd = ((), ()) if is_left else columns.texts(values, where)
         row = Row(whole(name) if isinstance(name, str) else "", captions, split_of(values, where), odd)
         inside.add(origin, number, row, row.split or split)
+    return marked
 
 
 def _columns_of_text(file: Path, names: list[str], columns: Columns, captioned: bool) -> list[str]:
@@ -152,7 +159,7 @@ def _columns_of_text(file: Path, names: list[str], columns: Columns, captioned: 
             f"{file}: no column of captions (columns: {listed(names)}); "
             "expected captions, caption or text, or --caption-column to say which it is"
         )
-    return captions + [SPLIT_COLUMN] * (SPLIT_COLUMN in names)
+    return captions + [name for name in (SPLIT_COLUMN, *MARKS) if name in names]
 
 
 def _top(columns: tuple[str, ...], names: list[str]) -> list[str]:

@@ -18,6 +18,7 @@ from captrain.data.readers.options import ReadOptions
 from captrain.data.samples import merged
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
+from captrain.tabular.names import MARKS
 
 Test = Callable[[Path], bool]
 Look = Callable[[Path], tuple[bool, bool]]  # whether a table has images, and whether it has captions
@@ -169,12 +170,22 @@ def gather(
     if first:
         columns.check(list(first[0][1]), f"{table.path}:{first[0][0]}")
     columns = columns.of(name for _, values in first for name in values)
+    marked = 0
     for number, values in chain(first, rows):
         row = columns.row(values, f"{table.path}:{number}")
+        marked += row.marked
         split = row.split or table.split or "all"
         gathered.add(table.relative(row.image), row.captions + row.odd, number, rejects, split)
+    note_marked(table.path, marked, rejects)
     check_splits(gathered.names, table)
     return gathered.samples(rejects, captioned=captioned)
+
+
+def note_marked(file: Path, marked: int, rejects: Rejects) -> None:
+    """Note how many captions of a file say that they are not to be used, and so are left out."""
+    if marked:
+        reason = f"has {marked:,} captions marked {' or '.join(MARKS)}; they are left out"
+        rejects.note(file.name, str(file), reason)
 
 
 def check_splits(names: Sequence[str], table: Table) -> None:
