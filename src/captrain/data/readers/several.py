@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from captrain.records import Rejects, Sample
 # Forms that have a whole folder to themselves. All others are files that list pictures.
 OF_A_FOLDER = frozenset({"features", "webdataset", "datasets", "kohya", "parquet", "flickr", "sidecar"})
 LOOKED_AT_LAST = frozenset({"flickr", "sidecar"})  # found where no table is, or none that can be told from others
+TABLE_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+MOST_TABLES = 200  # files of a suffix; more are something else, one an image say
 SUFFIXES = frozenset({".json", ".jsonl"})  # of files that a form without `tables` may recognise
 MOST_FILES = 20  # of them that are looked at; more are something else, one an image say
 MOST_SHOWN = 3  # tables in an error
@@ -30,9 +33,9 @@ def read_tables(
     Tables that are not read, as their names don't say what of, are noted. Raises `DataError` as `choose` does.
     """
     folder = Path(source)
-    if form in OF_A_FOLDER - LOOKED_AT_LAST:
+    if form in OF_A_FOLDER - LOOKED_AT_LAST or (form in LOOKED_AT_LAST and not _files(folder, TABLE_SUFFIXES)):
         return None
-    found = tables_of(folder, options)
+    found = tables_of(folder, form, options)
     chosen = _chosen(folder, found, form)
     read = [path.relative_to(folder).as_posix() for path in chosen.values()]
     for table in (table for listed in found.values() for table in listed):
@@ -59,14 +62,15 @@ def _chosen(folder: Path, found: dict[str, list[Listed]], form: str) -> dict[str
     return choose(folder, found.get(form, []))[0]  # no name says more than another, so the first form has it
 
 
-def tables_of(folder: Path, options: ReadOptions = BY_LOOKING) -> dict[str, list[Listed]]:
-    """By form, the tables that lie in a folder."""
+def tables_of(folder: Path, form: str, options: ReadOptions = BY_LOOKING) -> dict[str, list[Listed]]:
+    """By form, the tables that lie in a folder; of a form that many files seem to be of, only if it is `form`."""
     found: dict[str, list[Listed]] = {}
     for name in READERS:
         if name not in OF_A_FOLDER:
             module: Any = reader(name)
             if hasattr(module, "tables"):
-                found[name] = module.tables(folder, options)
+                many = name != form and len(_files(folder, getattr(module, "SUFFIXES", ()))) > MOST_TABLES
+                found[name] = [] if many else module.tables(folder, options)
     taken = {table.path for listed in found.values() for table in listed}
     others = [file for file in _files(folder, SUFFIXES) if file not in taken][:MOST_FILES]
     for name in READERS:
@@ -89,8 +93,10 @@ def columns_seen(folder: Path) -> dict[str, list[str]]:
     return seen
 
 
-def _files(folder: Path, suffixes: Sequence[str] | frozenset[str]) -> list[Path]:
-    return [file for file in sorted(folder.iterdir()) if file.suffix.lower() in suffixes and not is_hidden(file.name)]
+def _files(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    with os.scandir(folder) as listing:
+        names = sorted(entry.name for entry in listing if os.path.splitext(entry.name)[1].lower() in suffixes)
+    return [folder / name for name in names if not is_hidden(name)]
 
 
 def _read(
