@@ -10,8 +10,10 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from captrain.data import readers
+from captrain.data.check.check import check_data
 from captrain.data.dataset import read_splits
 from captrain.data.readers import READERS, SPLIT_NAMES, detect, jsonl
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
@@ -228,3 +230,19 @@ def test_marked_captions_are_left_out_and_counted(tmp_path: Path) -> None:
         assert read(tmp_path) == ({"all": {"a.png": ("a can",)}}, [expected])
         coco(tmp_path / "captions.json", "a.png", "a can", **{mark: False})
         assert read(tmp_path) == ({"all": {"a.png": ("a can", "marked")}}, [])
+
+
+def test_a_check_lists_what_is_not_read_as_remarks(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        Image.new("RGB", (64, 64), (len(name) * 9, ord(name[0]) * 2 - 100, 7)).save(tmp_path / name)
+    (tmp_path / "train.csv").write_text("image,text\na.png,a dog\nb.png,nan\nb.png\n")
+    (tmp_path / "extra.csv").write_text("image,text\na.png,x\n")
+    found = check_data(str(tmp_path))
+    lines = {line["problem"]: (line["grade"], line["where"]) for line in found.lines()}
+    assert lines == {
+        "broken-row": ("wrong", f"{tmp_path / 'train.csv'}:4"),
+        "no-caption": ("wrong", f"{tmp_path / 'train.csv'}:3"),
+        "unread": ("remark", str(tmp_path / "extra.csv")),
+        "unlisted": ("remark", str(tmp_path)),
+    }
+    assert found.examples()["unlisted"][0]["reason"] == "holds 1 picture that no table lists: c.png"

@@ -188,7 +188,7 @@ def _id_columns(columns: tuple[str, ...], path: Path, given: str) -> list[str]:
     if given and (given in columns or steps_of(given)[0] in columns):
         return [given]
     spelled = {column.strip().lower(): column for column in reversed(columns)}
-    _first_of(ID_KEYS, spelled, path, "id")
+    _need_one_of(ID_KEYS, spelled, path, "id", given)
     known = [key for key in ID_KEYS if key in spelled]
     return [spelled[key] for key in known if key != "id" or "image_id" not in known]
 
@@ -200,7 +200,7 @@ def _value_columns(columns: tuple[str, ...], path: Path, role: str, given: str) 
     keys = CAPTION_KEYS if role == "caption" else REFERENCE_KEYS
     found = (given and caption_columns((given.lower(),), columns)) or caption_columns(keys, columns)
     if not found:
-        _first_of(keys, columns, path, role)
+        _need_one_of(keys, columns, path, role, given)
     return found[:1] if role == "caption" else found
 
 
@@ -241,12 +241,14 @@ def _numbers(column: str, entries: Sequence[Entry]) -> bool:
     return all(int(value) == first + place for place, value in enumerate(values))
 
 
-def _first_of(keys: Sequence[str], present: Iterable[str], path: Path, role: str) -> None:
-    """Raise `DataError` if none of the keys is there."""
+def _need_one_of(keys: Sequence[str], present: Iterable[str], path: Path, role: str, given: str) -> None:
+    """Raise `DataError` if none of the keys is there, nor what a person named instead."""
+    present = list(present)
     if not any(key in present for key in keys):
-        hint = next(filter(None, (nearest(key, keys) for key in present)), "")
+        hint = nearest(given, present) if given else next(filter(None, (nearest(key, keys) for key in present)), "")
+        wanted = f"'{given}' or one of" if given else "one of"
         raise DataError(
-            f"{path}: found no {role} (keys: {_listed(present)}), expected one of: {', '.join(keys[:6])}.{hint}"
+            f"{path}: found no {role} (keys: {_listed(present)}), expected {wanted}: {', '.join(keys[:6])}.{hint}"
         )
 
 
