@@ -151,3 +151,18 @@ def test_flickr30k_as_kaggle_hands_it_out(tmp_path: Path) -> None:
     }
     expected = "is a row of 2 cells, expected 3 (image_name, comment_number, comment)"
     assert reasons == {"results.csv:5": expected}
+
+
+@pytest.mark.parametrize("value", [None, 7, 1.5, float("nan"), True, "nan"])
+def test_files_of_objects_are_held_to_the_same(tmp_path: Path, value: object) -> None:
+    images(tmp_path, "a.png", "b.png")
+    files = [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}]
+    annotations = [{"image_id": 1, "caption": "a dog"}, {"image_id": 2, "caption": value}]
+    coco = {"images": files, "annotations": annotations}
+    karpathy = [{"filename": name, "sentences": [{"raw": raw}]} for name, raw in (("a.png", "a dog"), ("b.png", value))]
+    for content in (coco, {"images": karpathy}):
+        (tmp_path / "data.json").write_text(json.dumps(content))
+        found, reasons = read(tmp_path)
+        assert found == {"a.png": ("a dog",)}
+        assert list(reasons) == ["b.png"]
+        assert reasons["b.png"].startswith("has no caption, only '")

@@ -16,6 +16,7 @@ from captrain.data.gathered import Gathered
 from captrain.data.places import existing
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.json_objects import (
+    caption_at,
     encodable,
     first_found,
     has_keys,
@@ -25,7 +26,6 @@ from captrain.data.readers.json_objects import (
     name_at,
     nothing_to_use,
     objects_at,
-    text_at,
     wrong,
 )
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
@@ -139,7 +139,7 @@ def _captions_by_id(
         image_id = _id_at(annotation, "image_id", where)
         if image_id not in known and image_id not in captions:
             rejects.add(image_id, where, "is about an image that is not in 'images'")
-        captions.setdefault(image_id, []).append(text_at(annotation, "caption", where))
+        captions.setdefault(image_id, []).append(caption_at(annotation, "caption", where))
     return captions
 
 

@@ -16,6 +16,7 @@ from captrain.data.gathered import Gathered
 from captrain.data.places import existing
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.json_objects import (
+    caption_at,
     first_found,
     has_keys,
     image_root,
@@ -58,7 +59,7 @@ def read(
     gathered = Gathered(image_root(file.parent, options), file)
     for number, image in enumerate(objects_at(load_object(file), "images", str(file)), start=1):
         where = f"{file}: image {number}"
-        captions = [text_at(sentence, "raw", where) for sentence in objects_at(image, "sentences", where)]
+        captions = [caption_at(sentence, "raw", where) for sentence in objects_at(image, "sentences", where)]
         name = first_found(gathered.root, _names(image, where), where)
         gathered.add(name, captions, number, rejects, _split(image, where))
     if "all" in gathered.names and len(gathered.names) > 1:
