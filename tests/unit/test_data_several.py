@@ -7,6 +7,8 @@ import logging
 from pathlib import Path
 from types import SimpleNamespace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -81,6 +83,32 @@ def test_a_list_beside_lavis_files_of_ids(tmp_path: Path) -> None:
     gt = {"images": [{"id": 1}], "annotations": [{"image_id": 1, "caption": "b", "id": 1}]}
     (tmp_path / "coco_karpathy_val_gt.json").write_text(json.dumps(gt))
     assert read(tmp_path) == ({"train": {"a.png": ("a",)}, "validation": {"b.png": ("b",)}}, [])
+
+
+def parquet(path: Path, image: str, text: str) -> None:
+    (path.parent / image).write_bytes(b"jpeg")
+    pq.write_table(pa.table({"file_name": [image], "text": [text]}), path)
+
+
+def test_parquet_beside_other_tables(tmp_path: Path) -> None:
+    put(tmp_path, "train.jsonl", "a.png", "a")
+    for number, image in enumerate(("b.png", "c.png")):
+        parquet(tmp_path / f"test-{number:05d}-of-00002.parquet", image, image)
+    expected = {"train": {"a.png": ("a",)}, "test": {"b.png": ("b.png",), "c.png": ("c.png",)}}
+    assert read(tmp_path) == (expected, [])
+    parquet(tmp_path / "train.parquet", "a.png", "x")
+    with pytest.raises(DataError, match=r"train\.jsonl and train\.parquet are tables of the same images"):
+        read(tmp_path)
+
+
+def test_flickrs_captions_beside_a_table(tmp_path: Path) -> None:
+    put(tmp_path, "metadata.jsonl", "a.png", "a")
+    (tmp_path / "captions.txt").write_text("image,caption\na.png,x\n")
+    found, notes = read(tmp_path)
+    assert found == {"all": {"a.png": ("a",)}}
+    assert notes == ["captions.txt lists pictures and is not read beside metadata.jsonl; give its path to read it"]
+    (tmp_path / "metadata.jsonl").unlink()
+    assert read(tmp_path) == ({"all": {"a.png": ("x",)}}, [])
 
 
 def test_a_coco_file_beside_a_table(tmp_path: Path) -> None:
@@ -195,21 +223,28 @@ def test_flags_choose_between_tables(tmp_path: Path) -> None:
         (ReadOptions(caption_column="dsc"), "column 'dsc', which --caption-column names.*Did you mean 'desc'"),
     ],
 )
-def test_a_flag_that_no_table_has_is_an_error(tmp_path: Path, options: ReadOptions, message: str) -> None:
+def test_a_flag_that_no_table_has_is_an_error(
+    tmp_path: Path, options: ReadOptions, message: str, captrain_log: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "captions.csv").write_text("pic,desc\na.png,x\n")
     (tmp_path / "a.png").write_bytes(b"jpeg")
     (tmp_path / "a.txt").write_text("beside")
     with pytest.raises(DataError, match=message):
         detect(str(tmp_path), options)
     (tmp_path / "captions.csv").unlink()
-    with pytest.raises(DataError, match="there is no table"):
-        detect(str(tmp_path), options)
+    assert detect(str(tmp_path), options) == "sidecar"
+    assert "there is no table with the column" in captrain_log.text
+
+
+@pytest.fixture
+def captrain_log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    monkeypatch.setattr(logging.getLogger("captrain"), "propagate", True)
+    return caplog
 
 
 def test_pictures_that_no_table_lists_are_told(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, captrain_log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("captrain"), "propagate", True)
     put(tmp_path, "train.jsonl", "a.png", "a")
     put(tmp_path, "val.csv", "b.png", "b")
     for name in ("c.png", "deep/d.png", "e.png", "f.JPG", "g.txt"):
@@ -217,7 +252,7 @@ def test_pictures_that_no_table_lists_are_told(
         (tmp_path / name).write_bytes(b"jpeg")
     told = f"{tmp_path} holds 4 pictures that no table lists: c.png, e.png, f.JPG, ..."
     assert read(tmp_path)[1] == [told]
-    assert caplog.messages == [told]
+    assert captrain_log.messages == [told]
     monkeypatch.setattr(jsonl, "MOST_CHECKED", 0)
     assert len(read(tmp_path)[1]) == 1
 

@@ -8,6 +8,7 @@ without raising. `read(source, rejects, options, *, captioned=True)` returns spl
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, cast
@@ -16,6 +17,8 @@ from captrain.data.places import existing, is_remote
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.errors import DataError, nearest
 from captrain.records import Rejects, Sample
+
+logger = logging.getLogger(__name__)
 
 READERS: dict[str, str] = {  # in the order in which they are tried; `sidecar` takes any folder, so it is the last
     "features": "captrain.data.readers.features",
@@ -77,7 +80,7 @@ def detect(source: str, options: ReadOptions = BY_LOOKING) -> str:
     for name in READERS:
         if recognises(name, source, options):
             if name == "sidecar" and (options.image_column or options.caption_column):
-                raise _no_such_table(source, options)
+                _miss_table(source, options)
             return name
     if not is_remote(source):
         existing(Path(source))
@@ -87,16 +90,21 @@ def detect(source: str, options: ReadOptions = BY_LOOKING) -> str:
     )
 
 
-def _no_such_table(source: str, options: ReadOptions) -> DataError:
-    """The error for a folder without a table that has the columns that a person names."""
+def _miss_table(source: str, options: ReadOptions) -> None:
+    """Raise `DataError` for a folder whose tables lack the columns that a person names; where it has none, say so."""
     from captrain.data.readers.several import columns_seen
 
     flag, column = "--image-column", options.image_column
     if not column:
         flag, column = "--caption-column", options.caption_column
     seen = columns_seen(Path(source))
-    found = "; ".join(f"{name} has {', '.join(names) or 'none'}" for name, names in seen.items()) or "there is no table"
+    if not seen:
+        logger.warning(
+            "%s: there is no table with the column '%s' of %s; captions beside pictures are read", source, column, flag
+        )
+        return
+    found = "; ".join(f"{name} has {', '.join(names) or 'none'}" for name, names in seen.items())
     hint = nearest(column, (name for names in seen.values() for name in names))
-    return DataError(
+    raise DataError(
         f"{source}: no table with a column '{column}', which {flag} names, and one of images; {found}.{hint}"
     )

@@ -16,7 +16,7 @@ from captrain.data.places import Root, existing
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.columns import on_one_line
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
-from captrain.data.readers.tables import folder_of_images
+from captrain.data.readers.tables import Listed, folder_of_images
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 
@@ -35,6 +35,11 @@ def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
         return bool(_captions_in(path)) if path.is_dir() else path.is_file() and _is_captions(path)
     except (OSError, ValueError):
         return False
+
+
+def tables(folder: Path, options: ReadOptions = BY_LOOKING) -> list[Listed]:
+    """The caption files of a folder, whose names say no split."""
+    return [Listed(file) for file in _captions_in(folder)]
 
 
 def read(

@@ -23,7 +23,7 @@ from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.columns import SPLIT_COLUMN, Columns, Row, listed, present, split_of, whole
 from captrain.data.readers.embedded import Embedded
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
-from captrain.data.readers.tables import folder_of_images, note_marked, split_in_words
+from captrain.data.readers.tables import Listed, folder_of_images, note_marked, split_in_words
 from captrain.data.samples import Joined
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
@@ -68,6 +68,14 @@ def read(
         reason = rejects.summary() if rejects else "no rows"
         raise DataError(f"{source}: nothing to use ({reason}); {_EXAMPLE}")
     return samples
+
+
+def tables(folder: Path, options: ReadOptions = BY_LOOKING) -> list[Listed]:
+    """The first file of each split of a folder; its other files go with it."""
+    first: dict[str, Path] = {}
+    for file in files_in(folder):
+        first.setdefault(split_of_name(file, folder), file)
+    return [Listed(file, "" if split == "all" else split) for split, file in first.items()]
 
 
 def files_in(folder: Path) -> list[Path]:

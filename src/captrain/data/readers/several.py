@@ -16,8 +16,7 @@ from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 
 # Forms that have a whole folder to themselves. All others are files that list pictures.
-OF_A_FOLDER = frozenset({"features", "webdataset", "datasets", "kohya", "parquet", "flickr", "sidecar"})
-LOOKED_AT_LAST = frozenset({"flickr", "sidecar"})  # found where no table is, or none that can be told from others
+OF_A_FOLDER = frozenset({"features", "webdataset", "datasets", "kohya", "sidecar"})
 TABLE_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 MOST_TABLES = 200  # files of a suffix; more are something else, one an image say
 SUFFIXES = frozenset({".json", ".jsonl"})  # of files that a form without `tables` may recognise
@@ -33,7 +32,7 @@ def read_tables(
     Tables that are not read, as their names don't say what of, are noted. Raises `DataError` as `choose` does.
     """
     folder = Path(source)
-    if form in OF_A_FOLDER - LOOKED_AT_LAST or (form in LOOKED_AT_LAST and not _files(folder, TABLE_SUFFIXES)):
+    if form in OF_A_FOLDER and (form != "sidecar" or not _files(folder, TABLE_SUFFIXES)):
         return None
     found = tables_of(folder, form, options)
     chosen = _chosen(folder, found, form)
