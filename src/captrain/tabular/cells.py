@@ -33,18 +33,14 @@ def says_nothing(text: str) -> bool:
     [True, True, True, False, False]
     """
     bare = text.strip()
-    if len(bare) > LONGEST_NOTHING:
+    if len(bare) > LONGEST_NOTHING or (" " in bare and bare[0] != "#"):
         return False
     bare = bare.lower()
     return not bare or bare in _NOTHING or _NUMBER.fullmatch(bare) is not None
 
 
-def is_surely_caption(value: Any) -> bool:
-    """Whether a first glance is enough: a long text that begins with a letter. Most captions are, so it saves time.
-
-    >>> is_surely_caption("A brown dog runs over the grass, a ball in its mouth."), is_surely_caption("a dog")
-    (True, False)
-    """
+def _is_surely_caption(value: Any) -> bool:
+    """Whether a first glance is enough: a long text that begins with a letter. Most captions are, so it saves time."""
     return isinstance(value, str) and len(value.strip()) > LONGEST_NOTHING and value[0].isalpha()
 
 
@@ -59,7 +55,7 @@ def sifted(values: Iterable[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     captions: list[str] = []
     odd: list[str] = []
     for value in values:
-        if is_surely_caption(value):
+        if _is_surely_caption(value):
             captions.append(value.strip())
             continue
         for text in map(str.strip, _texts(value)):

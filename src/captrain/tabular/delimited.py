@@ -99,17 +99,21 @@ class Delimited:
     def _quoted_row(self, line: str, lines: Lines) -> list[Cell] | None:
         """The cells of a row that begins with a line; None if a mark in it is left open or closed too early."""
         taken, text = [line], line
-        while (begun := _unfinished(text, self.delimiter)) is not None:
+        while True:
+            row = list(_cells(text.rstrip("\r\n"), self.delimiter))
+            begun = next((at for (cell, quoted), at in row if not quoted and cell.lstrip(" ").startswith('"')), None)
+            if begun is None:
+                break
             more = lines.through('"', LONGEST_CELL - len(text)) if _OPEN.match(text, begun) else []
-            taken += more
-            text += "".join(more)
             if not more:
                 break
-        row = cells_of(text.rstrip("\r\n"), self.delimiter)
-        if begun is not None or any(_swallows(cell, self.delimiter) for cell, is_quoted in row if is_quoted):
+            taken += more
+            text += "".join(more)
+        swallows = len(taken) > 1 and any(_swallows(cell, self.delimiter) for (cell, quoted), _ in row if quoted)
+        if begun is not None or swallows:
             lines.give_back(taken[1:])
             return None
-        return row
+        return [cell for cell, _ in row]
 
     def _read(self, work: Callable[[Lines], Iterator[T]]) -> Iterator[T]:
         """What some work makes of the lines. Raises `DataError` for what is not UTF-8, wherever that shows."""
@@ -186,13 +190,6 @@ def _quoted_cell(delimiter: str) -> re.Pattern[str]:
 
 
 _OPEN = re.compile(r' *"[^"]*(?:""[^"]*)*\Z')  # a cell whose mark may be closed on a later line
-
-
-def _unfinished(text: str, delimiter: str) -> int | None:
-    """Where the first cell begins that has a mark before it and none that closes it."""
-    return next(
-        (at for (cell, quoted), at in _cells(text, delimiter) if not quoted and cell.lstrip(" ").startswith('"')), None
-    )
 
 
 def _swallows(cell: str, delimiter: str) -> bool:

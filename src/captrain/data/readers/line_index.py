@@ -21,7 +21,7 @@ from captrain.data.readers.columns import SPLIT_COLUMN, Columns, Row, present
 from captrain.data.samples import key_of
 from captrain.errors import DataError
 from captrain.records import parse_json_line
-from captrain.tabular.cells import is_surely_caption, says_nothing
+from captrain.tabular.cells import says_nothing
 from captrain.tabular.names import MARKS
 
 LARGEST_LINE = 16 << 20  # bytes; a guard against a file without line ends, which would be read into memory whole
@@ -180,7 +180,5 @@ def is_plain(name: str) -> bool:
 
 def _has_caption(value: Any) -> bool:
     if type(value) is str:
-        if is_surely_caption(value):
-            return True
         return not says_nothing(value) and value.lstrip()[:1] not in ("[", "(")  # perhaps a list written out as text
     return type(value) is list and bool(value) and all(type(text) is str and _has_caption(text) for text in value)
