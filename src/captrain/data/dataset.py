@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,17 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from captrain.data.places import IMAGE_SUFFIXES
-from captrain.data.readers import READERS, SPLIT_NAMES, detect, reader, recognises
+from captrain.data.readers import READERS, SPLIT_NAMES, detect, recognises
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
-from captrain.data.readers.several import read_tables
+from captrain.data.readers.several import read_and_note
 from captrain.data.samples import Chosen, Joined, Prefixed, keys_of
-from captrain.data.unlisted import note_unlisted
 from captrain.errors import DataError, nearest
 from captrain.records import Rejects, Sample
 
-logger = logging.getLogger(__name__)
-
-LISTS = frozenset({"jsonl", "json", "csv", "coco", "karpathy", "flickr"})  # forms that list pictures by their names
 LIST_SUFFIXES = frozenset({".txt", ".lst"})
 
 
@@ -170,25 +165,11 @@ def read_splits(
     *,
     captioned: bool = True,
 ) -> dict[str, Sequence[Sample]]:
-    """What the right reader finds at `source`, by the splits that it names ("all" if none).
+    """What the right reader finds at `source`, or the readers of several tables, by the splits that it names ("all" if none).
 
     What is good to know besides (pictures that no table lists) is logged.
     """
-    noted = len(rejects.notes)
-    form = format or detect(source, options)
-    splits = (
-        read_tables(source, form, rejects, options, captioned) if format is None and os.path.isdir(source) else None
-    )
-    if splits is None:
-        splits = reader(form).read(source, rejects, options, captioned=captioned)
-    if form in LISTS:
-        path = Path(source)
-        folder = path if path.is_dir() else path.parent
-        home = folder.parent if folder.name == "annotations" else folder
-        note_unlisted(options.image_root or home, splits.values(), rejects)
-    for line in rejects.notes[noted:]:
-        logger.warning("%s %s", line["where"], line["reason"])
-    return splits
+    return read_and_note(source, format or detect(source, options), rejects, options, captioned, format is None)
 
 
 def load_split(

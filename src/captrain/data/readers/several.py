@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -12,9 +13,13 @@ from captrain.data.readers import READERS, reader
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import Listed, choose, split_in_words
 from captrain.data.samples import merged
+from captrain.data.unlisted import note_unlisted
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 
+logger = logging.getLogger(__name__)
+
+LISTS = frozenset({"jsonl", "json", "csv", "coco", "karpathy", "flickr"})  # forms that list pictures by their names
 # Forms that have a whole folder to themselves. All others are files that list pictures.
 OF_A_FOLDER = frozenset({"features", "webdataset", "datasets", "kohya", "sidecar"})
 TABLE_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
@@ -22,6 +27,26 @@ MOST_TABLES = 200  # files of a suffix; more are something else, one an image sa
 SUFFIXES = frozenset({".json", ".jsonl"})  # of files that a form without `tables` may recognise
 MOST_FILES = 20  # of them that are looked at; more are something else, one an image say
 MOST_SHOWN = 3  # tables in an error
+
+
+def read_and_note(
+    source: str, form: str, rejects: Rejects, options: ReadOptions, captioned: bool, is_guess: bool
+) -> dict[str, Sequence[Sample]]:
+    """What the reader of a form finds, and, where the form `is_guess`, those of other tables in the folder.
+
+    What is good to know besides is logged: tables that are not read, pictures that no table lists.
+    """
+    noted, path = len(rejects.notes), Path(source)
+    splits = read_tables(source, form, rejects, options, captioned) if is_guess and os.path.isdir(source) else None
+    if splits is None:
+        splits = dict(reader(form).read(source, rejects, options, captioned=captioned))
+    if form in LISTS:
+        folder = path if path.is_dir() else path.parent
+        home = folder.parent if folder.name == "annotations" else folder
+        note_unlisted(options.image_root or home, splits.values(), rejects)
+    for line in rejects.notes[noted:]:
+        logger.warning("%s %s", line["where"], line["reason"])
+    return splits
 
 
 def read_tables(
