@@ -92,7 +92,9 @@ def _place(image: Path | bytes | Stored) -> str | None:
 
 @dataclass(slots=True)
 class Rejects:
-    """Samples that were skipped, each with where it stood and why; and `notes`, of what else is good to know.
+    """Samples that were skipped, each with where it stood and why.
+
+    `remarks` is what is good to know of what was not skipped, each with the name of its kind of `problem` too.
 
     >>> rejects = Rejects()
     >>> rejects.add("cat.jpg", "photos/cat.jpg", "no caption beside it")
@@ -101,15 +103,19 @@ class Rejects:
     """
 
     lines: list[dict[str, str]] = field(default_factory=list)
-    notes: list[dict[str, str]] = field(default_factory=list)
-
-    def note(self, id: str, where: str, reason: str) -> None:
-        """Note what is no skipped sample: captions left out on purpose, say."""
-        self.notes.append({"id": id, "where": where, "reason": reason})
+    remarks: list[dict[str, str]] = field(default_factory=list)
 
     def add(self, id: str, where: str, reason: str) -> None:
         """Note one skipped sample."""
         self.lines.append({"id": id, "where": where, "reason": reason})
+
+    def remark(self, problem: str, id: str, where: str, reason: str) -> None:
+        """Note what is good to know of a sample that is used."""
+        self.remarks.append({"id": id, "where": where, "reason": reason, "problem": problem})
+
+    def remarked(self, problem: str) -> int:
+        """How many remarks there are of a kind."""
+        return sum(line["problem"] == problem for line in self.remarks)
 
     def __len__(self) -> int:
         return len(self.lines)

@@ -51,7 +51,7 @@ def read(folder: Path, options: ReadOptions = BY_LOOKING, format: str | None = N
     splits = read_splits(str(folder), rejects, format, options)
     found = {name: {sample.id: sample.captions for sample in samples} for name, samples in splits.items()}
     assert not rejects.lines
-    return found, [f"{line['id']} {line['reason']}" for line in rejects.notes]
+    return found, [f"{line['id']} {line['reason']}" for line in rejects.remarks]
 
 
 NAMES = st.sampled_from(["{}", "metadata_{}", "coco_karpathy_{}", "{}_captions", "iconclass{}", "captions-{}2017"])

@@ -33,7 +33,7 @@ def note_unlisted(folder: Path, splits: Iterable[Sequence[Sample]], rejects: Rej
     if unlisted and len(unlisted) < len(names):
         few = ", ".join(unlisted[:SHOWN]) + (", ..." if len(unlisted) > SHOWN else "")
         count = f"{len(unlisted):,} picture{'s' * (len(unlisted) > 1)}"
-        rejects.note(str(folder), str(folder), f"holds {count} that no table lists: {few}")
+        rejects.remark("unlisted", str(folder), str(folder), f"holds {count} that no table lists: {few}")
 
 
 def _within(name: str) -> str:

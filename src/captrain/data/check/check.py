@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -70,21 +71,21 @@ class Checked:
 
     def lines(self) -> Iterator[dict[str, str]]:
         """All problems, as lines for a rejects file: those of the reader, then those of pictures as they were found."""
-        rejects = iter(self.rejects.lines + self.rejects.notes)
+        told = chain(self.rejects.lines, self.rejects.remarks)
         for finding in self.findings:
             kind = KINDS[finding.kind]
-            about = next(rejects) if finding.picture < 0 else self._about(finding)
+            about = next(told) if finding.picture < 0 else self._about(finding)
             yield {**about, "problem": kind.name, "grade": kind.grade}
 
     def examples(self) -> dict[str, list[dict[str, str]]]:
         """The first few problems of each kind, as `lines` gives them."""
         counts = self.findings.counts()
         examples: dict[str, list[dict[str, str]]] = {name: [] for name in counts}
-        rejects = iter(self.rejects.lines + self.rejects.notes)
+        told = chain(self.rejects.lines, self.rejects.remarks)
         for finding in self.findings:
-            reject = next(rejects) if finding.picture < 0 else None
+            about = next(told) if finding.picture < 0 else None
             if len(examples[finding.kind]) < EXAMPLES:
-                examples[finding.kind].append(reject or self._about(finding))
+                examples[finding.kind].append(about or self._about(finding))
         return examples
 
     def write_rejects(self, path: Path) -> None:
@@ -148,11 +149,13 @@ def check_splits(
     count_tokens: CountTokens | None = None,
     workers: int | None = None,
 ) -> Checked:
-    """Look at all samples of some splits, at least one; `rejects` are those that their reader left out."""
+    """Look at all samples of some splits, at least one; `rejects` is what their reader left out, and remarked on."""
     limits = limits or Limits()
     findings = Findings()
-    for line in rejects.lines + rejects.notes:
+    for line in rejects.lines:
         findings.add(kind_of_reject(line["reason"]), -1, "")
+    for line in rejects.remarks:
+        findings.add(line["problem"], -1, "")
     samples = Joined(list(named.values()))
     splits = {name: len(part) for name, part in named.items()}
     tally = CaptionTally(findings, limits.max_words, count_tokens, limits.max_tokens)

@@ -19,6 +19,7 @@ from captrain.records import Rejects, Sample
 
 logger = logging.getLogger(__name__)
 
+TOLD = frozenset({"marked", "unread", "unlisted"})  # remarks that are logged when the data is read
 LISTS = frozenset({"jsonl", "json", "csv", "coco", "karpathy", "flickr"})  # forms that list pictures by their names
 # Forms that have a whole folder to themselves. All others are files that list pictures.
 OF_A_FOLDER = frozenset({"features", "webdataset", "datasets", "kohya", "sidecar"})
@@ -36,7 +37,7 @@ def read_and_note(
 
     What is good to know besides is logged: tables that are not read, pictures that no table lists.
     """
-    noted, path = len(rejects.notes), Path(source)
+    noted, path = len(rejects.remarks), Path(source)
     splits = read_tables(source, form, rejects, options, captioned) if is_guess and os.path.isdir(source) else None
     if splits is None:
         splits = dict(reader(form).read(source, rejects, options, captioned=captioned))
@@ -44,8 +45,9 @@ def read_and_note(
         folder = path if path.is_dir() else path.parent
         home = folder.parent if folder.name == "annotations" else folder
         note_unlisted(options.image_root or home, splits.values(), rejects)
-    for line in rejects.notes[noted:]:
-        logger.warning("%s %s", line["where"], line["reason"])
+    for line in rejects.remarks[noted:]:
+        if line["problem"] in TOLD:
+            logger.warning("%s %s", line["where"], line["reason"])
     return splits
 
 
@@ -66,7 +68,7 @@ def read_tables(
         if table.captions and table.path not in chosen.values():
             beside = ", ".join(read) or "the captions of the pictures"
             reason = f"lists pictures and is not read beside {beside}; give its path to read it"
-            rejects.note(table.path.name, str(table.path), reason)
+            rejects.remark("unread", table.path.name, str(table.path), reason)
     of_form = {name: [table for table in listed if table.path in chosen.values()] for name, listed in found.items()}
     forms = [name for name, listed in of_form.items() if listed]
     if forms in ([], [form]):

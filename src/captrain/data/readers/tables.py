@@ -185,7 +185,7 @@ def note_marked(file: Path, marked: int, rejects: Rejects) -> None:
     """Note how many captions of a file say that they are not to be used, and so are left out."""
     if marked:
         reason = f"has {marked:,} captions marked {' or '.join(MARKS)}; they are left out"
-        rejects.note(file.name, str(file), reason)
+        rejects.remark("marked", file.name, str(file), reason)
 
 
 def check_splits(names: Sequence[str], table: Table) -> None:
