@@ -171,3 +171,25 @@ print("loaded:", code, *[name for name in ("torch", "transformers", "PIL") if na
 """
         output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         assert output.rsplit("loaded:", 1)[1].split() == ["0"]
+
+
+def test_columns_are_named_by_the_flags_of_data(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = "".join(f"{40 - n}|{n:012d}.jpg|{WORDS[n % 4]} near house number {n}\n" for n in reversed(range(40)))
+    (folder / "refs.csv").write_text("id|pic|desc\n" + rows)
+    command = [
+        "score",
+        "good.json",
+        "refs.csv",
+        "--image-column",
+        "pic",
+        "--caption-column",
+        "desc",
+        "--bootstrap",
+        "0",
+    ]
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["scores"]["bleu_4"] == pytest.approx(1)
+    assert main([*command[:-4], "--caption-column", "dsc"]) == 2
+    message = capsys.readouterr().err
+    assert "refs.csv: found no reference (keys: 'id', 'pic', 'desc'), expected 'dsc' or one of: references," in message
+    assert "Did you mean 'desc'?" in message

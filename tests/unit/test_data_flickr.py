@@ -66,6 +66,15 @@ def test_flickr30k_and_an_image_root(tmp_path: Path) -> None:
     ]
 
 
+def test_a_broken_line_rejects_itself_alone(tmp_path: Path) -> None:
+    images(tmp_path, "1.jpg", "2.jpg")
+    (tmp_path / "captions.txt").write_text("image,caption\n1.jpg,a dog\n2.jpg a cat\n2.jpg,it sleeps\n")
+    rejects = Rejects()
+    (samples,) = read(str(tmp_path), rejects).values()
+    assert [sample.captions for sample in samples] == [("a dog",), ("it sleeps",)]
+    assert [line["id"] for line in rejects.lines] == ["captions.txt:3"]
+
+
 @pytest.mark.parametrize("text", ["a dog on grass\n", "1.jpg\n2.jpg\n", "", "image, a caption of it\n"])
 def test_a_caption_or_a_list_of_pictures_is_not_claimed(tmp_path: Path, text: str) -> None:
     images(tmp_path, "captions.jpg")
@@ -77,7 +86,7 @@ def test_a_caption_or_a_list_of_pictures_is_not_claimed(tmp_path: Path, text: st
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"image,caption\n1.jpg\n", r"captions\.txt:2: found '1\.jpg', expected name\.jpg,caption"),
+        (b"image,caption\n1.jpg\n", r"captions\.txt:2 is a row of '1\.jpg', expected name\.jpg,caption"),
         (b"image,caption\n../1.jpg,x\n", "leaves the folder"),
         (b"image,caption\n1.jpg,caf\xe9\n", r"captions\.txt:2: not UTF-8"),
         (b"image,caption\n", r"nothing to use \(no lines\)"),

@@ -89,7 +89,7 @@ def test_ids_that_repeat_or_leave_the_folder_are_not_used(tmp_path: Path) -> Non
 
 
 def test_a_caption_that_is_no_text_names_its_row(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"\[0\]: found a int as caption"):
+    with pytest.raises(DataError, match=r"\[0\] has no caption, only '1'"):
         read(saved(tmp_path / "set", table(values=[1, 2])))
 
 

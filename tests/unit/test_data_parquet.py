@@ -123,7 +123,7 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         broken: "not a Parquet file that can be read",
         wordless: "no column of captions",
         blind: "no file name.*Did you mean 'file_name'",
-        odd: r"odd\.parquet:1: found a int in 'text'",
+        odd: r"odd\.parquet:1 has no caption, only '5'",
         empty: r"nothing to use \(no rows\)",
     }
     for file, message in messages.items():

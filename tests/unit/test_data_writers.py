@@ -20,6 +20,7 @@ from captrain.data.writers.losses import Losses
 from captrain.data.writers.names import safe_name
 from captrain.data.writers.pictures import Picture, encode
 from captrain.records import Rejects, Sample
+from captrain.tabular.cells import sifted
 
 READ_BY = {name: name for name in WRITERS} | {"metadata-jsonl": "jsonl"}
 
@@ -189,7 +190,8 @@ ODD_IDS = st.one_of(
     st.text(alphabet="ab./\\ ..:*~-_\u00e9e\u0301\x00\n'\"", max_size=30),
     st.sampled_from(["../../etc/passwd", "/etc/passwd", "C:\\x.jpg", "..", "", "con.jpg", "__meta__/a", "a" * 400]),
 ).flatmap(lambda stem: st.sampled_from([stem, stem + ".jpg", stem + ".PNG"]))
-CAPTIONS = st.lists(st.text(max_size=40).filter(str.strip), min_size=1, max_size=4)
+TEXTS = st.text(max_size=40).filter(lambda text: sifted([text]) == ((text.strip(),), ()))  # no numbers, no lists
+CAPTIONS = st.lists(TEXTS, min_size=1, max_size=4)
 
 
 def as_read(caption: str, form: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,44 @@ def test_every_form_of_references(name: str, tmp_path: Path) -> None:
     assert read_references(tmp_path / name) == REFERENCES
 
 
+def test_quotation_marks_mean_what_they_mean_in_data(tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_text('id\tcaption\n1\t"no entry" sign\n2\t"half\n3\ta dog\n')
+    assert read_predictions(tmp_path / "t.tsv") == {"1": '"no entry" sign', "2": '"half', "3": "a dog"}
+    (tmp_path / "t.csv").write_text('id;caption\n1;"a; b"\n2;"open\n')
+    assert read_predictions(tmp_path / "t.csv") == {"1": "a; b", "2": '"open'}
+
+
+@pytest.mark.parametrize(
+    ("text", "captions"),
+    [
+        ("image_name| comment_number| comment\n1.jpg| 0| a dog\n1.jpg| 1   broken\n", ["a dog"]),
+        ("id,caption_0,caption_1,caption_2\n1.jpg,a,b,\n", ["a", "b"]),
+        ("filename,raw\n1.jpg,\"['a', 'it\"\"s']\"\n", ["a", 'it"s']),
+        ("image,caption,title\n1.jpg,a,x\n1.jpg,nan,y\n1.jpg,3.5,z\n", ["a"]),
+        ("File_Name,Text\n1.jpg,a\n", ["a"]),
+    ],
+)
+def test_tables_of_references_are_read_as_data_is(tmp_path: Path, text: str, captions: list[str]) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    assert [caption.strip() for caption in read_references(tmp_path / "t.csv")["1.jpg"]] == captions
+
+
+def test_marked_references_are_left_out(tmp_path: Path, captrain_log: pytest.LogCaptureFixture) -> None:
+    marked = [
+        {"image_id": 1, "caption": "a can", "is_rejected": False},
+        {"image_id": 1, "caption": "x", "is_rejected": True},
+    ]
+    (tmp_path / "refs.json").write_text(json.dumps({"annotations": marked}))
+    assert read_references(tmp_path / "refs.json") == {"1": ["a can"]}
+    assert "left out 1 captions marked is_rejected or is_precanned" in captrain_log.text
+
+
+@pytest.fixture
+def captrain_log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    monkeypatch.setattr(logging.getLogger("captrain"), "propagate", True)
+    return caplog
+
+
 def test_a_folder_of_text_files(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "dog.v2.txt").write_text("A dog\n\nruns \n", encoding="utf-8")
@@ -112,7 +151,6 @@ BAD_PREDICTIONS = {
     "blank_id.jsonl": ('{"id": " ", "text": "a"}', "expected a name or a number"),
     "cells.csv": ("id,caption\n1,a dog, running\n", "cells.csv:2: has more cells"),
     "short.csv": ("id,caption\n1,a\n2\n", "short.csv:3: has no 'caption'"),
-    "quote.csv": ('id,caption\n1,"a', "not a table"),
     "words.docx": ("x", "unknown kind of file '.docx'"),
     "long.json": (json.dumps({"1": "a" * (MAX_CHARACTERS + 1)}), "100001 characters, over the limit"),
 }

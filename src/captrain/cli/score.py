@@ -30,6 +30,8 @@ def score(
     clip: str | None = None,
     images: Path | None = None,
     device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = "auto",
+    image_column: str = "",
+    caption_column: str = "",
     json: Switch = False,
 ) -> int:
     """Score captions that exist against references.
@@ -46,6 +48,8 @@ def score(
         seed: Of the resamples.
         clip: CLIP model (folder or hub id), for CLIPScore and RefCLIPScore of the pictures in --images.
         images: Folder of the pictures, whose names are the ids of the captions.
+        image_column: Column that names the images, in the files that have it. Default: the one by which most are matched.
+        caption_column: Column of captions, in the files that have it. Default: found by its usual names.
         device: Where the CLIP model runs. auto takes cuda, mps, xpu or cpu, the first that is there.
         json: Print one JSON object instead of a table.
     """
@@ -69,6 +73,8 @@ def score(
         clip=clip,
         images=images,
         device=device,
+        image_column=image_column,
+        caption_column=caption_column,
     )
     if json:
         print(json_format.dumps(found.to_dict()))

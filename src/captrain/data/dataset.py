@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from captrain.data.places import IMAGE_SUFFIXES, as_spelled
-from captrain.data.readers import READERS, SPLIT_NAMES, detect, reader, recognises
+from captrain.data.readers import READERS, SPLIT_NAMES, detect, recognises
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
+from captrain.data.readers.several import read_and_note
 from captrain.data.roles import USUAL, SplitNames, listed, own_name, own_names, roles_of
 from captrain.data.samples import Chosen, Joined, Prefixed, keys_of, question_of
 from captrain.data.text import decode
@@ -147,8 +148,11 @@ def read_splits(
     *,
     captioned: bool = True,
 ) -> dict[str, Sequence[Sample]]:
-    """What the right reader finds at `source`, by the splits that it names ("all" if none)."""
-    return reader(format or detect(source)).read(source, rejects, options, captioned=captioned)
+    """What the right reader finds at `source`, or the readers of several tables, by the splits that it names ("all" if none).
+
+    What is good to know besides (pictures that no table lists) is logged.
+    """
+    return read_and_note(source, format or detect(source, options), rejects, options, captioned, format is None)
 
 
 def load_split(
@@ -245,7 +249,7 @@ def _list(given: str, prefixed: bool, rejects: Rejects, format: str | None, opti
     suffix = path.suffix.lower()
     if path.is_file() and suffix in IMAGE_SUFFIXES:
         return [Sample(Path(given).as_posix() if prefixed else path.name, path, (), given)]
-    if path.is_file() and suffix in LIST_SUFFIXES and not _names_captions(given):
+    if path.is_file() and suffix in LIST_SUFFIXES and not _names_captions(given, options):
         return list(_listed(path, rejects, options.encoding))
     samples = Joined(list(read_splits(given, rejects, format, options, captioned=False).values()))
     if not prefixed:
@@ -253,9 +257,9 @@ def _list(given: str, prefixed: bool, rejects: Rejects, format: str | None, opti
     return Prefixed(f"{Path(given).as_posix()}/", samples)
 
 
-def _names_captions(given: str) -> bool:
+def _names_captions(given: str, options: ReadOptions) -> bool:
     """Whether a .txt file is a data set with captions (Flickr8k's captions.txt), not a list of pictures."""
-    return any(recognises(name, given) for name in READERS)
+    return any(recognises(name, given, options) for name in READERS)
 
 
 def _listed(path: Path, rejects: Rejects, encoding: str) -> Iterator[Sample]:

@@ -12,6 +12,7 @@ import numpy as np
 from captrain.data.places import Root
 from captrain.data.samples import LazySamples, key_of
 from captrain.records import Rejects, Sample
+from captrain.tabular.cells import no_caption, not_a_caption, sifted
 
 
 class Texts(Sequence[str]):
@@ -55,7 +56,8 @@ class Gathered:
         file: the file that the rows come from, for sources and errors.
         prefix: put before every id ("train/"), so that several files of one data set can be told apart.
 
-    Names that lead to no file are rejected, and so are, at the end, images for which no row brought a caption.
+    Names that lead to no file are rejected, and so are, at the end, images for which no row brought a caption, and texts
+    that are none ("nan", a number).
     """
 
     def __init__(self, root: Root, file: Path, prefix: str = "") -> None:
@@ -69,6 +71,7 @@ class Gathered:
         self.owners = array("Q")  # of a caption: its image
         self.names: list[str] = []  # of the splits, in order of appearance
         self.missing: set[str] = set()
+        self.odd: dict[int, list[tuple[int, str]]] = {}  # image → the rows and texts that are no captions
 
     def add(
         self, image: str, captions: Sequence[str], number: int, rejects: Rejects, split: str = "all", repeats: int = 1
@@ -82,10 +85,12 @@ class Gathered:
                 rejects.add(self.prefix + image, where, self.root.absence(image, where))
             return
         owner = self._number_of(name, number, split, repeats)
-        for caption in captions:
-            if caption.strip():
-                self.captions.append(caption.strip())
-                self.owners.append(owner)
+        good, odd = sifted(captions)
+        for caption in good:
+            self.captions.append(caption)
+            self.owners.append(owner)
+        if odd:
+            self.odd.setdefault(owner, []).extend((number, text) for text in odd)
 
     def samples(self, rejects: Rejects, *, captioned: bool = True) -> dict[str, Sequence[Sample]]:
         """Samples by split, in the order of their first rows."""
@@ -96,11 +101,20 @@ class Gathered:
         usable = np.ones(len(self.images), dtype=bool)
         if captioned:
             usable = counts > 0
-            for bare in np.flatnonzero(~usable):
-                rejects.add(self.prefix + self.images[int(bare)], f"{self.file}:{self.numbers[bare]}", "has no caption")
+            self._reject(np.flatnonzero(~usable), rejects)
         splits = np.array(self.splits)
         chosen = {name: np.flatnonzero(usable & (splits == place)) for place, name in enumerate(self.names)}
         return {name: GatheredSamples(self, images, order, starts) for name, images in chosen.items() if len(images)}
+
+    def _reject(self, bare: np.ndarray, rejects: Rejects) -> None:
+        """Note the images that have no caption, and the texts of the others that are none."""
+        odd = dict(self.odd)
+        for image in bare.tolist():
+            only = [text for _, text in odd.pop(image, [])]
+            rejects.add(self.prefix + self.images[image], f"{self.file}:{self.numbers[image]}", no_caption(only))
+        for image, texts in odd.items():
+            for number, text in texts:
+                rejects.add(self.prefix + self.images[image], f"{self.file}:{number}", not_a_caption(text))
 
     def _number_of(self, name: str, number: int, split: str, repeats: int) -> int:
         key = key_of(self.prefix + name)

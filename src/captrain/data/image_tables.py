@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,18 +10,22 @@ import numpy as np
 
 from captrain.data.gathered import Texts
 from captrain.data.places import Root
+from captrain.data.readers.columns import texts_of
 from captrain.data.readers.options import ReadOptions
 from captrain.data.samples import LazySamples, key_of
 from captrain.data.shards.headers import tidy
 from captrain.errors import DataError, nearest
 from captrain.records import Rejects, Sample
+from captrain.tabular.cells import no_caption, not_a_caption, sifted
+from captrain.tabular.names import CAPTION_COLUMNS, caption_columns
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 IMAGE_COLUMNS = ("image", "img", "picture", "photo", "jpg", "png")
-TEXT_COLUMNS = ("captions", "caption", "text", "sentences", "description")
 ID_COLUMNS = ("file_name", "filename", "key", "__key__", "id", "image_id")
+
+Sifted = tuple[tuple[str, ...], tuple[str, ...]]  # captions of a row, and what stands in their cells and is none
 
 _ROWS = 1000  # looked through at a time
 
@@ -82,12 +86,12 @@ class ImageTable:
     def __init__(self, table: Dataset, name: str, prefix: str, roots: tuple[Root, ...], options: ReadOptions) -> None:
         self.name, self.prefix, self.roots = name, prefix, roots
         image = _image_column(table, options, name)
-        caption = _named(table, options.caption_column, TEXT_COLUMNS, "captions", name)
-        _check(table, [image, *([caption] if caption else [])], name)
+        captions = _caption_columns(table, options.caption_column, name)
+        _check(table, [image, *captions], name)
         self.images = _undecoded(table, image).select_columns([image])
-        self.captions = table.select_columns([caption]) if caption else None
+        self.captions = table.select_columns(captions) if captions else None
         self.ids = _ids(table)
-        self.wanted = f"column '{caption}'" if caption else f"a column {' or '.join(TEXT_COLUMNS)}"
+        self.wanted = f"column '{captions[0]}'" if captions else f"a column {' or '.join(CAPTION_COLUMNS[:5])}"
 
     def id_of(self, row: int) -> str:
         return self.prefix + (self.ids[row] if self.ids is not None else str(row))
@@ -96,20 +100,22 @@ class ImageTable:
         label = f"{self.name}[{row}]"
         captions: tuple[str, ...] = ()
         if self.captions is not None:
-            (value,) = self.captions[row].values()
-            captions = _texts(value, label)
+            captions, _ = _texts(self.captions[row].values(), label)
         return Sample(self.id_of(row), Cell(self.images, row, label, self.roots), captions, label)
 
     def usable(self, rejects: Rejects, captioned: bool) -> np.ndarray:
         """The rows that make samples; the others go to `rejects`."""
         kept = []
-        for row, (pictured, captions) in enumerate(zip(self._pictured(), self._captions(), strict=True)):
+        for row, (pictured, (captions, odd)) in enumerate(zip(self._pictured(), self._captions(), strict=True)):
+            where = f"{self.name}[{row}]"
             if not pictured:
-                rejects.add(self.id_of(row), f"{self.name}[{row}]", "holds no picture")
+                rejects.add(self.id_of(row), where, "holds no picture")
             elif captioned and not captions:
-                rejects.add(self.id_of(row), f"{self.name}[{row}]", "has no caption")
+                rejects.add(self.id_of(row), where, no_caption(odd))
             else:
                 kept.append(row)
+                for text in odd if captioned else ():
+                    rejects.add(self.id_of(row), where, not_a_caption(text))
         return np.array(kept, dtype=np.int64)
 
     def _pictured(self) -> Iterator[bool]:
@@ -121,14 +127,14 @@ class ImageTable:
             whole = np.asarray(column.is_valid())
             yield from whole & np.any([np.asarray(field.is_valid()) for field in fields], axis=0)
 
-    def _captions(self) -> Iterator[tuple[str, ...]]:
+    def _captions(self) -> Iterator[Sifted]:
         if self.captions is None:
-            yield from ((),) * len(self.images)
+            yield from (((), ()),) * len(self.images)
             return
         row = 0
         for batch in self.captions.with_format("arrow").iter(_ROWS):
-            for value in batch.column(0).to_pylist():
-                yield _texts(value, f"{self.name}[{row}]")
+            for values in batch.to_pylist():
+                yield _texts(values.values(), f"{self.name}[{row}]")
                 row += 1
 
 
@@ -190,12 +196,16 @@ def _ids(table: Dataset) -> Texts | None:
     return None
 
 
-def _texts(value: Any, where: str) -> tuple[str, ...]:
-    """The captions in a cell: a string or a list of strings."""
-    texts = value if isinstance(value, list) else [] if value is None else [value]
-    for text in texts:
-        if not isinstance(text, str) and text is not None:
-            raise DataError(
-                f"{where}: found a {type(text).__name__} as caption; expected a string or a list of strings"
-            )
-    return tuple(text.strip() for text in texts if text and text.strip())
+def _caption_columns(table: Dataset, wanted: str, name: str) -> list[str]:
+    """The columns of captions, in their order; none if the table has none. Raises `DataError` for a wanted one it has not."""
+    if wanted in table.column_names:
+        return [wanted]
+    found = caption_columns((wanted.lower(),) if wanted else CAPTION_COLUMNS, tuple(table.column_names))
+    if wanted and not found:
+        _named(table, wanted, (), "captions", name)
+    return list(found)
+
+
+def _texts(cells: Iterable[Any], where: str) -> Sifted:
+    """The captions in the cells of a row, and what stands there and is none."""
+    return sifted(text for cell in cells for text in texts_of(cell, "captions", where))

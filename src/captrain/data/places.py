@@ -23,6 +23,10 @@ __all__ = ["IMAGE_SUFFIXES", "UNREAD_SUFFIXES", "Root", "existing", "is_hidden",
 
 logger = logging.getLogger(__name__)
 
+IMAGE_FOLDERS = (  # where pictures lie beside their table, as data sets are handed out
+    *(IMAGE_FOLDER, "Images", "Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k-images", "flickr30k_images"),
+)
+
 NOT_THERE = "names an image that is not there"
 
 
@@ -74,6 +78,7 @@ class Root:
             if above.name == "snapshots" and (above.parent / "blobs").is_dir():
                 self._bounds.append(str(above.parent / "blobs"))
                 self.confined = True
+        self._folders = [name for name in IMAGE_FOLDERS if os.path.isdir(os.path.join(folder, name))]
         self._inside: dict[str, bool] = {}  # folder → whether it is inside, so that links are followed once a folder
         self.index = PictureIndex(str(folder), self.holds)
         self._places = [
@@ -106,7 +111,7 @@ class Root:
         return likely[0]
 
     def exact(self, name: str, where: str) -> str | None:
-        """The path of a file that is called so: below the folder, then below its `images/`.
+        """The path of a file that is called so: below the folder, then below `images/` or another of `IMAGE_FOLDERS` in it.
 
         As written and in both normal forms of Unicode (macOS and Linux spell "é" differently).
         """
@@ -114,7 +119,7 @@ class Root:
         if is_absolute(relative):
             return None
         for spelling in _spellings(relative):
-            for candidate in (spelling, f"{IMAGE_FOLDER}/{spelling}"):
+            for candidate in (spelling, *(f"{folder}/{spelling}" for folder in self._folders)):
                 if self._is_file(candidate, name, where):
                     return candidate
         return None

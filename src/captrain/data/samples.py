@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate, chain, compress
 from typing import overload
@@ -157,6 +157,12 @@ def _question(samples: Sequence[Sample]) -> str:
     if isinstance(samples, Joined):
         return question_of(samples.parts)
     return samples.question if isinstance(samples, Asked) else ""
+
+
+def merged(splits: dict[str, Sequence[Sample]], more: Mapping[str, Sequence[Sample]]) -> None:
+    """Add samples to some splits: after those that a split has."""
+    for name, samples in more.items():
+        splits[name] = Joined([splits[name], samples]) if name in splits else samples
 
 
 def keys_of(samples: Sequence[Sample]) -> np.ndarray:

@@ -149,7 +149,7 @@ def sources_of(
 
     Raises `DataError` as readers do: for what is not there, `pipe:` URLs and the like.
     """
-    if (format or detect(data)) == "webdataset":
+    if (format or detect(data, options)) == "webdataset":
         shards = expand(data, rejects)
         splits = [shard.split for shard in shards]
         named = all(splits)

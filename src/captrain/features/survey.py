@@ -39,15 +39,15 @@ def look_at_data(data: str, format: str | None, options: ReadOptions) -> tuple[l
     if data in KNOWN_DATA and not os.path.exists(data):
         known = KNOWN_DATA[data]
         return [], assumed(known.images, known.source), assumed(known.image_bytes, known.source)
-    form = format or detect(data)
+    form = format or detect(data, options)
     if form == "features":
         raise DataError(f"{data}: holds features already; expected pictures, see: captrain features info")
-    return _look_at_tars(data, options) if form == "webdataset" else _look_at_samples(data, form, options)
+    return _look_at_tars(data, options) if form == "webdataset" else _look_at_samples(data, format, options)
 
 
-def _look_at_samples(data: str, form: str, options: ReadOptions) -> tuple[list[bytes], Number, Number]:
+def _look_at_samples(data: str, format: str | None, options: ReadOptions) -> tuple[list[bytes], Number, Number]:
     """Of a table or folder: it is counted whole, and some of it is read, evenly spread."""
-    samples = Joined(list(read_splits(data, Rejects(), form, options, captioned=False).values()))
+    samples = Joined(list(read_splits(data, Rejects(), format, options, captioned=False).values()))
     content = []
     for index in range(0, len(samples), max(1, len(samples) // SAMPLED)):
         with suppress(OSError):  # what can't be read is listed by `captrain encode`; here the sample is smaller

@@ -7,14 +7,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from captrain.errors import CaptrainError, DataError, SettingsError, nearest
 from captrain.metrics.compare import Comparison, System, compare, statistics_of, tokenized
 from captrain.metrics.diversity import alarms, measure_diversity
 from captrain.metrics.frequencies import DocumentFrequencies
 from captrain.metrics.ids import match_ids, some
-from captrain.metrics.inputs import given_predictions, given_references
+from captrain.metrics.inputs import Given, Read, given_predictions, given_references, predictions_in, references_in
 from captrain.metrics.java import JAVA_METRICS, check_java, score_java
+from captrain.metrics.matching import choose_columns
 from captrain.metrics.score import METRICS, Scores, score_captions
 from captrain.metrics.significance import RESAMPLES
 from captrain.metrics.suited import choose_tokenizer
@@ -45,6 +47,8 @@ def score(
     clip: str | None = None,
     images: Path | None = None,
     device: str = "auto",
+    image_column: str = "",
+    caption_column: str = "",
 ) -> System:
     """Scores of one system, with intervals. `captrain.score` is this function; see `score_systems` for the arguments.
 
@@ -67,6 +71,8 @@ def score(
         clip=clip,
         images=images,
         device=device,
+        image_column=image_column,
+        caption_column=caption_column,
     )
     return scored.systems[0]
 
@@ -85,6 +91,8 @@ def score_systems(
     clip: str | None = None,
     images: Path | None = None,
     device: str = "auto",
+    image_column: str = "",
+    caption_column: str = "",
 ) -> tuple[Comparison, Rejects]:
     """Scores of systems on the same images, with intervals and comparisons; and the pictures that CLIPScore could not read.
 
@@ -98,12 +106,13 @@ def score_systems(
         save_document_frequencies: file to write those of the references to.
         bootstrap: resamples for intervals and comparisons; 0 for none.
         clip: folder or hub id of a CLIP model, for CLIPScore and RefCLIPScore of the pictures in `images`.
+        image_column, caption_column: columns of ids and of captions, in those of the files that have them.
 
     Raises `SettingsError` and `DataError`, before any metric is computed.
     """
     check(ScoringSettings, bootstrap=bootstrap, seed=seed)
     plain, java = _chosen((metrics,) if isinstance(metrics, str) else metrics, clip, images)
-    work = _load(predictions, references, allow_missing)
+    work = _load(predictions, references, allow_missing, Given(image_column, caption_column))
     frequencies = None if document_frequencies is None else DocumentFrequencies.load(document_frequencies)
     words = choose_tokenizer(tokenizer, work.references, frequencies).tokenizer
     if save_document_frequencies is not None:
@@ -148,23 +157,53 @@ def _chosen(metrics: Sequence[str], clip: str | None, images: Path | None) -> tu
 
 
 def _load(
-    predictions: Mapping[str, str | Path | Captions], references: str | Path | References, allow_missing: bool
+    predictions: Mapping[str, str | Path | Captions],
+    references: str | Path | References,
+    allow_missing: bool,
+    given: Given,
 ) -> _Work:
     """Read what is in files, and match the ids of every system with those of the references."""
-    known = given_references(references)
+    known_by = (
+        references_in(Path(references), given)
+        if isinstance(references, (str, Path))
+        else Read({"": given_references(references)})
+    )
+    captions_by = {
+        name: predictions_in(Path(source), given)
+        if isinstance(source, (str, Path))
+        else Read({"": given_predictions(source)})
+        for name, source in predictions.items()
+    }
+    _check_columns(given, [known_by, *captions_by.values()])
+    column, own = choose_columns(captions_by, known_by)
+    known = known_by.by_column[column]
     notes: list[str] = []
     systems = {}
     for name, source in predictions.items():
-        captions = given_predictions(source)
+        captions = captions_by[name].by_column[own[name]]
         is_file = not isinstance(source, Mapping)
         if is_file and source == references and all(known[id] == [captions[id]] for id in captions):
             raise DataError(f"{source}: holds no references beside its captions; give the file that does")
+        usual = next(iter(captions_by[name].by_column)), next(iter(known_by.by_column))
+        if (own[name], column) != usual:
+            notes.append(f"{name}: images are matched by '{own[name] or 'name'}' and, of the references, '{column}'")
         systems[name] = _matched(name, captions, known, allow_missing, notes)
     common = [id for id in known if all(id in captions for captions in systems.values())]
     if not common:
         raise DataError(f"no image has references and a caption of every system ({', '.join(systems)})")
     kept = {name: {id: captions[id] for id in common} for name, captions in systems.items()}
     return _Work(kept, {id: known[id] for id in common}, tuple(notes), known)
+
+
+def _check_columns(given: Given, files: Sequence[Read[Any]]) -> None:
+    """Raise `DataError` for a column that no file has."""
+    for column, flag in ((given.image, "--image-column"), (given.caption, "--caption-column")):
+        if column and not any(file.has(column) for file in files):
+            known = list(dict.fromkeys(name for file in files for name in file.columns))
+            found = ", ".join(known[:12]) or "none"
+            raise DataError(
+                f"no file has a column '{column}', which {flag} names; found {found}.{nearest(column, known)}"
+            )
 
 
 def _matched(

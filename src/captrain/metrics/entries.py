@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +11,11 @@ from typing import Any
 
 from captrain.errors import DataError, nearest
 from captrain.records import parse_json_line
+from captrain.tabular.delimited import Delimited
+from captrain.tabular.names import CAPTION_COLUMNS, IMAGE_COLUMNS
 
+KNOWN = {"id", "image_id", "candidate", "prediction", "reference", "references", *IMAGE_COLUMNS, *CAPTION_COLUMNS}
+"""Names that columns of tables usually have, by which it is told what separates cells."""
 MAX_BYTES = 2**30
 """Files are held in memory as a whole; the captions of COCO take a tenth of this."""
 MAX_TEXT_BYTES = 2**20
@@ -27,6 +29,7 @@ class Entry:
     where: str
     content: Any
     id: Any = None
+    fault: str = ""
 
 
 def read_entries(path: Path, *, lines: bool) -> list[Entry]:
@@ -35,7 +38,8 @@ def read_entries(path: Path, *, lines: bool) -> list[Entry]:
     Args:
         lines: each line of a .txt file is a caption of its own; otherwise the whole file is one caption.
 
-    Raises `DataError` naming what can't be read and where.
+    A row of a table that has too few or too many cells is an entry with the reason as its `fault`. Raises `DataError`
+    naming what can't be read and where.
     """
     try:
         if path.is_dir():
@@ -124,19 +128,15 @@ def _json_line_entries(path: Path, content: bytes) -> Iterator[Entry]:
 
 def _table_entries(path: Path, content: bytes) -> Iterator[Entry]:
     """Rows of a CSV or TSV file, by its column names."""
-    tabs = path.suffix.lower() == ".tsv"
-    text = io.StringIO(_decoded(content, path), newline="")
-    rows = csv.DictReader(text, delimiter="\t" if tabs else ",", strict=True)
-    try:
-        for row in rows:
-            where = f"{path}:{rows.line_num}"
-            if None in row:
-                raise DataError(
-                    f"{where}: has more cells than there are columns; put quotes around captions with commas"
-                )
-            yield Entry(where, {key: value for key, value in row.items() if value is not None})
-    except csv.Error as error:
-        raise DataError(f"{path}:{rows.line_num}: not a table ({error})") from None
+    table = Delimited(path, KNOWN)
+    width = len(table.header)
+    for number, cells in table.rows():
+        fault = ""
+        if len(cells) > width:
+            fault = "has more cells than there are columns; put quotes around captions with commas"
+        elif len(cells) < width:
+            fault = f"has no '{table.header[len(cells)]}' ({len(cells)} cells, {width} columns)"
+        yield Entry(f"{path}:{number}", dict(zip(table.header, cells, strict=False)), fault=fault)
 
 
 def _text_files(folder: Path, lines: bool) -> Iterator[Entry]:

@@ -26,6 +26,8 @@ KINDS: dict[str, Kind] = {
     for kind in (
         Kind("no-caption", "wrong", "pictures without a caption"),
         Kind("no-picture", "wrong", "captions without a picture"),
+        Kind("not-a-caption", "wrong", "cells that hold no caption"),
+        Kind("broken-row", "wrong", "rows of a table that are broken"),
         Kind("not-utf-8", "wrong", "texts in another encoding (--encoding says which)"),
         Kind("left-out", "wrong", "left out for another reason"),
         Kind("unreadable", "wrong", "pictures that can't be read"),
@@ -37,6 +39,9 @@ KINDS: dict[str, Kind] = {
         Kind("garbled", "wrong", "captions with garbled letters"),
         Kind("control-characters", "wrong", "captions with control characters"),
         Kind("cut", "wrong", "captions longer than the model takes"),
+        Kind("marked", "remark", "captions that the data marks as not to be used"),
+        Kind("unlisted", "remark", "pictures that no table lists"),
+        Kind("unread", "remark", "tables that are not read"),
         Kind("tiny", "remark", "tiny pictures"),
         Kind("turned", "remark", "pictures turned upright by EXIF"),
         Kind("animated", "remark", "animations (the first frame is used)"),
@@ -105,6 +110,8 @@ _REASONS = (  # words in a reader's reason → the kind; the first that fits
     ("can't be read", "unreadable"),
     ("holds no caption", "empty-caption"),
     ("no caption", "no-caption"),
+    ("where a caption belongs", "not-a-caption"),
+    ("is a row of", "broken-row"),
     ("no image", "no-picture"),
     ("not there", "no-picture"),
 )

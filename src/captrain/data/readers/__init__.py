@@ -1,13 +1,14 @@
 """Data formats, one file each.
 
-A format's module has two functions. `recognises(source)` says whether the format is what lies there, cheaply and without
-raising. `read(source, rejects, options, *, captioned=True)` returns split name → samples. Splits are "train",
+A format's module has two functions. `recognises(source, options)` says whether the format is what lies there, cheaply and
+without raising. `read(source, rejects, options, *, captioned=True)` returns split name → samples. Splits are "train",
 "validation", "test", or "all" where the source names none. With `captioned=False`, images without captions are samples too.
 """
 
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, cast
@@ -16,6 +17,8 @@ from captrain.data.places import existing, is_remote, refuse_pointer
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.errors import DataError, nearest
 from captrain.records import Rejects, Sample
+
+logger = logging.getLogger(__name__)
 
 READERS: dict[str, str] = {  # in the order in which they are tried; `sidecar` takes any folder, so it is the last
     "features": "captrain.data.readers.features",
@@ -52,7 +55,7 @@ SPLIT_NAMES: dict[str, str] = {  # what people call a split → its one name her
 class Reader(Protocol):
     """What every format's module offers."""
 
-    def recognises(self, source: str) -> bool: ...
+    def recognises(self, source: str, options: ReadOptions = BY_LOOKING) -> bool: ...
 
     def read(
         self, source: str, rejects: Rejects, options: ReadOptions = BY_LOOKING, *, captioned: bool = True
@@ -66,23 +69,25 @@ def reader(name: str) -> Reader:
     return cast(Reader, importlib.import_module(READERS[name]))
 
 
-def recognises(name: str, source: str) -> bool:
+def recognises(name: str, source: str, options: ReadOptions = BY_LOOKING) -> bool:
     """Whether a source is of a format; one that the system can't even look at (a name that is too long) is of none."""
     try:
-        return reader(name).recognises(source)
+        return reader(name).recognises(source, options)
     except (OSError, ValueError):
         return False
 
 
-def detect(source: str) -> str:
-    """The format's name, by what lies at `source`.
+def detect(source: str, options: ReadOptions = BY_LOOKING) -> str:
+    """The format's name, by what lies at `source`; tables are looked for by the columns that `options` name.
 
-    Raises `DataError` if nothing does, or nothing that a reader reads.
+    Raises `DataError` if nothing does, nothing that a reader reads, or no table that has those columns.
     """
     if not is_remote(source):
         refuse_pointer(Path(source))
     for name in READERS:
-        if recognises(name, source):
+        if recognises(name, source, options):
+            if name == "sidecar" and (options.image_column or options.caption_column):
+                _miss_table(source, options)
             return name
     if not is_remote(source):
         existing(Path(source))
@@ -93,4 +98,24 @@ def detect(source: str) -> str:
     raise DataError(
         f"{source}: not a data set; expected a folder of images with captions, a table of them (.jsonl, .json, .csv, .tsv, "
         f".parquet) or .tar shards; --format says which of {', '.join(READERS)} it is"
+    )
+
+
+def _miss_table(source: str, options: ReadOptions) -> None:
+    """Raise `DataError` for a folder whose tables lack the columns that a person names; where it has none, say so."""
+    from captrain.data.readers.several import columns_seen
+
+    flag, column = "--image-column", options.image_column
+    if not column:
+        flag, column = "--caption-column", options.caption_column
+    seen = columns_seen(Path(source))
+    if not seen:
+        logger.warning(
+            "%s: there is no table with the column '%s' of %s; captions beside pictures are read", source, column, flag
+        )
+        return
+    found = "; ".join(f"{name} has {', '.join(names) or 'none'}" for name, names in seen.items())
+    hint = nearest(column, (name for names in seen.values() for name in names))
+    raise DataError(
+        f"{source}: no table with a column '{column}', which {flag} names, and one of images; {found}.{hint}"
     )

@@ -16,6 +16,7 @@ from captrain.data.gathered import Gathered
 from captrain.data.places import Root, existing
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.json_objects import (
+    caption_at,
     encodable,
     first_found,
     has_keys,
@@ -24,19 +25,25 @@ from captrain.data.readers.json_objects import (
     load_object,
     name_at,
     objects_at,
-    text_at,
     wrong,
 )
 from captrain.data.readers.nothing import nothing_to_use
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
+from captrain.data.readers.tables import Listed, note_marked
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
+from captrain.tabular.names import is_marked
 
 
-def recognises(source: str) -> bool:
+def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
     """Whether this is a COCO captions file, or a folder with some: by the first and last kilobytes of .json files."""
     path = Path(source)
     return bool(_caption_files(path)) if path.is_dir() else _is_coco(path)
+
+
+def tables(folder: Path, options: ReadOptions = BY_LOOKING) -> list[Listed]:
+    """The captions files of a folder and of `annotations/` in it."""
+    return [Listed(file, split := _split_of(file), not split, by_name=True) for file in _caption_files(folder)]
 
 
 def read(
@@ -45,7 +52,8 @@ def read(
     """All images of the files by split, in their order; ids are the paths under which the images are found.
 
     Rejected are images that are missing, without caption, or whose id another has, and captions of unknown images (one
-    line an unknown id). Raises `DataError` for an entry of another form, and if nothing is left.
+    line an unknown id). Captions that are marked as rejected or canned (VizWiz) are left out, and counted. Raises
+    `DataError` for an entry of another form, and if nothing is left.
     """
     path = existing(Path(source))
     splits: dict[str, Sequence[Sample]] = {}
@@ -65,7 +73,15 @@ def _is_coco(path: Path) -> bool:
 
 
 def _caption_files(folder: Path) -> list[Path]:
-    return [*json_files(folder, _is_coco), *json_files(folder / "annotations", _is_coco)]
+    """The captions files of a folder. One with the ids of images alone (LAVIS's coco_karpathy_val_gt.json) is no data set."""
+    files = [*json_files(folder, _is_coco), *json_files(folder / "annotations", _is_coco)]
+    return [file for file in files if has_keys(file, "file_name")]
+
+
+def _split_of(file: Path) -> str:
+    """The split in a file's name, "" if there is none."""
+    words = re.findall("[a-z]+", file.stem.lower())
+    return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), "")
 
 
 def _files_by_split(folder: Path) -> dict[str, Path]:
@@ -73,8 +89,7 @@ def _files_by_split(folder: Path) -> dict[str, Path]:
     named: dict[str, Path] = {}
     files = _caption_files(folder)
     for file in files:
-        words = re.findall("[a-z]+", file.stem.lower())
-        split = next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), "all")
+        split = _split_of(file) or "all"
         if other := named.get(split) or named.get("all") or (split == "all" and next(iter(named.values()), None)):
             both = " and ".join(path.relative_to(folder).as_posix() for path in (other, file))
             raise DataError(f"{folder}/: {both} can't be told apart as splits; give the path of the one to use")
@@ -118,12 +133,15 @@ def _captions_by_id(
     annotations: list[dict[str, Any]], known: dict[str, int], file: Path, rejects: Rejects
 ) -> dict[str, list[str]]:
     captions: dict[str, list[str]] = {}
+    note_marked(file, sum(map(is_marked, annotations)), rejects)
     for number, annotation in enumerate(annotations, start=1):
+        if is_marked(annotation):
+            continue
         where = f"{file}: annotation {number}"
         image_id = _id_at(annotation, "image_id", where)
         if image_id not in known and image_id not in captions:
             rejects.add(image_id, where, "is about an image that is not in 'images'")
-        captions.setdefault(image_id, []).append(text_at(annotation, "caption", where))
+        captions.setdefault(image_id, []).append(caption_at(annotation, "caption", where))
     return captions
 
 

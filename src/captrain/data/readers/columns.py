@@ -2,14 +2,14 @@
 
 Columns are found by their usual names (in any case), or are given. A given one may reach into nested objects:
 "json/caption" and "json.caption" are the field `caption` of the column `json`, "sentences/raw" is that of each of a list.
+Which columns hold captions is decided once for a table: a row that has none there never takes another column.
 """
 
 from __future__ import annotations
 
 import json
 import posixpath
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -17,28 +17,26 @@ from typing import Any
 from captrain.data.machine import LINE_KEY, makers_in
 from captrain.data.readers import SPLIT_NAMES
 from captrain.errors import DataError, nearest
+from captrain.tabular.cells import sifted
+from captrain.tabular.names import CAPTION_COLUMNS, IMAGE_COLUMNS, caption_columns, is_marked, steps_of, value_at
 
-IMAGE_COLUMNS = (
-    *("file_name", "image", "filename", "image_path", "img", "path", "filepath", "file_path"),
-    *("image_name", "image_file", "img_path", "file"),
-)
-CAPTION_COLUMNS = (
-    *("captions", "caption", "text", "texts", "sentences", "sentence", "descriptions", "description", "title"),
-    *("comments", "comment"),
-)
 SPLIT_COLUMN = "split"
 
-_STEPS = re.compile(r"[/.]")
 _SHOWN = 12  # columns named in an error
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one row says. `split` is None where it names none, `machine` as in `Sample`."""
+    """What one row says. `split` is None where it names none, `machine` as in `Sample`.
+
+    odd: texts in cells of captions that are none. marked: its captions are left out, as it says that they are not to be used.
+    """
 
     image: str
     captions: tuple[str, ...]
     split: str | None
+    odd: tuple[str, ...] = field(default=(), repr=False)
+    marked: bool = field(default=False, repr=False)
     machine: tuple[str, ...] = field(default=(), repr=False)
 
     def by_persons(self) -> Row:
@@ -61,22 +59,57 @@ class Columns:
     def __init__(self, image: str = "", caption: str = "") -> None:
         self.given_image, self.given_caption = image, caption
         self.images = (image,) if image else IMAGE_COLUMNS
-        self.captions = (caption,) if caption else CAPTION_COLUMNS
+        self.decided: tuple[str, ...] = ()  # the columns of captions, once a table is known
+
+    def of(self, names: Iterable[str]) -> Columns:
+        """The same for a table that has these columns: those of its captions are decided."""
+        columns = Columns(self.given_image, self.given_caption)
+        columns.decided = self.captions_in(tuple(dict.fromkeys(names)))
+        return columns
+
+    def captions_in(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """The columns of captions among those of a table or row; a given, nested one is taken as it is.
+
+        >>> Columns().captions_in(("image", "comment", "caption")), Columns(caption="json/title").captions_in(("json",))
+        (('caption',), ('json/title',))
+        """
+        given = self.given_caption
+        if not given:
+            return caption_columns(CAPTION_COLUMNS, names)
+        return (given,) if given in names else caption_columns((given.lower(),), names) or (given,)
 
     def check(self, names: Sequence[str], where: str) -> None:
         """Raise `DataError` if a given column is none of a table's (a nested one: if its outermost step is not)."""
         for given, option in ((self.given_image, "--image-column"), (self.given_caption, "--caption-column")):
-            if given and given not in names and steps_of(given)[0] not in names:
+            numbered = option == "--caption-column" and caption_columns((given.lower(),), tuple(names))
+            if given and given not in names and steps_of(given)[0] not in names and not numbered:
                 raise DataError(
                     f"{where}: no column '{given}', which {option} names; it has {listed(names)}."
                     f"{nearest(given, map(on_one_line, names))}"
                 )
 
+    def look(self, values: dict[str, Any], *, names_only: bool = False) -> tuple[bool, bool]:
+        """Whether a first row has an image, and a column of captions. `names_only`: it is a header, without values.
+
+        >>> Columns().look({"image": "a.jpg", "text": "a dog"}), Columns().look({"id": 1, "text": "a dog"})
+        ((True, True), (False, True))
+        """
+        names = tuple(values)
+        captions = any(name in names or steps_of(name)[0] in names for name in self.captions_in(names))
+        try:
+            self.check(names, "")
+            if not names_only:
+                self.image(values, "")
+        except DataError:
+            return False, captions
+        return any(name in names or steps_of(name)[0] in names for name in present(self.images, names)), captions
+
     def row(self, values: dict[str, Any], where: str) -> Row:
         """What a row says. Raises `DataError`, beginning with `where`, if it names no image or holds odd values."""
-        captions = self.texts(values, where)
+        marked = is_marked(values)
+        captions, odd = ((), ()) if marked else self.texts(values, where)
         machine = makers_in(values[LINE_KEY], len(captions)) if LINE_KEY in values else ()
-        return Row(self.image(values, where), captions, split_of(values, where), machine)
+        return Row(self.image(values, where), captions, split_of(values, where), odd, marked, machine)
 
     def image(self, values: dict[str, Any], where: str) -> str:
         """The image that a row names: the first image column that holds a name. Raises `DataError` if none does."""
@@ -97,12 +130,14 @@ class Columns:
             f"expected an image's path in 'file_name', or --image-column to say where it is.{hint}"
         )
 
-    def texts(self, values: dict[str, Any], where: str) -> tuple[str, ...]:
-        """The captions of the first caption column that holds any."""
-        for column in present(self.captions, tuple(values)):
-            if captions := captions_of(value_at(values, column), column, where):
-                return captions
-        return ()
+    def texts(self, values: dict[str, Any], where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The captions of a row, and what stands in its cells of captions and is none ("nan", a number)."""
+        if self.decided and all(column in values for column in self.decided):
+            columns = self.decided
+        else:
+            names = tuple(values)
+            columns = _spelled(self.decided, names) if self.decided else self.captions_in(names)
+        return sifted(text for column in columns for text in texts_of(value_at(values, column), column, where))
 
 
 @lru_cache(maxsize=64)
@@ -119,38 +154,21 @@ def present(columns: tuple[str, ...], names: tuple[str, ...]) -> list[str]:
     return [spelled.get(column, column) for column in columns if nested or column in spelled]
 
 
-def value_at(values: dict[str, Any], column: str) -> Any:
-    """The value of a column: by its whole name, else by steps into nested objects; None if nothing is there."""
-    if column in values:
-        return values[column]
-    found: Any = values
-    for step in steps_of(column):
-        if isinstance(found, list):
-            found = [part.get(step) for part in found if isinstance(part, dict)]
-        elif isinstance(found, dict):
-            found = found.get(step)
-        else:
-            return None
-    return found
+@lru_cache(maxsize=64)
+def _spelled(columns: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
+    """Columns as a row spells them that may write them in other letters ("Text", "text")."""
+    spelled = {name.strip().lower(): name for name in names}
+    return tuple(column if column in names else spelled.get(column.strip().lower(), column) for column in columns)
 
 
-def steps_of(column: str) -> list[str]:
-    """A column's steps into nested objects.
-
-    >>> steps_of("json/caption")
-    ['json', 'caption']
-    """
-    return _STEPS.split(column)
-
-
-def captions_of(found: Any, column: str, where: str) -> tuple[str, ...]:
-    """A value's captions: a string, or a list of them. Raises `DataError` for anything else."""
-    texts = found if isinstance(found, list) else [] if found is None else [found]
+def texts_of(found: Any, column: str, where: str) -> list[Any]:
+    """The strings, numbers and gaps in a cell. Raises `DataError` where it holds anything else."""
+    texts = found if isinstance(found, list) else [found]
     for text in texts:
-        if not isinstance(text, str):
+        if not isinstance(text, str | int | float | None):
             kind = type(text).__name__
             raise DataError(f"{where}: found a {kind} in '{column}'; expected a string or a list of strings")
-    return tuple(whole(text).strip() for text in texts if text.strip())
+    return [whole(text) if isinstance(text, str) else text for text in texts]
 
 
 def split_of(values: dict[str, Any], where: str) -> str | None:

@@ -42,7 +42,7 @@ _EXAMPLE = 'expected rows like {"image": ..., "conversations": [{"from": "human"
 logger = logging.getLogger(__name__)
 
 
-def recognises(source: str) -> bool:
+def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
     """Whether this is a .json or .jsonl file of conversations, or a folder with some and no other tables: by first rows."""
     path = Path(source)
     try:

@@ -17,6 +17,7 @@ from captrain.data.gathered import Texts
 from captrain.data.readers.columns import Row
 from captrain.data.samples import LazySamples, key_of
 from captrain.records import Rejects, Sample
+from captrain.tabular.cells import no_caption, not_a_caption
 
 MOST_KEPT = 512 << 20  # bytes of row groups kept in memory, so that rows read in order are read once
 
@@ -68,6 +69,7 @@ class Embedded:
         self.split_names: list[str] = []
         self.names, self.captions = Texts(), Texts()
         self.caption_ends = array("Q", [0])
+        self.odd: dict[int, tuple[str, ...]] = {}  # row → its texts that are no captions
 
     def open(self, file: Path, leaf: str, ends: list[int]) -> int:
         """Begin a file; returns its number."""
@@ -86,6 +88,8 @@ class Embedded:
         for caption in row.captions:
             self.captions.append(caption)
         self.caption_ends.append(len(self.captions))
+        if row.odd:
+            self.odd[len(self.rows) - 1] = row.odd
 
     def samples(self, rejects: Rejects, *, captioned: bool = True) -> dict[str, Sequence[Sample]]:
         """Samples by split, in the order of their rows."""
@@ -95,7 +99,10 @@ class Embedded:
         if captioned:
             usable = np.diff(np.array(self.caption_ends, dtype=np.int64)) > 0
             for row in np.flatnonzero(~usable).tolist():
-                rejects.add(self.names[row], self.where(row), "has no caption")
+                rejects.add(self.names[row], self.where(row), no_caption(self.odd.get(row, ())))
+            for row in filter(usable.__getitem__, self.odd):
+                for text in self.odd[row]:
+                    rejects.add(self.names[row], self.where(row), not_a_caption(text))
         splits = np.array(self.splits)
         chosen = {name: np.flatnonzero(usable & (splits == place)) for place, name in enumerate(self.split_names)}
         return {name: EmbeddedSamples(self, rows, copies[rows]) for name, rows in chosen.items() if len(rows)}

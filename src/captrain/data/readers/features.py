@@ -26,7 +26,7 @@ from captrain.records import Rejects, Sample
 _LOOKED_AT = 1 << 16  # bytes of a manifest that hold its mark: keys are sorted, and "format" comes before "shards"
 
 
-def recognises(source: str) -> bool:
+def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
     """Whether this is a feature store or an embedding folder, or names several with commas."""
     parts = split_list(source)
     return bool(parts) and all(is_store(part) for part in parts)

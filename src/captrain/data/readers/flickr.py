@@ -17,12 +17,11 @@ from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.columns import on_one_line
 from captrain.data.readers.nothing import nothing_to_use
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
-from captrain.data.readers.tables import folder_of_images
+from captrain.data.readers.tables import Listed, folder_of_images
 from captrain.data.text import encoding_of, is_wide
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 
-IMAGE_FOLDERS = ("Images", "Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k-images", "flickr30k_images")
 TEXT_FOLDERS = ("", "Flickr8k_text", "flickr8k_text")
 LARGEST_LINE = 1 << 20  # bytes
 
@@ -31,7 +30,7 @@ _TOKEN = re.compile(rb"^[^\t]+\.\w+#\d+\t")
 _LIST = re.compile(r"^flickr_?\w*\.(train|dev|val|test)images\.txt$", re.IGNORECASE)
 
 
-def recognises(source: str) -> bool:
+def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
     """Whether this is such a file, or a folder with one."""
     path = Path(source)
     try:
@@ -40,13 +39,18 @@ def recognises(source: str) -> bool:
         return False
 
 
+def tables(folder: Path, options: ReadOptions = BY_LOOKING) -> list[Listed]:
+    """The caption files of a folder, whose names say no split."""
+    return [Listed(file) for file in _captions_in(folder)]
+
+
 def read(
     source: str, rejects: Rejects, options: ReadOptions = BY_LOOKING, *, captioned: bool = True
 ) -> dict[str, Sequence[Sample]]:
     """All samples, in the order in which the file names their images.
 
-    Rejected are images that are missing, have no caption, or are in no list of a split. Raises `DataError` for lines of
-    another form, text that is not UTF-8, and if nothing is left.
+    Rejected are images that are missing, have no caption, or are in no list of a split, and lines of another form. Raises
+    `DataError` for text that is not UTF-8, and if nothing is left.
     """
     path = existing(Path(source))
     files = [path] if path.is_file() else _captions_in(path)
@@ -59,16 +63,14 @@ def read(
     refuse_pointer(file)
     root = options.image_root or (path if path.is_dir() else path.parent)
     gathered = Gathered(Root(folder_of_images(root), given=options.image_root is not None), file)
-    folders = [folder for folder in IMAGE_FOLDERS if (Path(root) / folder).is_dir()]
     splits = _splits_beside(file, options.encoding)
-    for number, image, caption in captions_of(file, options.encoding):
+    for number, image, caption in captions_of(file, rejects, options.encoding):
         split = splits.get(image) if splits else "all"
         if split is None:
             rejects.add(image, f"{file}:{number}", "is in none of the lists of splits beside the file")
             splits[image] = ""
         elif split:
-            name = _placed(gathered.root, folders, image, f"{file}:{number}")
-            gathered.add(name, (caption,) if caption else (), number, rejects, split)
+            gathered.add(image, (caption,) if caption else (), number, rejects, split)
     samples = gathered.samples(rejects, captioned=captioned)
     if not samples:
         raise nothing_to_use(
@@ -77,8 +79,8 @@ def read(
     return samples
 
 
-def captions_of(file: Path, encoding: str = "") -> Iterator[tuple[int, str, str]]:
-    """Number, image and caption of each line. Raises `DataError` for a line of another form."""
+def captions_of(file: Path, rejects: Rejects, encoding: str = "") -> Iterator[tuple[int, str, str]]:
+    """Number, image and caption of each line. A line of another form is rejected."""
     token = not _HEADER.match(_first_line(file))
     for number, line in lines_in(file, encoding):
         if not line.strip() or (number == 1 and not token):
@@ -86,7 +88,10 @@ def captions_of(file: Path, encoding: str = "") -> Iterator[tuple[int, str, str]
         image, mark, caption = line.partition("\t" if token else ",")
         if not mark or not image.strip():
             form = "name.jpg#0<TAB>caption" if token else "name.jpg,caption"
-            raise DataError(f"{file}:{number}: found '{on_one_line(line)}', expected {form}")
+            rejects.add(
+                f"{file.name}:{number}", f"{file}:{number}", f"is a row of '{on_one_line(line)}', expected {form}"
+            )
+            continue
         yield number, image.strip().rpartition("#")[0] or image.strip() if token else image.strip(), unquoted(caption)
 
 
@@ -100,11 +105,6 @@ def unquoted(caption: str) -> str:
     if len(caption) > 1 and caption[0] == caption[-1] == '"' and '"' not in caption[1:-1].replace('""', ""):
         return caption[1:-1].replace('""', '"').strip()
     return caption
-
-
-def _placed(root: Root, folders: list[str], image: str, where: str) -> str:
-    """Where an image lies, in one of the folders that archives unpack to say; its name as it is, if it lies nowhere."""
-    return root.first([image, *(f"{folder}/{image}" for folder in folders)], where) or image
 
 
 def _splits_beside(file: Path, encoding: str) -> dict[str, str]:

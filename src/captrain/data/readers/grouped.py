@@ -40,7 +40,7 @@ _IMAGE_COLUMNS = (*IMAGE_COLUMNS, "image_paths", "images", "image_id")
 _EXAMPLE = 'expected lists like {"train": [{"image_path": ..., "report": ...}]}'
 
 
-def recognises(source: str) -> bool:
+def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
     """Whether this is a .json file of such lists, or a folder with some and no caption files: by first entries."""
     path = Path(source)
     if path.is_dir():

@@ -18,7 +18,7 @@ from captrain.data.places import IMAGE_SUFFIXES, Root, is_hidden
 from captrain.data.readers.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, on_one_line
 from captrain.data.readers.flickr import is_captions, lines_in, unquoted
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
-from captrain.data.readers.tables import Table, check_splits, has_tables, one_table_each, tables_at
+from captrain.data.readers.tables import Listed, Table, check_splits, has_tables, one_table_each, tables_at, tables_in
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 
@@ -61,15 +61,20 @@ class Form:
         return found["name"].strip(), unquoted(caption)
 
 
-def recognises(source: str) -> bool:
+def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
     """Whether this is such a file, or a folder with some and without captions beside its pictures."""
     path = Path(source)
     try:
         if path.is_dir():
-            return has_tables(path, SUFFIXES, _is_list, _lists_in(path).__contains__)
+            return has_tables(path, tables(path))
         return path.suffix.lower() in SUFFIXES and path.is_file() and _is_list(path)
     except (OSError, ValueError):
         return False
+
+
+def tables(folder: Path, options: ReadOptions = BY_LOOKING) -> list[Listed]:
+    """The lists of a folder."""
+    return tables_in(folder, SUFFIXES, lambda path: (True, True), _lists_in(folder).__contains__)
 
 
 def read(
@@ -80,14 +85,12 @@ def read(
     Rejected are lines of another form, and images that are missing or have no caption. Raises `DataError` for a name that
     leaves the folder, text that is not UTF-8, and if nothing is left.
     """
-    path = Path(source)
-    are_lists = _lists_in(path).__contains__ if path.is_dir() else Path.is_file
 
     def samples(table: Table) -> dict[str, Sequence[Sample]]:
         return _read_list(table, options.encoding, rejects, captioned)
 
     expected = "expected lines such as 0001.jpg<TAB>a man on a rock"
-    return one_table_each(source, tables_at(source, options, SUFFIXES, _is_list, are_lists), samples, rejects, expected)
+    return one_table_each(source, tables_at(source, options, SUFFIXES, tables), samples, rejects, expected)
 
 
 def form_of(path: Path, root: Root, encoding: str = "") -> Form | None:

@@ -28,7 +28,7 @@ _LARGEST_NOTE = 64 << 20  # bytes of the JSON beside a table
 _ON_HUB = re.compile(r"(?:hf://datasets/|hub:)((?:[\w.-]+/)?[\w.-]+)(?:@([\w./-]+))?(?::([\w.-]+))?/?")
 
 
-def recognises(source: str) -> bool:
+def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
     """Whether this is a folder that `save_to_disk` wrote, or names a data set on the hub."""
     here = {
         name for name in ("state.json", "dataset_info.json", "dataset_dict.json") if os.path.isfile(f"{source}/{name}")

@@ -16,14 +16,15 @@ import numpy as np
 from captrain.data.caption_files import match, text_suffixes
 from captrain.data.places import IMAGE_SUFFIXES, Root, is_hidden
 from captrain.data.readers import sidecar
-from captrain.data.readers.columns import CAPTION_COLUMNS, Columns, captions_of, on_one_line, present, value_at
+from captrain.data.readers.columns import CAPTION_COLUMNS, Columns, on_one_line, present, texts_of, value_at
 from captrain.data.readers.json_list import Characters
 from captrain.data.readers.json_objects import LONGEST_NAME
 from captrain.data.readers.options import ReadOptions
-from captrain.data.readers.tables import Table, has_tables, tables_at
+from captrain.data.readers.tables import Listed, Table, has_tables, tables_at, tables_in
 from captrain.data.samples import Chosen, Joined, keys_of
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
+from captrain.tabular.cells import sifted
 
 MOST_ENTRIES = 10_000  # files looked at before a folder counts as one without caption files
 DEEPEST = 4  # lists and objects within each other that captions may lie in
@@ -86,7 +87,8 @@ def captions_in(value: Any, columns: Columns, where: str, depth: int = DEEPEST) 
         return [text for part in value for text in captions_in(part, columns, where, depth - 1)]
     if isinstance(value, dict):
         return row_captions(value, columns, where, depth)
-    return list(captions_of(value, columns.given_caption or "caption", where))
+    captions, odd = sifted(texts_of(value, columns.given_caption or "caption", where))
+    return [*captions, *odd]
 
 
 def row_captions(values: dict[str, Any], columns: Columns, where: str, depth: int = DEEPEST) -> list[str]:
@@ -146,14 +148,19 @@ def captions_or_reject(value: Any, columns: Columns, where: str, image: str, rej
 
 def has_files(folder: Path, suffixes: tuple[str, ...], is_form: Callable[[Path], bool]) -> bool:
     """Whether a folder has files of a form that can be told apart, or contradict each other: reading them will say so."""
-    return has_tables(folder, suffixes, is_form, is_form)
+    return has_tables(folder, files_in(folder, suffixes, is_form))
+
+
+def files_in(folder: Path, suffixes: tuple[str, ...], is_form: Callable[[Path], bool]) -> list[Listed]:
+    """The files of a folder that are of a form."""
+    return tables_in(folder, suffixes, lambda file: (True, True), is_form)
 
 
 def files_at(
     source: str, options: ReadOptions, suffixes: tuple[str, ...], is_form: Callable[[Path], bool]
 ) -> list[Table]:
     """The files of a data set: the given one, or those of a folder that are of a form, by split."""
-    return tables_at(source, options, suffixes, is_form, is_form)
+    return tables_at(source, options, suffixes, lambda folder, _: files_in(folder, suffixes, is_form))
 
 
 def with_unlisted(

@@ -14,7 +14,8 @@ from typing import Any
 
 from captrain.data.readers.columns import Columns
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
-from captrain.data.readers.tables import Table, gather, has_tables, one_table_each, tables_at
+from captrain.data.readers.tables import Listed, Table, gather, has_tables, one_table_each, tables_at, tables_in
+from captrain.data.readers.turns import is_talk
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 
@@ -27,15 +28,41 @@ _SPACE = " \t\r\n"
 _EXAMPLE = 'expected a list like [{"image": ..., "caption": ...}]'
 
 
-def recognises(source: str) -> bool:
+def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
     """Whether this is a .json file that is a list of objects, or a folder with such files."""
     path = Path(source)
     try:
         if path.is_dir():
-            return has_tables(path, SUFFIXES, _has_images, _is_list)
+            return has_tables(path, tables(path, options))
         return path.suffix.lower() in SUFFIXES and path.is_file() and _is_list(path)
     except (OSError, ValueError):
         return False
+
+
+def tables(folder: Path, options: ReadOptions = BY_LOOKING) -> list[Listed]:
+    """The lists of objects with images in a folder: COCO's results, say, name none."""
+    columns = Columns(options.image_column, options.caption_column)
+
+    def look(path: Path) -> tuple[bool, bool]:
+        try:
+            return columns.look(first_row(path))
+        except DataError:
+            return False, False
+
+    return tables_in(folder, SUFFIXES, look, lambda file: _is_list(file) and not _is_talk(file, options))
+
+
+def _is_talk(file: Path, options: ReadOptions) -> bool:
+    """Whether a list's first object is a conversation."""
+    try:
+        return is_talk(first_row(file), options)
+    except DataError:
+        return False
+
+
+def first_row(path: Path) -> dict[str, Any]:
+    """The first object of a list, empty if there is none."""
+    return next((values for _, values in objects(path)), {}) if _is_list(path) else {}
 
 
 def read(
@@ -51,7 +78,7 @@ def read(
     def rows(table: Table) -> dict[str, Sequence[Sample]]:
         return gather(table, columns, objects(table.path), rejects, captioned)
 
-    return one_table_each(source, tables_at(source, options, SUFFIXES, _has_images, _is_list), rows, rejects, _EXAMPLE)
+    return one_table_each(source, tables_at(source, options, SUFFIXES, tables), rows, rejects, _EXAMPLE)
 
 
 def objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -158,13 +185,3 @@ def _is_list(path: Path) -> bool:
     except OSError:
         return False
     return start.startswith(b"[") and start[1:].lstrip()[:1] in (b"{", b"]")
-
-
-def _has_images(path: Path) -> bool:
-    """Whether the first object names an image: COCO's results, say, do not."""
-    try:
-        _, first = next(objects(path))
-        Columns().image(first, str(path))
-    except (DataError, StopIteration):
-        return False
-    return True

@@ -104,6 +104,14 @@ def text_at(entry: dict[str, Any], key: str, where: str) -> str:
     return value
 
 
+def caption_at(entry: dict[str, Any], key: str, where: str) -> str:
+    """The caption under a key; null or a number as text, which `Gathered` counts as no caption. Raises as `text_at` does."""
+    value = entry.get(key)
+    if key in entry and (value is None or isinstance(value, int | float)):
+        return "null" if value is None or isinstance(value, bool) else str(value)
+    return text_at(entry, key, where)
+
+
 def name_at(entry: dict[str, Any], key: str, where: str) -> str:
     """The path under a key. Raises `DataError` for what is none."""
     name = encodable(text_at(entry, key, where))

@@ -16,13 +16,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from captrain.data.machine import MACHINE, remark_on_machine
 from captrain.data.readers.columns import Columns, Row, plain
 from captrain.data.readers.line_index import (
+    BOM,
     LARGEST_LINE,
     LineIndex,
     blocks,
@@ -34,14 +37,28 @@ from captrain.data.readers.line_index import (
     rows,
 )
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
-from captrain.data.readers.tables import Table, check_splits, has_tables, one_table_each, tables_at
+from captrain.data.readers.tables import (
+    Listed,
+    Table,
+    check_splits,
+    has_tables,
+    note_marked,
+    one_table_each,
+    tables_at,
+    tables_in,
+)
+from captrain.data.readers.turns import is_talk
 from captrain.data.samples import LazySamples, key_of
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample, Stored, parse_json_line
+from captrain.tabular.cells import no_caption, not_a_caption
 
 logger = logging.getLogger(__name__)
 
+
 SUFFIXES = (".jsonl", ".ndjson")
+_WRITTEN = {"id", "text", "score"}  # what each line has that `captrain caption` and `evaluate` write
+
 MOST_CHECKED = 200_000  # lines; images of larger tables are not looked for one by one
 
 
@@ -98,14 +115,14 @@ class TableReader:
         return row if self.machine_captions else row.by_persons()
 
     def _beside(self) -> str:
-        """The folder, below the images' root, that the first image lies in: "images/", or "" for the root itself."""
+        """The folder, below the images' root, in which the first image is found: "images/", or "" for the root itself."""
         for block in blocks(self.table.path):
             for number, _, row in rows(block, self.columns, self.table.path):
                 name, where = plain(row.image), f"{self.table.path}:{number}"
                 found = self.table.root.exact(self.table.relative(name), where)
                 # Images that are called otherwise than the table says can only be looked for.
                 self.checked = not found and self.table.find(name, where) is not None
-                return "images/" if found == f"images/{name}" else ""
+                return found.removesuffix(name) if found and found.endswith(f"/{name}") else ""
         return ""
 
 
@@ -138,15 +155,43 @@ class TableSamples(LazySamples):
         return Sample(table.prefix + name, image, captions, source, machine=machine if any(machine) else ())
 
 
-def recognises(source: str) -> bool:
+def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
     """Whether this is a .jsonl file, or a folder with tables that can be told apart."""
     path = Path(source)
     try:
         if path.is_dir():
-            return has_tables(path, SUFFIXES, _has_images)
+            return has_tables(path, tables(path, options))
         return path.suffix.lower() in SUFFIXES and path.is_file()
     except (OSError, ValueError):
         return False
+
+
+def tables(folder: Path, options: ReadOptions = BY_LOOKING) -> list[Listed]:
+    """The tables of images in a folder: there may be others, of scores say, and captions that captrain wrote."""
+    columns = Columns(options.image_column, options.caption_column)
+
+    def look(path: Path) -> tuple[bool, bool]:
+        try:
+            first = first_row(path)
+        except DataError:
+            return False, False
+        return (False, False) if first.keys() >= _WRITTEN else columns.look(first)
+
+    return tables_in(folder, SUFFIXES, look, lambda file: file.is_file() and not _is_talk(file, options))
+
+
+def _is_talk(file: Path, options: ReadOptions) -> bool:
+    """Whether a table's first line is a conversation."""
+    try:
+        return is_talk(first_row(file), options)
+    except DataError:
+        return False
+
+
+def first_row(path: Path) -> dict[str, Any]:
+    """The first line of a table."""
+    with opened(path) as file:
+        return parse_json_line(file.readline(LARGEST_LINE).removeprefix(BOM), str(path))
 
 
 def read(
@@ -161,35 +206,32 @@ def read(
     columns = Columns(options.image_column, options.caption_column)
 
     def rows_of(table: Table) -> dict[str, Sequence[Sample]]:
-        _check_columns(table, columns)
-        return _read_table(TableReader(table, columns, options.machine_captions), rejects, captioned)
+        known = columns.of(_columns_of(table, columns))
+        return _read_table(TableReader(table, known, options.machine_captions), rejects, captioned)
 
     expected = 'expected lines like {"file_name": ..., "text": ...}'
-    return one_table_each(source, tables_at(source, options, SUFFIXES, _has_images), rows_of, rejects, expected)
+    return one_table_each(source, tables_at(source, options, SUFFIXES, tables), rows_of, rejects, expected)
 
 
-def _has_images(table: Path) -> bool:
-    """Whether a .jsonl file is a table of images: there may be others, of scores say, in a folder of pictures."""
-    try:
-        with opened(table) as file:
-            Columns().image(parse_json_line(file.readline(LARGEST_LINE).removeprefix(b"\xef\xbb\xbf"), str(table)), "")
-    except DataError:
-        return False
-    return True
-
-
-def _check_columns(table: Table, columns: Columns) -> None:
-    for block in blocks(table.path):
-        if block.lines:
-            where = f"{table.path}:{block.numbers[0]}"
-            table.columns = tuple(parse_json_line(block.lines[0], where))
-            return columns.check(table.columns, where)
+def _columns_of(table: Table, columns: Columns) -> list[str]:
+    """The columns of the lines in a table's first megabyte. Raises `DataError` if a given one is not in its first line."""
+    names: dict[str, None] = {}
+    for block in islice(blocks(table.path), 1):
+        for number, line in zip(block.numbers.tolist(), block.lines, strict=True):
+            where = f"{table.path}:{number}"
+            found = parse_json_line(line, where)
+            if not names:
+                table.columns = tuple(found)
+                columns.check(table.columns, where)
+            names.update(dict.fromkeys(found))
+    return list(names)
 
 
 def _read_table(reader: TableReader, rejects: Rejects, captioned: bool) -> dict[str, Sequence[Sample]]:
     table, index = reader.table, LineIndex()
-    bare: dict[str, str] = {}  # images with a line without caption → that line; another line may have one
+    bare: dict[str, tuple[str, Row]] = {}  # images with a line without caption → that line; another line may have one
     missing: set[str] = set()
+    marked = 0
     for block in blocks(table.path):
         names = None if reader.checked else plain_names(block, reader.columns)
         if names is not None:
@@ -198,6 +240,7 @@ def _read_table(reader: TableReader, rejects: Rejects, captioned: bool) -> dict[
         for number, offset, row in rows(block, reader.columns, table.path):
             where = f"{table.path}:{number}"
             name = reader.name(row, where)
+            marked += row.marked
             if name is None:
                 if row.image not in missing:
                     missing.add(row.image)
@@ -205,12 +248,13 @@ def _read_table(reader: TableReader, rejects: Rejects, captioned: bool) -> dict[
                 continue
             if row.machine:
                 remark_on_machine(rejects, table.prefix + name, where, row.machine)
-            if captioned and not reader.counted(row).captions:
-                if not row.machine:
-                    bare.setdefault(table.prefix + name, where)
-            else:
+            counted = reader.counted(row)
+            if captioned and (row.odd or not row.captions):
+                bare.setdefault(table.prefix + name, (where, row))
+            if counted.captions or not captioned:
                 index.add(offset, number, table.prefix + name, row.split or table.split or "all")
     _reject_bare(bare, index, rejects)
+    note_marked(table.path, marked, rejects)
     if not index.names and rejects.remarked(MACHINE):
         logger.warning(
             "%s: captrain wrote all its captions, which count with --learn-from-machine-captions", table.path
@@ -219,11 +263,13 @@ def _read_table(reader: TableReader, rejects: Rejects, captioned: bool) -> dict[
     return {split: _gather(reader, index, lines) for split, lines in index.by_split().items()}
 
 
-def _reject_bare(bare: dict[str, str], index: LineIndex, rejects: Rejects) -> None:
+def _reject_bare(bare: dict[str, tuple[str, Row]], index: LineIndex, rejects: Rejects) -> None:
     captioned = set(index.keys) if bare else set()
-    for name, where in bare.items():
+    for name, (where, row) in bare.items():
         if key_of(name) not in captioned:
-            rejects.add(name, where, "has no caption")
+            rejects.add(name, where, no_caption(row.odd))
+        for text in row.odd if key_of(name) in captioned else ():
+            rejects.add(name, where, not_a_caption(text))
 
 
 def _gather(reader: TableReader, index: LineIndex, lines: np.ndarray) -> TableSamples:

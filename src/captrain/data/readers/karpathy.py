@@ -16,6 +16,7 @@ from captrain.data.gathered import Gathered
 from captrain.data.places import existing
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.json_objects import (
+    caption_at,
     first_found,
     has_keys,
     image_root,
@@ -27,16 +28,22 @@ from captrain.data.readers.json_objects import (
 )
 from captrain.data.readers.nothing import nothing_to_use
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
+from captrain.data.readers.tables import Listed
 from captrain.errors import DataError, nearest
 from captrain.records import Rejects, Sample
 
 ARCHIVE_FOLDERS = ("Flicker8k_Dataset", "flickr30k-images")
 
 
-def recognises(source: str) -> bool:
+def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
     """Whether this is such a file, by its first and last kilobytes, or a folder with some."""
     path = Path(source)
     return bool(json_files(path, _is_karpathy)) if path.is_dir() else _is_karpathy(path)
+
+
+def tables(folder: Path, options: ReadOptions = BY_LOOKING) -> list[Listed]:
+    """The files of a folder; each has all splits."""
+    return [Listed(file, whole=True, by_name=True) for file in json_files(folder, _is_karpathy)]
 
 
 def read(
@@ -52,7 +59,7 @@ def read(
     gathered = Gathered(image_root(file.parent, options), file)
     for number, image in enumerate(objects_at(load_object(file), "images", str(file)), start=1):
         where = f"{file}: image {number}"
-        captions = [text_at(sentence, "raw", where) for sentence in objects_at(image, "sentences", where)]
+        captions = [caption_at(sentence, "raw", where) for sentence in objects_at(image, "sentences", where)]
         name = first_found(gathered.root, _names(image, where), where)
         gathered.add(name, captions, number, rejects, _split(image, where))
     if "all" in gathered.names and len(gathered.names) > 1:

@@ -75,7 +75,7 @@ def repeats_of(image: str) -> int:
     return int(match[1]) if match and slash else 1
 
 
-def recognises(source: str) -> bool:
+def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
     """Whether this is a metadata file, a folder with one, or one with images in folders called <repeats>_<name>."""
     path = Path(source)
     if not path.is_dir():

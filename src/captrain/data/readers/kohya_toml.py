@@ -95,7 +95,7 @@ class SubsetSamples(LazySamples):
         return replace(sample, id=self.prefix + sample.id, captions=tuple(around), repeats=subset.repeats)
 
 
-def recognises(source: str) -> bool:
+def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
     """Whether this is such a .toml or .json file, or a folder with one and without pictures."""
     path = Path(source)
     try:

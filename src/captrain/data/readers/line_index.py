@@ -22,8 +22,11 @@ from captrain.data.readers.columns import SPLIT_COLUMN, Columns, Row, present
 from captrain.data.samples import key_of
 from captrain.errors import DataError
 from captrain.records import parse_json_line
+from captrain.tabular.cells import says_nothing
+from captrain.tabular.names import MARKS
 
 LARGEST_LINE = 16 << 20  # bytes; a guard against a file without line ends, which would be read into memory whole
+SLOW_COLUMNS = {SPLIT_COLUMN, LINE_KEY, *MARKS}  # a block whose rows have one is looked at row by row
 BLOCK = 1 << 20  # bytes parsed at a time
 
 BOM = b"\xef\xbb\xbf"
@@ -142,8 +145,8 @@ def plain_names(block: Block, columns: Columns) -> list[str] | None:
     if not values:
         return None
     first = values[0].keys()
-    images, captions = present(columns.images, tuple(first)), present(columns.captions, tuple(first))
-    if not images or not captions or {SPLIT_COLUMN, LINE_KEY} & {*first} or any(row.keys() != first for row in values):
+    images, captions = present(columns.images, tuple(first)), columns.decided or columns.captions_in(tuple(first))
+    if not images or len(captions) != 1 or first & SLOW_COLUMNS or any(row.keys() != first for row in values):
         return None
     if images[0] not in first or captions[0] not in first:  # a nested column
         return None
@@ -178,5 +181,5 @@ def is_plain(name: str) -> bool:
 
 def _has_caption(value: Any) -> bool:
     if type(value) is str:
-        return bool(value.strip())
-    return type(value) is list and bool(value) and all(type(text) is str and text.strip() for text in value)
+        return not says_nothing(value) and value.lstrip()[:1] not in ("[", "(")  # perhaps a list written out as text
+    return type(value) is list and bool(value) and all(type(text) is str and _has_caption(text) for text in value)

@@ -39,7 +39,7 @@ MOST_LOOKED_AT = 20  # entries of a file that are looked at for a picture with c
 _EXAMPLE = 'expected entries like {"dog.jpg": ["a dog runs"]}'
 
 
-def recognises(source: str) -> bool:
+def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
     """Whether this is a .json file from pictures to captions, or a folder with some and no caption files: by first entries."""
     path = Path(source)
     if path.is_dir():

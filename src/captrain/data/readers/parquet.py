@@ -20,14 +20,15 @@ from typing import Any
 from captrain.data.gathered import Gathered
 from captrain.data.places import Root, existing, is_hidden, refuse_pointer
 from captrain.data.readers import SPLIT_NAMES
-from captrain.data.readers.columns import SPLIT_COLUMN, Columns, Row, listed, present, split_of, steps_of, whole
+from captrain.data.readers.columns import SPLIT_COLUMN, Columns, Row, listed, present, split_of, whole
 from captrain.data.readers.embedded import Embedded
 from captrain.data.readers.nothing import nothing_to_use
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
-from captrain.data.readers.tables import folder_of_images, split_in_words
+from captrain.data.readers.tables import Listed, folder_of_images, note_marked, split_in_words
 from captrain.data.samples import Joined
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
+from captrain.tabular.names import MARKS, is_marked, steps_of
 
 SUFFIX = ".parquet"
 LOOKED_AT = 32  # rows, to see whether pictures are inside
@@ -37,7 +38,7 @@ LARGEST_GROUP = 2 << 30  # bytes of a row group, of which the pictures are read 
 _EXAMPLE = "expected columns such as image and text"
 
 
-def recognises(source: str) -> bool:
+def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
     """Whether this is a .parquet file, or a folder with some."""
     path = Path(source)
     try:
@@ -67,6 +68,14 @@ def read(
     if not samples:
         raise nothing_to_use(source, rejects, _EXAMPLE, [parts.named.root], own=(SUFFIX,))
     return samples
+
+
+def tables(folder: Path, options: ReadOptions = BY_LOOKING) -> list[Listed]:
+    """The first file of each split of a folder; its other files go with it."""
+    first: dict[str, Path] = {}
+    for file in files_in(folder):
+        first.setdefault(split_of_name(file, folder), file)
+    return [Listed(file, "" if split == "all" else split) for split, file in first.items()]
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -115,42 +124,51 @@ def _read_file(file: Path, split: str, columns: Columns, parts: Parts, rejects: 
     with _opened(file) as parquet:
         names = parquet.schema_arrow.names
         columns.check(names, str(file))
+        columns = columns.of(names)
         leaf = _leaf_of_pictures(parquet, columns)
         wanted = _columns_of_text(file, names, columns, captioned)
         if leaf:
-            _read_inside(file, split, columns, parts.inside, parquet, leaf, wanted)
+            note_marked(file, _read_inside(file, split, columns, parts.inside, parquet, leaf, wanted), rejects)
             return
         images = _top(columns.images, names)
         if not images:
             raise DataError(columns.no_image(names, str(file)))
+        marked = 0
         for number, values in _rows(parquet, images + wanted):
             row = columns.row(values, f"{file}:{number}")
-            parts.named.add(row.image, row.captions, number, rejects, row.split or split)
+            marked += row.marked
+            parts.named.add(row.image, row.captions + row.odd, number, rejects, row.split or split)
+        note_marked(file, marked, rejects)
 
 
 def _read_inside(
     file: Path, split: str, columns: Columns, inside: Embedded, parquet: Any, leaf: str, wanted: list[str]
-) -> None:
-    """Collect the rows of a file that has pictures inside; the pictures themselves are not read."""
+) -> int:
+    """Collect the rows of a file that has pictures inside, which are not read; returns how many are marked."""
     origin = inside.open(file, leaf, _group_ends(file, parquet))
     column, _, within = leaf.partition(".")
     paths = [f"{column}.path"] if within and f"{column}.path" in _leaves(parquet) else []
+    marked = 0
     for number, values in _rows(parquet, paths + wanted):
         where = f"{file}:{number}"
         path = values.get(column) or {}
         name = path.get("path") if paths else None
-        row = Row(whole(name) if isinstance(name, str) else "", columns.texts(values, where), split_of(values, where))
+        is_left = is_marked(values)
+        marked += is_left
+        captions, odd = ((), ()) if is_left else columns.texts(values, where)
+        row = Row(whole(name) if isinstance(name, str) else "", captions, split_of(values, where), odd)
         inside.add(origin, number, row, row.split or split)
+    return marked
 
 
 def _columns_of_text(file: Path, names: list[str], columns: Columns, captioned: bool) -> list[str]:
-    captions = _top(columns.captions, names)
+    captions = _top(columns.decided, names)
     if captioned and not captions:
         raise DataError(
             f"{file}: no column of captions (columns: {listed(names)}); "
             "expected captions, caption or text, or --caption-column to say which it is"
         )
-    return captions + [SPLIT_COLUMN] * (SPLIT_COLUMN in names)
+    return captions + [name for name in (SPLIT_COLUMN, *MARKS) if name in names]
 
 
 def _top(columns: tuple[str, ...], names: list[str]) -> list[str]:

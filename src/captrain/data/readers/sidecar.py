@@ -82,7 +82,7 @@ class FolderSamples(LazySamples):
         return Sample(name, self.root / name, captions, name, machine=machine)
 
 
-def recognises(source: str) -> bool:
+def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
     """Whether this is a folder: any folder may hold pictures and captions."""
     return Path(source).is_dir()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,32 @@ from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.columns import Columns
 from captrain.data.readers.nothing import nothing_to_use
 from captrain.data.readers.options import ReadOptions
+from captrain.data.samples import merged
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
+from captrain.tabular.names import MARKS
 
 Test = Callable[[Path], bool]
+Look = Callable[[Path], tuple[bool, bool]]  # whether a table has images, and whether it has captions
 
-_WORDS = re.compile(r"[^a-z0-9]+")
+LOOKED_AT = 1000  # rows of which the columns are looked at, to say which hold captions
+
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")  # between the words of "iconclassTrain"
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A table that lies in a folder.
+
+    split: what its name says, "" if nothing. whole: it is about all pictures (`metadata.csv`). by_name: its name says that
+    it is a table of pictures. captions: it has a column of them.
+    """
+
+    path: Path
+    split: str = ""
+    whole: bool = False
+    by_name: bool = False
+    captions: bool = True
 
 
 class Table:
@@ -66,13 +88,13 @@ def folder_of_images(folder: Path) -> Path:
 
 
 def tables_at(
-    source: str, options: ReadOptions, suffixes: tuple[str, ...], has_images: Test, is_kind: Test = Path.is_file
+    source: str, options: ReadOptions, suffixes: tuple[str, ...], tables: Callable[[Path, ReadOptions], list[Listed]]
 ) -> list[Table]:
     """The tables of a data set: a file, or those of a folder. Raises `DataError` if there are none."""
     path = existing(Path(source))
     if path.is_file():
         return [Table(path, path.parent, "", options.image_root)]
-    found = tables_in(path, suffixes, has_images, is_kind)
+    found, _ = choose(path, tables(path, options))
     if not found:
         kinds = " or ".join(suffixes)
         raise DataError(
@@ -81,34 +103,52 @@ def tables_at(
     return [Table(file, path, split, options.image_root) for split, file in found.items()]
 
 
-def has_tables(folder: Path, suffixes: tuple[str, ...], has_images: Test, is_kind: Test = Path.is_file) -> bool:
+def has_tables(folder: Path, tables: list[Listed]) -> bool:
     """Whether a folder has such tables, even if they contradict each other: reading them will say so."""
     try:
-        return bool(tables_in(folder, suffixes, has_images, is_kind))
+        return bool(choose(folder, tables)[0])
     except DataError:
         return True
-    except (OSError, ValueError):
-        return False
 
 
-def tables_in(
-    folder: Path, suffixes: tuple[str, ...], has_images: Test, is_kind: Test = Path.is_file
-) -> dict[str, Path]:
-    """The tables of a folder by split, "" where a name says none; empty if there are none that can be told apart.
-
-    A name is a split's (`train.csv`, `dev.csv`, `train/metadata.csv`), `metadata.csv`, else has a split as a word of it
-    (`coco_karpathy_train.json`), else there is one table only. The latter two kinds are tables if they pass `has_images`,
-    all if they pass `is_kind`. Raises `DataError` for two tables of the same split.
-    """
+def tables_in(folder: Path, suffixes: tuple[str, ...], look: Look, is_kind: Test = Path.is_file) -> list[Listed]:
+    """The tables of a folder that pass `is_kind`: those that have a table's name, and others in which `look` sees images."""
     below = [file for suffix in suffixes for file in sorted(folder.glob(f"*/metadata{suffix}"))]
     files = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in suffixes and not is_hidden(file.name)]
-    named = _by_split(folder, [file for file in (*files, *below) if is_kind(file)], exact_split)
-    if named:
-        return named
-    tables = [file for file in files if is_kind(file) and has_images(file)]
-    if words := _by_split(folder, tables, split_in_words):
-        return words
-    return {"": tables[0]} if len(tables) == 1 else {}
+    tables = []
+    for file in filter(is_kind, [*files, *below]):
+        split = exact_split(folder, file)
+        if split is not None:
+            tables.append(Listed(file, split, by_name=True, whole=not split))
+        elif file.parent == folder:
+            images, captions = look(file)
+            if images:
+                tables.append(Listed(file, split_in_words(folder, file) or "", captions=captions))
+    return tables
+
+
+def choose(folder: Path, tables: Sequence[Listed]) -> tuple[dict[str, Path], list[Path]]:
+    """Which tables of a folder are read, by split ("" where a name says none), and which are left, as no name says what of.
+
+    A name is a split's (`train.csv`, `dev.csv`, `train/metadata.csv`), `metadata.csv`, or has a split as a word of it
+    (`coco_karpathy_train.json`, `iconclassTrain.json`); tables of other names are read where there is only one. Raises
+    `DataError` for two tables of the same split, or of all pictures and of a split.
+    """
+    if len(tables) > 1:  # a table of scores, say, is no data set beside one with captions
+        tables = [table for table in tables if table.by_name or table.captions]
+    named = [table for table in tables if table.split or table.whole]
+    if not named:
+        return ({"": tables[0].path}, []) if len(tables) == 1 else ({}, [table.path for table in tables])
+    chosen: dict[str, Path] = {}
+    for table in named:
+        first = next(iter(chosen.values()), None)
+        if other := chosen.get(table.split) or chosen.get("") or (None if table.split else first):
+            both = " and ".join(path.relative_to(folder).as_posix() for path in (other, table.path))
+            raise DataError(
+                f"{folder}/: {both} are tables of the same images; give the path of the one to use, or say --format"
+            )
+        chosen[table.split] = table.path
+    return chosen, [table.path for table in tables if table not in named]
 
 
 def exact_split(folder: Path, file: Path) -> str | None:
@@ -121,40 +161,39 @@ def exact_split(folder: Path, file: Path) -> str | None:
 def split_in_words(folder: Path, file: Path) -> str | None:
     """The split that is the last of a name's words to be one.
 
-    >>> split_in_words(Path("."), Path("coco_karpathy_val.json"))
-    'validation'
+    >>> [split_in_words(Path("."), Path(name)) for name in ("coco_karpathy_val.json", "iconclassTrain.json")]
+    ['validation', 'train']
     """
-    words = _WORDS.split(file.stem.lower())
+    words = re.findall("[a-z]+", _HUMP.sub("_", file.stem).lower())
     return next((SPLIT_NAMES[word] for word in reversed(words) if word in SPLIT_NAMES and word != "all"), None)
-
-
-def _by_split(folder: Path, files: list[Path], split_of: Callable[[Path, Path], str | None]) -> dict[str, Path]:
-    named: dict[str, Path] = {}
-    for file in files:
-        split = split_of(folder, file)
-        if split is None:
-            continue
-        if other := named.get(split) or named.get("") or (named and not split and next(iter(named.values()))):
-            both = " and ".join(path.relative_to(folder).as_posix() for path in (other, file))
-            raise DataError(f"{folder}/: {both} are tables of the same images; give the path of the one to use")
-        named[split] = file
-    return named
 
 
 def gather(
     table: Table, columns: Columns, rows: Iterable[tuple[int, dict[str, Any]]], rejects: Rejects, captioned: bool
 ) -> dict[str, Sequence[Sample]]:
     """The samples of a table that is read whole, from its rows with their numbers."""
-    gathered = table.gathered()
-    for number, values in rows:
-        where = f"{table.path}:{number}"
-        if not gathered.images:
-            table.columns = tuple(values)
-            columns.check(table.columns, where)
-        row = columns.row(values, where)
-        gathered.add(table.relative(row.image), row.captions, number, rejects, row.split or table.split or "all")
+    gathered, rows = table.gathered(), iter(rows)
+    first = list(islice(rows, LOOKED_AT))
+    if first:
+        table.columns = tuple(first[0][1])
+        columns.check(table.columns, f"{table.path}:{first[0][0]}")
+    columns = columns.of(name for _, values in first for name in values)
+    marked = 0
+    for number, values in chain(first, rows):
+        row = columns.row(values, f"{table.path}:{number}")
+        marked += row.marked
+        split = row.split or table.split or "all"
+        gathered.add(table.relative(row.image), row.captions + row.odd, number, rejects, split)
+    note_marked(table.path, marked, rejects)
     check_splits(gathered.names, table)
     return gathered.samples(rejects, captioned=captioned)
+
+
+def note_marked(file: Path, marked: int, rejects: Rejects) -> None:
+    """Note how many captions of a file say that they are not to be used, and so are left out."""
+    if marked:
+        reason = f"has {marked:,} captions marked {' or '.join(MARKS)}; they are left out"
+        rejects.remark("marked", file.name, str(file), reason)
 
 
 def check_splits(names: Sequence[str], table: Table) -> None:
@@ -173,7 +212,7 @@ def one_table_each(
     """The splits of several tables. Raises `DataError`, which ends with `expected`, if no sample is left."""
     splits: dict[str, Sequence[Sample]] = {}
     for table in tables:
-        splits.update(read(table))
+        merged(splits, read(table))
     if not splits:
         columns = next((table.columns for table in tables if table.columns), ())
         raise nothing_to_use(source, rejects, expected, [table.root for table in tables], columns)

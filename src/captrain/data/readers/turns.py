@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from captrain.data.readers.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, present, value_at, whole
+from captrain.data.readers.options import ReadOptions
 
 MESSAGES = ("conversations", "messages", "conversation")
 HALVES = ("prompt", "completion")  # of messages that stand in two columns, or a question and its answer as texts
@@ -38,6 +39,11 @@ def is_conversation(values: dict[str, Any]) -> bool:
     if messages := _messages(values):
         return any(_role(message) in _QUESTION | _ANSWER for message in messages)
     return any(isinstance(values.get(ask), str) and isinstance(values.get(tell), str) for ask, tell in FLAT)
+
+
+def is_talk(values: dict[str, Any], options: ReadOptions) -> bool:
+    """Whether a row is read as a conversation: it is one, and no other column of captions is asked for."""
+    return is_conversation(values) and options.caption_column in ("", *MESSAGES)
 
 
 def turns_of(values: dict[str, Any]) -> list[Turn]:

@@ -96,7 +96,7 @@ class TarSamples(LazySamples):
         return self.entries.sample(int(self.numbers[index]))
 
 
-def recognises(source: str) -> bool:
+def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
     """Whether this names .tar files: a folder that has them, and no pictures or tables of its own, counts."""
     if os.path.isdir(source):
         return _is_folder_of_shards(source)

@@ -1,0 +1,139 @@
+"""What stands in a cell of captions: a caption, several, or something that is none ("nan", a number)."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+LONGEST_LIST = 1 << 17  # characters of a list written out as text; a longer one is not read
+LONGEST_NOTHING = 40  # characters of what says nothing, and of what is shown of it
+
+# What pandas and spreadsheets write where nothing is, in small letters.
+_NOTHING = frozenset(
+    (
+        *("nan", "-nan", "none", "null", "n/a", "na", "<na>", "nil", "undefined", "nat", "#n/a", "#na", "#n/a n/a"),
+        *("1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan", "#null!", "#ref!", "#value!", "#name?", "#div/0!", "#num!"),
+    )
+)
+_NUMBER = re.compile(r"[-+]?(?:\d[\d_,]*(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|[-+]?inf(?:inity)?", re.IGNORECASE)
+_ITEM = re.compile(
+    r"""\s*(?:np\.str_\()?('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^\s,'"\[\]()]+)\)?\s*(,?)\s*""", re.DOTALL
+)
+_LIKE_A_LIST = re.compile(r"""\[\s*['"].*['"]\s*,?\s*\]""", re.DOTALL)
+
+
+def says_nothing(text: str) -> bool:
+    """Whether a text stands where a caption is missing, or is only a number.
+
+    >>> [says_nothing(text) for text in ("nan", "None", "3.50", "a nan bread", "7 dogs")]
+    [True, True, True, False, False]
+    """
+    bare = text.strip()
+    if len(bare) > LONGEST_NOTHING or (" " in bare and bare[0] != "#"):
+        return False
+    bare = bare.lower()
+    return not bare or bare in _NOTHING or _NUMBER.fullmatch(bare) is not None
+
+
+def _is_surely_caption(value: Any) -> bool:
+    """Whether a first glance is enough: a long text that begins with a letter. Most captions are, so it saves time."""
+    return isinstance(value, str) and len(value.strip()) > LONGEST_NOTHING and value[0].isalpha()
+
+
+def sifted(values: Iterable[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The captions among some values, and those values that are none, as text. Empty ones are neither.
+
+    A text that is a list, as Python, pandas, numpy or JSON write one, is taken for what it lists.
+
+    >>> sifted(["a dog ", None, "", "nan", 7, "['it runs', \\"it's fast\\"]"])
+    (('a dog', 'it runs', "it's fast"), ('nan', '7'))
+    """
+    captions: list[str] = []
+    odd: list[str] = []
+    for value in values:
+        if _is_surely_caption(value):
+            captions.append(value.strip())
+            continue
+        for text in map(str.strip, _texts(value)):
+            if (
+                not isinstance(value, str)
+                or says_nothing(text)
+                or (_LIKE_A_LIST.fullmatch(text) and listed_in(text) is None)
+            ):
+                odd += [text[:LONGEST_NOTHING]] * bool(text)
+            else:
+                captions.append(text)
+    return tuple(captions), tuple(odd)
+
+
+def no_caption(odd: Sequence[str] = ()) -> str:
+    """Why a picture is left out that has no caption, but perhaps texts that are none.
+
+    >>> no_caption(), no_caption(["nan"])
+    ('has no caption', "has no caption, only 'nan'")
+    """
+    return f"has no caption, only '{' '.join(odd[0].split())}'" if odd else "has no caption"
+
+
+def not_a_caption(text: str) -> str:
+    """Why one text is left out of a picture that has captions."""
+    return f"holds '{' '.join(text.split())}' where a caption belongs; that is left out"
+
+
+def _texts(value: Any) -> list[str]:
+    if not isinstance(value, str):
+        return [] if value is None else [str(value)]
+    listed = listed_in(value)
+    return [value] if listed is None else listed
+
+
+def listed_in(text: str) -> list[str] | None:
+    """What a text lists that is a list of strings; None if it is none, or can't be read. Nothing in it is executed.
+
+    >>> listed_in("['a dog', \\"it's a cat\\"]"), listed_in("['a dog'\\n 'a cat']"), listed_in("[sic] a dog")
+    (['a dog', "it's a cat"], ['a dog', 'a cat'], None)
+    """
+    bare = text.strip()
+    if bare[:1] + bare[-1:] not in ("[]", "()") or len(bare) > LONGEST_LIST:
+        return None
+    if bare.startswith('["'):
+        try:
+            found = json.loads(bare)
+        except (ValueError, RecursionError):
+            found = None
+        if isinstance(found, list) and all(isinstance(part, str) for part in found):
+            return found
+    return _items(bare)
+
+
+def _items(text: str) -> list[str] | None:
+    """The items of a list or tuple as Python and numpy write it: strings in quotes, and nan, None or numbers among them."""
+    items: list[str] = []
+    inside, at, comma = text[1:-1].strip(), 0, ""
+    while at < len(inside):
+        found = _ITEM.match(inside, at)
+        if found is None:
+            return None
+        word, comma = found.groups()
+        item = _unquoted(word) if word[0] in "'\"" else word if says_nothing(word) else None
+        if item is None:
+            return None
+        items.append(item)
+        at = found.end()
+    return items if text[0] == "[" or comma or len(items) > 1 else None
+
+
+def _unquoted(literal: str) -> str | None:
+    """The string that a Python literal stands for; None where its escapes are broken."""
+    if "\\" not in literal and "\n" not in literal:
+        return literal[1:-1]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an unknown escape, which stays as it is
+            return str(ast.literal_eval(literal))
+    except (ValueError, SyntaxError):
+        return None
