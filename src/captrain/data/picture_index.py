@@ -39,9 +39,12 @@ class PictureIndex:
         return {**self.__dict__, "_by_stem": None, "_archived": {}}
 
     def archived(self, path: str) -> ZipMember | StoredMember | None:
-        """The picture at a path, if it lies in an archive that is not unpacked."""
-        self._names()
+        """The picture at a path, if names were listed and it lies in an archive that is not unpacked."""
         return self._archived.get(path)
+
+    def look(self) -> None:
+        """List the names now, if they are not."""
+        self._names()
 
     def named(self, name: str) -> list[str]:
         """The pictures that a name may mean: a path below the folder, below its `images/`, else the end of any path.

@@ -136,6 +136,7 @@ class Root:
         path = self.folder / found
         if not self._has_archives or os.path.lexists(path):
             return path
+        self.index.look()  # another process has not yet
         return self.index.archived(found) or path
 
     def absence(self, name: str, where: str) -> str:
@@ -197,11 +198,13 @@ class Root:
 
     def _tell_of_archives(self, found: str, where: str) -> bool:
         """Say once that pictures lie in an archive; whether this one does."""
-        member = None if os.path.lexists(self.folder / found) else self.index.archived(found)
-        if member and not self._has_archives:
+        member = self.index.archived(found)
+        if member is None or os.path.lexists(self.folder / found):
+            return False
+        if not self._has_archives:
             self._has_archives = True
             logger.info("%s: pictures are read out of %s, which need not be unpacked", where, archive_of(member))
-        return member is not None
+        return True
 
 
 def _spellings(name: str) -> Iterator[str]:

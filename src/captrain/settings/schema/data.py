@@ -53,7 +53,7 @@ class ReadingSettings(Section):
     caption_column: Annotated[str, READING] = ""
     """Column of a table with the caption. Default: found by its usual names."""
     image_root: Annotated[Path | None, READING] = None
-    """Folder that a table's image names are relative to. Default: the table's own."""
+    """Folder that a table's image names are relative to, and that none leaves. Default: the table's own."""
     image_key: Annotated[str, READING] = ""
     """Members of a tar's samples that are the image, such as `jpg;png`. Default: found by looking."""
     caption_key: Annotated[str, READING] = ""
