@@ -164,7 +164,7 @@ def test_odd_rows_are_rejected_by_their_numbers_and_the_others_read(tmp_path: Pa
     rejects = Rejects()
     assert content(write(tmp_path / "set.json", {"train": rows}), rejects) == {"train": {"1.jpg": ("a dog",)}}
     assert {line["where"].rpartition(":")[2]: line["reason"] for line in rejects.lines} == {
-        "2": "found a int in 'caption'; expected a string or a list of strings",
+        "2": "has no caption, only '7'",
         "4": "names an image that is not there",
         "5": "names no image",
         "3": "has no caption",
@@ -257,7 +257,7 @@ def test_pictures_to_caption_are_all_of_a_folder_whatever_a_file_in_it_names(tmp
         ("names", '{"1.jpg": "x" "2.jpg": "y"}', "no comma or } after entry 1"),
         ("names", '{"1.jpg": tru', "the value of '1.jpg' is not valid JSON"),
         ("names", '{"1.jpg": ' + "[" * 100_000, "not valid JSON"),
-        ("names", '{"1.jpg": 7}', r"1 rejected: .*c\.json:1 found a int in 'caption'"),
+        ("names", '{"1.jpg": 7}', r"1 rejected: .*c\.json:1 has no caption, only '7'"),
     ],
 )
 def test_what_is_wrong_is_one_line(tmp_path: Path, form: str, text: str, message: str) -> None:

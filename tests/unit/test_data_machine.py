@@ -252,7 +252,7 @@ def test_training_leaves_them_out_unless_it_is_told_otherwise(photos: Path, capl
 
 
 def test_an_evaluation_has_no_machine_for_a_reference(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
-    samples, rejects = choose_samples("no-run", str(photos), None, None, None, ReadOptions(caption_lines="whole"))
+    samples, rejects, _ = choose_samples("no-run", str(photos), None, None, None, ReadOptions(caption_lines="whole"))
     assert [sample.captions for sample in samples] == [("mine",), ("mine too",)]
     assert "captions that captrain wrote, of 2 pictures, are no references" in caplog.text
     assert not rejects.lines

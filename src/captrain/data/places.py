@@ -231,4 +231,7 @@ def as_spelled(path: Path) -> Path | None:
     >>> as_spelled(Path(__file__)) == Path(__file__), as_spelled(Path("no/such.jpg"))
     (True, None)
     """
-    return next((Path(spelled) for spelled in _spellings(str(path)) if os.path.isfile(spelled)), None)
+    stem, suffix = os.path.splitext(str(path))
+    names = (stem + ending for ending in dict.fromkeys((suffix, suffix.lower(), suffix.upper())))
+    spellings = (spelled for name in names for spelled in _spellings(name))
+    return next((Path(spelled) for spelled in spellings if os.path.isfile(spelled)), None)

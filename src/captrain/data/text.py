@@ -13,6 +13,7 @@ from pathlib import Path
 from captrain.lfs import POINTER, is_pointer
 
 UTF_8 = "utf-8"
+SHORTEST_WIDE = 12  # bytes of UTF-16 from which on it is told without its mark: four of five characters of one script
 LARGEST_TEXT = 1 << 20  # bytes; no caption file is larger, so a larger one is something else
 MARKS = (  # UTF-32's little-endian mark begins as UTF-16's does, so it is looked for before
     (codecs.BOM_UTF8, UTF_8),
@@ -130,7 +131,7 @@ def _refuse_unmarked(content: bytes) -> None:
     """Raise `ValueError` for UTF-16 without a mark, of which every second byte says the script: 0 is Latin, 4 Cyrillic."""
     even, odd = (len(half) - len(half.translate(None, _CONTROL_BYTES)) for half in (content[::2], content[1::2]))
     most, least = max(even, odd), min(even, odd)
-    if len(content) % 2 or len(content) < 8 or most * 4 < len(content) or least * 4 > most:
+    if len(content) % 2 or len(content) < SHORTEST_WIDE or most * 5 < len(content) * 2 or least * 4 > most:
         return
     name = "utf-16-le" if odd > even else "utf-16-be"
     try:

@@ -22,6 +22,7 @@ from captrain.data.readers.json_entries import (
     ends_as_picture,
     entries,
     files_at,
+    found_below,
     has_caption_files,
     has_files,
     row_captions,
@@ -34,6 +35,7 @@ from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 
 SUFFIXES = (".json",)
+BY_IDS = "annotations"  # a list whose rows name images by their ids
 MOST_LOOKED_AT = 20  # entries of a file that are looked at for one that names a picture and its captions
 
 _IMAGE_COLUMNS = (*IMAGE_COLUMNS, "image_paths", "images", "image_id")
@@ -75,7 +77,14 @@ def _is_grouped(path: Path) -> bool:
     except DataError:
         return False
     # Under a picture's name stands what is said of it, even where that names the picture again: `names` reads it.
-    return any(not entry.key and not ends_as_picture(entry.group) and _is_row(entry.value) for entry in first)
+    rows = [entry for entry in first if not entry.key and not ends_as_picture(entry.group) and _is_row(entry.value)]
+    return any(entry.group != BY_IDS or _leads_to_one(entry.value, path) for entry in rows)
+
+
+def _leads_to_one(values: dict[str, Any], path: Path) -> bool:
+    """Whether a row's picture is there: annotations may be for scores alone, with ids that name no file."""
+    root = Root(path.parent)
+    return any(ends_as_picture(name) or found_below(root, name) is not None for name in _images(values, Columns()))
 
 
 def _is_row(value: Any) -> bool:

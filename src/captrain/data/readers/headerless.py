@@ -19,6 +19,7 @@ from captrain.data.readers.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, on_one
 from captrain.data.readers.flickr import is_captions, lines_in, unquoted
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import Listed, Table, check_splits, has_tables, one_table_each, tables_at, tables_in
+from captrain.data.readers.urls import is_url
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 
@@ -104,7 +105,7 @@ def form_of(path: Path, root: Root, encoding: str = "") -> Form | None:
         marks = {match["mark"] for match in found if match}
         if lines and all(found) and len(marks) == 1:
             captions = [match["caption"].strip() for match in found if match]
-            if not any(captions) or all(_is_name(caption) for caption in captions):
+            if not any(captions) or all(_is_name(caption) or is_url(caption) for caption in captions):
                 return None
             names = [match["name"] for match in found if match]
             if order == "bare name" and not _lead_to_pictures(names, lines, root):

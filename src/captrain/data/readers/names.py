@@ -31,6 +31,7 @@ from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import Table, check_splits, one_table_each
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
+from captrain.tabular.cells import says_nothing
 
 SUFFIXES = (".json",)
 WRAPPERS = frozenset({"captions", "images", "annotations", "data", "metadata"})
@@ -81,7 +82,8 @@ def _first(path: Path) -> Entry | None:
     root = Root(path.parent)
     try:
         for entry in islice(entries(path, _is_group), MOST_LOOKED_AT):
-            captions = captions_in(entry.value, Columns(), "") if entry.key else []
+            said = captions_in(entry.value, Columns(), "") if entry.key else []
+            captions = [text for text in said if not says_nothing(text)]
             is_picture = ends_as_picture(entry.key) or (bool(captions) and found_below(root, entry.key) is not None)
             if captions and is_picture and not ends_as_picture(captions[0]):
                 return entry
