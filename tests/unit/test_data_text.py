@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from captrain.data.readers.options import ReadOptions
@@ -33,6 +33,7 @@ def captions(folder: Path, content: bytes, encoding: str = "") -> tuple[str, ...
     asked=st.sampled_from(ENCODINGS),
 )
 def test_any_text_with_a_mark_comes_back_whatever_was_asked_for(text: str, mark: tuple[bytes, str], asked: str) -> None:
+    assume(not text.startswith("\0"))  # behind UTF-16's mark that is UTF-32's
     content = mark[0] + text.encode(mark[1])
     for encoding in ("", asked):
         found = decode(content, encoding)
