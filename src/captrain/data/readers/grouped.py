@@ -23,12 +23,11 @@ from captrain.data.readers.json_entries import (
     entries,
     files_at,
     found_below,
-    has_caption_files,
-    has_files,
+    is_data_set,
     row_captions,
     with_unlisted,
 )
-from captrain.data.readers.json_objects import ends_of, json_files
+from captrain.data.readers.json_objects import ends_of
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import Table, check_splits, one_table_each
 from captrain.errors import DataError
@@ -44,11 +43,7 @@ _EXAMPLE = 'expected lists like {"train": [{"image_path": ..., "report": ...}]}'
 
 def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
     """Whether this is a .json file of such lists, or a folder with some and no caption files: by first entries."""
-    path = Path(source)
-    if path.is_dir():
-        are_any = json_files(path, _is_grouped) and has_files(path, SUFFIXES, _is_grouped)
-        return bool(are_any) and not has_caption_files(path)
-    return path.suffix.lower() in SUFFIXES and _is_grouped(path)
+    return is_data_set(source, SUFFIXES, _is_grouped)
 
 
 def read(

@@ -18,7 +18,7 @@ from captrain.data.places import IMAGE_SUFFIXES, Root, is_hidden
 from captrain.data.readers import sidecar
 from captrain.data.readers.columns import CAPTION_COLUMNS, Columns, on_one_line, present, texts_of, value_at
 from captrain.data.readers.json_list import Characters
-from captrain.data.readers.json_objects import LONGEST_NAME
+from captrain.data.readers.json_objects import LONGEST_NAME, json_files
 from captrain.data.readers.options import ReadOptions
 from captrain.data.readers.tables import Listed, Table, has_tables, tables_at, tables_in
 from captrain.data.samples import Chosen, Joined, keys_of
@@ -144,6 +144,14 @@ def captions_or_reject(value: Any, columns: Columns, where: str, image: str, rej
     except DataError as error:
         rejects.add(image[:LONGEST_NAME], where, str(error).removeprefix(f"{where}: "))
         return None
+
+
+def is_data_set(source: str, suffixes: tuple[str, ...], is_form: Callable[[Path], bool]) -> bool:
+    """Whether this is a file of a form, or a folder with some and without captions beside its pictures."""
+    path = Path(source)
+    if path.is_dir():
+        return bool(json_files(path, is_form)) and has_files(path, suffixes, is_form) and not has_caption_files(path)
+    return path.suffix.lower() in suffixes and is_form(path)
 
 
 def has_files(folder: Path, suffixes: tuple[str, ...], is_form: Callable[[Path], bool]) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 from captrain.data.readers.columns import Columns
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import Listed, Table, gather, has_tables, one_table_each, tables_at, tables_in
-from captrain.data.readers.turns import is_talk
+from captrain.data.readers.turns import holds_talk
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 
@@ -49,15 +49,7 @@ def tables(folder: Path, options: ReadOptions = BY_LOOKING) -> list[Listed]:
         except DataError:
             return False, False
 
-    return tables_in(folder, SUFFIXES, look, lambda file: _is_list(file) and not _is_talk(file, options))
-
-
-def _is_talk(file: Path, options: ReadOptions) -> bool:
-    """Whether a list's first object is a conversation."""
-    try:
-        return is_talk(first_row(file), options)
-    except DataError:
-        return False
+    return tables_in(folder, SUFFIXES, look, lambda file: _is_list(file) and not holds_talk(file, first_row, options))
 
 
 def first_row(path: Path) -> dict[str, Any]:

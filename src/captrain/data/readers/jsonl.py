@@ -47,7 +47,7 @@ from captrain.data.readers.tables import (
     tables_at,
     tables_in,
 )
-from captrain.data.readers.turns import is_talk
+from captrain.data.readers.turns import holds_talk
 from captrain.data.samples import LazySamples, key_of
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample, Stored, parse_json_line
@@ -177,15 +177,7 @@ def tables(folder: Path, options: ReadOptions = BY_LOOKING) -> list[Listed]:
             return False, False
         return (False, False) if first.keys() >= _WRITTEN else columns.look(first)
 
-    return tables_in(folder, SUFFIXES, look, lambda file: file.is_file() and not _is_talk(file, options))
-
-
-def _is_talk(file: Path, options: ReadOptions) -> bool:
-    """Whether a table's first line is a conversation."""
-    try:
-        return is_talk(first_row(file), options)
-    except DataError:
-        return False
+    return tables_in(folder, SUFFIXES, look, lambda file: file.is_file() and not holds_talk(file, first_row, options))
 
 
 def first_row(path: Path) -> dict[str, Any]:

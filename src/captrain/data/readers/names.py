@@ -22,11 +22,10 @@ from captrain.data.readers.json_entries import (
     entries,
     files_at,
     found_below,
-    has_caption_files,
-    has_files,
+    is_data_set,
     with_unlisted,
 )
-from captrain.data.readers.json_objects import ends_of, json_files
+from captrain.data.readers.json_objects import ends_of
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import Table, check_splits, one_table_each
 from captrain.errors import DataError
@@ -42,11 +41,7 @@ _EXAMPLE = 'expected entries like {"dog.jpg": ["a dog runs"]}'
 
 def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
     """Whether this is a .json file from pictures to captions, or a folder with some and no caption files: by first entries."""
-    path = Path(source)
-    if path.is_dir():
-        are_any = json_files(path, _is_names) and has_files(path, SUFFIXES, _is_names)
-        return bool(are_any) and not has_caption_files(path)
-    return path.suffix.lower() in SUFFIXES and _is_names(path)
+    return is_data_set(source, SUFFIXES, _is_names)
 
 
 def read(

@@ -7,11 +7,13 @@ parts) of chat models, and flat rows of a query and a response.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from captrain.data.readers.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, present, value_at, whole
 from captrain.data.readers.options import ReadOptions
+from captrain.errors import DataError
 
 MESSAGES = ("conversations", "messages", "conversation")
 HALVES = ("prompt", "completion")  # of messages that stand in two columns, or a question and its answer as texts
@@ -41,9 +43,12 @@ def is_conversation(values: dict[str, Any]) -> bool:
     return any(isinstance(values.get(ask), str) and isinstance(values.get(tell), str) for ask, tell in FLAT)
 
 
-def is_talk(values: dict[str, Any], options: ReadOptions) -> bool:
-    """Whether a row is read as a conversation: it is one, and no other column of captions is asked for."""
-    return is_conversation(values) and options.caption_column in ("", *MESSAGES)
+def holds_talk(file: Path, first_row: Callable[[Path], dict[str, Any]], options: ReadOptions) -> bool:
+    """Whether a table is read as conversations: its first row is one, and no other column of captions is asked for."""
+    try:
+        return is_conversation(first_row(file)) and options.caption_column in ("", *MESSAGES)
+    except DataError:
+        return False
 
 
 def turns_of(values: dict[str, Any]) -> list[Turn]:
