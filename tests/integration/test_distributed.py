@@ -196,7 +196,7 @@ def test_launchers(launch: str, tmp_path: Path, photos: Path, blip: Path) -> Non
     command = [sys.executable, "-m", *launch.split(), "-m", "captrain", *words.split()]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("CIDEr") == 1
+    assert done.stdout.count("BLEU-1") == 1
     assert (tmp_path / "run" / "finished.json").is_file()
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 IGNORED = -100
 """Label of tokens that are not learned: the prompt, padding."""
 WORTH_SPLITTING = 0.1
-"""The share of a group's places that a split must save: below it a second pass costs more than the padding."""
+"""The share of a batch's places that a split must save: below it a second pass costs more than the padding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,31 +72,24 @@ def pack(rows: Sequence[Sequence[Sequence[int]]], start: int, end: int, prompt: 
 
 
 def even_groups(lengths: Sequence[int]) -> list[list[int]]:
-    """The rows of a batch in groups of similar length, each in turn computed without the padding of the longest of all.
+    """The rows of a batch in one or two groups of similar length, each computed without the padding of the longest of all.
 
-    A group is split in two where that saves it most places, as long as it saves a tenth of them.
+    They are split where that saves most places, if it saves a tenth of them: more groups cost more passes than they save.
 
     Args:
         lengths: tokens of each row (rows,).
 
     Returns:
-        Positions of rows, a list a group, the shorter ones first.
+        Positions of rows, a list a group, in each the shorter ones first, and so are the groups.
 
     >>> even_groups([60, 110, 58, 112]), even_groups([60, 62, 61])
     ([[2, 0], [1, 3]], [[0, 2, 1]])
     """
     order = np.argsort(lengths, kind="stable")
-    return [group.tolist() for group in _split(order, np.asarray(lengths)[order])]
-
-
-def _split(order: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
-    """Rows by rising length, split as long as it is worth it."""
-    if len(order) < 2:
-        return [order]
-    firsts = np.arange(1, len(order))
-    places = firsts * lengths[:-1] + (len(order) - firsts) * lengths[-1]
-    cut = int(places.argmin())
-    if places[cut] > (1 - WORTH_SPLITTING) * len(order) * lengths[-1]:
-        return [order]
-    first = int(firsts[cut])
-    return _split(order[:first], lengths[:first]) + _split(order[first:], lengths[first:])
+    rising, longest, rows = np.asarray(lengths)[order], max(lengths), len(lengths)
+    shorter = np.arange(1, rows)
+    places = shorter * rising[:-1] + (rows - shorter) * longest
+    if not len(places) or places.min() > (1 - WORTH_SPLITTING) * rows * longest:
+        return [order.tolist()]
+    cut = int(places.argmin()) + 1
+    return [order[:cut].tolist(), order[cut:].tolist()]
