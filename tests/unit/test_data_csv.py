@@ -69,6 +69,14 @@ def test_a_file_a_split(tmp_path: Path) -> None:
     }
 
 
+def test_a_folder_whose_table_is_in_another_encoding(tmp_path: Path) -> None:
+    images(tmp_path, "a.jpg")
+    write(tmp_path / "words.csv", "file_name,text\na.jpg,猫が寝ている\n".encode("cp932"))
+    options = ReadOptions(encoding="cp932")
+    assert detect(str(tmp_path), options) == "csv"
+    assert captions(tmp_path, options) == {"a.jpg": ("猫が寝ている",)}
+
+
 def test_a_folder_of_pictures_with_a_table_of_numbers_is_not_one(tmp_path: Path) -> None:
     write(tmp_path / "scores.csv", "epoch,loss\n1,2\n")
     assert not recognises(str(tmp_path))

@@ -168,7 +168,7 @@ def plain(name: str) -> str:
     """A name that can be a file's anywhere; one that had to be changed gets a digest, so that two stay two.
 
     >>> plain("00000"), plain("train/00000")
-    ('00000', 'train-00000-a4ba3a5c')
+    ('00000', 'train-00000-540bc2d6')
     """
     safe = re.sub(r"[^A-Za-z0-9_.-]", "-", name).lstrip(".-")[:100] or "shard"
     if safe == name:

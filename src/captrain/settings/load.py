@@ -124,10 +124,10 @@ def first_problem(error: ValidationError) -> tuple[list[str], str]:
     """The first thing that pydantic found wrong: where it is, and what was found and expected there.
 
     >>> try:
-    ...     Settings.model_validate({"training": {"schedule": "cosin"}})
+    ...     Settings.model_validate({"model": {"method": "ful"}})
     ... except ValidationError as error:
     ...     first_problem(error)
-    (['training', 'schedule'], "found 'cosin', expected 'cosine', 'linear' or 'constant'. Did you mean 'cosine'?")
+    (['model', 'method'], "found 'ful', expected 'lora' or 'full'. Did you mean 'full'?")
     """
     problems = error.errors(include_url=False)
     first, place = problems[0], _place(problems[0]["loc"])
