@@ -55,7 +55,7 @@ def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
 def tables(folder: Path, options: ReadOptions = BY_LOOKING) -> list[Listed]:
     """The tables of images in a folder."""
     columns = Columns(options.image_column, options.caption_column)
-    return tables_in(folder, SUFFIXES, lambda path: _look(path, columns), _is_kind)
+    return tables_in(folder, SUFFIXES, lambda path: _look(path, columns, options.encoding), _is_kind)
 
 
 def first_row(path: Path) -> dict[str, Any]:
@@ -166,11 +166,20 @@ def _is_kind(path: Path) -> bool:
     return not path.name.endswith(_MAP_SUFFIX) and path.name != "map.tsv"
 
 
-def _look(path: Path, columns: Columns) -> tuple[bool, bool]:
+def _look(path: Path, columns: Columns, encoding: str) -> tuple[bool, bool]:
     """Whether a table has a column of images, or is one of web addresses; and whether it has one of captions."""
-    try:
-        cells = Cells(path, columns)
-    except DataError:
+    cells = _cells_in_any_encoding(path, columns, encoding)
+    if cells is None:
         return False, False
     images, captions = columns.look(dict.fromkeys(cells.header), names_only=True)
     return images or bool(cells.url), captions
+
+
+def _cells_in_any_encoding(path: Path, columns: Columns, encoding: str) -> Cells | None:
+    """A table for a look at its header: usual names are ASCII, which most encodings share, and reading says what is wrong."""
+    for name in (encoding, "latin-1"):
+        try:
+            return Cells(path, columns, name)
+        except DataError:
+            continue
+    return None
