@@ -65,7 +65,7 @@ def divided(group: Group, keys: Keys, loosely: bool = False) -> list[Group]:
     pairs = {stem for stem in stems if any(keys.may_be_caption(part.suffix) for part in own[stem])}
     if group.key in stems:  # an image without inner dots: others are its variants, unless they have texts as it has
         texts = {stem for stem in pairs if any(_is_text(part, keys) for part in own[stem])}
-        alone = texts - {group.key} if group.key in pairs else set()
+        alone = texts - {group.key} if loosely or group.key in pairs else set()
     else:
         alone = set(stems) if pairs or not others else set()
     if not alone:
