@@ -52,6 +52,8 @@ def captions(source: str, **options: str) -> dict[str, tuple[str, ...]]:
         (("0001.jpg", "0001.thumb.jpg", "0001.thumb.json", "0001.txt"), {"0001.jpg": "0001.txt"}),
         (("0001.left.jpg", "0001.left.png", "0001.txt"), {"0001.left.jpg": "0001.txt"}),
         (("photo.v2.jpg", "photo.txt"), {"photo.v2.jpg": "photo.txt"}),
+        (("v.1.jpg", "v.1.jpg.txt", "v.2.jpg", "v.2.jpg.txt"), {"v.1.jpg": "v.1.jpg.txt", "v.2.jpg": "v.2.jpg.txt"}),
+        (("w.jpg", "w.jpg.txt", "x.png.txt", "x.png"), {"w.jpg": "w.jpg.txt", "x.png": "x.png.txt"}),
         (("1.jpg", "1.a.jpg", "z.jpg", "z.txt", "1.txt", "1.a.txt"),
          {"1.jpg": "1.txt", "1.a.jpg": "1.a.txt", "z.jpg": "z.txt"}),
         (("22.05.jpg", "23.05.jpg", "22.10.jpg", "22.05.txt", "23.05.txt", "22.10.txt"),
