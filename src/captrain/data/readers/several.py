@@ -95,7 +95,8 @@ def _chosen(folder: Path, found: dict[str, list[Listed]], form: str) -> dict[str
     """Which of the tables that were found are read, by split."""
     tables = [table for listed in found.values() for table in listed]
     chosen, _ = choose(folder, tables)
-    if any(table.split or table.whole for table in tables if table.path in chosen.values()):
+    says_split = any(table.split or table.whole for table in tables if table.path in chosen.values())
+    if chosen and (says_split or found.get(form)):
         return chosen
     return choose(folder, found.get(form, []))[0]  # no name says more than another, so the first form has it
 

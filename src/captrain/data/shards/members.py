@@ -158,14 +158,10 @@ class Keys:
 
     def _places(self, parts: Sequence[Part], image: str, loosely: bool) -> Iterator[tuple[int, Part]]:
         """Members that may hold captions, each with the rule by which: by their suffixes, then by the image's stem or name."""
-        stem = stem_of(image)
+        own = (stem_of(image), image)
         for number, where in enumerate(self.captions):
             yield from ((number, part) for part in parts if part.suffix == where.suffix)
-        near = [
-            part
-            for part in parts
-            if stem_of(part.name) in (stem, image) or (loosely and begins(stem, stem_of(part.name)))
-        ]
+        near = [part for part in parts if (stem := stem_of(part.name)) in own or (loosely and begins(own[0], stem))]
         dotted = [part for part in near if "." in part.suffix]
         for part in sorted(dotted, key=lambda part: -len(stem_of(part.name))):
             for number, where in enumerate(self.captions):
