@@ -168,14 +168,14 @@ def _is_kind(path: Path) -> bool:
 
 def _look(path: Path, columns: Columns, encoding: str) -> tuple[bool, bool]:
     """Whether a table has a column of images, or is one of web addresses; and whether it has one of captions."""
-    cells = _cells_in_any_encoding(path, columns, encoding)
+    cells = cells_in_any_encoding(path, columns, encoding)
     if cells is None:
         return False, False
     images, captions = columns.look(dict.fromkeys(cells.header), names_only=True)
     return images or bool(cells.url), captions
 
 
-def _cells_in_any_encoding(path: Path, columns: Columns, encoding: str) -> Cells | None:
+def cells_in_any_encoding(path: Path, columns: Columns, encoding: str = "") -> Cells | None:
     """A table for a look at its header: usual names are ASCII, which most encodings share, and reading says what is wrong."""
     for name in (encoding, "latin-1"):
         try:

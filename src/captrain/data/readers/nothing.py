@@ -119,13 +119,13 @@ def _lists_pictures(path: Path) -> bool:
 
 def _columns_of(path: Path) -> Sequence[str]:
     """The columns of a table by its first line; none of what is no table."""
-    from captrain.data.readers.csv_table import SUFFIXES, Cells  # which imports this
+    from captrain.data.readers.csv_table import SUFFIXES, cells_in_any_encoding  # which imports this
     from captrain.data.readers.line_index import LARGEST_LINE, opened
 
     try:
         if path.suffix.lower() in SUFFIXES:
-            found = Cells(path, Columns()).header
-            return found if len(found) > 1 else ()
+            cells = cells_in_any_encoding(path, Columns())
+            return cells.header if cells is not None and len(cells.header) > 1 else ()
         if path.suffix.lower() in (".jsonl", ".ndjson"):
             with opened(path) as file:
                 return tuple(parse_json_line(file.readline(LARGEST_LINE).removeprefix(BOM), str(path)))
