@@ -91,7 +91,7 @@ def test_a_folder_of_pictures_with_a_table_of_numbers_is_not_one(tmp_path: Path)
         ("image,text\na.jpg\n", "1 cells, expected 2"),
         ("image,text\n../a.jpg,x\n", "leaves the folder"),
         (b"image,text\ncaf\xe9.jpg,x\n", "not UTF-8"),
-        ("image,text\na.jpg,x\n".encode("utf-16"), "not UTF-8"),
+        (b"\xff\xfei\x00m", "not UTF-16"),
         ("image,text,split\na.jpg,x,trian\n", "Did you mean 'train'"),
         ("image,text\n", r"nothing to use \(no rows\)"),
         ("", "no file name"),
@@ -180,3 +180,23 @@ def test_any_bytes_are_samples_or_one_data_error(tmp_path_factory: pytest.TempPa
         assert "\n" not in str(error)
     else:
         assert [sample.id for sample in splits["all"]] == ["a.jpg"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-8"])
+@pytest.mark.parametrize("asked", ["", "cp932"])
+def test_a_byte_order_mark_says_the_encoding(tmp_path: Path, encoding: str, asked: str) -> None:
+    images(tmp_path, "a.jpg")
+    write(tmp_path / "t.tsv", "\ufeffimage\tcaption\na.jpg\tein Hund läuft\n".encode(encoding))
+    for source in (tmp_path, tmp_path / "t.tsv"):
+        assert captions(source, ReadOptions(encoding=asked)) == {"a.jpg": ("ein Hund läuft",)}
+
+
+def test_a_table_in_another_encoding_is_found_and_named(tmp_path: Path) -> None:
+    images(tmp_path, "a.jpg")
+    write(tmp_path / "t.csv", "画像,caption\na.jpg,犬\n".encode("cp932"))
+    options = ReadOptions(encoding="cp932", image_column="画像")
+    assert detect(str(tmp_path), options) == "csv" and captions(tmp_path, options) == {"a.jpg": ("犬",)}
+    write(tmp_path / "t.csv", "image,caption\na.jpg,日本\n".encode("cp932"))
+    assert detect(str(tmp_path)) == "csv"
+    with pytest.raises(DataError, match=r"t\.csv: not UTF-8 .*--encoding"):
+        captions(tmp_path)

@@ -123,3 +123,23 @@ def test_every_caption_comes_back(texts: list[str], mark: str) -> None:
         assert {sample.id: sample.captions for sample in splits["all"]} == {
             f"{number}.jpg": (text,) for number, text in enumerate(texts)
         }
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["image\tcaption", '1.jpg\t"a dog', "2.jpg\ttwo, three"],
+        ["file_name; text", '1.jpg;"a dog', "2.jpg;two, three"],
+        ["\ufeffimage_name| comment_number| comment", '1.jpg| 0| "a dog', "2.jpg| 0| two, three"],
+    ],
+)
+def test_names_of_columns_in_a_text_file(tmp_path: Path, lines: list[str]) -> None:
+    images(tmp_path, "1.jpg", "img/2.jpg")
+    write(tmp_path / "captions.txt", "\n".join(lines))
+    for source in (tmp_path, tmp_path / "captions.txt"):
+        rejects = Rejects()
+        assert captions(source) == {"1.jpg": ('"a dog',), "img/2.jpg": ("two, three",)}
+        headerless.read(str(source), rejects, ReadOptions())
+        assert not rejects
+    write(tmp_path / "captions.txt", "\n".join(lines)).rename(tmp_path / "captions.csv")
+    assert not headerless.recognises(str(tmp_path / "captions.csv"))  # a table

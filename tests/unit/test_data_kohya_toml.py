@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from captrain.data.dataset import read_splits
 from captrain.data.readers import detect
 from captrain.data.readers.kohya_toml import read, recognises
 from captrain.data.readers.options import ReadOptions
@@ -216,3 +217,12 @@ def test_any_text_is_samples_or_one_data_error(tmp_path_factory: pytest.TempPath
         assert "\n" not in str(error)
     else:
         assert {sample.id for sample in samples} == {"dogs/1.jpg"}
+
+
+def test_one_beside_folders_of_pictures_is_told(tmp_path: Path) -> None:
+    pair(tmp_path, "dogs/a.jpg", "a dog")
+    configuration(tmp_path, subsets({"image_dir": "dogs", "caption_prefix": "see:"}))
+    rejects = Rejects()
+    splits = read_splits(str(tmp_path), rejects)
+    assert [sample.captions for sample in splits["all"]] == [("a dog",)]
+    assert [(line["id"], line["problem"]) for line in rejects.remarks] == [("dataset.toml", "unread")]

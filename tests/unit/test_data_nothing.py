@@ -99,3 +99,25 @@ def test_the_columns_of_a_table_that_names_no_images(tmp_path: Path, text: str) 
     (tmp_path / "1.jpg").touch()
     (tmp_path / ("list.jsonl" if text.startswith("{") else "list.csv")).write_text(text)
     assert "with the columns pic, legend; --image-column and --caption-column say" in error_of(tmp_path)
+
+
+def test_tables_whose_names_say_no_split_are_named(tmp_path: Path) -> None:
+    for name in ("part1", "part2"):
+        (tmp_path / f"{name}.jsonl").write_text('{"image": "a.jpg", "caption": "a dog"}\n')
+    said = error_of(tmp_path)
+    assert "part1.jsonl, part2.jsonl list pictures" in said and "--image-column" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("results.csv", "image_name| comment_number| comment\n1.jpg| 0| a dog\n"),
+        ("captions.json", '{"1.jpg": "a dog"}'),
+    ],
+)
+def test_a_table_in_a_folder_below_is_named(tmp_path: Path, name: str, text: str) -> None:
+    below = tmp_path / "flickr30k_images"
+    (below / "pictures").mkdir(parents=True)
+    (below / "pictures" / "1.jpg").write_bytes(b"jpeg")
+    (below / name).write_text(text)
+    assert f"{below / name} lists pictures; give {below} to read it" in error_of(tmp_path)

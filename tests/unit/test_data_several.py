@@ -281,3 +281,13 @@ def test_a_check_lists_what_is_not_read_as_remarks(tmp_path: Path) -> None:
         "unlisted": ("remark", str(tmp_path)),
     }
     assert found.examples()["unlisted"][0]["reason"] == "holds 1 picture that no table lists: c.png"
+
+
+def test_a_table_without_captions_is_not_read_in_place_of_one_of_another_form(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"jpeg")
+    (tmp_path / "parts.csv").write_text("image,quality\na.jpg,3\n")
+    (tmp_path / "captions.json").write_text(json.dumps({"a.jpg": "a dog"}))
+    assert read(tmp_path) == ({"all": {"a.jpg": ("a dog",)}}, [])
+    (tmp_path / "parts.csv").unlink()
+    (tmp_path / "a.txt").write_text("a dog beside")  # captions of the pictures' own go before
+    assert read(tmp_path)[0] == {"all": {"a.jpg": ("a dog beside",)}}

@@ -52,6 +52,10 @@ def captions(source: str, **options: str) -> dict[str, tuple[str, ...]]:
         (("0001.jpg", "0001.thumb.jpg", "0001.thumb.json", "0001.txt"), {"0001.jpg": "0001.txt"}),
         (("0001.left.jpg", "0001.left.png", "0001.txt"), {"0001.left.jpg": "0001.txt"}),
         (("photo.v2.jpg", "photo.txt"), {"photo.v2.jpg": "photo.txt"}),
+        (("v.1.jpg", "v.1.jpg.txt", "v.2.jpg", "v.2.jpg.txt"), {"v.1.jpg": "v.1.jpg.txt", "v.2.jpg": "v.2.jpg.txt"}),
+        (("w.jpg", "w.jpg.txt", "x.png.txt", "x.png"), {"w.jpg": "w.jpg.txt", "x.png": "x.png.txt"}),
+        (("1.jpg", "1.a.jpg", "z.jpg", "z.txt", "1.txt", "1.a.txt"),
+         {"1.jpg": "1.txt", "1.a.jpg": "1.a.txt", "z.jpg": "z.txt"}),
         (("22.05.jpg", "23.05.jpg", "22.10.jpg", "22.05.txt", "23.05.txt", "22.10.txt"),
          {"22.05.jpg": "22.05.txt", "23.05.jpg": "23.05.txt", "22.10.jpg": "22.10.txt"}),
     ],
@@ -88,6 +92,11 @@ def test_what_stays_open_is_said(tmp_path: Path) -> None:
     assert list(found) == ["2.jpg"]
     assert rejected["0.jpg"] == "has no caption beside it; --caption-key says whether en.txt is one"
     assert "several images (left.jpg, right.jpg); --image-key" in rejected["1.left.jpg"]
+
+
+def test_a_pair_is_not_lost_with_an_image_that_has_no_caption(tmp_path: Path) -> None:
+    found, rejected = read(write_tar(tmp_path / "s.tar", {"22.05.jpg": "i", "22.05.txt": "x", "22.jpg": "i"}))
+    assert list(found) == ["22.05.jpg"] and rejected == {"22.jpg": "has no caption beside it"}
 
 
 def test_an_image_key_takes_no_other_variant(tmp_path: Path) -> None:

@@ -235,3 +235,18 @@ def test_matching_never_uses_an_id_twice_or_loses_one(predictions: set[str], ref
     assert {*found.pairs, *found.extra} == predictions
     assert {*found.pairs.values(), *found.missing} == references
     assert all(path_parts(id)[-1] == path_parts(other)[-1] for id, other in found.pairs.items())
+
+
+def test_a_byte_order_mark_says_the_encoding(tmp_path: Path) -> None:
+    for name, text in {"t.csv": "id,caption\n1,ein Hund läuft\n", "t.json": '{"1": "ein Hund läuft"}'}.items():
+        for encoding in ("utf-8", "utf-16-le", "utf-16-be"):
+            (tmp_path / name).write_bytes(f"\ufeff{text}".encode(encoding))
+            assert read_predictions(tmp_path / name) == {"1": "ein Hund läuft"}
+    (tmp_path / "t.csv").write_bytes(b"\xff\xfei\x00d")
+    with pytest.raises(DataError, match=r"t\.csv: not UTF-8, nor UTF-16-LE as its mark says"):
+        read_predictions(tmp_path / "t.csv")
+
+
+def test_letters_that_unicode_spells_in_two_ways_match() -> None:
+    composed, decomposed = "caf\u00e9.jpg", "photos/cafe\u0301.JPG"
+    assert match_ids([composed], [decomposed]).pairs == {composed: decomposed}

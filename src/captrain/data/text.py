@@ -5,24 +5,15 @@ A byte-order mark says the encoding, whatever was asked for. Without one a file 
 
 from __future__ import annotations
 
-import codecs
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from captrain.lfs import POINTER, is_pointer
+from captrain.tabular.marks import UTF_8, mark_of
 
-UTF_8 = "utf-8"
 SHORTEST_WIDE = 12  # bytes of UTF-16 from which on it is told without its mark: four of five characters of one script
 LARGEST_TEXT = 1 << 20  # bytes; no caption file is larger, so a larger one is something else
-MARKS = (  # UTF-32's little-endian mark begins as UTF-16's does, so it is looked for before
-    (codecs.BOM_UTF8, UTF_8),
-    (codecs.BOM_UTF32_LE, "utf-32-le"),
-    (codecs.BOM_UTF32_BE, "utf-32-be"),
-    (codecs.BOM_UTF16_LE, "utf-16-le"),
-    (codecs.BOM_UTF16_BE, "utf-16-be"),
-    (b"\x84\x31\x95\x33", "gb18030"),
-)
 
 _BREAKS = re.compile("\r\n|[\n\r\u2028\u2029]")
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff]")  # a mark in the middle of a text is none
@@ -61,7 +52,7 @@ def decode(content: bytes, encoding: str = "") -> Text:
     >>> decode(b"\\xff\\xfea\\x00", "cp932").content, decode("猫".encode("cp932"), "cp932").content
     ('a', '猫')
     """
-    mark, marked = next(((mark, name) for mark, name in MARKS if content.startswith(mark)), (b"", ""))
+    mark, marked = mark_of(content)
     name = marked or encoding or UTF_8
     if not marked and not encoding:
         _refuse_unmarked(content)
@@ -81,20 +72,6 @@ def read_text(path: Path, encoding: str = "") -> Text:
     if len(content) > LARGEST_TEXT:
         raise ValueError(f"is too large for captions ({path.stat().st_size} bytes, over {LARGEST_TEXT})")
     return decode(content, encoding)
-
-
-def encoding_of(path: Path, encoding: str = "") -> str:
-    """A codec's name to open a whole file with; a byte-order mark is not part of what is then read.
-
-    >>> encoding_of(Path(__file__)), encoding_of(Path(__file__), "cp932")
-    ('utf-8-sig', 'cp932')
-    """
-    with path.open("rb") as file:
-        begin = file.read(4)
-    marked = next((name for mark, name in MARKS if begin.startswith(mark)), "")
-    if marked and marked != UTF_8:
-        return marked[: len("utf-16")]  # without the order of bytes Python takes it from the mark, and takes that off
-    return "utf-8-sig" if marked or not encoding else encoding
 
 
 def is_wide(encoding: str) -> bool:

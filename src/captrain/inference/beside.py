@@ -14,9 +14,10 @@ from captrain.data.caption_files import CaptionFile, CaptionFolder, is_text, new
 from captrain.data.machine import Change, How, Ledger, Maker
 from captrain.data.places import IMAGE_SUFFIXES, is_hidden
 from captrain.data.readers.options import ReadOptions
-from captrain.data.text import UTF_8, Text
+from captrain.data.text import Text
 from captrain.errors import DataError, PictureError, UserError
 from captrain.records import Caption, Rejects, Sample, write_bytes
+from captrain.tabular.marks import UTF_8
 
 USUAL = ".txt"
 ADDING: dict[str, How] = {"append": "append", "prepend": "prepend"}

@@ -12,6 +12,7 @@ from typing import Any
 from captrain.errors import DataError, nearest
 from captrain.records import parse_json_line
 from captrain.tabular.delimited import Delimited
+from captrain.tabular.marks import UTF_8, mark_of
 from captrain.tabular.names import CAPTION_COLUMNS, IMAGE_COLUMNS
 
 KNOWN = {"id", "image_id", "candidate", "prediction", "reference", "references", *IMAGE_COLUMNS, *CAPTION_COLUMNS}
@@ -69,11 +70,24 @@ def _expected() -> str:
 
 
 def _bytes_of(path: Path, limit: int) -> bytes:
-    """A file's content without a byte order mark."""
+    """A file's content, without a byte-order mark, in UTF-8 if the mark says another encoding."""
     size = path.stat().st_size
     if size > limit:
         raise DataError(f"{path}: has {size} bytes, over the limit of {limit}; split it")
-    return path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    return _as_utf_8(path.read_bytes(), path)
+
+
+def _as_utf_8(content: bytes, path: Path) -> bytes:
+    """Content in UTF-8 without a byte-order mark, whatever encoding its mark says; without one it is as it was."""
+    mark, name = mark_of(content)
+    if not mark or name == UTF_8:
+        return content.removeprefix(mark)
+    try:
+        return content[len(mark) :].decode(name).encode("utf-8", "replace")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: not UTF-8, nor {name.upper()} as its mark says (byte {error.start}); save the file as UTF-8"
+        ) from None
 
 
 def _decoded(content: bytes, path: Path) -> str:

@@ -2,13 +2,15 @@
 
 The rule: equal ids match. Any other two match when they are the same path, as far as both tell it: the picture's
 suffix ("dog.jpg", "dog") is left out, folders that only one of the two names count for nothing ("photos/dog", "dog"),
-COCO's file prefix is left out and numbers lose leading zeros ("COCO_val2014_000000391895.jpg", 391895). An id that
-would match two others is never matched by guess: that is an error which names them.
+letters that Unicode spells in two ways are one, COCO's file prefix is left out and numbers lose leading zeros
+("COCO_val2014_000000391895.jpg", 391895). An id that would match two others is never matched by guess: that is an error
+which names them.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -58,7 +60,7 @@ def path_parts(id: str) -> Parts:
     >>> path_parts("val\\\\COCO_val2014_000000391895.jpg"), path_parts("./a/dog.png"), path_parts("000")
     (('val', '391895'), ('a', 'dog'), ('0',))
     """
-    path = PurePosixPath(id.replace("\\", "/"))
+    path = PurePosixPath(unicodedata.normalize("NFC", id.replace("\\", "/")))
     *folders, name = [part for part in path.parts if part not in ("/", ".")] or [id]
     name = name[: -len(path.suffix)] if path.suffix.lower() in SUFFIXES else name
     name = _COCO_PREFIX.sub("", name)

@@ -20,6 +20,7 @@ from typing import TypeVar
 
 from captrain.errors import DataError
 from captrain.tabular.cells import says_nothing
+from captrain.tabular.marks import encoding_of
 
 DELIMITERS = ",\t;|"
 SELDOM_QUOTED = "\t|"
@@ -38,7 +39,8 @@ class Delimited:
     """A table of separated text. Of names in its `header` that come twice, the second becomes "caption.1"."""
 
     def __init__(self, path: Path, known: Collection[str] = (), encoding: str = "") -> None:
-        """`known`: names, in small letters, that columns usually have. `encoding`: "" for UTF-8.
+        """`known`: names, in small letters, that columns usually have. `encoding`: "" for UTF-8;
+        a byte-order mark goes before it.
 
         Raises `DataError` for what is not in the encoding.
         """
@@ -121,13 +123,15 @@ class Delimited:
     def _read(self, work: Callable[[Lines], Iterator[T]]) -> Iterator[T]:
         """What some work makes of the lines. Raises `DataError` for what is not in the encoding, wherever that shows."""
         try:
-            with self.path.open(encoding=self.encoding or "utf-8-sig", newline="") as file:
+            with self.path.open(encoding=encoding_of(self.path, self.encoding), newline="") as file:
                 yield from work(Lines(file))
         except OSError as error:
             raise DataError(f"{self.path}: can't be opened ({error.strerror})") from None
-        except UnicodeDecodeError as error:
+        except UnicodeError as error:
+            name = encoding_of(self.path, self.encoding).removesuffix("-sig").upper()
+            reason = error.reason if isinstance(error, UnicodeDecodeError) else str(error)
             raise DataError(
-                f"{self.path}: not {(self.encoding or 'UTF-8').upper()} ({error.reason}); save the table as UTF-8 (in Excel: CSV "
+                f"{self.path}: not {name} ({reason}); save the table as UTF-8 (in Excel: CSV "
                 "UTF-8), or say what it is: --encoding"
             ) from None
 

@@ -115,7 +115,10 @@ def _miss_table(source: str, options: ReadOptions) -> None:
         )
         return
     found = "; ".join(f"{name} has {', '.join(names) or 'none'}" for name, names in seen.items())
-    hint = nearest(column, (name for names in seen.values() for name in names))
+    named = next((name for name, names in seen.items() if column in names), "")
+    other = "--caption-column" if flag == "--image-column" else "--image-column"
+    near = nearest(column, (name for names in seen.values() for name in names))
+    hint = f" For {named} say {other} too." if named else near
     raise DataError(
         f"{source}: no table with a column '{column}', which {flag} names, and one of images; {found}.{hint}"
     )

@@ -168,9 +168,18 @@ def _is_kind(path: Path) -> bool:
 
 def _look(path: Path, columns: Columns, encoding: str) -> tuple[bool, bool]:
     """Whether a table has a column of images, or is one of web addresses; and whether it has one of captions."""
-    try:
-        cells = Cells(path, columns, encoding)
-    except DataError:
+    cells = cells_in_any_encoding(path, columns, encoding)
+    if cells is None:
         return False, False
     images, captions = columns.look(dict.fromkeys(cells.header), names_only=True)
     return images or bool(cells.url), captions
+
+
+def cells_in_any_encoding(path: Path, columns: Columns, encoding: str = "") -> Cells | None:
+    """A table for a look at its header: usual names are ASCII, which most encodings share, and reading says what is wrong."""
+    for name in (encoding, "latin-1"):
+        try:
+            return Cells(path, columns, name)
+        except DataError:
+            continue
+    return None

@@ -18,9 +18,10 @@ from captrain.data.readers.columns import on_one_line
 from captrain.data.readers.nothing import nothing_to_use
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import Listed, folder_of_images
-from captrain.data.text import encoding_of, is_wide
+from captrain.data.text import is_wide
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
+from captrain.tabular.marks import encoding_of
 
 TEXT_FOLDERS = ("", "Flickr8k_text", "flickr8k_text")
 LARGEST_LINE = 1 << 20  # bytes

@@ -3,7 +3,8 @@
 A `.txt`, `.csv`, `.tsv` or `.lst` file whose first lines all are so, or all the other way round (`a man on a rock,0001.jpg`);
 with a tab, names may lack their endings. Or a folder with such files, by their names one a split (`train.txt`, `val.txt`), or
 with one. A number between name and caption, or after the name (`0001.jpg#2`), counts captions and is no part of either.
-Everything after it is the caption, whatever separators it holds. Lines of another form are rejected.
+Everything after it is the caption, whatever separators it holds. Lines of another form are rejected. In a `.txt` or `.lst`
+file a first line of column names (`image<TAB>caption`) is passed over; a `.csv` or `.tsv` file with one is a table.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from captrain.data.readers.urls import is_url
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 
-SUFFIXES = (".txt", ".csv", ".tsv", ".lst")
+TABLE_SUFFIXES = (".csv", ".tsv")
+SUFFIXES = (".txt", *TABLE_SUFFIXES, ".lst")
 LOOKED_AT = 5  # lines that must all be of the form
 MOST_FILES = 20  # in a folder of which one may be a list; more are something else, captions beside pictures say
 
@@ -35,6 +37,9 @@ _FORMS = {
     "bare name": re.compile(r"(?P<name>[^\t]+?)(?:#\d+)?(?P<mark>\t)(?P<caption>.*)"),
 }
 _COUNT = re.compile(r"\s*\d+\s*[\t,;|](?=.*\w)")
+_HEADER = re.compile(
+    rf"\ufeff?({'|'.join(IMAGE_COLUMNS)})\s*[\t,;|](\s*\w+\s*[\t,;|])?\s*({'|'.join(CAPTION_COLUMNS)})", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +104,10 @@ def form_of(path: Path, root: Root, encoding: str = "") -> Form | None:
 
     Names without endings are told by the pictures below `root` that they lead to.
     """
-    lines = list(islice((line for _, line in lines_in(path, encoding) if line.strip()), LOOKED_AT))
+    found_in = (
+        line for number, line in lines_in(path, encoding) if line.strip() and not _is_header(path, number, line)
+    )
+    lines = list(islice(found_in, LOOKED_AT))
     for order, pattern in _FORMS.items():
         found = [pattern.fullmatch(line) for line in lines]
         marks = {match["mark"] for match in found if match}
@@ -123,14 +131,19 @@ def _read_list(table: Table, encoding: str, rejects: Rejects, captioned: bool) -
         )
     gathered = table.gathered()
     for number, line in lines_in(table.path, encoding):
-        row = form.row(line)
+        row = None if _is_header(table.path, number, line) else form.row(line)
         if row:
             gathered.add(row[0], [row[1]], number, rejects, table.split or "all")
-        elif line.strip():
+        elif line.strip() and not _is_header(table.path, number, line):
             where = f"{table.path}:{number}"
             rejects.add(on_one_line(line), where, "is not a name and a caption, as the first lines are")
     check_splits(gathered.names, table)
     return gathered.samples(rejects, captioned=captioned)
+
+
+def _is_header(path: Path, number: int, line: str) -> bool:
+    """Whether a line names columns, in a file that is no table by its ending."""
+    return number == 1 and path.suffix.lower() not in TABLE_SUFFIXES and _HEADER.fullmatch(line.strip()) is not None
 
 
 def _is_list(path: Path) -> bool:

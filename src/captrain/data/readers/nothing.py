@@ -27,6 +27,7 @@ DATA_SETS = (".parquet", ".arrow")  # that are read by themselves
 TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", *DATA_SETS)
 BOM = b"\xef\xbb\xbf"
 MOST_LOOKED_AT = 10_000  # entries of a folder
+MOST_TABLES = 20  # folders below, and files in each, that are looked at
 
 
 def nothing_to_use(
@@ -75,26 +76,56 @@ def lying_there(folders: Iterable[Path], own: tuple[str, ...] = ()) -> list[str]
 
 
 def tables_there(folder: Path) -> list[str]:
-    """The tables right in a folder that name no images by columns that are known, with the columns that they have."""
-    said = []
+    """The tables right in a folder, or in one of its folders, that are not read, and why.
+
+    Those that name images by columns that are known are several of which no name says a split. Others are told with the
+    columns that they have.
+    """
+    known: list[str] = []
+    said: list[str] = []
     for name in _names(folder):
-        if columns := _columns_of(folder / name):
+        columns = _columns_of(folder / name)
+        if columns and all(Columns().look(dict.fromkeys(columns), names_only=True)):
+            known.append(name)
+        elif columns:
             said.append(
                 f"{folder / name} lies there with the columns {listed(columns)}; "
                 "--image-column and --caption-column say which ones count"
             )
-    return said[:2]
+    if len(known) > 1:
+        names = f"{', '.join(known[:3])}{', ...' if len(known) > 3 else ''}"
+        said.insert(0, f"{names} list pictures, and their names say no split (train, val, test); give the path of one")
+    return said[:2] or _tables_below(folder)
+
+
+def _tables_below(folder: Path) -> list[str]:
+    """The first table of pictures that lies in one of a folder's folders."""
+    folders = [folder / name for name in _names(folder) if (folder / name).is_dir()]
+    for below in folders[:MOST_TABLES]:
+        tables = [file for file in _names(below) if file.lower().endswith((*TABLES, ".txt", ".token"))]
+        for table in tables[:MOST_TABLES]:
+            if _lists_pictures(below / table):
+                return [f"{below / table} lists pictures; give {below} to read it"]
+    return []
+
+
+def _lists_pictures(path: Path) -> bool:
+    """Whether a file is one of the forms that list pictures."""
+    from captrain.data.readers import READERS, recognises  # which import this
+    from captrain.data.readers.several import OF_A_FOLDER
+
+    return any(recognises(form, str(path)) for form in READERS if form not in OF_A_FOLDER)
 
 
 def _columns_of(path: Path) -> Sequence[str]:
     """The columns of a table by its first line; none of what is no table."""
-    from captrain.data.readers.csv_table import SUFFIXES, Cells  # which imports this
+    from captrain.data.readers.csv_table import SUFFIXES, cells_in_any_encoding  # which imports this
     from captrain.data.readers.line_index import LARGEST_LINE, opened
 
     try:
         if path.suffix.lower() in SUFFIXES:
-            found = Cells(path, Columns()).header
-            return found if len(found) > 1 else ()
+            cells = cells_in_any_encoding(path, Columns())
+            return cells.header if cells is not None and len(cells.header) > 1 else ()
         if path.suffix.lower() in (".jsonl", ".ndjson"):
             with opened(path) as file:
                 return tuple(parse_json_line(file.readline(LARGEST_LINE).removeprefix(BOM), str(path)))

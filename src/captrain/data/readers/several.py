@@ -45,10 +45,22 @@ def read_and_note(
         folder = path if path.is_dir() else path.parent
         home = folder.parent if folder.name == "annotations" else folder
         note_unlisted(options.image_root or home, splits.values(), rejects)
+    if is_guess and path.is_dir() and form != "kohya-toml":
+        _note_configurations(path, rejects)
     for line in rejects.remarks[noted:]:
         if line["problem"] in TOLD:
             logger.warning("%s %s", line["where"], line["reason"])
     return splits
+
+
+def _note_configurations(folder: Path, rejects: Rejects) -> None:
+    """Note configurations of sd-scripts that lie in a folder which is read by something else."""
+    for file in _files(folder, (".toml",)):
+        if reader("kohya-toml").recognises(str(file)):
+            reason = (
+                "is a configuration of sd-scripts and is not read here; give its path to read what it names as it says"
+            )
+            rejects.remark("unread", file.name, str(file), reason)
 
 
 def read_tables(
@@ -83,7 +95,8 @@ def _chosen(folder: Path, found: dict[str, list[Listed]], form: str) -> dict[str
     """Which of the tables that were found are read, by split."""
     tables = [table for listed in found.values() for table in listed]
     chosen, _ = choose(folder, tables)
-    if any(table.split or table.whole for table in tables if table.path in chosen.values()):
+    says_split = any(table.split or table.whole for table in tables if table.path in chosen.values())
+    if chosen and (says_split or found.get(form)):
         return chosen
     return choose(folder, found.get(form, []))[0]  # no name says more than another, so the first form has it
 

@@ -174,18 +174,22 @@ class _Indexer:
             raise DataError(f"{shard.label}: can't be read ({error.strerror})") from None
 
     def _take(self, group: Group, waiting: dict[str, Group], file: BinaryIO) -> None:
-        """Add a sample that is complete; let another wait for the rest of its members."""
+        """Add a sample that is complete; let another wait for the rest of its members, and divide what is several with them."""
         self._note(group)
-        key = stem_key(group)
-        if earlier := waiting.pop(key, None):
+        pieces = [group]
+        if earlier := waiting.pop(stem_key(group), None):
             self._merge(self._filled(earlier, file), group)
-            group = earlier
+            pieces = divided(earlier, self.keys)
+        for piece in pieces:
+            self._add_or_wait(piece, waiting)
+
+    def _add_or_wait(self, group: Group, waiting: dict[str, Group]) -> None:
         try:
             image = self.keys.image(group.parts)
             caption, field, _ = self.keys.caption(group.parts, image)
         except ValueError:
             group.parts = [part._replace(data=None) for part in group.parts]  # any number of samples may wait
-            waiting[key] = group
+            self._merge(waiting.setdefault(stem_key(group), Group(group.key, group.start)), group)
         else:
             self.index.add(image, caption, field)
 

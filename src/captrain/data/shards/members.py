@@ -146,7 +146,7 @@ class Keys:
         Raises `ValueError` with the reason if there is none.
         """
         fault = ""
-        for number, part in self._places(parts, stem_of(image.name) if image else "", loosely):
+        for number, part in self._places(parts, image.name if image else "", loosely):
             try:
                 return part, number, self.texts(part.data, number)
             except ValueError as error:
@@ -156,11 +156,12 @@ class Keys:
                     fault = fault or f"has no caption: its .{part.suffix} {error}"
         raise ValueError(fault or _no_caption(parts))
 
-    def _places(self, parts: Sequence[Part], stem: str, loosely: bool) -> Iterator[tuple[int, Part]]:
-        """Members that may hold captions, each with the rule by which: by their suffixes, then by the image's stem."""
+    def _places(self, parts: Sequence[Part], image: str, loosely: bool) -> Iterator[tuple[int, Part]]:
+        """Members that may hold captions, each with the rule by which: by their suffixes, then by the image's stem or name."""
+        own = (stem_of(image), image)
         for number, where in enumerate(self.captions):
             yield from ((number, part) for part in parts if part.suffix == where.suffix)
-        near = [part for part in parts if (begins(stem, stem_of(part.name)) if loosely else stem_of(part.name) == stem)]
+        near = [part for part in parts if (stem := stem_of(part.name)) in own or (loosely and begins(own[0], stem))]
         dotted = [part for part in near if "." in part.suffix]
         for part in sorted(dotted, key=lambda part: -len(stem_of(part.name))):
             for number, where in enumerate(self.captions):

@@ -65,7 +65,7 @@ def divided(group: Group, keys: Keys, loosely: bool = False) -> list[Group]:
     pairs = {stem for stem in stems if any(keys.may_be_caption(part.suffix) for part in own[stem])}
     if group.key in stems:  # an image without inner dots: others are its variants, unless they have texts as it has
         texts = {stem for stem in pairs if any(_is_text(part, keys) for part in own[stem])}
-        alone = texts - {group.key} if group.key in pairs else set()
+        alone = texts - {group.key} if loosely or group.key in pairs else set()
     else:
         alone = set(stems) if pairs or not others else set()
     if not alone:
@@ -82,8 +82,10 @@ def _owned(
 ) -> tuple[dict[str, list[Part]], dict[str, list[Part]]]:
     """The members of each stem, those of images first; and those of other stems alone."""
     own: dict[str, list[Part]] = {stem: [] for stem in stems}
+    names = {part.name for part in parts if stem_of(part.name) in own}
     for part in parts:
         stem = stem_of(part.name)
+        stem = stem_of(stem) if stem in names and stem_of(stem) in own else stem  # 1.jpg.txt beside 1.jpg
         longer = [other for other in stems if begins(other, stem)] if loosely and stem not in stems else []
         own.setdefault(longer[0] if len(longer) == 1 else stem, []).append(part)
     return own, {stem: found for stem, found in own.items() if stem not in stems}
