@@ -57,6 +57,7 @@ def test_one_held_out_picture_leaves_the_choice_to_the_loss(
     assert {line["cider"] for line in found} == {0.0}
     losses = [line["validation_loss"] for line in found]
     assert len(losses) > 2, "patience stopped at a score that can't move"
+    assert "by validation loss (all had the same CIDEr) on 1 held-out picture\n" in result.out.replace(" \n", "\n")
     assert json.loads(Path("run/scores.json").read_text())["scores"]["validation_loss"] == min(losses)
 
     original, calls = CaptionTrainer.evaluate, []

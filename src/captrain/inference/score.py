@@ -11,10 +11,11 @@ from typing import Any
 
 from captrain.errors import CaptrainError, DataError, SettingsError, nearest
 from captrain.metrics.compare import Comparison, System, compare, statistics_of, tokenized
+from captrain.metrics.dictionaries import given_predictions, given_references
 from captrain.metrics.diversity import alarms, measure_diversity
 from captrain.metrics.frequencies import DocumentFrequencies
 from captrain.metrics.ids import match_ids, some
-from captrain.metrics.inputs import Given, Read, given_predictions, given_references, predictions_in, references_in
+from captrain.metrics.inputs import Given, Read, predictions_in, references_in
 from captrain.metrics.java import JAVA_METRICS, check_java, score_java
 from captrain.metrics.matching import choose_columns
 from captrain.metrics.score import METRICS, Scores, score_captions
