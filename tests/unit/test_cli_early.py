@@ -42,6 +42,7 @@ REFUSED = {
     "train photos taken --model model": "taken: holds other files (x)",
     "train photos photos/a.txt/run --model model": "photos/a.txt is a file, expected a folder there",
     "train photos run --model model --resume": "run: holds no run to go on with",
+    "train photos run --model model --resume-from 7": "run: holds no run to go on with; leave --resume or --resume-from out",
     "train photos begun --model model --resume-from 7": "holds no checkpoint '7'; there are those of steps: 5",
     "train photos begun --model model --epochs 9": "begun: holds another run (training.epochs was the default and is 9",
     "features info no-store": "no-store/manifest.json: not found",

@@ -187,7 +187,8 @@ def _load(
             raise DataError(f"{source}: holds no references beside its captions; give the file that does")
         usual = next(iter(captions_by[name].by_column)), next(iter(known_by.by_column))
         if (own[name], column) != usual:
-            notes.append(f"{name}: images are matched by '{own[name] or 'name'}' and, of the references, '{column}'")
+            others = "in both files" if own[name] == column else f"and, of the references, '{column}'"
+            notes.append(f"{name}: images are matched by '{own[name] or 'name'}' {others}")
         systems[name] = _matched(name, captions, known, allow_missing, notes)
     common = [id for id in known if all(id in captions for captions in systems.values())]
     if not common:

@@ -148,14 +148,16 @@ def with_intervals(system: System, resamples: int, seed: int) -> System:
 
 def _few(system: System, found: Mapping[str, tuple[float, float]]) -> Iterator[str]:
     """What it means that there are few images."""
-    name = next((name for name in ("cider", *found) if name in found), None)
-    if system.images < FEW and name is not None:
+    if system.images >= FEW:
+        return
+    may_as_well_be = ""
+    if name := next((name for name in ("cider", *found) if name in found), None):
         score, low, high = (f"{value:.2f}" for value in (system.scores[name], *found[name]))
-        range_told = f", {name} {score} may as well be {low} or {high} (95 % interval)" if low != high else ""
-        yield (
-            f"{system.images} images only: scores are largely chance{range_told}; "
-            f"expected {FEW} or more to tell captioners apart"
-        )
+        may_as_well_be = f", {name} {score} may as well be {low} or {high} (95 % interval)" if low != high else ""
+    yield (
+        f"{system.images} images only: scores are largely chance{may_as_well_be}; "
+        f"expected {FEW} or more to tell captioners apart"
+    )
 
 
 def compare(systems: list[System], resamples: int = RESAMPLES, seed: int = 0) -> Comparison:
