@@ -26,6 +26,7 @@ REFUSED = {
     "caption ./modle photos": "./modle: no such folder. Did you mean 'model'?",
     "caption model photos --max-new-tokens 5 --min-new-tokens 6": "min_new_tokens 6 is more than max_new_tokens 5",
     "evaluate model photos --max-new-tokens 5 --min-new-tokens 6": "min_new_tokens 6 is more than max_new_tokens 5",
+    "caption begun/zzz photos": "begun/zzz: no such folder. Expected a run folder",
     "evaluate no-run photos": "no-run: can't be loaded: no folder of this name",
     "evaluate model no-photos": "no-photos: not found",
     "evaluate model photos --output photos/a.txt": "photos/a.txt: is a file, expected a folder to write into",
