@@ -78,6 +78,12 @@ def test_one_held_out_picture_leaves_the_choice_to_the_loss(
         assert Path("again", name).read_bytes() == Path("run", name).read_bytes()
 
 
+def test_a_run_that_chooses_by_the_loss_says_so(ten: Path, cli: Cli, blip: Path) -> None:
+    result = cli("train", ten, "run", "--model", blip, QUICK, "--epochs 2 --metric validation_loss")
+    assert result.code == 0, result.err
+    assert "of 2, by validation loss on 1 held-out picture" in result.out
+
+
 def test_scores_of_another_script(chinese: Path, cli: Cli, blip: Path, encoder: Path) -> None:
     common = f"{QUICK} --epochs 1 --validation-share 0.3"
     joined = "--tokenizer words --decoder-layers 1 --decoder-width 16 --decoder-heads 2"

@@ -103,7 +103,7 @@ def _chosen(outcome: Outcome, settings: Settings) -> Iterator[tuple[str, str]]:
     if "epoch" not in best:
         return
     evaluations = read_metrics(outcome.run / "metrics.jsonl", Problems()).validation
-    (name, _), (loss, _) = score_rows({metric: 0.0, LOSS: 0.0})
+    name, loss = (score_rows({asked: 0.0})[0][0] for asked in (metric, LOSS))
     by = f"{loss} (all had the same {name})" if is_constant(evaluations, metric) else name
     pictures = f"{best['images']:,} held-out picture{'' if best['images'] == 1 else 's'}"
     yield "best epoch", f"{best['epoch']:.4g} of {settings.training.epochs}, by {by} on {pictures}"
