@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class CaptrainError(Exception):
@@ -77,3 +78,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """
     matches = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean '{matches[0]}'?" if matches else ""
+
+
+def nearest_path(path: Path, siblings: Iterable[Path]) -> str:
+    """A hint that names the sibling whose last part is closest, or nothing; the folders that all share make none alike.
+
+    >>> nearest_path(Path("runs/fisrt"), [Path("runs/first"), Path("runs/b")])
+    " Did you mean 'runs/first'?"
+    >>> nearest_path(Path("runs/zzz"), [Path("runs/first"), Path("runs/b")])
+    ''
+    """
+    by_name = {sibling.name: sibling for sibling in siblings}
+    matches = difflib.get_close_matches(path.name, list(by_name), n=1)
+    return f" Did you mean '{by_name[matches[0]]}'?" if matches else ""

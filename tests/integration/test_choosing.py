@@ -57,6 +57,7 @@ def test_one_held_out_picture_leaves_the_choice_to_the_loss(
     assert {line["cider"] for line in found} == {0.0}
     losses = [line["validation_loss"] for line in found]
     assert len(losses) > 2, "patience stopped at a score that can't move"
+    assert "by validation loss (all had the same CIDEr) on 1 held-out picture\n" in result.out.replace(" \n", "\n")
     assert json.loads(Path("run/scores.json").read_text())["scores"]["validation_loss"] == min(losses)
 
     original, calls = CaptionTrainer.evaluate, []
@@ -75,6 +76,12 @@ def test_one_held_out_picture_leaves_the_choice_to_the_loss(
     assert validations(Path("again")) == found
     for name in ("model/adapter_model.safetensors", "scores.json"):
         assert Path("again", name).read_bytes() == Path("run", name).read_bytes()
+
+
+def test_a_run_that_chooses_by_the_loss_says_so(ten: Path, cli: Cli, blip: Path) -> None:
+    result = cli("train", ten, "run", "--model", blip, QUICK, "--epochs 2 --metric validation_loss")
+    assert result.code == 0, result.err
+    assert "of 2, by validation loss on 1 held-out picture" in result.out
 
 
 def test_scores_of_another_script(chinese: Path, cli: Cli, blip: Path, encoder: Path) -> None:

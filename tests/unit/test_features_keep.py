@@ -25,7 +25,8 @@ from captrain.features.store import DiskStore, MemoryStore
 from captrain.features.stream import stream_pictures
 from captrain.models.adapt import add_lora, freeze
 from captrain.models.build import DecoderSizes, joined
-from captrain.models.captioner import Captioner, plain_name
+from captrain.models.captioner import Captioner
+from captrain.models.parts import plain_name
 from captrain.models.prefix.join import Mapper, prefixed
 from captrain.models.preparation import write_preparation
 from captrain.records import Rejects, Sample

@@ -161,6 +161,11 @@ def test_what_was_trained_on_earlier_is_known_by_content(tmp_path: Path) -> None
     assert told.trained_on == 1
     _, told = sift(kept, "validation", [picture("a", "new"), picture("2", "x")], by_id=False, whole=True)
     assert told.trained_on == 1
+    found, told = sift(kept, "validation", [picture(f"moved/{name}", name) for name in "auv"], by_id=False, whole=True)
+    assert (contents(found), told.left_out) == ("v", 1)
+    assert list(told.remarks()) == [
+        "1 pictures that were held out have the content of one that was trained on, and are not scored"
+    ]
 
 
 def test_the_file_comes_back_and_has_the_same_bytes(tmp_path: Path) -> None:

@@ -75,3 +75,11 @@ def test_columns_that_a_person_names(tmp_path: Path) -> None:
     assert found.scores["bleu_4"] == pytest.approx(1)
     with pytest.raises(DataError, match=r"no file has a column 'pix', which --image-column names; found .*'pic'"):
         score(predictions(tmp_path, id="name"), table, bootstrap=0, image_column="pix", caption_column="desc")
+
+
+def test_a_column_that_both_files_have_is_told_once(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("image,caption\nb.jpg,a dog\na.jpg,two cats\n")
+    (tmp_path / "r.csv").write_text("image,caption,id\na.jpg,two cats,0\nb.jpg,a dog,1\n")
+    found = score(tmp_path / "p.csv", tmp_path / "r.csv", metrics=["bleu_1"], bootstrap=0)
+    (note,) = (note for note in found.notes if "matched by" in note)
+    assert note.endswith("p.csv: images are matched by 'image' in both files")

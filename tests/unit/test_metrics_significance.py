@@ -139,3 +139,13 @@ def test_one_image_has_no_interval() -> None:
     assert found.differences == {}
     assert found.systems[0].intervals == {}
     assert any("one image" in note for note in found.systems[0].notes)
+
+
+def test_few_images_are_said_to_be() -> None:
+    """What chance may have made of a score is told where the interval, as it is shown, has two ends."""
+    (varied,), (equal,), (single,) = (
+        compare([system("one", np.array(values))]).systems[0].notes for values in ([0.1, 0.5, 0.9], [0.2, 0.2], [0.3])
+    )
+    assert varied.startswith("3 images only: scores are largely chance, cider 0.50 may as well be 0.")
+    assert equal == "2 images only: scores are largely chance; expected 30 or more to tell captioners apart"
+    assert single == "one image only: its scores are chance, and have no intervals; expected 30 or more"

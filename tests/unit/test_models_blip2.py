@@ -24,8 +24,9 @@ from captrain.errors import ModelError
 from captrain.models.adapt import freeze
 from captrain.models.blip2 import Blip2Captioner
 from captrain.models.bundle import load_captioner, save_captioner
-from captrain.models.captioner import PARTS, Captioner
+from captrain.models.captioner import Captioner
 from captrain.models.decoding import Decoding
+from captrain.models.parts import PARTS
 from captrain.testing import clear_pictures, teach, tiny_blip2
 
 OPT = {"num_hidden_layers": 32, "num_attention_heads": 32, "vocab_size": 50272}

@@ -16,8 +16,9 @@ from captrain.data.images import ImageSpec
 from captrain.errors import ModelError
 from captrain.models.adapt import add_lora
 from captrain.models.bundle import load_captioner, save_captioner
-from captrain.models.captioner import PARTS, Captioner
+from captrain.models.captioner import Captioner
 from captrain.models.git import GitCaptioner, GitForCausalLM, behind_image
+from captrain.models.parts import PARTS
 from captrain.testing import clear_pictures, teach, tiny_git
 
 PLAIN_LOGITS = """

@@ -10,8 +10,9 @@ from transformers import ConvNextConfig, ConvNextModel, SwinConfig, SwinModel
 
 from captrain.models.adapt import add_lora
 from captrain.models.bundle import load_captioner
-from captrain.models.captioner import Captioner, plain_name
+from captrain.models.captioner import Captioner
 from captrain.models.groups import layer_powers, parameter_groups
+from captrain.models.parts import plain_name
 
 
 @pytest.fixture

@@ -5,11 +5,13 @@ What the work itself checks, it checks again; nothing here is loaded, read or ch
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
-from captrain.errors import UserError
-from captrain.settings.schema import Settings
+from captrain.errors import SettingsError, UserError
+from captrain.settings.schema import GenerationSettings, Settings
+from captrain.settings.schema.conflicts import conflict_of_lengths
 
 
 def check_models(*sources: str | None) -> None:
@@ -40,6 +42,16 @@ def check_stores(*stores: str) -> None:
     for place in (place for store in stores for place in split_list(store)):
         if not is_store(place):
             FeatureStore(place)
+
+
+def check_lengths(decoding: Mapping[str, Any]) -> None:
+    """Raise `SettingsError` where captions are asked for whose shortest is longer than the longest.
+
+    A length that is asked for alone is held against the model's own, once that is loaded.
+    """
+    lengths = {name: decoding[name] for name in ("min_new_tokens", "max_new_tokens") if name in decoding}
+    if len(lengths) == 2 and (conflict := conflict_of_lengths(GenerationSettings(**lengths))):
+        raise SettingsError(f"generation: {conflict}")
 
 
 def check_file(output: Path | None, example: str) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from captrain.cli.early import check_training
 from captrain.cli.flags import (
@@ -24,6 +24,9 @@ from captrain.cli.switch import Switch
 from captrain.errors import UserError
 from captrain.settings.schema import Settings
 from captrain.training.distributed.environment import is_silent
+
+if TYPE_CHECKING:
+    from captrain.training.run import Outcome
 
 
 def train(
@@ -84,19 +87,26 @@ def train(
     counted = (
         [("without a caption", f"{outcome.uncaptioned}, left for `captrain caption`")] if outcome.uncaptioned else []
     )
-    rows = [*score_rows(outcome.scores), *_chosen(outcome.best, settings), *tested, *where, *counted]
+    rows = [*score_rows(outcome.scores), *_chosen(outcome, settings), *tested, *where, *counted]
     show_table([*rows, *rejected_rows(outcome.rejected, outcome.rejects_file)])
     for note in outcome.best.get("notes", ()):
         print(f"note: {printable(note)}")
     return exit_code(outcome.rejected)
 
 
-def _chosen(best: Mapping[str, Any], settings: Settings) -> Iterator[tuple[str, str]]:
-    """Which epoch the saved model is of, and what it was chosen by."""
-    if "epoch" in best:
-        ((metric, _),) = score_rows({settings.evaluation.metric: 0.0})
-        of = f"{best['epoch']:.4g} of {settings.training.epochs}"
-        yield "best epoch", f"{of}, by {metric} on {best['images']:,} held-out pictures"
+def _chosen(outcome: Outcome, settings: Settings) -> Iterator[tuple[str, str]]:
+    """Which epoch the saved model is of, and what it was chosen by: the loss, where the score was the same at all evaluations."""
+    from captrain.metrics.choosing import LOSS, is_constant
+    from captrain.report.logs import Problems, read_metrics
+
+    best, metric = outcome.best, settings.evaluation.metric
+    if "epoch" not in best:
+        return
+    evaluations = read_metrics(outcome.run / "metrics.jsonl", Problems()).validation
+    name, loss = (score_rows({asked: 0.0})[0][0] for asked in (metric, LOSS))
+    by = f"{loss} (all had the same {name})" if is_constant(evaluations, metric) else name
+    pictures = f"{best['images']:,} held-out picture{'' if best['images'] == 1 else 's'}"
+    yield "best epoch", f"{best['epoch']:.4g} of {settings.training.epochs}, by {by} on {pictures}"
 
 
 def _prepare(verbose: bool, quiet: bool) -> None:

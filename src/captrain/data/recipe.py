@@ -62,7 +62,7 @@ def tell_machine_captions(splits: Splits, data: DataSettings) -> None:
     """Say of how many pictures captrain wrote captions, and whether these are learned."""
     if count := splits.rejects.remarked(MACHINE):
         rule = (
-            "learned, too"
+            "learned, too, and references where they are held out (for captions of people there: --validation-data)"
             if data.learn_from_machine_captions
             else "left out; --learn-from-machine-captions learns them"
         )

@@ -10,7 +10,8 @@ import torch
 
 from captrain.data.images import ImageSpec
 from captrain.features.encoder import vectors_read
-from captrain.models.captioner import Captioner, plain_name
+from captrain.models.captioner import Captioner
+from captrain.models.parts import plain_name
 
 PREPARATION_VERSION = 2
 """Raised whenever `data.images.prepare` makes other pixels than before, so that nothing older is taken for new."""

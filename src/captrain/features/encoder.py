@@ -17,9 +17,10 @@ from captrain.data.images import Decode, ImageSpec
 from captrain.errors import ModelError
 from captrain.models.archive import is_archive
 from captrain.models.bundle import MODEL_TYPES, clear_errors, load_captioner
-from captrain.models.captioner import Captioner, plain_name
+from captrain.models.captioner import Captioner
 from captrain.models.device import choose_device, choose_precision
 from captrain.models.located import find_model_folder
+from captrain.models.parts import plain_name
 from captrain.models.pixels import scale
 from captrain.models.prefix.join import load_vision
 from captrain.models.prefix.model import vectors_of

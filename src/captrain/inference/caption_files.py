@@ -20,7 +20,7 @@ from captrain.inference.beside import Beside
 from captrain.inference.captioning import Writer
 from captrain.inference.maker import machine_line, maker_of
 from captrain.inference.parts_folder import PartsFolder
-from captrain.models.captioner import Written
+from captrain.models.decoding import Written
 from captrain.models.located import check_model
 from captrain.paths import JSON_LINES, check_output_file
 from captrain.progress import track

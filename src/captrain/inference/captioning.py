@@ -19,8 +19,8 @@ from captrain.errors import DataError, PictureError, SettingsError, nearest
 from captrain.features.stream import batches, stream_pictures
 from captrain.models.adapt import lower_frozen
 from captrain.models.bundle import load_captioner
-from captrain.models.captioner import Captioner, Written
-from captrain.models.decoding import FOR_SAMPLING, Decoding
+from captrain.models.captioner import Captioner
+from captrain.models.decoding import FOR_SAMPLING, Decoding, Written
 from captrain.models.device import PRECISIONS, choose_device, choose_precision
 from captrain.models.hub import download
 from captrain.models.quiet import quietly

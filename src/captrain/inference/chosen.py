@@ -232,7 +232,13 @@ def _of_run(run: Run | None, data: str | None, split: str | None, format: str | 
         except DataError:
             if run.source is None:
                 raise
-    return _of_data(run.source, asked, split)
+    try:
+        return _of_data(run.source, asked, split)
+    except DataError as error:
+        if run.kept is None or split not in ("test", "validation", "train"):
+            raise
+        there = ", ".join(f"'{name}'" for name in ("train", "validation", "test") if len(run.kept.part(name)))
+        raise DataError(f"no split '{split}' of the data of {run.folder}; it was trained with {there}") from error
 
 
 def tokenizer_of(model: str, recipe: Settings | None) -> str:

@@ -23,8 +23,7 @@ from captrain.inference.chosen import choose_samples, tokenizer_of
 from captrain.inference.writing import features_of
 from captrain.metrics.compare import Comparison, compare
 from captrain.metrics.judge import Judgement, judge
-from captrain.models.captioner import Written
-from captrain.models.decoding import Decoding
+from captrain.models.decoding import Decoding, Written
 from captrain.paths import check_output_folder
 from captrain.progress import track
 from captrain.records import (

@@ -20,7 +20,7 @@ class Told:
 
     `held_out`: in the run's split. `gone`: of these, not there any more. `renamed`, `changed`: of these, scored under another
     name, or with other content. `new`: neither trained on nor held out. `copies`: of pictures of the run, under new names, and
-    not scored. `trained_on`: scored, although the run has learned from them. `left_out`: in the split by name, but by content
+    not scored. `trained_on`: scored, although the run has learned from them. `left_out`: in the split, but by content
     trained on, and not scored. `recaptioned`: scored by other captions than in training. `unknown`: scored, and their content
     can't be compared with what was trained on.
     """
@@ -74,7 +74,7 @@ class Told:
         if self.copies:
             yield f"{self.copies} pictures are copies of the run's pictures under new names, and are not scored"
         if self.left_out:
-            yield f"{self.left_out} pictures held out by name have the content of one that was trained on, and are not scored"
+            yield f"{self.left_out} pictures that were held out have the content of one that was trained on, and are not scored"
 
 
 def pick(
@@ -132,12 +132,14 @@ def sift(
         contents[unsure] = numbers(found)
     trained |= np.isin(contents, trained_contents)
     wanted = kept.part(split)
-    held = ~trained & np.isin(contents, known(wanted.contents))
+    of_split = np.isin(contents, known(wanted.contents))
+    held = ~trained & of_split
     if not (whole and trained.any() and held.any()):
         unknown = len(unsure) if found is None else 0
         return samples, Told("", scored=len(samples), trained_on=int(trained.sum()), unknown=unknown)
     gone, new = int((~np.isin(known(wanted.contents), contents)).sum()), int((~trained & ~held).sum())
-    told = Told(split, scored=int(held.sum()), held_out=len(wanted), gone=gone, new=new)
+    left_out = int((trained & of_split).sum())
+    told = Told(split, scored=int(held.sum()), held_out=len(wanted), gone=gone, new=new, left_out=left_out)
     return Chosen(samples, np.flatnonzero(held)), told
 
 

@@ -11,10 +11,11 @@ from typing import Any
 
 from captrain.errors import CaptrainError, DataError, SettingsError, nearest
 from captrain.metrics.compare import Comparison, System, compare, statistics_of, tokenized
+from captrain.metrics.dictionaries import given_predictions, given_references
 from captrain.metrics.diversity import alarms, measure_diversity
 from captrain.metrics.frequencies import DocumentFrequencies
 from captrain.metrics.ids import match_ids, some
-from captrain.metrics.inputs import Given, Read, given_predictions, given_references, predictions_in, references_in
+from captrain.metrics.inputs import Given, Read, predictions_in, references_in
 from captrain.metrics.java import JAVA_METRICS, check_java, score_java
 from captrain.metrics.matching import choose_columns
 from captrain.metrics.score import METRICS, Scores, score_captions
@@ -186,7 +187,8 @@ def _load(
             raise DataError(f"{source}: holds no references beside its captions; give the file that does")
         usual = next(iter(captions_by[name].by_column)), next(iter(known_by.by_column))
         if (own[name], column) != usual:
-            notes.append(f"{name}: images are matched by '{own[name] or 'name'}' and, of the references, '{column}'")
+            others = "in both files" if own[name] == column else f"and, of the references, '{column}'"
+            notes.append(f"{name}: images are matched by '{own[name] or 'name'}' {others}")
         systems[name] = _matched(name, captions, known, allow_missing, notes)
     common = [id for id in known if all(id in captions for captions in systems.values())]
     if not common:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from captrain.features.images import Images
-from captrain.models.captioner import Captioner, Written
-from captrain.models.decoding import Decoding
+from captrain.models.captioner import Captioner
+from captrain.models.decoding import Decoding, Written
 from captrain.models.mirror import mean_with_mirrored
 from captrain.models.modes import evaluating
 

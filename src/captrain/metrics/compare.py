@@ -139,7 +139,7 @@ def tokenized(
 def with_intervals(system: System, resamples: int, seed: int) -> System:
     """The same with the 95 % interval of every score that images add up to."""
     if system.images < 2:
-        note = "one image only: no intervals"
+        note = f"one image only: its scores are chance, and have no intervals; expected {FEW} or more"
         return replace(system, notes=(*system.notes, note))
     found = intervals(system.statistics, resamples, seed)
     found = {name: (shown(found[name][0]), shown(found[name][1])) for name in system.scores if name in found}
@@ -148,13 +148,16 @@ def with_intervals(system: System, resamples: int, seed: int) -> System:
 
 def _few(system: System, found: Mapping[str, tuple[float, float]]) -> Iterator[str]:
     """What it means that there are few images."""
-    name = next((name for name in ("cider", *found) if name in found), None)
-    if system.images < FEW and name is not None:
-        low, high = found[name]
-        yield (
-            f"{system.images} images only: scores are largely chance, {name} {system.scores[name]:.2f} may as well be "
-            f"{low:.2f} or {high:.2f} (95 % interval); expected {FEW} or more to tell captioners apart"
-        )
+    if system.images >= FEW:
+        return
+    may_as_well_be = ""
+    if name := next((name for name in ("cider", *found) if name in found), None):
+        score, low, high = (f"{value:.2f}" for value in (system.scores[name], *found[name]))
+        may_as_well_be = f", {name} {score} may as well be {low} or {high} (95 % interval)" if low != high else ""
+    yield (
+        f"{system.images} images only: scores are largely chance{may_as_well_be}; "
+        f"expected {FEW} or more to tell captioners apart"
+    )
 
 
 def compare(systems: list[System], resamples: int = RESAMPLES, seed: int = 0) -> Comparison:

@@ -18,7 +18,7 @@ said in `ids`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -147,52 +147,6 @@ def references_in(path: Path, given: Given = Given()) -> Read[list[str]]:
     return read
 
 
-def given_predictions(source: object) -> dict[str, str]:
-    """Image id to its one caption, of a dictionary. A list of one caption is that caption.
-
-    Raises `DataError` as `predictions_in` does.
-
-    >>> given_predictions({1: "a dog", "2": ["two cats"]})
-    {'1': 'a dog', '2': 'two cats'}
-    """
-    found = _dictionary(source, "predictions")
-    for id, captions in found.items():
-        if len(captions) != 1:
-            raise DataError(f"predictions: found {len(captions)} captions for '{id}', expected one to score")
-    return {id: captions[0] for id, captions in found.items()}
-
-
-def given_references(source: object) -> dict[str, list[str]]:
-    """Image id to its references, of a dictionary. A text is the one reference of its image.
-
-    Raises `DataError` as `references_in` does.
-
-    >>> given_references({"1": "a dog", "2": ["two cats", "cats"]})
-    {'1': ['a dog'], '2': ['two cats', 'cats']}
-    """
-    found = _dictionary(source, "references")
-    for id, captions in found.items():
-        if not captions:
-            raise DataError(f"references: image '{id}' has none; add one, or leave the image out")
-    return found
-
-
-def _dictionary(source: object, role: str) -> dict[str, list[str]]:
-    """Captions by id, of a dictionary whose values are texts or lists of texts."""
-    if not isinstance(source, Mapping):
-        raise DataError(
-            f"{role}: found a {type(source).__name__}, expected a file, or a dictionary from image ids to captions"
-        )
-    found: dict[str, list[str]] = {}
-    for key, value in source.items():
-        id = _checked_id(key, role)
-        if id in found:
-            raise DataError(f"{role}: the id '{id}' is there twice, as a number and as text; keep one of them")
-        several = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
-        found[id] = [checked_text(text, role, id) for text in (value if several else [value])]
-    return found
-
-
 def checked_text(value: Any, where: str, id: str) -> str:
     """A caption, if it is one."""
     if not isinstance(value, str):
@@ -214,9 +168,7 @@ def _read(
 ) -> Read[T]:
     """What entries hold, by each column that may name images. The usual one has to be good, others may turn out not to be."""
     if not any(isinstance(entry.content, dict) for entry in entries):
-        return Read(
-            {"": collect((_checked_id(entry.id, entry.where), entry.content, entry.where) for entry in entries)}
-        )
+        return Read({"": collect((checked_id(entry.id, entry.where), entry.content, entry.where) for entry in entries)})
     columns = tuple(dict.fromkeys(key for entry in entries if isinstance(entry.content, dict) for key in entry.content))
     values = _value_columns(columns, path, role, given.caption)
     found: dict[str, dict[str, T]] = {}
@@ -258,7 +210,7 @@ def _records(entries: Sequence[Entry], id_column: str, columns: tuple[str, ...])
         for column in (id_column, columns[0]):
             if column not in record and steps_of(column)[0] not in record:
                 raise DataError(f"{entry.where}: has no '{column}' (found: {_listed(record)}); other entries have it")
-        id = _checked_id(value_at(record, id_column), entry.where)
+        id = checked_id(value_at(record, id_column), entry.where)
         if len(columns) == 1:
             yield id, _unlisted(value_at(record, columns[0])), entry.where
         else:  # captions in numbered columns, of which some may be empty
@@ -298,10 +250,10 @@ def _need_one_of(keys: Sequence[str], present: Iterable[str], path: Path, role: 
         )
 
 
-def _checked_id(value: Any, where: str) -> str:
+def checked_id(value: Any, where: str) -> str:
     """An id as text; JSON numbers count as they are written.
 
-    >>> _checked_id(391895.0, "a.json"), _checked_id("dog ", "a.json")
+    >>> checked_id(391895.0, "a.json"), checked_id("dog ", "a.json")
     ('391895', 'dog')
     """
     if isinstance(value, float) and value.is_integer():

@@ -11,7 +11,8 @@ from transformers.pytorch_utils import Conv1D
 
 from captrain.errors import ModelError, nearest
 from captrain.models.adapters import has_adapter, name_base
-from captrain.models.captioner import PARTS, Captioner, plain_name
+from captrain.models.captioner import Captioner
+from captrain.models.parts import PARTS, plain_name
 from captrain.models.targets import lora_modules
 
 STARTS = {"default": True, "gaussian": "gaussian", "orthogonal": "orthogonal", "pissa": "pissa", "olora": "olora"}

@@ -20,17 +20,16 @@ from transformers.utils import ModelOutput
 
 from captrain.data.images import ImageSpec
 from captrain.models.attention import causal_caption_mask
-from captrain.models.decoding import Decoding, write_tokens
+from captrain.models.decoding import Decoding, Written, write_tokens
 from captrain.models.loss import token_loss
 from captrain.models.mirror import mean_with_mirrored
 from captrain.models.modes import evaluating, keep_still
 from captrain.models.packing import IGNORED, PackedRows, even_groups, pack
+from captrain.models.parts import PARTS, part_of
 from captrain.models.patch_dropout import drop_patches
 from captrain.models.pixels import scale
 from captrain.models.room import Room
 from captrain.models.zoo import FAMILY_DEFAULTS, FamilyDefaults
-
-PARTS = ("vision", "bridge", "language")
 
 
 @dataclass
@@ -40,15 +39,6 @@ class CaptionerOutput(ModelOutput):
     loss: Tensor | None = None
     logits: Tensor | None = None
     targets: Tensor | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """One written caption: its token ids (end token left out), text, and mean log-probability a token (end included)."""
-
-    tokens: list[int]
-    text: str
-    score: float
 
 
 class Captioner(nn.Module, ABC):
@@ -283,22 +273,16 @@ class Captioner(nn.Module, ABC):
 
     def part_modules(self, part: str) -> Iterator[tuple[str, nn.Module]]:
         """Modules of a part, with their names in this module (adapters included)."""
-        prefixes = self.part_prefixes()[part]
-        for name, module in self.named_modules():
-            plain = plain_name(name)
-            if any(plain == prefix or plain.startswith(prefix + ".") for prefix in prefixes):
-                yield name, module
+        prefixes = {part: self.part_prefixes()[part]}
+        return ((name, module) for name, module in self.named_modules() if part_of(name, prefixes))
 
     def parts(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """Parameters of `vision`, `bridge` and `language` by name; a shared one counts once."""
         found: dict[str, list[tuple[str, nn.Parameter]]] = {part: [] for part in PARTS}
         prefixes = self.part_prefixes()
         for name, parameter in self.named_parameters():
-            plain = plain_name(name)
-            for part in PARTS:
-                if any(plain.startswith(prefix + ".") or plain == prefix for prefix in prefixes[part]):
-                    found[part].append((name, parameter))
-                    break
+            if part := part_of(name, prefixes):
+                found[part].append((name, parameter))
         return found
 
     def vision_learns(self) -> bool:
@@ -308,13 +292,3 @@ class Captioner(nn.Module, ABC):
     def core(self) -> PreTrainedModel:
         """The transformers model, out of its PEFT wrapping if there is one."""
         return cast(PreTrainedModel, self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model)
-
-
-def plain_name(name: str) -> str:
-    """A module's or parameter's name as transformers knows it, without the wrappings of this class and of PEFT.
-
-    >>> plain_name("model.base_model.model.text_decoder.bert.lora_A.default.weight")
-    'text_decoder.bert.lora_A.default.weight'
-    """
-    name = name.removeprefix("model.")
-    return name.removeprefix("base_model.model.")

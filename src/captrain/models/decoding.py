@@ -77,6 +77,15 @@ class Decoding:
         return GenerationConfig(**{name: value for name, value in config.items() if value is not None})
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One written caption: its token ids (end token left out), text, and mean log-probability a token (end included)."""
+
+    tokens: list[int]
+    text: str
+    score: float
+
+
 class SharedFeaturesCache(EncoderDecoderCache):
     """A cache whose keys and values of the image belong to all beams of the image, and so never change places."""
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from captrain.models.captioner import PARTS, Captioner, plain_name
+from captrain.models.captioner import Captioner
+from captrain.models.parts import PARTS, plain_name
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d, nn.RMSNorm)
 

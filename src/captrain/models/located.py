@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from captrain.errors import ModelError, nearest
+from captrain.errors import ModelError, nearest_path
 from captrain.models.archive import is_archive
 from captrain.models.zoo import name_hint, resolve_name
 
@@ -90,5 +90,4 @@ def looks_like_path(source: str) -> bool:
 
 def _siblings(path: Path) -> str:
     """A hint that names the folder that was perhaps meant, or nothing."""
-    siblings = [str(sibling) for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
-    return nearest(str(path), siblings)
+    return nearest_path(path, path.parent.iterdir()) if path.parent.is_dir() else ""

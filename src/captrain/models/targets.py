@@ -9,7 +9,8 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from captrain.errors import ModelError, nearest
-from captrain.models.captioner import Captioner, plain_name
+from captrain.models.captioner import Captioner
+from captrain.models.parts import plain_name
 
 LAYERS = ("attention", "feed-forward", "all-linear")
 """Kinds of layers that adapters can be asked for."""

@@ -40,7 +40,8 @@ def import_lavis(path: Path, model: str | None = None) -> Imported:
         in_its_words(done, content)
         return done
     if not isinstance(content, Mapping) or not {"model", "run"} & set(content):
-        found = f"a {type(content).__name__}" if not isinstance(content, Mapping) else _listed(content)
+        kind = "nothing" if content is None else f"a {type(content).__name__}"
+        found = _listed(content) if isinstance(content, Mapping) else kind
         raise SettingsError(
             f"{where}: found {found}, expected sections model, datasets and run as LAVIS has them, or the keys of BLIP's "
             "caption_coco.yaml"

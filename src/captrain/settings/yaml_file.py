@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from captrain.errors import SettingsError, nearest
+from captrain.errors import SettingsError, nearest_path
 
 LARGEST_FILE = 1024 * 1024  # bytes; real ones have a few hundred
 
@@ -23,8 +23,8 @@ def read_yaml(path: Path, where: str) -> Any:
     try:
         content = _read_small(path, where)
     except FileNotFoundError:
-        siblings = [str(file) for file in sorted(path.parent.glob("*.y*ml"))] if path.parent.is_dir() else []
-        raise SettingsError(f"{where}: no such file.{nearest(str(path), siblings)}") from None
+        siblings = sorted(path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
+        raise SettingsError(f"{where}: no such file.{nearest_path(path, siblings)}") from None
     except OSError as error:
         raise SettingsError(f"{where}: can't be read ({error.strerror}); expected a YAML file") from None
     except UnicodeDecodeError as error:

@@ -10,7 +10,8 @@ from enum import IntEnum
 from torch import Tensor, nn
 
 from captrain.errors import ModelError
-from captrain.models.captioner import Captioner, plain_name
+from captrain.models.captioner import Captioner
+from captrain.models.parts import plain_name
 from captrain.models.targets import kind_of
 from captrain.training.distributed.group import here
 from captrain.training.distributed.sharding import local

@@ -6,12 +6,30 @@ import logging
 import math
 from typing import Any, Protocol
 
+import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
+from captrain.training.distributed.sharding import local
 from captrain.training.running import Running
 
 logger = logging.getLogger(__name__)
+
+
+def first_infinite(model: nn.Module) -> str:
+    """The name of the first weight that learns and holds a value that is no number, or infinite; "" while all are finite.
+
+    >>> model = nn.Linear(2, 1)
+    >>> first_infinite(model)
+    ''
+    >>> _ = nn.init.constant_(model.bias, float("nan"))
+    >>> first_infinite(model)
+    'bias'
+    """
+    for name, weight in model.named_parameters():
+        if weight.requires_grad and not bool(torch.isfinite(local(weight)).all()):
+            return name
+    return ""
 
 
 class Guarded(Protocol):

@@ -12,8 +12,9 @@ from torch.optim import Optimizer
 from transformers.optimization import Adafactor
 
 from captrain.errors import SettingsError
-from captrain.models.captioner import PARTS, Captioner
+from captrain.models.captioner import Captioner
 from captrain.models.groups import parameter_groups
+from captrain.models.parts import PARTS
 from captrain.settings.schema import Settings, TrainingSettings
 from captrain.settings.schema.optimisation import beta2_of, default_rate, schedule_of
 from captrain.training.muon import MuonWithAdamW, lists_of_vectors

@@ -46,7 +46,9 @@ class RunPlace:
         if found is None:
             self._check_own()
             if resume:
-                raise RunError(f"{self.path}: holds no run to go on with; leave --resume out to begin one")
+                raise RunError(
+                    f"{self.path}: holds no run to go on with; leave --resume or --resume-from out to begin one"
+                )
         elif not overwrite:
             changes = harmful_changes(found["requested"], self.requested(settings, data))
         if changes and not force:

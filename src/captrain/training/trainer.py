@@ -27,11 +27,10 @@ from captrain.settings.schema import Settings
 from captrain.training.average import WeightAverage
 from captrain.training.callbacks import is_best
 from captrain.training.checkpoints import Checkpoints, load_learned, save_learned
-from captrain.training.distributed.sharding import local
 from captrain.training.distributed.strategy import strategy_of
 from captrain.training.distributed.trainer import SpreadTrainer
 from captrain.training.gradients import GradientCheck
-from captrain.training.guard import Guard
+from captrain.training.guard import Guard, first_infinite
 from captrain.training.optimizers import averaged_weights, make_optimizer
 from captrain.training.out_of_memory import is_out_of_memory, what_to_change
 from captrain.training.randomness import untouched_randomness
@@ -244,9 +243,8 @@ class CaptionTrainer(SpreadTrainer):
         losses = self.group.gather(float(self._tr_loss))
         self.running.loss, self.running.line_step = sum(losses) / len(losses), self._globalstep_last_logged
         self._write("the checkpoint", partial(super()._save_checkpoint, model, trial))
-        self._write_in_first(
-            "the checkpoint", partial(self.running.save, self.checkpoints.staging / f"checkpoint-{step}")
-        )
+        staged = self.checkpoints.staging / f"checkpoint-{step}"
+        self._write_in_first("the checkpoint", partial(self.running.save, staged))
         self._write_in_first("the checkpoint", partial(self.checkpoints.publish, step))
 
     def _write(self, what: str, write: Callable[[], None]) -> None:
@@ -264,9 +262,8 @@ class CaptionTrainer(SpreadTrainer):
 
     def _require_finite_weights(self) -> None:
         """Weights that are no numbers are neither saved nor measured: what is on disk stays good."""
-        for name, weight in self.model.named_parameters():
-            if weight.requires_grad and not bool(torch.isfinite(local(weight)).all()):
-                raise self._failure(f"the weight {name} is no longer finite")
+        if name := first_infinite(self.model):
+            raise self._failure(f"the weight {name} is no longer finite")
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Only what learns; the rest is where the run began."""
