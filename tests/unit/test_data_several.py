@@ -291,3 +291,33 @@ def test_a_table_without_captions_is_not_read_in_place_of_one_of_another_form(tm
     (tmp_path / "parts.csv").unlink()
     (tmp_path / "a.txt").write_text("a dog beside")  # captions of the pictures' own go before
     assert read(tmp_path)[0] == {"all": {"a.jpg": ("a dog beside",)}}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("captions.json", json.dumps({"a.png": "a", "b.png": ["b", "c"]})),
+        ("lists.json", json.dumps({"train": [{"image": "a.png", "caption": "a"}, {"image": "b.png", "caption": "b"}]})),
+        ("list.txt", "a.png\ta dog\nb.png\ta cat\n"),
+        (
+            "talk.json",
+            json.dumps(
+                [
+                    {
+                        "image": name,
+                        "conversations": [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "A"}],
+                    }
+                    for name in ("a.png", "b.png")
+                ]
+            ),
+        ),
+    ],
+)
+def test_every_form_of_lists_tells_what_it_does_not_list(tmp_path: Path, name: str, content: str) -> None:
+    for picture in ("a.png", "b.png", "c.png"):
+        (tmp_path / picture).write_bytes(b"jpeg")
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    _, told = read(tmp_path)
+    assert [line for line in told if "no table lists" in line] == [
+        f"{tmp_path} holds 1 picture that no table lists: c.png"
+    ]

@@ -20,7 +20,12 @@ from captrain.records import Rejects, Sample
 logger = logging.getLogger(__name__)
 
 TOLD = frozenset({"marked", "unread", "unlisted"})  # remarks that are logged when the data is read
-LISTS = frozenset({"jsonl", "json", "csv", "coco", "karpathy", "flickr"})  # forms that list pictures by their names
+LISTS = frozenset(  # forms that list pictures by their names
+    (
+        *("jsonl", "json", "csv", "parquet", "coco", "karpathy", "flickr"),
+        *("names", "grouped", "conversations", "headerless"),
+    )
+)
 # Forms that have a whole folder to themselves. All others are files that list pictures.
 OF_A_FOLDER = frozenset({"features", "webdataset", "datasets", "kohya", "kohya-toml", "sidecar"})
 TABLE_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
