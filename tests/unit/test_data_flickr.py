@@ -119,11 +119,12 @@ def test_any_bytes_are_samples_or_one_data_error(tmp_path_factory: pytest.TempPa
         assert [sample.id for sample in splits["all"]] == ["1.jpg"]
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "cp932", "utf-32"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "cp932", "utf-32", "gb18030"])
 @pytest.mark.parametrize("text", ["image,caption\n1.jpg,猫が寝ている\n", "1.jpg#0\t猫が寝ている\n"])
 def test_other_encodings(tmp_path: Path, encoding: str, text: str) -> None:
     images(tmp_path, "1.jpg")
-    (tmp_path / "captions.txt").write_bytes(text.encode(encoding))
+    mark = "\ufeff" if encoding == "gb18030" else ""  # which Python's codec neither writes nor takes off
+    (tmp_path / "captions.txt").write_bytes((mark + text).encode(encoding))
     assert detect(str(tmp_path)) == "flickr"
     (samples,) = read(str(tmp_path), Rejects(), ReadOptions(encoding="cp932")).values()
     assert [(sample.id, sample.captions) for sample in samples] == [("1.jpg", ("猫が寝ている",))]

@@ -42,6 +42,7 @@ def test_the_models_own_prompt_goes_before_the_datas_and_this_before_the_familys
     assert asked.prompt == QUESTION
     save_captioner(asked, tmp_path / "asked")
     own = settings(model=str(tmp_path / "asked"))
+    caplog.clear()
     with caplog.at_level(logging.INFO):
         assert build_captioner(own, [], NO_BASE, QUESTION).prompt == QUESTION
         assert not caplog.text  # what it has already needs no word

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from captrain.cli.early import check_data, check_file, check_lengths, check_models
+from captrain.cli.early import check_captions_file, check_data, check_lengths, check_models
 from captrain.cli.flags import ComputingFlags, ComputingSettings, DecodingFlags, ReadingFlags, given, how_to_read
 from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import exit_code, rejected_rows, show_table
@@ -59,9 +59,9 @@ def caption(
         "decoding": given(generation=generation)["generation"],
     }
     check_lengths(common["decoding"])
+    check_captions_file(output)
     check_models(model)
     check_data(images, common["format"])
-    check_file(output, "captions.jsonl")
     quiet_libraries()
     if engine is None or output is None:
         from captrain.inference.caption_files import caption_files

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from captrain.errors import SettingsError, UserError
+from captrain.paths import JSON_LINES, check_output_file, check_output_folder
 from captrain.settings.schema import GenerationSettings, Settings
 from captrain.settings.schema.conflicts import conflict_of_lengths
 
@@ -54,10 +55,17 @@ def check_lengths(decoding: Mapping[str, Any]) -> None:
         raise SettingsError(f"generation: {conflict}")
 
 
-def check_file(output: Path | None, example: str) -> None:
-    """Raise `UserError` where a file can't be written, because a folder has its name or a file that of a folder above it."""
-    if output is not None and output.is_dir():
-        raise UserError(f"{output}: is a folder, expected the name of a file to write, such as {output / example}")
+def check_captions_file(output: Path | None) -> None:
+    """Raise `UserError` where captions can't be written: by the name, a folder of it, or a file above it."""
+    if output is not None:
+        check_output_file(output, JSON_LINES, "JSON lines are")
+    _check_above(output)
+
+
+def check_scores_folder(output: Path | None) -> None:
+    """Raise `UserError` where an evaluation can't be written: by the name, a file of it, or a file above it."""
+    if output is not None:
+        check_output_folder(output, "predictions.jsonl and scores.json")
     _check_above(output)
 
 

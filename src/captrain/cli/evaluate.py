@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from captrain.cli.comparison import show_comparison
-from captrain.cli.early import check_data, check_folder, check_lengths, check_models
+from captrain.cli.early import check_data, check_lengths, check_models, check_scores_folder
 from captrain.cli.flags import (
     ComputingFlags,
     ComputingSettings,
@@ -62,9 +62,9 @@ def evaluate(
     settings = None if recipe is None else settings_from(recipe, {})
     decoding = _decoding(settings, given(generation=generation)["generation"])
     check_lengths(decoding)
+    check_scores_folder(output)
     check_models(model)
     check_data([data], how_to_read(reading)["format"])
-    check_folder(output)
     quiet_libraries()
     from captrain.inference.evaluate import evaluate as evaluate_captioner
 

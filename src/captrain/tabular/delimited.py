@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from captrain.errors import DataError
 from captrain.tabular.cells import says_nothing
-from captrain.tabular.marks import encoding_of
+from captrain.tabular.marks import encoding_of, unmarked
 
 DELIMITERS = ",\t;|"
 SELDOM_QUOTED = "\t|"
@@ -124,7 +124,7 @@ class Delimited:
         """What some work makes of the lines. Raises `DataError` for what is not in the encoding, wherever that shows."""
         try:
             with self.path.open(encoding=encoding_of(self.path, self.encoding), newline="") as file:
-                yield from work(Lines(file))
+                yield from work(Lines(unmarked(file)))
         except OSError as error:
             raise DataError(f"{self.path}: can't be opened ({error.strerror})") from None
         except UnicodeError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 UTF_8 = "utf-8"
@@ -26,7 +27,7 @@ def mark_of(content: bytes) -> tuple[bytes, str]:
 
 
 def encoding_of(path: Path, encoding: str = "") -> str:
-    """A codec's name to open a whole file with; a byte-order mark is not part of what is then read.
+    """A codec's name to open a whole file with; a byte-order mark is not part of what is then read (see `unmarked`).
 
     Raises `OSError` for a file that can't be read.
 
@@ -35,6 +36,18 @@ def encoding_of(path: Path, encoding: str = "") -> str:
     """
     with path.open("rb") as file:
         marked = mark_of(file.read(4))[1]
-    if marked and marked != UTF_8:
+    if marked.startswith(("utf-16", "utf-32")):
         return marked[: len("utf-16")]  # without the order of bytes Python takes it from the mark, and takes that off
+    if marked and marked != UTF_8:
+        return marked
     return "utf-8-sig" if marked or not encoding else encoding
+
+
+def unmarked(lines: Iterable[str]) -> Iterator[str]:
+    """The lines of a text, of which the first may still begin with a mark: GB18030's codec leaves it.
+
+    >>> list(unmarked(["\ufeffa dog", "a cat"]))
+    ['a dog', 'a cat']
+    """
+    for number, line in enumerate(lines):
+        yield line if number else line.removeprefix("\ufeff")

@@ -21,7 +21,7 @@ from captrain.data.readers.tables import Listed, folder_of_images
 from captrain.data.text import is_wide
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
-from captrain.tabular.marks import encoding_of
+from captrain.tabular.marks import encoding_of, mark_of
 
 TEXT_FOLDERS = ("", "Flickr8k_text", "flickr8k_text")
 LARGEST_LINE = 1 << 20  # bytes
@@ -142,7 +142,7 @@ def _first_line(file: Path) -> bytes:
         begin = opened.readline(LARGEST_LINE)
     name = encoding_of(file)
     if not is_wide(name):
-        return begin.rstrip(b"\r\n")
+        return begin.removeprefix(mark_of(begin)[0]).rstrip(b"\r\n")
     return (
         begin[: len(begin) // 4 * 4].decode(name, "replace").partition("\n")[0].rstrip("\r").encode("utf-8", "replace")
     )
@@ -154,14 +154,15 @@ def lines_in(file: Path, encoding: str = "") -> Iterator[tuple[int, str]]:
     number = 0
     try:
         if is_wide(name):
-            with file.open(encoding=name, newline="\n") as text:
-                for number, line in enumerate(text, start=1):
+            with file.open(encoding=name, newline="\n") as wide:
+                for number, line in enumerate(wide, start=1):
                     yield number, line.rstrip("\r\n")
             return
         with file.open("rb") as opened:
             while content := opened.readline(LARGEST_LINE):
                 number += 1
-                yield number, content.decode(name if number == 1 else name.removesuffix("-sig")).rstrip("\r\n")
+                text = content.decode(name if number == 1 else name.removesuffix("-sig")).rstrip("\r\n")
+                yield number, text.removeprefix("\ufeff") if number == 1 else text
     except UnicodeDecodeError as error:
         what = name.removesuffix("-sig").upper()
         raise DataError(
