@@ -321,3 +321,11 @@ def test_every_form_of_lists_tells_what_it_does_not_list(tmp_path: Path, name: s
     assert [line for line in told if "no table lists" in line] == [
         f"{tmp_path} holds 1 picture that no table lists: c.png"
     ]
+
+
+def test_a_table_by_itself_says_nothing_of_what_tables_beside_it_list(tmp_path: Path) -> None:
+    put(tmp_path, "train.jsonl", "a.png", "a")
+    put(tmp_path, "test.jsonl", "b.png", "b")
+    rejects = Rejects()
+    read_splits(str(tmp_path / "test.jsonl"), rejects)
+    assert not rejects.remarks

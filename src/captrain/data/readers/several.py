@@ -46,8 +46,8 @@ def read_and_note(
     splits = read_tables(source, form, rejects, options, captioned) if is_guess and os.path.isdir(source) else None
     if splits is None:
         splits = dict(reader(form).read(source, rejects, options, captioned=captioned))
-    if form in LISTS:
-        folder = path if path.is_dir() else path.parent
+    folder = path if path.is_dir() else path.parent
+    if form in LISTS and (folder == path or len(_files(folder, TABLE_SUFFIXES)) <= 1):  # else others may list the rest
         home = folder.parent if folder.name == "annotations" else folder
         note_unlisted(options.image_root or home, splits.values(), rejects)
     if is_guess and path.is_dir() and form != "kohya-toml":
