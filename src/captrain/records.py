@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from captrain.disk.writing import new_file, open_to_append
 from captrain.errors import DataError
 
 
@@ -164,21 +165,19 @@ def parse_json_line(line: bytes, where: str) -> dict[str, Any]:
 
 
 def write_jsonl(path: Path, lines: Iterable[dict[str, Any]]) -> int:
-    """Write JSON lines under a temporary name, then rename; returns how many."""
+    """Write JSON lines into a file that appears when it is complete (`captrain.disk.writing`); returns how many."""
     count = 0
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
+    with new_file(path) as file:
         for line in lines:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.write((json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8"))
             count += 1
-    os.replace(temporary, path)
     return count
 
 
 def append_jsonl(path: Path, lines: Iterable[dict[str, Any]]) -> None:
     """Add lines to a log, handed to the system when this returns."""
-    with path.open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    with open_to_append(path) as file:
+        file.writelines((json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8") for line in lines)
 
 
 def drop_half_line(path: Path) -> None:
@@ -186,15 +185,3 @@ def drop_half_line(path: Path) -> None:
     content = path.read_bytes() if path.is_file() else b""
     if content and not content.endswith(b"\n"):
         os.truncate(path, content.rfind(b"\n") + 1)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file under a temporary name, then rename, so that a reader never sees half of it."""
-    write_bytes(path, text.encode("utf-8"))
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, then rename, so that a reader never sees half of it."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from captrain.errors import RunError
+from captrain.errors import RunError, UserError
 from captrain.report.logs import Problems, read_metrics
 from captrain.report.page import Headline, ReportData
 from captrain.report.run import report_data, write_report
@@ -250,7 +250,7 @@ def test_it_is_written_where_asked_with_extra_parts_first(run: Path, tmp_path: P
     assert path == tmp_path / "deep/er/demo.html" and page.index("94%") < page.index("CIDEr")
     assert not list(path.parent.glob("*.tmp")) and not (run / "report.html").exists()
     (tmp_path / "folder").mkdir()
-    with pytest.raises(RunError, match="can't be written there"):
+    with pytest.raises(UserError, match="is a folder"):
         write_report(run, tmp_path / "folder")
 
 

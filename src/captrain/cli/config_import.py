@@ -23,7 +23,7 @@ def import_recipe(
         model: Checkpoint for the recipe, a folder or hub id; its tokenizer counts the prompt. Default: the one on the hub.
         overwrite: Replace the recipe if it is there.
     """
-    from captrain.records import write_text
+    from captrain.disk.writing import write_text
     from captrain.settings.lavis import import_lavis
 
     if out is not None and out.exists() and not overwrite:

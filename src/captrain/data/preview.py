@@ -24,9 +24,10 @@ from captrain.data.images import thumbnail
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen
+from captrain.disk.writing import write_text
 from captrain.errors import DataError, PictureError, nearest
 from captrain.progress import track
-from captrain.records import Rejects, Sample, write_text
+from captrain.records import Rejects, Sample
 
 EDGE = 256  # pixels of a thumbnail's longer edge
 

@@ -15,8 +15,9 @@ from captrain.data.machine import Change, How, Ledger, Maker
 from captrain.data.places import IMAGE_SUFFIXES, is_hidden
 from captrain.data.readers.options import ReadOptions
 from captrain.data.text import Text
+from captrain.disk.writing import write_bytes
 from captrain.errors import DataError, PictureError, UserError
-from captrain.records import Caption, Rejects, Sample, write_bytes
+from captrain.records import Caption, Rejects, Sample
 from captrain.tabular.marks import UTF_8
 
 USUAL = ".txt"

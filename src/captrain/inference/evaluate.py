@@ -15,6 +15,7 @@ import numpy as np
 from captrain.data.images import MAX_PIXELS
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen
+from captrain.disk.writing import write_text
 from captrain.errors import DataError, SettingsError
 from captrain.features.stored import stored_images
 from captrain.features.views import MIRRORED, PLAIN
@@ -26,16 +27,7 @@ from captrain.metrics.judge import Judgement, judge
 from captrain.models.decoding import Decoding, Written
 from captrain.paths import check_output_folder
 from captrain.progress import track
-from captrain.records import (
-    Caption,
-    Rejects,
-    Sample,
-    append_jsonl,
-    drop_half_line,
-    read_jsonl,
-    write_jsonl,
-    write_text,
-)
+from captrain.records import Caption, Rejects, Sample, append_jsonl, drop_half_line, read_jsonl, write_jsonl
 from captrain.settings.load import check
 from captrain.settings.schema import ComputingSettings, Settings
 

@@ -18,6 +18,7 @@ from transformers import AutoConfig, BitsAndBytesConfig, PreTrainedModel
 import captrain.models.prefix.model  # makes prefix captioners known to the Auto classes
 import captrain.models.vision  # noqa: F401  # makes wrapped encoders known to the Auto classes
 from captrain.data.images import ImageSpec
+from captrain.disk.writing import write_text
 from captrain.errors import ModelError, nearest
 from captrain.lfs import POINTER, pointer_at
 from captrain.models.adapters import (
@@ -37,7 +38,6 @@ from captrain.models.located import EXTRAS, find_model_folder, is_cached, not_he
 from captrain.models.preparation import has_preparation, read_json, read_preparation, write_preparation
 from captrain.models.vocabulary import has_tokenizer, load_tokenizer
 from captrain.models.zoo import name_hint
-from captrain.records import write_text
 
 FAMILIES = {
     "blip": "captrain.models.blip:BlipCaptioner",

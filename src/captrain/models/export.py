@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 
+from captrain.disk.writing import write_text
 from captrain.errors import ModelError
 from captrain.models.adapters import BASE, has_adapter, merge_adapter
 from captrain.models.archive import SUFFIX, check_free, opened, write_archive
@@ -16,7 +17,6 @@ from captrain.models.bundle import load_captioner, save_captioner
 from captrain.models.captioner import Captioner
 from captrain.models.card import model_card
 from captrain.models.located import find_model_folder
-from captrain.records import write_text
 
 Precision = Literal["fp32", "fp16", "bf16"]
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

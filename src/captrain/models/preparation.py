@@ -10,8 +10,8 @@ from typing import Any, Literal, cast
 from transformers.utils import cached_file
 
 from captrain.data.images import Decode, ImageSpec
+from captrain.disk.writing import write_text
 from captrain.errors import ModelError
-from captrain.records import write_text
 
 RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
+from captrain.disk.writing import write_text
 from captrain.errors import RunError
 from captrain.paths import HTML, check_output_file
-from captrain.records import write_text
 from captrain.report.captions import evolutions, gallery, text_of
 from captrain.report.facts import facts, headlines, section, table_of_test, tables
 from captrain.report.logs import Metrics, Problems, charts, gaps, read_lines, read_metrics

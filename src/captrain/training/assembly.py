@@ -11,10 +11,11 @@ import torch
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from captrain.data.mix import Mixture
+from captrain.disk.writing import write_text
 from captrain.features.images import Images
 from captrain.features.stored import StoredImages
 from captrain.models.captioner import Captioner
-from captrain.records import write_jsonl, write_text
+from captrain.records import write_jsonl
 from captrain.settings.schema import Settings
 from captrain.training.batch_size import images_a_batch, images_a_step
 from captrain.training.callbacks import Discernment, Patience, Rhythm

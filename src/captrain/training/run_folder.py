@@ -16,10 +16,11 @@ import transformers
 import yaml
 
 from captrain.data.kept_splits import FILE as SPLITS
+from captrain.disk.writing import write_text
 from captrain.errors import RunError
 from captrain.models.bundle import save_captioner
 from captrain.models.captioner import Captioner
-from captrain.records import Rejects, append_jsonl, drop_half_line, read_jsonl, write_jsonl, write_text
+from captrain.records import Rejects, append_jsonl, drop_half_line, read_jsonl, write_jsonl
 from captrain.settings.schema import Settings
 from captrain.training.changes import told
 from captrain.training.checkpoints import BEST

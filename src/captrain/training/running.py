@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from captrain.records import write_text
+from captrain.disk.writing import write_text
 
 FILE = "running.json"
 

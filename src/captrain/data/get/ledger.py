@@ -7,8 +7,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from captrain.disk.writing import write_text
 from captrain.errors import DataError
-from captrain.records import write_text
 
 NAME = ".captrain-get.json"
 LARGEST = 1 << 20  # bytes

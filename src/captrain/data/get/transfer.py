@@ -21,8 +21,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from captrain.data.shards.remote import shown
+from captrain.disk.writing import write_text
 from captrain.errors import DataError
-from captrain.records import write_text
 from captrain.version import __version__
 
 CHUNK = 1 << 18  # bytes read at a time

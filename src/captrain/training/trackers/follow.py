@@ -14,8 +14,9 @@ from PIL.Image import Image
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from captrain.data.decode import Size, decode
+from captrain.disk.writing import write_text
 from captrain.errors import CaptrainError
-from captrain.records import Sample, read_jsonl, write_text
+from captrain.records import Sample, read_jsonl
 from captrain.settings.schema import Settings
 from captrain.training.logbook import logged
 from captrain.training.randomness import untouched_randomness

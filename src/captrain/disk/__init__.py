@@ -1,0 +1,1 @@
+"""Everything captrain writes to a disk goes through here. Standard library only."""
