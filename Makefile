@@ -4,7 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check bench docs clean
+# For make fuzz: how many inputs of each parser, which parsers (names, how they begin, groups), and how many at a time.
+INPUTS ?= 10000
+PARSER ?=
+JOBS ?= 2
+
+.PHONY: demo test check bench fuzz docs clean
 
 demo: $(INSTALLED)  ## train on pictures it draws itself, about 2 minutes on 2 cores
 	$(BIN)/captrain demo --overwrite
@@ -21,6 +26,9 @@ check: $(INSTALLED)  ## lint, format, types, import layers
 bench: $(INSTALLED)  ## seconds a caption against plain transformers, and encoding against its encoder alone
 	$(BIN)/python benchmarks/packing.py
 	$(BIN)/python benchmarks/encode.py --threads 1 --workers 1 --pictures 1024
+
+fuzz: $(INSTALLED)  ## broken inputs for everything that reads files of strangers; the tests have a bounded run of it
+	PYTHONPATH=tests $(BIN)/python -m fuzz --inputs $(INPUTS) --jobs $(JOBS) --parser $(PARSER)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "captrain needs Python 3.11 or later, this is " + sys.version'

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ EARLIER = "earlier"
 """Pictures that were trained on before: by the model that a run began with, or before its data changed. Content tells them."""
 TRAINED = ("train", EARLIER)
 AT_ONCE = 5000
+CONTENT = re.compile(r"([0-9a-f]{32})?")
 LEVEL = 3  # of compression: ids shrink to a fifth, keys of content not at all
 
 
@@ -151,12 +153,22 @@ def _parsed(path: Path) -> Iterator[dict[str, Any]]:
         with gzip.open(path, "rt", encoding="utf-8") as file:
             for text in file:
                 line = json.loads(text)
-                others = (line["contents"], line.get("captions"))
-                if any(len(line["ids"]) != len(other or line["ids"]) for other in others):
-                    raise ValueError("ids, contents and captions differ in number")
+                _check(line)
                 yield line
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zlib.error) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError, zlib.error) as error:
         raise _broken(path, " ".join(str(error).split())[:100]) from None
+
+
+def _check(line: dict[str, Any]) -> None:
+    """Raise `ValueError`, `KeyError` or `TypeError` for a line that `write_kept_splits` does not write."""
+    ids, contents, captions = line["ids"], line["contents"], line.get("captions")
+    if any(len(ids) != len(other or ids) for other in (contents, captions)):
+        raise ValueError("ids, contents and captions differ in number")
+    if not all(isinstance(id, str) for id in [line["split"], *ids]):
+        raise TypeError("a name is no text")
+    if not all(CONTENT.fullmatch(content or "") for content in contents or ()):
+        raise ValueError("a key of content is none")
+    np.array(captions or [0], dtype=np.uint64)
 
 
 def _broken(path: Path, reason: str) -> DataError:

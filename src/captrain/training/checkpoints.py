@@ -8,13 +8,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from transformers import TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 
 from captrain.errors import RunError
 from captrain.models.captioner import Captioner
 from captrain.training.durable import link_all, sync, sync_tree
-from captrain.training.run_place import WEIGHTS, find_checkpoint, whole_checkpoints
+from captrain.training.run_place import (
+    OTHER_CHECKPOINT,
+    WEIGHTS,
+    find_checkpoint,
+    read_written,
+    whole_checkpoints,
+)
+from captrain.training.running import Running
 
 BEST = "best"  # the best model so far, within a checkpoint
 
@@ -114,9 +123,15 @@ def load_learned(captioner: Captioner, folder: Path) -> None:
 
 
 def check_fits(captioner: Captioner, folder: Path) -> None:
-    """Raise `RunError` unless a checkpoint holds just what this captioner learns: the same names in the same shapes."""
-    with safe_open(folder / WEIGHTS, framework="pt") as file:
-        saved = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    """Raise `RunError` unless a checkpoint is whole and holds just what this captioner learns: the same names and shapes."""
+    try:
+        with safe_open(folder / WEIGHTS, framework="pt") as file:
+            saved = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RunError(f"{folder / WEIGHTS}: can't be read ({reason}); {OTHER_CHECKPOINT}") from None
+    _check_state(folder / TRAINER_STATE_NAME)
+    Running.load(folder)
     own = {name: tuple(tensor.shape) for name, tensor in _learned(captioner).items()}
     odd = sorted(name for name in saved.keys() | own.keys() if saved.get(name) != own.get(name))
     if odd:
@@ -124,6 +139,20 @@ def check_fits(captioner: Captioner, folder: Path) -> None:
             f"{folder}: was made by a captioner that learns other weights (first difference: {odd[0]}); "
             "go back to the model settings of this run, or begin anew with --overwrite"
         )
+
+
+def _check_state(path: Path) -> None:
+    """Raise `RunError` unless this is how far a trainer had come."""
+    state = read_written(path, OTHER_CHECKPOINT)
+    steps = [state.get(name) for name in ("global_step", "max_steps")]
+    logged = state.get("log_history", [])
+    whole = all(isinstance(step, int) and not isinstance(step, bool) and step >= 0 for step in steps)
+    if not whole or not isinstance(logged, list) or not all(isinstance(line, dict) for line in logged):
+        raise RunError(f"{path}: is not what a training writes; {OTHER_CHECKPOINT}")
+    try:
+        TrainerState.load_from_json(str(path))
+    except (TypeError, ValueError, KeyError) as error:
+        raise RunError(f"{path}: can't be read ({' '.join(str(error).split())[:200]}); {OTHER_CHECKPOINT}") from None
 
 
 def _learned(captioner: Captioner) -> dict[str, torch.Tensor]:

@@ -25,7 +25,17 @@ from captrain.settings.schema import Settings
 from captrain.training.changes import told
 from captrain.training.checkpoints import BEST
 from captrain.training.durable import link_all, sync_tree
-from captrain.training.run_place import BEGUN, CHECKPOINTS, FINISHED, SETTINGS, RunPlace
+from captrain.training.run_place import (
+    BEGUN,
+    CHECKPOINTS,
+    FINISHED,
+    OWN_SCORES,
+    SETTINGS,
+    RunPlace,
+    part_of,
+    read_written,
+    scores_in,
+)
 from captrain.training.running import Running
 from captrain.version import __version__
 
@@ -97,16 +107,17 @@ class RunFolder(RunPlace):
 
     def filled_before(self, section: str, name: str) -> Any:
         """A setting as an earlier sitting of this run filled it in; None where there was none."""
-        return (self.read_settings() or {}).get("settings", {}).get(section, {}).get(name)
+        return part_of(self.read_settings(), "settings", section, name)
 
     def check_same(self, counts: dict[str, int], marks: dict[str, str]) -> None:
         """Raise `RunError` unless data and frozen weights are those that the run began with, by their sizes and fingerprints."""
-        found = self.read_settings() or {}
-        before, marked = found.get("data", {}), found.get("fingerprints", {})
+        found = self.read_settings()
+        before = {name: part_of(found, "data", name) for name in counts}
+        marked = {name: part_of(found, "fingerprints", name) for name in marks}
         changed = [
-            f"{name} was {before[name]} and is {now}" for name, now in counts.items() if before.get(name, now) != now
+            f"{name} was {before[name]} and is {now}" for name, now in counts.items() if before[name] not in (None, now)
         ]
-        changed += [f"{name}: other content" for name, now in marks.items() if marked.get(name, now) != now]
+        changed += [f"{name}: other content" for name, now in marks.items() if marked[name] not in (None, now)]
         if changed:
             what = "model" if changed == ["model: other content"] else "data"
             raise RunError(
@@ -186,22 +197,25 @@ class RunFolder(RunPlace):
 
     def uncaptioned(self) -> int:
         """How many pictures were left out because they have no caption."""
-        return int((self.read_settings() or {}).get("data", {}).get("uncaptioned", 0))
+        count = part_of(self.read_settings(), "data", "uncaptioned")
+        return count if isinstance(count, int) else 0
 
     def best(self) -> dict[str, Any]:
         """What is known of the best model, as it was when it was saved: scores, intervals, epoch; nothing before there is one."""
         path = self.path / SCORES
-        return dict(json.loads(path.read_text())) if path.is_file() else {}
+        return read_written(path, OWN_SCORES) if path.is_file() else {}
 
     def best_scores(self) -> dict[str, float]:
         """Its scores."""
-        return dict(self.best().get("scores", {}))
+        path = self.path / SCORES
+        return scores_in(path) if path.is_file() else {}
 
     def seconds_so_far(self) -> float:
         """Seconds that earlier sittings of this run took, by the last line of its metrics."""
         path = self.path / "metrics.jsonl"
         lines = list(read_jsonl(path)) if path.is_file() else []
-        return float(lines[-1]["seconds"]) if lines else 0.0
+        seconds = lines[-1].get("seconds") if lines else None
+        return float(seconds) if isinstance(seconds, int | float) else 0.0
 
     def finish(self, scores: dict[str, float]) -> None:
         """Mark the run as done."""
@@ -210,7 +224,7 @@ class RunFolder(RunPlace):
     def finished(self) -> dict[str, float] | None:
         """The final scores of a run that is done."""
         path = self.path / FINISHED
-        return dict(json.loads(path.read_text())["scores"]) if path.is_file() else None
+        return scores_in(path) if path.is_file() else None
 
     def _clear(self) -> None:
         """Remove what a run writes, and nothing else; its settings last, so that an interrupted removal can be repeated."""
@@ -246,9 +260,12 @@ class RunFolder(RunPlace):
 
 def _came_before(line: dict[str, Any], step: int, epoch_is_open: bool) -> bool:
     """Whether a log line is older than a checkpoint of a step; with the epoch open its evaluation is still to come."""
-    if line["step"] == step and epoch_is_open:
+    at = line.get("step")
+    if not isinstance(at, int | float):  # no line of a run; the report leaves it out too
+        return False
+    if at == step and epoch_is_open:
         return line.get("kind") == "train"
-    return bool(line["step"] <= step) and line.get("kind") != "test"
+    return at <= step and line.get("kind") != "test"
 
 
 def _plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ BEGUN = ("base", ".base.new", f"{SETTINGS}.tmp")
 WEIGHTS = "learned.safetensors"
 """The file that every whole checkpoint has."""
 NAME = re.compile(r".+-(\d{1,18})")
+OTHER_CHECKPOINT = "go back to another checkpoint (--resume-from STEP), or begin anew with --overwrite"
+OWN_SCORES = "copy the run again, or remove the file"
+"""What to do where a file is broken that a run wrote."""
 
 
 class RunPlace:
@@ -67,7 +71,7 @@ class RunPlace:
         path = self.path / SETTINGS
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError):
+        except (OSError, ValueError, RecursionError, yaml.YAMLError):
             return None
         ours = isinstance(content, dict) and isinstance(content.get("requested"), dict)
         return content if ours else None
@@ -85,6 +89,36 @@ class RunPlace:
         if foreign:
             listed = ", ".join(foreign[:3])
             raise RunError(f"{self.path}: holds other files ({listed}); choose a new or empty folder for the run")
+
+
+def read_written(path: Path, instead: str) -> dict[str, Any]:
+    """A JSON object that a run wrote. Raises `RunError` for anything else, with what to do `instead` of reading it."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{path}: can't be read ({' '.join(str(error).split())[:200]}); {instead}") from None
+    if not isinstance(content, dict):
+        raise RunError(f"{path}: found a JSON {type(content).__name__}, expected what a run writes; {instead}")
+    return content
+
+
+def scores_in(path: Path) -> dict[str, float]:
+    """The scores in a file that a run wrote. Raises `RunError` where it is broken."""
+    scores = read_written(path, OWN_SCORES).get("scores")
+    if not isinstance(scores, dict) or not all(isinstance(score, int | float) for score in scores.values()):
+        raise RunError(f"{path}: holds no scores, expected what a run writes; {OWN_SCORES}")
+    return dict(scores)
+
+
+def part_of(content: Any, *names: str) -> Any:
+    """What stands below some names in a file's content; None where that is missing or of another form.
+
+    >>> part_of({"data": {"train": 3}}, "data", "train"), part_of({"data": [3]}, "data", "train")
+    (3, None)
+    """
+    for name in names:
+        content = content.get(name) if isinstance(content, dict) else None
+    return content
 
 
 def check_switches(path: Path, resume: bool, overwrite: bool) -> None:
