@@ -176,9 +176,9 @@ class Progress:
     def _captioned(self, line: dict[str, Any]) -> tuple[str, list[list[Any]]]:
         """A picture and its captions as `add` noted them. Raises `DataError` for a line that it did not write."""
         id, captions = line.get("id"), line.get("captions")
-        whole = isinstance(captions, list) and len(captions) == self.ways and all(map(_is_caption, captions))
-        if isinstance(id, str) and whole:
-            return id, captions
+        found = captions if isinstance(captions, list) else []
+        if isinstance(id, str) and len(found) == self.ways and all(map(_is_caption, found)):
+            return id, found
         raise DataError(
             f"{self.path}: has a line that captrain did not write; remove the file, and all is captioned again"
         )

@@ -14,6 +14,7 @@ from PIL import Image
 
 from captrain.data.dataset import list_images, read_splits
 from captrain.data.images import thumbnail
+from captrain.data.readers import READERS
 from captrain.errors import CaptrainError, PictureError
 from captrain.records import Caption, Rejects, Sample, write_jsonl
 from fuzz.harness import Parser
@@ -27,6 +28,7 @@ CONTENT = {
 }
 MOST = 200  # samples that are looked at
 LOOSE = (".jpg", ".md")
+NEEDS = tuple(READERS.values())
 
 Write = Callable[[Path], object]
 
@@ -196,7 +198,7 @@ def _read_list(folder: Path) -> None:
 
 
 def _parser(name: str, read: Callable[[Path], object] = read_data, quick: int = 80, **seeds: Write) -> Parser:
-    return Parser(f"data {name}", read, seeds, LOOSE, quick)
+    return Parser(f"data {name}", read, seeds, LOOSE, quick, NEEDS)
 
 
 PAIRS = [("a dog.jpg", "a dog runs"), ("nested/cat.jpg", "a cat sleeps")]
