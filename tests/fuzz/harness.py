@@ -325,11 +325,10 @@ def _tracer(lines: set[Any]) -> Callable[..., Any]:
 
 
 def _innermost(error: BaseException) -> str:
-    """The last place in captrain's own files (or the harness's) that an error came through."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if SOURCE in frame.filename]
-    frames = frames or list(traceback.extract_tb(error.__traceback__))
-    last = frames[-1]
-    return f"{last.filename.rpartition(SOURCE)[2]}:{last.lineno} {last.name}"
+    """The last place in captrain's own files that an error came through; where there is none, the last of all."""
+    places = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    code, line = ([place for place in places if SOURCE in place[0].co_filename] or places)[-1]
+    return f"{code.co_filename.rpartition(SOURCE)[2]}:{line} {code.co_name}"
 
 
 def _shown(error: BaseException) -> str:
