@@ -15,7 +15,8 @@ import numpy as np
 from captrain.data.images import MAX_PIXELS
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen
-from captrain.disk.writing import write_text
+from captrain.disk.folders import remove
+from captrain.disk.writing import check_target, write_text
 from captrain.errors import DataError, SettingsError
 from captrain.features.stored import stored_images
 from captrain.features.views import MIRRORED, PLAIN
@@ -157,7 +158,7 @@ class Progress:
         digest = hashlib.blake2b("\n".join(stated).encode(), digest_size=8).hexdigest()
         self.path = None if folder is None else folder / f"captions-{digest}.partial"
         self.lines: dict[str, list[list[Any]]] = {}
-        if self.path is not None and self.path.is_file():
+        if self.path is not None and check_target(self.path) is not None:
             drop_half_line(self.path)
             self.lines = {str(line["id"]): line["captions"] for line in read_jsonl(self.path)}
             logger.info("%d pictures were captioned before: going on with the rest", len(self.lines))
@@ -177,7 +178,7 @@ class Progress:
     def close(self) -> None:
         """All is written in its place."""
         if self.path is not None:
-            self.path.unlink(missing_ok=True)
+            remove(self.path)
 
 
 def _caption_rest(
