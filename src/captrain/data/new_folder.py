@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from typing import TypeVar
 
 from captrain.data.absolute_paths import OutsidePicture
 from captrain.data.places import is_remote
-from captrain.disk.folders import fresh_folder, put_back, replace_folder, sync_tree
+from captrain.disk.folders import aside, fresh_folder, put_back, replace_folder, sync_tree
 from captrain.errors import DataError
 from captrain.records import Sample
 
@@ -26,8 +25,7 @@ def new_folder(folder: Path, sources: Sequence[str], overwrite: bool) -> Iterato
     the other, where they would be mixed up or the source be deleted.
     """
     final = Path(os.path.realpath(folder))
-    old = final.with_name(f".captrain-{hashlib.blake2b(final.name.encode(), digest_size=8).hexdigest()}.old")
-    put_back(final, old)
+    put_back(final, aside(final))
     _check_taken(final, folder, overwrite)
     for source in sources:
         _check_apart(final, folder, source)
@@ -35,7 +33,7 @@ def new_folder(folder: Path, sources: Sequence[str], overwrite: bool) -> Iterato
     with fresh_folder(final.parent) as fresh:
         yield fresh
         sync_tree(fresh)
-        replace_folder(fresh, final, old)
+        replace_folder(fresh, final, aside(final))
 
 
 def guarded(prepare: Callable[[Sample], Result], folder: Path) -> Callable[[Sample], Result]:

@@ -7,6 +7,7 @@ so there nothing is followed for writing or removing.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import stat
@@ -51,6 +52,15 @@ def replace_folder(new: Path, final: Path, old: Path) -> None:
         raise
     sync_folder(final.parent)
     remove(old)
+
+
+def aside(final: Path) -> Path:
+    """Where a folder goes that is being replaced: a hidden name beside it, the same for every process.
+
+    >>> aside(Path("out/photos")).name
+    '.captrain-c2d20b20dd9eee29.old'
+    """
+    return final.with_name(f".captrain-{hashlib.blake2b(os.fsencode(final.name), digest_size=8).hexdigest()}.old")
 
 
 def put_back(final: Path, old: Path) -> None:

@@ -102,6 +102,7 @@ def caption_files(
     sources = [images] if isinstance(images, str) else images
     samples = list_images(sources, rejects, format=format, options=by_persons)
     target: Target = Beside(extension, existing, options) if output is None else JsonLines(output, existing)
+    check_target(target.rejects_path())
     listed = len(rejects)
     wanted = [index for index in range(len(samples)) if target.wants(samples[index], rejects)]
     skipped = len(samples) - len(wanted) - (len(rejects) - listed)

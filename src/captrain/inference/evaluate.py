@@ -15,7 +15,7 @@ import numpy as np
 from captrain.data.images import MAX_PIXELS
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen
-from captrain.disk.folders import remove
+from captrain.disk.folders import check_way, remove
 from captrain.disk.writing import check_target, write_text
 from captrain.errors import DataError, SettingsError
 from captrain.features.stored import stored_images
@@ -94,6 +94,7 @@ def evaluate(
         check_output_folder(output, "predictions.jsonl and scores.json")
     if limit is not None and limit < 1:
         raise SettingsError(f"limit: found {limit}, expected at least 1")
+    folder = output or _evaluation_of(Path(model))
     samples, rejects, told = choose_samples(model, data, split, limit, format, options, recipe)
     writer = Writer.load(model, device, precision)
     prompt = None if recipe is None else recipe.data.prompt
@@ -101,7 +102,6 @@ def evaluate(
         writer.captioner.prompt = prompt
     how = writer.decoding(decoding)
     ways = {f"beams {count}": replace(how, beams=count) for count in beams} if len(beams) > 1 else {"captions": how}
-    folder = output or (Path(model) / "evaluation" if (Path(model) / "settings.yaml").is_file() else None)
     asked = (str(data), str(split), *([] if prompt is None else [prompt]))
     stated = Stated(Path(model), asked, {} if told is None else told.to_dict())
     words = tokenizer or tokenizer_of(model, recipe)
@@ -132,6 +132,7 @@ def evaluate_samples(
     METEOR and SPICE are among the scores where they are `asked` for, as `captrain.metrics.judge` has it.
     What an interrupted call with the same `stated` left there is gone on with. Raises `DataError` if no picture can be used.
     """
+    _refuse_links(folder)
     notes = Progress(folder, [*stated.words, *map(str, ways.values())], stated.model)
     _caption_rest(writer, samples, list(ways.values()), notes, rejects, batch_size, workers, max_pixels)
     if not notes.lines:
@@ -144,6 +145,14 @@ def evaluate_samples(
     )  # fmt: skip
     notes.close()
     return Evaluation(comparison, comparison.systems[0].images, len(rejects), *files, dict(stated.pictures))
+
+
+def _evaluation_of(run: Path) -> Path | None:
+    """Where the scores of a run's model go; None if it is no run. Raises `UserError` for a link: a run may be a stranger's."""
+    if not (run / "settings.yaml").is_file():
+        return None
+    check_way(run / "evaluation", run)
+    return run / "evaluation"
 
 
 class Progress:
@@ -214,6 +223,14 @@ def _stored_ways(
                 yield index, lines
 
     return written()
+
+
+def _refuse_links(folder: Path | None) -> None:
+    """Raise `UserError` where a file that may be written is a link, before any work."""
+    if folder is not None and folder.is_dir():
+        for path in sorted(folder.iterdir()):
+            if path.suffix in (".json", ".jsonl", ".partial"):
+                check_target(path)
 
 
 def _write(
