@@ -34,7 +34,7 @@ class NewFile:
     What a killed process left in the folder is removed first. Raises `UserError` if `path` is a link, a folder or a device.
 
     Args:
-        sync: wait at the end until it is on the disk. Without that, whoever relies on it calls `sync_tree`.
+        sync: wait at the end until it is on the disk. Without that, whoever relies on it calls `sync_all`.
     """
 
     def __init__(self, path: Path, *, sync: bool = True) -> None:
@@ -91,9 +91,9 @@ def new_file(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
         raise
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, *, sync: bool = True) -> None:
     """Write a whole file, as `new_file` does."""
-    with new_file(path) as file:
+    with new_file(path, sync=sync) as file:
         file.write(content)
 
 

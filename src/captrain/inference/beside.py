@@ -15,7 +15,7 @@ from captrain.data.machine import FILE, HOME, Change, How, Ledger, Maker
 from captrain.data.places import IMAGE_SUFFIXES, is_hidden
 from captrain.data.readers.options import ReadOptions
 from captrain.data.text import Text
-from captrain.disk.folders import check_way
+from captrain.disk.folders import check_way, sync_all
 from captrain.disk.writing import check_target, write_bytes
 from captrain.errors import DataError, PictureError, UserError
 from captrain.records import Caption, Rejects, Sample
@@ -41,6 +41,7 @@ class Beside:
         self.existing, self.encoding = existing, options.encoding
         self.maker: Maker | None = None
         self._folders: dict[Path, _Folder] = {}
+        self._new: list[Path] = []
         self._owners: dict[Path, str] = {}  # a file that is to be changed → the picture it is changed for
 
     def wants(self, sample: Sample, rejects: Rejects) -> bool:
@@ -93,12 +94,15 @@ class Beside:
         before = path.read_bytes() if found is not None else None
         try:
             folder.ledger.add(Change.of(path.name, image.name, how, caption.text, before, self.maker))
-            write_bytes(path, content)
+            write_bytes(path, content, sync=found is not None)
         except UserError as error:  # a link
             raise PictureError(f"gets no caption: {error}") from None
+        if found is None:
+            self._new.append(path)
 
     def close(self) -> None:
-        """Every file is complete already."""
+        """Every file is complete already; new ones, of which nothing is lost before, are brought to the disk together."""
+        sync_all(self._new)
 
     def rejects_path(self) -> Path:
         """In the working folder, not among the pictures, where it would be taken for data."""
