@@ -193,7 +193,7 @@ def test_what_is_no_file_is_not_written(tmp_path: Path, write: str, kind: str) -
         case "folder":
             path.mkdir()
     before = names(tmp_path)
-    with pytest.raises(UserError, match="is a link to|is a device or pipe|is a folder"):
+    with pytest.raises(UserError, match=r"is a link to|is a device or pipe|is a folder"):
         WRITES[write](path)
     assert victim.read_text() == "half a line"
     assert names(tmp_path) == before
@@ -287,7 +287,7 @@ def test_no_link_on_the_way(tmp_path: Path) -> None:
         lambda: remove(run / "a" / "link"),
         lambda: link_tree(run / "a", tmp_path / "copy", copies=True),
     ):
-        with pytest.raises(UserError, match="is a link to|is a file"):
+        with pytest.raises(UserError, match=r"is a link to|is a file"):
             fault()
     make_folders(run / "named" / "sub", run / "named")  # the folder that a person names may be reached through a link
     assert names(elsewhere) == ["mine.txt", "sub"]
