@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from captrain.disk.temporary import clear_litter, hold, still_named, temporary_name
+from captrain.disk.temporary import clear_litter, hold, temporary_name
 from captrain.errors import UserError
 
 FEW = 16
@@ -199,7 +199,7 @@ def _held(parent: Path) -> tuple[Path, int | None]:
             handle = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
         except FileNotFoundError:
             continue
-        if hold(handle) and still_named(handle, folder):
+        if hold(handle) and folder.exists():
             return folder, handle
         os.close(handle)  # another process took it for litter before it was held
 

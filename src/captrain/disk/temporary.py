@@ -58,16 +58,6 @@ def hold(handle: int) -> bool:
     return True
 
 
-def still_named(handle: int, path: Path) -> bool:
-    """Whether an open file or folder is still what lies at a path."""
-    if os.name == "nt":
-        return True
-    try:
-        return os.path.samestat(os.fstat(handle), os.lstat(path))
-    except FileNotFoundError:
-        return False
-
-
 def _remove_left(path: Path) -> None:
     """Remove a file or folder of a temporary name unless somebody holds it. A link of such a name stays."""
     mode = os.lstat(path).st_mode

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from captrain.disk.folders import link_error, sync_folder
-from captrain.disk.temporary import clear_litter, hold, still_named, temporary_name
+from captrain.disk.temporary import clear_litter, hold, temporary_name
 from captrain.errors import UserError
 
 _SAFE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -34,13 +34,16 @@ class NewFile:
     What a killed process left in the folder is removed first. Raises `UserError` if `path` is a link, a folder or a device.
 
     Args:
+        clear: look for what was left, once a process. Not where several machines write at once, which may not see each
+            other's locks.
         sync: wait at the end until it is on the disk. Without that, whoever relies on it calls `sync_all`.
     """
 
-    def __init__(self, path: Path, *, sync: bool = True) -> None:
+    def __init__(self, path: Path, *, sync: bool = True, clear: bool = True) -> None:
         self.path, self.sync = path, sync
         self.mode = check_target(path)
-        clear_litter(path.parent)
+        if clear:
+            clear_litter(path.parent)
         self.file = _held(path.parent)
         self.name = Path(self.file.name)
 
@@ -72,7 +75,7 @@ class NewFile:
 
 
 @contextmanager
-def new_file(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
+def new_file(path: Path, *, sync: bool = True, clear: bool = True) -> Iterator[BinaryIO]:
     """A `NewFile` to write into, which takes the place of `path` once the block ends; if that fails, nothing has changed.
 
     >>> import tempfile
@@ -82,7 +85,7 @@ def new_file(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
     >>> path.read_text(), [entry.name for entry in path.parent.iterdir()]
     ('a dog runs', ['captions.txt'])
     """
-    new = NewFile(path, sync=sync)
+    new = NewFile(path, sync=sync, clear=clear)
     try:
         yield new.file
         new.finish()
@@ -159,7 +162,7 @@ def _held(folder: Path) -> BinaryIO:
     """A new file of a random name that this process holds."""
     while True:
         file = create(folder / temporary_name())
-        if hold(file.fileno()) and still_named(file.fileno(), Path(file.name)):
+        if hold(file.fileno()) and os.path.exists(file.name):
             return file
         file.close()  # another process took it for litter before it was held
         with contextlib.suppress(OSError):
