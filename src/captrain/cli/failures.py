@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from cyclopts.exceptions import CycloptsError
 
@@ -13,7 +17,7 @@ from captrain.cli.logs import is_verbose, printable
 from captrain.errors import CaptrainError
 from captrain.training.distributed.environment import is_silent
 
-FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
+FAILED, WRONG_USE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -30,6 +34,31 @@ def report_failure(error: BaseException) -> int:
     return code
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: work ends as after Ctrl-C, and tidies up what it was about to write."""
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Let the first SIGTERM raise `Terminated` in here; a second one ends the process at once. Only the main thread can."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    process = os.getpid()
+
+    def end(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        if os.getpid() != process:  # a forked worker has nothing to tidy up
+            os.kill(os.getpid(), number)
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def explain(error: BaseException) -> tuple[str, int]:
     """What to say about an error, and the exit code.
 
@@ -43,6 +72,8 @@ def explain(error: BaseException) -> tuple[str, int]:
         from captrain.cli.misuse import describe_misuse
 
         return describe_misuse(error), WRONG_USE
+    if isinstance(error, Terminated):
+        return "ended by SIGTERM", TERMINATED
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", INTERRUPTED
     return _failed_work(error), FAILED

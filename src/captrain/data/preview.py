@@ -24,6 +24,7 @@ from captrain.data.images import thumbnail
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen
+from captrain.disk.locks import locked
 from captrain.disk.writing import write_text
 from captrain.errors import DataError, PictureError, nearest
 from captrain.progress import track
@@ -72,15 +73,16 @@ def write_preview(
 
     Raises `DataError` if nothing is there, or no such split.
     """
-    rejects = Rejects()
-    named = _of_split(read_splits(source, rejects, format, options, captioned=False), split, source)
-    images = sum(map(len, named.values()))
-    if not problems:
-        named = _thinned(named, limit)
-    checked = check_splits(named, rejects, workers=workers)
-    chosen = _chosen(checked, limit)
-    cards = _cards(checked, chosen)
-    write_text(output, render(source, images, cards, rejects))
+    with locked(output):
+        rejects = Rejects()
+        named = _of_split(read_splits(source, rejects, format, options, captioned=False), split, source)
+        images = sum(map(len, named.values()))
+        if not problems:
+            named = _thinned(named, limit)
+        checked = check_splits(named, rejects, workers=workers)
+        chosen = _chosen(checked, limit)
+        cards = _cards(checked, chosen)
+        write_text(output, render(source, images, cards, rejects))
     return Previewed(len(cards), images, sum(bool(card.problems) for card in cards))
 
 

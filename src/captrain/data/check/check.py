@@ -27,6 +27,7 @@ from captrain.data.dataset import read_splits
 from captrain.data.decode import MAX_PIXELS
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Joined
+from captrain.disk.locks import locked
 from captrain.errors import PictureError
 from captrain.progress import track
 from captrain.records import Rejects, Sample, write_jsonl
@@ -90,7 +91,8 @@ class Checked:
 
     def write_rejects(self, path: Path) -> None:
         """Write a line a problem: id, where, reason, problem, grade."""
-        write_jsonl(path, self.lines())
+        with locked(path):
+            write_jsonl(path, self.lines())
 
     def to_dict(self) -> dict[str, Any]:
         """As one JSON object."""

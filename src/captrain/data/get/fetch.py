@@ -16,6 +16,7 @@ from captrain.data.get.pictures import Outcome, fetch_pictures
 from captrain.data.get.plan import Plan, Step, saved_at
 from captrain.data.get.transfer import Limits, TransferError, download
 from captrain.data.shards.remote import shown
+from captrain.disk.locks import locked_folder
 from captrain.errors import CaptrainError, DataError
 from captrain.progress import track
 
@@ -68,19 +69,21 @@ def fetch(plan: Plan, workers: int) -> Fetched:
     """Fetch all that is missing.
 
     Raises:
+        BusyError: another process fetches into the folder.
         DataError: not enough room, a wrong checksum, an archive or table that is broken.
         CaptrainError: a server failed too often; the same plan goes on where this stopped.
     """
     _make_room(plan)
-    ledger = Ledger(plan.folder)
-    _fetch_files([step for step in plan.steps if step.source == "web"], plan.folder, ledger)
-    for step in plan.steps:
-        if step.source == "local":
-            _copy(step, plan.folder, ledger)
-    for step in plan.steps:
-        if step.source != "here" and step.file.unpack:
-            _unpack(step, plan.folder, ledger)
-    return Fetched(tuple(fetch_pictures(listed, plan.folder, workers, plan.mirror) for listed in plan.lists))
+    with locked_folder(plan.folder):
+        ledger = Ledger(plan.folder)
+        _fetch_files([step for step in plan.steps if step.source == "web"], plan.folder, ledger)
+        for step in plan.steps:
+            if step.source == "local":
+                _copy(step, plan.folder, ledger)
+        for step in plan.steps:
+            if step.source != "here" and step.file.unpack:
+                _unpack(step, plan.folder, ledger)
+        return Fetched(tuple(fetch_pictures(listed, plan.folder, workers, plan.mirror) for listed in plan.lists))
 
 
 def _make_room(plan: Plan) -> None:

@@ -1,0 +1,136 @@
+"""One writer at a time: a lock on each file and folder that is written, which says whose it is (`disk.lock_file`)."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from captrain.disk.lock_file import acquire, release, telling
+from captrain.errors import UserError
+
+FOLDER_LOCK = ".captrain.lock"
+"""The lock of a folder that is changed in place, in it."""
+LONGEST_NAME = 140  # bytes; some file systems take no more
+SPARE_FILES = 512  # that a process may want to open beside its locks
+
+
+@dataclass(slots=True)
+class _Held:
+    """An open lock, and how many blocks of code are in it."""
+
+    handle: int
+    depth: int = 1
+
+
+_held: dict[tuple[str, int], _Held] = {}
+"""By the lock's path and the thread that took it: what is done within one piece of work may lock what it has locked."""
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Be the only writer of a file, or of a folder that is made whole and then renamed. The lock lies beside it.
+
+    Raises `BusyError`, which names the owner, while another process (or thread) writes it; `UserError` where nothing can be
+    written.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "captions.jsonl")
+    >>> with locked(path):
+    ...     print([entry.name for entry in path.parent.iterdir()])
+    ['.captions.jsonl.lock']
+    >>> list(path.parent.iterdir())
+    []
+    """
+    with _holding(path, lock_of(path)):
+        yield
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Be the only writer of a folder that is changed in place; it is made if it is not there, and goes if it stays empty.
+
+    Raises as `locked` does, and `UserError` where a file has its name.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file, expected a folder to write into; choose another name")
+    is_new = not folder.exists()
+    try:
+        with telling(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        with _holding(folder, folder / FOLDER_LOCK):
+            yield
+    finally:
+        if is_new:
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+
+
+@contextmanager
+def locked_folders(folders: Iterable[Path]) -> Iterator[None]:
+    """Be the only writer of several folders. One that can't be written anyway needs no lock."""
+    chosen = sorted({folder for folder in folders if os.access(folder, os.W_OK)})
+    _allow_files(len(chosen) + SPARE_FILES)
+    with ExitStack() as stack:
+        for folder in chosen:
+            stack.enter_context(locked_folder(folder))
+        yield
+
+
+def lock_of(path: Path) -> Path:
+    """The lock that lies beside a file.
+
+    >>> lock_of(Path("out/captions.jsonl")).name, len(lock_of(Path("x" * 250)).name)
+    ('.captions.jsonl.lock', 31)
+    """
+    name = os.fsencode(path.name)
+    if len(name) <= LONGEST_NAME:
+        return path.with_name(f".{path.name}.lock")
+    return path.with_name(f".captrain-{hashlib.blake2b(name, digest_size=8).hexdigest()}.lock")
+
+
+@contextmanager
+def _holding(path: Path, lock: Path) -> Iterator[None]:
+    key = (os.path.join(os.path.realpath(lock.parent), lock.name), threading.get_ident())
+    if key in _held:
+        _held[key].depth += 1
+    else:
+        _held[key] = _Held(acquire(path, lock))
+    try:
+        yield
+    finally:
+        held = _held.get(key)  # none in a forked process that leaves this block: it holds nothing
+        if held is not None:
+            held.depth -= 1
+            if not held.depth:
+                del _held[key]
+                release(held.handle, lock)
+
+
+def _allow_files(count: int) -> None:
+    """Let this process have so many files open, as far as the system lets it."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= soft < count:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (count if hard < 0 else min(count, hard), hard))
+
+
+def _forget_in_child() -> None:
+    """A forked process holds none of these: its copies would keep them held when the one that took them has died."""
+    for held in _held.values():
+        with contextlib.suppress(OSError):
+            os.close(held.handle)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_child)
