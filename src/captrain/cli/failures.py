@@ -10,6 +10,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from cyclopts.exceptions import CycloptsError
 
@@ -89,9 +90,17 @@ def _failed_work(error: BaseException) -> str:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "out of memory; try a smaller --batch-size"
     if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror}"
+        return f"{error.filename}: {error.strerror}{_gone(error)}"
     hint = "" if is_verbose() else "; run again with -v to see where"
     return f"{type(error).__name__}: {error} (captrain did not expect this{hint})"
+
+
+def _gone(error: OSError) -> str:
+    """A hint where the folder of a missing file is missing too: somebody removed it meanwhile."""
+    if not isinstance(error, FileNotFoundError) or not isinstance(error.filename, str):
+        return ""
+    missing = [folder for folder in Path(error.filename).parents if not folder.exists()]
+    return f" (the folder {missing[-1]} is gone; put it back, or begin again)" if missing else ""
 
 
 def _says_full(error: BaseException) -> bool:
