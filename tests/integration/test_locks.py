@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +17,7 @@ from pathlib import Path
 import pytest
 from run_tools import QUICK, Cli, Result, holding, lines_of
 
+import captrain
 from captrain.data.feature_store.folder import StoreFolder
 from captrain.disk.locks import FOLDER_LOCK
 from captrain.disk.owner import Owner
@@ -171,6 +175,10 @@ def test_a_finished_run_is_only_looked_at(cli: Cli, place: Path) -> None:
     with holding(place / "copied") as pid:
         assert "this run is finished" in cli(*command).err
         assert f"process {pid}" in one_line(cli(*command, "--overwrite"))
+    (place / "copied" / "evaluation").mkdir(exist_ok=True)
+    with holding(place / "copied" / "evaluation") as pid:
+        assert f"process {pid}" in one_line(cli(*command, "--overwrite"))
+        assert "this run is finished" in cli(*command).err
 
 
 def test_a_report_that_is_being_written_costs_no_training(cli: Cli, place: Path) -> None:
@@ -245,3 +253,24 @@ def test_a_folder_on_a_file_system_that_is_read_only(place: Path, words: str) ->
     result = subprocess.run(command, cwd=place, capture_output=True, text=True)
     assert result.returncode == 2 and result.stderr.count("\n") == 1, result.stderr
     assert "can't be written (Read-only file system); choose another place" in result.stderr
+
+
+def test_a_clock_that_jumps_to_and_fro(cli: Cli, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Durations come from a clock that nobody sets: what is logged, shown and kept is as ever."""
+    draw, real = random.Random(0), time.time
+    monkeypatch.setattr(time, "time", lambda: real() + draw.uniform(-1e8, 1e8))
+    result = cli(TRAIN.replace("memory", "disk"))
+    assert result.code == 0, result.err
+    seconds = [json.loads(line)["seconds"] for line in (place / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert seconds == sorted(seconds) and seconds[0] >= 0 and seconds[-1] < 60
+    rates = re.findall(r"(-?[\d.]+) img/s, (-?\d+) s left", result.err)
+    assert rates and all(float(rate) > 0 and 0 <= int(left) < 60 for rate, left in rates)
+    assert cli(f"caption run photos --output out.jsonl {M}").code == 0
+    assert locks_in(place) == []
+
+
+def test_the_wall_clock_is_read_for_dates_only() -> None:
+    """A duration by it would jump. The trainer hands it to transformers, trackers store it, ages of files have no other."""
+    source = Path(captrain.__file__).parent
+    found = {path.name for path in source.rglob("*.py") if "time.time()" in path.read_text(encoding="utf-8")}
+    assert found <= {"trainer.py", "mlflow.py", "folder.py", "temporary.py"}

@@ -7,6 +7,7 @@ import errno
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,10 +24,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from captrain.disk import lock_file, owner
+from captrain.disk import lock_file, locks, owner
 from captrain.disk.locks import FOLDER_LOCK, lock_of, locked, locked_folder, locked_folders
 from captrain.disk.owner import Owner
-from captrain.errors import BusyError, UserError
+from captrain.errors import BusyError, CaptrainError, UserError
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs fork, signals and links")
 
@@ -168,14 +169,26 @@ def test_a_folder_that_was_made_and_holds_something_stays(tmp_path: Path) -> Non
         pass
 
 
-def test_a_folder_that_vanishes_takes_its_lock_along(tmp_path: Path) -> None:
-    with locked_folder(tmp_path / "run"):
+def test_a_folder_that_vanishes_is_told_at_the_end_unless_it_was_to_go(tmp_path: Path) -> None:
+    with pytest.raises(CaptrainError, match="was removed while it was being written"), locked_folder(tmp_path / "run"):
+        shutil.rmtree(tmp_path / "run")
+    with locked_folder(tmp_path / "run", goes=True):
+        shutil.rmtree(tmp_path / "run")
+    with pytest.raises(ZeroDivisionError), locked_folder(tmp_path / "run"):
+        shutil.rmtree(tmp_path / "run")
+        raise ZeroDivisionError
+    assert left_in(tmp_path) == []
+
+
+def test_a_lock_that_somebody_removed_leaves_the_next_holders_alone(tmp_path: Path) -> None:
+    with (
+        pytest.raises(CaptrainError, match=r"or its lock .*captrain\.lock was"),
+        locked_folder(tmp_path / "run"),
+    ):
         (tmp_path / "run" / FOLDER_LOCK).unlink()
-        (tmp_path / "run").rmdir()
-    with locked_folder(tmp_path / "run"):
-        (tmp_path / "run" / FOLDER_LOCK).unlink()
-        with pytest.raises(BusyError), _in_thread(tmp_path / "run"):  # nested, its own is still open
-            raise BusyError("as expected")
+        with _in_thread(tmp_path / "run"):
+            held = locks._held[os.path.realpath(tmp_path / "run" / FOLDER_LOCK), threading.get_ident()]
+            assert lock_file.is_lost(held.handle, tmp_path / "run" / FOLDER_LOCK)
     assert left_in(tmp_path) == []
 
 

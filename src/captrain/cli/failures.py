@@ -60,6 +60,24 @@ def ended_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+@contextmanager
+def told_of_threads() -> Iterator[None]:
+    """Say on one line that a library's thread has failed in here; with -v where."""
+    before = threading.excepthook
+
+    def tell(failed: threading.ExceptHookArgs) -> None:
+        if is_verbose() or failed.exc_value is None:
+            before(failed)
+        else:
+            print(f"warning: a thread failed: {printable(explain(failed.exc_value)[0])}", file=sys.stderr)
+
+    threading.excepthook = tell
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+
+
 def explain(error: BaseException) -> tuple[str, int]:
     """What to say about an error, and the exit code.
 

@@ -38,7 +38,7 @@ def new_folder(folder: Path, sources: Sequence[str], overwrite: bool) -> Iterato
 
 def _not_in_use(folder: Path) -> AbstractContextManager[None]:
     """The lock of those who change what is in a folder, if it is there."""
-    return locked_folder(folder) if folder.exists() else nullcontext()
+    return locked_folder(folder, goes=True) if folder.exists() else nullcontext()
 
 
 @contextmanager

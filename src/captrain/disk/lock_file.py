@@ -69,6 +69,19 @@ def release(handle: int, lock: Path) -> None:
             os.unlink(lock)
 
 
+def is_lost(handle: int, lock: Path) -> bool:
+    """Whether a lock that is held lies at its path no more: it was removed, and another process may have made its own."""
+    if _lies_at(handle, lock):
+        return False
+    try:
+        os.lseek(handle, 0, os.SEEK_SET)
+        return lock.read_bytes() != _content(handle)  # some shares give a file another number each time
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+
+
 @contextmanager
 def telling(path: Path) -> Iterator[None]:
     """Say in one line that nothing can be written at a place."""

@@ -11,8 +11,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from captrain.disk.lock_file import acquire, release, telling
-from captrain.errors import UserError
+from captrain.disk.lock_file import acquire, is_lost, release, telling
+from captrain.errors import CaptrainError, UserError
 
 FOLDER_LOCK = ".captrain.lock"
 """The lock of a folder that is changed in place, in it."""
@@ -37,7 +37,7 @@ def locked(path: Path) -> Iterator[None]:
     """Be the only writer of a file, or of a folder that is made whole and then renamed. The lock lies beside it.
 
     Raises `BusyError`, which names the owner, while another process (or thread) writes it; `UserError` where nothing can be
-    written.
+    written; at the end `CaptrainError` if the lock was removed meanwhile, with its folder say.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp(), "captions.jsonl")
@@ -52,10 +52,10 @@ def locked(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def locked_folder(folder: Path) -> Iterator[None]:
+def locked_folder(folder: Path, goes: bool = False) -> Iterator[None]:
     """Be the only writer of a folder that is changed in place; it is made if it is not there, and goes if it stays empty.
 
-    Raises as `locked` does, and `UserError` where a file has its name.
+    `goes`: the folder itself is to be removed or replaced. Raises as `locked` does, and `UserError` where a file has its name.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file, expected a folder to write into; choose another name")
@@ -63,7 +63,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
     try:
         with telling(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        with _holding(folder, folder / FOLDER_LOCK):
+        with _holding(folder, folder / FOLDER_LOCK, goes):
             yield
     finally:
         if is_new:
@@ -72,13 +72,13 @@ def locked_folder(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def locked_folders(folders: Iterable[Path]) -> Iterator[None]:
-    """Be the only writer of several folders. One that can't be written anyway needs no lock."""
+def locked_folders(folders: Iterable[Path], goes: bool = False) -> Iterator[None]:
+    """Be the only writer of several folders, as `locked_folder` has it. One that can't be written anyway needs no lock."""
     chosen = sorted({folder for folder in folders if os.access(folder, os.W_OK)})
     _allow_files(len(chosen) + SPARE_FILES)
     with ExitStack() as stack:
         for folder in chosen:
-            stack.enter_context(locked_folder(folder))
+            stack.enter_context(locked_folder(folder, goes))
         yield
 
 
@@ -95,7 +95,7 @@ def lock_of(path: Path) -> Path:
 
 
 @contextmanager
-def _holding(path: Path, lock: Path) -> Iterator[None]:
+def _holding(path: Path, lock: Path, goes: bool = False) -> Iterator[None]:
     key = (os.path.join(os.path.realpath(lock.parent), lock.name), threading.get_ident())
     if key in _held:
         _held[key].depth += 1
@@ -103,6 +103,11 @@ def _holding(path: Path, lock: Path) -> Iterator[None]:
         _held[key] = _Held(acquire(path, lock))
     try:
         yield
+        if not goes and key in _held and is_lost(_held[key].handle, lock):
+            raise CaptrainError(
+                f"{path}: was removed while it was being written, or its lock {lock} was; what is there may not be whole, "
+                "run the same command again"
+            )
     finally:
         held = _held.get(key)  # none in a forked process that leaves this block: it holds nothing
         if held is not None:

@@ -16,6 +16,7 @@ import transformers
 import yaml
 
 from captrain.data.kept_splits import FILE as SPLITS
+from captrain.disk.locks import locked_folders
 from captrain.disk.writing import write_text
 from captrain.errors import RunError
 from captrain.models.bundle import save_captioner
@@ -62,7 +63,8 @@ class RunFolder(RunPlace):
         if self.read_settings() is None:
             self._remove(BEGUN)
         elif overwrite:
-            self._clear()
+            with locked_folders([self.path / "evaluation"], goes=True):  # which somebody may be writing
+                self._clear()
         self.path.mkdir(parents=True, exist_ok=True)
         self._restore_model()
         return changes
