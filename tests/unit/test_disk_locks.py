@@ -299,8 +299,20 @@ def test_two_that_find_a_dead_owner_do_not_both_remove_its_lock(
     lock_of(path).write_bytes(replace(Owner.me(), **DEAD).to_json())
     second = Path(f"{lock_of(path)}.second")
     second.touch()
-    refusal(path)
+    assert f"remove {lock_of(path)} and {second} if it has died" in refusal(path)
     assert left_in(tmp_path) == [lock_of(path).name, second.name]
+
+
+@posix
+def test_who_is_in_another_container_and_holds_it_is_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock_file, "WAITS", (0.0, 0.01))
+    path = tmp_path / "out"
+    with holding(path):
+        lock_of(path).write_bytes(replace(Owner.me(), host="container", space="pid:[1]").to_json())
+        said = refusal(path)
+        assert (
+            "on container" in said and "wait until it is done, or choose another name" in said and "remove" not in said
+        )
 
 
 @pytest.mark.parametrize("reaches", [True, False])

@@ -88,7 +88,9 @@ def telling(path: Path) -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path}: there is no folder {path.parent}; give a place in one that is there") from None
+        gone = [place for place in (path, *path.parents) if not place.exists()]
+        missing = gone[-1] if gone and gone[-1] != path else path.parent
+        raise UserError(f"{path}: there is no folder {missing}; give a place in one that is there") from None
     except OSError as error:
         if error.errno not in _REFUSED:
             raise
@@ -108,7 +110,7 @@ def _clear_away(path: Path, lock: Path, is_last: bool) -> None:
             raise _foreign(path, lock)
         if granted is False or (granted is None and owner is None):
             if is_last or (owner is not None and owner.is_dead() is False):
-                raise _busy(path, lock, owner)
+                raise _busy(path, lock, owner, granted is False)
         elif owner is not None and not _is_over(owner, lock, granted):
             raise _busy(path, lock, owner)
         elif granted:
@@ -126,7 +128,7 @@ def _is_over(owner: Owner, lock: Path, granted: bool | None) -> bool:
 
 def _remove_alone(lock: Path, content: bytes) -> None:
     """Remove a dead process's lock where nothing can be held: of several that find it, the one may that makes a second one."""
-    second = Path(f"{lock}.second")
+    second = _second(lock)
     try:
         handle = os.open(second, _NEW | _SAFELY, _EVERYBODY)
     except FileExistsError:
@@ -138,6 +140,10 @@ def _remove_alone(lock: Path, content: bytes) -> None:
         return
     finally:
         release(handle, second)
+
+
+def _second(lock: Path) -> Path:
+    return Path(f"{lock}.second")
 
 
 def _open(path: Path, lock: Path) -> int | None:
@@ -213,17 +219,19 @@ def _reaches_all(lock: Path) -> bool:
     return not mount.fstype.startswith(_OF_ONE_MACHINE) and not options & _OF_ONE_MACHINE_BY_OPTION
 
 
-def _busy(path: Path, lock: Path, owner: Owner | None) -> BusyError:
-    """What to say of a lock that somebody has, or may have."""
+def _busy(path: Path, lock: Path, owner: Owner | None, is_held: bool = False) -> BusyError:
+    """What to say of a lock that somebody has (`is_held`: so the system says), or may have."""
     dead = None if owner is None else owner.is_dead()
-    if dead:
-        return BusyError(
-            f"{path}: is held by a process that {owner} left behind when it died; end that process, or choose another name"
-        )
     whose = owner or "another process"
-    if dead is None:
-        return BusyError(f"{path}: is being written by {whose}; wait until it is done, or remove {lock} if it has died")
-    return BusyError(f"{path}: is being written by {whose}; wait until it is done, or choose another name")
+    if is_held and dead:
+        return BusyError(
+            f"{path}: is held by a process that {whose} left behind when it died; end that process, or choose another name"
+        )
+    if is_held or dead is False:
+        return BusyError(f"{path}: is being written by {whose}; wait until it is done, or choose another name")
+    second = _second(lock)
+    files = f"{lock} and {second}" if second.exists() else str(lock)
+    return BusyError(f"{path}: is being written by {whose}; wait until it is done, or remove {files} if it has died")
 
 
 def _foreign(path: Path, lock: Path) -> UserError:
