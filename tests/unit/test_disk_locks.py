@@ -188,7 +188,7 @@ def test_a_lock_that_somebody_removed_leaves_the_next_holders_alone(tmp_path: Pa
         (tmp_path / "run" / FOLDER_LOCK).unlink()
         with _in_thread(tmp_path / "run"):
             held = locks._held[os.path.realpath(tmp_path / "run" / FOLDER_LOCK), threading.get_ident()]
-            assert lock_file.is_lost(held.handle, tmp_path / "run" / FOLDER_LOCK)
+            assert lock_file.is_lost(held.handle)
     assert left_in(tmp_path) == []
 
 

@@ -103,7 +103,7 @@ def _holding(path: Path, lock: Path, goes: bool = False) -> Iterator[None]:
         _held[key] = _Held(acquire(path, lock))
     try:
         yield
-        if not goes and key in _held and is_lost(_held[key].handle, lock):
+        if not goes and key in _held and is_lost(_held[key].handle):
             raise CaptrainError(
                 f"{path}: was removed while it was being written, or its lock {lock} was; what is there may not be whole, "
                 "run the same command again"
