@@ -13,6 +13,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 from run_tools import QUICK, Cli, Result, holding, lines_of
@@ -253,6 +254,44 @@ def test_a_folder_on_a_file_system_that_is_read_only(place: Path, words: str) ->
     result = subprocess.run(command, cwd=place, capture_output=True, text=True)
     assert result.returncode == 2 and result.stderr.count("\n") == 1, result.stderr
     assert "can't be written (Read-only file system); choose another place" in result.stderr
+
+
+VANISHING = [
+    (f"caption trained photos --output made/out.jsonl {M}", "captrain.inference.caption_files.JsonLines.put", "made"),
+    (f"caption trained bare {M}", "captrain.inference.beside.Beside.put", "bare"),
+    (f"evaluate trained photos --output made {M}", "captrain.inference.evaluate.Progress.add", "made"),
+    (TRAIN, "captrain.training.run_folder.RunFolder.append", "run"),
+    ("encode photos store --encoder encoder --device cpu", "captrain.features.writing.StoreWriter.finish", "store"),
+    ("data convert side made/new --to sidecar", "captrain.data.writers.sidecar.Sidecar.put", "made"),
+    ("data convert side made/new --to sidecar", "captrain.data.writers.sidecar.Sidecar.put", "side"),
+    ("data check side", "captrain.data.check.captions.CaptionTally.add", "side"),
+    (f"evaluate trained side --output made {M}", "captrain.inference.evaluate.Progress.add", "side"),
+    ("export trained made/plain", "captrain.models.export.lower", "made"),
+]
+
+
+@pytest.mark.parametrize(("words", "moment", "folder"), VANISHING, ids=range(len(VANISHING)))
+def test_a_folder_that_vanishes_half_way_is_one_line(
+    cli: Cli, place: Path, monkeypatch: pytest.MonkeyPatch, words: str, moment: str, folder: str
+) -> None:
+    """Pictures that were read before are used; the others are listed, or there is one line. Nothing hangs, no lock stays."""
+    real = resolve_name(moment.rpartition(".")[0])
+    name, work = moment.rpartition(".")[2], getattr(real, moment.rpartition(".")[2])
+    calls = []
+
+    def vanishing(*given: object, **named: object) -> object:
+        calls.append(1)
+        if len(calls) == (1 if name in ("finish", "lower") else 2):
+            shutil.rmtree(place / folder)
+        return work(*given, **named)
+
+    monkeypatch.setattr(real, name, vanishing)
+    (place / "made").mkdir()
+    result = cli(words)
+    assert len(calls) >= 1 and "Traceback" not in result.err and "did not expect" not in result.err
+    assert result.code in (1, 2, 3) or folder == "side", result
+    assert result.err.count("error: ") == (result.code in (1, 2))
+    assert locks_in(place) == []
 
 
 def test_a_clock_that_jumps_to_and_fro(cli: Cli, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

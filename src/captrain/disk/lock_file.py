@@ -82,9 +82,9 @@ def telling(path: Path) -> Iterator[None]:
     """Say in one line that nothing can be written at a place."""
     try:
         yield
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError) as error:
         gone = [place for place in (path, *path.parents) if not place.exists()]
-        missing = gone[-1] if gone and gone[-1] != path else path.parent
+        missing = gone[-1] if gone and isinstance(error, FileNotFoundError) else path.parent
         raise UserError(f"{path}: there is no folder {missing}; give a place in one that is there") from None
     except OSError as error:
         if error.errno not in _REFUSED:
