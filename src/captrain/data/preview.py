@@ -24,7 +24,7 @@ from captrain.data.images import thumbnail
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen
-from captrain.disk.locks import locked
+from captrain.disk.locks import only_writer
 from captrain.disk.writing import write_text
 from captrain.errors import DataError, PictureError, nearest
 from captrain.progress import track
@@ -53,6 +53,7 @@ class Previewed:
     with_problems: int
 
 
+@only_writer("output")
 def write_preview(
     source: str,
     output: Path,
@@ -73,16 +74,15 @@ def write_preview(
 
     Raises `DataError` if nothing is there, or no such split.
     """
-    with locked(output):
-        rejects = Rejects()
-        named = _of_split(read_splits(source, rejects, format, options, captioned=False), split, source)
-        images = sum(map(len, named.values()))
-        if not problems:
-            named = _thinned(named, limit)
-        checked = check_splits(named, rejects, workers=workers)
-        chosen = _chosen(checked, limit)
-        cards = _cards(checked, chosen)
-        write_text(output, render(source, images, cards, rejects))
+    rejects = Rejects()
+    named = _of_split(read_splits(source, rejects, format, options, captioned=False), split, source)
+    images = sum(map(len, named.values()))
+    if not problems:
+        named = _thinned(named, limit)
+    checked = check_splits(named, rejects, workers=workers)
+    chosen = _chosen(checked, limit)
+    cards = _cards(checked, chosen)
+    write_text(output, render(source, images, cards, rejects))
     return Previewed(len(cards), images, sum(bool(card.problems) for card in cards))
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import inspect
 import os
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 from captrain.disk.lock_file import acquire, is_lost, release, telling
 from captrain.errors import CaptrainError, UserError
+
+Work = TypeVar("Work", bound=Callable[..., Any])
 
 FOLDER_LOCK = ".captrain.lock"
 """The lock of a folder that is changed in place, in it."""
@@ -80,6 +85,30 @@ def locked_folders(folders: Iterable[Path], goes: bool = False) -> Iterator[None
         for folder in chosen:
             stack.enter_context(locked_folder(folder, goes))
         yield
+
+
+def only_writer(of: str, lock: Callable[[Path], AbstractContextManager[None]] = locked) -> Callable[[Work], Work]:
+    """Let a function hold the lock of the path that one of its arguments is, if it is one; of a folder: `lock=locked_folder`.
+
+    >>> @only_writer("output")
+    ... def write(text: str, output: Path | None = None) -> None:
+    ...     print(text, output)
+    >>> write("a dog")
+    a dog None
+    """
+
+    def decorate(work: Work) -> Work:
+        signature = inspect.signature(work)
+
+        @functools.wraps(work)
+        def alone(*given: Any, **named: Any) -> Any:
+            path = signature.bind(*given, **named).arguments.get(of)
+            with nullcontext() if path is None else lock(path):
+                return work(*given, **named)
+
+        return cast(Work, alone)
+
+    return decorate
 
 
 def lock_of(path: Path) -> Path:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 from captrain.data.images import MAX_PIXELS
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen
-from captrain.disk.locks import locked_folder
+from captrain.disk.locks import locked_folder, only_writer
 from captrain.disk.writing import write_text
 from captrain.errors import DataError, SettingsError
 from captrain.features.stored import stored_images
@@ -95,26 +94,20 @@ def evaluate(
         check_output_folder(output, "predictions.jsonl and scores.json")
     if limit is not None and limit < 1:
         raise SettingsError(f"limit: found {limit}, expected at least 1")
+    samples, rejects, told = choose_samples(model, data, split, limit, format, options, recipe)
+    writer = Writer.load(model, device, precision)
+    prompt = None if recipe is None else recipe.data.prompt
+    if prompt is not None:
+        writer.captioner.prompt = prompt
+    how = writer.decoding(decoding)
+    ways = {f"beams {count}": replace(how, beams=count) for count in beams} if len(beams) > 1 else {"captions": how}
     folder = output or (Path(model) / "evaluation" if (Path(model) / "settings.yaml").is_file() else None)
-    with _only_writer(folder):
-        samples, rejects, told = choose_samples(model, data, split, limit, format, options, recipe)
-        writer = Writer.load(model, device, precision)
-        prompt = None if recipe is None else recipe.data.prompt
-        if prompt is not None:
-            writer.captioner.prompt = prompt
-        how = writer.decoding(decoding)
-        ways = {f"beams {count}": replace(how, beams=count) for count in beams} if len(beams) > 1 else {"captions": how}
-        asked = (str(data), str(split), *([] if prompt is None else [prompt]))
-        stated = Stated(Path(model), asked, {} if told is None else told.to_dict())
-        words = tokenizer or tokenizer_of(model, recipe)
-        return evaluate_samples(
-            writer, samples, rejects, ways, folder, stated, batch_size, workers, max_pixels, tokenizer=words
-        )
-
-
-def _only_writer(folder: Path | None) -> AbstractContextManager[None]:
-    """The lock on the folder that is written, if one is."""
-    return nullcontext() if folder is None else locked_folder(folder)
+    asked = (str(data), str(split), *([] if prompt is None else [prompt]))
+    stated = Stated(Path(model), asked, {} if told is None else told.to_dict())
+    words = tokenizer or tokenizer_of(model, recipe)
+    return evaluate_samples(
+        writer, samples, rejects, ways, folder, stated, batch_size, workers, max_pixels, tokenizer=words
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +122,7 @@ class Stated:
     pictures: Mapping[str, Any] = field(default_factory=dict)
 
 
+@only_writer("folder", locked_folder)
 def evaluate_samples(
     writer: Writer, samples: Sequence[Sample], rejects: Rejects, ways: Mapping[str, Decoding], folder: Path | None,
     stated: Stated, batch_size: int = 16, workers: int | None = None, max_pixels: int = MAX_PIXELS,
@@ -139,20 +133,17 @@ def evaluate_samples(
     METEOR and SPICE are among the scores where they are `asked` for, as `captrain.metrics.judge` has it.
     What an interrupted call with the same `stated` left there is gone on with. Raises `DataError` if no picture can be used.
     """
-    with _only_writer(folder):
-        notes = Progress(folder, [*stated.words, *map(str, ways.values())], stated.model)
-        _caption_rest(writer, samples, list(ways.values()), notes, rejects, batch_size, workers, max_pixels)
-        if not notes.lines:
-            raise DataError(f"none of {len(samples)} pictures could be captioned: {rejects.summary()}")
-        judged = {
-            name: judge(notes.captions(samples, place), name, tokenizer, asked) for place, name in enumerate(ways)
-        }
-        comparison = compare([judgement.system for judgement in judged.values()])
-        pictures = {"pictures": dict(stated.pictures)} if stated.pictures else {}
-        files = (None, []) if folder is None else _write(
-            folder, judged, ways, {**comparison.to_dict(), **pictures}, rejects
-        )  # fmt: skip
-        notes.close()
+    notes = Progress(folder, [*stated.words, *map(str, ways.values())], stated.model)
+    _caption_rest(writer, samples, list(ways.values()), notes, rejects, batch_size, workers, max_pixels)
+    if not notes.lines:
+        raise DataError(f"none of {len(samples)} pictures could be captioned: {rejects.summary()}")
+    judged = {name: judge(notes.captions(samples, place), name, tokenizer, asked) for place, name in enumerate(ways)}
+    comparison = compare([judgement.system for judgement in judged.values()])
+    pictures = {"pictures": dict(stated.pictures)} if stated.pictures else {}
+    files = (None, []) if folder is None else _write(
+        folder, judged, ways, {**comparison.to_dict(), **pictures}, rejects
+    )  # fmt: skip
+    notes.close()
     return Evaluation(comparison, comparison.systems[0].images, len(rejects), *files, dict(stated.pictures))
 
 
@@ -177,6 +168,7 @@ class Progress:
         """Note a sample's captions: text and score, one for each way of decoding."""
         self.lines[sample.id] = written
         if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             append_jsonl(self.path, [{"id": sample.id, "captions": written}])
 
     def captions(self, samples: Sequence[Sample], way: int) -> list[Caption]:
@@ -233,6 +225,7 @@ def _write(
     rejects: Rejects,
 ) -> tuple[Path | None, list[Path]]:
     """Captions, scores and a results file of COCO's form; returns the files of rejects and of captions."""
+    folder.mkdir(parents=True, exist_ok=True)
     files = []
     for name, judgement in judged.items():
         mark = "" if len(judged) == 1 else f"-{name.replace(' ', '-')}"

@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from captrain.disk.locks import locked
+from captrain.disk.locks import only_writer
 from captrain.errors import CaptrainError, DataError, SettingsError, nearest
 from captrain.metrics.compare import Comparison, System, compare, statistics_of, tokenized
 from captrain.metrics.dictionaries import given_predictions, given_references
@@ -80,6 +79,7 @@ def score(
     return scored.systems[0]
 
 
+@only_writer("save_document_frequencies")
 def score_systems(
     predictions: Mapping[str, str | Path | Captions],
     references: str | Path | References,
@@ -114,22 +114,19 @@ def score_systems(
     Raises `SettingsError` and `DataError`, before any metric is computed.
     """
     check(ScoringSettings, bootstrap=bootstrap, seed=seed)
-    with nullcontext() if save_document_frequencies is None else locked(save_document_frequencies):
-        plain, java = _chosen((metrics,) if isinstance(metrics, str) else metrics, clip, images)
-        work = _load(predictions, references, allow_missing, Given(image_column, caption_column))
-        frequencies = None if document_frequencies is None else DocumentFrequencies.load(document_frequencies)
-        words = choose_tokenizer(tokenizer, work.references, frequencies).tokenizer
-        if save_document_frequencies is not None:
-            _save_frequencies(work, words, save_document_frequencies)
-        rejects = Rejects()
-        looked = _scored_by_clip(work, clip, images, device, rejects) if clip and images else [{} for _ in work.systems]
-        systems = []
-        for (name, captions), means in zip(work.systems.items(), looked, strict=True):
-            found = score_captions(
-                captions, work.references, plain, tokenizer=tokenizer, document_frequencies=frequencies
-            )
-            systems.append(_completed(name, captions, work, found, java, means, words))
-        return compare(systems, bootstrap, seed), rejects
+    plain, java = _chosen((metrics,) if isinstance(metrics, str) else metrics, clip, images)
+    work = _load(predictions, references, allow_missing, Given(image_column, caption_column))
+    frequencies = None if document_frequencies is None else DocumentFrequencies.load(document_frequencies)
+    words = choose_tokenizer(tokenizer, work.references, frequencies).tokenizer
+    if save_document_frequencies is not None:
+        _save_frequencies(work, words, save_document_frequencies)
+    rejects = Rejects()
+    looked = _scored_by_clip(work, clip, images, device, rejects) if clip and images else [{} for _ in work.systems]
+    systems = []
+    for (name, captions), means in zip(work.systems.items(), looked, strict=True):
+        found = score_captions(captions, work.references, plain, tokenizer=tokenizer, document_frequencies=frequencies)
+        systems.append(_completed(name, captions, work, found, java, means, words))
+    return compare(systems, bootstrap, seed), rejects
 
 
 @dataclass(frozen=True)

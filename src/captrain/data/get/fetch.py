@@ -75,15 +75,19 @@ def fetch(plan: Plan, workers: int) -> Fetched:
     """
     _make_room(plan)
     with locked_folder(plan.folder):
-        ledger = Ledger(plan.folder)
-        _fetch_files([step for step in plan.steps if step.source == "web"], plan.folder, ledger)
-        for step in plan.steps:
-            if step.source == "local":
-                _copy(step, plan.folder, ledger)
-        for step in plan.steps:
-            if step.source != "here" and step.file.unpack:
-                _unpack(step, plan.folder, ledger)
-        return Fetched(tuple(fetch_pictures(listed, plan.folder, workers, plan.mirror) for listed in plan.lists))
+        return _fetch_all(plan, workers)
+
+
+def _fetch_all(plan: Plan, workers: int) -> Fetched:
+    ledger = Ledger(plan.folder)
+    _fetch_files([step for step in plan.steps if step.source == "web"], plan.folder, ledger)
+    for step in plan.steps:
+        if step.source == "local":
+            _copy(step, plan.folder, ledger)
+    for step in plan.steps:
+        if step.source != "here" and step.file.unpack:
+            _unpack(step, plan.folder, ledger)
+    return Fetched(tuple(fetch_pictures(listed, plan.folder, workers, plan.mirror) for listed in plan.lists))
 
 
 def _make_room(plan: Plan) -> None:
