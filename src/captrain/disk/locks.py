@@ -8,7 +8,7 @@ import hashlib
 import inspect
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,8 +87,14 @@ def locked_folders(folders: Iterable[Path], goes: bool = False) -> Iterator[None
         yield
 
 
-def only_writer(of: str, lock: Callable[[Path], AbstractContextManager[None]] = locked) -> Callable[[Work], Work]:
-    """Let a function hold the lock of the path that one of its arguments is, if it is one; of a folder: `lock=locked_folder`.
+def only_writer(
+    of: str | Callable[[Mapping[str, Any]], Path | None],
+    lock: Callable[[Path], AbstractContextManager[None]] = locked,
+) -> Callable[[Work], Work]:
+    """Let a function hold the lock of what it writes; of a folder that is changed in place with `lock=locked_folder`.
+
+    Args:
+        of: the name of the argument that is its path, or what finds the path from all arguments; None is no path.
 
     >>> @only_writer("output")
     ... def write(text: str, output: Path | None = None) -> None:
@@ -102,7 +108,8 @@ def only_writer(of: str, lock: Callable[[Path], AbstractContextManager[None]] = 
 
         @functools.wraps(work)
         def alone(*given: Any, **named: Any) -> Any:
-            path = signature.bind(*given, **named).arguments.get(of)
+            arguments = signature.bind(*given, **named).arguments
+            path = arguments.get(of) if isinstance(of, str) else of(arguments)
             with nullcontext() if path is None else lock(path):
                 return work(*given, **named)
 

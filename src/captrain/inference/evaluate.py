@@ -55,6 +55,15 @@ class Evaluation:
         return self.comparison.systems[0].scores
 
 
+def _folder_of(given: Mapping[str, Any]) -> Path | None:
+    """The folder that `evaluate` writes, by its arguments."""
+    model, output = Path(given["model"]), given.get("output")
+    if output is not None:
+        check_output_folder(output, "predictions.jsonl and scores.json")
+    return output or (model / "evaluation" if (model / "settings.yaml").is_file() else None)
+
+
+@only_writer(_folder_of, locked_folder)
 def evaluate(
     model: str,
     data: str | None = None,
@@ -90,8 +99,6 @@ def evaluate(
             measured with, else `auto`.
     """
     check(ComputingSettings, batch_size=batch_size, workers=workers, max_pixels=max_pixels)
-    if output is not None:
-        check_output_folder(output, "predictions.jsonl and scores.json")
     if limit is not None and limit < 1:
         raise SettingsError(f"limit: found {limit}, expected at least 1")
     samples, rejects, told = choose_samples(model, data, split, limit, format, options, recipe)
@@ -101,7 +108,7 @@ def evaluate(
         writer.captioner.prompt = prompt
     how = writer.decoding(decoding)
     ways = {f"beams {count}": replace(how, beams=count) for count in beams} if len(beams) > 1 else {"captions": how}
-    folder = output or (Path(model) / "evaluation" if (Path(model) / "settings.yaml").is_file() else None)
+    folder = _folder_of({"model": model, "output": output})
     asked = (str(data), str(split), *([] if prompt is None else [prompt]))
     stated = Stated(Path(model), asked, {} if told is None else told.to_dict())
     words = tokenizer or tokenizer_of(model, recipe)
