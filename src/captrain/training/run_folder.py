@@ -25,6 +25,7 @@ from captrain.disk.folders import (
     sync_folder,
     sync_tree,
 )
+from captrain.disk.locks import locked_folders
 from captrain.disk.temporary import clear_litter
 from captrain.disk.writing import write_text
 from captrain.errors import RunError
@@ -73,7 +74,8 @@ class RunFolder(RunPlace):
         if self.read_settings() is None:
             self._remove(BEGUN)
         elif overwrite:
-            self._clear()
+            with locked_folders([self.path / "evaluation"], goes=True):  # which somebody may be writing
+                self._clear()
         self.path.mkdir(parents=True, exist_ok=True)
         self._restore_model()
         return changes
