@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -13,6 +11,7 @@ from typing import TypeVar
 
 from captrain.data.absolute_paths import OutsidePicture
 from captrain.data.places import is_remote
+from captrain.disk.folders import aside, fresh_folder, put_back, replace_folder, sync_tree
 from captrain.disk.locks import FOLDER_LOCK, locked, locked_folder
 from captrain.errors import DataError
 from captrain.records import Sample
@@ -32,34 +31,21 @@ def new_folder(folder: Path, sources: Sequence[str], overwrite: bool) -> Iterato
     for source in sources:
         _check_apart(final, folder, source)
     final.parent.mkdir(parents=True, exist_ok=True)
-    with locked(final), _not_in_use(final), _renamed(final, partial(_check_taken, final, folder, overwrite)) as fresh:
-        yield fresh
+    check = partial(_check_taken, final, folder, overwrite)
+    with locked(final):
+        put_back(final, aside(final))
+        check()
+        with _not_in_use(final), fresh_folder(final.parent) as fresh:
+            yield fresh
+            sync_tree(fresh)
+            check()
+            with _not_in_use(final):
+                replace_folder(fresh, final, aside(final))
 
 
 def _not_in_use(folder: Path) -> AbstractContextManager[None]:
     """The lock of those who change what is in a folder, if it is there."""
     return locked_folder(folder, goes=True) if folder.exists() else nullcontext()
-
-
-@contextmanager
-def _renamed(final: Path, check: Callable[[], None]) -> Iterator[Path]:
-    """A folder beside `final`, which takes its place at the end, if `check` still allows it."""
-    mark = secrets.token_hex(4)
-    fresh, old = (final.with_name(f".{final.name[:100]}.{mark}.{kind}") for kind in ("partial", "old"))
-    fresh.mkdir()
-    try:
-        yield fresh
-        check()
-        with _not_in_use(final):
-            if final.exists():
-                os.replace(final, old)
-            os.replace(fresh, final)
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
-        if old.exists() and not final.exists():
-            os.replace(old, final)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def guarded(prepare: Callable[[Sample], Result], folder: Path) -> Callable[[Sample], Result]:

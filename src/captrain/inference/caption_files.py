@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -16,7 +15,9 @@ from captrain.data.dataset import list_images
 from captrain.data.machine import Maker
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen
+from captrain.disk.folders import remove, sync
 from captrain.disk.locks import locked, locked_folders
+from captrain.disk.writing import check_target, move
 from captrain.errors import PictureError, UserError
 from captrain.inference.beside import Beside
 from captrain.inference.captioning import Writer
@@ -105,6 +106,7 @@ def caption_files(
     samples = list_images(sources, rejects, format=format, options=by_persons)
     with _only_writer(output, samples):
         target: Target = Beside(extension, existing, options) if output is None else JsonLines(output, existing)
+        check_target(target.rejects_path())
         listed = len(rejects)
         wanted = [index for index in range(len(samples)) if target.wants(samples[index], rejects)]
         skipped = len(samples) - len(wanted) - (len(rejects) - listed)
@@ -151,7 +153,7 @@ class JsonLines:
         self.partial = partial_of(path)
         _refuse_parts(path, existing)
         if existing == "overwrite":
-            self.partial.unlink(missing_ok=True)
+            remove(self.partial)
         elif not self.partial.exists() and path.exists():
             write_jsonl(self.partial, read_jsonl(path))
         drop_half_line(self.partial)
@@ -176,7 +178,8 @@ class JsonLines:
     def close(self) -> None:
         """Give the file its name."""
         if self.partial.exists():
-            os.replace(self.partial, self.path)
+            sync(self.partial)
+            move(self.partial, self.path)
         else:
             write_jsonl(self.path, [])
 
@@ -186,8 +189,10 @@ class JsonLines:
 
 
 def check_captions_file(output: Path) -> None:
-    """Raise `UserError` for an output whose name is not that of a JSONL file."""
+    """Raise `UserError` for an output whose name is not that of a JSONL file, or where no file can be written."""
     check_output_file(output, JSON_LINES, "JSON lines are")
+    for path in (output, partial_of(output), rejects_path_of(output)):
+        check_target(path)
 
 
 def partial_of(output: Path) -> Path:
