@@ -74,7 +74,8 @@ class RunFolder(RunPlace):
         if self.read_settings() is None:
             self._remove(BEGUN)
         elif overwrite:
-            with locked_folders([self.path / "evaluation"], goes=True):  # which somebody may be writing
+            evaluation = self.path / "evaluation"  # which somebody may be writing
+            with locked_folders([] if evaluation.is_symlink() else [evaluation], goes=True):
                 self._clear()
         self.path.mkdir(parents=True, exist_ok=True)
         self._restore_model()
