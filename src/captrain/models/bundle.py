@@ -128,7 +128,16 @@ def _assembled(model: PreTrainedModel, family: str, words: str, places: Sequence
     captioner.prompt = str(extras.get("prompt", ""))
     captioner.decoding = Decoding.from_dict(extras.get("decoding", {}))
     captioner.origins = tuple(map(str, extras.get("origins", ())))
+    _check_tokens(captioner, words)
     return captioner
+
+
+def _check_tokens(captioner: Captioner, source: str) -> None:
+    """Raise `ModelError` where a caption would begin or end with a token that the decoder does not have."""
+    entries = int(cast(Any, captioner.decoder.get_input_embeddings()).weight.shape[0])
+    for name, token in (("starts", captioner.start_id), ("ends", captioner.end_id)):
+        if not 0 <= token < entries:
+            raise ModelError(f"{source}: a caption {name} with token {token:,}, but its decoder has {entries:,} tokens")
 
 
 def _preparation(place: str, needed: bool) -> ImageSpec | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
 SAFE_ADAPTER, PICKLED_ADAPTER = "adapter_model.safetensors", "adapter_model.bin"
 INDEX = ".index.json"
+PLAIN = re.compile(r"[^/\\:\0\n]{1,255}")
+"""Names that stay in their folder, on every system; `.` and `..` are no names of files."""
 LARGEST_JSON = 64 << 20  # bytes; indices of the largest models have 10 MB, configurations far less
 
 
@@ -77,7 +80,7 @@ def inside(folder: Path, name: str) -> Path:
     The hub's cache is a folder of links, into a folder beside it that belongs to the same model.
     """
     path = folder / name
-    if not name or "\\" in name or ":" in name or Path(name).name != name:
+    if not PLAIN.fullmatch(name) or Path(name).name != name:
         raise ModelError(f"{folder}: names the file {name[:80]!r}, which could lead out of it; expected plain names")
     try:
         there, home = path.resolve(strict=True), folder.resolve()
