@@ -112,7 +112,7 @@ class Seen:
     @property
     def line(self) -> str:
         """The line that tells the error."""
-        told = [line for line in self.said.splitlines() if line.startswith("error: ")]
+        told = [line.partition("error: ")[2] for line in self.said.splitlines() if "error: " in line]
         return told[-1] if told else ""
 
 
@@ -211,7 +211,7 @@ def hostile_pickle(path: Path) -> None:
             new.writestr(member, pickle.dumps({"a": Runs()}) if member.endswith("data.pkl") else old.read(member))
 
 
-def bomb(path: Path, size: int = 2 << 30) -> None:
+def bomb(path: Path, size: int = 5 << 28) -> None:
     """A file of `torch.save`'s form whose storage unpacks to `size` bytes."""
     path.write_bytes(_bomb(size))
 

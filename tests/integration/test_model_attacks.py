@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,8 @@ def _without_tokenizer_json(make: Make) -> Make:
 
 CAPTION = ("caption", "EVIL", "PHOTOS", "--output", "out.jsonl", "--device", "cpu", "--beams", "1")
 TRAIN = ("train", "PHOTOS", "run", "--device", "cpu", "--epochs", "1")
+SMALL = ("--decoder-layers", "1", "--decoder-width", "32", "--decoder-heads", "2", "--vocabulary-size", "40")
+RUN = ("train", "PHOTOS", "run", "--device", "cpu", "--epochs", "2", "--batch-size", "2", "--beams", "1", *SMALL)
 JOINED = (*TRAIN, "--encoder", "EVIL")
 DECODER = (*TRAIN, "--encoder", "VISION", "--decoder", "EVIL")
 PREFIX = (*TRAIN, "--join", "prefix", "--encoder", "VISION", "--decoder", "EVIL")
@@ -251,11 +254,11 @@ REFUSED |= {
         _weights(_shape(b'{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}}'), "model.safetensors"), "damaged",
     ),
     "a pickle that runs code": (CAPTION, _weights(hostile_pickle, "pytorch_model.bin"), ""),
-    "a pickle that unpacks to 2 GiB": (CAPTION, _weights(bomb, "pytorch_model.bin"), "unpacks to more"),
+    "a pickle that unpacks to 1.25 GiB": (CAPTION, _weights(bomb, "pytorch_model.bin"), "unpacks to more"),
     "an adapter's pickle that runs code": (
         CAPTION, _weights(hostile_pickle, "adapter_model.bin", "adapter_model.safetensors", "adapter"), ""
     ),
-    "an adapter's pickle that unpacks to 2 GiB": (
+    "an adapter's pickle that unpacks to 1.25 GiB": (
         CAPTION, _weights(bomb, "adapter_model.bin", "adapter_model.safetensors", "adapter"), "unpacks to more"
     ),
     "a pickle where those are refused": (
@@ -369,8 +372,7 @@ def test_trusted_code_is_named_and_runs_only_when_asked_for(honest: Honest, term
     named = " ".join(seen.said.split())
     assert f"runs code of {evil.resolve()}: evil.py (sha256 " in named
     (tmp_path / "MARKER").unlink()
-    small = ("--decoder-layers", "1", "--decoder-width", "32", "--decoder-heads", "2", "--vocabulary-size", "40")
-    seen = terminal(tmp_path, *_words((*JOINED, *small, *trusting), evil, honest))
+    seen = terminal(tmp_path, *_words((*JOINED, *SMALL, *trusting), evil, honest))
     assert seen.code == 0, seen.said
     run = tmp_path / "run"
     assert (run / "model" / "evil.py").is_file()
@@ -392,6 +394,41 @@ def test_trusting_one_folder_runs_no_code_of_another_repository(
     seen = terminal(tmp_path, *_words(words, evil, honest))
     _check_calm(tmp_path, seen)
     assert seen.code == 2 and "another repository, evil/repo" in seen.line, seen.said
+
+
+@pytest.fixture(scope="module")
+def run(honest: Honest, terminal: Terminal, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with a checkpoint of each of two epochs."""
+    folder = tmp_path_factory.mktemp("run")
+    seen = terminal(folder, *_words((*RUN, "--encoder", "VISION"), folder, honest))
+    assert seen.code == 0, seen.said
+    return folder / "run"
+
+
+def _nonsense(path: Path) -> None:
+    path.write_bytes(b"nonsense")
+
+
+@pytest.mark.parametrize(
+    ("file", "write"),
+    [
+        ("optimizer.pt", hostile_pickle),
+        ("scheduler.pt", hostile_pickle),
+        ("rng_state.pth", hostile_pickle),
+        ("optimizer.pt", bomb),
+        ("rng_state.pth", _nonsense),
+    ],
+)
+def test_checkpoints_run_nothing(
+    file: str, write: Callable[[Path], Any], run: Path, honest: Honest, terminal: Terminal, tmp_path: Path
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    checkpoint = min((tmp_path / "run" / "checkpoints").glob("*-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    write(checkpoint / file)
+    words = (*RUN, "--encoder", "VISION", "--resume-from", checkpoint.name.rpartition("-")[2])
+    seen = terminal(tmp_path, *_words(words, tmp_path, honest))
+    _check_calm(tmp_path, seen)
+    assert seen.code == 2 and seen.line, seen.said
 
 
 @pytest.mark.parametrize("key", ["trust_remote_code", "safetensors_only"])

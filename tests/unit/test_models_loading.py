@@ -130,7 +130,9 @@ def test_weights_are_counted(tmp_path: Path) -> None:
 
 @given(
     count=st.integers(ALWAYS + 1, 10**30),
-    name=st.sampled_from(["num_hidden_layers", "n_layer", "depth", "encoder_layers", "num_attention_heads", "num_experts"]),
+    name=st.sampled_from(
+        ["num_hidden_layers", "n_layer", "depth", "encoder_layers", "num_attention_heads", "num_experts"]
+    ),
     nesting=st.lists(st.sampled_from(["text_config", "vision", "x"]), max_size=4),
     as_list=st.booleans(),
 )
@@ -170,7 +172,9 @@ def test_a_hub_model_is_one_commit_of_one_repository(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
     (tmp_path / "model.safetensors").touch()
-    (tmp_path / "config.json").write_text('{"model_type": "vit", "auto_map": {"AutoConfig": "evil.Evil"}, "backbone": "evil/other"}')
+    (tmp_path / "config.json").write_text(
+        '{"model_type": "vit", "auto_map": {"AutoConfig": "evil.Evil"}, "backbone": "evil/other"}'
+    )
     for _ in range(2):
         config = loading.read_config("ada/one-commit")
         assert config.name_or_path == "ada/one-commit"

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, cast
 
 import torch
@@ -217,6 +218,8 @@ def clear_errors(source: str) -> Iterator[None]:
         if isinstance(error, OSError) and not Path(source).exists() and not is_cached(source):
             raise not_here(source) from error
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        if isinstance(error, UnpicklingError):
+            reason = "its weights are a pickle that holds more than tensors, and nothing in one is run"
         hint = name_hint(source)
         raise ModelError(f"{source}: can't be loaded as a captioner: {reason[:LONGEST_REASON]}{hint}") from error
 
