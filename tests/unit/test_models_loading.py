@@ -27,7 +27,7 @@ SOURCE = Path(captrain.__file__).parent
 LOADERS = {"from_pretrained", "from_config", "for_model", "cached_file", "hf_hub_download"}
 """Calls that could run code, or fetch what nobody named."""
 OWNERS = {
-    **dict.fromkeys(LOADERS, {"models/loading.py"}),
+    **{name: {"models/loading.py"} for name in LOADERS},
     "snapshot_download": {"models/located.py"},
     "get_class_from_dynamic_module": {"models/trusted_code.py"},
     "load_dataset": {"data/readers/hub.py", "data/compile.py"},

@@ -35,7 +35,7 @@ _LAUNCHER = (
     "how many processes there are, and how they meet, is told by the launcher (torchrun, accelerate), not by a recipe"
 )
 _PICKLE = (
-    "LAVIS's .pth files are pickles, which are not loaded; give `model` a folder or hub id in the transformers format"
+    "LAVIS's .pth files are pickles in its own layout, which is not read; give `model` a folder or hub id for transformers"
 )
 _WEIGHTS = "is decided by the checkpoint's own config.json"
 
