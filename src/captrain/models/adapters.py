@@ -63,7 +63,9 @@ def base_of(folder: str) -> str:
     if not Path(name).exists() and looks_like_path(name):
         raise missing_base(folder, name, "is not there")
     if not Path(name).exists() and not is_cached(name):
-        raise missing_base(folder, name, "is not on this machine, and nothing is fetched that you did not name")
+        raise missing_base(
+            folder, name, "can't be had (it is not on this machine, and nothing is fetched that you did not name)"
+        )
     return name
 
 
@@ -78,7 +80,7 @@ def missing_base(folder: str, name: str, why: str) -> ModelError:
     """An error that names the base of an adapter, and what can be done."""
     return ModelError(
         f"{folder}: is an adapter, and its base model {name} {why}; put the base back, "
-        f"give it to train or export as --base (a folder or hub id), or change base_model_name_or_path in {CONFIG}"
+        f"give it to train or export as --base FOLDER (or hub id), or change base_model_name_or_path in {CONFIG}"
     )
 
 
