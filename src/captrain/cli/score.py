@@ -11,6 +11,7 @@ from cyclopts.validators import Number
 
 from captrain.cli.comparison import show_comparison
 from captrain.cli.early import check_models
+from captrain.cli.flags import TrustFlags, trust
 from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import exit_code
 from captrain.cli.switch import Switch
@@ -33,6 +34,7 @@ def score(
     image_column: str = "",
     caption_column: str = "",
     json: Switch = False,
+    model_files: TrustFlags = None,
 ) -> int:
     """Score captions that exist against references.
 
@@ -53,6 +55,7 @@ def score(
         device: Where the CLIP model runs. auto takes cuda, mps, xpu or cpu, the first that is there.
         json: Print one JSON object instead of a table.
     """
+    trust(model_files)
     _check_words(files, metrics)
     check_models(clip if images is not None else None)
     if clip is not None:

@@ -19,6 +19,9 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom
 MOST_SCALED = 64 * 1024 * 1024
 """Most pixels of a whole picture that is scaled before its middle is cut out: of a strip 1,000 times as long as high."""
 
+LARGEST_EDGE = 4096
+"""Longest edge, in pixels, of the pictures that a model sees; the largest models have about 1,500."""
+
 Decode = Literal["exact", "fast"]
 
 Resample = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
@@ -57,8 +60,11 @@ class ImageSpec:
     decode: Decode = "exact"
 
     def __post_init__(self) -> None:
-        if self.height < 1 or self.width < 1:
-            raise SettingsError(f"image size {self.height} x {self.width}: expected at least 1 x 1")
+        edges = (self.height, self.width, *(() if self.resize_to is None else (self.resize_to,)))
+        if not all(type(edge) is int and 1 <= edge <= LARGEST_EDGE for edge in edges):
+            raise SettingsError(
+                f"image size {' x '.join(map(str, edges))[:80]}: expected numbers from 1 to {LARGEST_EDGE:,}"
+            )
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise SettingsError(f"image mean {self.mean} and std {self.std}: expected three numbers each, std above 0")
         if self.resize not in ("squash", "crop"):

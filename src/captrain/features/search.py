@@ -16,6 +16,7 @@ from captrain.data.readers.features import open_stores
 from captrain.errors import DataError, ModelError, PictureError
 from captrain.features.encoder import check_same, open_encoder
 from captrain.features.manage import mean_vectors
+from captrain.models.located import is_cached, looks_like_path
 
 
 class Neighbour(NamedTuple):
@@ -58,6 +59,11 @@ def _vector(store: VectorStore, picture: Path, encoder: str | None) -> np.ndarra
     name = encoder or (note.name if note else None)
     if name is None:
         raise ModelError(f"{store.label}: does not say which encoder made it; name it: --encoder")
+    if encoder is None and not (Path(name).exists() or looks_like_path(name) or is_cached(name)):
+        raise ModelError(
+            f"{store.label}: names its encoder {name}, which is not on this machine, and nothing is fetched that you did not "
+            "name; give --encoder (a folder or hub id)"
+        )
     model = open_encoder(name, vectors=store.features.vectors, normalize=store.features.normalized, precision="fp32")
     if note is not None:
         check_same(store.label, note, name, model.note.weights)

@@ -1,17 +1,30 @@
-"""Where a checkpoint lies: in a folder, an archive, or the hub's cache. Loads no torch, so that a wrong name is told at once."""
+"""Where a checkpoint lies: in a folder, an archive, or the hub's cache. Loads no torch, so that a wrong name is told at once.
+
+Only here anything is fetched from the hub: of the one repository that was named, at one commit.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 from captrain.errors import ModelError, nearest_path
 from captrain.models.archive import is_archive
+from captrain.models.trust import asked
 from captrain.models.zoo import name_hint, resolve_name
 
 EXTRAS = "captrain.json"
 """What captrain adds to a checkpoint that it writes."""
 CONFIGS = ("config.json", "adapter_config.json")
 """Files of which every checkpoint has one."""
+NEEDED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+"""Files of a checkpoint that loading it takes; no code."""
+OLD_WEIGHTS = ("pytorch_model*.bin", "adapter_model.bin")
+"""Weights of checkpoints that have no others."""
+CODE = ("*.py",)
+"""What else is fetched with `--trust-remote-code`."""
 
 
 def find_model_folder(source: str) -> str:
@@ -31,6 +44,41 @@ def find_model_folder(source: str) -> str:
             f"{source}: no such folder.{_siblings(path)} Expected a run folder, a model folder or a hub id"
         )
     return source
+
+
+def in_folder(source: str) -> str:
+    """The folder of a model: `source` itself, or where the hub's cache keeps that repository, fetched if it isn't there."""
+    return source if Path(source).exists() else _fetched(source, asked().remote_code)
+
+
+@lru_cache(maxsize=64)
+def _fetched(hub_id: str, code: bool) -> str:
+    """One commit of a repository, the same as long as this process runs."""
+    return fetch(hub_id, code=code)
+
+
+def fetch(hub_id: str, cache: Path | None = None, *, code: bool = False) -> str:
+    """Copy what loading a model takes into a cache, by default the hub's own; returns the folder of its commit."""
+    from huggingface_hub import snapshot_download
+
+    needed = [*NEEDED, *(CODE if code else ())]
+    folder = snapshot_download(hub_id, cache_dir=cache, allow_patterns=needed)
+    if any(Path(folder).glob("*.safetensors")) or asked().safetensors_only:
+        return folder
+    return snapshot_download(hub_id, cache_dir=cache, allow_patterns=[*needed, *OLD_WEIGHTS])
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """While this is open no library asks the hub for anything."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def check_model(source: str) -> None:
