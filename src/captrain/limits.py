@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import AnyStr, BinaryIO
 
 LONGEST_CAPTION = 100_000
 """Characters of one caption. The longest paragraphs that people write about a picture have a few thousand."""
@@ -30,6 +32,10 @@ MOST_EMPTY_ROWS = 200_000
 """Rows of a table beyond one for each byte of its file: rows that hold nothing take no place."""
 LARGEST_LINE = 16 << 20
 """Characters or bytes of a line of a table, or of an object in a JSON list, once its overlong texts are cut."""
+LONG_LINE = 4 << 20
+"""Characters or bytes from which on a line's overlong texts are cut."""
+LONGEST_ENCODED = 12 * LONGEST_CAPTION
+"""Bytes of a string in JSON that surely has over `LONGEST_CAPTION` characters: one takes twelve at most."""
 LARGEST_INFLATED = 256 << 20
 """Bytes of a picture in a zip, unpacked. One that is stored in a quarter of that or more may be larger."""
 LARGEST_UNZIPPED = 16 << 20
@@ -41,6 +47,11 @@ TOO_LONG = f"has a text of over {LONGEST_CAPTION:,} characters, which is no capt
 """Why a sample is left out, the same for all forms of data."""
 
 
+_FILLING = "." * (LONGEST_CAPTION + 1)
+_STRING = r'"(?:[^"\\]++|\\.)++'  # of JSON, its end perhaps not read yet; or what stands between two strings
+_STRINGS = {str: re.compile(_STRING, re.DOTALL), bytes: re.compile(_STRING.encode(), re.DOTALL)}
+
+
 def is_bomb(unpacked: int, stored: int, most: int) -> bool:
     """Whether something unfolds to more than `most` bytes and to far more than it takes on the disk.
 
@@ -48,6 +59,36 @@ def is_bomb(unpacked: int, stored: int, most: int) -> bool:
     (True, False)
     """
     return unpacked > most and unpacked > STORED_TIMES * stored
+
+
+def shortened(json: AnyStr) -> AnyStr:
+    """A piece of JSON whose overlong strings are cut, so that they are still too long for a caption.
+
+    >>> len(shortened('{"file_name": "a.jpg", "text": "' + 10_000_000 * "a")), shortened(b'{"text": "a dog"}')
+    (100033, b'{"text": "a dog"}')
+    """
+
+    def cut(found: re.Match[AnyStr]) -> AnyStr:
+        text = found[0]
+        if len(text) <= LONGEST_ENCODED:
+            return text
+        return '"' + _FILLING if isinstance(text, str) else b'"' + _FILLING.encode()
+
+    return _STRINGS[type(json)].sub(cut, json)
+
+
+def json_line(file: BinaryIO) -> bytes:
+    """The next line of a file of JSON lines, its overlong strings cut; without its end where it is far too long even so.
+
+    >>> import io
+    >>> json_line(io.BytesIO(b'{"text": "a dog"}\\n{}'))
+    b'{"text": "a dog"}\\n'
+    """
+    line = more = file.readline(LONG_LINE)
+    while len(more) == LONG_LINE and not more.endswith(b"\n") and len(line) < LARGEST_LINE:
+        more = file.readline(LONG_LINE)
+        line = shortened(line + more)
+    return line
 
 
 def gzipped_lines(path: Path) -> Iterator[bytes]:

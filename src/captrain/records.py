@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,14 @@ from typing import Any, Protocol
 
 from captrain.disk.writing import new_file, open_to_append
 from captrain.errors import DataError
+from captrain.limits import json_line
+
+
+HALVES = ("\\ud", "\\uD")
+"""How JSON's escapes of surrogates begin, and those of few other letters."""
+_ESCAPES = re.compile(  # a pair of surrogates, half of one, anything else
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[dD][89a-fA-F][0-9a-fA-F]{2}|.)", re.DOTALL
+)
 
 
 class Stored(Protocol):
@@ -140,7 +149,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     Raises `DataError` naming the file and line of the first line that is not a JSON object in UTF-8.
     """
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(iter(lambda: json_line(file), b""), start=1):
             if line.strip():
                 yield parse_json_line(line, f"{path}:{number}")
 
@@ -152,7 +161,7 @@ def parse_json_line(line: bytes, where: str) -> dict[str, Any]:
     {'file_name': 'a.jpg'}
     """
     try:
-        value = json.loads(line.decode("utf-8"))
+        value = parse_json(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise DataError(f"{where}: not UTF-8 (byte {error.start} of the line); save the file as UTF-8") from None
     except (ValueError, RecursionError) as error:
@@ -162,6 +171,19 @@ def parse_json_line(line: bytes, where: str) -> dict[str, Any]:
             f'{where}: found a JSON {type(value).__name__}, expected an object such as {{"file_name": ..., "text": ...}}'
         )
     return value
+
+
+def parse_json(text: str) -> Any:
+    r"""A JSON text. Half a surrogate pair can be written in JSON but not in UTF-8, so it becomes a question mark.
+
+    Raises as `json.loads` does.
+
+    >>> parse_json(r'["a dog \ud83d\ude00 \ud83d", "C:\\ud800"]')
+    ['a dog 😀 ?', 'C:\\ud800']
+    """
+    if any(half in text for half in HALVES):
+        text = _ESCAPES.sub(lambda found: "?" if len(found[0]) == len("\\ud800") else found[0], text)
+    return json.loads(text)
 
 
 def write_jsonl(path: Path, lines: Iterable[dict[str, Any]]) -> int:

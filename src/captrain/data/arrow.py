@@ -24,7 +24,7 @@ def plain_rows(batch: Any) -> Iterator[dict[str, Any]]:
     >>> list(plain_rows(pa.record_batch({"text": ["a dog", None]})))
     [{'text': 'a dog'}, {'text': None}]
     """
-    if batch.nbytes <= LARGEST_CELL:
+    if _unfolded(batch) <= LARGEST_CELL:
         yield from batch.to_pylist()
     elif batch.num_rows > 1:
         middle = batch.num_rows // 2
@@ -34,9 +34,17 @@ def plain_rows(batch: Any) -> Iterator[dict[str, Any]]:
         yield {name: _cell(batch.column(name)) for name in batch.schema.names}
 
 
+def _unfolded(batch: Any) -> int:
+    """Bytes of a batch's values, at most: one in a dictionary may come in each row."""
+    chunks = [chunk for column in batch.columns for chunk in getattr(column, "chunks", [column])]
+    repeated = (len(chunk) * chunk.dictionary.nbytes for chunk in chunks if hasattr(chunk, "dictionary"))
+    return int(batch.nbytes) + sum(repeated)
+
+
 def _cell(column: Any) -> Any:
     """The only value of a column."""
     value = column[0]
+    value = getattr(value, "value", value) if hasattr(value, "dictionary") else value
     if not hasattr(value, "as_buffer"):
         return value.as_py() if column.nbytes <= LARGEST_CELL else _OVERLONG
     found = value.as_buffer()
