@@ -27,7 +27,7 @@ LARGEST_LISTS = 512 << 20
 LARGEST_GROUP = 2 << 30
 """Bytes of a column in one row group, decoded; with the same exception as a page."""
 MOST_KEPT = 256 << 20
-"""Bytes of decoded pictures of a table that are kept for the next ones, or what their row group has on the disk if that is more."""
+"""Bytes of decoded pictures of a table that are kept for the next ones; what their row group has on the disk if that is more."""
 MOST_EMPTY_ROWS = 200_000
 """Rows of a table beyond one for each byte of its file: rows that hold nothing take no place."""
 LARGEST_LINE = 16 << 20
@@ -36,6 +36,8 @@ LONG_LINE = 4 << 20
 """Characters or bytes from which on a line's overlong texts are cut."""
 LONGEST_ENCODED = 12 * LONGEST_CAPTION
 """Bytes of a string in JSON that surely has over `LONGEST_CAPTION` characters: one takes twelve at most."""
+LARGEST_YAML = 1 << 20
+"""Bytes of a file of settings; real ones have a few hundred."""
 LARGEST_INFLATED = 256 << 20
 """Bytes of a picture in a zip, unpacked. One that is stored in a quarter of that or more may be larger."""
 LARGEST_UNZIPPED = 16 << 20

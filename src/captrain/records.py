@@ -14,7 +14,6 @@ from captrain.disk.writing import new_file, open_to_append
 from captrain.errors import DataError
 from captrain.limits import json_line
 
-
 HALVES = ("\\ud", "\\uD")
 """How JSON's escapes of surrogates begin, and those of few other letters."""
 _ESCAPES = re.compile(  # a pair of surrogates, half of one, anything else

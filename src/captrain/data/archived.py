@@ -52,7 +52,7 @@ class ZipMember:
         # Opened anew each time: an open file must not be shared by processes, and it costs little beside a picture.
         with self.archive.open("rb") as file:
             if self.offset + self.packed > os.fstat(file.fileno()).st_size:
-                raise OSError(f"{self}: the zip is cut short")
+                raise OSError(f"{self}: the zip is broken, or another than when it was listed")
             file.seek(self.offset)
             header = file.read(_LOCAL.size)
             if len(header) < _LOCAL.size or not header.startswith(b"PK\x03\x04"):

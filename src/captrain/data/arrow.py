@@ -1,4 +1,4 @@
-"""Arrow's tables as a stranger's file holds them: rows as plain values, in bounded memory, and buffers that are as long as they say."""
+"""Arrow's tables as a stranger's file holds them: rows in bounded memory, and a look at a file before it is mapped."""
 
 from __future__ import annotations
 
@@ -67,7 +67,9 @@ def check_file(path: Path) -> None:
                 count, is_compressed = _batch(note)
                 rows += count
                 if is_compressed:
-                    raise DataError(f"{path}: its buffers are compressed, which is not read; write it without compression")
+                    raise DataError(
+                        f"{path}: its buffers are compressed, which is not read; write it without compression"
+                    )
         except (struct.error, IndexError):
             return
     if rows > MOST_EMPTY_ROWS + size:

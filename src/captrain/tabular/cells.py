@@ -90,7 +90,9 @@ def no_caption(odd: Sequence[str] = ()) -> str:
 
 def not_a_caption(text: str) -> str:
     """Why one text is left out of a picture that has captions."""
-    return TOO_LONG if text == TOO_LONG else f"holds '{' '.join(text.split())}' where a caption belongs; that is left out"
+    return (
+        TOO_LONG if text == TOO_LONG else f"holds '{' '.join(text.split())}' where a caption belongs; that is left out"
+    )
 
 
 def _texts(value: Any) -> list[str]:

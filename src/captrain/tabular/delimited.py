@@ -136,7 +136,6 @@ class Delimited:
                 "UTF-8), or say what it is: --encoding"
             ) from None
 
-
     def _lines(self, file: TextIO) -> Iterator[str]:
         """The lines of a file, with their ends. Of cells that are too long for captions, what is too long is cut."""
         number, cells = 0, _long_cells(self.delimiter)

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 import transformers
-import yaml
 
 from captrain.data.kept_splits import FILE as SPLITS
 from captrain.disk.writing import write_text
@@ -28,6 +27,7 @@ from captrain.training.durable import link_all, sync_tree
 from captrain.training.run_place import BEGUN, CHECKPOINTS, FINISHED, SETTINGS, RunPlace
 from captrain.training.running import Running
 from captrain.version import __version__
+from captrain.yaml_text import dump_yaml
 
 SCORES = "scores.json"
 LOGS = ("metrics.jsonl", "samples.jsonl")
@@ -93,7 +93,7 @@ class RunFolder(RunPlace):
             "fingerprints": marks,
             "parameters": parameters,
         }
-        write_text(self.path / SETTINGS, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+        write_text(self.path / SETTINGS, dump_yaml(content))
 
     def filled_before(self, section: str, name: str) -> Any:
         """A setting as an earlier sitting of this run filled it in; None where there was none."""

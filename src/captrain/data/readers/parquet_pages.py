@@ -34,7 +34,9 @@ _DICTIONARY_PAGE, _DATA_PAGE, _DATA_PAGE_2 = 2, 0, 3
 _BY_DICTIONARY, _BY_PREFIX = (2, 8), 7
 _CODECS = {1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
 
-Wanted = Mapping[int, Any]  # the fields of a struct that count: None for a value, a mapping for a struct, [mapping] for a list
+Wanted = Mapping[
+    int, Any
+]  # the fields of a struct that count: None for a value, a mapping for a struct, [mapping] for a list
 
 _COLUMN: Wanted = {3: {1: None, 3: [None], 4: None, 5: None, 7: None, 9: None, 11: None}}
 _FOOTER: Wanted = {2: [{1: None, 2: None}], 3: None, 4: [{1: [_COLUMN], 3: None}]}
@@ -166,7 +168,9 @@ class Pages:
         where = f"{self.file}: row group {group + 1}, column {chunk.path[:80]}"
         for page in _pages(opened, chunk, start):
             if is_bomb(page.unpacked, page.stored, LARGEST_PAGE):
-                raise DataError(f"{where}: a page of {page.stored} bytes unfolds to {page.unpacked}, over {LARGEST_PAGE}")
+                raise DataError(
+                    f"{where}: a page of {page.stored} bytes unfolds to {page.unpacked}, over {LARGEST_PAGE}"
+                )
         if chunk.dictionary and chunk.kind == _BYTES and any(page.encoding in _BY_DICTIONARY for page in chunk.pages):
             chunk.longest = _longest(opened, chunk.dictionary, chunk.codec)
         pages = sum(page.unpacked for page in (chunk.dictionary, *chunk.pages) if page)

@@ -154,7 +154,9 @@ class Keys:
                 if (
                     self.captions[number] is not LOOKED_FOR[0]
                 ):  # a JSON without that list may hold its caption elsewhere
-                    fault = fault or (TOO_LONG if str(error) == TOO_LONG else f"has no caption: its .{part.suffix} {error}")
+                    fault = fault or (
+                        TOO_LONG if str(error) == TOO_LONG else f"has no caption: its .{part.suffix} {error}"
+                    )
         raise ValueError(fault or _no_caption(parts))
 
     def _places(self, parts: Sequence[Part], image: str, loosely: bool) -> Iterator[tuple[int, Part]]:
