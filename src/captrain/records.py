@@ -153,6 +153,28 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                 yield parse_json_line(line, f"{path}:{number}")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file that captrain wrote. Raises `DataError` for anything else."""
+    try:
+        value = parse_json(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not valid JSON ({error}); remove it, or copy it again") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: found a JSON {type(value).__name__}, expected an object; remove it, or copy it again")
+    return value
+
+
+def ids_in(path: Path) -> Iterator[str]:
+    """The ids of a JSON-lines file that captrain is to go on with. Raises `DataError` for a line that has none."""
+    for number, line in enumerate(read_jsonl(path), start=1):
+        if not isinstance(line.get("id"), str | int):
+            found = ", ".join(map(str, list(line)[:6])) or "nothing"
+            raise DataError(
+                f"{path}: entry {number} has no id (found: {found[:200]}), so captrain did not write it; give another file"
+            )
+        yield str(line["id"])
+
+
 def parse_json_line(line: bytes, where: str) -> dict[str, Any]:
     """One line as a JSON object; `where` ("train.jsonl:12") goes into the error.
 
@@ -190,7 +212,7 @@ def write_jsonl(path: Path, lines: Iterable[dict[str, Any]]) -> int:
     count = 0
     with new_file(path) as file:
         for line in lines:
-            file.write((json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8"))
+            file.write(_encoded(line))
             count += 1
     return count
 
@@ -198,7 +220,12 @@ def write_jsonl(path: Path, lines: Iterable[dict[str, Any]]) -> int:
 def append_jsonl(path: Path, lines: Iterable[dict[str, Any]]) -> None:
     """Add lines to a log, handed to the system when this returns."""
     with open_to_append(path) as file:
-        file.writelines((json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8") for line in lines)
+        file.writelines(map(_encoded, lines))
+
+
+def _encoded(line: dict[str, Any]) -> bytes:
+    """A line of JSON. The names of files may have bytes that are no text, which JSON can write: `\\udcff`."""
+    return (json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 def drop_half_line(path: Path) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from captrain.data.text import lines_of
-from captrain.records import Rejects
+from captrain.records import Rejects, parse_json
 
 MACHINE = "machine-made"  # the kind of remark on what a model wrote
 LINE_KEY = "written_by"  # of a line of JSON: what wrote its caption, or a list of that for its captions
@@ -217,7 +217,7 @@ def _kept(content: bytes | None) -> str | dict[str, str] | None:
 
 def _parsed(line: bytes) -> Change | None:
     try:
-        found: Any = json.loads(line)
+        found: Any = parse_json(line.decode("utf-8"))
         values = {field.name: found[field.name] for field in fields(Change)}
     except (ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -23,7 +23,7 @@ from captrain.data.feature_store.folder import TEMPORARY, StoreFolder
 from captrain.data.samples import key_of
 from captrain.errors import DataError
 from captrain.features.writing import LOCK
-from captrain.records import Rejects, parse_json_line, read_jsonl
+from captrain.records import Rejects, ids_in, parse_json_line, read_jsonl
 
 ABOUT = "about.json"
 BEFORE = "before.jsonl"
@@ -101,7 +101,7 @@ class PartsFolder:
     def known(self) -> np.ndarray:
         """`key_of` each id that had a caption before, sorted, as uint64."""
         path = self._path(BEFORE)
-        keys = array("Q", (key_of(str(line["id"])) for line in read_jsonl(path)) if path.exists() else ())
+        keys = array("Q", map(key_of, ids_in(path)) if path.exists() else ())
         return np.sort(np.array(keys, dtype=np.uint64))
 
     def write(self, part: CaptionPart) -> PartNote:

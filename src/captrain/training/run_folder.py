@@ -19,7 +19,7 @@ from captrain.disk.writing import write_text
 from captrain.errors import RunError
 from captrain.models.bundle import save_captioner
 from captrain.models.captioner import Captioner
-from captrain.records import Rejects, append_jsonl, drop_half_line, read_jsonl, write_jsonl
+from captrain.records import Rejects, append_jsonl, drop_half_line, read_json, read_jsonl, write_jsonl
 from captrain.settings.schema import Settings
 from captrain.training.changes import told
 from captrain.training.checkpoints import BEST
@@ -191,7 +191,7 @@ class RunFolder(RunPlace):
     def best(self) -> dict[str, Any]:
         """What is known of the best model, as it was when it was saved: scores, intervals, epoch; nothing before there is one."""
         path = self.path / SCORES
-        return dict(json.loads(path.read_text())) if path.is_file() else {}
+        return read_json(path) if path.is_file() else {}
 
     def best_scores(self) -> dict[str, float]:
         """Its scores."""
@@ -210,7 +210,7 @@ class RunFolder(RunPlace):
     def finished(self) -> dict[str, float] | None:
         """The final scores of a run that is done."""
         path = self.path / FINISHED
-        return dict(json.loads(path.read_text())["scores"]) if path.is_file() else None
+        return dict(read_json(path).get("scores") or {}) if path.is_file() else None
 
     def _clear(self) -> None:
         """Remove what a run writes, and nothing else; its settings last, so that an interrupted removal can be repeated."""
