@@ -12,7 +12,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import AnyStr, BinaryIO
+from typing import Any, AnyStr, BinaryIO
 
 LONGEST_CAPTION = 100_000
 """Characters of one caption. The longest paragraphs that people write about a picture have a few thousand."""
@@ -51,7 +51,10 @@ TOO_LONG = f"has a text of over {LONGEST_CAPTION:,} characters, which is no capt
 
 _FILLING = "." * (LONGEST_CAPTION + 1)
 _STRING = r'"(?:[^"\\]++|\\.)++'  # of JSON, its end perhaps not read yet; or what stands between two strings
-_STRINGS = {str: re.compile(_STRING, re.DOTALL), bytes: re.compile(_STRING.encode(), re.DOTALL)}
+_STRINGS: dict[type, re.Pattern[Any]] = {
+    str: re.compile(_STRING, re.DOTALL),
+    bytes: re.compile(_STRING.encode(), re.DOTALL),
+}
 
 
 def is_bomb(unpacked: int, stored: int, most: int) -> bool:
@@ -76,7 +79,8 @@ def shortened(json: AnyStr) -> AnyStr:
             return text
         return '"' + _FILLING if isinstance(text, str) else b'"' + _FILLING.encode()
 
-    return _STRINGS[type(json)].sub(cut, json)
+    found: AnyStr = _STRINGS[type(json)].sub(cut, json)
+    return found
 
 
 def json_line(file: BinaryIO) -> bytes:

@@ -102,7 +102,7 @@ def _values_in(node: Any, known: dict[int, int]) -> int:
     return known[id(node)]
 
 
-class _Loader(_PARSER):  # type: ignore[misc]
+class _Loader(_PARSER):
     """Safe YAML that refuses a key given twice, where PyYAML would drop the first in silence."""
 
     yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {}

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captrain.limits import TOO_LONG
 from captrain.data.readers.columns import Columns
+from captrain.limits import TOO_LONG
 from captrain.tabular.cells import LONGEST_LIST, listed_in, says_nothing, sifted
 from captrain.tabular.names import CAPTION_COLUMNS, caption_columns
 

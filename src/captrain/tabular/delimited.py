@@ -212,8 +212,9 @@ def _quoted_cell(delimiter: str) -> re.Pattern[str]:
 
 @lru_cache(maxsize=8)
 def _long_cells(delimiter: str) -> re.Pattern[str]:
-    """Cells, quoted or not, perhaps cut at their ends; between commas, should it not be known what separates them."""
-    return re.compile(rf'"(?:[^"]++|"")++|[^"\r\n{re.escape(delimiter or ",")}]++')
+    """Cells that are quoted, and others that are too long, perhaps cut at their ends; commas end them where nothing is known."""
+    letter = rf'[^"\r\n{re.escape(delimiter or ",")}]'
+    return re.compile(rf'"(?:[^"]++|"")++|(?<!{letter}){letter}{{{LONGEST_CAPTION + 1},}}+')
 
 
 def _cut(cell: re.Match[str]) -> str:

@@ -8,11 +8,12 @@ damaged and it is asked for it. So footer and headers are read here (Apache Parq
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from captrain.data.readers.thrift import Compact, Wanted
 from captrain.errors import DataError
 from captrain.limits import (
     LARGEST_GROUP,
@@ -33,10 +34,6 @@ _BYTES, _FIXED = 6, 7  # the kind of columns of texts and pictures, and of value
 _DICTIONARY_PAGE, _DATA_PAGE, _DATA_PAGE_2 = 2, 0, 3
 _BY_DICTIONARY, _BY_PREFIX = (2, 8), 7
 _CODECS = {1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
-
-Wanted = Mapping[
-    int, Any
-]  # the fields of a struct that count: None for a value, a mapping for a struct, [mapping] for a list
 
 _COLUMN: Wanted = {3: {1: None, 3: [None], 4: None, 5: None, 7: None, 9: None, 11: None}}
 _FOOTER: Wanted = {2: [{1: None, 2: None}], 3: None, 4: [{1: [_COLUMN], 3: None}]}
@@ -193,7 +190,7 @@ def _footer(opened: BinaryIO, size: int) -> dict[int, Any]:
         raise ValueError(f"its footer has {length} bytes, over {LARGEST_FOOTER}")
     opened.seek(size - 8 - length)
     try:
-        return _Compact(opened.read(length)).struct(_FOOTER)
+        return Compact(opened.read(length)).struct(_FOOTER)
     except (IndexError, AttributeError, TypeError):
         raise ValueError("its footer is broken") from None
 
@@ -212,7 +209,7 @@ def _pages(opened: BinaryIO, chunk: Chunk, start: int) -> Iterator[Page]:
     while at < end and seen < chunk.values:
         header, at = _header(opened, at)
         kind, unpacked, stored = header.get(1), header.get(2, 0), header.get(3, 0)
-        about = header.get({_DATA_PAGE: 5, _DATA_PAGE_2: 8, _DICTIONARY_PAGE: 7}.get(kind, 0), {})
+        about = header.get({_DATA_PAGE: 5, _DATA_PAGE_2: 8, _DICTIONARY_PAGE: 7}.get(kind or 0, 0), {})
         if min(stored, unpacked, about.get(1, 0)) < 0 or at + stored > end:
             raise ValueError(f"a page at byte {at} is broken")
         page = Page(unpacked, stored, about.get(1, 0), about.get(4 if kind == _DATA_PAGE_2 else 2, 0), at)
@@ -229,7 +226,7 @@ def _header(opened: BinaryIO, at: int) -> tuple[dict[int, Any], int]:
     """A page's header, and where its data begin."""
     for size in (512, LARGEST_HEADER):
         opened.seek(at)
-        compact = _Compact(opened.read(size))
+        compact = Compact(opened.read(size))
         try:
             return compact.struct(_PAGE), at + compact.at
         except IndexError:
@@ -244,7 +241,7 @@ def _longest(opened: BinaryIO, page: Page, codec: int) -> int:
     if (codec and codec not in _CODECS) or page.unpacked > PICTURE * max(page.values, 1):
         return page.unpacked
     opened.seek(page.start)
-    data = opened.read(page.stored)
+    data: bytes | memoryview[int] = opened.read(page.stored)
     if codec:
         data = memoryview(pa.Codec(_CODECS[codec]).decompress(data, page.unpacked))
     at, longest = 0, 0
@@ -254,81 +251,3 @@ def _longest(opened: BinaryIO, page: Page, codec: int) -> int:
         if at > len(data):
             return page.unpacked
     return longest
-
-
-class _Compact:
-    """Thrift's compact protocol, of which only wanted fields are kept. Raises `IndexError` where the bytes end too early."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data, self.at = data, 0
-
-    def struct(self, wanted: Wanted, depth: int = 0) -> dict[int, Any]:
-        """The wanted fields of a struct, by their numbers."""
-        found: dict[int, Any] = {}
-        number = 0
-        if depth > 32:
-            raise ValueError("it nests too deeply")
-        while byte := self._byte():
-            step = byte >> 4
-            number = number + step if step else self._signed()
-            kind = byte & 15
-            if number in wanted:
-                found[number] = self._value(kind, wanted[number], depth)
-            else:
-                self._value(kind, None, depth)
-        return found
-
-    def _value(self, kind: int, wanted: Any, depth: int) -> Any:
-        if kind in (1, 2):
-            return kind == 1
-        if kind in (4, 5, 6):
-            return self._signed()
-        if kind == 8:
-            return self._skip(self._number())
-        if kind in (9, 10):
-            return self._list(wanted, depth)
-        if kind == 12:
-            return self.struct(wanted if isinstance(wanted, Mapping) else {}, depth + 1)
-        if kind in (3, 7):
-            return self._skip(1 if kind == 3 else 8)
-        raise ValueError(f"a field of unknown kind {kind}")
-
-    def _list(self, wanted: Any, depth: int) -> list[Any]:
-        byte = self._byte()
-        count, kind = byte >> 4, byte & 15
-        count = self._number() if count == 15 else count
-        if count > len(self.data) - self.at:  # each takes a byte
-            raise IndexError
-        inner = wanted[0] if isinstance(wanted, list) else None
-        if kind in (1, 2):
-            self._skip(count)
-            return []
-        found = []
-        for _ in range(count):
-            value = self._value(kind, inner, depth + 1)
-            if isinstance(wanted, list):
-                found.append(value)
-        return found
-
-    def _byte(self) -> int:
-        self.at += 1
-        return self.data[self.at - 1]
-
-    def _skip(self, count: int) -> bytes:
-        if count > len(self.data) - self.at:
-            raise IndexError
-        self.at += count
-        return self.data[self.at - count : self.at]
-
-    def _number(self) -> int:
-        value = shift = 0
-        while (byte := self._byte()) & 128:
-            value |= (byte & 127) << shift
-            shift += 7
-            if shift > 63:
-                raise ValueError("a number of more than 64 bits")
-        return value | byte << shift
-
-    def _signed(self) -> int:
-        value = self._number()
-        return value >> 1 ^ -(value & 1)
