@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from captrain.disk.writing import new_file, open_to_append
+from captrain.disk.writing import check_target, new_file, open_to_append
 from captrain.errors import DataError
 from captrain.limits import json_line
 
@@ -164,15 +163,15 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def ids_in(path: Path) -> Iterator[str]:
-    """The ids of a JSON-lines file that captrain is to go on with. Raises `DataError` for a line that has none."""
+def lines_with_ids(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a JSON-lines file that captrain is to go on with. Raises `DataError` for a line that has none."""
     for number, line in enumerate(read_jsonl(path), start=1):
         if not isinstance(line.get("id"), str | int):
             found = ", ".join(map(str, list(line)[:6])) or "nothing"
             raise DataError(
                 f"{path}: entry {number} has no id (found: {found[:200]}), so captrain did not write it; give another file"
             )
-        yield str(line["id"])
+        yield line
 
 
 def parse_json_line(line: bytes, where: str) -> dict[str, Any]:
@@ -229,7 +228,14 @@ def _encoded(line: dict[str, Any]) -> bytes:
 
 
 def drop_half_line(path: Path) -> None:
-    """Cut off what a crash left of a log's last line; a log that is not there is fine."""
-    content = path.read_bytes() if path.is_file() else b""
-    if content and not content.endswith(b"\n"):
-        os.truncate(path, content.rfind(b"\n") + 1)
+    """Cut off what a crash left of a log's last line; a log that is not there is fine.
+
+    Raises `UserError` for a link or a pipe, as whatever writes does.
+    """
+    if check_target(path) is None:
+        return
+    with open_to_append(path) as file:
+        file.seek(0)
+        content = file.read()
+        if content and not content.endswith(b"\n"):
+            file.truncate(content.rfind(b"\n") + 1)

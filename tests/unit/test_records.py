@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from captrain.errors import DataError
 from captrain.limits import LARGEST_LINE, LONGEST_CAPTION, json_line, shortened
-from captrain.records import ids_in, parse_json, read_json, write_jsonl
+from captrain.records import lines_with_ids, parse_json, read_json, write_jsonl
 
 HALVES = ["\ud800", "\udfff", "\ud83d", "\ude00"]
 ANY = st.text(st.characters(exclude_characters="\ufffd") | st.sampled_from(["\\", '"', "u", "d", *HALVES]), max_size=12)
@@ -34,7 +34,7 @@ def test_a_file_without_ids_is_told(tmp_path: Path) -> None:
     file = tmp_path / "captions.jsonl"
     file.write_text('{"id": 7}\n{"file_name": "a.jpg", "text": "a dog"}\n')
     with pytest.raises(DataError, match="entry 2 has no id \\(found: file_name, text\\)"):
-        list(ids_in(file))
+        list(lines_with_ids(file))
     for content in ("[1]", "{", "1" * 5000):
         file.write_text(content)
         with pytest.raises(DataError, match="copy it again"):

@@ -10,11 +10,13 @@ before it, and a column `apostrophe` holds a 1, by which captrain's reader takes
 from __future__ import annotations
 
 import csv
+import io
 
 from captrain.data.readers.csv_table import APOSTROPHE
 from captrain.data.writers import Item, Target
 from captrain.data.writers.names import Names
 from captrain.data.writers.pictures import Store
+from captrain.disk.writing import create
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """What a cell begins with that a spreadsheet runs, in either width."""
@@ -31,7 +33,7 @@ class CsvTable:
         self.store = Store(target.folder, target.link)
         self.names = Names(target.losses)
         self.splits, self.quote_formulas = target.splits != ["all"], target.quote_formulas
-        self.file = (target.folder / "metadata.csv").open("w", encoding="utf-8", newline="")
+        self.file = io.TextIOWrapper(create(target.folder / "metadata.csv"), "utf-8", newline="")
         self.rows = csv.writer(self.file, lineterminator="\n", quoting=csv.QUOTE_ALL)
         columns = ["file_name", "text", *["split"] * self.splits, *[APOSTROPHE] * self.quote_formulas]
         self.rows.writerow(columns)
