@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,13 @@ from typing import Any, Protocol
 
 from captrain.disk.writing import check_target, new_file, open_to_append
 from captrain.errors import DataError
+from captrain.limits import json_line
+
+HALVES = ("\\ud", "\\uD")
+"""How JSON's escapes of surrogates begin, and those of few other letters."""
+_ESCAPES = re.compile(  # a pair of surrogates, half of one, anything else
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[dD][89a-fA-F][0-9a-fA-F]{2}|.)", re.DOTALL
+)
 
 
 class Stored(Protocol):
@@ -139,9 +147,31 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     Raises `DataError` naming the file and line of the first line that is not a JSON object in UTF-8.
     """
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(iter(lambda: json_line(file), b""), start=1):
             if line.strip():
                 yield parse_json_line(line, f"{path}:{number}")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file that captrain wrote. Raises `DataError` for anything else."""
+    try:
+        value = parse_json(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not valid JSON ({error}); remove it, or copy it again") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: found a JSON {type(value).__name__}, expected an object; remove it, or copy it again")
+    return value
+
+
+def lines_with_ids(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a JSON-lines file that captrain is to go on with. Raises `DataError` for a line that has none."""
+    for number, line in enumerate(read_jsonl(path), start=1):
+        if not isinstance(line.get("id"), str | int):
+            found = ", ".join(map(str, list(line)[:6])) or "nothing"
+            raise DataError(
+                f"{path}: entry {number} has no id (found: {found[:200]}), so captrain did not write it; give another file"
+            )
+        yield line
 
 
 def parse_json_line(line: bytes, where: str) -> dict[str, Any]:
@@ -151,7 +181,7 @@ def parse_json_line(line: bytes, where: str) -> dict[str, Any]:
     {'file_name': 'a.jpg'}
     """
     try:
-        value = json.loads(line.decode("utf-8"))
+        value = parse_json(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise DataError(f"{where}: not UTF-8 (byte {error.start} of the line); save the file as UTF-8") from None
     except (ValueError, RecursionError) as error:
@@ -163,12 +193,25 @@ def parse_json_line(line: bytes, where: str) -> dict[str, Any]:
     return value
 
 
+def parse_json(text: str) -> Any:
+    r"""A JSON text. Half a surrogate pair can be written in JSON but not in UTF-8, so it becomes a question mark.
+
+    Raises as `json.loads` does.
+
+    >>> parse_json(r'["a dog \ud83d\ude00 \ud83d", "C:\\ud800"]')
+    ['a dog 😀 ?', 'C:\\ud800']
+    """
+    if any(half in text for half in HALVES):
+        text = _ESCAPES.sub(lambda found: "?" if len(found[0]) == len("\\ud800") else found[0], text)
+    return json.loads(text)
+
+
 def write_jsonl(path: Path, lines: Iterable[dict[str, Any]]) -> int:
     """Write JSON lines into a file that appears when it is complete (`captrain.disk.writing`); returns how many."""
     count = 0
     with new_file(path) as file:
         for line in lines:
-            file.write((json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8"))
+            file.write(_encoded(line))
             count += 1
     return count
 
@@ -176,7 +219,12 @@ def write_jsonl(path: Path, lines: Iterable[dict[str, Any]]) -> int:
 def append_jsonl(path: Path, lines: Iterable[dict[str, Any]]) -> None:
     """Add lines to a log, handed to the system when this returns."""
     with open_to_append(path) as file:
-        file.writelines((json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8") for line in lines)
+        file.writelines(map(_encoded, lines))
+
+
+def _encoded(line: dict[str, Any]) -> bytes:
+    """A line of JSON. The names of files may have bytes that are no text, which JSON can write: `\\udcff`."""
+    return (json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 def drop_half_line(path: Path) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from captrain.data.shards.headers import tidy
 from captrain.data.shards.tars import StoredMember, walk
 from captrain.data.suffixes import is_hidden, split_suffix
+from captrain.limits import LARGEST_INFLATED, is_bomb
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,8 @@ class ZipMember:
         """The picture's bytes. Raises `OSError` if they are not what the zip's directory says."""
         # Opened anew each time: an open file must not be shared by processes, and it costs little beside a picture.
         with self.archive.open("rb") as file:
+            if self.offset + self.packed > os.fstat(file.fileno()).st_size:
+                raise OSError(f"{self}: the zip is broken, or another than when it was listed")
             file.seek(self.offset)
             header = file.read(_LOCAL.size)
             if len(header) < _LOCAL.size or not header.startswith(b"PK\x03\x04"):
@@ -89,7 +92,7 @@ def _in_zip(archive: Path) -> Iterator[tuple[str, ZipMember]]:
     try:
         with zipfile.ZipFile(archive) as opened:
             infos = opened.infolist()
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, struct.error, zlib.error) as error:
         logger.warning("%s: can't be read as a zip (%s)", archive, error)
         return
     for info in infos[:MOST_MEMBERS]:
@@ -120,7 +123,8 @@ def _is_picture(name: str) -> bool:
 def _usable(info: zipfile.ZipInfo) -> str:
     """A member's name below the zip; "" for what is no picture that may be read."""
     name = tidy(info.filename) or ""
-    odd = info.is_dir() or info.flag_bits & 1 or stat.S_ISLNK(info.external_attr >> 16)
+    bomb = is_bomb(info.file_size, info.compress_size, LARGEST_INFLATED)
+    odd = bomb or info.is_dir() or info.flag_bits & 1 or stat.S_ISLNK(info.external_attr >> 16)
     if odd or info.compress_type not in _DEFLATED or max(info.file_size, info.compress_size) > LARGEST_MEMBER:
         return ""
     return name if _is_picture(name) else ""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from captrain.data.arrow import plain_rows
 from captrain.data.gathered import Texts
 from captrain.data.places import Root
 from captrain.data.readers.columns import texts_of
@@ -133,7 +134,7 @@ class ImageTable:
             return
         row = 0
         for batch in self.captions.with_format("arrow").iter(_ROWS):
-            for values in batch.to_pylist():
+            for values in plain_rows(batch):
                 yield _texts(values.values(), f"{self.name}[{row}]")
                 row += 1
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from captrain.data.dataset import load_part, pick_split, read_splits
 from captrain.data.kept_splits import KeptSplits, read_kept_splits, run_folder_of
@@ -24,6 +23,7 @@ from captrain.errors import DataError, SettingsError
 from captrain.inference.held_out import Told, pick, sift
 from captrain.records import Rejects, Sample
 from captrain.settings.schema import DataSettings, Settings
+from captrain.yaml_text import read_yaml_file
 
 logger = logging.getLogger(__name__)
 
@@ -74,10 +74,10 @@ class Run:
         if folder is None:
             return None
         try:
-            content = yaml.safe_load((folder / "settings.yaml").read_text(encoding="utf-8"))
+            content = read_yaml_file(folder / "settings.yaml")
             source = content["requested"]["source"]
             settings = Settings.model_validate(content["settings"])
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):  # of ValueErrors, those of settings too
+        except (OSError, ValueError, KeyError, TypeError):  # of ValueErrors, those of settings too
             return None
         return cls(folder, settings, None if source is None else str(source), read_kept_splits(folder))
 

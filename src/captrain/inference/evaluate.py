@@ -178,7 +178,9 @@ class Progress:
         self.lines: dict[str, list[list[Any]]] = {}
         if self.path is not None and check_target(self.path) is not None:
             drop_half_line(self.path)
-            self.lines = {str(line["id"]): line["captions"] for line in read_jsonl(self.path)}
+            self.lines = {
+                str(line["id"]): line["captions"] for line in read_jsonl(self.path) if {"id", "captions"} <= line.keys()
+            }
             logger.info("%d pictures were captioned before: going on with the rest", len(self.lines))
 
     def add(self, sample: Sample, written: list[list[Any]]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from captrain.errors import DataError, nearest
-from captrain.records import parse_json_line
+from captrain.records import parse_json, parse_json_line
 from captrain.tabular.delimited import Delimited
 from captrain.tabular.marks import UTF_8, mark_of
 from captrain.tabular.names import CAPTION_COLUMNS, IMAGE_COLUMNS
@@ -115,7 +115,7 @@ def _json_entries(path: Path, content: bytes) -> Iterator[Entry]:
 
 def _parsed(path: Path, content: bytes) -> Any:
     try:
-        return json.loads(_decoded(content, path))
+        return parse_json(_decoded(content, path))
     except RecursionError:
         raise DataError(f"{path}: JSON nested too deep; expected a list or an object of captions") from None
     except json.JSONDecodeError as error:

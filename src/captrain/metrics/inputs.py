@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from captrain.errors import DataError, nearest
+from captrain.limits import LONGEST_CAPTION
 from captrain.metrics.entries import Entry, read_entries
 from captrain.tabular.cells import listed_in, says_nothing
 from captrain.tabular.names import CAPTION_COLUMNS, IMAGE_COLUMNS, MARKS, caption_columns, is_marked, steps_of, value_at
@@ -34,7 +35,7 @@ ID_KEYS = tuple(dict.fromkeys(("image_id", "id", "file_name", "filename", "image
 """`image_id` before `id`, since an entry of COCO annotations has both, and its `id` is the annotation's."""
 CAPTION_KEYS = tuple(dict.fromkeys(("caption", "text", "candidate", "prediction", *CAPTION_COLUMNS)))
 REFERENCE_KEYS = tuple(dict.fromkeys(("references", "captions", "reference", "caption", "text", *CAPTION_COLUMNS)))
-MAX_CHARACTERS = 100_000
+MAX_CHARACTERS = LONGEST_CAPTION
 """A longer caption is no caption, and would take minutes to score."""
 
 T = TypeVar("T")

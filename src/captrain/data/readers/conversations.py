@@ -23,12 +23,13 @@ from captrain.data.readers import json_list, jsonl
 from captrain.data.readers.columns import IMAGE_COLUMNS, present, split_of
 from captrain.data.readers.json_entries import files_at, has_caption_files, has_files, with_unlisted
 from captrain.data.readers.json_objects import LONGEST_NAME, MOST_FILES
-from captrain.data.readers.line_index import BOM, LARGEST_LINE, blocks, opened
+from captrain.data.readers.line_index import BOM, blocks, opened
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import Table, check_splits, one_table_each
 from captrain.data.readers.turns import MESSAGES, Turn, images_of, is_conversation, turns_of
 from captrain.data.samples import Asked
 from captrain.errors import DataError
+from captrain.limits import json_line
 from captrain.records import Rejects, Sample, parse_json_line
 
 SUFFIXES = (*jsonl.SUFFIXES, ".json")
@@ -172,7 +173,7 @@ def _first_rows(path: Path) -> list[dict[str, Any]]:
         if path.suffix.lower() in json_list.SUFFIXES:
             return [values for _, values in islice(json_list.objects(path), MOST_LOOKED_AT)]
         with opened(path) as file:
-            lines = [file.readline(LARGEST_LINE).removeprefix(BOM) for _ in range(MOST_LOOKED_AT)]
+            lines = [json_line(file).removeprefix(BOM) for _ in range(MOST_LOOKED_AT)]
         return [parse_json_line(line, str(path)) for line in lines if line.strip()]
     except DataError:
         return []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO, AnyStr
 
 from captrain.data.gathered import Gathered
 from captrain.data.places import Root, existing, refuse_pointer
@@ -148,6 +149,14 @@ def _first_line(file: Path) -> bytes:
     )
 
 
+def whole_line(file: IO[AnyStr]) -> AnyStr:
+    """The next line of a file; of one that is too long for a caption the beginning."""
+    line = piece = file.readline(LARGEST_LINE)
+    while len(piece) == LARGEST_LINE and not piece.endswith("\n" if isinstance(piece, str) else b"\n"):
+        piece = file.readline(LARGEST_LINE)
+    return line
+
+
 def lines_in(file: Path, encoding: str = "") -> Iterator[tuple[int, str]]:
     """Number, from 1, and text of each line. Raises `DataError` for one that is not in the file's encoding."""
     name = encoding_of(file, encoding)
@@ -155,13 +164,15 @@ def lines_in(file: Path, encoding: str = "") -> Iterator[tuple[int, str]]:
     try:
         if is_wide(name):
             with file.open(encoding=name, newline="\n") as wide:
-                for number, line in enumerate(wide, start=1):
+                while line := whole_line(wide):
+                    number += 1
                     yield number, line.rstrip("\r\n")
             return
         with file.open("rb") as opened:
-            while content := opened.readline(LARGEST_LINE):
+            while content := whole_line(opened):
                 number += 1
-                text = content.decode(name if number == 1 else name.removesuffix("-sig")).rstrip("\r\n")
+                errors = "strict" if len(content) < LARGEST_LINE else "ignore"  # a letter may be cut
+                text = content.decode(name if number == 1 else name.removesuffix("-sig"), errors).rstrip("\r\n")
                 yield number, text.removeprefix("\ufeff") if number == 1 else text
     except UnicodeDecodeError as error:
         what = name.removesuffix("-sig").upper()

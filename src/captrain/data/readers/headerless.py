@@ -14,10 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from captrain.data.places import IMAGE_SUFFIXES, Root, is_hidden
 from captrain.data.readers.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, on_one_line
 from captrain.data.readers.flickr import is_captions, lines_in, unquoted
+from captrain.data.readers.json_objects import LONGEST_NAME
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import Listed, Table, check_splits, has_tables, one_table_each, tables_at, tables_in
 from captrain.data.readers.urls import is_url
@@ -29,17 +31,49 @@ SUFFIXES = (".txt", *TABLE_SUFFIXES, ".lst")
 LOOKED_AT = 5  # lines that must all be of the form
 MOST_FILES = 20  # in a folder of which one may be a list; more are something else, captions beside pictures say
 
-_NAME = rf'"?(?P<name>(?!\w+://)[^\t]*?\.(?:{"|".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))}))"?'
-_NUMBER = r"(?:#\d+)?"
-_FORMS = {
-    "name first": re.compile(rf"\s*{_NAME}{_NUMBER}\s*(?P<mark>[\t,;|])(?P<caption>.*)", re.IGNORECASE),
-    "name last": re.compile(rf"(?P<caption>.*\S)\s*(?P<mark>[\t,;|])\s*{_NAME}{_NUMBER}\s*", re.IGNORECASE),
-    "bare name": re.compile(r"(?P<name>[^\t]+?)(?:#\d+)?(?P<mark>\t)(?P<caption>.*)"),
-}
+MOST_MARKS = 50  # in a name that comes last
+
+_ENDINGS = "|".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
+_NAME = rf'"?(?P<name>(?!\w+://)[^\t]{{0,{LONGEST_NAME}}}?\.(?:{_ENDINGS}))"?(?:#\d+)?'
+_NAME_FIRST = re.compile(rf"\s*+{_NAME}\s*+(?P<mark>[\t,;|])(?P<caption>.*)", re.IGNORECASE)
+_NAME_LAST = re.compile(rf"\s*+{_NAME}\s*+", re.IGNORECASE)
+_MARK = re.compile(r"[\t,;|]")
+_BARE_NAME = re.compile(r"(?P<name>[^\t]+?)(?:#\d+)?(?P<mark>\t)(?P<caption>.*)")
 _COUNT = re.compile(r"\s*\d+\s*[\t,;|](?=.*\w)")
 _HEADER = re.compile(
     rf"\ufeff?({'|'.join(IMAGE_COLUMNS)})\s*[\t,;|](\s*\w+\s*[\t,;|])?\s*({'|'.join(CAPTION_COLUMNS)})", re.IGNORECASE
 )
+
+
+class Parts(NamedTuple):
+    """What a line is made of, as it is written."""
+
+    name: str
+    mark: str
+    caption: str
+
+
+def _name_first(line: str) -> Parts | None:
+    found = _NAME_FIRST.fullmatch(line)
+    return Parts(found["name"], found["mark"], found["caption"]) if found else None
+
+
+def _name_last(line: str) -> Parts | None:
+    """By the last mark that only a name follows. One pattern for all of it would take minutes for a line of many marks."""
+    tail = max(0, len(line) - LONGEST_NAME)
+    for mark in reversed(list(_MARK.finditer(line, tail))[-MOST_MARKS:]):
+        caption = line[: mark.start()].rstrip()
+        if caption and (found := _NAME_LAST.fullmatch(line, mark.end())):
+            return Parts(found["name"], mark[0], caption)
+    return None
+
+
+def _bare_name(line: str) -> Parts | None:
+    found = _BARE_NAME.fullmatch(line)
+    return Parts(found["name"], found["mark"], found["caption"]) if found else None
+
+
+_FORMS = {"name first": _name_first, "name last": _name_last, "bare name": _bare_name}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +92,13 @@ class Form:
         >>> Form("name first", "|", True).row("0001.jpg| 0| a man")
         ('0001.jpg', 'a man')
         """
-        found = _FORMS[self.order].fullmatch(line)
-        if found is None or found["mark"] != self.mark:
+        found = _FORMS[self.order](line)
+        if found is None or found.mark != self.mark:
             return None
-        caption = found["caption"]
+        caption = found.caption
         if self.counted and (count := _COUNT.match(caption)):
             caption = caption[count.end() :]
-        return found["name"].strip(), unquoted(caption)
+        return found.name.strip(), unquoted(caption)
 
 
 def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
@@ -108,14 +142,14 @@ def form_of(path: Path, root: Root, encoding: str = "") -> Form | None:
         line for number, line in lines_in(path, encoding) if line.strip() and not _is_header(path, number, line)
     )
     lines = list(islice(found_in, LOOKED_AT))
-    for order, pattern in _FORMS.items():
-        found = [pattern.fullmatch(line) for line in lines]
-        marks = {match["mark"] for match in found if match}
+    for order, parts_of in _FORMS.items():
+        found = [parts_of(line) for line in lines]
+        marks = {parts.mark for parts in found if parts}
         if lines and all(found) and len(marks) == 1:
-            captions = [match["caption"].strip() for match in found if match]
+            captions = [parts.caption.strip() for parts in found if parts]
             if not any(captions) or all(_is_name(caption) or is_url(caption) for caption in captions):
                 return None
-            names = [match["name"] for match in found if match]
+            names = [parts.name for parts in found if parts]
             if order == "bare name" and not _lead_to_pictures(names, lines, root):
                 return None
             counted = order == "name first" and all(map(_COUNT.match, captions))

@@ -6,20 +6,20 @@ stay encoded and captions in their memory-mapped table; a sample is read when it
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from captrain.data.arrow import check_file
 from captrain.data.image_tables import ImageTable, RowSamples
 from captrain.data.places import Root
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Joined
 from captrain.errors import DataError
-from captrain.records import Rejects, Sample
+from captrain.records import Rejects, Sample, parse_json
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -89,10 +89,12 @@ def _stay_inside(root: Root, prefix: str) -> None:
         else [None]
     )
     for name in names:
-        if not isinstance(name, str) or root.exact(prefix + name, str(where)) is None:
+        found = root.exact(prefix + name, str(where)) if isinstance(name, str) else None
+        if found is None:
             raise DataError(
                 f"{where}: names a file that is not there ({str(name)[:80]}); expected what save_to_disk writes"
             )
+        check_file(root.folder / found)
 
 
 def _note(path: Path) -> dict[str, Any]:
@@ -100,7 +102,7 @@ def _note(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _LARGEST_NOTE:
             raise DataError(f"{path}: over {_LARGEST_NOTE} bytes; expected what save_to_disk writes")
-        value = json.loads(path.read_bytes())
+        value = parse_json(path.read_bytes().decode("utf-8"))
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror}); expected what save_to_disk writes") from None
     except (ValueError, RecursionError):

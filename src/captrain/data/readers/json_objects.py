@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -12,6 +11,7 @@ from typing import Any
 from captrain.data.places import Root, existing, is_hidden, refuse_pointer
 from captrain.data.readers.options import ReadOptions
 from captrain.errors import DataError
+from captrain.records import parse_json
 
 LARGEST_FILE = 4 << 30  # bytes; such a file is read into memory whole, at several times its size
 LONGEST_NAME = 4096  # bytes of a path; no system takes longer ones
@@ -71,7 +71,7 @@ def load_object(path: Path) -> dict[str, Any]:
     try:
         if (size := path.stat().st_size) > LARGEST_FILE:
             raise DataError(f"{path}: {size} bytes, over {LARGEST_FILE}; split the file, or make it a .jsonl table")
-        value = json.loads(path.read_bytes().decode("utf-8-sig"))
+        value = parse_json(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror})") from None
     except UnicodeDecodeError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import posixpath
 from array import array
 from collections.abc import Iterable, Iterator
@@ -15,6 +14,7 @@ from captrain.data.gathered import Texts
 from captrain.data.readers.tables import Table
 from captrain.data.samples import key_of
 from captrain.errors import DataError
+from captrain.records import parse_json
 
 URL_COLUMNS = ("url", "image_url", "img_url", "image_link")
 LARGEST_LINE = 1 << 16  # bytes of a map
@@ -115,7 +115,7 @@ def _tsv_pairs(path: Path) -> Iterator[tuple[str, str]]:
 
 def _json_pairs(path: Path) -> Iterator[tuple[str, str]]:
     try:
-        found = json.loads(path.read_bytes().decode("utf-8-sig"))
+        found = parse_json(path.read_bytes().decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise
     except (ValueError, RecursionError) as error:
