@@ -101,8 +101,16 @@ def _release() -> None:
 @cache
 def budget() -> Budget:
     """This process's: a quarter of the memory or what the setting says, shared by the processes that train on this machine."""
-    processes = max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
-    return Budget(max(1, (_chosen() or memory() // 4) // processes))
+    return Budget(_part(max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or 1))))
+
+
+def share_with(processes: int) -> None:
+    """Leave others their part: so many processes of this machine, this one among them, do the same work."""
+    budget().size = _part(processes)
+
+
+def _part(processes: int) -> int:
+    return max(1, (_chosen() or memory() // 4) // processes)
 
 
 @cache

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from PIL import ImageFile
+from PIL import Image, ImageFile
 
 from captrain.errors import PictureError
-from captrain.memory_budget import MB, most_for_one
+from captrain.memory_budget import MB, most_for_one, take
 
 MAX_PIXELS = 200_000_000
 """The largest phone sensors give 16320 x 12240, just under this. What is larger is a map, a scan to be tiled, or an attack."""
@@ -33,6 +33,9 @@ _MOST_UNFOLDED_ELSE = 512
 _BYTES_A_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
 _A_ROW = 16  # bytes of the pointers to a row, of two pictures
 _COLOUR = 4  # bytes a pixel of Pillow's RGB and all that is not above
+
+_PILLOWS_BLOCK = 16 << 20
+_BLOCK = 64 << 20
 
 # What decoders keep beside their result, in bytes a pixel. WebP: two canvases and a copy. AVIF and HEIC: planes of 8 or 16
 # bits, and the same in RGB.
@@ -108,6 +111,17 @@ def bytes_to_decode(image: ImageFile.ImageFile, beside: int, turned: bool) -> in
     plain = image.mode == "RGB" and not turned and "transparency" not in image.info
     decoded = pixels * _BYTES_A_PIXEL.get(image.mode, _COLOUR)
     return decoded + max(beside, 0 if plain else pixels * _COLOUR) + _A_ROW * image.height
+
+
+def take_for(needed: int) -> None:
+    """Take the memory that a picture needs from the budget, maybe after a while.
+
+    Pillow asks for 16 MB at a time. The C library keeps blocks of such a size for the thread that freed them, so that each
+    thread would hold on to a picture; larger blocks go back to the system (mallopt(3), M_MMAP_THRESHOLD).
+    """
+    take(needed)
+    if needed > _PILLOWS_BLOCK:
+        Image.core.set_block_size(_BLOCK)
 
 
 def bytes_beside(image: ImageFile.ImageFile) -> int:

@@ -307,6 +307,8 @@ def test_the_budget_is_a_share_of_memory_or_what_is_set(monkeypatch: pytest.Monk
     assert fresh(monkeypatch).size == 2_000 * MB
     assert memory_budget.most_for_one() == 4_000 * MB
     assert fresh(monkeypatch, LOCAL_WORLD_SIZE="4").size == 500 * MB
+    memory_budget.share_with(8)
+    assert budget().size == 250 * MB
     assert fresh(monkeypatch, CAPTRAIN_PICTURE_MEMORY="6000").size == 6_000 * MB
     assert memory_budget.most_for_one() == 6_000 * MB
     assert fresh(monkeypatch, CAPTRAIN_PICTURE_MEMORY="6000", LOCAL_WORLD_SIZE="2").size == 3_000 * MB

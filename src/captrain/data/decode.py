@@ -32,9 +32,8 @@ from captrain.data.suffixes import HAS_HEIF, HEIF_NEEDED, LONGEST_MARK, suffix_o
 from captrain.data.upright import to_rgb
 from captrain.errors import CaptrainError, PictureError
 from captrain.lfs import POINTER, is_pointer
-from captrain.memory_budget import take
 from captrain.picture_bytes import check_notes, check_scans, check_webp, size_of_webp
-from captrain.picture_memory import MAX_PIXELS, bytes_beside, bytes_to_decode, check, check_size
+from captrain.picture_memory import MAX_PIXELS, bytes_beside, bytes_to_decode, check, check_size, take_for
 
 Size = tuple[int, int]  # width, height
 T = TypeVar("T")
@@ -111,7 +110,7 @@ def _decode(data: bytes, max_pixels: int, enough: Callable[[Size], Size | None] 
         beside, orientation = bytes_beside(image), _turn(image)
         if enough is not None and isinstance(image, _JpegFile):
             _draft(image, orientation, enough)
-        take(bytes_to_decode(image, beside, orientation != 1))
+        take_for(bytes_to_decode(image, beside, orientation != 1))
         _by_our_limit(image.load)
         vars(image).pop("_decoder", None)  # that of WebP and AVIF, which keeps its canvases
         image.fp = None

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from captrain.memory_budget import counted, take
+from captrain.memory_budget import counted
 from captrain.picture_bytes import check_webp
-from captrain.picture_memory import bytes_beside, bytes_to_decode, check
+from captrain.picture_memory import bytes_beside, bytes_to_decode, check, take_for
 
 LONGEST = 320  # pixels of a thumbnail's longer side
 CRISP_BELOW = 128  # pictures this small are drawings as a rule: kept without loss, enlarged without blur
@@ -57,7 +57,7 @@ def thumbnail(image: Path | bytes, longest: int = LONGEST) -> Picture | None:
             check(opened, len(encoded), MOST_PIXELS)
             beside = bytes_beside(opened)
             opened.draft("RGB", (longest, longest))
-            take(2 * bytes_to_decode(opened, beside, turned=True))  # turned, and on white
+            take_for(2 * bytes_to_decode(opened, beside, turned=True))  # turned, and on white
             small = _on_white(ImageOps.exif_transpose(opened), longest)
     except Exception:  # Pillow raises many kinds for broken files, and a report must not fail for one of its pictures
         return None
