@@ -24,6 +24,14 @@ _MARKER = re.compile(
 _SCAN, _END = 0xDA, 0xD9
 
 
+def check_start(data: bytes, max_pixels: int) -> None:
+    """Refuse by its bytes alone what would take memory or time as soon as Pillow opens it. Raises `PictureError`."""
+    if data.startswith(b"RIFF"):
+        check_webp(data, max_pixels)
+    elif data.startswith(b"\xff\xd8"):
+        check_notes(data)
+
+
 def check_webp(data: bytes, max_pixels: int) -> None:
     """Refuse a WebP by its header: its reader makes two canvases as soon as it opens a file. Raises `PictureError`."""
     width, height = size_of_webp(data)
@@ -74,7 +82,7 @@ def check_scans(size: tuple[int, int], data: bytes) -> None:
 
 
 def _markers(data: bytes) -> Iterator[tuple[int, int]]:
-    """The markers of a JPEG's first picture and their places; segments are stepped over by their length.
+    r"""The markers of a JPEG's first picture and their places; segments are stepped over by their length.
 
     >>> list(_markers(b"\xff\xd8\xff\xfe\0\x04\xff\xda\xff\xda\0\x02\xff\0\xff\xd9"))
     [(254, 2), (218, 8)]

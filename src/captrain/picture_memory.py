@@ -73,6 +73,8 @@ def check(image: ImageFile.ImageFile, length: int, max_pixels: int) -> None:
     more than pictures do, and for what this machine's memory can't hold.
     """
     check_size(image.size, max_pixels)
+    if image.format == "TIFF":
+        check_size(_size_in_tiles(image), max_pixels)
     width, height = image.size
     if width * height <= SMALL:
         return
@@ -184,6 +186,12 @@ def _bits_of_png(image: Any) -> int:
         return 1
     count = 1 if channels == "I" else len(channels)
     return count * int("".join(filter(str.isdigit, depth)) or 8)
+
+
+def _size_in_tiles(image: Any) -> tuple[int, int]:
+    """Width and height of all tiles of a TIFF, which may be larger than the picture that they are parts of."""
+    across, down = (max(1, int(image.tag_v2.get(tag, 1))) for tag in (322, 323))
+    return -(-image.width // across) * across, -(-image.height // down) * down
 
 
 def _bits_of_tiff(image: Any) -> tuple[int, ...]:

@@ -292,7 +292,6 @@ def short_webp() -> bytes:
 
 
 @attack("avif solid", "AVIF", speed=10)
-@attack("heic solid", "HEIF")
 def iso(format: str, edge: int = 3_600, **options: Any) -> bytes:
     if format == "HEIF":
         import pillow_heif

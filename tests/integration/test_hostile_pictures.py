@@ -27,6 +27,8 @@ from captrain.data.images import ImageSpec, prepare
 from captrain.errors import PictureError, SettingsError
 from captrain.memory_budget import Budget, budget, counted, take
 from captrain.picture_memory import MAX_PIXELS, bytes_beside, bytes_to_decode, least_length
+from captrain.records import MOST_BYTES, Sample
+from captrain.report.pictures import thumbnail as small
 from captrain.testing import tiny_photos
 
 MB = 1_000_000
@@ -48,13 +50,13 @@ def memory(name):
 for name, make in {**MAKERS, **HONEST}.items():
     data = make()
     open("/proc/self/clear_refs", "w").write("5")  # the peak begins here
-    before, start = memory("VmRSS"), time.monotonic()
+    before, start = memory("VmRSS"), time.process_time()
     try:
         prepare(data, ImageSpec(384, 384, (0.5,) * 3, (0.5,) * 3))
         reason = ""
     except PictureError as error:
         reason = str(error)
-    line = {"peak": memory("VmHWM") - before, "seconds": time.monotonic() - start, "reason": reason, "bytes": len(data)}
+    line = {"peak": memory("VmHWM") - before, "seconds": time.process_time() - start, "reason": reason, "bytes": len(data)}
     print(json.dumps({"name": name, **line}), flush=True)
 """
 
@@ -106,6 +108,13 @@ REFUSED = {
 def test_what_is_refused_says_why(name: str) -> None:
     with pytest.raises(PictureError, match=f"^{REFUSED[name]}"):
         prepare(MAKERS[name](), SPEC)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_report_does_not_wait_for_any(name: str) -> None:
+    data, begun = MAKERS[name](), time.process_time()
+    small(data)
+    assert time.process_time() - begun < SECONDS
 
 
 @pytest.mark.parametrize(
@@ -396,6 +405,14 @@ FEW = (
     "jpeg of thousands of scans",
 )
 ENDINGS = {"gif": ".gif", "png": ".png", "jpeg": ".jpg", "webp": ".webp"}
+
+
+def test_a_file_of_gigabytes_that_holds_nothing_is_not_read(tmp_path: Path) -> None:
+    place = tmp_path / "hollow.png"
+    with place.open("wb") as file:
+        file.truncate(MOST_BYTES + 1)
+    with pytest.raises(OSError, match=f"{MOST_BYTES + 1} bytes are over the limit of {MOST_BYTES}"):
+        Sample("hollow.png", place, (), "").read()
 
 
 @pytest.fixture

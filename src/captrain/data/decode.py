@@ -32,8 +32,8 @@ from captrain.data.suffixes import HAS_HEIF, HEIF_NEEDED, LONGEST_MARK, suffix_o
 from captrain.data.upright import to_rgb
 from captrain.errors import CaptrainError, PictureError
 from captrain.lfs import POINTER, is_pointer
-from captrain.picture_bytes import check_notes, check_scans, check_webp, size_of_webp
-from captrain.picture_memory import MAX_PIXELS, bytes_beside, bytes_to_decode, check, check_size, take_for
+from captrain.picture_bytes import check_scans, check_start, size_of_webp
+from captrain.picture_memory import MAX_PIXELS, bytes_beside, bytes_to_decode, check, take_for
 
 Size = tuple[int, int]  # width, height
 T = TypeVar("T")
@@ -136,10 +136,7 @@ def stored_size(data: bytes) -> Size:
 
 def _open(decoder: type[ImageFile.ImageFile], data: bytes, max_pixels: int) -> ImageFile.ImageFile:
     """A picture whose header is read; what Pillow's readers of WebP and JPEG do with one at once is bounded before."""
-    if decoder is WebPImagePlugin.WebPImageFile:
-        check_webp(data, max_pixels)
-    if decoder is _JpegFile:
-        check_notes(data)
+    check_start(data, max_pixels)
     if decoder is GifImagePlugin.GifImageFile:  # whose frame may be larger than the screen, which Pillow looks at
         return decoder(BytesIO(data))
     return _by_our_limit(lambda: decoder(BytesIO(data)))
@@ -182,10 +179,6 @@ def _heif_decoder() -> type[ImageFile.ImageFile]:
 
 def _check(image: ImageFile.ImageFile, data: bytes, max_pixels: int) -> None:
     """Refuse by the header and the length alone, before memory or time is asked for."""
-    if isinstance(image, TiffImagePlugin.TiffImageFile):  # tiles may be larger than the picture that they are part of
-        width, height = image.size
-        across, down = (max(1, int(image.tag_v2.get(tag, 1))) for tag in (322, 323))
-        check_size((-(-width // across) * across, -(-height // down) * down), max_pixels)
     check(image, len(data), max_pixels)
     if isinstance(image, _JpegFile):
         check_scans(image.size, data)

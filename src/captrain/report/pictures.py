@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from captrain.memory_budget import counted
-from captrain.picture_bytes import check_webp
+from captrain.picture_bytes import check_scans, check_start
 from captrain.picture_memory import bytes_beside, bytes_to_decode, check, take_for
 
 LONGEST = 320  # pixels of a thumbnail's longer side
@@ -51,10 +51,11 @@ def thumbnail(image: Path | bytes, longest: int = LONGEST) -> Picture | None:
     """
     try:
         encoded = image if isinstance(image, bytes) else _read(image)
-        if encoded.startswith(b"RIFF"):
-            check_webp(encoded, MOST_PIXELS)
+        check_start(encoded, MOST_PIXELS)
         with _silent(), Image.open(io.BytesIO(encoded), formats=FORMATS) as opened:
             check(opened, len(encoded), MOST_PIXELS)
+            if opened.format in ("JPEG", "MPO"):
+                check_scans(opened.size, encoded)
             beside = bytes_beside(opened)
             opened.draft("RGB", (longest, longest))
             take_for(2 * bytes_to_decode(opened, beside, turned=True))  # turned, and on white
