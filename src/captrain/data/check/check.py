@@ -26,6 +26,7 @@ from captrain.data.check.problems import KINDS, Finding, Findings, kind_of_pictu
 from captrain.data.dataset import read_splits
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Joined
+from captrain.disk.locks import only_writer
 from captrain.errors import PictureError
 from captrain.picture_memory import MAX_PIXELS
 from captrain.progress import track
@@ -88,6 +89,7 @@ class Checked:
                 examples[finding.kind].append(about or self._about(finding))
         return examples
 
+    @only_writer("path")
     def write_rejects(self, path: Path) -> None:
         """Write a line a problem: id, where, reason, problem, grade."""
         write_jsonl(path, self.lines())
