@@ -6,23 +6,23 @@ import errno
 import logging
 import os
 import shutil
-import warnings
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
 from captrain.data.places import IMAGE_SUFFIXES
-from captrain.data.suffixes import HAS_HEIF, LONGEST_MARK, suffix_of_content
+from captrain.data.suffixes import LONGEST_MARK, suffix_of_content
 from captrain.disk.folders import make_folders
 from captrain.disk.writing import create, write_new
 from captrain.errors import PictureError
 from captrain.lfs import POINTER, is_pointer
+from captrain.memory_budget import counted, take
 from captrain.records import Sample
 
 logger = logging.getLogger(__name__)
 
 JPEG = ".jpg"
-FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
+BYTES_TO_ENCODE = 8  # a pixel: the picture, libjpeg's coefficients for tables of its own, and a buffer
 
 _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
 
@@ -56,32 +56,12 @@ class Picture:
 
     def size(self) -> tuple[int, int]:
         """Width and height as stored, by the header alone. Raises `PictureError` if that can't be read."""
-        from PIL import Image
+        from captrain.data.decode import stored_size
 
-        source = BytesIO(self.content) if isinstance(self.content, bytes) else self.content
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                with Image.open(source, formats=_formats()) as image:
-                    return image.size
-            except OSError as error:
-                if error.errno is not None:
-                    raise
-                raise PictureError("is not a JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF picture") from None
-            except Exception as error:  # Pillow's decoders raise a dozen kinds on broken headers
-                raise PictureError(f"has a broken header ({' '.join(str(error).split())})") from None
+        return stored_size(self.read())
 
 
-def _formats() -> tuple[str, ...]:
-    """Pillow's names of the forms that are read."""
-    if not HAS_HEIF:
-        return FORMATS
-    import pillow_heif
-
-    pillow_heif.register_heif_opener()
-    return (*FORMATS, "HEIF")
-
-
+@counted()
 def encode(data: bytes, max_side: int | None, quality: int, max_pixels: int) -> Picture:
     """A JPEG of the same picture: upright, RGB, alpha over white, its longer side at most `max_side`, never enlarged.
 
@@ -98,6 +78,7 @@ def encode(data: bytes, max_side: int | None, quality: int, max_pixels: int) -> 
     image = decode(data, max_pixels, fit)
     if image.size != (wanted := fit(image.size)):
         image = image.resize(wanted, Image.Resampling.LANCZOS)
+    take(BYTES_TO_ENCODE * image.width * image.height)
     file = BytesIO()
     try:
         image.save(file, "JPEG", quality=quality, optimize=True)
