@@ -9,8 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from captrain.disk.reading import open_file, read_file
 from captrain.disk.writing import new_file, open_to_append
 from captrain.errors import DataError
+
+LARGEST_PICTURE = 1 << 30  # bytes of an encoded picture; a larger file is something else, whatever it is called
 
 
 class Stored(Protocol):
@@ -45,7 +48,7 @@ class Sample:
         """The encoded picture (a JPEG's bytes, say). Raises `OSError` if it can't be read."""
         if isinstance(self.image, bytes):
             return self.image
-        return self.image.read_bytes() if isinstance(self.image, Path) else self.image.read()
+        return read_file(self.image, LARGEST_PICTURE) if isinstance(self.image, Path) else self.image.read()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +142,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
 
     Raises `DataError` naming the file and line of the first line that is not a JSON object in UTF-8.
     """
-    with path.open("rb") as file:
+    with open_file(path) as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 yield parse_json_line(line, f"{path}:{number}")

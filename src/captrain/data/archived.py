@@ -21,6 +21,7 @@ from pathlib import Path
 from captrain.data.shards.headers import tidy
 from captrain.data.shards.tars import StoredMember, walk
 from captrain.data.suffixes import is_hidden, split_suffix
+from captrain.disk.reading import open_file
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class ZipMember:
     def read(self) -> bytes:
         """The picture's bytes. Raises `OSError` if they are not what the zip's directory says."""
         # Opened anew each time: an open file must not be shared by processes, and it costs little beside a picture.
-        with self.archive.open("rb") as file:
+        with open_file(self.archive) as file:
             file.seek(self.offset)
             header = file.read(_LOCAL.size)
             if len(header) < _LOCAL.size or not header.startswith(b"PK\x03\x04"):
@@ -87,7 +88,7 @@ def archive_of(member: ZipMember | StoredMember) -> Path:
 
 def _in_zip(archive: Path) -> Iterator[tuple[str, ZipMember]]:
     try:
-        with zipfile.ZipFile(archive) as opened:
+        with open_file(archive) as file, zipfile.ZipFile(file) as opened:
             infos = opened.infolist()
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
         logger.warning("%s: can't be read as a zip (%s)", archive, error)
@@ -101,7 +102,7 @@ def _in_zip(archive: Path) -> Iterator[tuple[str, ZipMember]]:
 
 def _in_tar(archive: Path) -> Iterator[tuple[str, StoredMember]]:
     try:
-        with archive.open("rb", buffering=1 << 16) as file:
+        with open_file(archive, 1 << 16) as file:
             for member in islice(walk(file, os.fstat(file.fileno()).st_size), MOST_MEMBERS):
                 if not member.problem and _is_picture(member.name):
                     label = f"{archive}/{member.name}"

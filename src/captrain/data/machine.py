@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from captrain.data.text import lines_of
+from captrain.disk.reading import read_file
 from captrain.records import Rejects
 
 MACHINE = "machine-made"  # the kind of remark on what a model wrote
@@ -97,7 +98,7 @@ class Ledger:
         self.path = folder / HOME / FILE
         self.changes: dict[str, list[Change]] = {}
         try:
-            content = self.path.read_bytes()
+            content = read_file(self.path)
         except OSError:
             return
         for line in content.splitlines():

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from captrain.disk.reading import open_file
 from captrain.errors import SettingsError, nearest_path
 
 LARGEST_FILE = 1024 * 1024  # bytes; real ones have a few hundred
@@ -49,7 +50,7 @@ class _Loader(yaml.SafeLoader):
 
 def _read_small(path: Path, where: str) -> str:
     """A file's text, if it is as short as files of settings are."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         content = file.read(LARGEST_FILE + 1)
     if len(content) > LARGEST_FILE:
         raise SettingsError(f"{where}: larger than 1 MiB, expected a short YAML file of settings")

@@ -15,9 +15,11 @@ import re
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cached_property, lru_cache
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TypeVar
 
+from captrain.disk.reading import open_file
 from captrain.errors import DataError
 from captrain.tabular.cells import says_nothing
 from captrain.tabular.marks import encoding_of, unmarked
@@ -123,7 +125,8 @@ class Delimited:
     def _read(self, work: Callable[[Lines], Iterator[T]]) -> Iterator[T]:
         """What some work makes of the lines. Raises `DataError` for what is not in the encoding, wherever that shows."""
         try:
-            with self.path.open(encoding=encoding_of(self.path, self.encoding), newline="") as file:
+            name = encoding_of(self.path, self.encoding)
+            with TextIOWrapper(open_file(self.path), encoding=name, newline="") as file:
                 yield from work(Lines(unmarked(file)))
         except OSError as error:
             raise DataError(f"{self.path}: can't be opened ({error.strerror})") from None

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from captrain.disk.reading import read_file
 from captrain.errors import RunError
 from captrain.models.located import EXTRAS
 from captrain.settings.schema import Settings
@@ -66,7 +67,7 @@ class RunPlace:
         """`settings.yaml` of the run that is here, if there is one; a file of that name that no run wrote is none."""
         path = self.path / SETTINGS
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            content = yaml.safe_load(read_file(path))
         except (OSError, ValueError, yaml.YAMLError):
             return None
         ours = isinstance(content, dict) and isinstance(content.get("requested"), dict)

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from captrain.data.places import is_remote
 from captrain.data.shards.remote import protocol_of, shown, telling
+from captrain.disk.reading import read_file
 from captrain.errors import DataError
 from captrain.paths import cache_folder
 
@@ -70,7 +71,7 @@ class StoreFolder:
             raise DataError(f"{self.where(name)}: has {size} bytes, over {most}; expected a small file")
         if not self.remote:
             try:
-                return self._path(name).read_bytes()
+                return read_file(self._path(name))
             except OSError as error:
                 raise DataError(f"{self.where(name)}: {_missing(error)}") from None
         with telling(self.where(name)):

@@ -19,6 +19,7 @@ from captrain.data.readers.nothing import nothing_to_use
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import Listed, folder_of_images
 from captrain.data.text import is_wide
+from captrain.disk.reading import open_file
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 from captrain.tabular.marks import encoding_of, mark_of
@@ -63,7 +64,9 @@ def read(
     file = files[0]
     refuse_pointer(file)
     root = options.image_root or (path if path.is_dir() else path.parent)
-    gathered = Gathered(Root(folder_of_images(root), given=options.image_root is not None), file)
+    gathered = Gathered(
+        Root(folder_of_images(root), given=options.image_root is not None, follow_links=options.follow_links), file
+    )
     splits = _splits_beside(file, options.encoding)
     for number, image, caption in captions_of(file, rejects, options.encoding):
         split = splits.get(image) if splits else "all"
@@ -138,7 +141,7 @@ def is_captions(file: Path) -> bool:
 
 def _first_line(file: Path) -> bytes:
     """Its letters in ASCII where they are in it, whatever the file's encoding."""
-    with file.open("rb") as opened:
+    with open_file(file) as opened:
         begin = opened.readline(LARGEST_LINE)
     name = encoding_of(file)
     if not is_wide(name):
@@ -158,7 +161,7 @@ def lines_in(file: Path, encoding: str = "") -> Iterator[tuple[int, str]]:
                 for number, line in enumerate(wide, start=1):
                     yield number, line.rstrip("\r\n")
             return
-        with file.open("rb") as opened:
+        with open_file(file) as opened:
             while content := opened.readline(LARGEST_LINE):
                 number += 1
                 text = content.decode(name if number == 1 else name.removesuffix("-sig")).rstrip("\r\n")

@@ -61,7 +61,7 @@ def read(
         raise DataError(f"{path}/: no .parquet file; expected train-00000-of-00001.parquet, say")
     folder = path if path.is_dir() else path.parent
     columns = Columns(options.image_column, options.caption_column)
-    parts = Parts(path, folder, options.image_root)
+    parts = Parts(path, folder, options)
     for file in files:
         _read_file(file, split_of_name(file, folder), columns, parts, rejects, captioned)
     samples = parts.samples(rejects, captioned)
@@ -105,10 +105,10 @@ def split_of_name(file: Path, folder: Path) -> str:
 class Parts:
     """What rows are put into: those with pictures inside, and those that name them."""
 
-    def __init__(self, path: Path, folder: Path, image_root: Path | None) -> None:
+    def __init__(self, path: Path, folder: Path, options: ReadOptions) -> None:
         self.inside = Embedded(folder)
-        root = folder_of_images(image_root) if image_root else folder
-        self.named = Gathered(Root(root, given=image_root is not None), path)
+        given = None if options.image_root is None else folder_of_images(options.image_root)
+        self.named = Gathered(Root(given or folder, given=given is not None, follow_links=options.follow_links), path)
 
     def samples(self, rejects: Rejects, captioned: bool) -> dict[str, Sequence[Sample]]:
         """All samples by split."""

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from captrain.data.places import is_hidden
+from captrain.data.places import Root, is_hidden
 from captrain.data.readers import READERS, reader
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import Listed, choose, split_in_words
@@ -49,7 +49,7 @@ def read_and_note(
     folder = path if path.is_dir() else path.parent
     if form in LISTS and (folder == path or len(_files(folder, TABLE_SUFFIXES)) <= 1):  # else others may list the rest
         home = folder.parent if folder.name == "annotations" else folder
-        note_unlisted(options.image_root or home, splits.values(), rejects)
+        note_unlisted(Root(options.image_root or home, follow_links=options.follow_links), splits.values(), rejects)
     if is_guess and path.is_dir() and form != "kohya-toml":
         _note_configurations(path, rejects)
     for line in rejects.remarks[noted:]:

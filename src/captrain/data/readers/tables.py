@@ -15,7 +15,7 @@ from captrain.data.places import Root, existing, is_hidden, refuse_pointer
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.columns import Columns
 from captrain.data.readers.nothing import nothing_to_use
-from captrain.data.readers.options import ReadOptions
+from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import merged
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
@@ -47,13 +47,14 @@ class Listed:
 class Table:
     """A file of rows: the folder that its image names are relative to, and what its place gives to ids and splits."""
 
-    def __init__(self, path: Path, folder: Path, split: str = "", image_root: Path | None = None) -> None:
+    def __init__(self, path: Path, folder: Path, split: str = "", options: ReadOptions = BY_LOOKING) -> None:
         """`folder` is the data set's, `split` what the file's name says (or "")."""
         refuse_pointer(path)
         self.path = path
         self.split = split
         self.columns: tuple[str, ...] = ()  # as far as they are known
-        self.root = Root(folder_of_images(image_root), given=True) if image_root else Root(path.parent)
+        given = None if options.image_root is None else folder_of_images(options.image_root)
+        self.root = Root(given or path.parent, given=given is not None, follow_links=options.follow_links)
         within = path.parent.relative_to(folder).as_posix()
         self.prefix = "" if within == "." else f"{within}/"
         self.name = self.prefix + path.name
@@ -93,14 +94,14 @@ def tables_at(
     """The tables of a data set: a file, or those of a folder. Raises `DataError` if there are none."""
     path = existing(Path(source))
     if path.is_file():
-        return [Table(path, path.parent, "", options.image_root)]
+        return [Table(path, path.parent, "", options)]
     found, _ = choose(path, tables(path, options))
     if not found:
         kinds = " or ".join(suffixes)
         raise DataError(
             f"{path}/: no table; expected metadata{suffixes[0]}, train{suffixes[0]} or one other {kinds} file with image names"
         )
-    return [Table(file, path, split, options.image_root) for split, file in found.items()]
+    return [Table(file, path, split, options) for split, file in found.items()]
 
 
 def has_tables(folder: Path, tables: list[Listed]) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from captrain.data.places import IMAGE_SUFFIXES
 from captrain.data.suffixes import HAS_HEIF, LONGEST_MARK, suffix_of_content
+from captrain.disk.reading import open_file, read_file
 from captrain.errors import PictureError
 from captrain.lfs import POINTER, is_pointer
 from captrain.records import Sample
@@ -50,7 +51,7 @@ class Picture:
 
     def read(self) -> bytes:
         """All bytes."""
-        return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
+        return self.content if isinstance(self.content, bytes) else read_file(self.content)
 
     def size(self) -> tuple[int, int]:
         """Width and height as stored, by the header alone. Raises `PictureError` if that can't be read."""
@@ -147,5 +148,5 @@ class Store:
 def _beginning(content: Path | bytes) -> bytes:
     if isinstance(content, bytes):
         return content[:LONGEST_MARK]
-    with content.open("rb") as file:
+    with open_file(content) as file:
         return file.read(LONGEST_MARK)
