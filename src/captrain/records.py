@@ -13,6 +13,7 @@ from captrain.disk.reading import open_file, read_file
 from captrain.disk.writing import new_file, open_to_append
 from captrain.errors import DataError
 
+LONGEST_SHOWN = 300  # characters of a path on one line
 LARGEST_PICTURE = 1 << 30  # bytes of an encoded picture; a larger file is something else, whatever it is called
 
 
@@ -113,11 +114,12 @@ class Rejects:
 
     def add(self, id: str, where: str, reason: str) -> None:
         """Note one skipped sample."""
-        self.lines.append({"id": id, "where": where, "reason": reason})
+        self.lines.append({"id": _written(id), "where": _written(where), "reason": _written(reason)})
 
     def remark(self, problem: str, id: str, where: str, reason: str) -> None:
         """Note what is good to know of a sample that is used."""
-        self.remarks.append({"id": id, "where": where, "reason": reason, "problem": problem})
+        line = {"id": _written(id), "where": _written(where), "reason": _written(reason), "problem": problem}
+        self.remarks.append(line)
 
     def remarked(self, problem: str) -> int:
         """How many remarks there are of a kind."""
@@ -133,8 +135,35 @@ class Rejects:
         >>> rejects.summary()
         '1 rejected: a.jpg is empty (0 bytes)'
         """
-        first = "; ".join(f"{line['where']} {line['reason']}" for line in self.lines[:3])
+        first = "; ".join(f"{_ending(line['where'])} {line['reason']}" for line in self.lines[:3])
         return f"{len(self)} rejected: {first}" + ("; ..." if len(self) > 3 else "")
+
+
+def _written(text: str) -> str:
+    """A text as UTF-8 can hold it: a path's bytes that are none are written as escapes, as is half a surrogate pair."""
+    if text.isascii():
+        return text
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _ending(path: str) -> str:
+    """A path that is not too long for a line: as much of its end as fits."""
+    return path if len(path) <= LONGEST_SHOWN else f"...{path[-LONGEST_SHOWN:]}"
+
+
+def json_line(value: dict[str, Any]) -> bytes:
+    r"""One line of JSON in UTF-8, with its line end. Bytes of a path that are no UTF-8 are escapes, and read back as they were.
+
+    >>> json_line({"id": "caf\udce9"})
+    b'{"id": "caf\\udce9"}\n'
+    """
+    try:
+        return (json.dumps(value, ensure_ascii=False) + "\n").encode("utf-8")
+    except UnicodeEncodeError:
+        return (json.dumps(value) + "\n").encode("ascii")
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
@@ -172,7 +201,7 @@ def write_jsonl(path: Path, lines: Iterable[dict[str, Any]]) -> int:
     count = 0
     with new_file(path) as file:
         for line in lines:
-            file.write((json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8"))
+            file.write(json_line(line))
             count += 1
     return count
 
@@ -180,7 +209,7 @@ def write_jsonl(path: Path, lines: Iterable[dict[str, Any]]) -> int:
 def append_jsonl(path: Path, lines: Iterable[dict[str, Any]]) -> None:
     """Add lines to a log, handed to the system when this returns."""
     with open_to_append(path) as file:
-        file.writelines((json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8") for line in lines)
+        file.writelines(map(json_line, lines))
 
 
 def drop_half_line(path: Path) -> None:

@@ -91,7 +91,7 @@ def _in_zip(archive: Path) -> Iterator[tuple[str, ZipMember]]:
         with open_file(archive) as file, zipfile.ZipFile(file) as opened:
             infos = opened.infolist()
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
-        logger.warning("%s: can't be read as a zip (%s)", archive, error)
+        logger.warning("%s: can't be read as a zip (%s)", archive, getattr(error, "strerror", None) or error)
         return
     for info in infos[:MOST_MEMBERS]:
         if name := _usable(info):

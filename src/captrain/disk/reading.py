@@ -92,7 +92,7 @@ def _fault_of_link(path: str | os.PathLike[str], error: OSError) -> str:
     if not os.path.lexists(path):
         return ""
     if error.errno in (errno.ENOENT, errno.ENOTDIR) and os.path.islink(path):
-        return f"is a broken link: {os.readlink(path)} is not there"
+        return f"is a broken link to {os.readlink(path)}; put the file itself there"
     return f"can't be read ({error.strerror})"
 
 

@@ -19,7 +19,7 @@ from captrain.data.machine import MACHINE
 from captrain.data.places import IMAGE_SUFFIXES, UNREAD_SUFFIXES, Root, existing
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.folder_captions import NO_TEXT, Captioned, FolderCaptions, captions_of
-from captrain.data.readers.nothing import lying_there, tables_there
+from captrain.data.readers.nothing import TABLES, lying_there, tables_there
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen, LazySamples, key_of
 from captrain.data.suffixes import is_unicode, unread
@@ -30,7 +30,7 @@ from captrain.records import Rejects, Sample
 
 __all__ = ["LARGEST_TEXT", "FolderSamples", "is_unicode", "read", "recognises"]
 
-NAMED_SUFFIXES = IMAGE_SUFFIXES | UNREAD_SUFFIXES
+TOLD_SUFFIXES = IMAGE_SUFFIXES | UNREAD_SUFFIXES | {*TABLES}  # of pipes and devices that are told
 
 
 class FolderSamples(LazySamples):
@@ -179,13 +179,8 @@ class _Walk:
             return "has a name that is not UTF-8; rename it"
         suffix = os.path.splitext(entry.name)[1]
         kind = suffix.lower()
-        if (
-            not entry.is_folder
-            and not entry.is_link
-            and not (kind in NAMED_SUFFIXES or is_text(entry.name, self.suffixes))
-        ):
-            return ""
-        if entry.fault or entry.is_folder:
+        is_told = entry.is_folder or entry.is_link or kind in TOLD_SUFFIXES or is_text(entry.name, self.suffixes)
+        if entry.is_folder or (entry.fault and is_told):
             return entry.fault
         return unread(suffix) if kind in UNREAD_SUFFIXES else ""
 

@@ -16,7 +16,7 @@ from captrain.data.suffixes import HAS_HEIF, LONGEST_MARK, suffix_of_content
 from captrain.disk.reading import open_file, read_file
 from captrain.errors import PictureError
 from captrain.lfs import POINTER, is_pointer
-from captrain.records import Sample
+from captrain.records import LARGEST_PICTURE, Sample
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,8 @@ class Picture:
         Raises `OSError` if it can't be read, `PictureError` if it is not a picture.
         """
         content = sample.image if isinstance(sample.image, Path) else sample.read()
+        if isinstance(content, Path) and content.stat().st_size > LARGEST_PICTURE:
+            raise PictureError(f"has over {LARGEST_PICTURE} bytes, which no picture has")
         beginning = _beginning(content)
         if not beginning:
             raise PictureError("is empty (0 bytes)")
@@ -50,8 +52,13 @@ class Picture:
         return cls(content, named if named.lower() in IMAGE_SUFFIXES else suffix_of(beginning))
 
     def read(self) -> bytes:
-        """All bytes."""
-        return self.content if isinstance(self.content, bytes) else read_file(self.content)
+        """All bytes. Raises `PictureError` if they can't be read any more."""
+        if isinstance(self.content, bytes):
+            return self.content
+        try:
+            return read_file(self.content, LARGEST_PICTURE)
+        except OSError as error:
+            raise PictureError(f"can't be read ({error.strerror})") from None
 
     def size(self) -> tuple[int, int]:
         """Width and height as stored, by the header alone. Raises `PictureError` if that can't be read."""
@@ -123,14 +130,23 @@ class Store:
         self.folder, self.link = folder, link
 
     def put(self, picture: Picture, name: str) -> Path:
-        """Store one under a name that is safe and free; returns its path."""
+        """Store one under a name that is safe and free; returns its path. Raises `PictureError` if it is gone."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(picture.content, bytes):
             path.write_bytes(picture.content)
-        elif not (self.link and self._link(picture.content, path)):
-            shutil.copyfile(picture.content, path)
+        else:
+            self._copy(picture.content, path)
         return path
+
+    def _copy(self, source: Path, path: Path) -> None:
+        try:
+            if not (self.link and self._link(source, path)):
+                shutil.copyfile(source, path)
+        except OSError as error:
+            if error.filename not in (source, str(source), os.path.realpath(source)):
+                raise
+            raise PictureError(f"can't be read ({error.strerror})") from None
 
     def _link(self, source: Path, path: Path) -> bool:
         """Whether a hard link could be made; of what a symbolic link leads to, not of the link."""
