@@ -227,7 +227,9 @@ def test_a_walk_ends_and_meets_every_folder_once(
             while left:
                 prefix = left.pop()
                 met.append(os.path.realpath(top / "data" / prefix))
-                left += [f"{prefix}{entry.name}/" for entry in walk.entries(prefix) if entry.is_folder and not entry.fault]
+                left += [
+                    f"{prefix}{entry.name}/" for entry in walk.entries(prefix) if entry.is_folder and not entry.fault
+                ]
             assert len(set(met)) == len(met) <= 20
 
 

@@ -42,8 +42,12 @@ def is_remote(source: str) -> bool:
 
 
 def existing(path: Path) -> Path:
-    """`path`, if it is there; otherwise a `DataError` with the nearest name beside it."""
+    """`path`, if a file or folder is there; otherwise a `DataError` with the nearest name beside it."""
     try:
+        if path.is_dir():
+            return path
+        if fault := fault_of(path):
+            raise DataError(f"{path}: {fault}")
         if path.exists():
             return path
     except OSError as error:  # a name that is too long, or a folder above that may not be entered

@@ -11,7 +11,6 @@ import errno
 import os
 import stat
 from io import DEFAULT_BUFFER_SIZE, BufferedReader, FileIO
-from pathlib import Path
 
 NOT_READ_THROUGH = "is a link that leaves the folder; --follow-links reads what it leads to"
 
@@ -101,7 +100,7 @@ def _refuse(found: os.stat_result, path: str | os.PathLike[str]) -> None:
     kind = kind_of(found.st_mode)
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
-    if not kind and found.st_dev == _PROC and str(Path(path).absolute()).startswith("/proc/"):
+    if not kind and found.st_dev == _PROC:
         kind = "a view of the system"
     if kind:
         raise OSError(errno.EINVAL, f"is {kind}, not a file", os.fspath(path))

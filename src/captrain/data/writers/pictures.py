@@ -72,7 +72,7 @@ class Picture:
                     return image.size
             except OSError as error:
                 if error.errno is not None:
-                    raise
+                    raise PictureError(f"can't be read ({error.strerror})") from None
                 raise PictureError("is not a JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF picture") from None
             except Exception as error:  # Pillow's decoders raise a dozen kinds on broken headers
                 raise PictureError(f"has a broken header ({' '.join(str(error).split())})") from None
