@@ -160,10 +160,7 @@ def json_line(value: dict[str, Any]) -> bytes:
     >>> json_line({"id": "caf\udce9"})
     b'{"id": "caf\\udce9"}\n'
     """
-    try:
-        return (json.dumps(value, ensure_ascii=False) + "\n").encode("utf-8")
-    except UnicodeEncodeError:
-        return (json.dumps(value) + "\n").encode("ascii")
+    return (json.dumps(value, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:

@@ -79,7 +79,7 @@ def test_pictures_on_another_disk_are_read_by_every_form(name: str, tmp_path: Pa
     data.mkdir()
     (data / "images").symlink_to(tmp_path / "disk")
     FORMS[name](data / name)
-    with pytest.raises(DataError, match="link that leaves the folder.*--follow-links|nothing to use|not there"):
+    with pytest.raises(DataError, match=r"link that leaves the folder.*--follow-links|nothing to use|not there"):
         found(data / name, ReadOptions())
     samples, rejected = found(data / name)
     assert samples == {"images/1.png": ("a dog",)}
@@ -191,7 +191,7 @@ def test_scores_of_pictures_and_texts_behind_links(tmp_path: Path) -> None:
     (tmp_path / "file" / "1.png").symlink_to(tmp_path / "disk" / "1.png")
     (tmp_path / "file" / "1.txt").symlink_to(tmp_path / "disk" / "1.txt")
     for place, id in (("folder", "far/1"), ("file", "1")):
-        with pytest.raises(DataError, match="--follow-links|no picture here"):
+        with pytest.raises(DataError, match=r"--follow-links|no picture here"):
             find_pictures(tmp_path / place, [id])
         assert [sample.id for sample in find_pictures(tmp_path / place, [id], follow_links=True)] == [id]
         with pytest.raises(DataError, match="--follow-links"):

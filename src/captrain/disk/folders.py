@@ -38,6 +38,12 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name in _SYSTEM_FOLDERS
 
 
+def names_in(folder: str | os.PathLike[str]) -> list[str]:
+    """The names right in a folder, sorted, hidden ones left out. Raises `OSError` if it can't be listed."""
+    with os.scandir(folder) as listing:
+        return sorted(entry.name for entry in listing if not is_hidden(entry.name))
+
+
 class Folders:
     """Lists a folder and those below it, each when it is asked for.
 

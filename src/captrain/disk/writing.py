@@ -66,8 +66,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole file in UTF-8, as `new_file` does."""
-    write_bytes(path, text.encode("utf-8"))
+    """Write a whole file in UTF-8, as `new_file` does; bytes of a path that are none are written as escapes that JSON has too."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def open_to_append(path: Path) -> BinaryIO:

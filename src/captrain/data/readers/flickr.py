@@ -19,6 +19,7 @@ from captrain.data.readers.nothing import nothing_to_use
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import Listed, folder_of_images
 from captrain.data.text import is_wide
+from captrain.disk.folders import names_in
 from captrain.disk.reading import open_file
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
@@ -114,9 +115,9 @@ def unquoted(caption: str) -> str:
 def _splits_beside(file: Path, encoding: str) -> dict[str, str]:
     """Image → split, by the lists beside a file; empty if there are none."""
     splits: dict[str, str] = {}
-    for entry in sorted(file.parent.iterdir()):
-        if found := _LIST.match(entry.name):
-            names = (line.strip() for _, line in lines_in(entry, encoding))
+    for name in names_in(file.parent):
+        if (found := _LIST.match(name)) and (file.parent / name).is_file():
+            names = (line.strip() for _, line in lines_in(file.parent / name, encoding))
             splits.update((name, SPLIT_NAMES[found.group(1).lower()]) for name in names if name)
     return splits
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from captrain.data.gathered import Gathered
-from captrain.data.places import Root, existing, is_hidden, refuse_pointer
+from captrain.data.places import Root, existing, refuse_pointer
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.columns import SPLIT_COLUMN, Columns, Row, listed, present, split_of, whole
 from captrain.data.readers.embedded import Embedded
@@ -26,6 +26,7 @@ from captrain.data.readers.nothing import nothing_to_use
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import Listed, folder_of_images, note_marked, split_in_words
 from captrain.data.samples import Joined
+from captrain.disk.folders import names_in
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 from captrain.tabular.names import MARKS, is_marked, steps_of
@@ -80,14 +81,14 @@ def tables(folder: Path, options: ReadOptions = BY_LOOKING) -> list[Listed]:
 
 def files_in(folder: Path) -> list[Path]:
     """The Parquet files of a folder: in it, else in `data/`, else in folders that are named like splits."""
-    below = [entry for entry in sorted(folder.iterdir()) if entry.name.lower() in SPLIT_NAMES and entry.is_dir()]
+    below = [folder / name for name in names_in(folder) if name.lower() in SPLIT_NAMES and (folder / name).is_dir()]
     for places in ([folder], [folder / "data"], below):
         files = [
-            entry
+            place / name
             for place in places
             if place.is_dir()
-            for entry in sorted(place.iterdir())
-            if entry.suffix.lower() == SUFFIX and not is_hidden(entry.name) and entry.is_file()
+            for name in names_in(place)
+            if name.lower().endswith(SUFFIX) and (place / name).is_file()
         ]
         if files:
             return files

@@ -115,7 +115,7 @@ class _Walk:
         self.samples = FolderSamples(root, options)
         self.folders = Root(root, follow_links=options.follow_links).folders()
         self.captions = FolderCaptions(root, rejects, options, captioned)
-        self.image_count = self.text_count = 0
+        self.image_count = self.text_count = self.odd_count = 0
 
     def go(self) -> None:
         """Fill `samples` in the order of their paths. A stack, not recursion: folders may nest a thousand deep."""
@@ -131,7 +131,8 @@ class _Walk:
     def nothing_left(self) -> str:
         """The error for a folder without anything to use."""
         counts = f"{self.image_count} images and {self.text_count or 'no'} captions"
-        first = f"; {self.rejects.summary()}" if self.rejects and self.image_count and self.text_count else ""
+        is_told = self.odd_count or (self.image_count and self.text_count)
+        first = f"; {self.rejects.summary()}" if self.rejects and is_told else ""
         beside = f"a {' or '.join(self.suffixes)} beside each image or a metadata.jsonl"
         wanted = beside if self.captioned else "JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF files"
         if made := self.rejects.remarked(MACHINE):
@@ -146,6 +147,7 @@ class _Walk:
         for entry in self._listed(prefix):
             name = entry.name
             if odd := self._oddity(entry):
+                self.odd_count += 1
                 self._reject(prefix + name, odd)
             elif entry.is_folder:
                 names.append(f"{name}/")

@@ -114,10 +114,12 @@ def has_tables(folder: Path, tables: list[Listed]) -> bool:
 
 def tables_in(folder: Path, suffixes: tuple[str, ...], look: Look, is_kind: Test = Path.is_file) -> list[Listed]:
     """The tables of a folder that pass `is_kind`: those that have a table's name, and others in which `look` sees images."""
-    below = [file for suffix in suffixes for file in sorted(folder.glob(f"*/metadata{suffix}"))]
-    files = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in suffixes and not is_hidden(file.name)]
+    with os.scandir(folder) as listing:  # once: a folder may hold a hundred thousand pictures
+        names = {entry.name: entry.is_dir() for entry in listing}
+    below = [folder / name / f"metadata{suffix}" for suffix in suffixes for name in sorted(names) if names[name]]
+    files = [folder / name for name in sorted(names) if name.lower().endswith(suffixes) and not is_hidden(name)]
     tables = []
-    for file in filter(is_kind, [*files, *below]):
+    for file in filter(is_kind, [*files, *filter(os.path.lexists, below)]):
         split = exact_split(folder, file)
         if split is not None:
             tables.append(Listed(file, split, by_name=True, whole=not split))
