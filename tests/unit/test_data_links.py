@@ -86,6 +86,17 @@ def test_pictures_on_another_disk_are_read_by_every_form(name: str, tmp_path: Pa
     assert not rejected
 
 
+@pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv", "train2017.json", "karpathy.json"])
+def test_a_table_that_is_a_link_is_read_where_a_person_names_it(name: str, tmp_path: Path) -> None:
+    FORMS[name](tmp_path / name)
+    data = tmp_path / "data"
+    picture(data / "1.png")
+    (data / name).symlink_to(tmp_path / name)
+    with pytest.raises(DataError, match="--follow-links"):
+        found(data, ReadOptions())
+    assert found(data)[0] == found(data / name, ReadOptions())[0] == {"1.png": ("a dog",)}
+
+
 def test_parquet_and_image_root_behind_links(tmp_path: Path) -> None:
     arrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet

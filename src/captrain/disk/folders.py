@@ -44,6 +44,11 @@ def names_in(folder: str | os.PathLike[str]) -> list[str]:
         return sorted(entry.name for entry in listing if not is_hidden(entry.name))
 
 
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or a link to one; never raising, where a link leads back to itself say."""
+    return entry.is_dir(follow_symlinks=False) or (_is_link(entry) and os.path.isdir(entry))
+
+
 class Folders:
     """Lists a folder and those below it, each when it is asked for.
 

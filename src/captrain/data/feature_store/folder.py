@@ -107,7 +107,7 @@ class StoreFolder:
         """Names of the files right below a folder, sorted; none if it is not there."""
         if not self.remote:
             path = self._path(folder)
-            return sorted(entry.name for entry in os.scandir(path) if entry.is_file()) if path.is_dir() else []
+            return sorted(entry.name for entry in os.scandir(path) if os.path.isfile(entry)) if path.is_dir() else []
         with telling(self.where(folder)):
             system, below = self._system(folder)
             if not system.isdir(below):

@@ -11,7 +11,7 @@ from typing import Any
 from captrain.data.places import Root, is_hidden
 from captrain.data.readers import READERS, reader
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
-from captrain.data.readers.tables import Listed, choose, split_in_words
+from captrain.data.readers.tables import Listed, choose, refuse_links, split_in_words
 from captrain.data.samples import merged
 from captrain.data.unlisted import note_unlisted
 from captrain.errors import DataError
@@ -80,6 +80,7 @@ def read_tables(
         return None
     found = tables_of(folder, form, options)
     chosen = _chosen(folder, found, form)
+    refuse_links(folder, chosen.values(), options)
     read = [path.relative_to(folder).as_posix() for path in chosen.values()]
     for table in (table for listed in found.values() for table in listed):
         if table.captions and table.path not in chosen.values():

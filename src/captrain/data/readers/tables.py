@@ -17,6 +17,8 @@ from captrain.data.readers.columns import Columns
 from captrain.data.readers.nothing import nothing_to_use
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import merged
+from captrain.disk.folders import is_folder
+from captrain.disk.reading import NOT_READ_THROUGH
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 from captrain.tabular.names import MARKS
@@ -101,7 +103,16 @@ def tables_at(
         raise DataError(
             f"{path}/: no table; expected metadata{suffixes[0]}, train{suffixes[0]} or one other {kinds} file with image names"
         )
+    refuse_links(path, found.values(), options)
     return [Table(file, path, split, options) for split, file in found.items()]
+
+
+def refuse_links(folder: Path, files: Iterable[Path], options: ReadOptions) -> None:
+    """Raise `DataError` for a table that was found in a folder, and is a link that leaves it."""
+    root = Root(folder, follow_links=options.follow_links)
+    for file in files:
+        if file.is_symlink() and not root.holds(str(file)):
+            raise DataError(f"{file}: {NOT_READ_THROUGH}, or give its path")
 
 
 def has_tables(folder: Path, tables: list[Listed]) -> bool:
@@ -115,7 +126,7 @@ def has_tables(folder: Path, tables: list[Listed]) -> bool:
 def tables_in(folder: Path, suffixes: tuple[str, ...], look: Look, is_kind: Test = Path.is_file) -> list[Listed]:
     """The tables of a folder that pass `is_kind`: those that have a table's name, and others in which `look` sees images."""
     with os.scandir(folder) as listing:  # once: a folder may hold a hundred thousand pictures
-        names = {entry.name: entry.is_dir() for entry in listing}
+        names = {entry.name: is_folder(entry) for entry in listing}
     below = [folder / name / f"metadata{suffix}" for suffix in suffixes for name in sorted(names) if names[name]]
     files = [folder / name for name in sorted(names) if name.lower().endswith(suffixes) and not is_hidden(name)]
     tables = []
