@@ -18,7 +18,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from captrain.data.text import lines_of
+<<<<<<< HEAD
 from captrain.disk.reading import read_file
+=======
+from captrain.disk.folders import check_way, make_folders
+from captrain.disk.writing import open_to_append, read_own
+from captrain.errors import UserError
+>>>>>>> main
 from captrain.records import Rejects
 
 MACHINE = "machine-made"  # the kind of remark on what a model wrote
@@ -98,8 +104,14 @@ class Ledger:
         self.path = folder / HOME / FILE
         self.changes: dict[str, list[Change]] = {}
         try:
+<<<<<<< HEAD
             content = read_file(self.path)
         except OSError:
+=======
+            check_way(self.path.parent, folder)
+            content = read_own(self.path)
+        except (OSError, UserError):  # a link or a pipe is no ledger of ours; `add` says so
+>>>>>>> main
             return
         for line in content.splitlines():
             if (change := _parsed(line)) is not None:
@@ -139,11 +151,11 @@ class Ledger:
         return made[-1].picture if made else ""
 
     def add(self, change: Change) -> None:
-        """Note a change that is about to be made. It is on the disk when this returns."""
-        self.path.parent.mkdir(exist_ok=True)
+        """Note a change that is about to be made. It is on the disk when this returns. Raises `UserError` for links."""
+        make_folders(self.path.parent, self.path.parent.parent)
         line = json.dumps(asdict(change), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
-        with self.path.open("ab+") as file:
-            if file.tell():
+        with open_to_append(self.path) as file:
+            if file.seek(0, os.SEEK_END):
                 file.seek(-1, os.SEEK_END)
                 if file.read(1) != b"\n":  # what a crash left of the last line stays by itself
                     line = b"\n" + line

@@ -16,6 +16,9 @@ from captrain.data.get.pictures import Outcome, fetch_pictures
 from captrain.data.get.plan import Plan, Step, saved_at
 from captrain.data.get.transfer import Limits, TransferError, download
 from captrain.data.shards.remote import shown
+from captrain.disk.folders import sync
+from captrain.disk.locks import locked_folder
+from captrain.disk.writing import new_file
 from captrain.errors import CaptrainError, DataError
 from captrain.progress import track
 
@@ -68,10 +71,16 @@ def fetch(plan: Plan, workers: int) -> Fetched:
     """Fetch all that is missing.
 
     Raises:
+        BusyError: another process fetches into the folder.
         DataError: not enough room, a wrong checksum, an archive or table that is broken.
         CaptrainError: a server failed too often; the same plan goes on where this stopped.
     """
     _make_room(plan)
+    with locked_folder(plan.folder):
+        return _fetch_all(plan, workers)
+
+
+def _fetch_all(plan: Plan, workers: int) -> Fetched:
     ledger = Ledger(plan.folder)
     _fetch_files([step for step in plan.steps if step.source == "web"], plan.folder, ledger)
     for step in plan.steps:
@@ -133,6 +142,7 @@ def _fetch_file(step: Step, folder: Path, ledger: Ledger, meter: _Meter) -> None
     except DataError:
         target.unlink(missing_ok=True)
         raise
+    sync(target)
     with meter.lock:
         ledger.note(file.name, entry)
 
@@ -148,13 +158,11 @@ def _copy(step: Step, folder: Path, ledger: Ledger) -> None:
         entry = replace(check(source, "", None, str(source)), unpacked=1)
     else:
         entry = check(source, file.checksum, ledger.entries.get(file.name), str(source))
-    temporary = target.with_name(target.name + ".tmp")
     if source.resolve() != target.resolve():
         try:
-            shutil.copyfile(source, temporary)
-            temporary.replace(target)
+            with source.open("rb") as content, new_file(target) as copy:
+                shutil.copyfileobj(content, copy)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise DataError(f"{target}: can't be written ({error.strerror or error})") from None
     ledger.note(file.name, entry)
 

@@ -13,7 +13,12 @@ from pathlib import Path
 
 from captrain.data.places import IMAGE_SUFFIXES
 from captrain.data.suffixes import HAS_HEIF, LONGEST_MARK, suffix_of_content
+<<<<<<< HEAD
 from captrain.disk.reading import open_file, read_file
+=======
+from captrain.disk.folders import make_folders
+from captrain.disk.writing import create, write_new
+>>>>>>> main
 from captrain.errors import PictureError
 from captrain.lfs import POINTER, is_pointer
 from captrain.records import LARGEST_PICTURE, Sample
@@ -132,11 +137,18 @@ class Store:
     def put(self, picture: Picture, name: str) -> Path:
         """Store one under a name that is safe and free; returns its path. Raises `PictureError` if it is gone."""
         path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(path.parent, self.folder)
         if isinstance(picture.content, bytes):
+<<<<<<< HEAD
             path.write_bytes(picture.content)
         else:
             self._copy(picture.content, path)
+=======
+            write_new(path, picture.content)
+        elif not (self.link and self._link(picture.content, path)):
+            with picture.content.open("rb") as source, create(path) as file:
+                shutil.copyfileobj(source, file)
+>>>>>>> main
         return path
 
     def _copy(self, source: Path, path: Path) -> None:
