@@ -8,12 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-<<<<<<< HEAD
 from captrain.disk.reading import open_file, read_file
-from captrain.disk.writing import new_file, open_to_append
-=======
 from captrain.disk.writing import check_target, new_file, open_to_append
->>>>>>> main
 from captrain.errors import DataError
 
 LONGEST_SHOWN = 300  # characters of a path on one line

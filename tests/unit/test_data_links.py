@@ -17,8 +17,8 @@ from PIL import Image
 
 from captrain.data.dataset import read_splits
 from captrain.data.readers.options import ReadOptions
-from captrain.disk.folders import Folders
 from captrain.disk.reading import fault_of, open_file, read_file
+from captrain.disk.walking import Folders
 from captrain.errors import DataError
 from captrain.inference.chosen import Run
 from captrain.inference.clip import find_pictures

@@ -18,13 +18,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from captrain.data.text import lines_of
-<<<<<<< HEAD
-from captrain.disk.reading import read_file
-=======
 from captrain.disk.folders import check_way, make_folders
 from captrain.disk.writing import open_to_append, read_own
 from captrain.errors import UserError
->>>>>>> main
 from captrain.records import Rejects
 
 MACHINE = "machine-made"  # the kind of remark on what a model wrote
@@ -104,14 +100,9 @@ class Ledger:
         self.path = folder / HOME / FILE
         self.changes: dict[str, list[Change]] = {}
         try:
-<<<<<<< HEAD
-            content = read_file(self.path)
-        except OSError:
-=======
             check_way(self.path.parent, folder)
             content = read_own(self.path)
         except (OSError, UserError):  # a link or a pipe is no ledger of ours; `add` says so
->>>>>>> main
             return
         for line in content.splitlines():
             if (change := _parsed(line)) is not None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from captrain.data.archived import ZipMember, pictures_in_archives
 from captrain.data.shards.tars import StoredMember
 from captrain.data.suffixes import is_unicode, split_suffix
-from captrain.disk.folders import Folders
+from captrain.disk.walking import Folders
 
 MOST_ENTRIES = 2_000_000  # listed; in more (a whole disk, say) nothing is searched for
 DEEPEST = 6  # folders below the one of the table

@@ -15,8 +15,8 @@ from captrain.data.absolute_paths import MovedPaths, PathsHere, is_absolute, is_
 from captrain.data.archived import archive_of
 from captrain.data.picture_index import IMAGE_FOLDER, PictureIndex
 from captrain.data.suffixes import IMAGE_SUFFIXES, UNREAD_SUFFIXES, is_hidden, split_suffix
-from captrain.disk.folders import Folders
 from captrain.disk.reading import fault_of
+from captrain.disk.walking import Folders
 from captrain.errors import DataError, nearest
 from captrain.lfs import POINTER, is_pointer_file
 from captrain.records import Stored

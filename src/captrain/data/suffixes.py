@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 
-from captrain.disk.folders import is_hidden
+from captrain.disk.walking import is_hidden
 
 __all__ = ["is_hidden", "is_unicode", "split_suffix", "suffix_of_brands", "suffix_of_content", "unread"]
 

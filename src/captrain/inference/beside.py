@@ -11,13 +11,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-<<<<<<< HEAD
 from captrain.data.caption_files import CaptionFile, CaptionFolder, is_text, read_caption_file, text_suffixes
-from captrain.data.machine import Change, How, Ledger, Maker
-=======
-from captrain.data.caption_files import CaptionFile, CaptionFolder, is_text, new_name, read_caption_file, text_suffixes
 from captrain.data.machine import FILE, HOME, Change, How, Ledger, Maker
->>>>>>> main
 from captrain.data.places import IMAGE_SUFFIXES, is_hidden
 from captrain.data.readers.options import ReadOptions
 from captrain.data.text import Text
@@ -152,7 +147,6 @@ class _Folder:
         return other if other not in ("", image) and other in self.captions.images else ""
 
 
-<<<<<<< HEAD
 def _is_too_long(path: Path) -> bool:
     """Whether the file system takes no such name."""
     try:
@@ -160,7 +154,8 @@ def _is_too_long(path: Path) -> bool:
     except OSError as error:
         return error.errno == errno.ENAMETOOLONG
     return False
-=======
+
+
 def _fault(path: Path) -> str:
     """Why a caption file is not written, "" where it may be: what a link leads to may be no caption, and a secret."""
     try:
@@ -170,7 +165,6 @@ def _fault(path: Path) -> str:
     except UserError as error:
         return f"gets no caption: {error}"
     return ""
->>>>>>> main
 
 
 def _image(sample: Sample) -> Path:

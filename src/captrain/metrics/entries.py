@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from captrain.disk.folders import LINKED_FOLDER, Folders
-from captrain.disk.folders import Entry as Listed
 from captrain.disk.reading import read_file
+from captrain.disk.walking import LINKED_FOLDER, Folders
+from captrain.disk.walking import Entry as Listed
 from captrain.errors import DataError, nearest
 from captrain.records import parse_json_line
 from captrain.tabular.delimited import Delimited

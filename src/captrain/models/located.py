@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from captrain.disk.folders import is_hidden
 from captrain.disk.reading import fault_of
+from captrain.disk.walking import is_hidden
 from captrain.errors import ModelError, nearest_path
 from captrain.models.archive import is_archive
 from captrain.models.zoo import name_hint, resolve_name

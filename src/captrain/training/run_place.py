@@ -8,12 +8,9 @@ from typing import Any
 
 import yaml
 
-<<<<<<< HEAD
-from captrain.disk.reading import read_file
-=======
 from captrain.disk.locks import FOLDER_LOCK
+from captrain.disk.reading import read_file
 from captrain.disk.temporary import TEMPORARY
->>>>>>> main
 from captrain.errors import RunError
 from captrain.models.located import EXTRAS
 from captrain.settings.schema import Settings

@@ -11,13 +11,10 @@ from typing import Any, cast
 
 from captrain.data.places import is_remote
 from captrain.data.shards.remote import protocol_of, shown, telling
-<<<<<<< HEAD
-from captrain.disk.reading import read_file
-=======
 from captrain.disk.folders import check_way, make_folders, remove
+from captrain.disk.reading import read_file
 from captrain.disk.temporary import TEMPORARY
 from captrain.disk.writing import new_file
->>>>>>> main
 from captrain.errors import DataError
 from captrain.paths import cache_folder
 

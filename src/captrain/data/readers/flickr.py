@@ -19,8 +19,8 @@ from captrain.data.readers.nothing import nothing_to_use
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import Listed, folder_of_images
 from captrain.data.text import is_wide
-from captrain.disk.folders import names_in
 from captrain.disk.reading import open_file
+from captrain.disk.walking import names_in
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 from captrain.tabular.marks import encoding_of, mark_of

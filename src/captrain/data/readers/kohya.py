@@ -31,7 +31,7 @@ from captrain.data.readers.nothing import nothing_to_use
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import LazySamples, keys_of
 from captrain.data.suffixes import is_unicode
-from captrain.disk.folders import Entry, Folders
+from captrain.disk.walking import Entry, Folders
 from captrain.errors import DataError, nearest
 from captrain.records import Rejects, Sample
 

@@ -26,7 +26,7 @@ from captrain.data.readers.nothing import nothing_to_use
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import Listed, folder_of_images, note_marked, split_in_words
 from captrain.data.samples import Joined
-from captrain.disk.folders import names_in
+from captrain.disk.walking import names_in
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 from captrain.tabular.names import MARKS, is_marked, steps_of

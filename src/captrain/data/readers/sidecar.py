@@ -24,7 +24,7 @@ from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen, LazySamples, key_of
 from captrain.data.suffixes import is_unicode, unread
 from captrain.data.text import LARGEST_TEXT, read_text
-from captrain.disk.folders import Entry
+from captrain.disk.walking import Entry
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 

@@ -17,8 +17,8 @@ from captrain.data.readers.columns import Columns
 from captrain.data.readers.nothing import nothing_to_use
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import merged
-from captrain.disk.folders import is_folder
 from captrain.disk.reading import NOT_READ_THROUGH
+from captrain.disk.walking import is_folder
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 from captrain.tabular.names import MARKS

@@ -13,12 +13,9 @@ from pathlib import Path
 
 from captrain.data.places import IMAGE_SUFFIXES
 from captrain.data.suffixes import HAS_HEIF, LONGEST_MARK, suffix_of_content
-<<<<<<< HEAD
-from captrain.disk.reading import open_file, read_file
-=======
 from captrain.disk.folders import make_folders
+from captrain.disk.reading import open_file, read_file
 from captrain.disk.writing import create, write_new
->>>>>>> main
 from captrain.errors import PictureError
 from captrain.lfs import POINTER, is_pointer
 from captrain.records import LARGEST_PICTURE, Sample
@@ -139,22 +136,16 @@ class Store:
         path = self.folder / name
         make_folders(path.parent, self.folder)
         if isinstance(picture.content, bytes):
-<<<<<<< HEAD
-            path.write_bytes(picture.content)
+            write_new(path, picture.content)
         else:
             self._copy(picture.content, path)
-=======
-            write_new(path, picture.content)
-        elif not (self.link and self._link(picture.content, path)):
-            with picture.content.open("rb") as source, create(path) as file:
-                shutil.copyfileobj(source, file)
->>>>>>> main
         return path
 
     def _copy(self, source: Path, path: Path) -> None:
         try:
             if not (self.link and self._link(source, path)):
-                shutil.copyfile(source, path)
+                with open_file(source) as content, create(path) as file:
+                    shutil.copyfileobj(content, file)
         except OSError as error:
             if error.filename not in (source, str(source), os.path.realpath(source)):
                 raise
