@@ -83,11 +83,11 @@ def shortened(json: AnyStr) -> AnyStr:
     return found
 
 
-def json_line(file: BinaryIO) -> bytes:
+def next_json_line(file: BinaryIO) -> bytes:
     """The next line of a file of JSON lines, its overlong strings cut; without its end where it is far too long even so.
 
     >>> import io
-    >>> json_line(io.BytesIO(b'{"text": "a dog"}\\n{}'))
+    >>> next_json_line(io.BytesIO(b'{"text": "a dog"}\\n{}'))
     b'{"text": "a dog"}\\n'
     """
     line = more = file.readline(LONG_LINE)

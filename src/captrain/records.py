@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import re
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from captrain.disk.reading import open_file, read_file
 from captrain.disk.writing import check_target, new_file, open_to_append
 from captrain.errors import DataError
-from captrain.limits import json_line
+from captrain.limits import next_json_line
 
 HALVES = ("\\ud", "\\uD")
 """How JSON's escapes of surrogates begin, and those of few other letters."""
@@ -21,7 +20,9 @@ _ESCAPES = re.compile(  # a pair of surrogates, half of one, anything else
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[dD][89a-fA-F][0-9a-fA-F]{2}|.)", re.DOTALL
 )
 
-MOST_BYTES = 2 << 30
+
+LONGEST_SHOWN = 300  # characters of a path on one line
+LARGEST_PICTURE = 2 << 30
 """Bytes of a picture's file: 200 million pixels of 16 bits in three channels take 1.2 GB where nothing is compressed."""
 
 
@@ -57,12 +58,7 @@ class Sample:
         """The encoded picture (a JPEG's bytes, say). Raises `OSError` if it can't be read."""
         if isinstance(self.image, bytes):
             return self.image
-        if not isinstance(self.image, Path):
-            return self.image.read()
-        with self.image.open("rb") as file:
-            if (size := os.fstat(file.fileno()).st_size) > MOST_BYTES:
-                raise OSError(errno.EFBIG, f"{size} bytes are over the limit of {MOST_BYTES}")
-            return file.read()
+        return read_file(self.image, LARGEST_PICTURE) if isinstance(self.image, Path) else self.image.read()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +123,12 @@ class Rejects:
 
     def add(self, id: str, where: str, reason: str) -> None:
         """Note one skipped sample."""
-        self.lines.append({"id": id, "where": where, "reason": reason})
+        self.lines.append({"id": _written(id), "where": _written(where), "reason": _written(reason)})
 
     def remark(self, problem: str, id: str, where: str, reason: str) -> None:
         """Note what is good to know of a sample that is used."""
-        self.remarks.append({"id": id, "where": where, "reason": reason, "problem": problem})
+        line = {"id": _written(id), "where": _written(where), "reason": _written(reason), "problem": problem}
+        self.remarks.append(line)
 
     def remarked(self, problem: str) -> int:
         """How many remarks there are of a kind."""
@@ -147,8 +144,32 @@ class Rejects:
         >>> rejects.summary()
         '1 rejected: a.jpg is empty (0 bytes)'
         """
-        first = "; ".join(f"{line['where']} {line['reason']}" for line in self.lines[:3])
+        first = "; ".join(f"{_ending(line['where'])} {line['reason']}" for line in self.lines[:3])
         return f"{len(self)} rejected: {first}" + ("; ..." if len(self) > 3 else "")
+
+
+def _written(text: str) -> str:
+    """A text as UTF-8 can hold it: a path's bytes that are none are written as escapes, as is half a surrogate pair."""
+    if text.isascii():
+        return text
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _ending(path: str) -> str:
+    """A path that is not too long for a line: as much of its end as fits."""
+    return path if len(path) <= LONGEST_SHOWN else f"...{path[-LONGEST_SHOWN:]}"
+
+
+def json_line(value: dict[str, Any]) -> bytes:
+    r"""One line of JSON in UTF-8, with its line end. Bytes of a path that are no UTF-8 are escapes, and read back as they were.
+
+    >>> json_line({"id": "caf\udce9"})
+    b'{"id": "caf\\udce9"}\n'
+    """
+    return (json.dumps(value, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
@@ -156,8 +177,8 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
 
     Raises `DataError` naming the file and line of the first line that is not a JSON object in UTF-8.
     """
-    with path.open("rb") as file:
-        for number, line in enumerate(iter(lambda: json_line(file), b""), start=1):
+    with open_file(path) as file:
+        for number, line in enumerate(iter(lambda: next_json_line(file), b""), start=1):
             if line.strip():
                 yield parse_json_line(line, f"{path}:{number}")
 
@@ -221,7 +242,7 @@ def write_jsonl(path: Path, lines: Iterable[dict[str, Any]]) -> int:
     count = 0
     with new_file(path) as file:
         for line in lines:
-            file.write(_encoded(line))
+            file.write(json_line(line))
             count += 1
     return count
 
@@ -229,12 +250,7 @@ def write_jsonl(path: Path, lines: Iterable[dict[str, Any]]) -> int:
 def append_jsonl(path: Path, lines: Iterable[dict[str, Any]]) -> None:
     """Add lines to a log, handed to the system when this returns."""
     with open_to_append(path) as file:
-        file.writelines(map(_encoded, lines))
-
-
-def _encoded(line: dict[str, Any]) -> bytes:
-    """A line of JSON. The names of files may have bytes that are no text, which JSON can write: `\\udcff`."""
-    return (json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+        file.writelines(map(json_line, lines))
 
 
 def drop_half_line(path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import yaml
 
+from captrain.disk.reading import open_file
 from captrain.limits import LARGEST_YAML
 
 DEEPEST = 100  # lists and objects within each other
@@ -64,7 +65,7 @@ def load_yaml(text: str) -> Any:
 
 def read_yaml_file(path: Path) -> Any:
     """What a YAML file holds, as `load_yaml` does; `OSError` for one that can't be read."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return load_yaml(file.read(LARGEST_YAML + 1).decode("utf-8"))
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from captrain.data.shards.headers import tidy
 from captrain.data.shards.tars import StoredMember, walk
 from captrain.data.suffixes import is_hidden, split_suffix
+from captrain.disk.reading import open_file
 from captrain.limits import LARGEST_INFLATED, is_bomb
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class ZipMember:
     def read(self) -> bytes:
         """The picture's bytes. Raises `OSError` if they are not what the zip's directory says."""
         # Opened anew each time: an open file must not be shared by processes, and it costs little beside a picture.
-        with self.archive.open("rb") as file:
+        with open_file(self.archive) as file:
             if self.offset + self.packed > os.fstat(file.fileno()).st_size:
                 raise OSError(f"{self}: the zip is broken, or another than when it was listed")
             file.seek(self.offset)
@@ -90,10 +91,10 @@ def archive_of(member: ZipMember | StoredMember) -> Path:
 
 def _in_zip(archive: Path) -> Iterator[tuple[str, ZipMember]]:
     try:
-        with zipfile.ZipFile(archive) as opened:
+        with open_file(archive) as file, zipfile.ZipFile(file) as opened:
             infos = opened.infolist()
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, struct.error, zlib.error) as error:
-        logger.warning("%s: can't be read as a zip (%s)", archive, error)
+        logger.warning("%s: can't be read as a zip (%s)", archive, getattr(error, "strerror", None) or error)
         return
     for info in infos[:MOST_MEMBERS]:
         if name := _usable(info):
@@ -104,7 +105,7 @@ def _in_zip(archive: Path) -> Iterator[tuple[str, ZipMember]]:
 
 def _in_tar(archive: Path) -> Iterator[tuple[str, StoredMember]]:
     try:
-        with archive.open("rb", buffering=1 << 16) as file:
+        with open_file(archive, 1 << 16) as file:
             for member in islice(walk(file, os.fstat(file.fileno()).st_size), MOST_MEMBERS):
                 if not member.problem and _is_picture(member.name):
                     label = f"{archive}/{member.name}"

@@ -15,6 +15,7 @@ from captrain.data.readers.columns import texts_of
 from captrain.data.readers.options import ReadOptions
 from captrain.data.samples import LazySamples, key_of
 from captrain.data.shards.headers import tidy
+from captrain.disk.reading import read_file
 from captrain.errors import DataError, nearest
 from captrain.records import Rejects, Sample
 from captrain.tabular.cells import no_caption, not_a_caption, sifted
@@ -45,7 +46,7 @@ class Cell:
         if isinstance(value, bytes):
             return value
         if isinstance(value, str):
-            return self._file(value).read_bytes()
+            return read_file(self._file(value))
         raise OSError("holds no picture")
 
     def _file(self, name: str) -> Path:

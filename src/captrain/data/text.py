@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from captrain.disk.reading import open_file
 from captrain.lfs import POINTER, is_pointer
 from captrain.limits import LONGEST_CAPTION, TOO_LONG
 from captrain.tabular.marks import UTF_8, mark_of
@@ -66,7 +67,7 @@ def decode(content: bytes, encoding: str = "") -> Text:
 
 def read_text(path: Path, encoding: str = "") -> Text:
     """The text in a caption file. Raises `ValueError` with the reason if it holds none, `OSError` if it can't be read."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         content = file.read(LARGEST_TEXT + 1)
     if is_pointer(content):
         raise ValueError(POINTER)

@@ -13,10 +13,12 @@ import torch
 from captrain.data.feature_store.store import VectorStore
 from captrain.data.images import ImageSpec, prepare
 from captrain.data.readers.features import open_stores
+from captrain.disk.reading import read_file
 from captrain.errors import DataError, ModelError, PictureError
 from captrain.features.encoder import check_same, open_encoder
 from captrain.features.manage import mean_vectors
 from captrain.models.located import is_cached, looks_like_path
+from captrain.records import LARGEST_PICTURE
 
 
 class Neighbour(NamedTuple):
@@ -70,7 +72,7 @@ def _vector(store: VectorStore, picture: Path, encoder: str | None) -> np.ndarra
     if store.preparation is not None:
         model.spec = ImageSpec.from_dict(store.preparation)
     try:
-        pixels = prepare(picture.read_bytes(), model.spec)
+        pixels = prepare(read_file(picture, LARGEST_PICTURE), model.spec)
     except OSError as error:
         raise DataError(f"{picture}: can't be read ({error.strerror}); expected a picture") from None
     except PictureError as error:

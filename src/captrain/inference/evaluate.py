@@ -173,7 +173,7 @@ class Progress:
     def __init__(self, folder: Path | None, stated: list[str], model: Path) -> None:
         weights = sorted(model.rglob("*.safetensors")) if model.is_dir() else []
         stated = [str(model), *stated, *(f"{path} {path.stat().st_mtime_ns} {path.stat().st_size}" for path in weights)]
-        digest = hashlib.blake2b("\n".join(stated).encode(), digest_size=8).hexdigest()
+        digest = hashlib.blake2b("\n".join(stated).encode("utf-8", "backslashreplace"), digest_size=8).hexdigest()
         self.path = None if folder is None else folder / f"captions-{digest}.partial"
         self.lines: dict[str, list[list[Any]]] = {}
         if self.path is not None and check_target(self.path) is not None:

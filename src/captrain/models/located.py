@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
+from captrain.disk.reading import fault_of
+from captrain.disk.walking import is_hidden
 from captrain.errors import ModelError, nearest_path
 from captrain.models.archive import is_archive
 from captrain.models.trust import asked
@@ -31,7 +33,9 @@ def find_model_folder(source: str) -> str:
     """A run folder's model folder; a short name's hub id; any other folder or hub id as it is."""
     source = resolve_name(source)
     path = Path(source)
+    _refuse_odd(path)
     if (path / "model").is_dir() and not (path / "config.json").is_file():
+        _refuse_odd(path / "model")
         return str(path / "model")
     if path.is_dir() and not any((path / name).is_file() for name in CONFIGS):
         raise ModelError(
@@ -134,6 +138,13 @@ def looks_like_path(source: str) -> bool:
     """Whether a name that does not exist was meant as a folder, not as a hub id (`name` or `owner/name`)."""
     inside = Path(source).parent
     return source.startswith((".", "/", "~")) or source.count("/") > 1 or (inside != Path() and inside.is_dir())
+
+
+def _refuse_odd(path: Path) -> None:
+    """Raise `ModelError` for a pipe or a device, by itself or in a checkpoint's folder: whoever opens it may wait for ever."""
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        if not file.is_dir() and not is_hidden(file.name) and (fault := fault_of(file)):
+            raise ModelError(f"{file}: {fault}")
 
 
 def _siblings(path: Path) -> str:

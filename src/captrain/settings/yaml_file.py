@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from captrain.disk.reading import open_file
 from captrain.errors import SettingsError, nearest_path
 from captrain.limits import LARGEST_YAML
 from captrain.yaml_text import load_yaml
@@ -33,7 +34,7 @@ def read_yaml(path: Path, where: str) -> Any:
 
 def _read_small(path: Path, where: str) -> str:
     """A file's text, if it is as short as files of settings are."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         content = file.read(LARGEST_YAML + 1)
     if len(content) > LARGEST_YAML:
         raise SettingsError(f"{where}: larger than 1 MiB, expected a short YAML file of settings")

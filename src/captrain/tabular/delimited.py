@@ -15,9 +15,11 @@ import re
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cached_property, lru_cache
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO, TypeVar
 
+from captrain.disk.reading import open_file
 from captrain.errors import DataError
 from captrain.limits import LARGEST_LINE, LONG_LINE, LONGEST_CAPTION
 from captrain.tabular.cells import says_nothing
@@ -124,7 +126,8 @@ class Delimited:
     def _read(self, work: Callable[[Lines], Iterator[T]]) -> Iterator[T]:
         """What some work makes of the lines. Raises `DataError` for what is not in the encoding, wherever that shows."""
         try:
-            with self.path.open(encoding=encoding_of(self.path, self.encoding), newline="") as file:
+            name = encoding_of(self.path, self.encoding)
+            with TextIOWrapper(open_file(self.path), encoding=name, newline="") as file:
                 yield from work(Lines(unmarked(self._lines(file))))
         except OSError as error:
             raise DataError(f"{self.path}: can't be opened ({error.strerror})") from None

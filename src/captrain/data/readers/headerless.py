@@ -106,15 +106,15 @@ def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
     path = Path(source)
     try:
         if path.is_dir():
-            return has_tables(path, tables(path))
-        return path.suffix.lower() in SUFFIXES and path.is_file() and _is_list(path)
+            return has_tables(path, tables(path, options))
+        return path.suffix.lower() in SUFFIXES and path.is_file() and _is_list(path, options)
     except (OSError, ValueError):
         return False
 
 
 def tables(folder: Path, options: ReadOptions = BY_LOOKING) -> list[Listed]:
     """The lists of a folder."""
-    return tables_in(folder, SUFFIXES, lambda path: (True, True), _lists_in(folder).__contains__)
+    return tables_in(folder, SUFFIXES, lambda path: (True, True), _lists_in(folder, options).__contains__)
 
 
 def read(
@@ -180,9 +180,10 @@ def _is_header(path: Path, number: int, line: str) -> bool:
     return number == 1 and path.suffix.lower() not in TABLE_SUFFIXES and _HEADER.fullmatch(line.strip()) is not None
 
 
-def _is_list(path: Path) -> bool:
+def _is_list(path: Path, options: ReadOptions) -> bool:
+    root = Root(path.parent, follow_links=options.follow_links)
     try:
-        return _form_in_any_encoding(path, Root(path.parent)) is not None and not is_captions(path)
+        return _form_in_any_encoding(path, root) is not None and not is_captions(path)
     except (DataError, OSError):
         return False
 
@@ -206,7 +207,7 @@ def _is_name(caption: str) -> bool:
     return " " not in caption and caption.lower().endswith(tuple(IMAGE_SUFFIXES))
 
 
-def _lists_in(folder: Path) -> frozenset[Path]:
+def _lists_in(folder: Path, options: ReadOptions) -> frozenset[Path]:
     """The files of a folder that may be lists; none if it has many, or captions beside its pictures."""
     texts: dict[str, Path] = {}
     pictures: set[str] = set()
@@ -218,4 +219,4 @@ def _lists_in(folder: Path) -> frozenset[Path]:
             pictures.update((entry.stem, entry.name))
     if len(texts) > MOST_FILES or any(path.stem in pictures for path in texts.values()):
         return frozenset()
-    return frozenset(path for path in texts.values() if path.is_file() and _is_list(path))
+    return frozenset(path for path in texts.values() if path.is_file() and _is_list(path, options))

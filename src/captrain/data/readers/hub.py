@@ -18,6 +18,7 @@ from captrain.data.places import Root
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Joined
+from captrain.disk.reading import read_file
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample, parse_json
 
@@ -43,7 +44,7 @@ def read(
 
     Raises `DataError` if the data set can't be loaded, its columns can't be told, or nothing is left.
     """
-    loaded, roots = _from_hub(source) if _ON_HUB.fullmatch(source) else _from_disk(Path(source))
+    loaded, roots = _from_hub(source) if _ON_HUB.fullmatch(source) else _from_disk(Path(source), options.follow_links)
     found: dict[str, list[Sequence[Sample]]] = {}
     wanted = ""
     for name, dataset in loaded.items():
@@ -59,9 +60,9 @@ def read(
     return {split: parts[0] if len(parts) == 1 else Joined(parts) for split, parts in found.items()}
 
 
-def _from_disk(folder: Path) -> tuple[dict[str, Dataset], tuple[Root, ...]]:
+def _from_disk(folder: Path, follow_links: bool) -> tuple[dict[str, Dataset], tuple[Root, ...]]:
     """The splits of a saved folder ("all" of one without), and where its pictures may lie."""
-    root = Root(folder)
+    root = Root(folder, follow_links=follow_links)
     splits = [""]
     if (folder / "dataset_dict.json").is_file():
         splits = _note(folder / "dataset_dict.json").get("splits") or []
@@ -102,7 +103,7 @@ def _note(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _LARGEST_NOTE:
             raise DataError(f"{path}: over {_LARGEST_NOTE} bytes; expected what save_to_disk writes")
-        value = parse_json(path.read_bytes().decode("utf-8"))
+        value = parse_json(read_file(path).decode("utf-8"))
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror}); expected what save_to_disk writes") from None
     except (ValueError, RecursionError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from captrain.data.readers.columns import Columns
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import Listed, Table, gather, has_tables, one_table_each, tables_at, tables_in
 from captrain.data.readers.turns import holds_talk
+from captrain.disk.reading import open_file
 from captrain.errors import DataError
 from captrain.limits import LARGEST_LINE, LONG_LINE, shortened
 from captrain.records import HALVES, Rejects, Sample, parse_json
@@ -168,7 +170,7 @@ class Characters:
 
 def _opened(path: Path) -> Any:
     try:
-        return path.open(encoding="utf-8-sig")
+        return TextIOWrapper(open_file(path), encoding="utf-8-sig")
     except OSError as error:
         raise DataError(f"{path}: can't be opened ({error.strerror})") from None
 
@@ -176,7 +178,7 @@ def _opened(path: Path) -> Any:
 def _is_list(path: Path) -> bool:
     """Whether a file begins as a list of objects, or is an empty list."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             start = file.read(LARGEST_LOOK).removeprefix(b"\xef\xbb\xbf").lstrip()
     except OSError:
         return False

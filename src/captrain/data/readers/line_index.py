@@ -19,6 +19,7 @@ import numpy as np
 from captrain.data.machine import LINE_KEY
 from captrain.data.readers.columns import SPLIT_COLUMN, Columns, Row, present
 from captrain.data.samples import key_of
+from captrain.disk.reading import open_file
 from captrain.errors import DataError
 from captrain.limits import LARGEST_LINE, LONG_LINE, LONGEST_CAPTION, shortened
 from captrain.records import parse_json, parse_json_line
@@ -78,7 +79,7 @@ class LineIndex:
 def opened(table: Path) -> BinaryIO:
     """A table, to be read as bytes. Raises `DataError` if it can't be opened."""
     try:
-        return table.open("rb")
+        return open_file(table)
     except OSError as error:
         raise DataError(f"{table}: can't be opened ({error.strerror})") from None
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from captrain.data.arrow import plain_rows
 from captrain.data.gathered import Gathered
-from captrain.data.places import Root, existing, is_hidden, refuse_pointer
+from captrain.data.places import Root, existing, refuse_pointer
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.columns import SPLIT_COLUMN, Columns, Row, listed, present, split_of, whole
 from captrain.data.readers.embedded import BUFFER, Embedded
@@ -28,6 +28,7 @@ from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.parquet_pages import Pages
 from captrain.data.readers.tables import Listed, folder_of_images, note_marked, split_in_words
 from captrain.data.samples import Joined
+from captrain.disk.walking import names_in
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 from captrain.tabular.names import MARKS, is_marked, steps_of
@@ -62,7 +63,7 @@ def read(
         raise DataError(f"{path}/: no .parquet file; expected train-00000-of-00001.parquet, say")
     folder = path if path.is_dir() else path.parent
     columns = Columns(options.image_column, options.caption_column)
-    parts = Parts(path, folder, options.image_root)
+    parts = Parts(path, folder, options)
     for file in files:
         _read_file(file, split_of_name(file, folder), columns, parts, rejects, captioned)
     samples = parts.samples(rejects, captioned)
@@ -81,14 +82,14 @@ def tables(folder: Path, options: ReadOptions = BY_LOOKING) -> list[Listed]:
 
 def files_in(folder: Path) -> list[Path]:
     """The Parquet files of a folder: in it, else in `data/`, else in folders that are named like splits."""
-    below = [entry for entry in sorted(folder.iterdir()) if entry.name.lower() in SPLIT_NAMES and entry.is_dir()]
+    below = [folder / name for name in names_in(folder) if name.lower() in SPLIT_NAMES and (folder / name).is_dir()]
     for places in ([folder], [folder / "data"], below):
         files = [
-            entry
+            place / name
             for place in places
             if place.is_dir()
-            for entry in sorted(place.iterdir())
-            if entry.suffix.lower() == SUFFIX and not is_hidden(entry.name) and entry.is_file()
+            for name in names_in(place)
+            if name.lower().endswith(SUFFIX) and (place / name).is_file()
         ]
         if files:
             return files
@@ -106,10 +107,10 @@ def split_of_name(file: Path, folder: Path) -> str:
 class Parts:
     """What rows are put into: those with pictures inside, and those that name them."""
 
-    def __init__(self, path: Path, folder: Path, image_root: Path | None) -> None:
+    def __init__(self, path: Path, folder: Path, options: ReadOptions) -> None:
         self.inside = Embedded(folder)
-        root = folder_of_images(image_root) if image_root else folder
-        self.named = Gathered(Root(root, given=image_root is not None), path)
+        given = None if options.image_root is None else folder_of_images(options.image_root)
+        self.named = Gathered(Root(given or folder, given=given is not None, follow_links=options.follow_links), path)
 
     def samples(self, rejects: Rejects, captioned: bool) -> dict[str, Sequence[Sample]]:
         """All samples by split."""
