@@ -44,8 +44,8 @@ def test_a_file_without_ids_is_told(tmp_path: Path) -> None:
 def test_an_overlong_string_is_cut_wherever_it_is_read_from() -> None:
     line = json.dumps({"file_name": "a.jpg", "text": 'a "dog"\\' * 4_000_000}).encode() + b"\n"
     assert len(line) > LARGEST_LINE
-    found = json_line(io.BytesIO(line + b"{}\n"))
+    found = next_json_line(io.BytesIO(line + b"{}\n"))
     values = json.loads(found)
     assert values["file_name"] == "a.jpg" and len(values["text"]) == LONGEST_CAPTION + 1
     assert json.loads(shortened(line.decode())) == values
-    assert len(json_line(io.BytesIO(b"[" + b"1," * LARGEST_LINE))) < 2 * LARGEST_LINE
+    assert len(next_json_line(io.BytesIO(b"[" + b"1," * LARGEST_LINE))) < 2 * LARGEST_LINE
