@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captrain.errors import DataError
-from captrain.limits import LARGEST_LINE, LONGEST_CAPTION, shortened
+from captrain.limits import LARGEST_LINE, LONGEST_CAPTION, next_json_line, shortened
 from captrain.records import lines_with_ids, parse_json, read_json, write_jsonl
 
 HALVES = ["\ud800", "\udfff", "\ud83d", "\ude00"]
