@@ -40,7 +40,6 @@ ALLOWED = {
     ("demo/run.py", "save_pretrained"): FRESH,
     ("features/manage.py", "np.save"): FILE,
     ("features/manage.py", "write_table"): FILE,
-    ("features/writing.py", "open"): "a lock, made new or not at all",
     ("metrics/java.py", "write_text"): PRIVATE,
     ("models/archive.py", "ZipFile"): FILE,
     ("models/archive.py", "open"): PRIVATE + "; or a member of a zip",

@@ -22,6 +22,7 @@ import numpy as np
 from captrain.data.samples import key_of
 from captrain.disk.writing import new_file
 from captrain.errors import DataError
+from captrain.limits import BROKEN_GZIP, gzipped_lines
 
 FILE = "splits.jsonl.gz"
 EARLIER = "earlier"
@@ -148,12 +149,11 @@ def known(contents: np.ndarray) -> np.ndarray:
 
 def _parsed(path: Path) -> Iterator[dict[str, Any]]:
     try:
-        with gzip.open(path, "rt", encoding="utf-8") as file:
-            for text in file:
-                line = json.loads(text)
-                _check(line)
-                yield line
-    except (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError, zlib.error) as error:
+        for text in gzipped_lines(path):
+            line = json.loads(text)
+            _check(line)
+            yield line
+    except (*BROKEN_GZIP, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise _broken(path, " ".join(str(error).split())[:100]) from None
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,13 +17,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 from captrain.disk.folders import check_way, link_all, make_folders, remove, sync, sync_folder, sync_tree
 from captrain.errors import RunError
 from captrain.models.captioner import Captioner
-from captrain.training.run_place import (
-    OTHER_CHECKPOINT,
-    WEIGHTS,
-    find_checkpoint,
-    read_written,
-    whole_checkpoints,
-)
+from captrain.models.weight_files import check_pickle, inside
+from captrain.training.run_place import WEIGHTS, find_checkpoint, whole_checkpoints
 from captrain.training.running import Running
 
 BEST = "best"  # the best model so far, within a checkpoint
@@ -113,10 +110,43 @@ def save_learned(captioner: Captioner, folder: Path) -> None:
     save_file({name: tensor.detach().contiguous() for name, tensor in _learned(captioner).items()}, folder / WEIGHTS)
 
 
+@contextmanager
+def reading_state(folder: Path) -> Iterator[None]:
+    """Around what reads a checkpoint's files: they must lie in it, unpack to no more than they are, and be whole.
+
+    torch's reader runs nothing that is in them. Raises `RunError` on one line for whatever it refuses.
+    """
+    for path in sorted((*folder.glob("*.pt"), *folder.glob("*.pth"), *folder.glob("*.safetensors"))):
+        check_pickle(inside(folder, path.name))
+    try:
+        yield
+    except (
+        SafetensorError,
+        UnpicklingError,
+        RuntimeError,
+        EOFError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+    ) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        pickled = isinstance(error, UnpicklingError)
+        reason = (
+            "it holds more than tensors" if pickled else (str(error).splitlines() or [type(error).__name__])[0][:200]
+        )
+        raise RunError(
+            f"{folder}: damaged, or not written by captrain ({reason}); go back to an earlier one with --resume-from, or begin "
+            "anew with --overwrite"
+        ) from error
+
+
 def load_learned(captioner: Captioner, folder: Path) -> None:
     """Take over what `save_learned` wrote. Raises `RunError` when the captioner is not the one that was saved."""
     check_fits(captioner, folder)
-    saved = load_file(folder / WEIGHTS)
+    with reading_state(folder):
+        saved = load_file(folder / WEIGHTS)
     with torch.no_grad():
         for name, tensor in _learned(captioner).items():
             tensor.copy_(saved[name])
@@ -124,13 +154,9 @@ def load_learned(captioner: Captioner, folder: Path) -> None:
 
 def check_fits(captioner: Captioner, folder: Path) -> None:
     """Raise `RunError` unless a checkpoint is whole and holds just what this captioner learns: the same names and shapes."""
-    try:
-        with safe_open(folder / WEIGHTS, framework="pt") as file:
-            saved = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise RunError(f"{folder / WEIGHTS}: can't be read ({reason}); {OTHER_CHECKPOINT}") from None
-    _check_state(folder / TRAINER_STATE_NAME)
+    with reading_state(folder), safe_open(folder / WEIGHTS, framework="pt") as file:
+        saved = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    _check_state(folder)
     Running.load(folder)
     own = {name: tuple(tensor.shape) for name, tensor in _learned(captioner).items()}
     odd = sorted(name for name in saved.keys() | own.keys() if saved.get(name) != own.get(name))
@@ -141,18 +167,18 @@ def check_fits(captioner: Captioner, folder: Path) -> None:
         )
 
 
-def _check_state(path: Path) -> None:
-    """Raise `RunError` unless this is how far a trainer had come."""
-    state = read_written(path, OTHER_CHECKPOINT)
-    steps = [state.get(name) for name in ("global_step", "max_steps")]
-    logged = state.get("log_history", [])
-    whole = all(isinstance(step, int) and not isinstance(step, bool) and step >= 0 for step in steps)
-    if not whole or not isinstance(logged, list) or not all(isinstance(line, dict) for line in logged):
-        raise RunError(f"{path}: is not what a training writes; {OTHER_CHECKPOINT}")
-    try:
-        TrainerState.load_from_json(str(path))
-    except (TypeError, ValueError, KeyError) as error:
-        raise RunError(f"{path}: can't be read ({' '.join(str(error).split())[:200]}); {OTHER_CHECKPOINT}") from None
+def _check_state(folder: Path) -> None:
+    """Raise `RunError` unless a checkpoint says how far its trainer had come."""
+    path = folder / TRAINER_STATE_NAME
+    with reading_state(folder):
+        if not path.is_file():
+            raise ValueError(f"{path.name} is missing")
+        state = TrainerState.load_from_json(str(path))
+        logged = state.log_history
+        if not all(isinstance(step, int) and step >= 0 for step in (state.global_step, state.max_steps)):
+            raise ValueError(f"{path.name} says no number of steps")
+        if not isinstance(logged, list) or not all(isinstance(line, dict) for line in logged):
+            raise ValueError(f"{path.name} has no list of what was logged")
 
 
 def _learned(captioner: Captioner) -> dict[str, torch.Tensor]:

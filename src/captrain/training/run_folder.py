@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 import transformers
-import yaml
 
 from captrain.data.kept_splits import FILE as SPLITS
 from captrain.disk.folders import (
@@ -31,7 +30,7 @@ from captrain.disk.writing import write_text
 from captrain.errors import RunError
 from captrain.models.bundle import save_captioner
 from captrain.models.captioner import Captioner
-from captrain.records import Rejects, append_jsonl, drop_half_line, read_jsonl, write_jsonl
+from captrain.records import Rejects, append_jsonl, drop_half_line, read_json, read_jsonl, write_jsonl
 from captrain.settings.schema import Settings
 from captrain.training.changes import told
 from captrain.training.checkpoints import BEST
@@ -39,15 +38,14 @@ from captrain.training.run_place import (
     BEGUN,
     CHECKPOINTS,
     FINISHED,
-    OWN_SCORES,
     SETTINGS,
     RunPlace,
     part_of,
-    read_written,
     scores_in,
 )
 from captrain.training.running import Running
 from captrain.version import __version__
+from captrain.yaml_text import dump_yaml
 
 SCORES = "scores.json"
 LOGS = ("metrics.jsonl", "samples.jsonl")
@@ -84,7 +82,8 @@ class RunFolder(RunPlace):
         if self.read_settings() is None:
             self._remove(BEGUN)
         elif overwrite:
-            with locked_folders([self.path / "evaluation"], goes=True):  # which somebody may be writing
+            evaluation = self.path / "evaluation"  # which somebody may be writing
+            with locked_folders([] if evaluation.is_symlink() else [evaluation], goes=True):
                 self._clear()
         self.path.mkdir(parents=True, exist_ok=True)
         self._restore_model()
@@ -116,7 +115,7 @@ class RunFolder(RunPlace):
             "fingerprints": marks,
             "parameters": parameters,
         }
-        write_text(self.path / SETTINGS, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+        write_text(self.path / SETTINGS, dump_yaml(content))
 
     def filled_before(self, section: str, name: str) -> Any:
         """A setting as an earlier sitting of this run filled it in; None where there was none."""
@@ -213,7 +212,7 @@ class RunFolder(RunPlace):
     def best(self) -> dict[str, Any]:
         """What is known of the best model, as it was when it was saved: scores, intervals, epoch; nothing before there is one."""
         path = self.path / SCORES
-        return read_written(path, OWN_SCORES) if path.is_file() else {}
+        return read_json(path) if path.is_file() else {}
 
     def best_scores(self) -> dict[str, float]:
         """Its scores."""

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from captrain.disk.locks import FOLDER_LOCK
 from captrain.disk.temporary import TEMPORARY
 from captrain.errors import RunError
 from captrain.models.located import EXTRAS
+from captrain.records import read_json
 from captrain.settings.schema import Settings
 from captrain.training.changes import harmful_changes, told
+from captrain.yaml_text import read_yaml_file
 
 SETTINGS = "settings.yaml"
 FINISHED = "finished.json"
@@ -25,8 +24,7 @@ WEIGHTS = "learned.safetensors"
 """The file that every whole checkpoint has."""
 NAME = re.compile(r".+-(\d{1,18})")
 OTHER_CHECKPOINT = "go back to another checkpoint (--resume-from STEP), or begin anew with --overwrite"
-OWN_SCORES = "copy the run again, or remove the file"
-"""What to do where a file is broken that a run wrote."""
+"""What to do where a checkpoint is broken."""
 
 
 class RunPlace:
@@ -72,8 +70,8 @@ class RunPlace:
         """`settings.yaml` of the run that is here, if there is one; a file of that name that no run wrote is none."""
         path = self.path / SETTINGS
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError, yaml.YAMLError):
+            content = read_yaml_file(path)
+        except (OSError, ValueError):
             return None
         ours = isinstance(content, dict) and isinstance(content.get("requested"), dict)
         return content if ours else None
@@ -93,22 +91,11 @@ class RunPlace:
             raise RunError(f"{self.path}: holds other files ({listed}); choose a new or empty folder for the run")
 
 
-def read_written(path: Path, instead: str) -> dict[str, Any]:
-    """A JSON object that a run wrote. Raises `RunError` for anything else, with what to do `instead` of reading it."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"{path}: can't be read ({' '.join(str(error).split())[:200]}); {instead}") from None
-    if not isinstance(content, dict):
-        raise RunError(f"{path}: found a JSON {type(content).__name__}, expected what a run writes; {instead}")
-    return content
-
-
 def scores_in(path: Path) -> dict[str, float]:
-    """The scores in a file that a run wrote. Raises `RunError` where it is broken."""
-    scores = read_written(path, OWN_SCORES).get("scores")
+    """The scores in a file that a run wrote. Raises `UserError` where it is broken."""
+    scores = read_json(path).get("scores")
     if not isinstance(scores, dict) or not all(isinstance(score, int | float) for score in scores.values()):
-        raise RunError(f"{path}: holds no scores, expected what a run writes; {OWN_SCORES}")
+        raise RunError(f"{path}: holds no scores, expected what a run writes; remove it, or copy it again")
     return dict(scores)
 
 
