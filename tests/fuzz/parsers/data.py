@@ -105,6 +105,18 @@ def _open(sample: Sample) -> None:
         return
 
 
+def _preview(folder: Path) -> None:
+    """A page for people; nothing of a data set becomes a tag in it. `data check` looks at the same."""
+    from captrain.data.preview import write_preview
+
+    with work_folder() as out:
+        write_preview(str(folder), out / "page.html", problems=True, workers=1)
+        page = (out / "page.html").read_text(encoding="utf-8").lower()
+    assert page.count("<script") == page.count("</script") == 1 and "<!--" not in page, (
+        "a tag of the data is in the page"
+    )
+
+
 def _csv(mark: str) -> str:
     rows = [
         ("file_name", "text", "split"),
@@ -239,6 +251,7 @@ PARSERS = (
     _parser("zip of pictures", zip=_zip_beside),
     _parser("tar of pictures", tar=_tar_beside),
     _parser("parquet", quick=60, pictures=contract("parquet"), names=_parquet),
+    _parser("preview", _preview, 25, jsonl=contract("jsonl"), sidecar=contract("sidecar")),
     Parser(
         "data arrow",
         partial(read_data, inner="saved"),

@@ -64,8 +64,10 @@ def _load_small(folder: Path) -> None:
     from captrain.models.defaults import default_values, family_of
     from captrain.models.preparation import read_preparation
     from captrain.models.vocabulary import load_tokenizer
+    from captrain.settings.prompt_tokens import count_tokens
     from captrain.settings.schema import ModelSettings
 
+    count_tokens("a photo with", str(folder / "model"))
     model = ModelSettings(model=str(folder / "model"))
     default_values(family_of(model).name, model)
     with clear_errors(str(folder / "model")):

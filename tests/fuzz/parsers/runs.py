@@ -182,6 +182,7 @@ def _go_on(folder: Path) -> None:
     from transformers import TrainerState
 
     from captrain.inference.chosen import Run
+    from captrain.models.card import model_card
     from captrain.training.checkpoints import Checkpoints, check_fits, load_learned
     from captrain.training.final_test import scores_of_test
     from captrain.training.run_folder import RunFolder
@@ -189,6 +190,7 @@ def _go_on(folder: Path) -> None:
 
     run = RunFolder(folder / "run")
     Run.of(str(folder / "run"))
+    model_card(run.path, _captioner(), "name", "")
     if run.read_settings() is None:
         raise CaptrainError("no run")
     run.rejected(), run.uncaptioned(), run.best_scores(), run.finished(), scores_of_test(run.path)

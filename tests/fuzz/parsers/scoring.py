@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from fuzz.harness import Parser
 
 CAPTIONS = {"1": "a dog runs on grass", "2": "two cats sleep"}
 REFERENCES = {"1": ["A dog runs on grass.", "a dog"], "2": ["Two cats sleep on a sofa."]}
-NEEDS = ("captrain.inference.score", "captrain.inference.caption_files")
+NEEDS = ("captrain.inference.score", "captrain.inference.caption_files", "captrain.inference.parts_folder")
 
 
 def _pair(predictions: str, references: str, wrote: str, stated: str) -> Callable[[Path], None]:
@@ -83,7 +84,8 @@ def _go_on(folder: Path) -> None:
     JsonLines(folder / "out.jsonl", "skip")
     progress = Progress(folder, [], folder / "model", 1)
     assert progress.path is not None
-    progress.path.write_bytes((folder / "captions.jsonl").read_bytes())
+    if (folder / "captions.jsonl").exists():
+        shutil.copy(folder / "captions.jsonl", progress.path)
     Progress(folder, [], folder / "model", 1).captions([], 0)
 
 
@@ -94,7 +96,44 @@ def _outputs(folder: Path) -> None:
     (folder / "captions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
+ABOUT = {
+    "model": "m",
+    "weights": "00",
+    "decoding": {},
+    "prompt": "",
+    "preparation": {},
+    "precision": "fp32",
+    "part_images": 9,
+}
+
+
+def _parts(folder: Path) -> None:
+    from captrain.inference.parts_folder import CaptionPart, PartNote, PartsFolder
+    from captrain.records import Rejects
+
+    (folder / "out.jsonl").write_text(JSONL)
+    parts = PartsFolder(folder / "out.jsonl")
+    parts.begin(ABOUT, anew=False)
+    for number in range(2):
+        note = PartNote(f"0000{number}.000", "a.tar", "", number, True, 1, 0)
+        parts.write(CaptionPart(note, [{"id": str(number), "text": "a dog"}], Rejects()))
+
+
+def _go_on_with_parts(folder: Path) -> None:
+    """As captioning of shards goes on, to its end."""
+    from captrain.inference.parts_folder import PartsFolder
+    from captrain.records import Rejects
+
+    parts = PartsFolder(folder / "out.jsonl")
+    parts.begin(ABOUT, anew=False)
+    parts.known()
+    parts.join(sorted(parts.done), Rejects(), folder / "rejected.jsonl")
+    parts.clear()
+    parts.leave()
+
+
 PARSERS = (
+    Parser("score parts", _go_on_with_parts, {"parts": _parts}, quick=60, needs=NEEDS, writes=True),
     Parser(
         "score captions",
         _score,

@@ -101,19 +101,18 @@ def _open_unfinished(folder: Path) -> None:
 
 
 def _lock(folder: Path) -> None:
-    import os
-    import socket
+    """A lock that a process left which died."""
+    from captrain.disk.locks import lock_of
+    from captrain.disk.owner import Owner
 
-    import psutil
-
-    owner = {"host": socket.gethostname(), "pid": 2**22 - 1, "started": psutil.Process(os.getpid()).create_time()}
-    (folder / "writing.lock").write_text(json.dumps(owner))
+    (folder / "out.jsonl").write_text("")
+    lock_of(folder / "out.jsonl").write_bytes(Owner.me().to_json())
 
 
 def _take_lock(folder: Path) -> None:
-    from captrain.features.writing import locked
+    from captrain.disk.locks import locked
 
-    with locked(StoreFolder(str(folder))):
+    with locked(folder / "out.jsonl"):
         pass
 
 
@@ -137,7 +136,7 @@ def _stated(files: Files) -> Files:
 PARSERS = (
     Parser("store", _read_store, {"features": contract("features")}, quick=40, needs=NEEDS, mend=_stated),
     Parser("store unfinished", _open_unfinished, {"records": _unfinished}, quick=40, needs=NEEDS, writes=True),
-    Parser("store lock", _take_lock, {"dead": _lock}, quick=60, needs=NEEDS, writes=True),
+    Parser("lock", _take_lock, {"dead": _lock}, quick=60, needs=("captrain.disk.locks",), writes=True),
     Parser(
         "store embeddings",
         _read_embeddings,
