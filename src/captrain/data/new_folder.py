@@ -27,14 +27,16 @@ def new_folder(folder: Path, sources: Sequence[str], overwrite: bool) -> Iterato
     the other, where they would be mixed up or the source be deleted; `BusyError` while something else writes it.
     """
     final = Path(os.path.realpath(folder))
-    put_back(final, aside(final))
     _check_taken(final, folder, overwrite)
     for source in sources:
         _check_apart(final, folder, source)
     final.parent.mkdir(parents=True, exist_ok=True)
     check = partial(_check_taken, final, folder, overwrite)
-    with locked(final), _not_in_use(final), _renamed(final, check) as fresh:
-        yield fresh
+    with locked(final):
+        put_back(final, aside(final))
+        check()
+        with _not_in_use(final), _renamed(final, check) as fresh:
+            yield fresh
 
 
 def _not_in_use(folder: Path) -> AbstractContextManager[None]:
