@@ -36,7 +36,7 @@ ADDRESSES = 6 << 30  # bytes of address space above that: a guard for the machin
 LONGEST_MESSAGE = 3000  # characters; an error is one line to read
 MOST_KEPT = 400  # inputs that are changed further
 LONGEST_TRAIL = 10
-TRACED = 3  # one input in so many is watched line by line
+TRACED = 8  # one input in so many is watched line by line
 STATE = struct.Struct("<QQQdQ")  # index, accepted, rejected, slowest seconds, peak bytes
 SOURCE = f"{os.sep}captrain{os.sep}"
 
