@@ -35,7 +35,7 @@ def main() -> int:
     chosen = [each for each in PARSERS if not given.parser or _is_named(each, given.parser)]
     if not chosen:
         parser.error(
-            f"no such parser; there are {', '.join(each.name for each in PARSERS)}; groups: {', '.join(GROUPS)}"
+            f"no such parser; there are {', '.join(each.label for each in PARSERS)}; groups: {', '.join(GROUPS)}"
         )
     for module in dict.fromkeys(name for each in chosen for name in each.needs):
         importlib.import_module(module)
@@ -66,13 +66,13 @@ def _replay(parsers: list[Parser]) -> int:
             fault, count = fault_of(parser, files), count + 1
             if fault is not None:
                 wrong += 1
-                print(f"{parser.name}/{digest}: {fault.kind} in {fault.where}\n  {fault.text}")
+                print(f"{parser.label}/{digest}: {fault.kind} in {fault.where}\n  {fault.text}")
     print(f"{count} inputs that were found before: {wrong} still wrong")
     return 1 if wrong else 0
 
 
 def _is_named(parser: Parser, names: list[str]) -> bool:
-    return any(parser in GROUPS.get(name, ()) or parser.name.startswith(name) for name in names)
+    return any(parser in GROUPS.get(name, ()) or parser.label.startswith(name.replace(" ", "-")) for name in names)
 
 
 def _fuzz(name: str, inputs: int, seed: int) -> Report:
@@ -89,7 +89,7 @@ def _tell(reports: list[Report], parsers: dict[str, Parser], seed: int, kept: bo
     for report in reports:
         for signature, (fault, trail) in report.faults.items():
             print(
-                f"\n--parser '{report.parser}' --seed {seed} --trail {trail}: "
+                f"\n--parser {report.parser.replace(' ', '-')} --seed {seed} --trail {trail}: "
                 f"{fault.kind} in {fault.where} ({report.counts[signature]} times)"
             )
             print(f"  {fault.text}")

@@ -24,7 +24,7 @@ def keep(parser: Parser, files: Files, fault: Fault) -> Path:
     own = {name: content for name, content in files.items() if nearest.get(name) != content}
     missing = sorted(nearest.keys() - files.keys())
     digest = hashlib.sha256(repr(sorted(own.items())).encode() + repr(missing).encode()).hexdigest()[:12]
-    folder = FOUND / parser.name / digest
+    folder = FOUND / parser.label / digest
     for file, content in own.items():
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         (folder / file).write_bytes(content)
@@ -36,7 +36,7 @@ def keep(parser: Parser, files: Files, fault: Fault) -> Path:
 
 def kept(parser: Parser) -> dict[str, Files]:
     """The inputs that were found for a parser, by their hash."""
-    folders = sorted(path.parent for path in (FOUND / parser.name).glob(f"*/{ABOUT}"))
+    folders = sorted(path.parent for path in (FOUND / parser.label).glob(f"*/{ABOUT}"))
     if not folders:
         return {}
     seeds = dict(zip(parser.seeds, seeds_of(parser), strict=True))

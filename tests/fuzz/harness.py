@@ -62,6 +62,11 @@ class Parser:
     writes: bool = False
     mend: Callable[[Files], Files] = dict
 
+    @property
+    def label(self) -> str:
+        """Its name as one word."""
+        return self.name.replace(" ", "-")
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -96,11 +101,12 @@ class Report:
 
 @dataclass
 class Drawn:
-    """The inputs of a parser, each from its trail."""
+    """The inputs of a parser, each from its trail. `valid`: whether seeds that are refused are faults."""
 
     parser: Parser
     seed: int
     seeds: list[Files]
+    valid: bool = True
     made: dict[str, Files] = field(default_factory=dict)
 
     def trail(self, index: int, corpus: list[str]) -> str:
@@ -151,7 +157,7 @@ def fuzz(parser: Parser, inputs: int, seed: int, start: int = 0) -> Report:
 
 def fault_of(parser: Parser, files: Files) -> Fault | None:
     """What goes wrong with one input, in a child of its own."""
-    drawn = Drawn(parser, 0, [files])
+    drawn = Drawn(parser, 0, [files], valid=False)
     report = Report(parser.name)
     _watch(drawn, range(1), [], set(), report)
     return next((fault for fault, _ in report.faults.values()), None)
@@ -273,7 +279,7 @@ def _run(
         slowest, peak = max(slowest, seconds), max(peak, _memory() - before)
         if isinstance(outcome, Fault):
             sender.send(("fault", outcome, trail))
-        elif index < len(drawn.seeds) and outcome != "accepted" and len(drawn.seeds) == len(parser.seeds):
+        elif drawn.valid and index < len(drawn.seeds) and outcome != "accepted":
             sender.send(("fault", Fault("seed", list(parser.seeds)[index], f"is refused: {outcome}"), trail))
         new = (lines | {outcome}) - seen
         if new and not isinstance(outcome, Fault) and trail.count(".") < LONGEST_TRAIL and len(corpus) < MOST_KEPT:

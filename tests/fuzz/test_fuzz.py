@@ -34,8 +34,8 @@ def test_a_bounded_run_finds_nothing(group: str) -> None:
 
 def test_what_was_found_is_fixed() -> None:
     """One process for all: the seeds are made once a parser."""
-    known = {parser.name: parser for parser in PARSERS}
-    assert {path.name for path in FOUND.iterdir() if path.is_dir()} <= known.keys()
+    known = {parser.label for parser in PARSERS}
+    assert {path.name for path in FOUND.iterdir() if path.is_dir()} <= known
     command = [sys.executable, "-m", "fuzz", "--replay"]
     path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH", "")]))
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=600)
