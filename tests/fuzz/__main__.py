@@ -13,8 +13,9 @@ for _name in ("OMP_NUM_THREADS", "ARROW_IO_THREADS", "MALLOC_ARENA_MAX"):
     os.environ.setdefault(_name, "1")
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 
-from fuzz.found import keep, kept  # noqa: E402
-from fuzz.harness import FORK, Drawn, Parser, Report, fault_of, fuzz, seeds_of, smaller  # noqa: E402
+from fuzz.found import keep, kept, smaller  # noqa: E402
+from fuzz.harness import Report, fault_of, fuzz  # noqa: E402
+from fuzz.inputs import FORK, Drawn, Parser, seeds_of  # noqa: E402
 from fuzz.parsers import GROUPS, PARSERS  # noqa: E402
 
 
@@ -51,6 +52,8 @@ def main() -> int:
         for report in pool.map(_fuzz, [each.name for each in chosen], inputs, [given.seed] * len(chosen)):
             reports.append(report)
             print(_line(report), flush=True)
+            for fault, trail in report.faults.values():  # while others run; the table is told whole at the end
+                print(f"  {trail}: {fault.kind} in {fault.where}"[:80], flush=True)
     total = sum(report.inputs for report in reports)
     print(
         f"{len(reports)} parsers, {total:,} inputs in {time.monotonic() - began:.0f} s; ms and MB: of the worst input"

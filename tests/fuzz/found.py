@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from fuzz.harness import Fault, Parser, seeds_of
+from fuzz.harness import Fault, fault_of
+from fuzz.inputs import Parser, seeds_of
 from fuzz.workplace import Files, files_in
 
 FOUND = Path(__file__).parent / "found"
@@ -48,3 +50,34 @@ def _read(folder: Path, seeds: dict[str, Files]) -> Files:
     _, seed, *missing = own.pop(ABOUT).decode().splitlines()
     files = seeds[seed.removeprefix("seed ")] | own
     return {name: content for name, content in files.items() if f"without {name}" not in missing}
+
+
+def smaller(parser: Parser, files: Files, fault: Fault, trials: int = 200) -> Files:
+    """An input with the same fault and less in it: parts of its files are left out as long as the fault stays."""
+    left = trials
+
+    def same(candidate: Files) -> bool:
+        nonlocal left
+        left -= 1
+        found = fault_of(parser, candidate)
+        return found is not None and found.signature == fault.signature
+
+    for name in sorted(files, key=lambda name: -len(files[name])):
+        if name.endswith(parser.left):
+            continue
+        step = max(1, len(files[name]) // 2)
+        while step >= 1 and left > 0:
+            shorter = next(_without(files, name, step, lambda candidate: left > 0 and same(candidate)), None)
+            files, step = (
+                (files, step // 2) if shorter is None else (shorter, min(step, max(1, len(shorter[name]) // 2)))
+            )
+    return files
+
+
+def _without(files: Files, name: str, step: int, same: Callable[[Files], bool]) -> Iterator[Files]:
+    """The file without one stretch of `step` bytes, where the fault stays."""
+    content = files[name]
+    for start in range(0, len(content), step):
+        candidate = files | {name: content[:start] + content[start + step :]}
+        if same(candidate):
+            yield candidate

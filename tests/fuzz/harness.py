@@ -1,71 +1,40 @@
-"""One input after another through a parser, in a child process with limits; what goes wrong is told apart, made small and kept.
+"""One input after another through a parser, in a child process with limits; what goes wrong is told apart.
 
-An input has a name, its trail: "3.88.1234" is seed 3, changed as the 88th input was, and then as the 1234th. With the number that
-all draws begin with, the trail alone gives the input again. Inputs that reach new lines of captrain are changed further.
+Inputs that reach new lines of captrain are changed further.
 """
 
 from __future__ import annotations
 
 import faulthandler
 import logging
-import multiprocessing
 import os
-import pickle
 import resource
 import signal
 import struct
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from mmap import mmap
 from multiprocessing.connection import Connection, wait
-from pathlib import Path, PurePosixPath
-from random import Random
+from pathlib import Path
 from typing import Any
 
+import captrain
 from captrain.errors import CaptrainError
-from fuzz.mutate import KINDS, mutated
-from fuzz.workplace import Files, Workplace, files_in, work_folder
+from fuzz.inputs import FORK, MOST_KEPT, Drawn, Parser, be_silent, seeds_of
+from fuzz.workplace import Files, Workplace, work_folder
 
 SECONDS = 10  # of processor time that an input may take
 WALL = 60  # seconds that it may take while the machine does other things too
 MEMORY = 1 << 30  # bytes above what the process had
 ADDRESSES = 6 << 30  # bytes of address space above that: a guard for the machine
 LONGEST_MESSAGE = 3000  # characters; an error is one line to read
-MOST_KEPT = 400  # inputs that are changed further
 LONGEST_TRAIL = 10
 TRACED = 8  # one input in so many is watched line by line
 STATE = struct.Struct("<QQQdQ")  # index, accepted, rejected, slowest seconds, peak bytes
-SOURCE = f"{os.sep}captrain{os.sep}"
-
-FORK = multiprocessing.get_context("fork")
-
-
-@dataclass(frozen=True)
-class Parser:
-    """Something that reads files.
-
-    seeds: by name, what writes a small valid input into an empty folder. parse: reads the folder as the product does; raises
-    `CaptrainError` for what it refuses, an AssertionError where a promise is broken, and nothing else. left: endings of
-    files that are not changed. quick: inputs of the bounded run. needs: modules to import before processes part. writes:
-    whether it changes its folder. mend: puts checksums right that files have of each other.
-    """
-
-    name: str
-    parse: Callable[[Path], object]
-    seeds: Mapping[str, Callable[[Path], object]]
-    left: tuple[str, ...] = ()
-    quick: int = 100
-    needs: tuple[str, ...] = ()
-    writes: bool = False
-    mend: Callable[[Files], Files] = dict
-
-    @property
-    def label(self) -> str:
-        """Its name as one word."""
-        return self.name.replace(" ", "-")
+SOURCE = f"{Path(captrain.__file__).parent}{os.sep}"
 
 
 @dataclass(frozen=True)
@@ -99,50 +68,6 @@ class Report:
         self.counts[fault.signature] = self.counts.get(fault.signature, 0) + 1
 
 
-@dataclass
-class Drawn:
-    """The inputs of a parser, each from its trail. `valid`: whether seeds that are refused are faults."""
-
-    parser: Parser
-    seed: int
-    seeds: list[Files]
-    valid: bool = True
-    made: dict[str, Files] = field(default_factory=dict)
-
-    def trail(self, index: int, corpus: list[str]) -> str:
-        """Which input is changed into the one of this number: one of the seeds, or of those that reached something new."""
-        if index < len(self.seeds):
-            return str(index)
-        rng = Random(f"{self.seed} {self.parser.name} {index} parent")
-        grown = corpus and rng.random() < 0.6
-        return f"{rng.choice(corpus) if grown else rng.randrange(len(self.seeds))}.{index}"
-
-    def files(self, trail: str) -> Files:
-        """The input of a trail."""
-        if trail not in self.made:
-            parent, _, last = trail.rpartition(".")
-            if not parent:
-                return self.seeds[int(last)]
-            rng = Random(f"{self.seed} {self.parser.name} {last}")
-            if len(self.made) > 2 * MOST_KEPT:
-                self.made.clear()
-            self.made[trail] = self._changed(self.files(parent), rng)
-        return self.made[trail]
-
-    def _changed(self, files: Files, rng: Random) -> Files:
-        """A folder with one of its files changed, or two, or one missing."""
-        names = [name for name in files if not name.endswith(self.parser.left)] or list(files)
-        changed = dict(files)
-        for _ in range(2 if rng.random() < 0.1 else 1):
-            name = rng.choice(names)
-            kind = KINDS.get(PurePosixPath(name).suffix.lower(), "")
-            donors = [seed[name] for seed in self.seeds if name in seed] or [files[name]]
-            changed[name] = mutated(changed.get(name, b""), kind, rng, donors)
-        if len(names) > 1 and rng.random() < 0.02:
-            changed.pop(rng.choice(names), None)
-        return self.parser.mend(changed)
-
-
 def fuzz(parser: Parser, inputs: int, seed: int, start: int = 0) -> Report:
     """Run inputs through a parser. A child that dies of one is replaced by another that goes on with the next."""
     report = Report(parser.name)
@@ -161,33 +86,6 @@ def fault_of(parser: Parser, files: Files) -> Fault | None:
     report = Report(parser.name)
     _watch(drawn, range(1), [], set(), report)
     return next((fault for fault, _ in report.faults.values()), None)
-
-
-def seeds_of(parser: Parser) -> list[Files]:
-    """The parser's valid inputs, made in a child: what libraries start up for that stays out of this process."""
-    receiver, sender = FORK.Pipe(duplex=False)
-
-    def make() -> None:
-        _be_silent()
-        try:
-            sender.send_bytes(pickle.dumps([_written(write) for write in parser.seeds.values()]))
-        except BaseException:
-            sender.send_bytes(pickle.dumps(traceback.format_exc()))
-
-    child = FORK.Process(target=make)
-    child.start()
-    sender.close()
-    found = pickle.loads(receiver.recv_bytes())
-    child.join()
-    if isinstance(found, str):
-        raise SystemExit(f"{parser.name}: its seeds can't be made\n{found}")
-    return list(found)
-
-
-def _written(write: Callable[[Path], object]) -> Files:
-    with work_folder() as folder:
-        write(folder)
-        return files_in(folder)
 
 
 def _watch(drawn: Drawn, numbers: range, corpus: list[str], seen: set[Any], report: Report) -> int:
@@ -353,7 +251,7 @@ def _frames(trace: str) -> str:
 
 def _limit(notes: Path) -> None:
     """Silence, a guard for the machine, and a trace of what takes too long or crashes."""
-    _be_silent()
+    be_silent()
     trace = notes.open("w")
     faulthandler.enable(trace, all_threads=False)
     faulthandler.register(signal.SIGPROF, trace, all_threads=False)
@@ -363,12 +261,6 @@ def _limit(notes: Path) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (4 << 30, 4 << 30))
     logging.root.handlers[:] = [_Said()]
-
-
-def _be_silent() -> None:
-    silent = os.open(os.devnull, os.O_RDWR)
-    for handle in (0, 1, 2):
-        os.dup2(silent, handle)
 
 
 class _Said(logging.Handler):
@@ -381,34 +273,3 @@ class _Said(logging.Handler):
 def _memory() -> int:
     """Most bytes that this process has had in memory."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def smaller(parser: Parser, files: Files, fault: Fault, trials: int = 200) -> Files:
-    """An input with the same fault and less in it: parts of its files are left out as long as the fault stays."""
-    left = trials
-
-    def same(candidate: Files) -> bool:
-        nonlocal left
-        left -= 1
-        found = fault_of(parser, candidate)
-        return found is not None and found.signature == fault.signature
-
-    for name in sorted(files, key=lambda name: -len(files[name])):
-        if name.endswith(parser.left):
-            continue
-        step = max(1, len(files[name]) // 2)
-        while step >= 1 and left > 0:
-            shorter = next(_without(files, name, step, lambda candidate: left > 0 and same(candidate)), None)
-            files, step = (
-                (files, step // 2) if shorter is None else (shorter, min(step, max(1, len(shorter[name]) // 2)))
-            )
-    return files
-
-
-def _without(files: Files, name: str, step: int, same: Callable[[Files], bool]) -> Iterator[Files]:
-    """The file without one stretch of `step` bytes, where the fault stays."""
-    content = files[name]
-    for start in range(0, len(content), step):
-        candidate = files | {name: content[:start] + content[start + step :]}
-        if same(candidate):
-            yield candidate

@@ -12,8 +12,9 @@ import pytest
 
 from captrain.errors import DataError
 from fuzz import harness
-from fuzz.found import FOUND, kept
-from fuzz.harness import Drawn, Parser, fault_of, fuzz, seeds_of
+from fuzz.found import FOUND, kept, smaller
+from fuzz.harness import fault_of, fuzz
+from fuzz.inputs import Drawn, Parser, seeds_of
 from fuzz.parsers import GROUPS, PARSERS
 from fuzz.workplace import Files
 
@@ -115,7 +116,7 @@ def test_what_is_kept_is_small_and_read_back(tmp_path: Path, monkeypatch: pytest
     files = {"a.txt": b"a dog runs on the grass \xff and more, " * 5}
     fault = fault_of(parser(fail), files)
     assert fault is not None
-    small = harness.smaller(parser(fail), files, fault)
+    small = smaller(parser(fail), files, fault)
     assert small == {"a.txt": b"\xff"}
     found.keep(parser(fail), small, fault)
     assert list(kept(parser(fail)).values()) == [small]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fuzz.harness import Parser
+from fuzz.inputs import Parser
 from fuzz.parsers import data, models, pictures, runs, scoring, settings, stores
 
 GROUPS: dict[str, tuple[Parser, ...]] = {

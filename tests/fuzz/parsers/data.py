@@ -17,7 +17,7 @@ from captrain.data.images import thumbnail
 from captrain.data.readers import READERS
 from captrain.errors import CaptrainError, PictureError
 from captrain.records import Caption, Rejects, Sample, write_jsonl
-from fuzz.harness import Parser
+from fuzz.inputs import Parser
 from fuzz.workplace import work_folder
 
 FORMS = Path(__file__).parents[2] / "contract" / "forms"

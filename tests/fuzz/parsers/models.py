@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from captrain.errors import ModelError
-from fuzz.harness import Parser
+from fuzz.inputs import Parser
 from fuzz.workplace import Files
 
 NEEDS = (

@@ -16,7 +16,7 @@ from captrain.data.decode import MAX_PIXELS
 from captrain.data.images import ImageSpec, prepare, thumbnail
 from captrain.errors import PictureError
 from captrain.report.pictures import thumbnail as report_thumbnail
-from fuzz.harness import Parser
+from fuzz.inputs import Parser
 
 SPECS = (
     ImageSpec(32, 32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),

@@ -14,7 +14,7 @@ from captrain.report import page as page_module
 from captrain.report.curves import Chart, draw
 from captrain.report.page import render
 from captrain.report.run import report_data
-from fuzz.harness import Parser
+from fuzz.inputs import Parser
 from fuzz.parsers.data import picture
 
 NEEDS = ("captrain.training.run", "captrain.models.blip", "captrain.inference.chosen", "captrain.testing")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from captrain.metrics.frequencies import DocumentFrequencies
-from fuzz.harness import Parser
+from fuzz.inputs import Parser
 
 CAPTIONS = {"1": "a dog runs on grass", "2": "two cats sleep"}
 REFERENCES = {"1": ["A dog runs on grass.", "a dog"], "2": ["Two cats sleep on a sofa."]}

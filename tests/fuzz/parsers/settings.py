@@ -7,7 +7,7 @@ from pathlib import Path
 
 from captrain.settings.lavis import import_lavis
 from captrain.settings.load import load_recipe, resolve
-from fuzz.harness import Parser
+from fuzz.inputs import Parser
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 

@@ -13,7 +13,7 @@ from captrain.data.feature_store.embeddings import EmbeddingFolder
 from captrain.data.feature_store.folder import StoreFolder
 from captrain.data.feature_store.store import FeatureStore, VectorStore
 from captrain.errors import CaptrainError
-from fuzz.harness import Parser
+from fuzz.inputs import Parser
 from fuzz.parsers.data import contract, read_data
 from fuzz.workplace import Files
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from captrain.disk.folders import make_folders, sync_tree
+from captrain.disk.reading import within_file
 from captrain.disk.writing import check_target, new_file
 from captrain.errors import DataError
 from captrain.progress import track
@@ -27,7 +29,7 @@ def unpack(archive: Path, folder: Path, pattern: str, largest: int) -> int:
     Returns how many there are. Raises `DataError` for an archive that is broken, unsafe, or more than `largest` bytes in all.
     """
     try:
-        with zipfile.ZipFile(archive) as opened:
+        with within_file(), zipfile.ZipFile(archive) as opened:
             members = list(_members(opened, archive, pattern))
             if (total := sum(member.file_size for member in members)) > largest:
                 raise DataError(f"{archive}: {total} bytes unpacked, expected at most {largest}")
@@ -37,7 +39,15 @@ def unpack(archive: Path, folder: Path, pattern: str, largest: int) -> int:
                     advance(1)
                 for name in dict.fromkeys(member.filename.partition("/")[0] for member in members):
                     sync_tree(folder / name)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+        EOFError,
+        ValueError,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
         raise DataError(f"{archive}: a broken archive ({error}); delete it, and run the same command again") from None
     if not members:
         raise DataError(f"{archive}: holds no {pattern}; expected the archive that the source hands out")
