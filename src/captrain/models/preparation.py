@@ -42,7 +42,9 @@ def read_preparation(source: str, default_size: int | None = None) -> ImageSpec:
         return _spec(config, default_size)
     except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"{source}: {FILES[0]} states no image preparation ({reason}); download it again") from None
+        raise ModelError(
+            f"{source}: can't be loaded: {FILES[0]} states no image preparation ({reason}); download it again"
+        ) from None
 
 
 def _spec(config: dict[str, Any], default_size: int | None) -> ImageSpec:

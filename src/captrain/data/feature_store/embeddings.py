@@ -90,6 +90,8 @@ class EmbeddingFolder(VectorStore):
             named, texts = _columns(path, ids, [name for name in (ids, CAPTIONS) if name in names])
         except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
             raise DataError(f"{path}: not a table that can be read ({' '.join(str(error).split())[:200]})") from None
+        if texts and len(texts) != rows:  # what its footer counts and what its pages hold
+            raise DataError(f"{path}: has {len(texts)} rows, and says {rows}; copy it again")
         named = named if ids else [f"{number}/{row}" for row in range(rows)]
         texts = texts or [[] for _ in range(rows)]
         return Index(
