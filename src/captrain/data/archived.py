@@ -125,7 +125,7 @@ def _usable(info: zipfile.ZipInfo) -> str:
     """A member's name below the zip; "" for what is no picture that may be read."""
     name = tidy(info.filename) or ""
     bomb = is_bomb(info.file_size, info.compress_size, LARGEST_INFLATED)
-    odd = bomb or info.is_dir() or info.flag_bits & 1 or stat.S_ISLNK(info.external_attr >> 16)
+    odd = bomb or not info.filename or info.is_dir() or info.flag_bits & 1 or stat.S_ISLNK(info.external_attr >> 16)
     if odd or info.compress_type not in _DEFLATED or max(info.file_size, info.compress_size) > LARGEST_MEMBER:
         return ""
     return name if _is_picture(name) else ""

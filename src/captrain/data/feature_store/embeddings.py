@@ -87,10 +87,11 @@ class EmbeddingFolder(VectorStore):
             found = sum(Pages(path).rows)
             if found != rows:
                 raise DataError(f"{path}: has {found} rows, its array has {rows}; expected a row a vector")
-            named, texts = _columns(path, ids, [name for name in (ids, CAPTIONS) if name in names])
+            wanted = [name for name in (ids, CAPTIONS) if name in names]
+            named, texts = _columns(path, ids, wanted)
         except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
             raise DataError(f"{path}: not a table that can be read ({' '.join(str(error).split())[:200]})") from None
-        if texts and len(texts) != rows:  # what its footer counts and what its pages hold
+        if wanted and len(texts) != rows:  # what its footer counts and what its pages hold
             raise DataError(f"{path}: has {len(texts)} rows, and says {rows}; copy it again")
         named = named if ids else [f"{number}/{row}" for row in range(rows)]
         texts = texts or [[] for _ in range(rows)]

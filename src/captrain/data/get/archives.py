@@ -60,7 +60,7 @@ def _members(opened: zipfile.ZipFile, archive: Path, pattern: str) -> Iterator[z
     if len(infos) > MOST_MEMBERS:
         raise DataError(f"{archive}: {len(infos)} members, expected at most {MOST_MEMBERS}")
     for info in infos:
-        if info.is_dir() or not fnmatchcase(info.filename, pattern):
+        if not info.filename or info.is_dir() or not fnmatchcase(info.filename, pattern):
             continue
         if not _SAFE.fullmatch(info.filename) or any(part in (".", "..") for part in info.filename.split("/")):
             raise DataError(

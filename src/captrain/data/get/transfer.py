@@ -151,7 +151,7 @@ class _Partial:
         """What the server called this version; "" if it did not say, or what it said is lost."""
         try:
             mark = json.loads(self.mark_path.read_text(encoding="utf-8"))["mark"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return ""
         return mark if isinstance(mark, str) and mark.isprintable() else ""
 
