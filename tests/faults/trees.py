@@ -1,0 +1,127 @@
+"""What lies in a folder, whether each file of it is whole, and whether two such folders are alike."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import tarfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow.parquet as parquet
+import safetensors
+import yaml
+from PIL import Image
+
+Tree = Mapping[str, bytes]
+"""Content by path below the folder; of a folder b"/", of a link its target after b"->"."""
+
+UNFINISHED = re.compile(
+    r"(^|/)(\.captrain-[^/]*|[^/]*\.partial|[^/]*\.tmp|\.writing|model\.new|model\.old|\.base\.new|[^/]*\.old|[^/]*\.lock)(/|$)"
+)
+"""Names under which nobody looks for a result."""
+UNWATCHED = ("tmp", "cache")
+"""Folders of work whose leftovers are nobody's result: the system's temporary folder, and what can be computed again."""
+RUN_BY_RUN = ("tensorboard",)
+"""Folders that differ from run to run: event files have their second and process in their names."""
+
+
+def tree_of(folder: Path) -> dict[str, bytes]:
+    """All of a folder, but for what is `UNWATCHED` or differs `RUN_BY_RUN`."""
+    tree = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        parts = name.split("/")
+        if parts[0] in UNWATCHED or any(part in RUN_BY_RUN for part in parts):
+            continue
+        if path.is_symlink():
+            tree[name] = b"->" + str(path.readlink()).encode()
+        else:
+            tree[name] = path.read_bytes() if path.is_file() else b"/"
+    return tree
+
+
+def results(tree: Tree) -> dict[str, bytes]:
+    """Without what is still being written, and folders."""
+    return {name: content for name, content in tree.items() if not UNFINISHED.search(name) and content != b"/"}
+
+
+def differences(found: Tree, expected: Tree) -> list[str]:
+    """Names of what is not as it should be; seconds and dates in logs and reports may differ."""
+    odd = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
+    more = found.keys() - expected.keys()
+    odd += [f"{name} is left over" for name in sorted(more) if name.rpartition("/")[0] not in more]
+    for name in sorted(found.keys() & expected.keys()):
+        if found[name] != expected[name] and calm(name, found[name]) != calm(name, expected[name]):
+            odd.append(f"{name} differs ({len(found[name])} bytes, expected {len(expected[name])})")
+    return odd
+
+
+def calm(name: str, content: bytes) -> object:
+    """A file's content without what legitimately differs from run to run: the seconds that steps took."""
+    if name.endswith(".jsonl"):
+        return [_without_seconds(line) for line in content.splitlines()]
+    if name.endswith("report.html"):
+        return re.sub(rb"(<dt>time</dt><dd>)[^<]*", rb"\1", content)
+    return content
+
+
+def _without_seconds(line: bytes) -> object:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return line
+    return {key: item for key, item in value.items() if key != "seconds"} if isinstance(value, dict) else value
+
+
+def broken(tree: Tree) -> list[str]:
+    """Files with a final name that are not whole; of a log that grows, the last line may be half a one."""
+    found = []
+    for name, content in results(tree).items():
+        try:
+            _check(name, content)
+        except Exception as error:
+            found.append(f"{name} is not whole ({type(error).__name__}: {str(error)[:80]})")
+    return found
+
+
+def _check(name: str, content: bytes) -> None:
+    """Raise whatever the file's reader raises."""
+    suffix = name.rpartition(".")[2]
+    if suffix == "jsonl":
+        for line in content.splitlines()[: None if content.endswith(b"\n") else -1]:
+            json.loads(line)
+    elif suffix == "json":
+        json.loads(content)
+    elif suffix in ("yaml", "yml"):
+        assert yaml.load(content, yaml.CSafeLoader), "is empty"
+    elif suffix == "safetensors":
+        safetensors.deserialize(content)
+    elif suffix == "parquet":
+        parquet.read_table(io.BytesIO(content))
+    elif suffix == "tar":
+        assert content.endswith(bytes(1024)), "has no end"
+        tarfile.open(fileobj=io.BytesIO(content)).getmembers()
+    elif suffix == "zip":
+        assert zipfile.ZipFile(io.BytesIO(content)).testzip() is None
+    elif suffix in ("png", "jpg", "jpeg"):
+        Image.open(io.BytesIO(content)).load()
+    elif suffix == "html":
+        assert content.rstrip().endswith(b"</html>"), "has no end"
+    elif suffix in ("txt", "caption", "csv"):
+        assert content.endswith(b"\n"), "has no last line"
+
+
+def lost(before: Tree, after: Tree, reference: Tree) -> list[str]:
+    """What was there before, and is now neither as it was, nor as it shall be, nor anywhere else in the folder."""
+    contents = set(after.values())
+    gone = []
+    for name, content in results(before).items():
+        now = after.get(name)
+        kept = content in contents or (now is not None and now.startswith(content))
+        done = now is not None and name in reference and calm(name, now) == calm(name, reference[name])
+        if not (kept or done):
+            gone.append(f"{name} is lost" if now is None else f"{name} is neither the old nor the new")
+    return gone
