@@ -8,12 +8,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-from captrain.cli import main
-from captrain.testing import tiny_blip, tiny_photos, tiny_text_decoder, tiny_vision_encoder
 
 SMALL = "--device cpu --precision fp32"
 WRITE = f"{SMALL} --batch-size 2 --beams 1 --max-new-tokens 6 --workers 1"
@@ -39,6 +37,8 @@ class Command:
 
 def make_inputs(folder: Path) -> None:
     """Everything that commands read; made once."""
+    from captrain.testing import tiny_blip, tiny_photos, tiny_text_decoder, tiny_vision_encoder
+
     tiny_photos(folder / "photos", count=8, captions=2)
     tiny_blip(folder / "blip", width=16)
     tiny_vision_encoder(folder / "vit", width=16)
@@ -52,11 +52,16 @@ def make_inputs(folder: Path) -> None:
     run(f"{TRAIN} {MIDWAY}")
     (work / "run").rename(folder / "run")
     os.chdir(folder)
+    (folder / "mirror").mkdir()
+    with zipfile.ZipFile(folder / "mirror" / "caption_datasets.zip", "w") as archive:
+        archive.writestr("dataset_flickr8k.json", json.dumps({"images": [], "dataset": "flickr8k"}))
     run(f"evaluate {folder}/run {folder}/photos --output {folder}/evaluation {WRITE}")
 
 
 def run(words: str) -> None:
     """An undisturbed command."""
+    from captrain.cli import main
+
     code = main(["-q", *words.split()])
     assert code == 0, f"captrain {words}: {code}"
 
@@ -95,6 +100,8 @@ def _old_captions(work: Path) -> None:
 
 CONVERT = "data convert ../inputs/photos out --to"
 CAPTION = f"caption ../inputs/run {{}} {WRITE}"
+
+PREDICTIONS = "../inputs/evaluation/predictions.jsonl"
 
 COMMANDS = {
     "train": Command(f"{TRAIN} {MIDWAY}"),
@@ -140,9 +147,7 @@ COMMANDS = {
     "evaluate": Command(f"evaluate ../inputs/run ../inputs/photos --output scores {WRITE}"),
     "evaluate run": Command(f"evaluate run {WRITE}", before=_copied("run")),
     "report": Command("report run", before=_copied("run")),
-    "score": Command(
-        "score ../inputs/evaluation/predictions.jsonl ../inputs/evaluation/predictions.jsonl --bootstrap 0 --save-document-frequencies df.json"
-    ),
+    "score": Command(f"score {PREDICTIONS} {PREDICTIONS} --bootstrap 0 --save-document-frequencies df.json"),
     "data get": Command("data get flickr8k pictures --mirror {mirror} --annotations-only --yes"),
     "features merge": Command("features merge merged ../inputs/store"),
 }  # fmt: skip

@@ -15,96 +15,37 @@ calls of an undisturbed run. After each
 from __future__ import annotations
 
 import argparse
-import ctypes
 import errno
-import importlib
 import json
 import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-NOTHING, FAIL, FAIL_ON, SHORT, KILL_BEFORE, KILL_AFTER, KILL_HALF, SIGNAL = range(8)
-KINDS = {
-    "disk full": (FAIL_ON, errno.ENOSPC),
-    "killed before": (KILL_BEFORE, 0),
-    "I/O error": (FAIL, errno.EIO),
-    "killed after": (KILL_AFTER, 0),
-    "no permission": (FAIL, errno.EACCES),
-    "killed half way": (KILL_HALF, 0),
-    "disk full once": (FAIL, errno.ENOSPC),
-    "interrupted": (FAIL, errno.EINTR),
-    "I/O errors": (FAIL_ON, errno.EIO),
-    "half written": (SHORT, 0),
-    "no permissions": (FAIL_ON, errno.EACCES),
-}
-"""What happens at a point; those in the plural happen at all later calls too, as a full disk does."""
-SIGNALS = {"SIGINT": (SIGNAL, signal.SIGINT), "SIGTERM": (SIGNAL, signal.SIGTERM)}
-UNSURE = "the disk did not take it"  # all that torch knows
-TOLD = {
-    errno.ENOSPC: ("disk is full", "No space left on device", UNSURE),
-    errno.EIO: ("Input/output error", UNSURE),
-    errno.EACCES: ("ermission denied", UNSURE),
-    errno.EINTR: ("Interrupted", UNSURE),
-}
-"""What the line has to say of the reason."""
-HABITS = {
-    "OMP_NUM_THREADS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "HF_HUB_OFFLINE": "1",
-    "PYTHONHASHSEED": "0",
-    "PYTHONDONTWRITEBYTECODE": "1",
-    "NO_COLOR": "1",
-}
-PATIENCE = 120.0  # seconds that a start may take
-
-
-class Shared(ctypes.Structure):
-    """What the shim tells: see `struct shared`."""
-
-    _fields_ = (
-        ("count", ctypes.c_long),
-        ("hit", ctypes.c_long),
-        ("call", ctypes.c_char * 32),
-        ("path", ctypes.c_char * 256),
-    )
-
-
-@dataclass(frozen=True)
-class Point:
-    """A call, by its number from 1, and what happens there."""
-
-    call: int
-    kind: str
-
-    def arm(self, shim: Any, folder: Path) -> None:
-        what, number = {**KINDS, **SIGNALS}[self.kind]
-        shim.faults_arm(os.fsencode(folder), ctypes.c_long(self.call), what, int(number))
-
-
-@dataclass(frozen=True)
-class Start:
-    """How a start ended: its exit code (-9 when it was killed), what it printed, calls that wrote, and where it was struck."""
-
-    code: int
-    out: str
-    count: int
-    struck: str
-
-    @property
-    def errors(self) -> list[str]:
-        return [line for line in self.out.splitlines() if line.startswith("error: ")]
+from commands import COMMANDS, make_inputs
+from starts import (
+    FILLED,
+    KINDS,
+    PAGE,
+    SIGNALS,
+    SKIPPED,
+    TOLD,
+    Harness,
+    Point,
+    Start,
+    mirror_of,
+    preload,
+    start_preloaded,
+)
+from trees import FILLER, broken, differences, lost, results, tree_of
 
 
 @dataclass
@@ -120,91 +61,6 @@ class Result:
     missed: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
-
-
-class Harness:
-    """Starts commands in forks of this process, which has the shim preloaded."""
-
-    def __init__(self, base: Path, mirror: str = "") -> None:
-        self.base, self.work, self.inputs = base, base / "work", base / "inputs"
-        self.mirror = mirror
-        self.shim = ctypes.CDLL(None)
-        self.shim.faults_share.restype = ctypes.POINTER(Shared)
-        self.shared = self.shim.faults_share().contents
-        self.log, self.modules = base / "out.log", base / "modules.json"
-
-    def make(self, make_inputs: Callable[[Path], None]) -> int:
-        """The inputs, made in a process of its own; 0 if they are there."""
-
-        def quietly() -> int:
-            os.dup2(os.open(self.log, os.O_WRONLY | os.O_CREAT), 1)
-            os.dup2(1, 2)
-            make_inputs(self.inputs)
-            return 0
-
-        return self.fork(quietly)
-
-    def fork(self, work: Callable[[], int], seconds: float | None = None, number: int = 0) -> int:
-        """Do work in a process of its own, which gets a signal after some seconds; its exit code, negative for a signal."""
-        child = os.fork()
-        if child == 0:
-            os.setsid()
-            code = 1
-            try:
-                code = work()
-                sys.stdout.flush()
-                sys.stderr.flush()
-            finally:
-                self.shim.faults_disarm()
-                self.modules.write_text(json.dumps(sorted(sys.modules)))
-                os._exit(code)
-        begin, sent = time.monotonic(), seconds is None
-        while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
-            took = time.monotonic() - begin
-            if seconds is not None and not sent and took > seconds:
-                os.kill(child, number)
-                sent = True
-            if took > PATIENCE:
-                os.killpg(child, signal.SIGKILL)
-                os.waitpid(child, 0)
-                return 999
-            time.sleep(0.001)
-        return os.waitstatus_to_exitcode(ended[1])
-
-    def start(self, words: str, point: Point | None, seconds: float | None = None, number: int = 0) -> Start:
-        """One start of a command in the watched folder."""
-        self.log.write_bytes(b"")
-        code = self.fork(lambda: self._run(words, point), seconds, number)
-        struck = f"{self.shared.call.decode()} {self.shared.path.decode(errors='replace')}" if self.shared.hit else ""
-        return Start(code, self.log.read_text(errors="replace"), self.shared.count, struck)
-
-    def _run(self, words: str, point: Point | None) -> int:
-        """What the child does."""
-        import torch
-
-        from captrain.cli import main
-
-        output = os.open(self.log, os.O_WRONLY | os.O_APPEND)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        os.chdir(self.work)
-        os.environ.update(CAPTRAIN_CACHE=str(self.work / "cache"), TMPDIR=str(self.work / "tmp"))
-        tempfile.tempdir = None
-        torch.set_num_threads(1)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        if point is None:
-            self.shim.faults_arm(os.fsencode(self.work), ctypes.c_long(0), NOTHING, 0)
-        else:
-            point.arm(self.shim, self.work)
-        return main(words.format(mirror=self.mirror).split())
-
-    def lay_out(self, command: Any) -> None:
-        """The watched folder, as it is before the command."""
-        shutil.rmtree(self.work, ignore_errors=True)
-        (self.work / "tmp").mkdir(parents=True)
-        (self.work / "cache").mkdir()
-        if command.before is not None:
-            command.before(self.work)
 
 
 def points_of(calls: int, wanted: int, kinds: dict[str, Any], seed: int = 0) -> list[Point]:
@@ -223,7 +79,6 @@ class Trial:
     """One command: what an undisturbed run leaves, and what is wrong after each point."""
 
     def __init__(self, harness: Harness, name: str) -> None:
-        from commands import COMMANDS
         from trees import differences, tree_of
 
         self.harness, self.command = harness, COMMANDS[name]
@@ -246,8 +101,6 @@ class Trial:
 
     def disturb(self, point: Point, seconds: float | None = None, number: int = 0) -> None:
         """One point: strike, look, start again, look."""
-        from trees import tree_of
-
         harness, result = self.harness, self.result
         harness.lay_out(self.command)
         first = harness.start(self.command.words, point, seconds, number)
@@ -259,27 +112,44 @@ class Trial:
         result.failed += first.code not in (0, -signal.SIGKILL)
         result.missed += seconds is None and not first.struck
         odd = [*self._of_first(first, point, after), *self._of_again()]
-        where = f"{point.kind} at {point.call} ({first.struck})" if seconds is None else f"{point.kind} after {seconds:.3f} s"
+        where = (
+            f"{point.kind} at {point.call} ({first.struck})"
+            if seconds is None
+            else f"{point.kind} after {seconds:.3f} s"
+        )
         result.faults += [f"{where}: {fault}" for fault in odd]
+
+    def fill(self, free: int) -> None:
+        """The same on a disk that is filled but for some bytes: what is told, and what comes of it once there is room again."""
+        harness, result = self.harness, self.result
+        harness.lay_out(self.command)
+        filler = harness.work / FILLER
+        with filler.open("wb") as file, suppress(OSError):
+            os.posix_fallocate(file.fileno(), 0, max(1, shutil.disk_usage(harness.work).free - free))
+        first = harness.start(self.command.words, None)
+        after = tree_of(harness.work)
+        filler.unlink()
+        result.points += 1
+        result.kinds[FILLED] += 1
+        result.unharmed += first.code == 0
+        result.failed += first.code != 0
+        odd = [*self._of_first(first, Point(0, FILLED), after), *self._of_again()]
+        result.faults += [f"{FILLED} with {free:,} bytes left: {fault}" for fault in odd]
 
     def _of_first(self, first: Start, point: Point, after: dict[str, bytes]) -> Iterator[str]:
         """What is wrong after the disturbed start."""
-        from trees import broken, differences, lost, results
-
         if first.code == 0:
             yield from (f"said all is well, but {odd}" for odd in differences(results(after), results(self.reference)))
         elif point.kind in SIGNALS:
             yield from _of_signal(first, SIGNALS[point.kind][1])
         elif first.code != -signal.SIGKILL:
-            yield from _of_failure(first, KINDS[point.kind][1])
+            yield from _of_failure(first, errno.ENOSPC if point.kind == FILLED else KINDS[point.kind][1])
         yield from (f"at once, {odd}" for odd in broken(after))
         if not self.command.replaces:
             yield from (f"at once, {odd}" for odd in lost(self.before, after, self.reference))
 
     def _of_again(self) -> Iterator[str]:
         """What is wrong after the next start."""
-        from trees import differences, tree_of
-
         again = self.harness.start(self.again, None)
         odd = differences(tree_of(self.harness.work), self.reference)
         if again.code != 0 and (odd or len(again.errors) != 1 or "Traceback" in again.out):
@@ -326,6 +196,17 @@ def try_command(harness: Harness, name: str, wanted: int, part: tuple[int, int],
     return trial.result
 
 
+def try_filled(harness: Harness, name: str, wanted: int) -> Result:
+    """A disk that has room for nothing, for all that the command needs, and degrees between."""
+    harness.lay_out(COMMANDS[name])
+    begin = harness.used()
+    trial = Trial(harness, name)
+    needed = harness.used() - begin
+    for degree in range(wanted):
+        trial.fill(needed * degree // wanted // PAGE * PAGE)
+    return trial.result
+
+
 def try_point(harness: Harness, name: str, point: str, keep: Path | None) -> Result:
     """One point of a command, to look into it."""
     trial = Trial(harness, name)
@@ -359,32 +240,20 @@ def _cells(row: list[int]) -> str:
     return "".join(f"{value:>{width}}" for value, width in zip(row, (8, 8, 8, 10, 8), strict=True))
 
 
-def build_shim(folder: Path) -> Path | None:
-    """The shared library, compiled; None where there is no compiler for C, or the system does not preload."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None or sys.platform != "linux":
-        return None
-    library = folder / "shim.so"
-    words = [compiler, "-O1", "-shared", "-fPIC", "-o", str(library), str(HERE / "shim.c"), "-ldl"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    return library if done.returncode == 0 else None
-
-
-def preload(modules: Path) -> None:
-    """Import what a fork has imported, so that the next ones need not."""
-    for name in json.loads(modules.read_text()):
-        if name not in sys.modules:
-            with suppress(Exception):
-                importlib.import_module(name)
-
-
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--command", default="", help="commands, with commas between them (default: all)")
+    parser.add_argument(
+        "--command",
+        default="",
+        help="such as train:20,encode (default: all)",
+    )
     parser.add_argument("--points", type=int, default=200, help="of each command (default: 200)")
     parser.add_argument("--signals", type=int, default=20, help="SIGINT and SIGTERM, of each command (default: 20)")
     parser.add_argument("--point", default="", help="only this one: 'disk full@17'")
-    parser.add_argument("--keep", type=Path, help="folder for copies of what was undisturbed and what was left at the end")
+    parser.add_argument(
+        "--keep", type=Path, help="folder for copies of what was undisturbed and what was left at the end"
+    )
+    parser.add_argument("--disk", type=int, default=0, help="on a disk of so many MB that is filled, instead")
     parser.add_argument("--slice", default="1/1", help="2/4: the second quarter of the points")
     parser.add_argument("--results", type=Path, help="file of results to add to")
     parser.add_argument("--table", type=Path, help="show the table of such a file, and do nothing")
@@ -393,55 +262,59 @@ def main(argv: list[str] | None = None) -> int:
         print(table(read_results(words.table)))
         return 0
     if "CAPTRAIN_FAULTS" not in os.environ:
-        return start_preloaded(sys.argv[1:] if argv is None else argv)
+        return start_preloaded([__file__, *(sys.argv[1:] if argv is None else argv)], words.disk > 0)
     base = Path(os.environ["CAPTRAIN_FAULTS"])
     return try_all(base, words)
 
 
-def start_preloaded(words: list[str]) -> int:
-    """This program again, with the shim preloaded, in a temporary folder of its own."""
-    with tempfile.TemporaryDirectory(prefix="captrain-faults-") as folder:
-        library = build_shim(Path(folder))
-        if library is None:
-            print("skipped: no C compiler here, or no Linux; nothing was tried", file=sys.stderr)
-            return 77
-        places = {"CAPTRAIN_FAULTS": folder, "LD_PRELOAD": str(library), "HF_HOME": f"{folder}/hub", "MPLCONFIGDIR": f"{folder}/mpl"}
-        return subprocess.run([sys.executable, __file__, *words], env={**os.environ, **HABITS, **places}, check=False).returncode
-
-
 def try_all(base: Path, words: argparse.Namespace) -> int:
     """All commands that are asked for; 0 where no fault was found."""
-    sys.path.insert(0, str(HERE))
     import torch
 
     torch.set_num_threads(1)
-    from commands import COMMANDS, make_inputs
-
     harness = Harness(base)
     os.environ["CAPTRAIN_CACHE"] = str(base / "cache")
     if harness.make(make_inputs) != 0:
         raise SystemExit(f"the inputs could not be made\n{harness.log.read_text(errors='replace')}")
     preload(harness.modules)
-    at, of = map(int, words.slice.split("/"))
+    if words.disk and not harness.mount(words.disk):
+        print("skipped: this user can't mount a disk; nothing was tried", file=sys.stderr)
+        return SKIPPED
     found = []
-    for name in words.command.split(",") if words.command else COMMANDS:
-        begin = time.monotonic()
-        try:
-            if words.point:
-                result = try_point(harness, name, words.point, words.keep)
-            else:
-                result = try_command(harness, name, words.points, (at, of), words.signals)
-        except SystemExit as error:
-            result = Result(name, faults=[str(error)])
-        found.append(result)
-        print(f"{name}: {result.points} points in {time.monotonic() - begin:.0f} s, {result.missed} not reached", file=sys.stderr)
-        for fault in result.faults:
-            print(f"  {fault}", file=sys.stderr)
-        if words.results is not None:
-            with words.results.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(vars(result)) + "\n")
+    with mirror_of(harness.inputs / "mirror") as harness.mirror:
+        for name, wanted in asked_for(words.command, words.points):
+            found.append(try_named(harness, name, wanted, words))
     print(table(found))
     return int(any(result.faults for result in found))
+
+
+def try_named(harness: Harness, name: str, wanted: int, words: argparse.Namespace) -> Result:
+    """One command, as the words of this program say; what was found is told and added to the results."""
+    begin = time.monotonic()
+    at, of = map(int, words.slice.split("/"))
+    try:
+        if words.disk:
+            result = try_filled(harness, name, wanted)
+        elif words.point:
+            result = try_point(harness, name, words.point, words.keep)
+        else:
+            result = try_command(harness, name, wanted, (at, of), words.signals)
+    except SystemExit as error:
+        result = Result(name, faults=[str(error)])
+    seconds = time.monotonic() - begin
+    print(f"{name}: {result.points} points in {seconds:.0f} s, {result.missed} not reached", file=sys.stderr)
+    for fault in result.faults:
+        print(f"  {fault}", file=sys.stderr)
+    if words.results is not None:
+        with words.results.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(vars(result)) + "\n")
+    return result
+
+
+def asked_for(commands: str, points: int) -> list[tuple[str, int]]:
+    """Names of commands with their numbers of points ("train:20,encode"); all of them where none is named."""
+    names = [part.partition(":") for part in commands.split(",")] if commands else [(name, "", "") for name in COMMANDS]
+    return [(name, int(number or points)) for name, _, number in names]
 
 
 def read_results(path: Path) -> list[Result]:

@@ -7,7 +7,7 @@ import json
 import re
 import tarfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pyarrow.parquet as parquet
@@ -22,10 +22,15 @@ UNFINISHED = re.compile(
     r"(^|/)(\.captrain-[^/]*|[^/]*\.partial|[^/]*\.tmp|\.writing|model\.new|model\.old|\.base\.new|[^/]*\.old|[^/]*\.lock)(/|$)"
 )
 """Names under which nobody looks for a result."""
-UNWATCHED = ("tmp", "cache")
-"""Folders of work whose leftovers are nobody's result: the system's temporary folder, and what can be computed again."""
+FILLER = "filler"
+UNWATCHED = ("tmp", "cache", FILLER)
+"""What of the watched folder is no result: what fills a disk, the system's temporary folder, what can be computed again."""
 RUN_BY_RUN = ("tensorboard",)
 """Folders that differ from run to run: event files have their second and process in their names."""
+
+
+TIMES = ("seconds", "date")
+"""What lines of logs, and of the list of captions that captrain wrote, say of the time."""
 
 
 def tree_of(folder: Path) -> dict[str, bytes]:
@@ -73,7 +78,7 @@ def _without_seconds(line: bytes) -> object:
         value = json.loads(line)
     except ValueError:
         return line
-    return {key: item for key, item in value.items() if key != "seconds"} if isinstance(value, dict) else value
+    return {key: item for key, item in value.items() if key not in TIMES} if isinstance(value, dict) else value
 
 
 def broken(tree: Tree) -> list[str]:
@@ -89,29 +94,47 @@ def broken(tree: Tree) -> list[str]:
 
 def _check(name: str, content: bytes) -> None:
     """Raise whatever the file's reader raises."""
-    suffix = name.rpartition(".")[2]
-    if suffix == "jsonl":
-        for line in content.splitlines()[: None if content.endswith(b"\n") else -1]:
-            json.loads(line)
-    elif suffix == "json":
-        json.loads(content)
-    elif suffix in ("yaml", "yml"):
-        assert yaml.load(content, yaml.CSafeLoader), "is empty"
-    elif suffix == "safetensors":
-        safetensors.deserialize(content)
-    elif suffix == "parquet":
-        parquet.read_table(io.BytesIO(content))
-    elif suffix == "tar":
-        assert content.endswith(bytes(1024)), "has no end"
-        tarfile.open(fileobj=io.BytesIO(content)).getmembers()
-    elif suffix == "zip":
-        assert zipfile.ZipFile(io.BytesIO(content)).testzip() is None
-    elif suffix in ("png", "jpg", "jpeg"):
-        Image.open(io.BytesIO(content)).load()
-    elif suffix == "html":
-        assert content.rstrip().endswith(b"</html>"), "has no end"
-    elif suffix in ("txt", "caption", "csv"):
-        assert content.endswith(b"\n"), "has no last line"
+    if (check := CHECKS.get(name.rpartition(".")[2])) is not None:
+        check(content)
+
+
+def _check_lines(content: bytes) -> None:
+    for line in content.splitlines()[: None if content.endswith(b"\n") else -1]:
+        json.loads(line)
+
+
+def _check_yaml(content: bytes) -> None:
+    assert yaml.load(content, yaml.CSafeLoader), "is empty"
+
+
+def _check_tar(content: bytes) -> None:
+    assert content.endswith(bytes(1024)), "has no end"
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        archive.getmembers()
+
+
+def _check_zip(content: bytes) -> None:
+    assert zipfile.ZipFile(io.BytesIO(content)).testzip() is None
+
+
+def _check_picture(content: bytes) -> None:
+    Image.open(io.BytesIO(content)).load()
+
+
+def _check_page(content: bytes) -> None:
+    assert content.rstrip().endswith(b"</html>"), "has no end"
+
+
+def _check_text(content: bytes) -> None:
+    assert content.endswith(b"\n"), "has no last line"
+
+
+CHECKS: dict[str, Callable[[bytes], object]] = {
+    "jsonl": _check_lines, "json": json.loads, "yaml": _check_yaml, "safetensors": safetensors.deserialize,
+    "parquet": lambda content: parquet.read_table(io.BytesIO(content)), "tar": _check_tar, "zip": _check_zip,
+    "png": _check_picture, "jpg": _check_picture, "html": _check_page, "txt": _check_text, "caption": _check_text,
+    "csv": _check_text,
+}  # fmt: skip
 
 
 def lost(before: Tree, after: Tree, reference: Tree) -> list[str]:
