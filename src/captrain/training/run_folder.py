@@ -25,7 +25,7 @@ from captrain.settings.schema import Settings
 from captrain.training.changes import told
 from captrain.training.checkpoints import BEST
 from captrain.training.durable import link_all, sync_tree
-from captrain.training.run_place import BEGUN, CHECKPOINTS, FINISHED, SETTINGS, RunPlace
+from captrain.training.run_place import BEGUN, CHECKPOINTS, CLEARING, FINISHED, SETTINGS, RunPlace
 from captrain.training.running import Running
 from captrain.version import __version__
 
@@ -59,10 +59,10 @@ class RunFolder(RunPlace):
         to be gone on with, or other people's files.
         """
         changes = self.look(settings, data, resume, overwrite, force)
-        if self.read_settings() is None:
-            self._remove(BEGUN)
-        elif overwrite:
+        if self.is_being_cleared() or (overwrite and self.read_settings() is not None):
             self._clear()
+        elif self.read_settings() is None:
+            self._remove(BEGUN)
         self.path.mkdir(parents=True, exist_ok=True)
         self._restore_model()
         return changes
@@ -213,9 +213,9 @@ class RunFolder(RunPlace):
         return dict(json.loads(path.read_text())["scores"]) if path.is_file() else None
 
     def _clear(self) -> None:
-        """Remove what a run writes, and nothing else; its settings last, so that an interrupted removal can be repeated."""
-        self._remove([name for name in OWN if name != SETTINGS])
-        (self.path / SETTINGS).unlink()
+        """Remove what a run writes, and nothing else; a removal that is cut off is ended by whoever comes next."""
+        write_text(self.path / CLEARING, "")
+        self._remove([*OWN, CLEARING])
 
     def _remove(self, names: Iterable[str]) -> None:
         """Remove some of the files and folders in here."""
