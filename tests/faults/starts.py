@@ -58,7 +58,7 @@ HABITS = {
 }
 SKIPPED = 77  # exit code
 PAGE = 4096  # bytes: what a tmpfs gives at a time
-PATIENCE = 120.0  # seconds that a start may take
+PATIENCE = 600.0  # seconds that a start may take
 
 
 class Shared(ctypes.Structure):
