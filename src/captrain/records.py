@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from captrain.disk.writing import new_file, open_to_append
+from captrain.disk.writing import check_target, new_file, open_to_append
 from captrain.errors import DataError
 
 
@@ -181,7 +180,14 @@ def append_jsonl(path: Path, lines: Iterable[dict[str, Any]]) -> None:
 
 
 def drop_half_line(path: Path) -> None:
-    """Cut off what a crash left of a log's last line; a log that is not there is fine."""
-    content = path.read_bytes() if path.is_file() else b""
-    if content and not content.endswith(b"\n"):
-        os.truncate(path, content.rfind(b"\n") + 1)
+    """Cut off what a crash left of a log's last line; a log that is not there is fine.
+
+    Raises `UserError` for a link or a pipe, as whatever writes does.
+    """
+    if check_target(path) is None:
+        return
+    with open_to_append(path) as file:
+        file.seek(0)
+        content = file.read()
+        if content and not content.endswith(b"\n"):
+            file.truncate(content.rfind(b"\n") + 1)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from captrain.disk.folders import link_all, sync_tree
 from captrain.errors import RunError
 from captrain.settings.load import sections
 from captrain.training import checkpoints as module
 from captrain.training.changes import WITHOUT_EFFECT, harmful_changes
 from captrain.training.checkpoints import WEIGHTS, Checkpoints
-from captrain.training.durable import link_all, sync_tree
 
 
 def publish(checkpoints: Checkpoints, *steps: int) -> None:

@@ -16,6 +16,8 @@ from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.writers.losses import Losses
 from captrain.data.writers.metadata_jsonl import Lines
 from captrain.data.writers.pictures import Picture, Store
+from captrain.disk.folders import remove
+from captrain.disk.writing import check_target
 from captrain.errors import CaptrainError, DataError, SettingsError
 from captrain.progress import track
 from captrain.records import Rejects, Sample, write_jsonl
@@ -63,6 +65,7 @@ def compile_captions(
     if not existing(source).is_dir():
         raise DataError(f"{source}: is a file; expected a folder of images with captions beside them")
     output = output or source
+    check_target(output / REJECTED)
     rejects, losses = Rejects(), Losses()
     splits = _read(source, rejects, format, options)
     inner = _path_within(source, output)
@@ -168,7 +171,7 @@ def _list_rejects(rejects: Rejects, output: Path, overwrite: bool) -> Path | Non
     path = output / REJECTED
     if not rejects:
         if overwrite:
-            path.unlink(missing_ok=True)
+            remove(path)
         return None
     write_jsonl(path, rejects.lines)
     logger.warning("%s (listed in %s)", rejects.summary(), path)

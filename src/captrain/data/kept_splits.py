@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from captrain.data.samples import key_of
+from captrain.disk.writing import new_file
 from captrain.errors import DataError
 
 FILE = "splits.jsonl.gz"
@@ -83,8 +83,7 @@ def mark_of(captions: Sequence[str]) -> int:
 
 def write_kept_splits(path: Path, splits: Mapping[str, Rows]) -> None:
     """Write the file, whole or not at all; equal splits give equal bytes."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as raw, gzip.GzipFile("", "wb", LEVEL, raw, mtime=0) as file:
+    with new_file(path) as raw, gzip.GzipFile("", "wb", LEVEL, raw, mtime=0) as file:
         for split, rows in splits.items():
             left = zip(rows.ids, rows.contents or repeat(""), rows.captions or repeat(0), strict=False)
             while some := list(islice(left, AT_ONCE)):
@@ -93,7 +92,6 @@ def write_kept_splits(path: Path, splits: Mapping[str, Rows]) -> None:
                 line = {"split": split, "ids": ids, "contents": found}
                 line |= {"captions": captions} if any(captions) else {}
                 file.write(json.dumps(line).encode() + b"\n")
-    os.replace(temporary, path)
 
 
 def read_kept_splits(folder: Path) -> KeptSplits | None:

@@ -18,6 +18,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from captrain.data.text import lines_of
+from captrain.disk.folders import check_way, make_folders
+from captrain.disk.writing import open_to_append, read_own
+from captrain.errors import UserError
 from captrain.records import Rejects, drop_half_line
 
 MACHINE = "machine-made"  # the kind of remark on what a model wrote
@@ -97,8 +100,9 @@ class Ledger:
         self.path = folder / HOME / FILE
         self.changes: dict[str, list[Change]] = {}
         try:
-            content = self.path.read_bytes()
-        except OSError:
+            check_way(self.path.parent, folder)
+            content = read_own(self.path)
+        except (OSError, UserError):  # a link or a pipe is no ledger of ours; `add` says so
             return
         for line in content.splitlines():
             if (change := _parsed(line)) is not None:
@@ -138,17 +142,17 @@ class Ledger:
         return made[-1].picture if made else ""
 
     def add(self, change: Change) -> None:
-        """Note a change that is about to be made. It is on the disk when this returns.
+        """Note a change that is about to be made. It is on the disk when this returns. Raises `UserError` for links.
 
         A command that was ended between a note and its change notes the same when it is repeated: that is there already.
         """
         noted = self.changes.setdefault(_key(change.file), [])
         if noted and replace(noted[-1], date=change.date) == change:
             return
-        self.path.parent.mkdir(exist_ok=True)
+        make_folders(self.path.parent, self.path.parent.parent)
         line = json.dumps(asdict(change), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
-        with self.path.open("ab+") as file:
-            if file.tell():
+        with open_to_append(self.path) as file:
+            if file.seek(0, os.SEEK_END):
                 file.seek(-1, os.SEEK_END)
                 if file.read(1) != b"\n":
                     drop_half_line(self.path)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import TypeVar
 
 from captrain.data.absolute_paths import OutsidePicture
 from captrain.data.places import is_remote
+from captrain.disk.folders import aside, fresh_folder, put_back, replace_folder, sync_tree
 from captrain.errors import DataError
 from captrain.records import Sample
 
@@ -26,24 +25,15 @@ def new_folder(folder: Path, sources: Sequence[str], overwrite: bool) -> Iterato
     the other, where they would be mixed up or the source be deleted.
     """
     final = Path(os.path.realpath(folder))
+    put_back(final, aside(final))
     _check_taken(final, folder, overwrite)
     for source in sources:
         _check_apart(final, folder, source)
     final.parent.mkdir(parents=True, exist_ok=True)
-    mark = secrets.token_hex(4)
-    fresh, old = (final.with_name(f".{final.name[:100]}.{mark}.{kind}") for kind in ("partial", "old"))
-    fresh.mkdir()
-    try:
+    with fresh_folder(final.parent) as fresh:
         yield fresh
-        if final.exists():
-            os.replace(final, old)
-        os.replace(fresh, final)
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
-        if old.exists() and not final.exists():
-            os.replace(old, final)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+        sync_tree(fresh)
+        replace_folder(fresh, final, aside(final))
 
 
 def guarded(prepare: Callable[[Sample], Result], folder: Path) -> Callable[[Sample], Result]:

@@ -9,6 +9,8 @@ from typing import Any
 from captrain.demo.draw import draw
 from captrain.demo.scenes import Scene, make_scenes
 from captrain.demo.words import describe
+from captrain.disk.folders import make_folders
+from captrain.disk.writing import new_file
 from captrain.records import write_jsonl
 
 FAST_COMPRESSION = 1
@@ -24,7 +26,7 @@ def write_dataset(
 
     About 2 ms a scene.
     """
-    (folder / "images").mkdir(parents=True, exist_ok=True)
+    make_folders(folder / "images", folder.parent)
     sizes = {"train": train, "validation": validation, "test": test, "held_out": held_out}
     files = {}
     for number, (split, count) in enumerate(sizes.items()):
@@ -38,5 +40,6 @@ def write_dataset(
 def _lines(folder: Path, split: str, scenes: list[Scene], side: int) -> Iterator[dict[str, Any]]:
     for number, scene in enumerate(scenes):
         name = f"images/{split}-{number:05d}.png"
-        draw(scene, side).save(folder / name, compress_level=FAST_COMPRESSION)
+        with new_file(folder / name, sync=False) as file:
+            draw(scene, side).save(file, "PNG", compress_level=FAST_COMPRESSION)
         yield {"file_name": name, "captions": describe(scene), "scene": scene.to_list()}

@@ -29,6 +29,7 @@ from captrain.data.feature_store.shard_file import map_shard
 from captrain.data.feature_store.store import FeatureStore, VectorStore
 from captrain.data.new_folder import new_folder
 from captrain.data.readers.features import check_alike
+from captrain.disk.writing import create
 from captrain.errors import DataError
 from captrain.features.encode import first_manifest
 from captrain.features.encoder import Encoder
@@ -137,7 +138,8 @@ def write_embeddings(place: str, out: Path) -> int:
         (folder / ARRAYS).mkdir()
         (folder / TABLES).mkdir()
         for part in range(len(store.parts)):
-            np.save(folder / ARRAYS / f"{ARRAYS}_{part}.npy", mean_vectors(store, part).astype(np.float16))
+            with create(folder / ARRAYS / f"{ARRAYS}_{part}.npy") as file:
+                np.save(file, mean_vectors(store, part).astype(np.float16))
             entries = [store.index(part).entry(row) for row in range(store.parts[part].images)]
             table = pa.table(
                 {
@@ -145,7 +147,8 @@ def write_embeddings(place: str, out: Path) -> int:
                     "caption": [entry.captions[0] if entry.captions else None for entry in entries],
                 }
             )
-            pq.write_table(table, folder / TABLES / f"{TABLES}_{part}.parquet")
+            with create(folder / TABLES / f"{TABLES}_{part}.parquet") as file:
+                pq.write_table(table, file)
     return sum(part.images for part in store.parts)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from captrain.data.feature_store.folder import TEMPORARY, StoreFolder
+from captrain.data.feature_store.folder import StoreFolder, is_temporary
 from captrain.data.feature_store.index import IndexRows
 from captrain.data.feature_store.manifest import (
     LARGEST,
@@ -68,7 +68,7 @@ class StoreWriter:
         if found is not None:
             _check_same(folder, found, manifest)
             manifest = manifest.with_shards(found.shards, complete=found.complete)
-        elif any(name != LOCK and not name.endswith(TEMPORARY) for name in folder.names("")):
+        elif any(name != LOCK and not is_temporary(name) for name in folder.names("")):
             raise DataError(f"{folder.label}: holds other files; expected a new folder, or a store to go on with")
         self.manifest = manifest
         self.done = {shard.name: shard for shard in manifest.shards}
@@ -164,7 +164,7 @@ def remove_temporary(folder: StoreFolder, seconds: float = 0.0) -> None:
     for below in ("", SHARDS):
         for name in folder.names(below):
             path = f"{below}/{name}".lstrip("/")
-            if name.endswith(TEMPORARY) and folder.age(path) >= seconds:
+            if is_temporary(name) and folder.age(path) >= seconds:
                 folder.remove(path)
 
 

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captrain.data.caption_files import CaptionFile, CaptionFolder, is_text, new_name, read_caption_file, text_suffixes
-from captrain.data.machine import Change, How, Ledger, Maker
+from captrain.data.machine import FILE, HOME, Change, How, Ledger, Maker
 from captrain.data.places import IMAGE_SUFFIXES, is_hidden
 from captrain.data.readers.options import ReadOptions
 from captrain.data.text import Text
-from captrain.disk.writing import write_bytes
+from captrain.disk.folders import check_way, sync_all
+from captrain.disk.writing import check_target, write_bytes
 from captrain.errors import DataError, PictureError, UserError
 from captrain.records import Caption, Rejects, Sample
 from captrain.tabular.marks import UTF_8
@@ -40,6 +41,7 @@ class Beside:
         self.existing, self.encoding = existing, options.encoding
         self.maker: Maker | None = None
         self._folders: dict[Path, _Folder] = {}
+        self._new: list[Path] = []
         self._owners: dict[Path, str] = {}  # a file that is to be changed → the picture it is changed for
 
     def wants(self, sample: Sample, rejects: Rejects) -> bool:
@@ -55,6 +57,8 @@ class Beside:
         elif found is not None and not found.is_empty and self.existing == "skip":
             if other := folder.written_for_another(image.name, found):
                 rejects.add(sample.id, str(image), f"would share {path.name} with {other}; use --output")
+        elif fault := _fault(path):
+            rejects.add(sample.id, str(image), fault)
         elif self._owners.setdefault(path, sample.id) != sample.id:
             rejects.add(sample.id, str(image), f"would share {path.name} with {self._owners[path]}; use --output")
         else:
@@ -88,11 +92,17 @@ class Beside:
         except ValueError as error:
             raise PictureError(f"has a caption that can't be written: {path.name} {error}") from None
         before = path.read_bytes() if found is not None else None
-        folder.ledger.add(Change.of(path.name, image.name, how, caption.text, before, self.maker))
-        write_bytes(path, content)
+        try:
+            folder.ledger.add(Change.of(path.name, image.name, how, caption.text, before, self.maker))
+            write_bytes(path, content, sync=found is not None)
+        except UserError as error:  # a link
+            raise PictureError(f"gets no caption: {error}") from None
+        if found is None:
+            self._new.append(path)
 
     def close(self) -> None:
-        """Every file is complete already."""
+        """Every file is complete already; new ones, of which nothing is lost before, are brought to the disk together."""
+        sync_all(self._new)
 
     def rejects_path(self) -> Path:
         """In the working folder, not among the pictures, where it would be taken for data."""
@@ -132,6 +142,17 @@ class _Folder:
         """The picture that captrain wrote a picture's file for, where that is another one of the folder; else ""."""
         other = self.ledger.picture_of(found.name, found.text.raw)
         return other if other not in ("", image) and other in self.captions.images else ""
+
+
+def _fault(path: Path) -> str:
+    """Why a caption file is not written, "" where it may be: what a link leads to may be no caption, and a secret."""
+    try:
+        check_target(path)
+        check_way(path.parent / HOME, path.parent)
+        check_target(path.parent / HOME / FILE)
+    except UserError as error:
+        return f"gets no caption: {error}"
+    return ""
 
 
 def _image(sample: Sample) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +13,8 @@ from captrain.data.dataset import list_images
 from captrain.data.machine import Maker
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen
+from captrain.disk.folders import remove, sync
+from captrain.disk.writing import check_target, move
 from captrain.errors import PictureError, UserError
 from captrain.features.writing import locked
 from captrain.inference.beside import Beside
@@ -101,6 +102,7 @@ def caption_files(
     sources = [images] if isinstance(images, str) else images
     samples = list_images(sources, rejects, format=format, options=by_persons)
     target: Target = Beside(extension, existing, options) if output is None else JsonLines(output, existing)
+    check_target(target.rejects_path())
     listed = len(rejects)
     wanted = [index for index in range(len(samples)) if target.wants(samples[index], rejects)]
     skipped = len(samples) - len(wanted) - (len(rejects) - listed)
@@ -143,7 +145,7 @@ class JsonLines:
         _refuse_parts(path, existing)
         path.parent.mkdir(parents=True, exist_ok=True)
         if existing == "overwrite":
-            self.partial.unlink(missing_ok=True)
+            remove(self.partial)
         elif not self.partial.exists() and path.exists():
             write_jsonl(self.partial, read_jsonl(path))
         drop_half_line(self.partial)
@@ -168,7 +170,8 @@ class JsonLines:
     def close(self) -> None:
         """Give the file its name."""
         if self.partial.exists():
-            os.replace(self.partial, self.path)
+            sync(self.partial)
+            move(self.partial, self.path)
         else:
             write_jsonl(self.path, [])
 
@@ -178,8 +181,10 @@ class JsonLines:
 
 
 def check_captions_file(output: Path) -> None:
-    """Raise `UserError` for an output whose name is not that of a JSONL file."""
+    """Raise `UserError` for an output whose name is not that of a JSONL file, or where no file can be written."""
     check_output_file(output, JSON_LINES, "JSON lines are")
+    for path in (output, partial_of(output), rejects_path_of(output)):
+        check_target(path)
 
 
 def partial_of(output: Path) -> Path:

@@ -20,6 +20,7 @@ from captrain.data.images import MAX_PIXELS
 from captrain.data.places import IMAGE_SUFFIXES
 from captrain.data.readers import detect
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
+from captrain.disk.folders import remove
 from captrain.errors import DataError, UserError
 from captrain.features.engines import make_engine
 from captrain.features.engines.base import Engine
@@ -90,7 +91,7 @@ def caption_parts(
         about = runner.about()
         how = adjust_decoding(about.decoding, decoding or {}, about.room)
         folder.begin(about.note(how, part_images), anew=existing == "overwrite")
-        partial_of(output).unlink(missing_ok=True)
+        remove(partial_of(output))
         _settle_changes(folder, sources)
         begun = str((folder.about() or {}).get("maker") or about.maker(how))  # the day of an interrupted start stays
         order = Captioning(folder, how, reader, part_images, folder.known(), begun)

@@ -15,7 +15,8 @@ import numpy as np
 from captrain.data.images import MAX_PIXELS
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen
-from captrain.disk.writing import write_text
+from captrain.disk.folders import check_way, remove
+from captrain.disk.writing import check_target, write_text
 from captrain.errors import DataError, SettingsError
 from captrain.features.stored import stored_images
 from captrain.features.views import MIRRORED, PLAIN
@@ -93,6 +94,7 @@ def evaluate(
         check_output_folder(output, "predictions.jsonl and scores.json")
     if limit is not None and limit < 1:
         raise SettingsError(f"limit: found {limit}, expected at least 1")
+    folder = output or _evaluation_of(Path(model))
     samples, rejects, told = choose_samples(model, data, split, limit, format, options, recipe)
     writer = Writer.load(model, device, precision)
     prompt = None if recipe is None else recipe.data.prompt
@@ -100,7 +102,6 @@ def evaluate(
         writer.captioner.prompt = prompt
     how = writer.decoding(decoding)
     ways = {f"beams {count}": replace(how, beams=count) for count in beams} if len(beams) > 1 else {"captions": how}
-    folder = output or (Path(model) / "evaluation" if (Path(model) / "settings.yaml").is_file() else None)
     asked = (str(data), str(split), *([] if prompt is None else [prompt]))
     stated = Stated(Path(model), asked, {} if told is None else told.to_dict())
     words = tokenizer or tokenizer_of(model, recipe)
@@ -131,6 +132,7 @@ def evaluate_samples(
     METEOR and SPICE are among the scores where they are `asked` for, as `captrain.metrics.judge` has it.
     What an interrupted call with the same `stated` left there is gone on with. Raises `DataError` if no picture can be used.
     """
+    _refuse_links(folder)
     notes = Progress(folder, [*stated.words, *map(str, ways.values())], stated.model)
     _caption_rest(writer, samples, list(ways.values()), notes, rejects, batch_size, workers, max_pixels)
     if not notes.lines:
@@ -145,6 +147,14 @@ def evaluate_samples(
     return Evaluation(comparison, comparison.systems[0].images, len(rejects), *files, dict(stated.pictures))
 
 
+def _evaluation_of(run: Path) -> Path | None:
+    """Where the scores of a run's model go; None if it is no run. Raises `UserError` for a link: a run may be a stranger's."""
+    if not (run / "settings.yaml").is_file():
+        return None
+    check_way(run / "evaluation", run)
+    return run / "evaluation"
+
+
 class Progress:
     """What was captioned so far, kept in the output folder until the evaluation is complete.
 
@@ -157,7 +167,7 @@ class Progress:
         digest = hashlib.blake2b("\n".join(stated).encode(), digest_size=8).hexdigest()
         self.path = None if folder is None else folder / f"captions-{digest}.partial"
         self.lines: dict[str, list[list[Any]]] = {}
-        if self.path is not None and self.path.is_file():
+        if self.path is not None and check_target(self.path) is not None:
             drop_half_line(self.path)
             self.lines = {str(line["id"]): line["captions"] for line in read_jsonl(self.path)}
             logger.info("%d pictures were captioned before: going on with the rest", len(self.lines))
@@ -177,7 +187,7 @@ class Progress:
     def close(self) -> None:
         """All is written in its place."""
         if self.path is not None:
-            self.path.unlink(missing_ok=True)
+            remove(self.path)
 
 
 def _caption_rest(
@@ -213,6 +223,14 @@ def _stored_ways(
                 yield index, lines
 
     return written()
+
+
+def _refuse_links(folder: Path | None) -> None:
+    """Raise `UserError` where a file that may be written is a link, before any work."""
+    if folder is not None and folder.is_dir():
+        for path in sorted(folder.iterdir()):
+            if path.suffix in (".json", ".jsonl", ".partial"):
+                check_target(path)
 
 
 def _write(

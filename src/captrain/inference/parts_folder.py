@@ -15,12 +15,14 @@ from copy import copy
 from dataclasses import asdict, dataclass, field, fields
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
-from captrain.data.feature_store.folder import TEMPORARY, StoreFolder
+from captrain.data.feature_store.folder import StoreFolder, is_temporary
 from captrain.data.samples import key_of
+from captrain.disk.folders import check_way, remove
+from captrain.disk.writing import new_file
 from captrain.errors import DataError
 from captrain.features.writing import LOCK
 from captrain.records import Rejects, parse_json_line, read_jsonl
@@ -74,7 +76,8 @@ class PartsFolder:
         return StoreFolder(f"{self.output}.parts")
 
     def about(self) -> dict[str, Any] | None:
-        """What writes it; None if nothing was begun. Raises `DataError` if captrain did not write it."""
+        """What writes it; None if nothing was begun. Raises `DataError` if captrain did not write it, `UserError` for a link."""
+        check_way(Path(self.folder.place), self.output.parent)
         if not self.folder.exists(ABOUT):
             return None
         return parse_json_line(self.folder.read(ABOUT, LARGEST_NOTE), self.folder.where(ABOUT))
@@ -91,7 +94,7 @@ class PartsFolder:
             check_same(self.folder.label, found, about)
             self._look()
             return
-        if any(name not in (LOCK, BEFORE) and not name.endswith(TEMPORARY) for name in self.folder.names("")):
+        if any(name not in (LOCK, BEFORE) and not is_temporary(name) for name in self.folder.names("")):
             raise DataError(f"{self.folder.label}: holds other files; expected a folder of captrain, or none")
         self.folder.remove(BEFORE)
         if self.output.exists() and not anew:
@@ -141,8 +144,8 @@ class PartsFolder:
         """Write OUT and the list of rejected pictures from parts, in this order; returns how many were rejected."""
         rejected = len(rejects) + sum(self.done[name].rejected for name in names)
         with ExitStack() as stack:
-            captions = stack.enter_context(_Renamed(self.output))
-            listed = stack.enter_context(_Renamed(rejects_path)) if rejected else None
+            captions = stack.enter_context(new_file(self.output))
+            listed = stack.enter_context(new_file(rejects_path)) if rejected else None
             if (before := self._path(BEFORE)).exists():
                 captions.writelines(stack.enter_context(before.open("rb")))
             if listed:
@@ -153,13 +156,13 @@ class PartsFolder:
                     if listed:
                         listed.writelines(file)
         if not rejected:
-            rejects_path.unlink(missing_ok=True)
+            remove(rejects_path)
         return rejected
 
     def clear(self) -> None:
         """Remove all files that captrain wrote there; when this is interrupted, the next start goes on with it."""
         self.folder.write(ABOUT, [_line({JOINED: True})])
-        names = [name for name in self.folder.names("") if name.endswith((".jsonl", TEMPORARY))]
+        names = [name for name in self.folder.names("") if name.endswith(".jsonl") or is_temporary(name)]
         for name in [*names, ABOUT]:
             self.folder.remove(name)
         self.done.clear()
@@ -174,33 +177,13 @@ class PartsFolder:
     def _look(self) -> None:
         """See which parts are there."""
         for name in self.folder.names(""):
-            if name.endswith(TEMPORARY):
+            if is_temporary(name):
                 self.folder.remove(name)
             elif name.endswith(".jsonl") and name != BEFORE and (note := self.find(name.removesuffix(".jsonl"))):
                 self.done[note.name] = note
 
     def _path(self, name: str) -> Path:
         return Path(self.folder.place, name)
-
-
-class _Renamed:
-    """A file that is written under a temporary name and gets its own when all went well."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.temporary = path, path.with_name(path.name + TEMPORARY)
-
-    def __enter__(self) -> BinaryIO:
-        self.file = self.temporary.open("wb")
-        return self.file
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        self.file.flush()
-        os.fsync(self.file.fileno())
-        self.file.close()
-        if kind is None:
-            os.replace(self.temporary, self.path)
-        else:
-            self.temporary.unlink(missing_ok=True)
 
 
 def check_same(label: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

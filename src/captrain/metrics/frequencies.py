@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from captrain.disk.writing import new_file
 from captrain.errors import DataError, UserError
 from captrain.metrics.ngrams import BITS, LONGEST, SECOND, NgramTable, Numbers
 from captrain.metrics.references import References
@@ -67,11 +67,9 @@ class DocumentFrequencies:
 
     def save(self, path: str | Path) -> None:
         """Write them as JSON lines, gzipped; the same frequencies give the same bytes."""
-        temporary = Path(path).with_name(Path(path).name + ".tmp")
-        with temporary.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as file:
+        with new_file(Path(path)) as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as file:
             for row in self._rows():
                 file.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
-        os.replace(temporary, path)
 
     @classmethod
     def load(cls, path: str | Path) -> DocumentFrequencies:

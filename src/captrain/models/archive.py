@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import struct
 import zipfile
@@ -19,6 +18,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from captrain.disk.folders import link_error
+from captrain.disk.writing import new_file
 from captrain.errors import ModelError
 from captrain.models.archive_members import MANIFEST, check_directory, check_members, fault_of_name
 
@@ -70,22 +71,19 @@ def write_archive(folder: Path, path: Path) -> None:
             raise ModelError(f"{folder}: can't be packed: {name} {fault}")
     stated = {name: {"bytes": file.stat().st_size, "sha256": _digest_of(file)} for name, file in files.items()}
     manifest = json.dumps({"captrain_archive": VERSION, "files": stated}, indent=1)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with zipfile.ZipFile(temporary, "w") as archive:
-            archive.writestr(_info(MANIFEST), manifest)
-            for name, file in files.items():
-                info = _info(name)
-                info.file_size = file.stat().st_size  # tells zipfile whether sizes need 64 bits
-                with file.open("rb") as content, archive.open(info, "w") as member:
-                    shutil.copyfileobj(content, member, CHUNK)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with new_file(path) as target, zipfile.ZipFile(target, "w") as archive:
+        archive.writestr(_info(MANIFEST), manifest)
+        for name, file in files.items():
+            info = _info(name)
+            info.file_size = file.stat().st_size  # tells zipfile whether sizes need 64 bits
+            with file.open("rb") as content, archive.open(info, "w") as member:
+                shutil.copyfileobj(content, member, CHUNK)
 
 
 def check_free(out: Path) -> None:
     """Raise `ModelError` unless a model written here, as a folder or an archive, overwrites nothing; an empty folder is fine."""
+    if out.is_symlink():
+        raise link_error(out)
     if out.suffix.lower() == SUFFIX and out.exists():
         raise ModelError(f"{out}: is there already; choose another name, or remove it")
     if out.is_file() or (out.is_dir() and any(out.iterdir())):

@@ -6,6 +6,7 @@ What is written, plain transformers or peft can load; `captrain.json` adds what 
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -158,6 +159,8 @@ def save_captioner(captioner: Captioner, folder: Path) -> None:
         **({"origins": list(captioner.origins)} if captioner.origins else {}),
     }
     write_text(folder / EXTRAS, json.dumps(extras, indent=2) + "\n")
+    for weights in folder.glob("*.safetensors"):  # the library lets nobody but their owner read them
+        weights.chmod(stat.S_IMODE((folder / EXTRAS).stat().st_mode))
 
 
 def family_class(name: str) -> type[Captioner]:

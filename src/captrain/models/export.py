@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal
 
 import torch
 
+from captrain.disk.folders import fresh_folder, sync_folder, sync_tree
 from captrain.disk.writing import write_text
 from captrain.errors import ModelError
 from captrain.models.adapters import BASE, has_adapter, merge_adapter
@@ -35,15 +35,15 @@ def export(source: str, out: Path, *, merge: bool = True, dtype: Precision = "fp
     """
     check_free(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(
-        prefix=".captrain-", dir=out.parent
-    ) as staging:  # on the same disk: one rename publishes it
-        folder = Path(staging) / "model"
+    with fresh_folder(out.parent) as staging:  # on the same disk: one rename publishes it
+        folder = staging / "model"
         write_model(source, folder, out.name.removesuffix(SUFFIX), merge=merge, dtype=dtype, base=base)
         if out.suffix.lower() == SUFFIX:
             write_archive(folder, out)
         else:
+            sync_tree(folder)
             os.replace(folder, out)
+            sync_folder(out.parent)
     return out
 
 

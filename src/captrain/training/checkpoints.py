@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,12 +10,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from captrain.disk.folders import check_way, link_all, make_folders, put_back, remove, replace_folder, sync, sync_tree
 from captrain.errors import RunError
 from captrain.models.captioner import Captioner
-from captrain.training.durable import link_all, sync, sync_tree
 from captrain.training.run_place import WEIGHTS, find_checkpoint, whole_checkpoints
 
 BEST = "best"  # the best model so far, within a checkpoint
+STAGING, REPLACED = ".writing", "replaced-"
 
 
 class Checkpoints:
@@ -40,7 +40,7 @@ class Checkpoints:
         self.prefix = prefix
         self.best = best
         self.logs = logs
-        self.staging = folder / ".writing"
+        self.staging = folder / STAGING
 
     def steps(self) -> list[int]:
         """Steps that there is a whole checkpoint of, oldest first."""
@@ -65,7 +65,8 @@ class Checkpoints:
 
     def drop_after(self, chosen: Path | None) -> None:
         """Forget what a crash left half written, and the checkpoints of later steps than the chosen one's, the newest first."""
-        shutil.rmtree(self.staging, ignore_errors=True)
+        check_way(self.staging, self.folder.parent)
+        remove(self.staging)
         for path in reversed(list(self._found().values())):
             if path == chosen:
                 break
@@ -78,24 +79,32 @@ class Checkpoints:
         for log in self.logs:
             sync(log)
         sync_tree(written)
-        self._remove(self.path(step))
-        os.replace(written, final)
-        sync(self.folder)
+        earlier = self.path(step)
+        replace_folder(written, final, self.staging / f"{REPLACED}{final.name}")
+        if earlier != final:
+            self._remove(earlier)
         for old in self.steps()[: -self.keep]:
             self._remove(self.path(old))
-        shutil.rmtree(self.staging, ignore_errors=True)
+        remove(self.staging)
 
     def _remove(self, checkpoint: Path) -> None:
         """Take a checkpoint away in one rename, so that none is ever found with half of its files."""
         if checkpoint.is_dir():
-            trash = self.staging / f"old-{checkpoint.name}"
-            self.staging.mkdir(exist_ok=True)
+            trash = make_folders(self.staging, self.folder.parent) / f"old-{checkpoint.name}"
+            remove(trash)
             os.replace(checkpoint, trash)
-            shutil.rmtree(trash, ignore_errors=True)
+            remove(trash)
 
     def _found(self) -> dict[int, Path]:
         """By step, oldest first, the whole checkpoints that are there, whatever their prefix."""
         return whole_checkpoints(self.folder)
+
+
+def put_replaced_back(folder: Path) -> None:
+    """Put a checkpoint back that was to be replaced by one of the same step, where that was cut off: it may be the only one."""
+    for old in (folder / STAGING).glob(f"{REPLACED}*"):
+        if old.is_dir() and not old.is_symlink():
+            put_back(folder / old.name.removeprefix(REPLACED), old)
 
 
 def save_learned(captioner: Captioner, folder: Path) -> None:

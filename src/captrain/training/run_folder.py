@@ -6,7 +6,6 @@ import json
 import math
 import os
 import platform
-import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,17 @@ import transformers
 import yaml
 
 from captrain.data.kept_splits import FILE as SPLITS
+from captrain.disk.folders import (
+    link_all,
+    link_error,
+    link_tree,
+    put_back,
+    remove,
+    replace_folder,
+    sync_folder,
+    sync_tree,
+)
+from captrain.disk.temporary import clear_litter
 from captrain.disk.writing import write_text
 from captrain.errors import RunError
 from captrain.models.bundle import save_captioner
@@ -23,8 +33,7 @@ from captrain.models.captioner import Captioner
 from captrain.records import Rejects, append_jsonl, drop_half_line, read_jsonl, write_jsonl
 from captrain.settings.schema import Settings
 from captrain.training.changes import told
-from captrain.training.checkpoints import BEST
-from captrain.training.durable import link_all, sync_tree
+from captrain.training.checkpoints import BEST, put_replaced_back
 from captrain.training.run_place import BEGUN, CHECKPOINTS, CLEARING, FINISHED, SETTINGS, RunPlace
 from captrain.training.running import Running
 from captrain.version import __version__
@@ -36,7 +45,7 @@ MEASURED = ("predictions.jsonl", SCORES)
 OWN = (
     *LOGS, *MEASURED, SETTINGS, FINISHED, SPLITS, f"{SPLITS}.tmp", "rejected.jsonl", "report.html",
     "model", "model.new", "model.old", "base", ".base.new", "checkpoints", "evaluation",
-    "tensorboard", "trackers.json", "wandb", "mlflow", "test",
+    "tensorboard", "trackers.json", "wandb", "mlflow", "test", CLEARING,
 )  # fmt: skip
 
 
@@ -59,12 +68,15 @@ class RunFolder(RunPlace):
         to be gone on with, or other people's files.
         """
         changes = self.look(settings, data, resume, overwrite, force)
+        self._refuse_links()
+        clear_litter(self.path)
         if self.is_being_cleared() or (overwrite and self.read_settings() is not None):
             self._clear()
         elif self.read_settings() is None:
             self._remove(BEGUN)
         self.path.mkdir(parents=True, exist_ok=True)
         self._restore_model()
+        put_replaced_back(self.checkpoints)
         return changes
 
     def write_settings(
@@ -141,19 +153,14 @@ class RunFolder(RunPlace):
     def save_model(self, captioner: Captioner) -> None:
         """Replace `model/` by this captioner."""
         new = self.path / "model.new"
-        shutil.rmtree(new, ignore_errors=True)
+        remove(new)
         save_captioner(captioner, new)
         sync_tree(new)
         self._put_in_place(new)
 
     def _put_in_place(self, new: Path) -> None:
         """Let a folder be `model/`; what was is gone only then."""
-        old = self.path / "model.old"
-        shutil.rmtree(old, ignore_errors=True)
-        if self.model.exists():
-            os.replace(self.model, old)
-        os.replace(new, self.model)
-        shutil.rmtree(old, ignore_errors=True)
+        replace_folder(new, self.model, self.path / "model.old")
 
     def save_base(self, captioner: Captioner) -> None:
         """Write the untrained captioner to `base/`, in one rename."""
@@ -161,20 +168,22 @@ class RunFolder(RunPlace):
 
     def copy_base(self, folder: Path) -> None:
         """Copy another run's base to `base/`, in one rename."""
-        self._put_base(lambda new: shutil.copytree(folder, new))
+        self._put_base(lambda new: link_tree(folder, new, copies=True))
 
     def _put_base(self, write: Callable[[Path], object]) -> None:
         """Let what is written be `base/`, whole or not at all."""
         new = self.path / ".base.new"
-        shutil.rmtree(new, ignore_errors=True)
+        remove(new)
         write(new)
+        sync_tree(new)
         os.replace(new, self.base)
+        sync_folder(self.path)
 
     def write_rejects(self, rejects: Rejects) -> Path | None:
         """`rejected.jsonl`, if anything was."""
         path = self.path / "rejected.jsonl"
         if not rejects:
-            path.unlink(missing_ok=True)
+            remove(path)
             return None
         write_jsonl(path, rejects.lines)
         return path
@@ -212,22 +221,28 @@ class RunFolder(RunPlace):
         path = self.path / FINISHED
         return dict(json.loads(path.read_text())["scores"]) if path.is_file() else None
 
+    def _refuse_links(self) -> None:
+        """Raise `UserError` where what a run writes or removes is a link: the folder may come from somebody else."""
+        for folder, ours in ((self.path, OWN), (self.checkpoints, None)):
+            if folder.is_dir():
+                with os.scandir(folder) as entries:
+                    links = [entry for entry in entries if entry.is_symlink() and (ours is None or entry.name in ours)]
+                if links:
+                    raise link_error(folder / links[0].name)
+
     def _clear(self) -> None:
         """Remove what a run writes, and nothing else; a removal that is cut off is ended by whoever comes next."""
         write_text(self.path / CLEARING, "")
-        self._remove([*OWN, CLEARING])
+        self._remove(OWN)
 
     def _remove(self, names: Iterable[str]) -> None:
         """Remove some of the files and folders in here."""
         for name in names:
-            path = self.path / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            remove(self.path / name)
 
     def _restore_model(self) -> None:
         """Repair a `save_model` that was cut off between its renames."""
-        old = self.path / "model.old"
-        if old.exists() and not self.model.exists():
-            os.replace(old, self.model)
+        put_back(self.model, self.path / "model.old")
         self._remove(["model.new", "model.old"])
 
     def _restore_best(self, kept: Path | None) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,10 +11,13 @@ from typing import Any, cast
 
 from captrain.data.places import is_remote
 from captrain.data.shards.remote import protocol_of, shown, telling
+from captrain.disk.folders import check_way, make_folders, remove
+from captrain.disk.temporary import TEMPORARY
+from captrain.disk.writing import new_file
 from captrain.errors import DataError
 from captrain.paths import cache_folder
 
-TEMPORARY = ".tmp"
+EARLIER = ".tmp"  # how temporary names ended before
 
 
 class StoreFolder:
@@ -86,19 +88,11 @@ class StoreFolder:
                 system.pipe_file(path, b"".join(chunks))
             return
         final = self._path(name)
-        temporary = final.with_name(
-            f"{final.name}.{secrets.token_hex(4)}{TEMPORARY}"
-        )  # several may write into a folder
         try:
-            final.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                for chunk in chunks:
-                    file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, final)
+            make_folders(final.parent, Path(self.place))
+            with new_file(final, clear=False) as file:  # `features.writing.remove_temporary` does
+                file.writelines(chunks)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             error.filename = error.filename or str(final)
             raise
 
@@ -116,7 +110,8 @@ class StoreFolder:
     def remove(self, name: str) -> None:
         """Delete a file if it is there."""
         if not self.remote:
-            self._path(name).unlink(missing_ok=True)
+            check_way(self._path(name).parent, Path(self.place))
+            remove(self._path(name))
         elif self.exists(name):
             with telling(self.where(name)):
                 system, path = self._system(name)
@@ -130,14 +125,9 @@ class StoreFolder:
         copy = cache_folder() / "stores" / f"{digest}-{name.rpartition('/')[2]}"
         if not copy.is_file():
             copy.parent.mkdir(parents=True, exist_ok=True)
-            temporary = copy.with_name(f"{copy.name}.{os.getpid()}{TEMPORARY}")
-            try:
-                with telling(self.where(name)):
-                    system, remote = self._system(name)
-                    system.get_file(remote, str(temporary))
-                os.replace(temporary, copy)
-            finally:
-                temporary.unlink(missing_ok=True)
+            with new_file(copy) as file, telling(self.where(name)):
+                system, remote = self._system(name)
+                system.get_file(remote, str(file.name))
         return copy
 
     def _path(self, name: str) -> Path:
@@ -147,6 +137,15 @@ class StoreFolder:
         import fsspec.core
 
         return cast(tuple[Any, str], fsspec.core.url_to_fs(f"{self.place}/{name}"))
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file of that name is one that is being written, or was left by a killed writer.
+
+    >>> is_temporary("manifest.json.12ab34cd.tmp"), is_temporary("manifest.json")
+    (True, False)
+    """
+    return name.endswith(EARLIER) or TEMPORARY.fullmatch(name) is not None
 
 
 def _missing(error: OSError) -> str:

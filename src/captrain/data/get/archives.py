@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from captrain.disk.folders import make_folders, sync_tree
+from captrain.disk.writing import check_target, new_file
 from captrain.errors import DataError
 from captrain.progress import track
 
@@ -31,8 +33,10 @@ def unpack(archive: Path, folder: Path, pattern: str, largest: int) -> int:
                 raise DataError(f"{archive}: {total} bytes unpacked, expected at most {largest}")
             with track(f"unpack {archive.name}", len(members), "files") as advance:
                 for member in members:
-                    _take(opened, member, folder / member.filename, archive)
+                    _take(opened, member, folder, archive)
                     advance(1)
+                for name in dict.fromkeys(member.filename.partition("/")[0] for member in members):
+                    sync_tree(folder / name)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise DataError(f"{archive}: a broken archive ({error}); delete it, and run the same command again") from None
     if not members:
@@ -61,15 +65,14 @@ def _members(opened: zipfile.ZipFile, archive: Path, pattern: str) -> Iterator[z
         yield info
 
 
-def _take(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, archive: Path) -> None:
-    """One member into a file that appears when it is complete."""
-    if target.is_file() and not target.is_symlink() and target.stat().st_size == member.file_size:
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(target.name + ".part")
-    temporary.unlink(missing_ok=True)
+def _take(opened: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path, archive: Path) -> None:
+    """One member into a file that appears when it is complete; not on the disk yet."""
+    target = folder / member.filename
     try:
-        with opened.open(member) as source, temporary.open("wb") as file:
+        make_folders(target.parent, folder)
+        if check_target(target) is not None and target.stat().st_size == member.file_size:
+            return
+        with opened.open(member) as source, new_file(target, sync=False) as file:
             left = member.file_size
             while data := source.read(min(CHUNK, left + 1)):
                 left -= len(data)
@@ -78,10 +81,7 @@ def _take(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, archiv
                         f"{archive}: {member.filename!r} is longer than announced; this archive is not safe"
                     )
                 file.write(data)
-        temporary.replace(target)
     except OSError as error:
         raise DataError(
             f"{target}: can't be written ({error.strerror or error}); make room, then run the command again"
         ) from None
-    finally:
-        temporary.unlink(missing_ok=True)

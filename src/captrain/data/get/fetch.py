@@ -16,6 +16,8 @@ from captrain.data.get.pictures import Outcome, fetch_pictures
 from captrain.data.get.plan import Plan, Step, saved_at
 from captrain.data.get.transfer import Limits, TransferError, download
 from captrain.data.shards.remote import shown
+from captrain.disk.folders import sync
+from captrain.disk.writing import new_file
 from captrain.errors import CaptrainError, DataError
 from captrain.progress import track
 
@@ -133,6 +135,7 @@ def _fetch_file(step: Step, folder: Path, ledger: Ledger, meter: _Meter) -> None
     except DataError:
         target.unlink(missing_ok=True)
         raise
+    sync(target)
     with meter.lock:
         ledger.note(file.name, entry)
 
@@ -148,13 +151,11 @@ def _copy(step: Step, folder: Path, ledger: Ledger) -> None:
         entry = replace(check(source, "", None, str(source)), unpacked=1)
     else:
         entry = check(source, file.checksum, ledger.entries.get(file.name), str(source))
-    temporary = target.with_name(target.name + ".tmp")
     if source.resolve() != target.resolve():
         try:
-            shutil.copyfile(source, temporary)
-            temporary.replace(target)
+            with source.open("rb") as content, new_file(target) as copy:
+                shutil.copyfileobj(content, copy)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise DataError(f"{target}: can't be written ({error.strerror or error})") from None
     ledger.note(file.name, entry)
 

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from captrain.disk.writing import write_text
+from captrain.disk.writing import check_target, write_text
 from captrain.errors import DataError
 
 NAME = ".captrain-get.json"
@@ -30,7 +30,7 @@ class Ledger:
         """Raises `DataError` if the file there is of another form."""
         self.path = folder / NAME
         self.entries: dict[str, Entry] = {}
-        if self.path.is_file():
+        if check_target(self.path) is not None:
             try:
                 self.entries = {name: _entry(values) for name, values in self._load().items()}
             except (OSError, ValueError, TypeError, AttributeError, RecursionError):

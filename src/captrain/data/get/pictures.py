@@ -6,6 +6,7 @@ For a COCO JSON with `coco_url`: `images/NAME` by the JSON's own file names, and
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import threading
@@ -21,6 +22,8 @@ import numpy as np
 from captrain.data.get.catalogue import PictureList
 from captrain.data.get.transfer import Limits, TransferError, download
 from captrain.data.samples import key_of
+from captrain.disk.folders import make_folders, remove
+from captrain.disk.writing import open_to_append, write_text
 from captrain.errors import DataError
 from captrain.progress import track
 from captrain.records import drop_half_line
@@ -85,7 +88,7 @@ def _fetch(wanted: Iterable[Wanted], total: int, folder: Path, table: Path, work
 def _one(one: Wanted, folder: Path) -> str | TransferError:
     """Fetch one picture; its name, or why it is not there."""
     target = folder / one.name
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folders(target.parent, folder)
     try:
         if not one.url.lower().startswith(("http://", "https://")):
             raise TransferError("is no web address", for_good=True)
@@ -95,7 +98,7 @@ def _one(one: Wanted, folder: Path) -> str | TransferError:
             raise TransferError("is no picture", for_good=True)
     except TransferError as problem:
         for left in (target, target.with_name(target.name + ".part"), target.with_name(target.name + ".part.json")):
-            left.unlink(missing_ok=True)
+            remove(left)
         return problem
     if target.suffix:
         return one.name
@@ -134,10 +137,8 @@ class _Books:
 
     def _forget_passing_failures(self) -> None:
         """Leave in the list only what failed for good."""
-        temporary = self.failures.with_name(self.failures.name + ".tmp")
-        with temporary.open("w", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in _text_lines(self.failures) if line.split("\t")[1:2] == [FOR_GOOD])
-        temporary.replace(self.failures)
+        lasting = [line for line in _text_lines(self.failures) if line.split("\t")[1:2] == [FOR_GOOD]]
+        write_text(self.failures, "".join(f"{line}\n" for line in lasting))
 
     def is_done(self, one: Wanted) -> bool:
         """Whether a picture is there, or failed for good."""
@@ -164,14 +165,18 @@ class _Books:
                 self._map_file.flush()
 
     def __enter__(self) -> _Books:
-        self._map_file = self.map.open("a", encoding="utf-8") if self.mapped else None
-        self._failed_file = self.failures.open("a", encoding="utf-8")
+        self._map_file = _text_to_append(self.map) if self.mapped else None
+        self._failed_file = _text_to_append(self.failures)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._failed_file.close()
         if self._map_file:
             self._map_file.close()
+
+
+def _text_to_append(path: Path) -> io.TextIOWrapper:
+    return io.TextIOWrapper(open_to_append(path), "utf-8")
 
 
 def _in_parallel(

@@ -21,7 +21,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from captrain.data.shards.remote import shown
-from captrain.disk.writing import write_text
+from captrain.disk.folders import remove
+from captrain.disk.writing import check_target, open_to_append, write_text
 from captrain.errors import DataError
 from captrain.version import __version__
 
@@ -140,6 +141,8 @@ class _Partial:
         self.target = target
         self.path = target.with_name(target.name + ".part")
         self.mark_path = target.with_name(target.name + ".part.json")
+        for path in (self.target, self.path, self.mark_path):
+            check_target(path)
 
     def size(self) -> int:
         return self.path.stat().st_size if self.path.is_file() else 0
@@ -154,13 +157,13 @@ class _Partial:
 
     def begin(self, mark: str) -> None:
         """Forget what came of another version."""
-        self.path.unlink(missing_ok=True)
+        remove(self.path)
         write_text(self.mark_path, json.dumps({"mark": mark}))
 
     def finish(self) -> None:
-        self.path.touch()
+        open_to_append(self.path).close()  # of nothing, nothing came
         self.path.replace(self.target)
-        self.mark_path.unlink(missing_ok=True)
+        remove(self.mark_path)
 
 
 def _attempt(url: str, partial: _Partial, limits: Limits, arrived: Arrived) -> None:
@@ -230,7 +233,7 @@ def _begin(response: Any, start: int, partial: _Partial, arrived: Arrived) -> in
 def _write(response: Any, partial: _Partial, largest: int, arrived: Arrived) -> None:
     """Add what comes to the partial file."""
     size = partial.size()
-    with partial.path.open("ab") as file:
+    with open_to_append(partial.path) as file:
         while data := _read(response):
             size += len(data)
             if size > largest:

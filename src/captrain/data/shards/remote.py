@@ -7,7 +7,6 @@ read: fsspec knows others, which open archives in archives, other machines and m
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from captrain.data.places import is_remote
+from captrain.disk.writing import new_file
 from captrain.errors import DataError, nearest
 from captrain.paths import cache_folder
 
@@ -194,12 +194,8 @@ def _make_room(folder: Path, length: int, url: str) -> None:
 
 
 def _copy(url: str, copy: Path, length: int | None) -> None:
-    temporary = copy.with_name(f"{copy.name}.{os.getpid()}.tmp")
-    try:
-        with telling(url), RemoteFile(url) as source, temporary.open("wb") as target:
+    with new_file(copy) as target:
+        with telling(url), RemoteFile(url) as source:
             shutil.copyfileobj(source, target, _CHUNK)
-        if length is not None and temporary.stat().st_size != length:
-            raise DataError(f"{shown(url)}: {temporary.stat().st_size} of {length} bytes came; try again")
-        os.replace(temporary, copy)
-    finally:
-        temporary.unlink(missing_ok=True)
+        if length is not None and target.tell() != length:
+            raise DataError(f"{shown(url)}: {target.tell()} of {length} bytes came; try again")

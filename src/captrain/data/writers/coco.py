@@ -5,6 +5,7 @@ Widths and heights are those that the image files state, before any EXIF rotatio
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, TextIO
 from captrain.data.writers import Item, Target
 from captrain.data.writers.names import Names
 from captrain.data.writers.pictures import Store
+from captrain.disk.writing import create
 from captrain.version import __version__
 
 FILE_NAMES = {"all": "captions.json", "validation": "captions_val.json"}
@@ -67,7 +69,9 @@ class CaptionsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rest = path.with_name(path.name + ".annotations")
-        self.images, self.annotations = (each.open("w", encoding="utf-8", newline="\n") for each in (path, self.rest))
+        self.images, self.annotations = (
+            io.TextIOWrapper(create(each), "utf-8", newline="\n") for each in (path, self.rest)
+        )
         info = {"description": "image captions", "contributor": f"captrain {__version__}", "version": "1.0"}
         self.images.write(f'{{"info": {json.dumps(info)},\n"images": [')
         self.annotations.write('],\n"annotations": [')

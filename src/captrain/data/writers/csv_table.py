@@ -6,10 +6,12 @@ An image with several captions has several rows. Hugging Face's `imagefolder` re
 from __future__ import annotations
 
 import csv
+import io
 
 from captrain.data.writers import Item, Target
 from captrain.data.writers.names import Names
 from captrain.data.writers.pictures import Store
+from captrain.disk.writing import create
 
 
 class CsvTable:
@@ -23,7 +25,7 @@ class CsvTable:
         self.store = Store(target.folder, target.link)
         self.names = Names(target.losses)
         self.splits = target.splits != ["all"]
-        self.file = (target.folder / "metadata.csv").open("w", encoding="utf-8", newline="")
+        self.file = io.TextIOWrapper(create(target.folder / "metadata.csv"), "utf-8", newline="")
         self.rows = csv.writer(self.file, lineterminator="\n", quoting=csv.QUOTE_ALL)
         self.rows.writerow(["file_name", "text", "split"] if self.splits else ["file_name", "text"])
 

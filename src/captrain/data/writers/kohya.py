@@ -14,6 +14,7 @@ from captrain.data.writers import Item, Target
 from captrain.data.writers.names import Names
 from captrain.data.writers.pictures import Store
 from captrain.data.writers.sidecar import on_one_line
+from captrain.disk.writing import write_new
 
 FOLDER = "images"  # of images that lay in none
 MOST_REPEATS = 999
@@ -48,7 +49,7 @@ class Kohya:
         path = self.store.put(item.picture, name)
         (caption,) = on_one_line(item.captions[:1], self.losses)
         text = path.with_suffix(".txt")
-        text.write_text(f"{caption}\n", encoding="utf-8", newline="\n")
+        write_new(text, f"{caption}\n".encode())
         self.ledgers.note(text, path.name, (caption,), item.machine[:1])
 
     def close(self) -> None:

@@ -7,15 +7,14 @@ Splits become `train.jsonl`, `validation.jsonl` and `test.jsonl`. Hugging Face's
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
 
 from captrain.data.machine import LINE_KEY, stated
 from captrain.data.writers import Item, Target
 from captrain.data.writers.names import Names
 from captrain.data.writers.pictures import Store
+from captrain.disk.writing import NewFile
 from captrain.records import read_jsonl, write_jsonl
 
 
@@ -47,22 +46,22 @@ class MetadataJsonl:
 class Lines:
     """Tables of lines. All have the same columns, which loaders that look at the first line need.
 
-    A table is written under another name and gets its own when it is closed.
+    A table is written under another name and gets its own when it is closed (`captrain.disk.writing`).
     """
 
     def __init__(self) -> None:
-        self.files: dict[Path, TextIO] = {}
+        self.files: dict[Path, NewFile] = {}
         self.several = self.machine = False
 
     def add(self, table: Path, name: str, captions: Sequence[str], machine: Sequence[str] = ()) -> None:
         """Add a line to a table. `machine` says what wrote each caption, as in `Sample`."""
         if table not in self.files:
-            self.files[table] = _unfinished(table).open("w", encoding="utf-8", newline="\n")
+            self.files[table] = NewFile(table)
         said = stated(machine or [""] * len(captions))
         line = {"file_name": name, "text": captions[0], "captions": list(captions), LINE_KEY: said}
         self.several = self.several or len(captions) > 1
         self.machine = self.machine or bool(machine)
-        self.files[table].write(json.dumps(line, ensure_ascii=False) + "\n")
+        self.files[table].file.write((json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8"))
 
     def close(self) -> None:
         """Complete all; where no image has several captions, `captions` says no more than `text` and is taken out.
@@ -70,24 +69,19 @@ class Lines:
         So is what says who wrote them, where persons wrote all.
         """
         useless = {"captions": not self.several, LINE_KEY: not self.machine}
-        for table, file in self.files.items():
-            file.close()
+        for table, new in self.files.items():
             if any(useless.values()):
-                lines = read_jsonl(_unfinished(table))
+                new.file.flush()
+                lines = read_jsonl(new.name)
                 write_jsonl(table, ({key: line[key] for key in line if not useless.get(key)} for line in lines))
-                _unfinished(table).unlink()
+                new.discard()
             else:
-                os.replace(_unfinished(table), table)
+                new.finish()
 
     def discard(self) -> None:
         """Leave nothing behind of tables that are not complete."""
-        for table, file in self.files.items():
-            file.close()
-            _unfinished(table).unlink(missing_ok=True)
-
-
-def _unfinished(table: Path) -> Path:
-    return table.with_name(f".{table.name}.partial")
+        for new in self.files.values():
+            new.discard()
 
 
 FORM = MetadataJsonl

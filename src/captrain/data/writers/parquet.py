@@ -6,6 +6,7 @@ Files are called `00000.parquet`, or `train-00000.parquet` and so on.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 
 from captrain.data.writers import Item, Target
 from captrain.data.writers.names import Names
+from captrain.disk.writing import create
 
 GROUP_ROWS = 100  # rows of a row group, as the hub advises for images: a reader holds one group in memory
 GROUP_BYTES = 64 << 20  # a group with large images is closed earlier
@@ -62,15 +64,16 @@ class Parquet:
             if split in self.files:
                 self.files[split].close()
             begin = "" if split == "all" else f"{split}-"
-            self.files[split] = File(str(self.target.folder / f"{begin}{number:05d}.parquet"))
+            self.files[split] = File(self.target.folder / f"{begin}{number:05d}.parquet")
         return self.files[split]
 
 
 class File:
     """One file, written a row group at a time."""
 
-    def __init__(self, path: str) -> None:
-        self.writer = pq.ParquetWriter(path, SCHEMA)
+    def __init__(self, path: Path) -> None:
+        self.file = create(path)
+        self.writer = pq.ParquetWriter(self.file, SCHEMA)
         self.rows: list[dict[str, Any]] = []
         self.bytes = 0
 
@@ -86,6 +89,7 @@ class File:
         if self.rows:
             self._write()
         self.writer.close()
+        self.file.close()
 
     def _write(self) -> None:
         self.writer.write_table(pa.Table.from_pylist(self.rows, SCHEMA))

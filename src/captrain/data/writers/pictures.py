@@ -13,6 +13,8 @@ from pathlib import Path
 
 from captrain.data.places import IMAGE_SUFFIXES
 from captrain.data.suffixes import HAS_HEIF, LONGEST_MARK, suffix_of_content
+from captrain.disk.folders import make_folders
+from captrain.disk.writing import create, write_new
 from captrain.errors import PictureError
 from captrain.lfs import POINTER, is_pointer
 from captrain.records import Sample
@@ -124,11 +126,12 @@ class Store:
     def put(self, picture: Picture, name: str) -> Path:
         """Store one under a name that is safe and free; returns its path."""
         path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(path.parent, self.folder)
         if isinstance(picture.content, bytes):
-            path.write_bytes(picture.content)
+            write_new(path, picture.content)
         elif not (self.link and self._link(picture.content, path)):
-            shutil.copyfile(picture.content, path)
+            with picture.content.open("rb") as source, create(path) as file:
+                shutil.copyfileobj(source, file)
         return path
 
     def _link(self, source: Path, path: Path) -> bool:

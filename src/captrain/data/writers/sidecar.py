@@ -14,6 +14,7 @@ from captrain.data.writers import Item, Target
 from captrain.data.writers.losses import Losses
 from captrain.data.writers.names import Names
 from captrain.data.writers.pictures import Store
+from captrain.disk.writing import write_new
 
 JOINED = "captions with line breaks, in {images} images: written on one line, {amount} in all"
 BYTE_ORDER_MARK = "\ufeff"
@@ -40,7 +41,7 @@ class Sidecar:
         lines = "".join(f"{caption}\n" for caption in captions)
         encoding = "utf-8-sig" if lines.startswith(BYTE_ORDER_MARK) else "utf-8"  # readers take the first mark off
         text = path.parent / self._text(name)
-        text.write_text(lines, encoding=encoding, newline="\n")
+        write_new(text, lines.encode(encoding))
         self.ledgers.note(text, path.name, captions, item.machine)
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ import tarfile
 
 from captrain.data.writers import Item, Target
 from captrain.data.writers.names import Names, shortened
+from captrain.disk.writing import create
 
 LONGEST_KEY = 80  # bytes of a key that had to be shortened: ustar takes 100, and a number and a suffix are to come
 CHANGED = "{images} images got other names: keys of a tar's samples are short and have no dots"
@@ -45,7 +46,7 @@ class WebDataset:
     def close(self) -> None:
         """Complete the shards."""
         for tar in self.tars.values():
-            tar.close()
+            _close(tar)
 
     def _member_name(self, name: str) -> str:
         found = member_name(name)
@@ -60,10 +61,10 @@ class WebDataset:
         number, place = divmod(count, self.target.shard_size)
         if place == 0:
             if split in self.tars:
-                self.tars[split].close()
+                _close(self.tars[split])
             begin = "" if split == "all" else f"{split}-"
             path = self.target.folder / f"{begin}{number:05d}.tar"
-            self.tars[split] = tarfile.TarFile(path, "w", format=tarfile.USTAR_FORMAT, encoding="utf-8")
+            self.tars[split] = tarfile.TarFile(None, "w", create(path), format=tarfile.USTAR_FORMAT, encoding="utf-8")
         return self.tars[split]
 
 
@@ -85,6 +86,13 @@ def member_name(name: str) -> str:
 
 def _key_of(member: str) -> str:
     return os.path.splitext(member)[0]
+
+
+def _close(tar: tarfile.TarFile) -> None:
+    """Complete a tar, and its file, which a `TarFile` that was given one leaves open."""
+    tar.close()
+    assert tar.fileobj is not None
+    tar.fileobj.close()
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:

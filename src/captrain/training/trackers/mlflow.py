@@ -15,6 +15,8 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
+from captrain.disk.folders import make_folders
+from captrain.disk.writing import check_target
 from captrain.training.trackers.base import SampleCaption, TrackedRun
 
 LONGEST_PARAMETER = 500  # characters that every MLflow server takes
@@ -72,7 +74,8 @@ class MLflow:
 
 def _database(folder: Path) -> str:
     """A database of the run's own: MLflow's plain files are no longer kept up."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folders(folder, folder.parent)
+    check_target(folder / "mlflow.db")
     return f"sqlite:///{folder.resolve() / 'mlflow.db'}"
 
 

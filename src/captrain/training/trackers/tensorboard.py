@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
+from captrain.disk.folders import make_folders
 from captrain.training.trackers.base import SampleCaption, TrackedRun
 
 
@@ -18,7 +20,9 @@ class TensorBoard:
 
     def __init__(self, run: TrackedRun) -> None:
         # Steps from the purged one on, of a sitting that got further, are left out of TensorBoard's pages.
-        self.writer = SummaryWriter(log_dir=str(run.folder / "tensorboard"), purge_step=run.step + 1)
+        folder = make_folders(run.folder / "tensorboard", run.folder)
+        unguessed = f".{secrets.token_hex(8)}"  # the rest of the file's name can be guessed
+        self.writer = SummaryWriter(log_dir=str(folder), purge_step=run.step + 1, filename_suffix=unguessed)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """A curve for each name."""

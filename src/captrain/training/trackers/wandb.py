@@ -10,6 +10,7 @@ from typing import Any
 
 import wandb
 
+from captrain.disk.folders import make_folders
 from captrain.training.trackers.base import SampleCaption, TrackedRun
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ class WandB:
 
     def __init__(self, run: TrackedRun) -> None:
         _require_key()
+        make_folders(run.folder / "wandb", run.folder)
         # Without `console="off"` it puts itself between this process and its terminal.
         quiet = wandb.Settings(console="off", silent=True)
         self.run = wandb.init(
