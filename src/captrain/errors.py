@@ -55,6 +55,10 @@ class RunError(UserError):
     """A run folder is taken, missing or belongs to other settings."""
 
 
+class BusyError(UserError):
+    """Another process writes what was to be written; the same command works when that is done."""
+
+
 class TrainingError(CaptrainError):
     """Training stopped (non-finite loss, full disk); what was saved before is intact."""
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,3 +40,25 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 def losses_of(run: Path) -> list[float]:
     """The training loss at each step of a run."""
     return [line["loss"] for line in lines_of(run / "metrics.jsonl") if line["kind"] == "train"]
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from captrain.disk.locks import locked, locked_folder
+path = Path(sys.argv[1])
+with locked_folder(path) if path.is_dir() else locked(path):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@contextmanager
+def holding(path: Path) -> Iterator[int]:
+    """Another process, whose number this yields, holds the lock of a file or folder; at the end it is killed by SIGKILL."""
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"held\n"
+        try:
+            yield process.pid
+        finally:
+            process.kill()

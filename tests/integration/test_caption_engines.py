@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,13 +11,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from ray_cluster import killing_node_of, stuck_worker, two_workers
-from run_tools import Cli, lines_of
+from run_tools import Cli, holding, lines_of
 
 from captrain.data.feature_store.folder import StoreFolder
-from captrain.features.writing import LOCK
+from captrain.disk.locks import lock_of
 from captrain.inference.caption_files import CaptionOutcome
 from captrain.inference.caption_parts import caption_parts
 from captrain.models.bundle import load_captioner, save_captioner
@@ -181,11 +177,11 @@ def test_kill_9_in_the_middle(cli: Cli, model: Path, tars: Path, tmp_path: Path)
     while not (parts / "00001.000.jsonl").exists():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
-    assert f"process {process.pid} of this machine writes this" in cli(*[Path(word) for word in words]).last_line
+    assert f"(process {process.pid}, for " in cli(*[Path(word) for word in words]).last_line
     process.send_signal(signal.SIGKILL)
     process.wait()
     before = {path.name: path.stat().st_mtime_ns for path in parts.glob("0*.jsonl")}
-    assert (parts / LOCK).exists() and 2 <= len(before) < 4 and not output.exists()
+    assert lock_of(output).exists() and 2 <= len(before) < 4 and not output.exists()
     result = cli(*[Path(word) for word in words])
     assert result.code == 0 and f"skipped  {3 * len(before)}" in result.out
     assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
@@ -288,10 +284,8 @@ def test_another_model_or_decoding_is_refused_and_both_are_named(
     assert "precision 'fp32', not 'bf16'" in line("caption", model, tars, ENGINE.replace("fp32", "bf16"))
     assert "which the data does not have" in line("caption", model, tars / "00002.tar", ENGINE)
     assert "was begun with --engine" in line("caption", model, tars, WORDS)
-    me = {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
-    (tmp_path / "out.jsonl.parts" / LOCK).write_text(json.dumps(me))
-    assert f"process {os.getpid()} of this machine writes" in line("caption", model, tars, ENGINE)
-    (tmp_path / "out.jsonl.parts" / LOCK).unlink()
+    with holding(output) as pid:
+        assert f"(process {pid}, for " in line("caption", model, tars, ENGINE)
     assert cli("caption", other, tars, "--output", output, ENGINE, "--existing overwrite").code == 0
     assert left_in(tmp_path) == ["out.jsonl"]
 

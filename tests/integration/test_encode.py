@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
-import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from run_tools import Cli, losses_of
+from run_tools import Cli, holding, losses_of
 
 from captrain.data.feature_store.folder import StoreFolder
 from captrain.data.feature_store.store import FeatureStore
+from captrain.disk.locks import FOLDER_LOCK
 from captrain.features.encode import encode as encode_data
-from captrain.features.writing import LOCK
 from captrain.testing import tiny_vision_encoder
 
 STEPS = (
@@ -161,19 +158,12 @@ def test_only_one_may_write(cli: Cli, tars: Path, encoder: Path, tmp_path: Path)
     store = tmp_path / "store"
     store.mkdir()
     words = ("encode", tars, store, "--encoder", encoder, "--device cpu")
-    import psutil
-
-    me = {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
-    (store / LOCK).write_text(json.dumps(me))
-    result = cli(*words)
-    assert result.code == 2 and f"process {os.getpid()} of this machine writes this store" in result.last_line
-    (store / LOCK).write_text(json.dumps({**me, "host": "elsewhere"}))
-    assert "on elsewhere writes this store" in cli(*words).last_line
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    (store / LOCK).write_text(json.dumps({**me, "pid": dead.pid}))
+    with holding(store) as pid:
+        result = cli(*words)
+        assert result.code == 2 and f"(process {pid}, for " in result.last_line
+    assert (store / FOLDER_LOCK).exists()
     assert cli(*words).code == 0
-    assert not (store / LOCK).exists()
+    assert not (store / FOLDER_LOCK).exists()
 
 
 def test_another_encoder_or_preparation_is_refused_and_both_are_named(

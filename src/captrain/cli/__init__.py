@@ -26,12 +26,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         143 ended by SIGTERM.
     """
     from captrain.cli.app import make_app
-    from captrain.cli.failures import report_failure
+    from captrain.cli.failures import ended_by_sigterm, report_failure, told_of_threads
 
     _accept_any_character()
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        code = make_app().meta(words, exit_on_error=False, print_error=False)
+        with ended_by_sigterm(), told_of_threads():
+            code = make_app().meta(words, exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except BrokenPipeError:
         _forget_stdout()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,14 @@ def import_recipe(
         model: Checkpoint for the recipe, a folder or hub id; its tokenizer counts the prompt. Default: the one on the hub.
         overwrite: Replace the recipe if it is there.
     """
+    from captrain.disk.locks import locked
+
+    with nullcontext() if out is None else locked(out):
+        return _import(file, out, model, overwrite)
+
+
+def _import(file: Path, out: Path | None, model: str | None, overwrite: bool) -> int:
+    """The work, while nobody else writes `out`."""
     from captrain.disk.writing import write_text
     from captrain.settings.lavis import import_lavis
 

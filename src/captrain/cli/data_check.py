@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,20 +63,23 @@ def check(
     """
     check_models(model if model and not Path(model, "tokenizer_config.json").is_file() else None)
     from captrain.data.check.check import Limits, check_data
-
-    tokenizer = _load_tokenizer(model) if model else None
     from captrain.data.readers.options import BY_LOOKING, ReadOptions
+    from captrain.disk.locks import locked
 
-    found = check_data(
-        data,
-        format=reading.format if reading else None,
-        options=ReadOptions.of(reading) if reading else BY_LOOKING,
-        limits=Limits(max_pixels, min_edge, max_words, max_tokens),
-        count_tokens=_token_counter(tokenizer) if tokenizer else None,
-        workers=workers,
-    )
-    words = _round_trip(tokenizer, found) if tokenizer else None
-    listed = _write_rejects(found, rejects, data)
+    if rejects is not None:
+        _check_place(rejects)
+    tokenizer = _load_tokenizer(model) if model else None
+    with nullcontext() if rejects is None else locked(rejects):
+        found = check_data(
+            data,
+            format=reading.format if reading else None,
+            options=ReadOptions.of(reading) if reading else BY_LOOKING,
+            limits=Limits(max_pixels, min_edge, max_words, max_tokens),
+            count_tokens=_token_counter(tokenizer) if tokenizer else None,
+            workers=workers,
+        )
+        words = _round_trip(tokenizer, found) if tokenizer else None
+        listed = _write_rejects(found, rejects, data)
     if json:
         about = {**found.to_dict(), **({"round_trip": words.to_dict()} if words else {})}
         print(json_format.dumps({**about, "rejects": listed and str(listed)}, ensure_ascii=False))
@@ -118,10 +122,14 @@ def _write_rejects(found: Checked, wanted: Path | None, data: str) -> Path | Non
     if wanted is None and (not found.wrong or _is_within(Path.cwd(), Path(data))):
         return None
     path = wanted or REJECTS
-    if not path.absolute().parent.is_dir():
-        raise UserError(f"--rejects {path}: the folder {path.parent} does not exist; expected a file in one that does")
     found.write_rejects(path)
     return path
+
+
+def _check_place(path: Path) -> None:
+    """Raise `UserError` for a list in a folder that is not there."""
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"--rejects {path}: the folder {path.parent} does not exist; expected a file in one that does")
 
 
 def _is_within(folder: Path, data: Path) -> bool:

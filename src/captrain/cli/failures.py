@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from cyclopts.exceptions import CycloptsError
 
@@ -11,7 +17,7 @@ from captrain.cli.logs import is_verbose, printable
 from captrain.errors import CaptrainError, is_disk_full, reason_of
 from captrain.training.distributed.environment import is_silent
 
-FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
+FAILED, WRONG_USE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
 
 def report_failure(error: BaseException) -> int:
@@ -27,6 +33,49 @@ def report_failure(error: BaseException) -> int:
     return code
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: work ends as after Ctrl-C, and tidies up what it was about to write."""
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Let the first SIGTERM raise `Terminated` in here; a second one ends the process at once. Only the main thread can."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    process = os.getpid()
+
+    def end(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        if os.getpid() != process:  # a forked worker has nothing to tidy up
+            os.kill(os.getpid(), number)
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
+def told_of_threads() -> Iterator[None]:
+    """Say on one line that a library's thread has failed in here; with -v where."""
+    before = threading.excepthook
+
+    def tell(failed: threading.ExceptHookArgs) -> None:
+        if is_verbose() or failed.exc_value is None:
+            before(failed)
+        else:
+            print(f"warning: a thread failed: {printable(explain(failed.exc_value)[0])}", file=sys.stderr)
+
+    threading.excepthook = tell
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+
+
 def explain(error: BaseException) -> tuple[str, int]:
     """What to say about an error, and the exit code.
 
@@ -40,6 +89,8 @@ def explain(error: BaseException) -> tuple[str, int]:
         from captrain.cli.misuse import describe_misuse
 
         return describe_misuse(error), WRONG_USE
+    if isinstance(error, Terminated):
+        return "ended by SIGTERM", TERMINATED
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", INTERRUPTED
     return _failed_work(error), FAILED
@@ -55,6 +106,14 @@ def _failed_work(error: BaseException) -> str:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "out of memory; try a smaller --batch-size"
     if reason := reason_of(error):
-        return f"{getattr(error, 'filename', None) or 'a file could not be read or written'}: {reason}"
+        return f"{getattr(error, 'filename', None) or 'a file could not be read or written'}: {reason}{_gone(error)}"
     hint = "" if is_verbose() else "; run again with -v to see where"
     return f"{type(error).__name__}: {error} (captrain did not expect this{hint})"
+
+
+def _gone(error: BaseException) -> str:
+    """A hint where the folder of a missing file is missing too: somebody removed it meanwhile."""
+    if not isinstance(error, FileNotFoundError) or not isinstance(error.filename, str):
+        return ""
+    missing = [folder for folder in Path(error.filename).parents if not folder.exists()]
+    return f" (the folder {missing[-1]} is gone; put it back, or begin again)" if missing else ""

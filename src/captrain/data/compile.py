@@ -17,6 +17,7 @@ from captrain.data.writers.losses import Losses
 from captrain.data.writers.metadata_jsonl import Lines
 from captrain.data.writers.pictures import Picture, Store
 from captrain.disk.folders import remove
+from captrain.disk.locks import locked_folder
 from captrain.disk.writing import check_target
 from captrain.errors import CaptrainError, DataError, SettingsError
 from captrain.progress import track
@@ -70,7 +71,8 @@ def compile_captions(
     splits = _read(source, rejects, format, options)
     inner = _path_within(source, output)
     if inner is not None:
-        tables = _write_tables(output, inner, splits, losses, overwrite)
+        with locked_folder(output):
+            tables = _write_tables(output, inner, splits, losses, overwrite)
     else:
         with new_folder(output, [str(source)], overwrite) as folder:
             _store_images(Store(folder, link=True), splits)

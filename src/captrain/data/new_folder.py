@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from captrain.data.absolute_paths import OutsidePicture
 from captrain.data.places import is_remote
 from captrain.disk.folders import aside, fresh_folder, put_back, replace_folder, sync_tree
+from captrain.disk.locks import FOLDER_LOCK, locked, locked_folder
 from captrain.errors import DataError
 from captrain.records import Sample
 
@@ -22,7 +24,7 @@ def new_folder(folder: Path, sources: Sequence[str], overwrite: bool) -> Iterato
     """A folder to write into, beside `folder`, which it becomes when the work is done; it is removed when that fails.
 
     Raises `DataError` if `folder` is there and holds something (unless `overwrite`), or if it and a source lie one in
-    the other, where they would be mixed up or the source be deleted.
+    the other, where they would be mixed up or the source be deleted; `BusyError` while something else writes it.
     """
     final = Path(os.path.realpath(folder))
     put_back(final, aside(final))
@@ -30,10 +32,25 @@ def new_folder(folder: Path, sources: Sequence[str], overwrite: bool) -> Iterato
     for source in sources:
         _check_apart(final, folder, source)
     final.parent.mkdir(parents=True, exist_ok=True)
+    check = partial(_check_taken, final, folder, overwrite)
+    with locked(final), _not_in_use(final), _renamed(final, check) as fresh:
+        yield fresh
+
+
+def _not_in_use(folder: Path) -> AbstractContextManager[None]:
+    """The lock of those who change what is in a folder, if it is there."""
+    return locked_folder(folder, goes=True) if folder.exists() else nullcontext()
+
+
+@contextmanager
+def _renamed(final: Path, check: Callable[[], None]) -> Iterator[Path]:
+    """A folder beside `final`, which takes its place at the end, if `check` still allows it."""
     with fresh_folder(final.parent) as fresh:
         yield fresh
         sync_tree(fresh)
-        replace_folder(fresh, final, aside(final))
+        check()
+        with _not_in_use(final):
+            replace_folder(fresh, final, aside(final))
 
 
 def guarded(prepare: Callable[[Sample], Result], folder: Path) -> Callable[[Sample], Result]:
@@ -56,7 +73,7 @@ def _check_taken(final: Path, folder: Path, overwrite: bool) -> None:
         return
     if not final.is_dir():
         raise DataError(f"{folder}: is a file; expected the name of a new folder")
-    if not any(final.iterdir()):
+    if all(entry.name == FOLDER_LOCK for entry in final.iterdir()):
         return
     if not overwrite:
         raise DataError(

@@ -24,6 +24,7 @@ from captrain.data.images import thumbnail
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen
+from captrain.disk.locks import only_writer
 from captrain.disk.writing import write_text
 from captrain.errors import DataError, PictureError, nearest
 from captrain.progress import track
@@ -52,6 +53,7 @@ class Previewed:
     with_problems: int
 
 
+@only_writer("output")
 def write_preview(
     source: str,
     output: Path,

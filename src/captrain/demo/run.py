@@ -17,6 +17,7 @@ from captrain.demo.dataset import write_dataset
 from captrain.demo.scenes import Scene
 from captrain.demo.words import is_right
 from captrain.disk.folders import aside, fresh_folder, replace_folder
+from captrain.disk.locks import locked_folder
 from captrain.inference.captioning import Writer
 from captrain.models.preparation import write_preparation
 from captrain.records import Caption, Rejects, read_jsonl
@@ -52,6 +53,14 @@ def run_demo(out: Path, *, seed: int = 0, overwrite: bool = False) -> Path:
 
     Uses no data and no network. About 2 minutes on 2 cores.
     """
+    with locked_folder(out):
+        checks, report = _run(out, seed, overwrite)
+    _print(checks, report)
+    return report
+
+
+def _run(out: Path, seed: int, overwrite: bool) -> tuple[dict[str, Check], Path]:
+    """Drawn, trained, checked and reported."""
     logger.info("drawing %d scenes", sum(SCENES.values()))
     scenes, run = out / "scenes", out / "run"
     write_dataset(scenes, **SCENES, seed=seed, side=SIDE)
@@ -62,9 +71,7 @@ def run_demo(out: Path, *, seed: int = 0, overwrite: bool = False) -> Path:
         "new scenes": check(writer, scenes, "test"),
         "combinations never seen in training": check(writer, scenes, "held_out"),
     }
-    report = write_report(run, extra=findings(checks))
-    _print(checks, report)
-    return report
+    return checks, write_report(run, extra=findings(checks))
 
 
 def demo_settings(encoder: Path, seed: int) -> Settings:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import psutil
 
 from captrain.data.feature_store.folder import StoreFolder, is_temporary
 from captrain.data.feature_store.index import IndexRows
@@ -32,10 +29,12 @@ from captrain.data.feature_store.manifest import (
     rejected_file,
 )
 from captrain.data.feature_store.shard_file import shard_header
-from captrain.errors import DataError
+from captrain.disk.locks import FOLDER_LOCK, locked_folder
+from captrain.disk.owner import LARGEST as LARGEST_OWNER
+from captrain.disk.owner import Owner
+from captrain.errors import BusyError, DataError
 from captrain.records import Rejects
 
-LOCK = "writing.lock"
 SHARD_BYTES = 256 << 20
 MOST_IMAGES = 16384  # of a shard
 
@@ -68,7 +67,7 @@ class StoreWriter:
         if found is not None:
             _check_same(folder, found, manifest)
             manifest = manifest.with_shards(found.shards, complete=found.complete)
-        elif any(name != LOCK and not is_temporary(name) for name in folder.names("")):
+        elif any(name != FOLDER_LOCK and not is_temporary(name) for name in folder.names("")):
             raise DataError(f"{folder.label}: holds other files; expected a new folder, or a store to go on with")
         self.manifest = manifest
         self.done = {shard.name: shard for shard in manifest.shards}
@@ -170,54 +169,33 @@ def remove_temporary(folder: StoreFolder, seconds: float = 0.0) -> None:
 
 @contextmanager
 def locked(folder: StoreFolder) -> Iterator[None]:
-    """Be the only writer of a store. Raises `DataError` while another one is at work; what a dead one left is taken over."""
-    me = {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
-    if folder.exists(LOCK):
-        _check_dead(folder, me["host"])
-        folder.remove(LOCK)
-    content = json.dumps(me).encode()
-    if folder.remote:
-        folder.write(
-            LOCK, [content]
-        )  # object stores have no exclusive creation: two starts in one second may both pass
-    else:
-        _create(folder, content)
+    """Be the only writer of a store's folder. Raises `BusyError` while another process is; a dead one's lock is taken over."""
+    if not folder.remote:
+        with locked_folder(Path(folder.place)):
+            yield
+        return
+    me = Owner.me().to_json()
+    _check_free(folder)
+    folder.write(FOLDER_LOCK, [me])
+    if folder.read(FOLDER_LOCK, LARGEST_OWNER) != me:  # object stores have no exclusive creation: the last one has it
+        _check_free(folder)
     try:
         yield
     finally:
-        folder.remove(LOCK)
+        folder.remove(FOLDER_LOCK)
 
 
-def _create(folder: StoreFolder, content: bytes) -> None:
-    path = Path(folder.place, LOCK)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with path.open("xb") as file:
-            file.write(content)
-    except FileExistsError:
-        raise DataError(
-            f"{folder.label}: another captrain began to write it just now; wait until that is done"
-        ) from None
-
-
-def _check_dead(folder: StoreFolder, host: object) -> None:
-    where = folder.where(LOCK)
-    try:
-        owner = json.loads(folder.read(LOCK, 1 << 16))
-        its_host, pid, started = str(owner["host"]), int(owner["pid"]), float(owner["started"])
-    except (ValueError, KeyError, TypeError):
-        raise DataError(f"{where}: not a lock that captrain wrote; remove it if nothing writes this store") from None
-    if its_host != host:
-        raise DataError(
-            f"{folder.label}: process {pid} on {its_host} writes this store; wait until it is done, or remove {where} if it "
-            "has died"
-        )
-    try:
-        alive = abs(psutil.Process(pid).create_time() - started) < 2
-    except psutil.Error:
-        alive = False
-    if alive:
-        raise DataError(f"{folder.label}: process {pid} of this machine writes this store; wait until it is done")
+def _check_free(folder: StoreFolder) -> None:
+    """Raise `BusyError` where a lock behind a URL names a process that may be alive."""
+    if not folder.exists(FOLDER_LOCK):
+        return
+    where = folder.where(FOLDER_LOCK)
+    owner = Owner.parse(folder.read(FOLDER_LOCK, LARGEST_OWNER))
+    if owner is None:
+        raise DataError(f"{where}: not a lock that captrain wrote; remove it if nothing writes this store")
+    if not owner.is_dead():
+        hint = "" if owner.is_dead() is False else f", or remove {where} if it has died"
+        raise BusyError(f"{folder.label}: is being written by {owner}; wait until it is done{hint}")
 
 
 def _found(folder: StoreFolder) -> Manifest | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,9 +16,9 @@ from captrain.data.machine import Maker
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen
 from captrain.disk.folders import remove, sync
+from captrain.disk.locks import locked, locked_folders
 from captrain.disk.writing import check_target, move
 from captrain.errors import PictureError, UserError
-from captrain.features.writing import locked
 from captrain.inference.beside import Beside
 from captrain.inference.captioning import Writer
 from captrain.inference.maker import machine_line, maker_of
@@ -96,30 +98,41 @@ def caption_files(
     check(ComputingSettings, batch_size=batch_size, workers=workers, max_pixels=max_pixels)
     if output is not None:
         check_captions_file(output)
+        _refuse_adding(existing)
     check_model(model)
     rejects = Rejects()
     by_persons = replace(options, machine_captions=False)  # only these are references
     sources = [images] if isinstance(images, str) else images
     samples = list_images(sources, rejects, format=format, options=by_persons)
-    target: Target = Beside(extension, existing, options) if output is None else JsonLines(output, existing)
-    check_target(target.rejects_path())
-    listed = len(rejects)
-    wanted = [index for index in range(len(samples)) if target.wants(samples[index], rejects)]
-    skipped = len(samples) - len(wanted) - (len(rejects) - listed)
-    written = 0
-    if wanted:
-        writer = Writer.load(model, device, precision)
-        how = writer.decoding(decoding)
-        target.begin(maker_of(model, writer, how))
-        todo = Chosen(samples, np.array([at for at in wanted if not target.is_done(samples[at])], dtype=np.int64))
-        skipped += len(wanted) - len(todo)
-        with track("caption", len(todo)) as advance:
-            for index, line in writer.stream(todo, how, rejects, batch_size, workers, max_pixels):
-                written += _put(target, todo[index], line, rejects)
-                advance(1)
-    target.close()
+    with _only_writer(output, samples):
+        target: Target = Beside(extension, existing, options) if output is None else JsonLines(output, existing)
+        check_target(target.rejects_path())
+        listed = len(rejects)
+        wanted = [index for index in range(len(samples)) if target.wants(samples[index], rejects)]
+        skipped = len(samples) - len(wanted) - (len(rejects) - listed)
+        written = 0
+        if wanted:
+            writer = Writer.load(model, device, precision)
+            how = writer.decoding(decoding)
+            target.begin(maker_of(model, writer, how))
+            todo = Chosen(samples, np.array([at for at in wanted if not target.is_done(samples[at])], dtype=np.int64))
+            skipped += len(wanted) - len(todo)
+            with track("caption", len(todo)) as advance:
+                for index, line in writer.stream(todo, how, rejects, batch_size, workers, max_pixels):
+                    written += _put(target, todo[index], line, rejects)
+                    advance(1)
+        target.close()
+        listing = _list_rejects(rejects, target.rejects_path())
     logger.info("%d captions written, %d pictures left as they are, %d rejected", written, skipped, len(rejects))
-    return CaptionOutcome(written, skipped, len(rejects), _list_rejects(rejects, target.rejects_path()))
+    return CaptionOutcome(written, skipped, len(rejects), listing)
+
+
+def _only_writer(output: Path | None, samples: Sequence[Sample]) -> AbstractContextManager[None]:
+    """The lock on the one file for all, or on all folders that captions may be written into."""
+    if output is None:
+        return locked_folders(sample.image.parent for sample in samples if isinstance(sample.image, Path))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    return locked(output)
 
 
 def _put(target: Target, sample: Sample, line: Written, rejects: Rejects) -> bool:
@@ -136,14 +149,9 @@ class JsonLines:
     """One JSONL file, written as `FILE.partial` and renamed when complete; an interrupted one is continued."""
 
     def __init__(self, path: Path, existing: str) -> None:
-        if existing in ("append", "prepend"):
-            raise UserError(
-                f"--existing {existing} is for text files beside pictures; with --output use skip or overwrite"
-            )
         self.path, self.maker = path, ""
         self.partial = partial_of(path)
         _refuse_parts(path, existing)
-        path.parent.mkdir(parents=True, exist_ok=True)
         if existing == "overwrite":
             remove(self.partial)
         elif not self.partial.exists() and path.exists():
@@ -201,6 +209,12 @@ def rejects_path_of(output: Path) -> Path:
     return output.with_suffix(".rejected.jsonl")
 
 
+def _refuse_adding(existing: str) -> None:
+    """Raise `UserError` where captions are to be added to those that one file for all has."""
+    if existing in ("append", "prepend"):
+        raise UserError(f"--existing {existing} is for text files beside pictures; with --output use skip or overwrite")
+
+
 def _refuse_parts(output: Path, existing: str) -> None:
     """Raise `UserError` where an engine has begun to write this output, unless it is written anew."""
     parts = PartsFolder(output)
@@ -210,8 +224,7 @@ def _refuse_parts(output: Path, existing: str) -> None:
         raise UserError(
             f"{parts.folder.label}: was begun with --engine; go on with it, or begin anew with --existing overwrite"
         )
-    with locked(parts.folder):
-        parts.clear()
+    parts.clear()
     parts.leave()
 
 

@@ -21,13 +21,13 @@ from captrain.data.places import IMAGE_SUFFIXES
 from captrain.data.readers import detect
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.disk.folders import remove
+from captrain.disk.locks import locked
 from captrain.errors import DataError, UserError
 from captrain.features.engines import make_engine
 from captrain.features.engines.base import Engine
 from captrain.features.engines.job import Job, changed_sources, parts_of
 from captrain.features.pipeline import Reader
 from captrain.features.sources import BlockSource, Source, TarSource, plain, sources_of
-from captrain.features.writing import locked
 from captrain.inference.caption_files import CaptionOutcome, check_captions_file, partial_of, rejects_path_of
 from captrain.inference.caption_order import AboutCaptioner, CaptionerOpening, Captioning
 from captrain.inference.captioning import Writer, adjust_decoding
@@ -84,10 +84,10 @@ def caption_parts(
     if precision == "auto" and existing == "skip":
         precision = str((folder.about() or {}).get("precision", precision))
     opening = CaptionerOpening(model, precision)
-    with make_engine(engine, opening, _devices(engine, devices), address) as runner, ExitStack() as stack:
-        output.parent.mkdir(parents=True, exist_ok=True)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with locked(output), ExitStack() as stack:
         stack.callback(folder.leave)
-        stack.enter_context(locked(folder.folder))
+        runner = stack.enter_context(make_engine(engine, opening, _devices(engine, devices), address))
         about = runner.about()
         how = adjust_decoding(about.decoding, decoding or {}, about.room)
         folder.begin(about.note(how, part_images), anew=existing == "overwrite")

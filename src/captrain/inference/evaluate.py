@@ -16,6 +16,7 @@ from captrain.data.images import MAX_PIXELS
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen
 from captrain.disk.folders import check_way, remove
+from captrain.disk.locks import locked_folder, only_writer
 from captrain.disk.writing import check_target, write_text
 from captrain.errors import DataError, SettingsError
 from captrain.features.stored import stored_images
@@ -55,6 +56,15 @@ class Evaluation:
         return self.comparison.systems[0].scores
 
 
+def _folder_of(given: Mapping[str, Any]) -> Path | None:
+    """The folder that `evaluate` writes, by its arguments."""
+    model, output = Path(given["model"]), given.get("output")
+    if output is not None:
+        check_output_folder(output, "predictions.jsonl and scores.json")
+    return output or _evaluation_of(model)
+
+
+@only_writer(_folder_of, locked_folder)
 def evaluate(
     model: str,
     data: str | None = None,
@@ -90,11 +100,9 @@ def evaluate(
             measured with, else `auto`.
     """
     check(ComputingSettings, batch_size=batch_size, workers=workers, max_pixels=max_pixels)
-    if output is not None:
-        check_output_folder(output, "predictions.jsonl and scores.json")
     if limit is not None and limit < 1:
         raise SettingsError(f"limit: found {limit}, expected at least 1")
-    folder = output or _evaluation_of(Path(model))
+    folder = _folder_of({"model": model, "output": output})
     samples, rejects, told = choose_samples(model, data, split, limit, format, options, recipe)
     writer = Writer.load(model, device, precision)
     prompt = None if recipe is None else recipe.data.prompt
@@ -122,6 +130,7 @@ class Stated:
     pictures: Mapping[str, Any] = field(default_factory=dict)
 
 
+@only_writer("folder", locked_folder)
 def evaluate_samples(
     writer: Writer, samples: Sequence[Sample], rejects: Rejects, ways: Mapping[str, Decoding], folder: Path | None,
     stated: Stated, batch_size: int = 16, workers: int | None = None, max_pixels: int = MAX_PIXELS,

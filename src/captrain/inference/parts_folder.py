@@ -24,7 +24,6 @@ from captrain.data.samples import key_of
 from captrain.disk.folders import check_way, remove
 from captrain.disk.writing import new_file
 from captrain.errors import DataError
-from captrain.features.writing import LOCK
 from captrain.records import Rejects, parse_json_line, read_jsonl
 
 ABOUT = "about.json"
@@ -94,7 +93,7 @@ class PartsFolder:
             check_same(self.folder.label, found, about)
             self._look()
             return
-        if any(name not in (LOCK, BEFORE) and not is_temporary(name) for name in self.folder.names("")):
+        if any(name != BEFORE and not is_temporary(name) for name in self.folder.names("")):
             raise DataError(f"{self.folder.label}: holds other files; expected a folder of captrain, or none")
         self.folder.remove(BEFORE)
         if self.output.exists() and not anew:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from captrain.disk.locks import only_writer
 from captrain.errors import CaptrainError, DataError, SettingsError, nearest
 from captrain.metrics.compare import Comparison, System, compare, statistics_of, tokenized
 from captrain.metrics.dictionaries import given_predictions, given_references
@@ -78,6 +79,7 @@ def score(
     return scored.systems[0]
 
 
+@only_writer("save_document_frequencies")
 def score_systems(
     predictions: Mapping[str, str | Path | Captions],
     references: str | Path | References,

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 
 from captrain.disk.folders import fresh_folder, sync_folder, sync_tree
+from captrain.disk.locks import locked
 from captrain.disk.writing import write_text
 from captrain.errors import ModelError
 from captrain.models.adapters import BASE, has_adapter, merge_adapter
@@ -35,7 +36,7 @@ def export(source: str, out: Path, *, merge: bool = True, dtype: Precision = "fp
     """
     check_free(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with fresh_folder(out.parent) as staging:  # on the same disk: one rename publishes it
+    with locked(out), fresh_folder(out.parent) as staging:  # on the same disk: one rename publishes it
         folder = staging / "model"
         write_model(source, folder, out.name.removesuffix(SUFFIX), merge=merge, dtype=dtype, base=base)
         if out.suffix.lower() == SUFFIX:

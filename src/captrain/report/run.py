@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from captrain.disk.locks import locked
 from captrain.disk.writing import write_text
 from captrain.errors import RunError
 from captrain.paths import HTML, check_output_file
@@ -33,12 +34,13 @@ def write_report(run: Path, output: Path | None = None, extra: ReportData | None
     """
     if output is not None and not output.is_dir():
         check_output_file(output, HTML, "HTML is")
-    data = report_data(run)
-    page = render(data.with_extra(extra) if extra else data)
     target = output or run / "report.html"
+    _check(run)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_text(target, page)
+        with locked(target):
+            data = report_data(run)
+            write_text(target, render(data.with_extra(extra) if extra else data))
     except OSError as error:
         raise RunError(f"{target}: the report can't be written there ({error.strerror}); give another file") from None
     return target

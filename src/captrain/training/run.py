@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 from captrain.data.dataset import Splits
 from captrain.data.recipe import load_recipe_data, tell_machine_captions, warn_of_leaks
 from captrain.data.uncaptioned import take_uncaptioned
-from captrain.errors import DataError, SettingsError
+from captrain.disk.locks import locked_folder
+from captrain.errors import BusyError, DataError, SettingsError
 from captrain.features.images import Images
 from captrain.features.keep import GIB, Keeping
 from captrain.features.stored import StoredImages, captions_of
@@ -42,7 +44,7 @@ from captrain.training.prepare import adapt, fill_defaults, place
 from captrain.training.preview import preview
 from captrain.training.rows import TokenizedCaptions
 from captrain.training.run_folder import RunFolder
-from captrain.training.run_place import check_switches
+from captrain.training.run_place import RunPlace, check_switches
 from captrain.training.signals import SIGNALS, ends_on_signals
 from captrain.training.stored import MOST_AT_ONCE, StoredCaptions
 from captrain.training.trackers import chosen
@@ -90,9 +92,11 @@ def train(
     resume = resume or resume_from is not None
     check_switches(out, resume, overwrite)
     device = choose_device(settings.model.device).type
-    with joined(device) as group:
+    with joined(device) as group, ExitStack() as stack:
         with group.together():
             check_spread(settings, group.size, device)
+            if group.is_first and (overwrite or force or resume_from or not RunPlace(out).is_finished()):
+                stack.enter_context(locked_folder(out))
         return _train(group, settings, data, out, resume, overwrite, resume_from, force)
 
 
@@ -279,7 +283,10 @@ def _why_cut(captioner: Captioner, max_tokens: int) -> str:
 def finish(run: RunFolder) -> dict[str, float]:
     """Report written, run marked as done; its best scores in validation."""
     scores = run.best_scores()
-    write_report(run.path)
+    try:
+        write_report(run.path)
+    except BusyError as error:  # somebody looks at the run just now: that is worth no training
+        logger.warning("%s; captrain report %s writes one of the whole run", error, run.path)
     run.finish(scores)
     logger.info("done: %s", run.path / "report.html")
     return scores

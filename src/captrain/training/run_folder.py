@@ -25,6 +25,7 @@ from captrain.disk.folders import (
     sync_folder,
     sync_tree,
 )
+from captrain.disk.locks import locked_folders
 from captrain.disk.temporary import clear_litter
 from captrain.disk.writing import write_text
 from captrain.errors import RunError
@@ -71,7 +72,8 @@ class RunFolder(RunPlace):
         self._refuse_links()
         clear_litter(self.path)
         if self.is_being_cleared() or (overwrite and self.read_settings() is not None):
-            self._clear()
+            with locked_folders([self.path / "evaluation"], goes=True):  # which somebody may be writing
+                self._clear()
         elif self.read_settings() is None:
             self._remove(BEGUN)
         self.path.mkdir(parents=True, exist_ok=True)

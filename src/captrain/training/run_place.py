@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from captrain.disk.locks import FOLDER_LOCK
 from captrain.disk.temporary import TEMPORARY
 from captrain.errors import RunError
 from captrain.models.located import EXTRAS
@@ -88,7 +89,7 @@ class RunPlace:
         if not self.path.is_dir():
             raise RunError(f"{self.path}: is a file; choose a new or empty folder for the run")
         names = sorted(entry.name for entry in self.path.iterdir())
-        foreign = [name for name in names if name not in BEGUN and not TEMPORARY.fullmatch(name)]
+        foreign = [name for name in names if name not in (*BEGUN, FOLDER_LOCK) and not TEMPORARY.fullmatch(name)]
         if self.base.exists() and not (self.base / EXTRAS).is_file():
             foreign.append(self.base.name)
         if foreign:

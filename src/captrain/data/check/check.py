@@ -27,6 +27,7 @@ from captrain.data.dataset import read_splits
 from captrain.data.decode import MAX_PIXELS
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Joined
+from captrain.disk.locks import only_writer
 from captrain.errors import PictureError
 from captrain.progress import track
 from captrain.records import Rejects, Sample, write_jsonl
@@ -88,6 +89,7 @@ class Checked:
                 examples[finding.kind].append(about or self._about(finding))
         return examples
 
+    @only_writer("path")
     def write_rejects(self, path: Path) -> None:
         """Write a line a problem: id, where, reason, problem, grade."""
         write_jsonl(path, self.lines())

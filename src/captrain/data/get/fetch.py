@@ -17,6 +17,7 @@ from captrain.data.get.plan import Plan, Step, saved_at
 from captrain.data.get.transfer import Limits, TransferError, download
 from captrain.data.shards.remote import shown
 from captrain.disk.folders import sync
+from captrain.disk.locks import locked_folder
 from captrain.disk.writing import new_file
 from captrain.errors import CaptrainError, DataError
 from captrain.progress import track
@@ -70,10 +71,16 @@ def fetch(plan: Plan, workers: int) -> Fetched:
     """Fetch all that is missing.
 
     Raises:
+        BusyError: another process fetches into the folder.
         DataError: not enough room, a wrong checksum, an archive or table that is broken.
         CaptrainError: a server failed too often; the same plan goes on where this stopped.
     """
     _make_room(plan)
+    with locked_folder(plan.folder):
+        return _fetch_all(plan, workers)
+
+
+def _fetch_all(plan: Plan, workers: int) -> Fetched:
     ledger = Ledger(plan.folder)
     _fetch_files([step for step in plan.steps if step.source == "web"], plan.folder, ledger)
     for step in plan.steps:

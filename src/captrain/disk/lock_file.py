@@ -1,0 +1,235 @@
+"""A lock as a file: made, held, taken over from the dead, and removed, without a moment in which two have it.
+
+The system holds it (`flock`; Windows: `msvcrt.locking`) and lets go when a process dies, however that is. Where a file system
+has no such locks, the lock is the file itself, and the process that it names is looked for. Nothing is ever written into a
+file that was there: a lock is made new, and what a dead process left is removed first. A file counts only while it lies at
+its path, so whoever gets a lock that was removed meanwhile tries again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from captrain.disk.owner import LARGEST, Owner
+from captrain.errors import BusyError, UserError
+
+WAITS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3)  # seconds between looks at a lock that changes under our eyes
+_NEW = os.O_CREAT | os.O_EXCL | os.O_RDWR
+_SAFELY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_EVERYBODY = 0o666
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EBADF}
+"""What `flock` fails with where it can't work; the last one on NFS, of a lock that may only be read."""
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_OF_ONE_MACHINE = ("9p", "fuse", "prl_fs", "vboxsf", "virtiofs", "vmhgfs")
+_OF_ONE_MACHINE_BY_OPTION = {"nolock", "nobrl", "local_lock=all", "local_lock=flock"}
+
+
+def acquire(path: Path, lock: Path) -> int:
+    """Make the lock of `path` and hold it; returns the open file.
+
+    Raises `BusyError`, which names the owner, if somebody else has it; `UserError` where it can't be.
+    """
+    for wait in WAITS:
+        time.sleep(wait)
+        try:
+            with telling(path):
+                handle = os.open(lock, _NEW | _SAFELY, _EVERYBODY)
+        except FileExistsError:
+            _clear_away(path, lock, is_last=wait == WAITS[-1])
+            continue
+        try:
+            granted = _hold(handle)
+            if granted is None or (granted and _lies_at(handle, lock)):
+                os.write(handle, Owner.me().to_json())
+                return handle
+        except BaseException as error:
+            release(handle, lock)
+            if isinstance(error, OSError):
+                error.filename = error.filename or str(path)
+            raise
+        os.close(handle)  # somebody looked at it before it was held, and removes it
+    raise _busy(path, lock, None)
+
+
+def release(handle: int, lock: Path) -> None:
+    """Remove a lock that is held, and let it go; one that somebody has put in its place stays."""
+    with contextlib.suppress(OSError):
+        if os.name != "nt" and _lies_at(handle, lock):
+            os.unlink(lock)
+    os.close(handle)
+    if os.name == "nt":  # which removes no open file, so none that somebody has taken meanwhile
+        with contextlib.suppress(OSError):
+            os.unlink(lock)
+
+
+def is_lost(handle: int) -> bool:
+    """Whether a lock that is held was removed, so that another process may have one too."""
+    try:
+        return os.fstat(handle).st_nlink == 0
+    except OSError:  # so NFS says it
+        return True
+
+
+@contextmanager
+def telling(path: Path) -> Iterator[None]:
+    """Say in one line that nothing can be written at a place."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        gone = [place for place in (path, *path.parents) if not place.exists()]
+        missing = gone[-1] if gone and isinstance(error, FileNotFoundError) else path.parent
+        raise UserError(f"{path}: there is no folder {missing}; give a place in one that is there") from None
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            raise
+        raise UserError(f"{path}: can't be written ({error.strerror}); choose another place") from None
+
+
+def _clear_away(path: Path, lock: Path, is_last: bool) -> None:
+    """Remove a lock that nobody holds. Raises `BusyError` if somebody does; one that changes under our eyes is left as it is."""
+    handle = _open(path, lock)
+    if handle is None:
+        return
+    is_free = False
+    try:
+        granted, content = _hold(handle), _content(handle)
+        owner = Owner.parse(content)
+        if content and owner is None:
+            raise _foreign(path, lock)
+        if granted is False or (granted is None and owner is None):
+            if is_last or (owner is not None and owner.is_dead() is False):
+                raise _busy(path, lock, owner, granted is False)
+        elif owner is not None and not _is_over(owner, lock, granted):
+            raise _busy(path, lock, owner)
+        elif granted:
+            is_free = _lies_at(handle, lock)
+        else:
+            _remove_alone(lock, content)
+    finally:
+        release(handle, lock) if is_free else os.close(handle)
+
+
+def _is_over(owner: Owner, lock: Path, granted: bool | None) -> bool:
+    """Whether a lock that names an owner is what a dead process left: the system would not have granted what is held."""
+    return bool(granted and (owner.is_near() or _reaches_all(lock))) or owner.is_dead() is True
+
+
+def _remove_alone(lock: Path, content: bytes) -> None:
+    """Remove a dead process's lock where nothing can be held: of several that find it, the one may that makes a second one."""
+    second = _second(lock)
+    try:
+        handle = os.open(second, _NEW | _SAFELY, _EVERYBODY)
+    except FileExistsError:
+        return
+    try:
+        if lock.read_bytes() == content:
+            lock.unlink()
+    except FileNotFoundError:
+        return
+    finally:
+        release(handle, second)
+
+
+def _second(lock: Path) -> Path:
+    return Path(f"{lock}.second")
+
+
+def _open(path: Path, lock: Path) -> int | None:
+    """A lock that is there, None if it is gone. Raises `UserError` for a link, a pipe, or what else is no file."""
+    for mode in (os.O_RDWR, os.O_RDONLY):
+        try:
+            handle = os.open(lock, mode | _SAFELY)
+        except FileNotFoundError:
+            return None
+        except PermissionError:
+            continue  # another user's may be readable
+        except OSError:
+            raise _foreign(path, lock) from None
+        if stat.S_ISREG(os.fstat(handle).st_mode):
+            return handle
+        os.close(handle)
+        raise _foreign(path, lock)
+    raise _busy(path, lock, None)
+
+
+def _hold(handle: int) -> bool | None:
+    """Hold an open file until it is closed: whether that was granted; None where the file system has no such locks."""
+    try:
+        import fcntl
+    except ImportError:
+        return _hold_on_windows(handle)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return None if error.errno in _NO_LOCKS else False
+    return True
+
+
+def _hold_on_windows(handle: int) -> bool:
+    """Hold a byte behind the content, which others can read then."""
+    import msvcrt
+
+    os.lseek(handle, 1 << 30, os.SEEK_SET)
+    try:
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    except OSError:
+        return False
+    finally:
+        os.lseek(handle, 0, os.SEEK_SET)
+    return True
+
+
+def _content(handle: int) -> bytes:
+    try:
+        return os.read(handle, LARGEST)
+    except OSError:  # a share may keep readers away too
+        return b""
+
+
+def _lies_at(handle: int, lock: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), os.lstat(lock))
+    except OSError:
+        return False
+
+
+def _reaches_all(lock: Path) -> bool:
+    """Whether all machines that see this file system see its locks; some shares keep them to one machine."""
+    import psutil
+
+    place = os.path.join(os.path.realpath(lock.parent), "")
+    parts = psutil.disk_partitions(all=True)
+    around = [part for part in parts if place.startswith(os.path.join(part.mountpoint, ""))]
+    if not around:
+        return False
+    mount = max(around, key=lambda part: len(part.mountpoint))
+    options = set(mount.opts.split(","))
+    return not mount.fstype.startswith(_OF_ONE_MACHINE) and not options & _OF_ONE_MACHINE_BY_OPTION
+
+
+def _busy(path: Path, lock: Path, owner: Owner | None, is_held: bool = False) -> BusyError:
+    """What to say of a lock that somebody has (`is_held`: so the system says), or may have."""
+    dead = None if owner is None else owner.is_dead()
+    whose = owner or "another process"
+    if is_held and dead:
+        return BusyError(
+            f"{path}: is held by a process that {whose} left behind when it died; end that process, or choose another name"
+        )
+    if is_held or dead is False:
+        return BusyError(f"{path}: is being written by {whose}; wait until it is done, or choose another name")
+    second = _second(lock)
+    files = f"{lock} and {second}" if second.exists() else str(lock)
+    return BusyError(f"{path}: is being written by {whose}; wait until it is done, or remove {files} if it has died")
+
+
+def _foreign(path: Path, lock: Path) -> UserError:
+    return UserError(
+        f"{path}: can't be locked, {lock} is nothing that captrain wrote; remove it, or choose another name"
+    )
