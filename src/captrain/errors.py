@@ -10,7 +10,6 @@ import errno
 from collections.abc import Iterable
 from pathlib import Path
 
-
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 

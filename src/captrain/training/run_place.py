@@ -19,7 +19,7 @@ SETTINGS = "settings.yaml"
 FINISHED = "finished.json"
 CHECKPOINTS = "checkpoints"
 CLEARING = ".captrain-clearing"
-"""An empty file that says: what is here is being removed. It goes last, so that whoever comes next ends a removal that was cut off."""
+"""An empty file that says: what is here is being removed. It goes last: whoever comes next ends a removal that was cut off."""
 BEGUN = ("base", ".base.new", f"{SETTINGS}.tmp")
 """What there may be of a run that was ended before its settings were written."""
 WEIGHTS = "learned.safetensors"
