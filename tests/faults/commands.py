@@ -147,7 +147,7 @@ COMMANDS = {
     "evaluate": Command(f"evaluate ../inputs/run ../inputs/photos --output scores {WRITE}"),
     "evaluate run": Command(f"evaluate run {WRITE}", before=_copied("run")),
     "report": Command("report run", before=_copied("run")),
-    "score": Command(f"score {PREDICTIONS} {PREDICTIONS} --bootstrap 0 --save-document-frequencies df.json"),
+    "score": Command(f"score {PREDICTIONS} {PREDICTIONS} --bootstrap 0 --save-document-frequencies df.gz"),
     "data get": Command("data get flickr8k pictures --mirror {mirror} --annotations-only --yes"),
     "features merge": Command("features merge merged ../inputs/store"),
 }  # fmt: skip

@@ -105,12 +105,14 @@ class Trial:
         harness.lay_out(self.command)
         first = harness.start(self.command.words, point, seconds, number)
         after = tree_of(harness.work)
+        if seconds is None and not first.struck:  # no such call was left that it can happen to
+            result.missed += 1
+            return
         result.points += 1
         result.kinds[point.kind] += 1
         result.killed += first.code == -signal.SIGKILL
         result.unharmed += first.code == 0
         result.failed += first.code not in (0, -signal.SIGKILL)
-        result.missed += seconds is None and not first.struck
         odd = [*self._of_first(first, point, after), *self._of_again()]
         where = (
             f"{point.kind} at {point.call} ({first.struck})"

@@ -23,7 +23,9 @@ def tried(*words: str) -> str:
 
 def test_calls_that_fail_and_kills() -> None:
     """A call that writes fails, or is the last: after each, the same command ends with the bytes of an undisturbed run."""
-    commands = "train:2,caption jsonl:4,caption append:4,convert sidecar:6,encode:4,export archive:2,evaluate:3,report:3"
+    commands = (
+        "train:2,caption jsonl:4,caption append:4,convert sidecar:6,encode:4,export archive:2,evaluate:3,report:3"
+    )
     table = tried("--command", commands, "--signals", "0")
     assert table.splitlines()[-1].split()[:2] == ["all", "28"]
 
@@ -35,5 +37,7 @@ def test_signals() -> None:
 
 def test_a_disk_of_8_mb_that_is_full() -> None:
     """The line names the full disk, what was there stays, and with room again the same command goes on to the same bytes."""
-    table = tried("--disk", "8", "--points", "2", "--command", "caption jsonl,convert parquet,encode,export folder,score")
+    table = tried(
+        "--disk", "8", "--points", "2", "--command", "caption jsonl,convert parquet,encode,export folder,score"
+    )
     assert table.splitlines()[-1].split()[:2] == ["all", "10"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import re
@@ -117,6 +118,10 @@ def _check_zip(content: bytes) -> None:
     assert zipfile.ZipFile(io.BytesIO(content)).testzip() is None
 
 
+def _check_gzip(content: bytes) -> None:
+    gzip.decompress(content)
+
+
 def _check_picture(content: bytes) -> None:
     Image.open(io.BytesIO(content)).load()
 
@@ -133,12 +138,14 @@ CHECKS: dict[str, Callable[[bytes], object]] = {
     "jsonl": _check_lines, "json": json.loads, "yaml": _check_yaml, "safetensors": safetensors.deserialize,
     "parquet": lambda content: parquet.read_table(io.BytesIO(content)), "tar": _check_tar, "zip": _check_zip,
     "png": _check_picture, "jpg": _check_picture, "html": _check_page, "txt": _check_text, "caption": _check_text,
-    "csv": _check_text,
+    "csv": _check_text, "gz": _check_gzip,
 }  # fmt: skip
 
 
 def lost(before: Tree, after: Tree, reference: Tree) -> list[str]:
     """What was there before, and is now neither as it was, nor as it shall be, nor anywhere else in the folder."""
+    if not differences(results(after), results(reference)):
+        return []
     contents = set(after.values())
     gone = []
     for name, content in results(before).items():

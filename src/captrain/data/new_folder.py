@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from captrain.data.absolute_paths import OutsidePicture
 from captrain.data.places import is_remote
-from captrain.disk.folders import aside, fresh_folder, put_back, replace_folder, sync_tree
+from captrain.disk.folders import aside, fresh_folder, replace_folder, settle, sync_tree
 from captrain.disk.locks import FOLDER_LOCK, locked, locked_folder
 from captrain.errors import DataError
 from captrain.records import Sample
@@ -27,14 +27,15 @@ def new_folder(folder: Path, sources: Sequence[str], overwrite: bool) -> Iterato
     the other, where they would be mixed up or the source be deleted; `BusyError` while something else writes it.
     """
     final = Path(os.path.realpath(folder))
-    put_back(final, aside(final))
-    _check_taken(final, folder, overwrite)
     for source in sources:
         _check_apart(final, folder, source)
     final.parent.mkdir(parents=True, exist_ok=True)
     check = partial(_check_taken, final, folder, overwrite)
-    with locked(final), _not_in_use(final), _renamed(final, check) as fresh:
-        yield fresh
+    with locked(final):
+        settle(final, aside(final))
+        check()
+        with _not_in_use(final), _renamed(final, check) as fresh:
+            yield fresh
 
 
 def _not_in_use(folder: Path) -> AbstractContextManager[None]:

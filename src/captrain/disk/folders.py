@@ -74,6 +74,12 @@ def put_back(final: Path, old: Path) -> None:
         os.replace(old, final)
 
 
+def settle(final: Path, old: Path) -> None:
+    """End a `replace_folder` that was cut off anywhere. Only for whoever alone writes that folder."""
+    put_back(final, old)
+    remove(old)
+
+
 def make_folders(folder: Path, below: Path) -> Path:
     """Make a folder, and those on the way to it, `below` one that a person named; returns it.
 

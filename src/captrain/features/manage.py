@@ -98,9 +98,11 @@ def merge(places: Sequence[str], out: str) -> Manifest:
     if twice := next((name for name, count in Counter(names).items() if count > 1), None):
         raise DataError(f"{out}: two stores have a shard {twice}; use them together as {','.join(places)} instead")
     folder = StoreFolder(out)
-    if _holds_store(folder):
-        raise DataError(f"{folder.label}: is a store already; expected a new folder, or what an interrupted merge left")
     with locked(folder):
+        if _holds_store(folder):
+            raise DataError(
+                f"{folder.label}: is a store already; expected a new folder, or what an interrupted merge left"
+            )
         plain = first.with_shards(
             (), complete=False, rejected=0, unread=(), captioned=all(s.manifest.captioned for s in stores)
         )

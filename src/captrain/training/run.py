@@ -11,7 +11,7 @@ from typing import Any
 from captrain.data.dataset import Splits
 from captrain.data.recipe import load_recipe_data, tell_machine_captions, warn_of_leaks
 from captrain.data.uncaptioned import take_uncaptioned
-from captrain.disk.locks import locked_folder
+from captrain.disk.locks import FOLDER_LOCK, locked_folder
 from captrain.errors import BusyError, DataError, SettingsError
 from captrain.features.images import Images
 from captrain.features.keep import GIB, Keeping
@@ -95,7 +95,8 @@ def train(
     with joined(device) as group, ExitStack() as stack:
         with group.together():
             check_spread(settings, group.size, device)
-            if group.is_first and (overwrite or force or resume_from or not RunPlace(out).is_finished()):
+            is_done = RunPlace(out).is_finished() and not (out / FOLDER_LOCK).exists()
+            if group.is_first and (overwrite or force or resume_from or not is_done):
                 stack.enter_context(locked_folder(out))
         return _train(group, settings, data, out, resume, overwrite, resume_from, force)
 
