@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from captrain.disk.reading import open_file, read_file
 from captrain.disk.writing import check_target, new_file, open_to_append
 from captrain.errors import DataError
+from captrain.limits import next_json_line
+
+HALVES = ("\\ud", "\\uD")
+"""How JSON's escapes of surrogates begin, and those of few other letters."""
+_ESCAPES = re.compile(  # a pair of surrogates, half of one, anything else
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[dD][89a-fA-F][0-9a-fA-F]{2}|.)", re.DOTALL
+)
+
+
+LONGEST_SHOWN = 300  # characters of a path on one line
+LARGEST_PICTURE = 2 << 30
+"""Bytes of a picture's file: 200 million pixels of 16 bits in three channels take 1.2 GB where nothing is compressed."""
 
 
 class Stored(Protocol):
@@ -44,7 +58,7 @@ class Sample:
         """The encoded picture (a JPEG's bytes, say). Raises `OSError` if it can't be read."""
         if isinstance(self.image, bytes):
             return self.image
-        return self.image.read_bytes() if isinstance(self.image, Path) else self.image.read()
+        return read_file(self.image, LARGEST_PICTURE) if isinstance(self.image, Path) else self.image.read()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +123,12 @@ class Rejects:
 
     def add(self, id: str, where: str, reason: str) -> None:
         """Note one skipped sample."""
-        self.lines.append({"id": id, "where": where, "reason": reason})
+        self.lines.append({"id": _written(id), "where": _written(where), "reason": _written(reason)})
 
     def remark(self, problem: str, id: str, where: str, reason: str) -> None:
         """Note what is good to know of a sample that is used."""
-        self.remarks.append({"id": id, "where": where, "reason": reason, "problem": problem})
+        line = {"id": _written(id), "where": _written(where), "reason": _written(reason), "problem": problem}
+        self.remarks.append(line)
 
     def remarked(self, problem: str) -> int:
         """How many remarks there are of a kind."""
@@ -129,8 +144,32 @@ class Rejects:
         >>> rejects.summary()
         '1 rejected: a.jpg is empty (0 bytes)'
         """
-        first = "; ".join(f"{line['where']} {line['reason']}" for line in self.lines[:3])
+        first = "; ".join(f"{_ending(line['where'])} {line['reason']}" for line in self.lines[:3])
         return f"{len(self)} rejected: {first}" + ("; ..." if len(self) > 3 else "")
+
+
+def _written(text: str) -> str:
+    """A text as UTF-8 can hold it: a path's bytes that are none are written as escapes, as is half a surrogate pair."""
+    if text.isascii():
+        return text
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _ending(path: str) -> str:
+    """A path that is not too long for a line: as much of its end as fits."""
+    return path if len(path) <= LONGEST_SHOWN else f"...{path[-LONGEST_SHOWN:]}"
+
+
+def json_line(value: dict[str, Any]) -> bytes:
+    r"""One line of JSON in UTF-8, with its line end. Bytes of a path that are no UTF-8 are escapes, and read back as they were.
+
+    >>> json_line({"id": "caf\udce9"})
+    b'{"id": "caf\\udce9"}\n'
+    """
+    return (json.dumps(value, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
@@ -138,10 +177,32 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
 
     Raises `DataError` naming the file and line of the first line that is not a JSON object in UTF-8.
     """
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+    with open_file(path) as file:
+        for number, line in enumerate(iter(lambda: next_json_line(file), b""), start=1):
             if line.strip():
                 yield parse_json_line(line, f"{path}:{number}")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file that captrain wrote. Raises `DataError` for anything else."""
+    try:
+        value = parse_json(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not valid JSON ({error}); remove it, or copy it again") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: found a JSON {type(value).__name__}, expected an object; remove it, or copy it again")
+    return value
+
+
+def lines_with_ids(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a JSON-lines file that captrain is to go on with. Raises `DataError` for a line that has none."""
+    for number, line in enumerate(read_jsonl(path), start=1):
+        if not isinstance(line.get("id"), str | int):
+            found = ", ".join(map(str, list(line)[:6])) or "nothing"
+            raise DataError(
+                f"{path}: entry {number} has no id (found: {found[:200]}), so captrain did not write it; give another file"
+            )
+        yield line
 
 
 def parse_json_line(line: bytes, where: str) -> dict[str, Any]:
@@ -151,7 +212,7 @@ def parse_json_line(line: bytes, where: str) -> dict[str, Any]:
     {'file_name': 'a.jpg'}
     """
     try:
-        value = json.loads(line.decode("utf-8"))
+        value = parse_json(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise DataError(f"{where}: not UTF-8 (byte {error.start} of the line); save the file as UTF-8") from None
     except (ValueError, RecursionError) as error:
@@ -163,12 +224,25 @@ def parse_json_line(line: bytes, where: str) -> dict[str, Any]:
     return value
 
 
+def parse_json(text: str) -> Any:
+    r"""A JSON text. Half a surrogate pair can be written in JSON but not in UTF-8, so it becomes a question mark.
+
+    Raises as `json.loads` does.
+
+    >>> parse_json(r'["a dog \ud83d\ude00 \ud83d", "C:\\ud800"]')
+    ['a dog 😀 ?', 'C:\\ud800']
+    """
+    if any(half in text for half in HALVES):
+        text = _ESCAPES.sub(lambda found: "?" if len(found[0]) == len("\\ud800") else found[0], text)
+    return json.loads(text)
+
+
 def write_jsonl(path: Path, lines: Iterable[dict[str, Any]]) -> int:
     """Write JSON lines into a file that appears when it is complete (`captrain.disk.writing`); returns how many."""
     count = 0
     with new_file(path) as file:
         for line in lines:
-            file.write((json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8"))
+            file.write(json_line(line))
             count += 1
     return count
 
@@ -176,7 +250,7 @@ def write_jsonl(path: Path, lines: Iterable[dict[str, Any]]) -> int:
 def append_jsonl(path: Path, lines: Iterable[dict[str, Any]]) -> None:
     """Add lines to a log, handed to the system when this returns."""
     with open_to_append(path) as file:
-        file.writelines((json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8") for line in lines)
+        file.writelines(map(json_line, lines))
 
 
 def drop_half_line(path: Path) -> None:

@@ -19,7 +19,6 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import (
-    AutoTokenizer,
     BertTokenizer,
     Blip2Config,
     Blip2ForConditionalGeneration,
@@ -39,8 +38,11 @@ from transformers import (
 
 from captrain.data.images import ImageSpec
 from captrain.models.captioner import Captioner
+from captrain.models.encoder_decoder import load_decoder
+from captrain.models.loading import load_model
 from captrain.models.prefix.join import Mapper, join
 from captrain.models.preparation import write_preparation
+from captrain.models.vocabulary import load_tokenizer
 
 WORDS = "a the one two red green blue large small square circle dog cat runs sits on in grass snow with and of"
 LESSONS = (
@@ -164,17 +166,16 @@ def tiny_blip2(folder: Path, size: int = 32, width: int = 32, seed: int = 0, lan
 
 def tiny_encoder_decoder(folder: Path, size: int = 32, seed: int = 0) -> Path:
     """The two checkpoints below as one `VisionEncoderDecoderModel`, as published ones such as ViT + GPT-2 are."""
-    vision = ViTModel.from_pretrained(tiny_vision_encoder(folder / "parts" / "vision", size, seed=seed))
+    vision = load_model(ViTModel, str(tiny_vision_encoder(folder / "parts" / "vision", size, seed=seed)))
     language = tiny_text_decoder(folder / "parts" / "language", seed=seed)
     torch.manual_seed(seed)
-    config = GPT2Config.from_pretrained(language, add_cross_attention=True, is_decoder=True)
-    model = VisionEncoderDecoderModel(encoder=vision, decoder=GPT2LMHeadModel.from_pretrained(language, config=config))
+    model = VisionEncoderDecoderModel(encoder=vision, decoder=load_decoder(str(language)))
     _enliven(model, "crossattention")
     _enliven(model, "enc_to_dec_proj")
     end = model.decoder.config.eos_token_id
     model.config.decoder_start_token_id = model.config.eos_token_id = model.config.pad_token_id = end
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(language).save_pretrained(folder)
+    load_tokenizer(str(language)).save_pretrained(folder)
     write_preparation(folder, ImageSpec(size, size, HALF, HALF), "ViTImageProcessor")
     shutil.rmtree(folder / "parts")
     return folder
@@ -239,13 +240,13 @@ def _enliven(model: torch.nn.Module, part: str = "") -> None:
 
 def tiny_prefix(folder: Path, size: int = 32, seed: int = 0) -> Path:
     """A ClipCap of two tiny checkpoints, with a transformer mapper of one layer, as captrain writes it."""
-    vision = ViTModel.from_pretrained(tiny_vision_encoder(folder / "parts" / "vision", size, seed=seed))
+    vision = load_model(ViTModel, str(tiny_vision_encoder(folder / "parts" / "vision", size, seed=seed)))
     source = tiny_text_decoder(folder / "parts" / "language", seed=seed)
-    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer = load_tokenizer(str(source))
     spec = ImageSpec(size, size, HALF, HALF)
     torch.manual_seed(seed)
     mapper = Mapper("transformer", prefix_length=4, projection_length=3, layers=1, heads=4)
-    model = join(vision, GPT2LMHeadModel.from_pretrained(source), tokenizer, mapper, "pooled", spec)
+    model = join(vision, load_model(GPT2LMHeadModel, str(source)), tokenizer, mapper, "pooled", spec)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     write_preparation(folder, spec, "ViTImageProcessor")

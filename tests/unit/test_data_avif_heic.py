@@ -49,6 +49,14 @@ def test_pictures_come_out_upright(kind: str) -> None:
         decode.decode(data[: len(data) // 2], MAX_PIXELS)
 
 
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+def test_pictures_without_any_notes_are_read(kind: str) -> None:
+    encoded(kind)  # makes Pillow know HEIF
+    file = BytesIO()
+    scene().save(file, kind)
+    assert decode.decode(file.getvalue(), MAX_PIXELS).size == (48, 32)
+
+
 @pytest.mark.parametrize(("kind", "suffix"), [("AVIF", ".avif"), ("HEIF", ".HEIC")])
 @pytest.mark.parametrize("to", ["metadata-jsonl", "coco"])
 def test_a_folder_of_them_is_a_data_set(tmp_path: Path, kind: str, suffix: str, to: str) -> None:

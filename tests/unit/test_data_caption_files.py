@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captrain.data.caption_files import TEXT_SUFFIXES, CaptionFolder, match, new_name
+from captrain.data.caption_files import TEXT_SUFFIXES, CaptionFolder, match
 from captrain.data.check.check import check_splits
 from captrain.data.dataset import list_images
 from captrain.data.places import Root
@@ -169,7 +169,7 @@ def test_a_file_that_cannot_be_read_is_rejected_and_hides_no_other(tmp_path: Pat
     [("a.png", ["a.jpg", "a.png"], "a.txt"), ("a.JPG.png", ["a.jpg", "a.JPG.png"], "a.JPG.png.txt")],
 )
 def test_a_new_file_is_of_no_other_image(image: str, images: list[str], name: str) -> None:
-    assert new_name(image, images, ".txt") == name
+    assert CaptionFolder(Path(), images, [], TEXT_SUFFIXES).new_name(image, ".txt") == name
     found, _ = match(images, [name], TEXT_SUFFIXES)
     assert name in found[image]
 

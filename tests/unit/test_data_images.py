@@ -345,12 +345,13 @@ def test_the_pixel_limit_is_the_callers_and_pillow_keeps_its_own() -> None:
 def test_a_jpeg_larger_than_pillow_opens_is_read_at_a_fraction() -> None:
     data = bytearray(encode(Image.new("L", (16, 16), 50), "JPEG"))
     frame = data.index(b"\xff\xc0")
-    data[frame + 5 : frame + 9] = struct.pack(">HH", 12_240, 16_320)  # a header of 200 million pixels over few bytes
+    data[frame + 5 : frame + 9] = struct.pack(">HH", 12_240, 16_320)  # 200 million pixels, six bits for each 64 of them
+    data[data.rindex(b"\xff\xda") + 10 : -2] = b"\x28\xa2\x8a" * (2040 * 1530 // 4)
     assert prepare(bytes(data), square(224, decode="fast")).shape == (
         224,
         224,
         3,
-    )  # libjpeg fills what is missing with grey
+    )
 
 
 def test_a_gif_frame_larger_than_its_screen_counts() -> None:

@@ -315,12 +315,13 @@ def test_a_broken_line_of_a_large_table_is_named_at_once(tmp_path: Path, line: b
 
 def test_lines_over_the_ends_of_blocks_are_found_again(tmp_path: Path) -> None:
     images(tmp_path, "a.jpg", "b.jpg", "c.jpg")
-    long = "x" * (BLOCK - 20)
+    long = "x" * (BLOCK - 40)
     table = write(
-        tmp_path / "t.jsonl", row("a.jpg", long), b"", row("b.jpg", "two"), row("c.jpg", long), row("a.jpg", "é")
-    )
+        tmp_path / "t.jsonl",
+        row("a.jpg", "one", note=long), b"", row("b.jpg", "two"), row("c.jpg", "three", note=long), row("a.jpg", "é"),
+    )  # fmt: skip
     (samples,) = read(str(table), Rejects()).values()
-    assert [sample.captions for sample in samples] == [(long, "é"), ("two",), (long,)]
+    assert [sample.captions for sample in samples] == [("one", "é"), ("two",), ("three",)]
     assert has_more_lines(table, 4)
     assert not has_more_lines(table, 5)
 

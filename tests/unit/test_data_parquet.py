@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captrain.data.readers import embedded, parquet
+from captrain.data.readers import embedded, parquet_pages
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.parquet import read, recognises
 from captrain.data.samples import key_of, keys_of
@@ -91,8 +91,8 @@ def test_pictures_are_read_only_when_asked_for_and_a_group_once(
 ) -> None:
     file = write(tmp_path / "t.parquet", inside(*((b"%d" % n, f"{n}.jpg") for n in range(6))), list("abcdef"))
     groups: list[int] = []
-    real = embedded._column
-    monkeypatch.setattr(embedded, "_column", lambda *place: groups.append(place[2]) or real(*place))
+    real = embedded._Reading
+    monkeypatch.setattr(embedded, "_Reading", lambda *place: groups.append(place[2]) or real(*place))
     samples = read(str(file), Rejects())["all"]
     assert groups == []
     assert [samples[place].read() for place in (4, 5, 0, 1)] == [b"4", b"5", b"0", b"1"]
@@ -132,9 +132,9 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert "\n" not in str(raised.value)
     with pytest.raises(DataError, match=r"no column 'txt'.*it has image, text\. Did you mean 'text'"):
         only(odd, ReadOptions(caption_column="txt"))
-    monkeypatch.setattr(parquet, "LARGEST_GROUP", 1)
+    monkeypatch.setattr(parquet_pages, "LARGEST_GROUP", 1)
     with pytest.raises(DataError, match="smaller row groups"):
-        read(str(write(tmp_path / "fine.parquet", inside((b"1", "a")), ["x"])), Rejects())
+        read(str(write(tmp_path / "fine.parquet", inside((b"1" * 10_000, "a")), ["x"])), Rejects())
 
 
 def test_the_folder_of_a_hub_copy(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from captrain.data.readers import detect
 from captrain.data.readers.options import ReadOptions
 from captrain.data.readers.sidecar import LARGEST_TEXT, read
 from captrain.errors import DataError
+from captrain.limits import TOO_LONG
 from captrain.records import Rejects
 
 
@@ -75,7 +76,7 @@ def test_each_bad_file_is_rejected_once_with_its_reason(tmp_path: Path) -> None:
     assert reasons(rejects) == {
         "latin.txt": "is not UTF-8 (byte 3)",
         "blank.txt": "holds no caption",
-        "huge.txt": f"is too large for captions ({LARGEST_TEXT + 1} bytes, over {LARGEST_TEXT})",
+        "huge.txt": TOO_LONG,
         "bare.png": "has no caption beside it",
         "layers.PSD": "is a .PSD file, which is not read; convert it to JPEG",
         "README.txt": "has no image beside it",

@@ -97,7 +97,7 @@ def test_where_captions_are(
         ({"x.jpg": b"p", "x.json": "{"}, "not valid JSON"),
         ({"x.jpg": b"p", "x.json": "[" * 100_000}, "not valid JSON"),
         ({"x.jpg": b"p", "x.json": '{"caption": 3}'}, "int"),
-        ({"x.jpg": b"p", "x.txt": "a" * (2 << 20)}, "too large"),
+        ({"x.jpg": b"p", "x.txt": "a" * (2 << 20)}, "over 100,000 characters"),
         ({"x.left.jpg": b"p", "x.right.jpg": b"p", "x.txt": "a"}, "several images"),
     ],
 )

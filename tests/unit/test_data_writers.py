@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import tarfile
@@ -21,6 +22,7 @@ from captrain.data.writers.names import safe_name
 from captrain.data.writers.pictures import Picture, encode
 from captrain.records import Rejects, Sample
 from captrain.tabular.cells import sifted
+from captrain.testing import tiny_photos
 
 READ_BY = {name: name for name in WRITERS} | {"metadata-jsonl": "jsonl"}
 
@@ -245,3 +247,21 @@ def test_encoding_turns_upright_and_scales_down_only() -> None:
     assert (small.size, small.getexif().get(274), small.format) == ((50, 100), None, "JPEG")
     same = Image.open(BytesIO(encode(file.getvalue(), 1000, 90, 1_000_000).read()))
     assert same.size == (200, 400)
+
+
+def test_cells_that_a_spreadsheet_would_run_are_quoted_where_asked(tmp_path: Path) -> None:
+    from captrain.data.convert import convert
+    from captrain.data.readers import csv_table
+    from captrain.records import Rejects
+
+    captions = ["=1+1", "+a", "-a", "@a", "'=a", "'quoted'", "a dog", "＝1"]
+    rows = [{"file_name": "a.png", "text": caption} for caption in captions]
+    tiny_photos(tmp_path / "made", count=1, size=16)
+    next((tmp_path / "made").glob("*.png")).rename(tmp_path / "a.png")
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    convert(str(tmp_path / "t.jsonl"), tmp_path / "out", "csv", quote_formulas=True)
+    with (tmp_path / "out/metadata.csv").open(encoding="utf-8", newline="") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "＝"))]
+    (sample,) = csv_table.read(str(tmp_path / "out/metadata.csv"), Rejects())["all"]
+    assert sample.captions == tuple(captions)

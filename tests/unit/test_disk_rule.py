@@ -40,7 +40,6 @@ ALLOWED = {
     ("demo/run.py", "save_pretrained"): FRESH,
     ("features/manage.py", "np.save"): FILE,
     ("features/manage.py", "write_table"): FILE,
-    ("features/writing.py", "open"): "a lock, made new or not at all",
     ("metrics/java.py", "write_text"): PRIVATE,
     ("models/archive.py", "ZipFile"): FILE,
     ("models/archive.py", "open"): PRIVATE + "; or a member of a zip",
@@ -51,7 +50,6 @@ ALLOWED = {
     ("training/checkpoints.py", "save_file"): FRESH,
     ("training/checkpoints.py", "os.replace"): "gives a new folder its name; a rename follows no link",
     ("training/run_folder.py", "os.replace"): "gives a new folder its name; a rename follows no link",
-    ("training/run_folder.py", "unlink"): "the settings of a run that is begun anew; a link is removed itself",
     ("training/distributed/trainer.py", "torch.save"): FRESH,
     ("data/writers/webdataset.py", "TarFile"): FILE,
 }

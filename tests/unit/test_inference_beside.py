@@ -153,7 +153,7 @@ def test_interrupted_anywhere_and_repeated_it_ends_as_if_it_was_not(
         steps = killed_at(step)
         monkeypatch.setattr(Ledger, "add", lambda ledger, change, steps=steps: (next(steps), add(ledger, change)))
         monkeypatch.setattr(
-            beside, "write_bytes", lambda path, content, steps=steps: (next(steps), write(path, content))
+            beside, "write_bytes", lambda path, content, steps=steps, **how: (next(steps), write(path, content, **how))
         )
         with pytest.raises(Killed):
             caption(model, photos, existing)

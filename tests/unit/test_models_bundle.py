@@ -56,16 +56,16 @@ def _all(*damages: Damage) -> Damage:
 
 
 FULL: dict[str, tuple[Damage, str]] = {
-    "config is no JSON": (_write("config.json", "{{nope"), "config.json' is not a valid JSON"),
-    "config is empty": (_write("config.json", ""), "not a valid JSON"),
-    "config is no text": (_write("config.json", b"\xff\xfe\x00"), "not a valid JSON"),
-    "config is a list": (_write("config.json", "[1]"), "model_type"),
+    "config is no JSON": (_write("config.json", "{{nope"), "config.json: not valid JSON"),
+    "config is empty": (_write("config.json", ""), "not valid JSON"),
+    "config is no text": (_write("config.json", b"\xff\xfe\x00"), "not valid JSON"),
+    "config is a list": (_write("config.json", "[1]"), "found a JSON list"),
     "config says nothing": (_write("config.json", "{}"), "model_type"),
     "kind that nobody knows": (_edit("config.json", model_type="bogus"), "model type `bogus`"),
     "kind of no family": (_edit("config.json", model_type="bert"), "'bert' is of no known family; families: blip, blip-2"),
     "sizes are words": (_edit("config.json", text_config={"vocab_size": "many"}), "vocab_size"),
     "sizes of another model": (_edit("config.json", text_config={"hidden_size": 64, "vocab_size": 29}), "can't be loaded"),
-    "no weights": (_remove("*.safetensors"), "no file named model.safetensors"),
+    "no weights": (_remove("*.safetensors"), "model.safetensors is missing"),
     "weights cut off": (_halve("model.safetensors"), "header"),
     "weights empty": (_write("model.safetensors", b""), "header"),
     "weights are something else": (_write("model.safetensors", b"<html>" * 99), "header"),

@@ -351,7 +351,7 @@ def test_download_takes_no_code_and_says_why_not(monkeypatch: pytest.MonkeyPatch
         asked.append(allow_patterns)
         return str(tmp_path)
 
-    monkeypatch.setattr(hub, "snapshot_download", snapshot)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
     assert hub.download("ada/cats", tmp_path) == str(tmp_path)
     assert len(asked) == 2, "old weights only where there are no others"
     assert not any(pattern.endswith((".bin", ".py")) for pattern in asked[0])

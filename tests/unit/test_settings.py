@@ -88,7 +88,7 @@ def test_captions_per_image_takes_words_and_numbers(recipe) -> None:
             "model: {freeze: [vison]}",
             "model.freeze: found 'vison', expected 'vision', 'bridge' or 'language'. Did you mean",
         ),
-        ("data: {prompt: no}", "data.prompt: found False, expected text"),
+        ("data: {prompt: false}", "data.prompt: found False, expected text"),
         ("data: {captions_per_image: some}", "found 'some', expected 'all' or 'one' or a whole number"),
         ("generation: {sample: perhaps}", "generation.sample: found 'perhaps', expected true or false"),
         ("generation: {top_p: 2}", "generation.top_p: found 2, expected at most 1"),

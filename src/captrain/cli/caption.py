@@ -8,7 +8,16 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from captrain.cli.early import check_captions_file, check_data, check_lengths, check_models
-from captrain.cli.flags import ComputingFlags, ComputingSettings, DecodingFlags, ReadingFlags, given, how_to_read
+from captrain.cli.flags import (
+    ComputingFlags,
+    ComputingSettings,
+    DecodingFlags,
+    ReadingFlags,
+    TrustFlags,
+    given,
+    how_to_read,
+    trust,
+)
 from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import exit_code, rejected_rows, show_table
 from captrain.errors import UserError
@@ -28,6 +37,7 @@ def caption(
     reading: ReadingFlags = None,
     computing: ComputingFlags = None,
     generation: DecodingFlags = None,
+    model_files: TrustFlags = None,
 ) -> int:
     """Write captions for pictures.
 
@@ -46,6 +56,7 @@ def caption(
         address: The Ray cluster: HOST:PORT or auto. Default: Ray on this machine alone.
         devices: The devices of the local engine, such as cuda:0,cuda:1, each with shards of its own. Default: all GPUs.
     """
+    trust(model_files)
     ending = _extension(extension, output)
     if engine is None:
         _need_no_engine(address, devices)

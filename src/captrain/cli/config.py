@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from captrain.cli.flags import (
     DataFlags,
     DistributedFlags,
@@ -25,6 +23,7 @@ from captrain.models.defaults import default_values, family_of
 from captrain.settings.load import EXTENDS, Nested, recipe_layers
 from captrain.settings.schema import Settings
 from captrain.settings.schema.optimisation import OWN_RATES, beta2_of, default_rate, schedule_of
+from captrain.yaml_text import dump_yaml
 
 DECIDED_BY_FAMILY = frozenset(
     {
@@ -120,5 +119,5 @@ def inline(value: Any) -> str:
     ('[vision]', '1.0e-05', "'a: b'")
     """
     style = '"' if isinstance(value, str) and not value.isprintable() else None
-    text = yaml.safe_dump(value, default_flow_style=True, default_style=style, allow_unicode=True, width=math.inf)
+    text = dump_yaml(value, default_flow_style=True, default_style=style, width=math.inf)
     return text.removesuffix("\n").removesuffix("\n...")

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from captrain.cli.early import check_models
-from captrain.cli.flags import ReadingFlags
+from captrain.cli.flags import ReadingFlags, TrustFlags, trust
 from captrain.cli.show import exit_code, show_table
 from captrain.cli.switch import Switch
 from captrain.errors import UserError
@@ -41,6 +41,7 @@ def check(
     max_pixels: AtLeastOne = 200_000_000,
     workers: AtLeastOne | None = None,
     reading: ReadingFlags = None,
+    model_files: TrustFlags = None,
 ) -> int:
     """Look over a data set and list what is wrong with it.
 
@@ -61,6 +62,7 @@ def check(
         max_pixels: Pictures with more pixels than this are wrong, as in training.
         workers: Threads that read and decode pictures. Default: one a core, at most 16.
     """
+    trust(model_files)
     check_models(model if model and not Path(model, "tokenizer_config.json").is_file() else None)
     from captrain.data.check.check import Limits, check_data
     from captrain.data.readers.options import BY_LOOKING, ReadOptions

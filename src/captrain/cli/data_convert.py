@@ -26,6 +26,7 @@ def convert(
     max_side: Annotated[int | None, Parameter(validator=Number(gte=8))] = None,
     quality: Annotated[int | None, Parameter(validator=Number(gte=1, lte=100))] = None,
     shard_size: Annotated[int, Parameter(validator=Number(gte=1))] = 1000,
+    quote_formulas: Switch = False,
     overwrite: Switch = False,
     reading: ReadingFlags = None,
 ) -> int:
@@ -40,6 +41,8 @@ def convert(
         max_side: Longest side of encoded images, in pixels. Default: as they are.
         quality: JPEG quality of encoded images. Default: 90
         shard_size: Images in each tar or parquet file.
+        quote_formulas: With --to csv: a caption that a spreadsheet would run (it begins with = + - @) gets an apostrophe before
+            it, and a column `apostrophe` that says so; captrain takes it off again.
         overwrite: Replace the folder if it is there.
     """
     from captrain.data.convert import convert as convert_data
@@ -54,6 +57,7 @@ def convert(
         max_side=max_side,
         quality=quality,
         shard_size=shard_size,
+        quote_formulas=quote_formulas,
         overwrite=overwrite,
         format=settings.format,
         options=ReadOptions.of(settings),

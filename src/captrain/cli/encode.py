@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from captrain.cli.early import check_data, check_folder, check_models
-from captrain.cli.flags import ReadingFlags, how_to_read
+from captrain.cli.flags import ReadingFlags, TrustFlags, how_to_read, trust
 from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import exit_code, show_table
 from captrain.cli.switch import Switch
@@ -41,6 +41,7 @@ def encode(
     engine: Literal["local", "ray"] = "local",
     address: str | None = None,
     reading: ReadingFlags = None,
+    model_files: TrustFlags = None,
 ) -> int:
     """Compute the features of pictures once, into a store to train from.
 
@@ -69,6 +70,7 @@ def encode(
         engine: `ray` encodes on all machines of a Ray cluster, one worker a GPU or core; they must share data and store.
         address: The Ray cluster: HOST:PORT or auto. Default: Ray on this machine alone.
     """
+    trust(model_files)
     check_models(encoder)
     check_data([data], how_to_read(reading)["format"])
     check_folder(None if "://" in store else Path(store))

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number as Limits
 
 from captrain.cli.early import check_data, check_models
-from captrain.cli.flags import ReadingFlags, how_to_read
+from captrain.cli.flags import ReadingFlags, TrustFlags, how_to_read, trust
 from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import show_table
 from captrain.cli.switch import Switch
@@ -39,6 +39,7 @@ def estimate(
     seconds: AboveZero = 4.0,
     json: Switch = False,
     reading: ReadingFlags = None,
+    model_files: TrustFlags = None,
 ) -> int:
     """Estimate hours, disk and network of encoding a data set on several machines, and which stage binds.
 
@@ -59,6 +60,7 @@ def estimate(
         seconds: About how long to measure, decoding and encoding together.
         json: Print one JSON object instead of tables.
     """
+    trust(model_files)
     from captrain.features import estimate as formulae
 
     check_models(None if encoder in formulae.KNOWN_ENCODERS else encoder)

@@ -17,9 +17,11 @@ from captrain.cli.flags import (
     ComputingSettings,
     ReadingFlags,
     SeveralDecodingsFlags,
+    TrustFlags,
     given,
     how_to_read,
     settings_from,
+    trust,
 )
 from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import exit_code, rejected_rows, show_table
@@ -45,6 +47,7 @@ def evaluate(
     reading: ReadingFlags = None,
     computing: ComputingFlags = None,
     generation: SeveralDecodingsFlags = None,
+    model_files: TrustFlags = None,
 ) -> int:
     """Caption a data set, then score the captions.
 
@@ -59,6 +62,7 @@ def evaluate(
         tokenize: How captions become words to score (see `captrain score`). Default: what the recipe or the run says, else auto.
         json: Print one JSON object instead of a table.
     """
+    trust(model_files)
     settings = None if recipe is None else settings_from(recipe, {})
     decoding = _decoding(settings, given(generation=generation)["generation"])
     check_lengths(decoding)

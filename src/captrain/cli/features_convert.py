@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from captrain.cli.flags import TrustFlags, trust
 from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import show_table
 from captrain.errors import UserError
 
 
-def convert(source: str, out: str, /, *, encoder: str | None = None) -> int:
+def convert(source: str, out: str, /, *, encoder: str | None = None, model_files: TrustFlags = None) -> int:
     """Write a feature store as clip-retrieval's embedding folder, or make a store of such a folder.
 
     An embedding folder has one vector and one caption an image: of several vectors it gets the mean, of captions the first.
@@ -19,6 +20,7 @@ def convert(source: str, out: str, /, *, encoder: str | None = None) -> int:
         out: New folder for the other form.
         encoder: The encoder that made an embedding folder (folder or hub id); the folder itself does not say.
     """
+    trust(model_files)
     from captrain.data.feature_store.embeddings import is_embedding_folder
 
     if not is_embedding_folder(source):

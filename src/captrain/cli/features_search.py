@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from captrain.cli.early import check_models, check_stores
+from captrain.cli.flags import TrustFlags, trust
 from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import show_table
 
@@ -20,6 +21,7 @@ def search(
     *,
     count: Annotated[int, Parameter(validator=Number(gte=1))] = 10,
     encoder: str | None = None,
+    model_files: TrustFlags = None,
 ) -> int:
     """Find the pictures whose features are nearest to a picture's.
 
@@ -29,6 +31,7 @@ def search(
         count: How many to show.
         encoder: Where the store's encoder lies (folder or hub id). Default: where it lay when the store was written.
     """
+    trust(model_files)
     check_stores(store)
     check_models(encoder)
     quiet_libraries()

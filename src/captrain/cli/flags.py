@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Group, Parameter
 from pydantic import Field
 
+from captrain.models.trust import ask
 from captrain.settings.load import Nested, load_recipe, resolve
 from captrain.settings.schema import (
     ComputingSettings,
@@ -47,7 +48,29 @@ class SeveralDecodings(GenerationSettings):
 SeveralDecodingsFlags = Annotated[SeveralDecodings | None, AS_SAVED]
 
 
+class TrustSettings(Section):
+    """What is taken of a model's files. Flags only: neither a recipe nor a run can say so."""
+
+    trust_remote_code: bool = False
+    """Run Python code that lies beside a model, for kinds of models that transformers does not know. Its files, and their
+    repository and commit, are named before; read them first. Default: none is ever run."""
+    safetensors_only: bool = False
+    """Refuse weights that are pickles (.bin). Default: they are read without running what is in them, where there are no
+    others."""
+
+
+TrustFlags = Annotated[
+    TrustSettings | None,
+    Parameter(name="*", negative=(), show_default=False, group=Group("Files of models", sort_key=21)),
+]
+
 ComputingFlags = Annotated[ComputingSettings | None, Parameter(name="*", group=Group("Computing", sort_key=20))]
+
+
+def trust(flags: TrustSettings | None) -> None:
+    """Let this command, and the processes that it starts, take from models' files what its flags say, and nothing more."""
+    flags = flags or TrustSettings()
+    ask(remote_code=flags.trust_remote_code, safetensors_only=flags.safetensors_only)
 
 
 def given(**sections: Section | None) -> dict[str, dict[str, Any]]:

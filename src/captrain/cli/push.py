@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from captrain.cli.early import check_models
 from captrain.cli.export import Merge, Precision
+from captrain.cli.flags import TrustFlags, trust
 from captrain.cli.logs import quiet_libraries
 from captrain.cli.switch import Switch
 
 
-def push(run: str, hub_id: str, /, *, public: Switch = False, merge: Merge = True, dtype: Precision = "fp32") -> int:
+def push(
+    run: str,
+    hub_id: str,
+    /,
+    *,
+    public: Switch = False,
+    merge: Merge = True,
+    dtype: Precision = "fp32",
+    model_files: TrustFlags = None,
+) -> int:
     """Upload a trained captioner and its card to the model hub, and print where it is.
 
     Args:
@@ -18,6 +28,7 @@ def push(run: str, hub_id: str, /, *, public: Switch = False, merge: Merge = Tru
         merge: Add the adapter to the weights, or keep it beside its base model.
         dtype: Precision of the written weights; the last two halve the size.
     """
+    trust(model_files)
     check_models(run)
     quiet_libraries()
     from captrain.models.hub import push as push_captioner

@@ -11,6 +11,7 @@ from cyclopts.validators import Number
 
 from captrain.cli.comparison import show_comparison
 from captrain.cli.early import check_models
+from captrain.cli.flags import TrustFlags, trust
 from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import exit_code
 from captrain.cli.switch import Switch
@@ -32,7 +33,9 @@ def score(
     device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = "auto",
     image_column: str = "",
     caption_column: str = "",
+    follow_links: Switch = False,
     json: Switch = False,
+    model_files: TrustFlags = None,
 ) -> int:
     """Score captions that exist against references.
 
@@ -50,9 +53,11 @@ def score(
         images: Folder of the pictures, whose names are the ids of the captions.
         image_column: Column that names the images, in the files that have it. Default: the one by which most are matched.
         caption_column: Column of captions, in the files that have it. Default: found by its usual names.
+        follow_links: Read what links in folders of captions and of pictures lead to, wherever that is, and linked folders.
         device: Where the CLIP model runs. auto takes cuda, mps, xpu or cpu, the first that is there.
         json: Print one JSON object instead of a table.
     """
+    trust(model_files)
     _check_words(files, metrics)
     check_models(clip if images is not None else None)
     if clip is not None:
@@ -75,6 +80,7 @@ def score(
         device=device,
         image_column=image_column,
         caption_column=caption_column,
+        follow_links=follow_links,
     )
     if json:
         print(json_format.dumps(found.to_dict()))

@@ -15,8 +15,10 @@ from captrain.cli.flags import (
     GenerationFlags,
     ModelFlags,
     TrainingFlags,
+    TrustFlags,
     given,
     settings_from,
+    trust,
 )
 from captrain.cli.logs import printable, quiet_libraries, set_up_logging, verbosity
 from captrain.cli.show import exit_code, rejected_rows, score_rows, show_table
@@ -46,6 +48,7 @@ def train(
     generation: GenerationFlags = None,
     evaluation: EvaluationFlags = None,
     distributed: DistributedFlags = None,
+    model_files: TrustFlags = None,
 ) -> int:
     """Train a captioner on pictures with captions.
 
@@ -59,6 +62,7 @@ def train(
         overwrite: Begin anew in a folder that holds a run; the old one is lost.
         dry_run: Print settings, parameters and the first targets, and stop.
     """
+    trust(model_files)
     source, folder = (None, Path(data)) if out is None else (data, out)
     flags = given(
         model=model, data=data_, training=training, generation=generation, evaluation=evaluation,

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 
 from captrain.data.picture_index import plain_stem
 from captrain.data.suffixes import LONGEST_MARK, split_suffix, suffix_of_content
+from captrain.disk.reading import open_file, read_file
 from captrain.errors import DataError
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ class OutsidePicture:
         """The encoded picture. Raises `OSError` if it is none any more."""
         if not is_picture(str(self.path)):
             raise OSError("is no picture any more")
-        return self.path.read_bytes()
+        return read_file(self.path)
 
     def __str__(self) -> str:
         return str(self.path)
@@ -193,7 +194,7 @@ def is_picture(path: str) -> bool:
         real = os.path.realpath(path)
         if not split_suffix(path)[1] or not split_suffix(real)[1] or not stat.S_ISREG(os.stat(real).st_mode):
             return False
-        with open(real, "rb") as file:
+        with open_file(real) as file:
             return bool(suffix_of_content(file.read(LONGEST_MARK)))
     except (OSError, ValueError):  # ValueError: a NUL in the name
         return False

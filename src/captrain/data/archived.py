@@ -21,6 +21,8 @@ from pathlib import Path
 from captrain.data.shards.headers import tidy
 from captrain.data.shards.tars import StoredMember, walk
 from captrain.data.suffixes import is_hidden, split_suffix
+from captrain.disk.reading import open_file
+from captrain.limits import LARGEST_INFLATED, is_bomb
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +51,9 @@ class ZipMember:
     def read(self) -> bytes:
         """The picture's bytes. Raises `OSError` if they are not what the zip's directory says."""
         # Opened anew each time: an open file must not be shared by processes, and it costs little beside a picture.
-        with self.archive.open("rb") as file:
+        with open_file(self.archive) as file:
+            if self.offset + self.packed > os.fstat(file.fileno()).st_size:
+                raise OSError(f"{self}: the zip is broken, or another than when it was listed")
             file.seek(self.offset)
             header = file.read(_LOCAL.size)
             if len(header) < _LOCAL.size or not header.startswith(b"PK\x03\x04"):
@@ -87,10 +91,10 @@ def archive_of(member: ZipMember | StoredMember) -> Path:
 
 def _in_zip(archive: Path) -> Iterator[tuple[str, ZipMember]]:
     try:
-        with zipfile.ZipFile(archive) as opened:
+        with open_file(archive) as file, zipfile.ZipFile(file) as opened:
             infos = opened.infolist()
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
-        logger.warning("%s: can't be read as a zip (%s)", archive, error)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, struct.error, zlib.error) as error:
+        logger.warning("%s: can't be read as a zip (%s)", archive, getattr(error, "strerror", None) or error)
         return
     for info in infos[:MOST_MEMBERS]:
         if name := _usable(info):
@@ -101,7 +105,7 @@ def _in_zip(archive: Path) -> Iterator[tuple[str, ZipMember]]:
 
 def _in_tar(archive: Path) -> Iterator[tuple[str, StoredMember]]:
     try:
-        with archive.open("rb", buffering=1 << 16) as file:
+        with open_file(archive, 1 << 16) as file:
             for member in islice(walk(file, os.fstat(file.fileno()).st_size), MOST_MEMBERS):
                 if not member.problem and _is_picture(member.name):
                     label = f"{archive}/{member.name}"
@@ -120,7 +124,8 @@ def _is_picture(name: str) -> bool:
 def _usable(info: zipfile.ZipInfo) -> str:
     """A member's name below the zip; "" for what is no picture that may be read."""
     name = tidy(info.filename) or ""
-    odd = info.is_dir() or info.flag_bits & 1 or stat.S_ISLNK(info.external_attr >> 16)
+    bomb = is_bomb(info.file_size, info.compress_size, LARGEST_INFLATED)
+    odd = bomb or info.is_dir() or info.flag_bits & 1 or stat.S_ISLNK(info.external_attr >> 16)
     if odd or info.compress_type not in _DEFLATED or max(info.file_size, info.compress_size) > LARGEST_MEMBER:
         return ""
     return name if _is_picture(name) else ""

@@ -98,6 +98,7 @@ class CaptionFolder:
         self.texts, self.strays = match(images, others, suffixes)
         self._used: dict[str, str] = {}  # a chosen file → the image that it was chosen for first
         self._shared: dict[str, list[str]] = {}
+        self._of_images: frozenset[str] | None = None
 
     def choose(self, image: str) -> CaptionFile | None:
         """Of an image's caption files the first that is not empty; an empty one if all are; None if there is none."""
@@ -109,6 +110,23 @@ class CaptionFolder:
                 return found
             empty = empty or found
         return empty
+
+    def new_name(self, image: str, suffix: str) -> str:
+        """What a new caption file of an image is called, so that it is of no other image's name.
+
+        >>> folder = CaptionFolder(Path(), ["dog.png", "cat.jpg", "cat.jpg.png"], [], TEXT_SUFFIXES)
+        >>> folder.new_name("dog.png", ".txt"), folder.new_name("cat.jpg.png", ".txt")
+        ('dog.txt', 'cat.jpg.png.txt')
+        """
+        stem = os.path.splitext(image)[0]
+        if os.path.splitext(stem)[1].lower() in IMAGE_SUFFIXES and _key(stem) in self._keys():
+            stem = image
+        return stem + suffix
+
+    def _keys(self) -> frozenset[str]:
+        if self._of_images is None:
+            self._of_images = frozenset(map(_key, self.images))
+        return self._of_images
 
     def shared(self) -> Iterator[tuple[str, list[str]]]:
         """Files that were chosen for several images, with these."""
@@ -126,17 +144,6 @@ class CaptionFolder:
         first = self._used.setdefault(name, image)
         if first != image:
             self._shared.setdefault(name, [first]).append(image)
-
-
-def new_name(image: str, images: Iterable[str], suffix: str) -> str:
-    """What a new caption file of an image is called, so that it is of no other image's name.
-
-    >>> new_name("dog.png", ["dog.png"], ".txt"), new_name("dog.jpg.png", ["dog.jpg", "dog.jpg.png"], ".txt")
-    ('dog.txt', 'dog.jpg.png.txt')
-    """
-    stem = os.path.splitext(image)[0]
-    taken = os.path.splitext(stem)[1].lower() in IMAGE_SUFFIXES and _key(stem) in map(_key, images)
-    return (image if taken else stem) + suffix
 
 
 class _Owners:

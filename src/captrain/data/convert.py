@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Literal
 
 from captrain.data.dataset import read_splits
-from captrain.data.decode import MAX_PIXELS
 from captrain.data.new_folder import guarded, new_folder
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.writers import SHARD_SIZE, Item, Target, Writer, writer
 from captrain.data.writers.losses import Losses
 from captrain.data.writers.pictures import Picture, encode
 from captrain.errors import DataError, PictureError, SettingsError
+from captrain.picture_memory import MAX_PIXELS
 from captrain.progress import Advance, track
 from captrain.records import Rejects, Sample, write_jsonl
 
@@ -54,6 +54,7 @@ def convert(
     max_side: int | None = None,
     quality: int | None = None,
     shard_size: int = SHARD_SIZE,
+    quote_formulas: bool = False,
     overwrite: bool = False,
     format: str | None = None,
     options: ReadOptions = BY_LOOKING,
@@ -66,11 +67,14 @@ def convert(
         images: keep files as copies or hard links, or encode them anew as JPEG. Default: copy; encode where a size or
             quality is given.
         max_side: longest side of encoded pictures, in pixels; smaller ones are not enlarged.
+        quote_formulas: of CSV, write captions that a spreadsheet would run so that it shows them.
 
     What can't be read, has no caption, or can't be decoded when encoding is listed in `folder/rejected.jsonl`. What the
     form can't hold is logged, a line for each kind. Raises `DataError` if nothing is left, or if `folder` is taken.
     """
     form = writer(to)
+    if quote_formulas and to != "csv":
+        raise SettingsError(f"found --quote-formulas with --to {to}; it is for csv, which spreadsheets open")
     prepare = _preparation(form, to, images, max_side, quality)
     rejects = Rejects()
     sources = [source] if options.image_root is None else [source, str(options.image_root)]
@@ -78,7 +82,7 @@ def convert(
         splits = read_splits(source, rejects, format, options)
         prepare = guarded(prepare, folder)
         losses = Losses()
-        target = Target(partial_folder, list(splits), losses, images == "link", shard_size)
+        target = Target(partial_folder, list(splits), losses, images == "link", shard_size, quote_formulas)
         written = _write_all(form(target), splits, prepare, rejects, losses)
         if not any(written.values()):
             raise DataError(f"{source}: nothing to write ({rejects.summary()})")

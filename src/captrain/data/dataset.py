@@ -16,6 +16,7 @@ from captrain.data.readers.several import read_and_note
 from captrain.data.roles import USUAL, SplitNames, listed, own_name, own_names, roles_of
 from captrain.data.samples import Chosen, Joined, Prefixed, keys_of, question_of
 from captrain.data.text import decode
+from captrain.disk.reading import read_file
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 
@@ -265,7 +266,7 @@ def _names_captions(given: str, options: ReadOptions) -> bool:
 def _listed(path: Path, rejects: Rejects, encoding: str) -> Iterator[Sample]:
     """The pictures that a list names, a path a line; lines that begin with # are remarks."""
     try:
-        lines = decode(path.read_bytes(), encoding).content.splitlines()
+        lines = decode(read_file(path), encoding).content.splitlines()
     except ValueError as error:
         raise DataError(f"{path}: {error}; save the list as UTF-8") from None
     for number, line in enumerate(lines, start=1):

@@ -14,8 +14,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
+from typing import TypeVar
 
-import numpy as np
 from PIL import (
     AvifImagePlugin,
     BmpImagePlugin,
@@ -29,15 +29,14 @@ from PIL import (
 )
 
 from captrain.data.suffixes import HAS_HEIF, HEIF_NEEDED, LONGEST_MARK, suffix_of_brands
-from captrain.errors import PictureError
+from captrain.data.upright import to_rgb
+from captrain.errors import CaptrainError, PictureError
 from captrain.lfs import POINTER, is_pointer
-
-# The largest phone sensors give 16320 x 12240, just under this. Decoded, that is 0.8 GB at Pillow's four bytes a pixel
-# (of a JPEG that is decoded fast, a fraction of it); what is larger is a map, a scan to be tiled, or an attack. A server should
-# pass a lower limit.
-MAX_PIXELS = 200_000_000
+from captrain.picture_bytes import check_scans, check_start, size_of_webp
+from captrain.picture_memory import MAX_PIXELS, bytes_beside, bytes_to_decode, check, take_for
 
 Size = tuple[int, int]  # width, height
+T = TypeVar("T")
 
 
 class _JpegFile(JpegImagePlugin.JpegImageFile):
@@ -70,16 +69,6 @@ _ELSE = (  # what people have instead of a picture: where it shows, how, its nam
 
 _IN_XMP = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 
-_UPRIGHT = {  # EXIF orientation → the turn that sets the picture upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
 
 def decode(data: bytes, max_pixels: int, enough: Callable[[Size], Size | None] | None = None) -> Image.Image:
     """The (first) picture in `data`: mode RGB, upright, alpha laid over white.
@@ -90,11 +79,18 @@ def decode(data: bytes, max_pixels: int, enough: Callable[[Size], Size | None] |
 
     Raises `PictureError` with a reason to be read after a file name: "is truncated (...)".
     """
+    with _only_picture_errors(data):
+        return _decode(data, max_pixels, enough)
+
+
+@contextmanager
+def _only_picture_errors(data: bytes) -> Iterator[None]:
+    """Whatever goes wrong is a `PictureError`."""
     if not data:
         raise PictureError("is empty (0 bytes)")
     try:
-        return _decode(data, max_pixels, enough)
-    except PictureError:
+        yield
+    except CaptrainError:
         raise
     except Image.DecompressionBombError:
         raise PictureError("unfolds to far more pixels than its header says or Pillow allows; scale it down") from None
@@ -109,16 +105,55 @@ def decode(data: bytes, max_pixels: int, enough: Callable[[Size], Size | None] |
 def _decode(data: bytes, max_pixels: int, enough: Callable[[Size], Size | None] | None) -> Image.Image:
     decoder = _decoder_of(data)
     with _without_warnings(decoder, data):
-        image = decoder(BytesIO(data))
-        _check_pixels(image, max_pixels)
+        image = _open(decoder, data, max_pixels)
+        _check(image, data, max_pixels)
+        beside, orientation = bytes_beside(image), _turn(image)
         if enough is not None and isinstance(image, _JpegFile):
-            _draft(image, _orientation(image), enough)
-        image.load()
-    upright, orientation = to_rgb(image), _orientation(image)  # a PNG may say it behind its pixels
-    # A TIFF's orientation is a tag of the file itself; Pillow has applied it while loading.
-    if orientation in _UPRIGHT and not isinstance(image, TiffImagePlugin.TiffImageFile):
-        upright = upright.transpose(_UPRIGHT[orientation])
-    return upright
+            _draft(image, orientation, enough)
+        take_for(bytes_to_decode(image, beside, orientation != 1))
+        _by_our_limit(image.load)
+        vars(image).pop("_decoder", None)  # that of WebP and AVIF, which keeps its canvases
+        image.fp = None
+    if isinstance(image, PngImagePlugin.PngImageFile):  # which may say how it is turned behind its pixels
+        orientation = _turn(image)
+    return to_rgb(image, orientation)
+
+
+def _turn(image: ImageFile.ImageFile) -> int:
+    """How a picture is to be turned. A TIFF's orientation is a tag of the file itself; Pillow applies it while loading."""
+    return 1 if isinstance(image, TiffImagePlugin.TiffImageFile) else _orientation(image)
+
+
+def stored_size(data: bytes) -> Size:
+    """Width and height of an encoded picture as they are stored; nothing is decoded. Raises `PictureError`."""
+    with _only_picture_errors(data):
+        decoder = _decoder_of(data)
+        if decoder is WebPImagePlugin.WebPImageFile:
+            return size_of_webp(data)
+        with _without_warnings(decoder, data):
+            return _open(decoder, data, MAX_PIXELS).size
+
+
+def _open(decoder: type[ImageFile.ImageFile], data: bytes, max_pixels: int) -> ImageFile.ImageFile:
+    """A picture whose header is read; what Pillow's readers of WebP and JPEG do with one at once is bounded before."""
+    check_start(data, max_pixels)
+    if decoder is GifImagePlugin.GifImageFile:  # whose frame may be larger than the screen, which Pillow looks at
+        return decoder(BytesIO(data))
+    return _by_our_limit(lambda: decoder(BytesIO(data)))
+
+
+def _by_our_limit(act: Callable[[], T]) -> T:
+    """Do something of Pillow's by the caller's limit of pixels, which was looked at, where Pillow has a lower one."""
+    try:
+        return act()
+    except Image.DecompressionBombError:
+        pass
+    with _PILLOWS_LIMIT:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return act()
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
 
 
 def _decoder_of(data: bytes) -> type[ImageFile.ImageFile]:
@@ -142,16 +177,11 @@ def _heif_decoder() -> type[ImageFile.ImageFile]:
     return HeifImageFile
 
 
-def _check_pixels(image: ImageFile.ImageFile, max_pixels: int) -> None:
-    """Refuse by the header alone, before memory is asked for."""
-    width, height = image.size
-    if isinstance(image, TiffImagePlugin.TiffImageFile):  # a tile may be larger than the picture it is part of
-        tile_width, tile_height = (int(image.tag_v2.get(tag, 1)) for tag in (322, 323))
-        width, height = max(width, tile_width), max(height, tile_height)
-    if width < 1 or height < 1:
-        raise PictureError(f"has no pixels ({width} x {height})")
-    if width * height > max_pixels:
-        raise PictureError(f"has {width * height} pixels, over the limit of {max_pixels}; scale it down")
+def _check(image: ImageFile.ImageFile, data: bytes, max_pixels: int) -> None:
+    """Refuse by the header and the length alone, before memory or time is asked for."""
+    check(image, len(data), max_pixels)
+    if isinstance(image, _JpegFile):
+        check_scans(image.size, data)
 
 
 def _draft(image: _JpegFile, orientation: int, enough: Callable[[Size], Size | None]) -> None:
@@ -166,7 +196,7 @@ def _draft(image: _JpegFile, orientation: int, enough: Callable[[Size], Size | N
 
 def _orientation(image: ImageFile.ImageFile) -> int:
     """How a picture is turned, 1 to 8, found where Pillow's `exif_transpose` looks: in EXIF, else in XMP."""
-    exif = image.info.get("exif", b"")
+    exif = image.info.get("exif") or b""
     if not exif and "Raw profile type exif" in image.info:  # as ImageMagick wrote into PNGs
         with suppress(ValueError):
             exif = bytes.fromhex("".join(image.info["Raw profile type exif"].split("\n")[3:]))
@@ -209,34 +239,8 @@ def _stated(exif: bytes) -> int | None:
     return None
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode as 8-bit RGB: 16-bit samples scaled (not cut off), transparent pixels laid over white.
-
-    >>> to_rgb(Image.new("RGBA", (1, 1), (255, 0, 0, 0))).getpixel((0, 0))
-    (255, 255, 255)
-    """
-    if image.mode.startswith("I"):
-        return _from_16_bit(image).convert("RGB")
-    if image.mode == "F":
-        raise PictureError("has floating-point pixels, which have no agreed white; save it with 8 bits a channel")
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        canvas = Image.new("RGB", image.size, (255, 255, 255))
-        canvas.paste(layer, mask=layer)
-        return canvas
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _from_16_bit(image: Image.Image) -> Image.Image:
-    """Grey of 16 bits (mode I;16, or I in some files) as 8 bits: 65535 becomes 255. By a table, to save memory."""
-    values = np.asarray(image)
-    if image.mode == "I" and (values.min() < 0 or values.max() > 65535):
-        raise PictureError("has 32-bit pixels, which have no agreed white; save it with 8 or 16 bits a channel")
-    table = ((np.arange(65536) * 255 + 32767) // 65535).astype(np.uint8)
-    return Image.fromarray(table[values])
-
-
 _WARNINGS = threading.Lock()
+_PILLOWS_LIMIT = threading.Lock()
 
 
 @contextmanager

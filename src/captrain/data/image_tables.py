@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from captrain.data.arrow import plain_rows
 from captrain.data.gathered import Texts
 from captrain.data.places import Root
 from captrain.data.readers.columns import texts_of
 from captrain.data.readers.options import ReadOptions
 from captrain.data.samples import LazySamples, key_of
 from captrain.data.shards.headers import tidy
+from captrain.disk.reading import read_file
 from captrain.errors import DataError, nearest
 from captrain.records import Rejects, Sample
 from captrain.tabular.cells import no_caption, not_a_caption, sifted
@@ -44,7 +46,7 @@ class Cell:
         if isinstance(value, bytes):
             return value
         if isinstance(value, str):
-            return self._file(value).read_bytes()
+            return read_file(self._file(value))
         raise OSError("holds no picture")
 
     def _file(self, name: str) -> Path:
@@ -133,7 +135,7 @@ class ImageTable:
             return
         row = 0
         for batch in self.captions.with_format("arrow").iter(_ROWS):
-            for values in batch.to_pylist():
+            for values in plain_rows(batch):
                 yield _texts(values.values(), f"{self.name}[{row}]")
                 row += 1
 

@@ -9,15 +9,23 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from captrain.data.decode import MAX_PIXELS, Size, decode
+from captrain.data.decode import Size, decode
 from captrain.errors import SettingsError, nearest
+from captrain.memory_budget import counted
+from captrain.picture_memory import MAX_PIXELS
 
 __all__ = ["MAX_PIXELS", "Decode", "ImageSpec", "prepare", "resized", "thumbnail"]
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
-MOST_SCALED = 64 * 1024 * 1024
-"""Most pixels of a whole picture that is scaled before its middle is cut out: of a strip 1,000 times as long as high."""
+MOST_SCALED = 16 * 1024 * 1024
+"""Most pixels of a whole picture that is scaled before its middle is cut out: of a strip 100 times as long as high."""
+
+MOST_ROWS = 65_536
+"""Rows of a picture, more than a JPEG can have, above which it is shortened first: Pillow makes a row of the result for each."""
+
+LARGEST_EDGE = 4096
+"""Longest edge, in pixels, of the pictures that a model sees; the largest models have about 1,500."""
 
 Decode = Literal["exact", "fast"]
 
@@ -57,8 +65,11 @@ class ImageSpec:
     decode: Decode = "exact"
 
     def __post_init__(self) -> None:
-        if self.height < 1 or self.width < 1:
-            raise SettingsError(f"image size {self.height} x {self.width}: expected at least 1 x 1")
+        edges = (self.height, self.width, *(() if self.resize_to is None else (self.resize_to,)))
+        if not all(type(edge) is int and 1 <= edge <= LARGEST_EDGE for edge in edges):
+            raise SettingsError(
+                f"image size {' x '.join(map(str, edges))[:80]}: expected numbers from 1 to {LARGEST_EDGE:,}"
+            )
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise SettingsError(f"image mean {self.mean} and std {self.std}: expected three numbers each, std above 0")
         if self.resize not in ("squash", "crop"):
@@ -112,6 +123,7 @@ class ImageSpec:
         return self.scaled(size) if self.decode == "fast" else None
 
 
+@counted()
 def prepare(data: bytes, spec: ImageSpec, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """An encoded picture as pixels: uint8 (height, width, 3), RGB, upright, C-contiguous.
 
@@ -136,14 +148,24 @@ def resized(image: Image.Image, spec: ImageSpec) -> Image.Image:
     (3, 2)
     """
     filter_, target = _RESAMPLE[spec.resample], (spec.width, spec.height)
+    width, height = spec.scaled(image.size)
+    image = shortened(image)
     if spec.resize == "squash":
         return image.resize(target, filter_)
-    width, height = spec.scaled(image.size)
     left, top = (width - spec.width) // 2, (height - spec.height) // 2
     corners = (left, top, left + spec.width, top + spec.height)
     if width * height <= MOST_SCALED:
         return image.resize((width, height), filter_).crop(corners)
     return image.resize(target, filter_, box=_before(corners, (width, height), image.size))
+
+
+def shortened(image: Image.Image) -> Image.Image:
+    """A picture of no more than `MOST_ROWS` rows; any that has no more, as it is.
+
+    >>> shortened(Image.new("RGB", (1, 70_000))).size
+    (1, 65536)
+    """
+    return image if image.height <= MOST_ROWS else image.resize((image.width, MOST_ROWS), Image.Resampling.BOX)
 
 
 def _before(corners: tuple[int, int, int, int], scaled: Size, size: Size) -> Box:
@@ -157,6 +179,7 @@ def _before(corners: tuple[int, int, int, int], scaled: Size, size: Size) -> Box
     return left * across, top * down, min(right * across, size[0]), min(bottom * down, size[1])
 
 
+@counted()
 def thumbnail(data: bytes, edge: int) -> bytes:
     """A small JPEG for reports: the whole picture, upright, its longest edge at most `edge` pixels, never enlarged.
 

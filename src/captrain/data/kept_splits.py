@@ -21,6 +21,7 @@ import numpy as np
 from captrain.data.samples import key_of
 from captrain.disk.writing import new_file
 from captrain.errors import DataError
+from captrain.limits import BROKEN_GZIP, gzipped_lines
 
 FILE = "splits.jsonl.gz"
 EARLIER = "earlier"
@@ -146,14 +147,15 @@ def known(contents: np.ndarray) -> np.ndarray:
 
 def _parsed(path: Path) -> Iterator[dict[str, Any]]:
     try:
-        with gzip.open(path, "rt", encoding="utf-8") as file:
-            for text in file:
-                line = json.loads(text)
-                others = (line["contents"], line.get("captions"))
-                if any(len(line["ids"]) != len(other or line["ids"]) for other in others):
-                    raise ValueError("ids, contents and captions differ in number")
-                yield line
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zlib.error) as error:
+        for text in gzipped_lines(path):
+            line = json.loads(text)
+            others = (line["contents"], line.get("captions"))
+            if any(len(line["ids"]) != len(other or line["ids"]) for other in others):
+                raise ValueError("ids, contents and captions differ in number")
+            if not all(isinstance(id, str) for id in (line["split"], *line["ids"])):
+                raise ValueError("ids that are no names")
+            yield line
+    except (*BROKEN_GZIP, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise _broken(path, " ".join(str(error).split())[:100]) from None
 
 

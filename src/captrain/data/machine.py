@@ -21,7 +21,7 @@ from captrain.data.text import lines_of
 from captrain.disk.folders import check_way, make_folders
 from captrain.disk.writing import open_to_append, read_own
 from captrain.errors import UserError
-from captrain.records import Rejects, drop_half_line
+from captrain.records import Rejects, drop_half_line, parse_json
 
 MACHINE = "machine-made"  # the kind of remark on what a model wrote
 LINE_KEY = "written_by"  # of a line of JSON: what wrote its caption, or a list of that for its captions
@@ -227,7 +227,7 @@ def _kept(content: bytes | None) -> str | dict[str, str] | None:
 
 def _parsed(line: bytes) -> Change | None:
     try:
-        found: Any = json.loads(line)
+        found: Any = parse_json(line.decode("utf-8"))
         values = {field.name: found[field.name] for field in fields(Change)}
     except (ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -34,24 +34,17 @@ def new_folder(folder: Path, sources: Sequence[str], overwrite: bool) -> Iterato
     with locked(final):
         settle(final, aside(final))
         check()
-        with _not_in_use(final), _renamed(final, check) as fresh:
+        with _not_in_use(final), fresh_folder(final.parent) as fresh:
             yield fresh
+            sync_tree(fresh)
+            check()
+            with _not_in_use(final):
+                replace_folder(fresh, final, aside(final))
 
 
 def _not_in_use(folder: Path) -> AbstractContextManager[None]:
     """The lock of those who change what is in a folder, if it is there."""
     return locked_folder(folder, goes=True) if folder.exists() else nullcontext()
-
-
-@contextmanager
-def _renamed(final: Path, check: Callable[[], None]) -> Iterator[Path]:
-    """A folder beside `final`, which takes its place at the end, if `check` still allows it."""
-    with fresh_folder(final.parent) as fresh:
-        yield fresh
-        sync_tree(fresh)
-        check()
-        with _not_in_use(final):
-            replace_folder(fresh, final, aside(final))
 
 
 def guarded(prepare: Callable[[Sample], Result], folder: Path) -> Callable[[Sample], Result]:

@@ -7,7 +7,6 @@ once: 100,000 rows cost one listing and 100,000 look-ups. Nothing is guessed: of
 
 from __future__ import annotations
 
-import os
 import unicodedata
 from collections.abc import Callable, Iterator
 from itertools import chain
@@ -15,7 +14,8 @@ from pathlib import Path
 
 from captrain.data.archived import ZipMember, pictures_in_archives
 from captrain.data.shards.tars import StoredMember
-from captrain.data.suffixes import is_hidden, is_unicode, split_suffix
+from captrain.data.suffixes import is_unicode, split_suffix
+from captrain.disk.walking import Folders
 
 MOST_ENTRIES = 2_000_000  # listed; in more (a whole disk, say) nothing is searched for
 DEEPEST = 6  # folders below the one of the table
@@ -26,9 +26,9 @@ IMAGE_FOLDER = "images"  # where pictures lie that a table names as if they lay 
 class PictureIndex:
     """The pictures below a folder, a few hundred bytes each, listed when the first name is asked for."""
 
-    def __init__(self, folder: str, holds: Callable[[str], bool]) -> None:
-        """`holds` says of a link's path whether it stays in the folder; others are left out."""
-        self.folder, self.holds = folder, holds
+    def __init__(self, folder: str, folders: Callable[[], Folders]) -> None:
+        """`folders` makes what lists the folder and those below it."""
+        self.folder, self.folders_of = folder, folders
         self._by_stem: dict[str, list[str]] | None = None  # last part without ending → paths below the folder
         self._archived: dict[
             str, ZipMember | StoredMember
@@ -87,23 +87,21 @@ class PictureIndex:
         return {stem: sorted(set(paths)) for stem, paths in by_stem.items()}
 
     def _paths(self) -> Iterator[str]:
-        """Everything below the folder that is no folder, hidden things left out. A folder that can't be listed is empty."""
-        left = [("", 0)]
+        """Every file below the folder, hidden things left out. A folder that can't be listed is empty."""
+        folders, left = self.folders_of(), [("", 0)]
         while left:
             prefix, depth = left.pop()
             try:
-                with os.scandir(os.path.join(self.folder, prefix)) as listing:
-                    entries = list(listing)
+                entries = folders.entries(prefix)
             except OSError:
                 continue
             for entry in entries:
-                if is_hidden(entry.name) or not is_unicode(entry.name):
+                if entry.fault or not is_unicode(entry.name):
                     continue
-                if entry.is_dir(follow_symlinks=False):
-                    if depth < DEEPEST:
-                        left.append((f"{prefix}{entry.name}/", depth + 1))
-                elif not entry.is_symlink() or self.holds(entry.path):
+                if not entry.is_folder:
                     yield prefix + entry.name
+                elif depth < DEEPEST:
+                    left.append((f"{prefix}{entry.name}/", depth + 1))
 
 
 def plain_stem(name: str) -> str:

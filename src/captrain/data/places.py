@@ -15,6 +15,8 @@ from captrain.data.absolute_paths import MovedPaths, PathsHere, is_absolute, is_
 from captrain.data.archived import archive_of
 from captrain.data.picture_index import IMAGE_FOLDER, PictureIndex
 from captrain.data.suffixes import IMAGE_SUFFIXES, UNREAD_SUFFIXES, is_hidden, split_suffix
+from captrain.disk.reading import fault_of
+from captrain.disk.walking import Folders
 from captrain.errors import DataError, nearest
 from captrain.lfs import POINTER, is_pointer_file
 from captrain.records import Stored
@@ -40,8 +42,12 @@ def is_remote(source: str) -> bool:
 
 
 def existing(path: Path) -> Path:
-    """`path`, if it is there; otherwise a `DataError` with the nearest name beside it."""
+    """`path`, if a file or folder is there; otherwise a `DataError` with the nearest name beside it."""
     try:
+        if path.is_dir():
+            return path
+        if fault := fault_of(path):
+            raise DataError(f"{path}: {fault}")
         if path.exists():
             return path
     except OSError as error:  # a name that is too long, or a folder above that may not be entered
@@ -65,12 +71,12 @@ class Root:
     """The folder of a data set. Says where a named file is, and refuses what lies outside.
 
     The files of a Hugging Face cache (`snapshots/<revision>/...`) are links to `blobs/` beside `snapshots/`: those are
-    inside.
+    inside. Where a person asked for it, all that links below the folder lead to is inside; ids stay the paths below it.
     """
 
-    def __init__(self, folder: Path, *, given: bool = False) -> None:
+    def __init__(self, folder: Path, *, given: bool = False, follow_links: bool = False) -> None:
         """`given` says that a person named the folder: then absolute paths of this machine that lie outside are refused too."""
-        self.folder = folder
+        self.folder, self.follow_links = folder, follow_links
         self.given = self.confined = given
         self.tried = ""  # the first path that led to no image
         self._bounds = [os.path.realpath(folder)]
@@ -80,7 +86,7 @@ class Root:
                 self.confined = True
         self._folders = [name for name in IMAGE_FOLDERS if os.path.isdir(os.path.join(folder, name))]
         self._inside: dict[str, bool] = {}  # folder → whether it is inside, so that links are followed once a folder
-        self.index = PictureIndex(str(folder), self.holds)
+        self.index = PictureIndex(str(folder), self.folders)
         self._places = [
             posixpath.join(Path(place).as_posix(), "") for place in (os.path.abspath(folder), self._bounds[0])
         ]
@@ -89,8 +95,14 @@ class Root:
 
     def holds(self, path: str) -> bool:
         """Whether `path`, below the folder by its name, is there in truth once all links are followed."""
+        if self.follow_links:
+            return True
         real = os.path.realpath(path)
         return any(real == bound or real.startswith(os.path.join(bound, "")) for bound in self._bounds)
+
+    def folders(self) -> Folders:
+        """What lists the folder and those below it."""
+        return Folders(self.folder, self.holds, follow=self.follow_links)
 
     def find(self, name: str, where: str) -> str | None:
         """The id of the image that a table calls `name`: its posix path below the folder; None if it is none, or not one.
@@ -146,7 +158,8 @@ class Root:
         if len(likely) > 1:
             return f"may be any of {len(likely)} images, '{likely[0]}' or '{likely[1]}'; expected a name of one"
         self.tried = self.tried or (relative if is_absolute(relative) else str(self.folder / relative))
-        return NOT_THERE
+        fault = "" if is_absolute(relative) else fault_of(self.folder / relative)
+        return f"names what {fault}" if fault else NOT_THERE
 
     def _find_absolute(self, path: str, name: str, where: str) -> str | None:
         found = None if self.confined else self._here.find(path, where)
@@ -181,9 +194,10 @@ class Root:
         parent = os.path.dirname(path)
         if parent not in self._inside:
             self._inside[parent] = self.holds(parent)
-        if not self._inside[parent] or (stat.S_ISLNK(mode) and not self.holds(path)):
+        if not self._inside[parent] or (stat.S_ISLNK(mode) and os.path.exists(path) and not self.holds(path)):
             raise DataError(
-                f"{where}: {reprlib.repr(name)} is a link that leaves the folder {self.folder}; copy the file into it"
+                f"{where}: {reprlib.repr(name)} is reached by a link that leaves the folder {self.folder}; "
+                "--follow-links reads what it leads to"
             )
         return stat.S_ISREG(mode) or (stat.S_ISLNK(mode) and os.path.isfile(path))
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 import importlib.util
 import os
 
+from captrain.disk.walking import is_hidden
+
+__all__ = ["is_hidden", "is_unicode", "split_suffix", "suffix_of_brands", "suffix_of_content", "unread"]
+
 HEIF_SUFFIXES = frozenset({".heic", ".heif"})
 HAS_HEIF = importlib.util.find_spec("pillow_heif") is not None
 HEIF_NEEDED = "pip install 'captrain[heif]' to read it, or convert it to JPEG"
@@ -28,18 +32,6 @@ _MARKS = {  # first bytes → usual ending
     b"II+\x00": ".tif",  # BigTIFF
     b"MM\x00+": ".tif",
 }
-_SYSTEM_FOLDERS = frozenset(
-    {"__MACOSX", "@eaDir"}
-)  # resource forks and thumbnails that macOS and Synology leave behind
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a file or folder is the system's, not the user's: ".cache", "._dog.jpg", "__MACOSX".
-
-    >>> [is_hidden(name) for name in ("._dog.jpg", "dog.jpg")]
-    [True, False]
-    """
-    return name.startswith(".") or name in _SYSTEM_FOLDERS
 
 
 def is_unicode(name: str) -> bool:

@@ -9,7 +9,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from captrain.disk.reading import open_file
 from captrain.lfs import POINTER, is_pointer
+from captrain.limits import LONGEST_CAPTION, TOO_LONG
 from captrain.tabular.marks import UTF_8, mark_of
 
 SHORTEST_WIDE = 12  # bytes of UTF-16 from which on it is told without its mark: four of five characters of one script
@@ -65,13 +67,16 @@ def decode(content: bytes, encoding: str = "") -> Text:
 
 def read_text(path: Path, encoding: str = "") -> Text:
     """The text in a caption file. Raises `ValueError` with the reason if it holds none, `OSError` if it can't be read."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         content = file.read(LARGEST_TEXT + 1)
     if is_pointer(content):
         raise ValueError(POINTER)
     if len(content) > LARGEST_TEXT:
-        raise ValueError(f"is too large for captions ({path.stat().st_size} bytes, over {LARGEST_TEXT})")
-    return decode(content, encoding)
+        raise ValueError(TOO_LONG)
+    found = decode(content, encoding)
+    if len(found.content) > LONGEST_CAPTION:
+        checked(found.lines())
+    return found
 
 
 def is_wide(encoding: str) -> bool:
@@ -92,6 +97,13 @@ def lines_of(text: str) -> tuple[str, ...]:
     ('a dog', 'a cat')
     """
     return tuple(stripped for line in _BREAKS.split(text) if (stripped := line.strip()))
+
+
+def checked(captions: tuple[str, ...]) -> tuple[str, ...]:
+    """Some captions as they are. Raises `ValueError` with the reason where one is longer than any caption."""
+    if any(len(caption) > LONGEST_CAPTION for caption in captions):
+        raise ValueError(TOO_LONG)
+    return captions
 
 
 def control_in(text: str) -> str:

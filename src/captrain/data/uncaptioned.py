@@ -24,7 +24,7 @@ def take_uncaptioned(rejects: Rejects) -> int:
 def _only_lacks_caption(reason: str) -> bool:
     """Whether a reader's reason says that there is no caption, and not what is wrong with one.
 
-    >>> _only_lacks_caption("has no caption"), _only_lacks_caption("has no caption: its .txt is too large for captions")
+    >>> _only_lacks_caption("has no caption"), _only_lacks_caption("has no caption: its .txt is empty")
     (True, False)
     """
     return ":" not in reason and kind_of_reject(reason) in ("no-caption", "empty-caption")

@@ -88,6 +88,13 @@ def locked_folders(folders: Iterable[Path], goes: bool = False) -> Iterator[None
         yield
 
 
+def clear_lock(folder: Path) -> None:
+    """Remove the lock that a killed process left in a folder, if there is one; what is held, or can't be written, stays."""
+    if (folder / FOLDER_LOCK).exists():
+        with contextlib.suppress(UserError), locked_folder(folder):
+            pass
+
+
 def only_writer(
     of: str | Callable[[Mapping[str, Any]], Path | None],
     lock: Callable[[Path], AbstractContextManager[None]] = locked,

@@ -101,8 +101,8 @@ def write_bytes(path: Path, content: bytes, *, sync: bool = True) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole file in UTF-8, as `new_file` does."""
-    write_bytes(path, text.encode("utf-8"))
+    """Write a whole file in UTF-8, as `new_file` does; bytes of a path that are none are written as escapes that JSON has too."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def move(written: Path, path: Path) -> None:

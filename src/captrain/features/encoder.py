@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from captrain.data.feature_store.manifest import EncoderNote, FeaturesNote
 from captrain.data.images import Decode, ImageSpec
@@ -19,6 +19,7 @@ from captrain.models.archive import is_archive
 from captrain.models.bundle import MODEL_TYPES, clear_errors, load_captioner
 from captrain.models.captioner import Captioner
 from captrain.models.device import choose_device, choose_precision
+from captrain.models.loading import read_config
 from captrain.models.located import find_model_folder
 from captrain.models.parts import plain_name
 from captrain.models.pixels import scale
@@ -98,7 +99,7 @@ def open_encoder(
             half, spec = captioner, adjust(captioner.image_spec, image_size, resize, decode)
             weights = weights_digest(vision_weights(captioner))
         else:
-            config = AutoConfig.from_pretrained(folder)
+            config = read_config(folder)
             spec = adjust(read_preparation(folder, image_size), image_size, resize, decode)
             half = load_vision(folder, vectors, spec)
             weights = weights_digest(_own_weights(half))
@@ -115,7 +116,7 @@ def _holds_captioner(folder: str) -> bool:
     """Whether a folder, archive or hub id is a captioner, and not an encoder alone; adapters and archives always are."""
     if is_archive(folder) or Path(folder, "adapter_config.json").is_file():
         return True
-    return AutoConfig.from_pretrained(folder).model_type in MODEL_TYPES
+    return read_config(folder).model_type in MODEL_TYPES
 
 
 def on_device(encoder: Encoder, device: str) -> Encoder:

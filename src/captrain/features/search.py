@@ -13,9 +13,12 @@ import torch
 from captrain.data.feature_store.store import VectorStore
 from captrain.data.images import ImageSpec, prepare
 from captrain.data.readers.features import open_stores
+from captrain.disk.reading import read_file
 from captrain.errors import DataError, ModelError, PictureError
 from captrain.features.encoder import check_same, open_encoder
 from captrain.features.manage import mean_vectors
+from captrain.models.located import is_cached, looks_like_path
+from captrain.records import LARGEST_PICTURE
 
 
 class Neighbour(NamedTuple):
@@ -58,13 +61,18 @@ def _vector(store: VectorStore, picture: Path, encoder: str | None) -> np.ndarra
     name = encoder or (note.name if note else None)
     if name is None:
         raise ModelError(f"{store.label}: does not say which encoder made it; name it: --encoder")
+    if encoder is None and not (Path(name).exists() or looks_like_path(name) or is_cached(name)):
+        raise ModelError(
+            f"{store.label}: names its encoder {name}, which is not on this machine, and nothing is fetched that you did not "
+            "name; give --encoder (a folder or hub id)"
+        )
     model = open_encoder(name, vectors=store.features.vectors, normalize=store.features.normalized, precision="fp32")
     if note is not None:
         check_same(store.label, note, name, model.note.weights)
     if store.preparation is not None:
         model.spec = ImageSpec.from_dict(store.preparation)
     try:
-        pixels = prepare(picture.read_bytes(), model.spec)
+        pixels = prepare(read_file(picture, LARGEST_PICTURE), model.spec)
     except OSError as error:
         raise DataError(f"{picture}: can't be read ({error.strerror}); expected a picture") from None
     except PictureError as error:

@@ -150,7 +150,7 @@ def sources_of(
     Raises `DataError` as readers do: for what is not there, `pipe:` URLs and the like.
     """
     if (format or detect(data, options)) == "webdataset":
-        shards = expand(data, rejects)
+        shards = expand(data, rejects, follow_links=options.follow_links)
         splits = [shard.split for shard in shards]
         named = all(splits)
         return [

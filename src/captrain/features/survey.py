@@ -60,7 +60,7 @@ def _look_at_samples(data: str, format: str | None, options: ReadOptions) -> tup
 
 def _look_at_tars(data: str, options: ReadOptions) -> tuple[list[bytes], Number, Number]:
     """Of tar shards: the first pictures are read. All shards together have as many as bytes of tar a picture allow."""
-    shards = [shard.url for shard in expand(data)]
+    shards = [shard.url for shard in expand(data, follow_links=options.follow_links)]
     stream = stream_samples(shards, options, shuffle_buffer=0, captioned=False)
     content = [sample.read() for sample in itertools.islice(stream, SAMPLED)]
     if not content:

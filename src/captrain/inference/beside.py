@@ -6,11 +6,12 @@ caption twice: where the same model has a caption in a file already, as it wrote
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from captrain.data.caption_files import CaptionFile, CaptionFolder, is_text, new_name, read_caption_file, text_suffixes
+from captrain.data.caption_files import CaptionFile, CaptionFolder, is_text, read_caption_file, text_suffixes
 from captrain.data.machine import FILE, HOME, Change, How, Ledger, Maker
 from captrain.data.places import IMAGE_SUFFIXES, is_hidden
 from captrain.data.readers.options import ReadOptions
@@ -52,6 +53,8 @@ class Beside:
         path = self._path(image, found)
         if found is not None and found.fault and self.existing != "overwrite":
             rejects.add(sample.id, str(path), found.fault)
+        elif _is_too_long(path):
+            rejects.add(sample.id, str(path), "would have a name that is too long for a file; use --output")
         elif found is None and os.path.lexists(path):
             rejects.add(sample.id, str(path), "is there and is no caption file; remove or rename it")
         elif found is not None and not found.is_empty and self.existing == "skip":
@@ -110,8 +113,8 @@ class Beside:
 
     def _path(self, image: Path, found: CaptionFile | None) -> Path:
         """The file to change: the picture's own, or a new one."""
-        images = self._folder(image.parent).captions.images
-        return image.with_name(found.name if found is not None else new_name(image.name, images, self.ending))
+        captions = self._folder(image.parent).captions
+        return image.with_name(found.name if found is not None else captions.new_name(image.name, self.ending))
 
     def _folder(self, place: Path) -> _Folder:
         """What lies in a folder, looked at once."""
@@ -131,7 +134,7 @@ class _Folder:
     def of(cls, place: Path, suffixes: tuple[str, ...], encoding: str) -> _Folder:
         try:
             with os.scandir(place) as listing:
-                names = sorted(entry.name for entry in listing if not is_hidden(entry.name) and entry.is_file())
+                names = sorted(entry.name for entry in listing if not is_hidden(entry.name) and os.path.isfile(entry))
         except OSError as error:
             raise DataError(f"{place}: can't be listed ({error.strerror})") from None
         images = [name for name in names if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]
@@ -142,6 +145,15 @@ class _Folder:
         """The picture that captrain wrote a picture's file for, where that is another one of the folder; else ""."""
         other = self.ledger.picture_of(found.name, found.text.raw)
         return other if other not in ("", image) and other in self.captions.images else ""
+
+
+def _is_too_long(path: Path) -> bool:
+    """Whether the file system takes no such name."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        return error.errno == errno.ENAMETOOLONG
+    return False
 
 
 def _fault(path: Path) -> str:

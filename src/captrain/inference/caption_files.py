@@ -27,7 +27,7 @@ from captrain.models.decoding import Written
 from captrain.models.located import check_model
 from captrain.paths import JSON_LINES, check_output_file
 from captrain.progress import track
-from captrain.records import Caption, Rejects, Sample, append_jsonl, drop_half_line, read_jsonl, write_jsonl
+from captrain.records import Caption, Rejects, Sample, append_jsonl, drop_half_line, lines_with_ids, write_jsonl
 from captrain.settings.load import check
 from captrain.settings.schema import ComputingSettings
 
@@ -155,9 +155,9 @@ class JsonLines:
         if existing == "overwrite":
             remove(self.partial)
         elif not self.partial.exists() and path.exists():
-            write_jsonl(self.partial, read_jsonl(path))
+            write_jsonl(self.partial, lines_with_ids(path))
         drop_half_line(self.partial)
-        self.done = {str(line["id"]) for line in read_jsonl(self.partial)} if self.partial.exists() else set()
+        self.done = {str(line["id"]) for line in lines_with_ids(self.partial)} if self.partial.exists() else set()
 
     def wants(self, sample: Sample, rejects: Rejects) -> bool:
         """Not if the file has its caption already."""

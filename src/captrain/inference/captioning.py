@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 
 from captrain.data.decode import to_rgb
 from captrain.data.images import MAX_PIXELS, ImageSpec, prepare
+from captrain.disk.reading import read_file
 from captrain.errors import DataError, PictureError, SettingsError, nearest
 from captrain.features.stream import batches, stream_pictures
 from captrain.models.adapt import lower_frozen
@@ -26,7 +27,7 @@ from captrain.models.hub import download
 from captrain.models.quiet import quietly
 from captrain.models.room import Room
 from captrain.models.zoo import resolve_name
-from captrain.records import Caption, Rejects, Sample
+from captrain.records import LARGEST_PICTURE, Caption, Rejects, Sample
 from captrain.settings.load import check
 from captrain.settings.schema import ComputingSettings
 
@@ -221,7 +222,7 @@ def _encoded(picture: Picture) -> bytes:
         to_rgb(ImageOps.exif_transpose(picture)).save(buffer, "PNG")
         return buffer.getvalue()
     try:
-        return Path(picture).read_bytes()
+        return read_file(picture, LARGEST_PICTURE)
     except FileNotFoundError:
         raise DataError(f"{picture}: no such picture") from None
     except OSError as error:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from captrain.data.dataset import load_part, pick_split, read_splits
 from captrain.data.kept_splits import KeptSplits, read_kept_splits, run_folder_of
@@ -24,6 +23,7 @@ from captrain.errors import DataError, SettingsError
 from captrain.inference.held_out import Told, pick, sift
 from captrain.records import Rejects, Sample
 from captrain.settings.schema import DataSettings, Settings
+from captrain.yaml_text import read_yaml_file
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,10 @@ class Asked:
 
     def but(self, format: str | None, options: ReadOptions) -> Asked:
         """The same with another form of the data, as far as one is said."""
-        said = ({} if format is None else {"format": format}) | ({} if options == BY_LOOKING else asdict(options))
+        said: dict[str, Any] = {} if format is None else {"format": format}
+        if replace(options, follow_links=False) != BY_LOOKING:
+            said |= asdict(options)
+        said["follow_links"] = options.follow_links or self.data.follow_links
         said.pop("machine_captions", None)
         said["learn_from_machine_captions"] = False  # what a machine wrote is no reference
         return Asked(self.data.model_copy(update=said), self.seed)
@@ -74,12 +77,18 @@ class Run:
         if folder is None:
             return None
         try:
-            content = yaml.safe_load((folder / "settings.yaml").read_text(encoding="utf-8"))
+            content = read_yaml_file(folder / "settings.yaml")
             source = content["requested"]["source"]
             settings = Settings.model_validate(content["settings"])
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):  # of ValueErrors, those of settings too
+            data = settings.data.model_copy(update={"follow_links": False})  # a run may be a stranger's
+        except (OSError, ValueError, KeyError, TypeError):  # of ValueErrors, those of settings too
             return None
-        return cls(folder, settings, None if source is None else str(source), read_kept_splits(folder))
+        return cls(
+            folder,
+            settings.model_copy(update={"data": data}),
+            None if source is None else str(source),
+            read_kept_splits(folder),
+        )
 
     def owns(self, data: str | None) -> bool:
         """Whether data is all that the run was trained on."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from captrain.data.images import MAX_PIXELS
-from captrain.data.places import IMAGE_SUFFIXES, Root, is_hidden
+from captrain.data.places import IMAGE_SUFFIXES, Root
 from captrain.errors import DataError
 from captrain.features.stream import batches, stream_pictures
 from captrain.metrics.ids import match_ids, some
@@ -18,26 +18,22 @@ from captrain.progress import track
 from captrain.records import Rejects, Sample
 
 
-def find_pictures(folder: Path, ids: Sequence[str]) -> list[Sample]:
+def find_pictures(folder: Path, ids: Sequence[str], *, follow_links: bool = False) -> list[Sample]:
     """A picture below a folder for each id, matched as ids of captions are.
 
     Raises `DataError` when there is no such folder, a picture is missing, or an id fits two.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; expected the folder of the pictures that the captions describe")
-    root = Root(folder)
-    names = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not is_hidden(name))
-        names += [os.path.relpath(os.path.join(parent, name), folder) for name in sorted(files) if _is_picture(name)]
-    found = match_ids(ids, dict.fromkeys(Path(name).as_posix() for name in names))
+    faults = dict(_pictures(Root(folder, follow_links=follow_links)))
+    found = match_ids(ids, dict.fromkeys(faults))
     if found.extra:
         raise DataError(
             f"{folder}: {len(found.extra)} of {len(ids)} captions have no picture here ({some(found.extra)})"
         )
-    outside = [name for name in found.pairs.values() if not root.holds(str(folder / name))]
-    if outside:
-        raise DataError(f"{folder}: '{outside[0]}' is a link that leaves the folder; copy the file into it")
+    for name in found.pairs.values():
+        if faults[name]:
+            raise DataError(f"{folder}: '{name}' {faults[name]}")
     return [Sample(id, folder / name, source=str(folder / name)) for id, name in found.pairs.items()]
 
 
@@ -85,5 +81,16 @@ def _see(clip: Clip, pictures: Sequence[Sample], rejects: Rejects, batch_size: i
     return ids, np.concatenate(vectors) if vectors else np.zeros((0, 0))
 
 
-def _is_picture(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not is_hidden(name)
+def _pictures(root: Root) -> Iterator[tuple[str, str]]:
+    """The paths of the pictures below a folder, each with why it can't be read, or ""."""
+    folders, left = root.folders(), [""]
+    while left:
+        prefix = left.pop()
+        try:
+            entries = folders.entries(prefix)
+        except OSError as error:
+            raise DataError(f"{root.folder / prefix}: can't be listed ({error.strerror})") from None
+        left += [f"{prefix}{entry.name}/" for entry in reversed(entries) if entry.is_folder and not entry.fault]
+        for entry in entries:
+            if not entry.is_folder and os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
+                yield prefix + entry.name, entry.fault

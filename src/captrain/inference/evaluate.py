@@ -58,10 +58,10 @@ class Evaluation:
 
 def _folder_of(given: Mapping[str, Any]) -> Path | None:
     """The folder that `evaluate` writes, by its arguments."""
-    model, output = Path(given["model"]), given.get("output")
+    output: Path | None = given.get("output")
     if output is not None:
         check_output_folder(output, "predictions.jsonl and scores.json")
-    return output or _evaluation_of(model)
+    return output or _evaluation_of(Path(given["model"]))
 
 
 @only_writer(_folder_of, locked_folder)
@@ -102,7 +102,7 @@ def evaluate(
     check(ComputingSettings, batch_size=batch_size, workers=workers, max_pixels=max_pixels)
     if limit is not None and limit < 1:
         raise SettingsError(f"limit: found {limit}, expected at least 1")
-    folder = _folder_of({"model": model, "output": output})
+    folder = output or _evaluation_of(Path(model))
     samples, rejects, told = choose_samples(model, data, split, limit, format, options, recipe)
     writer = Writer.load(model, device, precision)
     prompt = None if recipe is None else recipe.data.prompt
@@ -173,12 +173,14 @@ class Progress:
     def __init__(self, folder: Path | None, stated: list[str], model: Path) -> None:
         weights = sorted(model.rglob("*.safetensors")) if model.is_dir() else []
         stated = [str(model), *stated, *(f"{path} {path.stat().st_mtime_ns} {path.stat().st_size}" for path in weights)]
-        digest = hashlib.blake2b("\n".join(stated).encode(), digest_size=8).hexdigest()
+        digest = hashlib.blake2b("\n".join(stated).encode("utf-8", "backslashreplace"), digest_size=8).hexdigest()
         self.path = None if folder is None else folder / f"captions-{digest}.partial"
         self.lines: dict[str, list[list[Any]]] = {}
         if self.path is not None and check_target(self.path) is not None:
             drop_half_line(self.path)
-            self.lines = {str(line["id"]): line["captions"] for line in read_jsonl(self.path)}
+            self.lines = {
+                str(line["id"]): line["captions"] for line in read_jsonl(self.path) if {"id", "captions"} <= line.keys()
+            }
             logger.info("%d pictures were captioned before: going on with the rest", len(self.lines))
 
     def add(self, sample: Sample, written: list[list[Any]]) -> None:

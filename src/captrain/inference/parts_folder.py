@@ -24,7 +24,7 @@ from captrain.data.samples import key_of
 from captrain.disk.folders import check_way, remove
 from captrain.disk.writing import new_file
 from captrain.errors import DataError
-from captrain.records import Rejects, parse_json_line, read_jsonl
+from captrain.records import Rejects, lines_with_ids, parse_json_line
 
 ABOUT = "about.json"
 BEFORE = "before.jsonl"
@@ -97,13 +97,13 @@ class PartsFolder:
             raise DataError(f"{self.folder.label}: holds other files; expected a folder of captrain, or none")
         self.folder.remove(BEFORE)
         if self.output.exists() and not anew:
-            self.folder.write(BEFORE, map(_line, read_jsonl(self.output)))
+            self.folder.write(BEFORE, map(_line, lines_with_ids(self.output)))
         self.folder.write(ABOUT, [_line(about)])
 
     def known(self) -> np.ndarray:
         """`key_of` each id that had a caption before, sorted, as uint64."""
         path = self._path(BEFORE)
-        keys = array("Q", (key_of(str(line["id"])) for line in read_jsonl(path)) if path.exists() else ())
+        keys = array("Q", (key_of(str(line["id"])) for line in lines_with_ids(path)) if path.exists() else ())
         return np.sort(np.array(keys, dtype=np.uint64))
 
     def write(self, part: CaptionPart) -> PartNote:

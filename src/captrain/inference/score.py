@@ -51,6 +51,7 @@ def score(
     device: str = "auto",
     image_column: str = "",
     caption_column: str = "",
+    follow_links: bool = False,
 ) -> System:
     """Scores of one system, with intervals. `captrain.score` is this function; see `score_systems` for the arguments.
 
@@ -75,6 +76,7 @@ def score(
         device=device,
         image_column=image_column,
         caption_column=caption_column,
+        follow_links=follow_links,
     )
     return scored.systems[0]
 
@@ -96,6 +98,7 @@ def score_systems(
     device: str = "auto",
     image_column: str = "",
     caption_column: str = "",
+    follow_links: bool = False,
 ) -> tuple[Comparison, Rejects]:
     """Scores of systems on the same images, with intervals and comparisons; and the pictures that CLIPScore could not read.
 
@@ -110,18 +113,23 @@ def score_systems(
         bootstrap: resamples for intervals and comparisons; 0 for none.
         clip: folder or hub id of a CLIP model, for CLIPScore and RefCLIPScore of the pictures in `images`.
         image_column, caption_column: columns of ids and of captions, in those of the files that have them.
+        follow_links: whether links in folders of captions and of pictures are read that lead out of these.
 
     Raises `SettingsError` and `DataError`, before any metric is computed.
     """
     check(ScoringSettings, bootstrap=bootstrap, seed=seed)
     plain, java = _chosen((metrics,) if isinstance(metrics, str) else metrics, clip, images)
-    work = _load(predictions, references, allow_missing, Given(image_column, caption_column))
+    work = _load(predictions, references, allow_missing, Given(image_column, caption_column, follow_links))
     frequencies = None if document_frequencies is None else DocumentFrequencies.load(document_frequencies)
     words = choose_tokenizer(tokenizer, work.references, frequencies).tokenizer
     if save_document_frequencies is not None:
         _save_frequencies(work, words, save_document_frequencies)
     rejects = Rejects()
-    looked = _scored_by_clip(work, clip, images, device, rejects) if clip and images else [{} for _ in work.systems]
+    looked = (
+        _scored_by_clip(work, clip, images, device, rejects, follow_links)
+        if clip and images
+        else [{} for _ in work.systems]
+    )
     systems = []
     for (name, captions), means in zip(work.systems.items(), looked, strict=True):
         found = score_captions(captions, work.references, plain, tokenizer=tokenizer, document_frequencies=frequencies)
@@ -274,11 +282,13 @@ def _completed(
     )
 
 
-def _scored_by_clip(work: _Work, source: str, images: Path, device: str, rejects: Rejects) -> list[Means]:
+def _scored_by_clip(
+    work: _Work, source: str, images: Path, device: str, rejects: Rejects, follow_links: bool
+) -> list[Means]:
     """CLIPScore and RefCLIPScore of each system. Torch is loaded here."""
     from captrain.inference.clip import find_pictures, score_clip
     from captrain.models.clip_score import Clip
 
-    pictures = find_pictures(images, list(work.references))
+    pictures = find_pictures(images, list(work.references), follow_links=follow_links)
     clip = Clip.load(source, device)
     return score_clip(clip, pictures, list(work.systems.values()), work.references, rejects)

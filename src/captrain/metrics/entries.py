@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from captrain.disk.reading import read_file
+from captrain.disk.walking import LINKED_FOLDER, Folders
+from captrain.disk.walking import Entry as Listed
 from captrain.errors import DataError, nearest
-from captrain.records import parse_json_line
+from captrain.records import parse_json, parse_json_line
 from captrain.tabular.delimited import Delimited
 from captrain.tabular.marks import UTF_8, mark_of
 from captrain.tabular.names import CAPTION_COLUMNS, IMAGE_COLUMNS
@@ -33,18 +36,19 @@ class Entry:
     fault: str = ""
 
 
-def read_entries(path: Path, *, lines: bool) -> list[Entry]:
+def read_entries(path: Path, *, lines: bool, follow_links: bool = False) -> list[Entry]:
     """All entries of a file or folder.
 
     Args:
         lines: each line of a .txt file is a caption of its own; otherwise the whole file is one caption.
+        follow_links: links that leave a folder are read, and links to folders.
 
     A row of a table that has too few or too many cells is an entry with the reason as its `fault`. Raises `DataError`
     naming what can't be read and where.
     """
     try:
         if path.is_dir():
-            return list(_text_files(path, lines))
+            return list(_text_files(path, lines, follow_links))
         return _file_entries(path)
     except OSError as error:
         raise DataError(f"{str(path)[:200]}: can't be read ({error.strerror})") from None
@@ -74,7 +78,7 @@ def _bytes_of(path: Path, limit: int) -> bytes:
     size = path.stat().st_size
     if size > limit:
         raise DataError(f"{path}: has {size} bytes, over the limit of {limit}; split it")
-    return _as_utf_8(path.read_bytes(), path)
+    return _as_utf_8(read_file(path), path)
 
 
 def _as_utf_8(content: bytes, path: Path) -> bytes:
@@ -115,7 +119,7 @@ def _json_entries(path: Path, content: bytes) -> Iterator[Entry]:
 
 def _parsed(path: Path, content: bytes) -> Any:
     try:
-        return json.loads(_decoded(content, path))
+        return parse_json(_decoded(content, path))
     except RecursionError:
         raise DataError(f"{path}: JSON nested too deep; expected a list or an object of captions") from None
     except json.JSONDecodeError as error:
@@ -153,13 +157,12 @@ def _table_entries(path: Path, content: bytes) -> Iterator[Entry]:
         yield Entry(f"{path}:{number}", dict(zip(table.header, cells, strict=False)), fault=fault)
 
 
-def _text_files(folder: Path, lines: bool) -> Iterator[Entry]:
+def _text_files(folder: Path, lines: bool, follow_links: bool) -> Iterator[Entry]:
     """Every .txt file below a folder; the id is its path below the folder without the suffix."""
-    bound = os.path.realpath(folder)
     found = False
-    for file in _below(folder):
-        if not os.path.realpath(file).startswith(os.path.join(bound, "")):
-            raise DataError(f"{file}: is a link that leaves the folder {folder}; copy the file into it")
+    for file, fault in _below(folder, follow_links):
+        if fault:
+            raise DataError(f"{file}: {fault}")
         text = _decoded(_bytes_of(file, MAX_TEXT_BYTES), file)
         found = True
         captions = [line.strip() for line in text.splitlines() if line.strip()]
@@ -170,15 +173,22 @@ def _text_files(folder: Path, lines: bool) -> Iterator[Entry]:
         raise DataError(f"{folder}: holds no .txt files; expected {_expected()}")
 
 
-def _below(folder: Path) -> Iterable[Path]:
-    """The .txt files of a folder and its folders in order, without hidden ones."""
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(parent, name) for name in sorted(names) if _is_text(name))
+def _below(folder: Path, follow_links: bool) -> Iterator[tuple[Path, str]]:
+    """The .txt files of a folder and its folders in order, without hidden ones, each with why it can't be read, or ""."""
+    bound = os.path.join(os.path.realpath(folder), "")
+    folders = Folders(
+        folder, lambda path: follow_links or os.path.realpath(path).startswith(bound), follow=follow_links
+    )
+    left = [""]
+    while left:
+        prefix = left.pop()
+        entries = folders.entries(prefix)
+        left += [f"{prefix}{entry.name}/" for entry in reversed(entries) if entry.is_folder and not entry.fault]
+        yield from ((folder / prefix / entry.name, entry.fault) for entry in entries if _may_be_text(entry))
 
 
-def _is_text(name: str) -> bool:
-    return name.lower().endswith(".txt") and not name.startswith(".")
+def _may_be_text(entry: Listed) -> bool:
+    return entry.name.lower().endswith(".txt") if not entry.is_folder else entry.fault == LINKED_FOLDER
 
 
 READERS: dict[str, Callable[[Path, bytes], Iterable[Entry]]] = {

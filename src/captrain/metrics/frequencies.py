@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import re
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,6 +15,7 @@ import numpy as np
 
 from captrain.disk.writing import new_file
 from captrain.errors import DataError, UserError
+from captrain.limits import BROKEN_GZIP, gzipped_lines
 from captrain.metrics.ngrams import BITS, LONGEST, SECOND, NgramTable, Numbers
 from captrain.metrics.references import References
 from captrain.metrics.texts import check_references
@@ -26,7 +26,6 @@ _NAME = re.compile(r"[\w.-]{1,64}")
 _ROWS = 20_000  # in one line of the file
 # More than four times what all of COCO's training captions need; a file beyond it is not read.
 _MOST_NGRAMS = 50_000_000
-_LONGEST_LINE = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -75,11 +74,10 @@ class DocumentFrequencies:
     def load(cls, path: str | Path) -> DocumentFrequencies:
         """Read what `save` wrote. Raises `DataError`, one line, if the file is missing, broken or too large."""
         try:
-            with gzip.open(path, "rb") as file:
-                return _read(iter(lambda: file.readline(_LONGEST_LINE), b""))
+            return _read(gzipped_lines(Path(path)))
         except FileNotFoundError:
             raise DataError(f"{path}: no such file, expected document frequencies that were saved there") from None
-        except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        except (*BROKEN_GZIP, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             reason = " ".join(str(error).split())[:100] or type(error).__name__
             raise DataError(
                 f"{path}: not a file of document frequencies ({reason}); make one with DocumentFrequencies.of and save"

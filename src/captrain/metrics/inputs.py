@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from captrain.errors import DataError, nearest
+from captrain.limits import LONGEST_CAPTION
 from captrain.metrics.entries import Entry, read_entries
 from captrain.tabular.cells import listed_in, says_nothing
 from captrain.tabular.names import CAPTION_COLUMNS, IMAGE_COLUMNS, MARKS, caption_columns, is_marked, steps_of, value_at
@@ -34,7 +35,7 @@ ID_KEYS = tuple(dict.fromkeys(("image_id", "id", "file_name", "filename", "image
 """`image_id` before `id`, since an entry of COCO annotations has both, and its `id` is the annotation's."""
 CAPTION_KEYS = tuple(dict.fromkeys(("caption", "text", "candidate", "prediction", *CAPTION_COLUMNS)))
 REFERENCE_KEYS = tuple(dict.fromkeys(("references", "captions", "reference", "caption", "text", *CAPTION_COLUMNS)))
-MAX_CHARACTERS = 100_000
+MAX_CHARACTERS = LONGEST_CAPTION
 """A longer caption is no caption, and would take minutes to score."""
 
 T = TypeVar("T")
@@ -64,10 +65,14 @@ class Read(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """Columns that a person names, of images and of captions; "" for the usual ones, also in a file that has not these."""
+    """Columns that a person names, of images and of captions; "" for the usual ones, also in a file that has not these.
+
+    follow_links: links that leave a folder of captions are read, and links to folders.
+    """
 
     image: str = ""
     caption: str = ""
+    follow_links: bool = False
 
 
 def read_predictions(path: Path) -> dict[str, str]:
@@ -86,7 +91,7 @@ def predictions_in(path: Path, given: Given = Given()) -> Read[str]:
     Raises `DataError` naming the file and the entry: what can't be read, an image with two captions, a caption that
     is no text.
     """
-    entries = read_entries(path, lines=False)
+    entries = read_entries(path, lines=False, follow_links=given.follow_links)
     if broken := next((entry for entry in entries if entry.fault), None):
         raise DataError(f"{broken.where}: {broken.fault}")
 
@@ -117,7 +122,7 @@ def references_in(path: Path, given: Given = Given()) -> Read[list[str]]:
     number), and captions that are marked as rejected or canned (VizWiz). Raises `DataError` naming the file and the entry:
     what can't be read, references that are no text, an image with an empty list.
     """
-    entries = read_entries(path, lines=True)
+    entries = read_entries(path, lines=True, follow_links=given.follow_links)
     for reason, left in (
         ("broken rows", [entry for entry in entries if entry.fault]),
         (f"captions marked {' or '.join(MARKS)}", [entry for entry in entries if _is_marked(entry)]),

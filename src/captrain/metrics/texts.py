@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from captrain.errors import DataError
+from captrain.limits import LONGEST_CAPTION
 
-MOST_CHARACTERS = 100_000
+MOST_CHARACTERS = LONGEST_CAPTION
 """A longer caption is a mistake in the input (a whole file in one field, say), and would be slow to score."""
 
 

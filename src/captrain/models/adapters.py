@@ -5,18 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
-from peft import PeftModel, get_peft_model_state_dict
+from peft import get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
-from transformers.utils import cached_file
 
 from captrain.errors import ModelError
 from captrain.models.captioner import Captioner
-from captrain.models.located import EXTRAS, looks_like_path
-from captrain.models.preparation import read_json
+from captrain.models.loading import load_adapter
+from captrain.models.located import EXTRAS, in_folder, is_cached, looks_like_path
+from captrain.models.weight_files import read_json
 
 CONFIG = "adapter_config.json"
-WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 BASE = "base"
 """Folder of an adapter's base model: beside the adapter in a run, inside its folder as exported."""
 SAVED = {"save_embedding_layers": False}
@@ -35,13 +33,8 @@ def fetched(source: str) -> str:
     """An adapter on the hub as the folder of the hub's cache that it lies in; any other name as it is."""
     if Path(source).exists():
         return source
-    found = cached_file(
-        source, CONFIG, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
-        _raise_exceptions_for_gated_repo=False,
-    )  # fmt: skip
-    return (
-        source if found is None else str(snapshot_download(source, allow_patterns=["*.json", "*.safetensors", "*.txt"]))
-    )
+    folder = in_folder(source)
+    return folder if is_adapter(folder) else source
 
 
 def has_adapter(captioner: Captioner) -> bool:
@@ -57,7 +50,7 @@ def base_of(folder: str) -> str:
     """
     config = Path(folder, CONFIG)
     name = read_json(config).get("base_model_name_or_path")
-    if not name:
+    if not name or not isinstance(name, str):
         raise ModelError(f"{config}: names no base model; expected base_model_name_or_path in it, or give --base")
     inside, beside = Path(folder, BASE), Path(folder).parent / BASE
     if name == BASE and inside.is_dir():
@@ -65,9 +58,15 @@ def base_of(folder: str) -> str:
     of_a_run = Path(name).name == BASE and Path(folder).name == "model"
     if beside.is_dir() and (of_a_run or not Path(name).exists()):
         return str(beside)
+    if ".." in Path(name).parts:
+        raise missing_base(folder, name, "leads out of its folder")
     if not Path(name).exists() and looks_like_path(name):
         raise missing_base(folder, name, "is not there")
-    return str(name)
+    if not Path(name).exists() and not is_cached(name):
+        raise missing_base(
+            folder, name, "can't be had (it is not on this machine, and nothing is fetched that you did not name)"
+        )
+    return name
 
 
 def travels_with(folder: str) -> Path | None:
@@ -81,15 +80,13 @@ def missing_base(folder: str, name: str, why: str) -> ModelError:
     """An error that names the base of an adapter, and what can be done."""
     return ModelError(
         f"{folder}: is an adapter, and its base model {name} {why}; put the base back, "
-        f"give it to train or export as --base FOLDER, or change base_model_name_or_path in {CONFIG}"
+        f"give it to train or export as --base FOLDER (or hub id), or change base_model_name_or_path in {CONFIG}"
     )
 
 
 def attach_adapter(captioner: Captioner, folder: str, *, learns: bool = False) -> None:
     """Put an adapter from a folder onto its base. With `learns` its weights go on learning, and nothing else does."""
-    if not any(Path(folder, name).is_file() for name in WEIGHTS):  # peft would look for the folder's name on the hub
-        raise ModelError(f"{folder}: incomplete, {WEIGHTS[0]} is missing; copy or download it again")
-    captioner.model = PeftModel.from_pretrained(captioner.model, folder, is_trainable=learns)
+    captioner.model = load_adapter(captioner.model, folder, learns=learns)
     name_base(captioner)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipInfo
 
+from captrain.disk.reading import open_file
 from captrain.errors import ModelError
 
 MANIFEST = "captrain-manifest.json"
@@ -32,7 +33,7 @@ def check_directory(path: Path) -> None:
 
     Raises `ModelError`; leaves it to zipfile to say what is wrong with a directory that is not there.
     """
-    with path.open("rb") as file:
+    with open_file(path) as file:
         file.seek(0, 2)
         size = file.tell()
         file.seek(max(0, size - END_SIZE - LONGEST_COMMENT))

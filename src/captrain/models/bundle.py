@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, cast
 
 import torch
-from transformers import AutoConfig, BitsAndBytesConfig, PreTrainedModel
+from transformers import BitsAndBytesConfig, PreTrainedModel
 
 import captrain.models.prefix.model  # makes prefix captioners known to the Auto classes
 import captrain.models.vision  # noqa: F401  # makes wrapped encoders known to the Auto classes
@@ -35,9 +36,12 @@ from captrain.models.adapters import (
 from captrain.models.archive import is_archive, opened
 from captrain.models.captioner import Captioner
 from captrain.models.decoding import Decoding
-from captrain.models.located import EXTRAS, find_model_folder, is_cached, not_here
-from captrain.models.preparation import has_preparation, read_json, read_preparation, write_preparation
+from captrain.models.loading import load_with_report, read_config
+from captrain.models.located import EXTRAS, find_model_folder, is_cached, not_here, offline
+from captrain.models.preparation import has_preparation, read_preparation, write_preparation
+from captrain.models.trusted_code import save_code
 from captrain.models.vocabulary import has_tokenizer, load_tokenizer
+from captrain.models.weight_files import read_json
 from captrain.models.zoo import name_hint
 
 FAMILIES = {
@@ -104,7 +108,8 @@ def _load_adapter(folder: str, quantize: BitsAndBytesConfig | None, base: str | 
         if is_adapter(place):
             raise missing_base(folder, named, "is an adapter itself: export it merged, and give that")
         try:
-            model, family = _load_weights(place, quantize)
+            with offline() if base is None else nullcontext():
+                model, family = _load_weights(place, quantize)
         except OSError as error:
             raise missing_base(
                 folder, named, f"can't be had ({' '.join(str(error).split())[:LONGEST_REASON]})"
@@ -125,7 +130,16 @@ def _assembled(model: PreTrainedModel, family: str, words: str, places: Sequence
     captioner.prompt = str(extras.get("prompt", ""))
     captioner.decoding = Decoding.from_dict(extras.get("decoding", {}))
     captioner.origins = tuple(map(str, extras.get("origins", ())))
+    _check_tokens(captioner, words)
     return captioner
+
+
+def _check_tokens(captioner: Captioner, source: str) -> None:
+    """Raise `ModelError` where a caption would begin or end with a token that the decoder does not have."""
+    entries = int(cast(Any, captioner.decoder.get_input_embeddings()).weight.shape[0])
+    for name, token in (("starts", captioner.start_id), ("ends", captioner.end_id)):
+        if not 0 <= token < entries:
+            raise ModelError(f"{source}: a caption {name} with token {token:,}, but its decoder has {entries:,} tokens")
 
 
 def _preparation(place: str, needed: bool) -> ImageSpec | None:
@@ -146,6 +160,7 @@ def save_captioner(captioner: Captioner, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     model: Any = captioner.model
     model.save_pretrained(folder, **(SAVED if has_adapter(captioner) else {}))
+    save_code(captioner.core(), folder)
     captioner.tokenizer.save_pretrained(folder)
     processor = PROCESSORS.get(captioner.family) or PROCESSORS[captioner.image_spec.resize]
     if captioner.image_spec.resize == "crop":
@@ -206,13 +221,15 @@ def clear_errors(source: str) -> Iterator[None]:
         if isinstance(error, OSError) and not Path(source).exists() and not is_cached(source):
             raise not_here(source) from error
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        if isinstance(error, UnpicklingError):
+            reason = "its weights are a pickle that holds more than tensors, and nothing in one is run"
         hint = name_hint(source)
         raise ModelError(f"{source}: can't be loaded as a captioner: {reason[:LONGEST_REASON]}{hint}") from error
 
 
 def _load_weights(source: str, quantize: BitsAndBytesConfig | None) -> tuple[PreTrainedModel, str]:
     """A checkpoint's model in fp32 (where it is not quantised), and its family. Raises when weights are missing from it."""
-    config = AutoConfig.from_pretrained(source)
+    config = read_config(source)
     if config.model_type not in MODEL_TYPES:
         raise ModelError(f"{source}: a '{config.model_type}' is of no known family; families: {', '.join(FAMILIES)}")
     family, place = MODEL_TYPES[config.model_type]
@@ -220,7 +237,7 @@ def _load_weights(source: str, quantize: BitsAndBytesConfig | None) -> tuple[Pre
     if config.architectures and expected not in config.architectures:
         raise ModelError(f"{source}: a {config.architectures[0]} writes no captions; expected a {expected}")
     how = {} if quantize is None else {"quantization_config": quantize, "device_map": {"": torch.cuda.current_device()}}
-    model, info = _import(place).from_pretrained(source, dtype=torch.float32, output_loading_info=True, **how)
+    model, info = load_with_report(_import(place), source, config, **how)
     missing = sorted(info["missing_keys"])
     if missing:
         raise ModelError(

@@ -7,12 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-import yaml
-
 from captrain.models.captioner import Captioner
 from captrain.models.plain import Place, captrain_code, differences, plain_code
 from captrain.report.facts import flatten, section
 from captrain.report.logs import Metrics, Problems, read_metrics, score_name, score_order
+from captrain.yaml_text import dump_yaml, load_yaml
 
 MOST_POINTS = 12  # of a curve
 
@@ -53,7 +52,7 @@ def _head(captioner: Captioner, base: str) -> str:
     }
     if (named := next(filter(_is_hub_id, (base, *captioner.origins)), None)) is not None:
         facts["base_model"] = named
-    return f"---\n{yaml.safe_dump(facts, sort_keys=False)}---"
+    return f"---\n{dump_yaml(facts)}---"
 
 
 def _loading(captioner: Captioner, base: str, place: Place) -> str:
@@ -141,8 +140,8 @@ def _read(path: Path) -> dict[str, Any]:
     """A run's YAML or JSON file; nothing where it is missing or broken."""
     try:
         text = path.read_text(encoding="utf-8")
-        return section(json.loads(text) if path.suffix == ".json" else yaml.safe_load(text))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return section(json.loads(text) if path.suffix == ".json" else load_yaml(text))
+    except (OSError, ValueError, RecursionError):
         return {}
 
 

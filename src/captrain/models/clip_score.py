@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from captrain.data.images import ImageSpec
 from captrain.errors import ModelError
 from captrain.models.bundle import clear_errors
 from captrain.models.device import choose_device
+from captrain.models.loading import class_for, load_model, read_config
 from captrain.models.located import find_model_folder
 from captrain.models.preparation import read_preparation
 from captrain.models.vocabulary import load_tokenizer
@@ -44,10 +45,11 @@ class Clip:
         """From a folder or hub id. Raises `ModelError` when it is not there, broken, or no CLIP model."""
         folder = find_model_folder(source)
         with clear_errors(source):
-            kind = AutoConfig.from_pretrained(folder).model_type
+            config = read_config(folder)
+            kind = config.model_type
             if kind not in CLIP_TYPES:
                 raise ModelError(f"{source}: is a '{kind}', expected a CLIP model ({', '.join(CLIP_TYPES)})")
-            model = AutoModel.from_pretrained(folder, dtype=torch.float32)
+            model = load_model(class_for(AutoModel, config), folder, config)
             spec = read_preparation(folder, model.config.vision_config.image_size)
             return cls(
                 source, model.to(choose_device(device)).eval().requires_grad_(False), load_tokenizer(folder), spec

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
@@ -26,6 +24,7 @@ from captrain.data.images import ImageSpec
 from captrain.errors import ModelError
 from captrain.models.attention import share_features
 from captrain.models.captioner import Captioner
+from captrain.models.loading import class_for, load_model, read_config
 from captrain.models.vision import VisionVectors, see
 
 HEADS = ("lm_head", "cls")
@@ -140,11 +139,11 @@ def join(encoder: PreTrainedModel, decoder: PreTrainedModel, tokenizer: PreTrain
 
 def load_decoder(source: str) -> PreTrainedModel:
     """A causal language model from a folder or hub id, with fresh cross-attention if it has none yet."""
-    config = AutoConfig.from_pretrained(source)
+    config = read_config(source)
     _check_decoder(config, source)
     config.is_decoder = True
     config.add_cross_attention = True
-    return AutoModelForCausalLM.from_pretrained(source, config=config, dtype=torch.float32)
+    return load_model(class_for(AutoModelForCausalLM, config), source, config)
 
 
 def new_decoder(

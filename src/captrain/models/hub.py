@@ -5,17 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from huggingface_hub import HfApi, get_token, snapshot_download
+from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from captrain.errors import CaptrainError, ModelError
 from captrain.models.export import Precision, write_model
-
-NEEDED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
-"""Files of a checkpoint that loading it takes; no code."""
-OLD_WEIGHTS = ("pytorch_model*.bin",)
-"""Weights of checkpoints that have no others; transformers reads them without running what is in them."""
+from captrain.models.located import fetch
+from captrain.models.trust import asked
 
 
 def push(source: str, hub_id: str, *, public: bool = False, merge: bool = True, dtype: Precision = "fp32") -> str:
@@ -55,10 +52,7 @@ def download(hub_id: str, cache: Path) -> str:
     """
     check_hub_id(hub_id)
     try:
-        folder = snapshot_download(hub_id, cache_dir=cache, allow_patterns=list(NEEDED))
-        if any(Path(folder).glob("*.safetensors")):
-            return folder
-        return snapshot_download(hub_id, cache_dir=cache, allow_patterns=[*NEEDED, *OLD_WEIGHTS])
+        return fetch(hub_id, cache, code=asked().remote_code)
     except Exception as error:  # of every kind, as above
         raise ModelError(f"{hub_id}: can't be fetched from the hub to {cache} ({_one_line(error)})") from None
 

@@ -1,24 +1,41 @@
-"""Where a checkpoint lies: in a folder, an archive, or the hub's cache. Loads no torch, so that a wrong name is told at once."""
+"""Where a checkpoint lies: in a folder, an archive, or the hub's cache. Loads no torch, so that a wrong name is told at once.
+
+Only here anything is fetched from the hub: of the one repository that was named, at one commit.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
+from captrain.disk.reading import fault_of
+from captrain.disk.walking import is_hidden
 from captrain.errors import ModelError, nearest_path
 from captrain.models.archive import is_archive
+from captrain.models.trust import asked
 from captrain.models.zoo import name_hint, resolve_name
 
 EXTRAS = "captrain.json"
 """What captrain adds to a checkpoint that it writes."""
 CONFIGS = ("config.json", "adapter_config.json")
 """Files of which every checkpoint has one."""
+NEEDED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+"""Files of a checkpoint that loading it takes; no code."""
+OLD_WEIGHTS = ("pytorch_model*.bin", "adapter_model.bin")
+"""Weights of checkpoints that have no others."""
+CODE = ("*.py",)
+"""What else is fetched with `--trust-remote-code`."""
 
 
 def find_model_folder(source: str) -> str:
     """A run folder's model folder; a short name's hub id; any other folder or hub id as it is."""
     source = resolve_name(source)
     path = Path(source)
+    _refuse_odd(path)
     if (path / "model").is_dir() and not (path / "config.json").is_file():
+        _refuse_odd(path / "model")
         return str(path / "model")
     if path.is_dir() and not any((path / name).is_file() for name in CONFIGS):
         raise ModelError(
@@ -31,6 +48,41 @@ def find_model_folder(source: str) -> str:
             f"{source}: no such folder.{_siblings(path)} Expected a run folder, a model folder or a hub id"
         )
     return source
+
+
+def in_folder(source: str) -> str:
+    """The folder of a model: `source` itself, or where the hub's cache keeps that repository, fetched if it isn't there."""
+    return source if Path(source).exists() else _fetched(source, asked().remote_code)
+
+
+@lru_cache(maxsize=64)
+def _fetched(hub_id: str, code: bool) -> str:
+    """One commit of a repository, the same as long as this process runs."""
+    return fetch(hub_id, code=code)
+
+
+def fetch(hub_id: str, cache: Path | None = None, *, code: bool = False) -> str:
+    """Copy what loading a model takes into a cache, by default the hub's own; returns the folder of its commit."""
+    from huggingface_hub import snapshot_download
+
+    needed = [*NEEDED, *(CODE if code else ())]
+    folder = snapshot_download(hub_id, cache_dir=cache, allow_patterns=needed)
+    if any(Path(folder).glob("*.safetensors")) or asked().safetensors_only:
+        return folder
+    return snapshot_download(hub_id, cache_dir=cache, allow_patterns=[*needed, *OLD_WEIGHTS])
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """While this is open no library asks the hub for anything."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def check_model(source: str) -> None:
@@ -86,6 +138,13 @@ def looks_like_path(source: str) -> bool:
     """Whether a name that does not exist was meant as a folder, not as a hub id (`name` or `owner/name`)."""
     inside = Path(source).parent
     return source.startswith((".", "/", "~")) or source.count("/") > 1 or (inside != Path() and inside.is_dir())
+
+
+def _refuse_odd(path: Path) -> None:
+    """Raise `ModelError` for a pipe or a device, by itself or in a checkpoint's folder: whoever opens it may wait for ever."""
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        if not file.is_dir() and not is_hidden(file.name) and (fault := fault_of(file)):
+            raise ModelError(f"{file}: {fault}")
 
 
 def _siblings(path: Path) -> str:

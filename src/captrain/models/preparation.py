@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from transformers.utils import cached_file
-
 from captrain.data.images import Decode, ImageSpec
 from captrain.disk.writing import write_text
 from captrain.errors import ModelError
+from captrain.models.located import in_folder
+from captrain.models.weight_files import read_json
 
 RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -89,27 +89,14 @@ def write_preparation(folder: Path, spec: ImageSpec, processor: str) -> None:
 
 def _read_config(source: str) -> dict[str, Any] | None:
     """The image processor's configuration, from either of the two files that hold one."""
+    folder = Path(in_folder(source))
     for name in FILES:
-        found = cached_file(
-            source, name, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
-        )
-        if found is not None:
-            content = read_json(Path(found))
+        if (folder / name).is_file():
+            content = read_json(folder / name)
             content = content.get("image_processor", content)
             if "image_mean" in content or "size" in content:
                 return cast(dict[str, Any], content)
     return None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A checkpoint's JSON file. Raises `ModelError` naming the file when it holds no JSON object."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: not valid JSON ({error}); copy or download the checkpoint again") from None
-    if not isinstance(content, dict):
-        raise ModelError(f"{path}: found a JSON {type(content).__name__}, expected an object")
-    return content
 
 
 def _sizes(config: dict[str, Any], default: int) -> tuple[int, int, int | None]:

@@ -20,6 +20,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.utils import ModelOutput
 
 from captrain.errors import ModelError
+from captrain.models.loading import class_for, load_model, new_model, part_config, read_config
 from captrain.models.modes import evaluating
 
 
@@ -56,8 +57,7 @@ class VisionVectors(PreTrainedModel):
 
     def __init__(self, config: VisionVectorsConfig, encoder: PreTrainedModel | None = None) -> None:
         super().__init__(config)
-        settings = dict(config.vision)
-        self.encoder = encoder or AutoModel.from_config(AutoConfig.for_model(settings.pop("model_type"), **settings))
+        self.encoder = encoder or new_model(AutoModel, part_config(config.vision))
         self.norm = nn.LayerNorm(config.hidden_size)
         self.positions = nn.Embedding(math.prod(config.grid), config.hidden_size) if config.grid else None
         self.post_init()
@@ -143,13 +143,13 @@ def load_encoder(source: str, vectors: str, height: int, width: int) -> PreTrain
         vectors: `all`, or `pooled` for the one vector that stands for the whole image.
         height, width: of the pictures that it will see; it is run on one to find what it returns.
     """
-    config = AutoConfig.from_pretrained(source)
+    config = read_config(source)
     config = getattr(config, "vision_config", config)
     if type(config) not in MODEL_MAPPING:
         raise ModelError(
             f"{source}: '{config.model_type}' is no encoder that transformers can load; expected a vision model"
         )
-    encoder = MODEL_MAPPING[type(config)].from_pretrained(source, dtype=torch.float32)
+    encoder = load_model(class_for(AutoModel, config), source, config)
     if getattr(encoder, "main_input_name", "") != "pixel_values":
         raise ModelError(
             f"{source}: a '{config.model_type}' reads {encoder.main_input_name}, not pictures; expected a vision encoder"

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from captrain.errors import ModelError
+from captrain.models.loading import load_tokenizer_files
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
 SPECIAL = {"pad_token": "[PAD]", "bos_token": "[BOS]", "eos_token": "[EOS]", "unk_token": "[UNK]"}
@@ -42,7 +43,9 @@ def has_tokenizer(folder: str) -> bool:
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint. Raises `ModelError` when it has none, or one without vocabulary or end token."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = load_tokenizer_files(source)
+    except ModelError:
+        raise
     except Exception as error:  # of every kind: OSError, KeyError, plain Exception from the Rust side, ...
         raise ModelError(f"{source}: no tokenizer could be loaded ({_first_line(error)})") from None
     if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what transformers makes of a folder without a vocabulary

@@ -64,11 +64,11 @@ CHECKPOINTS = (
     ),
     Checkpoint(
         "clipcap-mlp", "prefix", None, cider=108.35, bleu_4=32.15, source=CLIPCAP,
-        note="published as pickles only, which are not loaded; train one with --encoder and --decoder",
+        note="published as pickles in a layout of its own, which is not read; train one with --encoder and --decoder",
     ),
     Checkpoint(
         "clipcap-transformer", "prefix", None, cider=113.08, bleu_4=33.53, source=CLIPCAP,
-        note="published as pickles only, which are not loaded; train one with --encoder and --decoder",
+        note="published as pickles in a layout of its own, which is not read; train one with --encoder and --decoder",
     ),
 )  # fmt: skip
 

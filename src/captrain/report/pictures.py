@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import base64
 import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageOps
 
+from captrain.memory_budget import counted
+from captrain.picture_bytes import check_scans, check_start
+from captrain.picture_memory import bytes_beside, bytes_to_decode, check, take_for
+
 LONGEST = 320  # pixels of a thumbnail's longer side
 CRISP_BELOW = 128  # pictures this small are drawings as a rule: kept without loss, enlarged without blur
-MOST_PIXELS = 64_000_000  # a picture that claims more is taken for an attack on the memory
+MOST_PIXELS = 64_000_000  # a page is made of small pictures; the limit of those that are trained on is higher
 MOST_BYTES = 64 * 1024 * 1024
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # never PostScript: Pillow hands it to another program
 
@@ -36,6 +43,7 @@ class Picture:
         return f"data:image/{self.format};base64,{base64.b64encode(self.data).decode('ascii')}"
 
 
+@counted()
 def thumbnail(image: Path | bytes, longest: int = LONGEST) -> Picture | None:
     """A picture (file or encoded bytes) shrunk to `longest` pixels, upright and on white; None where it can't be used.
 
@@ -43,14 +51,26 @@ def thumbnail(image: Path | bytes, longest: int = LONGEST) -> Picture | None:
     """
     try:
         encoded = image if isinstance(image, bytes) else _read(image)
-        with Image.open(io.BytesIO(encoded), formats=FORMATS) as opened:
-            if opened.width * opened.height > MOST_PIXELS:
-                return None
+        check_start(encoded, MOST_PIXELS)
+        with _silent(), Image.open(io.BytesIO(encoded), formats=FORMATS) as opened:
+            check(opened, len(encoded), MOST_PIXELS)
+            if opened.format in ("JPEG", "MPO"):
+                check_scans(opened.size, encoded)
+            beside = bytes_beside(opened)
             opened.draft("RGB", (longest, longest))
+            take_for(2 * bytes_to_decode(opened, beside, turned=True))  # turned, and on white
             small = _on_white(ImageOps.exif_transpose(opened), longest)
     except Exception:  # Pillow raises many kinds for broken files, and a report must not fail for one of its pictures
         return None
     return _encode(small)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without Pillow's remarks on odd files and large pictures."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _read(path: Path) -> bytes:

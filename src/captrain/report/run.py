@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from captrain.disk.locks import locked
 from captrain.disk.writing import write_text
 from captrain.errors import RunError
 from captrain.paths import HTML, check_output_file
+from captrain.records import parse_json
 from captrain.report.captions import evolutions, gallery, text_of
 from captrain.report.facts import facts, headlines, section, table_of_test, tables
 from captrain.report.logs import Metrics, Problems, charts, gaps, read_lines, read_metrics
 from captrain.report.page import Note, ReportData, render
+from captrain.yaml_text import load_yaml
 
 EXPECTED = "expected the folder that 'captrain train DATA OUT' writes: give OUT"
 MOST_PICTURES = 48
@@ -83,8 +82,8 @@ def _check(run: Path) -> None:
 def _settings(path: Path, problems: Problems) -> dict[str, Any]:
     """settings.yaml, or nothing where it is missing or broken."""
     try:
-        return section(yaml.safe_load(_small_text(path)))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        return section(load_yaml(_small_text(path)))
+    except ValueError as error:
         problems.add(f"{path.name}: not valid YAML ({_one_line(error)})")
         return {}
 
@@ -92,7 +91,7 @@ def _settings(path: Path, problems: Problems) -> dict[str, Any]:
 def _scores(path: Path, problems: Problems) -> dict[str, Any]:
     """scores.json, or nothing where it is missing or broken."""
     try:
-        return section(json.loads(_small_text(path) or "{}"))
+        return section(parse_json(_small_text(path) or "{}"))
     except (ValueError, RecursionError) as error:
         problems.add(f"{path.name}: not valid JSON ({_one_line(error)})")
         return {}

@@ -34,9 +34,7 @@ AS_IT_IS: dict[str, tuple[str, Kind]] = {
 _LAUNCHER = (
     "how many processes there are, and how they meet, is told by the launcher (torchrun, accelerate), not by a recipe"
 )
-_PICKLE = (
-    "LAVIS's .pth files are pickles, which are not loaded; give `model` a folder or hub id in the transformers format"
-)
+_PICKLE = "LAVIS's .pth files are pickles in its own layout, which is not read; give `model` a folder or hub id for transformers"
 _WEIGHTS = "is decided by the checkpoint's own config.json"
 
 LEFT_OUT: dict[str, str] = {

@@ -11,6 +11,9 @@ from typing import Any
 from captrain.errors import SettingsError
 from captrain.settings.lavis_keys import Kind
 
+YAML_1_1 = {"yes": True, "no": False, "on": True, "off": False}
+"""What LAVIS's reader takes for true and false beside these words; in YAML 1.2 it is text."""
+
 
 @dataclass(frozen=True, slots=True)
 class Section:
@@ -42,12 +45,17 @@ class Section:
             raise SettingsError(f"{self.where}: {name}: found {reprlib.repr(value)}, expected {kind}") from None
 
 
-def _as_kind(value: Any, kind: Kind) -> Any:
-    """A YAML value as what it has to be; raises `ValueError` or `TypeError`. PyYAML reads `1e-5` as text."""
-    if kind == "true or false":
-        if isinstance(value, bool):
-            return value
+def _switch(value: Any) -> bool:
+    value = YAML_1_1.get(value.lower()) if isinstance(value, str) else value
+    if not isinstance(value, bool):
         raise ValueError
+    return value
+
+
+def _as_kind(value: Any, kind: Kind) -> Any:
+    """A YAML value as what it has to be; raises `ValueError` or `TypeError`."""
+    if kind == "true or false":
+        return _switch(value)
     if kind in ("a name", "text"):
         if isinstance(value, str):
             return value

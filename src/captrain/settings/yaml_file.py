@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from captrain.disk.reading import open_file
 from captrain.errors import SettingsError, nearest_path
-
-LARGEST_FILE = 1024 * 1024  # bytes; real ones have a few hundred
+from captrain.limits import LARGEST_YAML
+from captrain.yaml_text import load_yaml
 
 
 def read_yaml(path: Path, where: str) -> Any:
@@ -30,27 +27,15 @@ def read_yaml(path: Path, where: str) -> Any:
     except UnicodeDecodeError as error:
         raise SettingsError(f"{where}: not UTF-8 (byte {error.start}); save the file as UTF-8") from None
     try:
-        return yaml.load(content, _Loader)
-    except Exception as error:  # PyYAML lets through whatever a value's constructor raises: IndexError for `!!int ""`
-        raise SettingsError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice, where PyYAML would drop the first in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """As PyYAML does, after a look at the keys."""
-        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key, count in Counter(key.value for key in keys).items():
-            if count > 1:
-                raise yaml.YAMLError(f"'{key}' is given {count} times{node.start_mark}")
-        return super().construct_mapping(node, deep)
+        return load_yaml(content)
+    except ValueError as error:
+        raise SettingsError(f"{where}: not valid YAML: {error}") from None
 
 
 def _read_small(path: Path, where: str) -> str:
     """A file's text, if it is as short as files of settings are."""
-    with path.open("rb") as file:
-        content = file.read(LARGEST_FILE + 1)
-    if len(content) > LARGEST_FILE:
+    with open_file(path) as file:
+        content = file.read(LARGEST_YAML + 1)
+    if len(content) > LARGEST_YAML:
         raise SettingsError(f"{where}: larger than 1 MiB, expected a short YAML file of settings")
     return content.decode("utf-8-sig")

@@ -9,6 +9,8 @@ import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from captrain.limits import LONGEST_CAPTION, TOO_LONG
+
 LONGEST_LIST = 1 << 17  # characters of a list written out as text; a longer one is not read
 LONGEST_NOTHING = 40  # characters of what says nothing, and of what is shown of it
 
@@ -23,7 +25,7 @@ _NUMBER = re.compile(r"[-+]?(?:\d[\d_,]*(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|[-+]?inf
 _ITEM = re.compile(
     r"""\s*(?:np\.str_\()?('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^\s,'"\[\]()]+)\)?\s*(,?)\s*""", re.DOTALL
 )
-_LIKE_A_LIST = re.compile(r"""\[\s*['"].*['"]\s*,?\s*\]""", re.DOTALL)
+_LIKE_A_LIST = re.compile(r"""\[\s*['"].*['"]\s*+(?:,\s*+)?\]""", re.DOTALL)
 
 
 def says_nothing(text: str) -> bool:
@@ -41,13 +43,16 @@ def says_nothing(text: str) -> bool:
 
 def _is_surely_caption(value: Any) -> bool:
     """Whether a first glance is enough: a long text that begins with a letter. Most captions are, so it saves time."""
-    return isinstance(value, str) and len(value.strip()) > LONGEST_NOTHING and value[0].isalpha()
+    if not isinstance(value, str) or len(value) > LONGEST_CAPTION or value == TOO_LONG:
+        return False
+    return len(value.strip()) > LONGEST_NOTHING and value[0].isalpha()
 
 
 def sifted(values: Iterable[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The captions among some values, and those values that are none, as text. Empty ones are neither.
 
-    A text that is a list, as Python, pandas, numpy or JSON write one, is taken for what it lists.
+    A text that is a list, as Python, pandas, numpy or JSON write one, is taken for what it lists. One that is longer than any
+    caption is none, and `captrain.limits.TOO_LONG` stands for it.
 
     >>> sifted(["a dog ", None, "", "nan", 7, "['it runs', \\"it's fast\\"]"])
     (('a dog', 'it runs', "it's fast"), ('nan', '7'))
@@ -59,7 +64,9 @@ def sifted(values: Iterable[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
             captions.append(value.strip())
             continue
         for text in map(str.strip, _texts(value)):
-            if (
+            if len(text) > LONGEST_CAPTION or text == TOO_LONG:
+                odd.append(TOO_LONG)
+            elif (
                 not isinstance(value, str)
                 or says_nothing(text)
                 or (_LIKE_A_LIST.fullmatch(text) and listed_in(text) is None)
@@ -76,12 +83,16 @@ def no_caption(odd: Sequence[str] = ()) -> str:
     >>> no_caption(), no_caption(["nan"])
     ('has no caption', "has no caption, only 'nan'")
     """
+    if odd and odd[0] == TOO_LONG:
+        return TOO_LONG
     return f"has no caption, only '{' '.join(odd[0].split())}'" if odd else "has no caption"
 
 
 def not_a_caption(text: str) -> str:
     """Why one text is left out of a picture that has captions."""
-    return f"holds '{' '.join(text.split())}' where a caption belongs; that is left out"
+    return (
+        TOO_LONG if text == TOO_LONG else f"holds '{' '.join(text.split())}' where a caption belongs; that is left out"
+    )
 
 
 def _texts(value: Any) -> list[str]:

@@ -15,10 +15,13 @@ import re
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cached_property, lru_cache
+from io import TextIOWrapper
 from pathlib import Path
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
+from captrain.disk.reading import open_file
 from captrain.errors import DataError
+from captrain.limits import LARGEST_LINE, LONG_LINE, LONGEST_CAPTION
 from captrain.tabular.cells import says_nothing
 from captrain.tabular.marks import encoding_of, unmarked
 
@@ -44,7 +47,7 @@ class Delimited:
 
         Raises `DataError` for what is not in the encoding.
         """
-        self.path, self.encoding = path, encoding
+        self.path, self.encoding, self.delimiter = path, encoding, ""
         first = next(self._read(lambda lines: iter([next(lines, "")[:LONGEST_HEADER].rstrip("\r\n")])))
         self.delimiter = delimiter_of(first, known)
         self.header = distinct(cell.strip() for cell, _ in cells_of(first, self.delimiter))
@@ -123,8 +126,9 @@ class Delimited:
     def _read(self, work: Callable[[Lines], Iterator[T]]) -> Iterator[T]:
         """What some work makes of the lines. Raises `DataError` for what is not in the encoding, wherever that shows."""
         try:
-            with self.path.open(encoding=encoding_of(self.path, self.encoding), newline="") as file:
-                yield from work(Lines(unmarked(file)))
+            name = encoding_of(self.path, self.encoding)
+            with TextIOWrapper(open_file(self.path), encoding=name, newline="") as file:
+                yield from work(Lines(unmarked(self._lines(file))))
         except OSError as error:
             raise DataError(f"{self.path}: can't be opened ({error.strerror})") from None
         except UnicodeError as error:
@@ -134,6 +138,18 @@ class Delimited:
                 f"{self.path}: not {name} ({reason}); save the table as UTF-8 (in Excel: CSV "
                 "UTF-8), or say what it is: --encoding"
             ) from None
+
+    def _lines(self, file: TextIO) -> Iterator[str]:
+        """The lines of a file, with their ends. Of cells that are too long for captions, what is too long is cut."""
+        number, cells = 0, _long_cells(self.delimiter)
+        while line := (more := file.readline(LONG_LINE)):
+            number += 1
+            while len(more) == LONG_LINE and not more.endswith("\n") and len(line) < LARGEST_LINE:
+                more = file.readline(LONG_LINE)
+                line = cells.sub(_cut, line + more)
+            if len(line) >= LARGEST_LINE:
+                raise DataError(f"{self.path}:{number}: over {LARGEST_LINE} characters long; expected a row a line")
+            yield line
 
 
 class Lines:
@@ -197,6 +213,21 @@ def _quoted_cell(delimiter: str) -> re.Pattern[str]:
     return re.compile(rf' *"([^"]*(?:""[^"]*)*)" *(?={re.escape(delimiter)}|[\r\n]*\Z)')
 
 
+@lru_cache(maxsize=8)
+def _long_cells(delimiter: str) -> re.Pattern[str]:
+    """Cells that are quoted, and others that are too long, perhaps cut at their ends; commas end them where nothing is known."""
+    letter = rf'[^"\r\n{re.escape(delimiter or ",")}]'
+    return re.compile(rf'"(?:[^"]++|"")++|(?<!{letter}){letter}{{{LONGEST_CAPTION + 1},}}+')
+
+
+def _cut(cell: re.Match[str]) -> str:
+    """A cell; the beginning of one that is longer than any caption."""
+    text = cell[0]
+    if len(text) <= 2 * LONGEST_CAPTION:  # each quotation mark in it is written twice
+        return text
+    return text[0] + text[1 : LONGEST_CAPTION + 2].replace('"', "'")
+
+
 _OPEN = re.compile(r' *"[^"]*(?:""[^"]*)*\Z')  # a cell whose mark may be closed on a later line
 
 
@@ -232,8 +263,12 @@ def distinct(names: Iterable[str]) -> list[str]:
     >>> distinct(["image", "caption", "caption"])
     ['image', 'caption', 'caption.1']
     """
-    found: list[str] = []
+    found: dict[str, None] = {}
+    counts: Counter[str] = Counter()
     for name in names:
-        count = sum(other == name or other.startswith(f"{name}.") for other in found) if name in found else 0
-        found.append(f"{name}.{count}" if count else name)
-    return found
+        single = name
+        while single in found:
+            counts[name] += 1
+            single = f"{name}.{counts[name]}"
+        found[single] = None
+    return list(found)

@@ -6,6 +6,8 @@ import codecs
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from captrain.disk.reading import open_file
+
 UTF_8 = "utf-8"
 MARKS = (  # UTF-32's little-endian mark begins as UTF-16's does, so it is looked for before
     (codecs.BOM_UTF8, UTF_8),
@@ -34,7 +36,7 @@ def encoding_of(path: Path, encoding: str = "") -> str:
     >>> encoding_of(Path(__file__)), encoding_of(Path(__file__), "cp932")
     ('utf-8-sig', 'cp932')
     """
-    with path.open("rb") as file:
+    with open_file(path) as file:
         marked = mark_of(file.read(4))[1]
     if marked.startswith(("utf-16", "utf-32")):
         return marked[: len("utf-16")]  # without the order of bytes Python takes it from the mark, and takes that off

@@ -16,6 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from captrain.errors import RunError
 from captrain.models.captioner import Captioner
+from captrain.training.checkpoints import reading_state
 
 AVERAGE = "average.safetensors"
 
@@ -69,9 +70,10 @@ class WeightAverage(TrainerCallback):
             raise RunError(
                 f"{folder}: holds no average of the weights; go on without --ema, or begin anew with --overwrite"
             )
-        saved = load_file(path)
-        for name, tensor in self.average.items():
-            tensor.copy_(saved[name])
+        with reading_state(folder):
+            saved = load_file(path)
+            for name, tensor in self.average.items():
+                tensor.copy_(saved[name])
 
 
 def window(decay: float, step: int) -> float:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from captrain.disk.folders import check_way, link_all, make_folders, put_back, remove, replace_folder, sync, sync_tree
 from captrain.errors import RunError
 from captrain.models.captioner import Captioner
+from captrain.models.weight_files import check_pickle, inside
 from captrain.training.run_place import WEIGHTS, find_checkpoint, whole_checkpoints
 
 BEST = "best"  # the best model so far, within a checkpoint
@@ -113,10 +116,43 @@ def save_learned(captioner: Captioner, folder: Path) -> None:
     save_file({name: tensor.detach().contiguous() for name, tensor in _learned(captioner).items()}, folder / WEIGHTS)
 
 
+@contextmanager
+def reading_state(folder: Path) -> Iterator[None]:
+    """Around what reads a checkpoint's files: they must lie in it, unpack to no more than they are, and be whole.
+
+    torch's reader runs nothing that is in them. Raises `RunError` on one line for whatever it refuses.
+    """
+    for path in sorted((*folder.glob("*.pt"), *folder.glob("*.pth"), *folder.glob("*.safetensors"))):
+        check_pickle(inside(folder, path.name))
+    try:
+        yield
+    except (
+        SafetensorError,
+        UnpicklingError,
+        RuntimeError,
+        EOFError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+    ) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        pickled = isinstance(error, UnpicklingError)
+        reason = (
+            "it holds more than tensors" if pickled else (str(error).splitlines() or [type(error).__name__])[0][:200]
+        )
+        raise RunError(
+            f"{folder}: damaged, or not written by captrain ({reason}); go back to an earlier one with --resume-from, or begin "
+            "anew with --overwrite"
+        ) from error
+
+
 def load_learned(captioner: Captioner, folder: Path) -> None:
     """Take over what `save_learned` wrote. Raises `RunError` when the captioner is not the one that was saved."""
     check_fits(captioner, folder)
-    saved = load_file(folder / WEIGHTS)
+    with reading_state(folder):
+        saved = load_file(folder / WEIGHTS)
     with torch.no_grad():
         for name, tensor in _learned(captioner).items():
             tensor.copy_(saved[name])
@@ -124,7 +160,7 @@ def load_learned(captioner: Captioner, folder: Path) -> None:
 
 def check_fits(captioner: Captioner, folder: Path) -> None:
     """Raise `RunError` unless a checkpoint holds just what this captioner learns: the same names in the same shapes."""
-    with safe_open(folder / WEIGHTS, framework="pt") as file:
+    with reading_state(folder), safe_open(folder / WEIGHTS, framework="pt") as file:
         saved = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (not a dict)
     own = {name: tuple(tensor.shape) for name, tensor in _learned(captioner).items()}
     odd = sorted(name for name in saved.keys() | own.keys() if saved.get(name) != own.get(name))

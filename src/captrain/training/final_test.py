@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 
 from captrain.data.dataset import Splits
 from captrain.inference.captioning import Writer
 from captrain.inference.evaluate import Stated, evaluate_samples
-from captrain.records import Rejects, read_jsonl, write_jsonl
+from captrain.records import Rejects, read_json, read_jsonl, write_jsonl
 from captrain.settings.schema import Settings
 from captrain.training.batch_size import images_a_batch
 from captrain.training.run_folder import RunFolder
@@ -45,7 +44,7 @@ def score_best_model(run: RunFolder, settings: Settings, splits: Splits) -> dict
 def scores_of_test(run: Path) -> dict[str, float]:
     """Scores of the last test of a run, if there was one."""
     path = run / FOLDER / "scores.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))["scores"]) if path.is_file() else {}
+    return dict(read_json(path).get("scores") or {}) if path.is_file() else {}
 
 
 def _note(run: RunFolder, scores: dict[str, float]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -14,6 +13,7 @@ from captrain.models.captioner import Captioner
 from captrain.models.packing import IGNORED
 from captrain.settings.schema import Settings
 from captrain.training.variation import caption_text
+from captrain.yaml_text import dump_yaml
 
 
 def preview(settings: Settings, captioner: Captioner, splits: Splits, parameters: dict[str, dict[str, int]]) -> str:
@@ -21,7 +21,7 @@ def preview(settings: Settings, captioner: Captioner, splits: Splits, parameters
     output = io.StringIO()
     console = Console(file=output, width=120, force_terminal=False)
     console.print("settings", style="bold")
-    console.print(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True), markup=False)
+    console.print(dump_yaml(settings.model_dump(mode="json")), markup=False)
     console.print(_parameters(parameters))
     bare = f", {splits.uncaptioned} without a caption" if splits.uncaptioned else ""
     console.print(

@@ -11,7 +11,7 @@ from typing import Any
 from captrain.data.dataset import Splits
 from captrain.data.recipe import load_recipe_data, tell_machine_captions, warn_of_leaks
 from captrain.data.uncaptioned import take_uncaptioned
-from captrain.disk.locks import FOLDER_LOCK, locked_folder
+from captrain.disk.locks import clear_lock, locked_folder
 from captrain.errors import BusyError, DataError, SettingsError
 from captrain.features.images import Images
 from captrain.features.keep import GIB, Keeping
@@ -95,9 +95,10 @@ def train(
     with joined(device) as group, ExitStack() as stack:
         with group.together():
             check_spread(settings, group.size, device)
-            is_done = RunPlace(out).is_finished() and not (out / FOLDER_LOCK).exists()
-            if group.is_first and (overwrite or force or resume_from or not is_done):
+            if group.is_first and (overwrite or force or resume_from or not RunPlace(out).is_finished()):
                 stack.enter_context(locked_folder(out))
+            elif group.is_first:
+                clear_lock(out)  # of one that was killed when all was done
         return _train(group, settings, data, out, resume, overwrite, resume_from, force)
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 import transformers
-import yaml
 
 from captrain.data.kept_splits import FILE as SPLITS
 from captrain.disk.folders import (
@@ -31,13 +30,14 @@ from captrain.disk.writing import write_text
 from captrain.errors import RunError
 from captrain.models.bundle import save_captioner
 from captrain.models.captioner import Captioner
-from captrain.records import Rejects, append_jsonl, drop_half_line, read_jsonl, write_jsonl
+from captrain.records import Rejects, append_jsonl, drop_half_line, read_json, read_jsonl, write_jsonl
 from captrain.settings.schema import Settings
 from captrain.training.changes import told
 from captrain.training.checkpoints import BEST, put_replaced_back
 from captrain.training.run_place import BEGUN, CHECKPOINTS, CLEARING, FINISHED, SETTINGS, RunPlace
 from captrain.training.running import Running
 from captrain.version import __version__
+from captrain.yaml_text import dump_yaml
 
 SCORES = "scores.json"
 LOGS = ("metrics.jsonl", "samples.jsonl")
@@ -72,7 +72,8 @@ class RunFolder(RunPlace):
         self._refuse_links()
         clear_litter(self.path)
         if self.is_being_cleared() or (overwrite and self.read_settings() is not None):
-            with locked_folders([self.path / "evaluation"], goes=True):  # which somebody may be writing
+            evaluation = self.path / "evaluation"  # which somebody may be writing
+            with locked_folders([] if evaluation.is_symlink() else [evaluation], goes=True):
                 self._clear()
         elif self.read_settings() is None:
             self._remove(BEGUN)
@@ -107,7 +108,7 @@ class RunFolder(RunPlace):
             "fingerprints": marks,
             "parameters": parameters,
         }
-        write_text(self.path / SETTINGS, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+        write_text(self.path / SETTINGS, dump_yaml(content))
 
     def filled_before(self, section: str, name: str) -> Any:
         """A setting as an earlier sitting of this run filled it in; None where there was none."""
@@ -202,7 +203,7 @@ class RunFolder(RunPlace):
     def best(self) -> dict[str, Any]:
         """What is known of the best model, as it was when it was saved: scores, intervals, epoch; nothing before there is one."""
         path = self.path / SCORES
-        return dict(json.loads(path.read_text())) if path.is_file() else {}
+        return read_json(path) if path.is_file() else {}
 
     def best_scores(self) -> dict[str, float]:
         """Its scores."""
@@ -221,7 +222,7 @@ class RunFolder(RunPlace):
     def finished(self) -> dict[str, float] | None:
         """The final scores of a run that is done."""
         path = self.path / FINISHED
-        return dict(json.loads(path.read_text())["scores"]) if path.is_file() else None
+        return dict(read_json(path).get("scores") or {}) if path.is_file() else None
 
     def _refuse_links(self) -> None:
         """Raise `UserError` where what a run writes or removes is a link: the folder may come from somebody else."""

@@ -6,14 +6,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from captrain.disk.locks import FOLDER_LOCK
 from captrain.disk.temporary import TEMPORARY
 from captrain.errors import RunError
 from captrain.models.located import EXTRAS
 from captrain.settings.schema import Settings
 from captrain.training.changes import harmful_changes, told
+from captrain.yaml_text import read_yaml_file
 
 SETTINGS = "settings.yaml"
 FINISHED = "finished.json"
@@ -76,8 +75,8 @@ class RunPlace:
             return None
         path = self.path / SETTINGS
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError):
+            content = read_yaml_file(path)
+        except (OSError, ValueError):
             return None
         ours = isinstance(content, dict) and isinstance(content.get("requested"), dict)
         return content if ours else None

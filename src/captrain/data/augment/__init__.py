@@ -12,9 +12,11 @@ from PIL import Image
 from captrain.data.augment.crop import NUMBERS, crop_box
 from captrain.data.augment.draws import generator
 from captrain.data.augment.randaugment import MOST, rand_augment
-from captrain.data.decode import MAX_PIXELS, Size, decode
-from captrain.data.images import Box, ImageSpec, resized
+from captrain.data.decode import Size, decode
+from captrain.data.images import Box, ImageSpec, resized, shortened
 from captrain.errors import SettingsError
+from captrain.memory_budget import counted
+from captrain.picture_memory import MAX_PIXELS
 
 __all__ = ["Augmentation", "generator", "mentions_sides", "prepare_augmented"]
 
@@ -53,6 +55,7 @@ class Augmentation:
         return self.crop_scale is not None or self.flip > 0 or self.randaugment is not None
 
 
+@counted()
 def prepare_augmented(
     data: bytes,
     spec: ImageSpec,
@@ -97,6 +100,7 @@ def _cropped(
     # Only a JPEG, which may be decoded smaller than it is, asks for what is enough. The crop is that of its full size.
     width, height = asked[0] if asked else image.size
     left, top, right, bottom = crop_box((width, height), scale, numbers)
+    image = shortened(image)
     across, down = image.width, image.height
     return image, (left * across / width, top * down / height, right * across / width, bottom * down / height)
 

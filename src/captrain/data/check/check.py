@@ -24,11 +24,11 @@ from captrain.data.check.lengths import Lengths
 from captrain.data.check.pictures import PATCH, Look, look_at
 from captrain.data.check.problems import KINDS, Finding, Findings, kind_of_picture_error, kind_of_reject
 from captrain.data.dataset import read_splits
-from captrain.data.decode import MAX_PIXELS
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Joined
 from captrain.disk.locks import only_writer
 from captrain.errors import PictureError
+from captrain.picture_memory import MAX_PIXELS
 from captrain.progress import track
 from captrain.records import Rejects, Sample, write_jsonl
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from captrain.data.check.headers import is_animated, orientation
 from captrain.data.decode import Size, decode
+from captrain.memory_budget import counted
 
 EDGE = 32  # of the grey picture that the hash is taken of
 DECODED = 2 * EDGE  # least edge that a JPEG is decoded at: libjpeg's own scaling is rough, and would move the hash
@@ -34,6 +35,7 @@ class Look:
     patch: np.ndarray
 
 
+@counted()
 def look_at(data: bytes, max_pixels: int) -> Look:
     """Decode a picture (a JPEG at an eighth of its size, which reads all of its bytes nevertheless) and sum it up.
 

@@ -13,14 +13,18 @@ from typing import Any
 
 import numpy as np
 
+from captrain.data.arrow import plain_rows
 from captrain.data.feature_store.index import Index
 from captrain.data.feature_store.manifest import EncoderNote, FeaturesNote
 from captrain.data.feature_store.store import Part, VectorStore
+from captrain.data.readers.parquet_pages import Pages
 from captrain.errors import DataError
+from captrain.limits import LONGEST_CAPTION
 
 ARRAYS, TABLES = "img_emb", "metadata"
 IDS = ("key", "image_path", "url")
 CAPTIONS = "caption"
+ROWS = 4096  # read at a time
 KINDS = {"float16": "float16", "float32": "float32"}
 
 
@@ -64,7 +68,7 @@ class EmbeddingFolder(VectorStore):
         path = self.root / ARRAYS / f"{ARRAYS}_{number}.npy"
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, OverflowError, MemoryError, TypeError, SyntaxError) as error:
             raise DataError(f"{path}: not an array that can be read ({' '.join(str(error).split())[:200]})") from None
         if array.ndim != 2 or array.dtype.name not in KINDS or array.shape[1] == 0:
             raise DataError(f"{path}: found {array.shape} {array.dtype}; expected (images, width) float16 or float32")
@@ -77,22 +81,38 @@ class EmbeddingFolder(VectorStore):
         path = self.root / TABLES / f"{TABLES}_{number}.parquet"
         try:
             names = pq.read_schema(path).names
-            ids = next((name for name in IDS if name in names), None)
-            table = pq.read_table(path, columns=[name for name in (ids, CAPTIONS) if name in names])
-        except (pa.ArrowException, OSError, ValueError) as error:
+            ids = next((name for name in IDS if name in names), "")
+            found = sum(Pages(path).rows)
+            if found != rows:
+                raise DataError(f"{path}: has {found} rows, its array has {rows}; expected a row a vector")
+            named, texts = _columns(path, ids, [name for name in (ids, CAPTIONS) if name in names])
+        except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
             raise DataError(f"{path}: not a table that can be read ({' '.join(str(error).split())[:200]})") from None
-        if table.num_rows != rows:
-            raise DataError(f"{path}: has {table.num_rows} rows, its array has {rows}; expected a row a vector")
-        captions = table.column(CAPTIONS).to_pylist() if CAPTIONS in table.column_names else [None] * rows
-        texts = [[text.strip()] if isinstance(text, str) and text.strip() else [] for text in captions]
-        named = table.column(ids).to_pylist() if ids else [f"{number}/{row}" for row in range(rows)]
+        named = named if ids else [f"{number}/{row}" for row in range(rows)]
+        texts = texts or [[] for _ in range(rows)]
         return Index(
             {
-                "id": pa.array([str(name) for name in named], pa.string()),
+                "id": pa.array(named, pa.string()),
                 "captions": pa.array(texts, pa.list_(pa.string())),
                 "source": pa.array([f"{path.name}:{row + 1}" for row in range(rows)], pa.string()),
             }
         )
+
+
+def _columns(path: Path, ids: str, wanted: list[str]) -> tuple[list[str], list[list[str]]]:
+    """The ids and captions of a table, decoded in slices of bounded memory; a caption that is too long for one is left out."""
+    import pyarrow.parquet as pq
+
+    named, texts = [], []
+    with pq.ParquetFile(path) as parquet:
+        for groups, most in Pages(path).slices(wanted, ROWS) if wanted else ():
+            for batch in parquet.iter_batches(most, groups, wanted):
+                for row in plain_rows(batch):
+                    text = row.get(CAPTIONS)
+                    text = text.strip() if isinstance(text, str) and len(text) <= LONGEST_CAPTION else ""
+                    named.append(str(row.get(ids)))
+                    texts.append([text] if text else [])
+    return named, texts
 
 
 def _numbers(place: str) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any, cast
 from captrain.data.places import is_remote
 from captrain.data.shards.remote import protocol_of, shown, telling
 from captrain.disk.folders import check_way, make_folders, remove
+from captrain.disk.reading import read_file
 from captrain.disk.temporary import TEMPORARY
 from captrain.disk.writing import new_file
 from captrain.errors import DataError
@@ -72,7 +73,7 @@ class StoreFolder:
             raise DataError(f"{self.where(name)}: has {size} bytes, over {most}; expected a small file")
         if not self.remote:
             try:
-                return self._path(name).read_bytes()
+                return read_file(self._path(name))
             except OSError as error:
                 raise DataError(f"{self.where(name)}: {_missing(error)}") from None
         with telling(self.where(name)):
@@ -100,7 +101,7 @@ class StoreFolder:
         """Names of the files right below a folder, sorted; none if it is not there."""
         if not self.remote:
             path = self._path(folder)
-            return sorted(entry.name for entry in os.scandir(path) if entry.is_file()) if path.is_dir() else []
+            return sorted(entry.name for entry in os.scandir(path) if os.path.isfile(entry)) if path.is_dir() else []
         with telling(self.where(folder)):
             system, below = self._system(folder)
             if not system.isdir(below):

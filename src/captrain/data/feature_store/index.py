@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from captrain.data.arrow import check_file
 from captrain.data.samples import key_of
 from captrain.errors import DataError
 
@@ -86,6 +87,7 @@ class Index:
         import pyarrow as pa
 
         try:
+            check_file(path)
             with pa.memory_map(str(path)) as source:
                 table = pa.ipc.open_file(source).read_all()
             table.validate()

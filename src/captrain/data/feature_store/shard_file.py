@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from captrain.data.feature_store.manifest import FeaturesNote
+from captrain.disk.reading import open_file
 from captrain.errors import DataError
 
 TENSOR = "features"
@@ -39,7 +40,7 @@ def map_shard(path: Path, where: str, images: int, features: FeaturesNote) -> np
     """
     expected = shard_header(images, features)
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             length = int.from_bytes(file.read(8), "little")
             header = file.read(min(length, LARGEST_HEADER))
         size = path.stat().st_size
@@ -61,7 +62,7 @@ def map_shard(path: Path, where: str, images: int, features: FeaturesNote) -> np
 
 def checksum(path: Path) -> str:
     """SHA-256 of a file, as `sha256sum` prints it."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

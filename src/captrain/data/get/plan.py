@@ -117,7 +117,7 @@ def _count(folder: Path, pattern: str) -> int:
     if not (folder / where).is_dir():
         return 0
     with os.scandir(folder / where) as entries:
-        return sum(entry.is_file() and fnmatchcase(entry.name, names) for entry in entries)
+        return sum(os.path.isfile(entry) and fnmatchcase(entry.name, names) for entry in entries)
 
 
 def _local_copy(file: File, local: Path) -> Path | None:

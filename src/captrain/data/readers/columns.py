@@ -23,6 +23,7 @@ from captrain.tabular.names import CAPTION_COLUMNS, IMAGE_COLUMNS, caption_colum
 SPLIT_COLUMN = "split"
 
 _SHOWN = 12  # columns named in an error
+_LOOKED_AT = 100  # columns looked at for a name that is nearly right
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ class Columns:
         """What to say of a row, or of a table, that names no image."""
         if self.given_image:
             return f"{where}: no file name in '{self.given_image}'; expected an image's path there"
-        hint = next((hint for name in names if (hint := nearest(name, IMAGE_COLUMNS))), "")
+        hint = next((hint for name in names[:_LOOKED_AT] if (hint := nearest(name[:80], IMAGE_COLUMNS))), "")
         return (
             f"{where}: no file name (columns: {listed(names)}); "
             f"expected an image's path in 'file_name', or --image-column to say where it is.{hint}"

@@ -18,17 +18,18 @@ from pathlib import Path
 from typing import Any
 
 from captrain.data.gathered import Gathered
-from captrain.data.places import is_hidden, is_remote
+from captrain.data.places import Root, is_hidden, is_remote
 from captrain.data.readers import json_list, jsonl
 from captrain.data.readers.columns import IMAGE_COLUMNS, present, split_of
 from captrain.data.readers.json_entries import files_at, has_caption_files, has_files, with_unlisted
 from captrain.data.readers.json_objects import LONGEST_NAME, MOST_FILES
-from captrain.data.readers.line_index import BOM, LARGEST_LINE, blocks, opened
+from captrain.data.readers.line_index import BOM, blocks, opened
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import Table, check_splits, one_table_each
 from captrain.data.readers.turns import MESSAGES, Turn, images_of, is_conversation, turns_of
 from captrain.data.samples import Asked
 from captrain.errors import DataError
+from captrain.limits import next_json_line
 from captrain.records import Rejects, Sample, parse_json_line
 
 SUFFIXES = (*jsonl.SUFFIXES, ".json")
@@ -47,7 +48,7 @@ def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
     path = Path(source)
     try:
         if path.is_dir():
-            return _is_data_set(path) and has_files(path, SUFFIXES, _is_form)
+            return _is_data_set(path, options) and has_files(path, SUFFIXES, _is_form)
         return path.suffix.lower() in SUFFIXES and path.is_file() and _is_form(path)
     except (OSError, ValueError):
         return False
@@ -172,7 +173,7 @@ def _first_rows(path: Path) -> list[dict[str, Any]]:
         if path.suffix.lower() in json_list.SUFFIXES:
             return [values for _, values in islice(json_list.objects(path), MOST_LOOKED_AT)]
         with opened(path) as file:
-            lines = [file.readline(LARGEST_LINE).removeprefix(BOM) for _ in range(MOST_LOOKED_AT)]
+            lines = [next_json_line(file).removeprefix(BOM) for _ in range(MOST_LOOKED_AT)]
         return [parse_json_line(line, str(path)) for line in lines if line.strip()]
     except DataError:
         return []
@@ -184,7 +185,7 @@ def _is_form(path: Path) -> bool:
     return bool(rows) and all(map(is_conversation, rows)) and any(map(images_of, rows))
 
 
-def _is_data_set(folder: Path) -> bool:
+def _is_data_set(folder: Path, options: ReadOptions) -> bool:
     """Whether a folder has files of conversations and nothing that goes first: another table of images, caption files."""
     files = [file for file in folder.iterdir() if not is_hidden(file.name) and file.suffix.lower() in TABLES]
     if len(files) > MOST_FILES:  # they are something else, one an image say
@@ -192,7 +193,8 @@ def _is_data_set(folder: Path) -> bool:
     chats = [file for file in files if file.suffix.lower() in SUFFIXES and _is_form(file)]
     if any(file.suffix.lower() not in SUFFIXES or _names_image(file) for file in files if file not in chats):
         return False
-    return any(map(_names_image, chats)) or (bool(chats) and not has_caption_files(folder))
+    root = Root(folder, follow_links=options.follow_links)
+    return any(map(_names_image, chats)) or (bool(chats) and not has_caption_files(root))
 
 
 def _names_image(file: Path) -> bool:

@@ -37,6 +37,9 @@ from captrain.tabular.names import CAPTION_COLUMNS, IMAGE_COLUMNS
 
 SUFFIXES = (".csv", ".tsv")
 
+APOSTROPHE = "apostrophe"
+"""The column that says, by a 1, that the captions of a row got an apostrophe before them, against spreadsheets."""
+
 _EXAMPLE = "expected rows like file_name,text below a header"
 _MAP_SUFFIX = ".map.tsv"
 
@@ -123,7 +126,11 @@ class Cells:
             if fault:
                 rejects.add(f"{self.path.name}:{number}", f"{self.path}:{number}", fault)
             else:
-                yield number, values
+                yield number, self._bare(values) if values.get(APOSTROPHE) == "1" else values
+
+    def _bare(self, values: dict[str, Any]) -> dict[str, Any]:
+        """A row whose captions have an apostrophe before them, without it."""
+        return {name: text.removeprefix("'") if name in self.columns.decided else text for name, text in values.items()}
 
     def _odd_row(self, found: int) -> str:
         count = f"{found} cells, expected {len(self.header)} ({listed(self.header)})"

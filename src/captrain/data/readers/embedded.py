@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from array import array
 from bisect import bisect_right
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,15 @@ import numpy as np
 
 from captrain.data.gathered import Texts
 from captrain.data.readers.columns import Row
+from captrain.data.readers.parquet_pages import Pages
 from captrain.data.samples import LazySamples, key_of
+from captrain.errors import DataError
+from captrain.limits import MOST_KEPT
 from captrain.records import Rejects, Sample
 from captrain.tabular.cells import no_caption, not_a_caption
 
-MOST_KEPT = 512 << 20  # bytes of row groups kept in memory, so that rows read in order are read once
+BUFFER = 1 << 20  # bytes of a file that are read at a time
+MOST_AT_ONCE = 64  # pictures decoded at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,7 @@ class RowImage:
 
     def read(self) -> bytes:
         """The encoded picture. Raises `OSError` if the row has none or the file can't be read."""
-        value = _KEPT.column(self.file, self.leaf, self.group)[self.row].as_py()
+        value = _KEPT.value(self.file, self.leaf, self.group, self.row)
         found = value.get("bytes") if isinstance(value, dict) else value
         if not found:
             raise OSError(f"row {self.row + 1} of row group {self.group + 1} holds no picture")
@@ -152,34 +157,70 @@ def _copies(keys: np.ndarray) -> np.ndarray:
     return copies
 
 
+class _Reading:
+    """The pictures of a row group, read forward a slice at a time; the last ones are kept, so that rows read in order, or
+    from a group that is not large, are read once."""
+
+    def __init__(self, file: Path, leaf: str, group: int) -> None:
+        import pyarrow.parquet as pq
+
+        pages = Pages(file)
+        self.most = max(MOST_KEPT, *(chunk.stored for chunk in pages.chunks(group, [leaf])), 0)
+        self.opened = pq.ParquetFile(file, buffer_size=BUFFER)
+        self.rows, _ = pages.slice(group, [leaf], MOST_AT_ONCE)
+        self.group, self.leaf = group, leaf
+        self.begin()
+
+    def begin(self) -> None:
+        """Read from the first row on."""
+        self.left = self.opened.iter_batches(self.rows, [self.group], [self.leaf], use_threads=False)
+        self.slices: deque[Any] = deque()
+        self.first = self.end = self.bytes = 0
+
+    def value(self, row: int) -> Any:
+        """What stands in a row. Raises `IndexError` if there is no such row."""
+        if row < self.first:
+            self.begin()
+        while row >= self.end:
+            column = next(self.left).column(0)
+            self.slices.append(column)
+            self.end += len(column)
+            self.bytes += column.nbytes
+            while self.bytes > self.most and len(self.slices) > 1:
+                gone = self.slices.popleft()
+                self.first += len(gone)
+                self.bytes -= gone.nbytes
+        return self.slices[(row - self.first) // self.rows][(row - self.first) % self.rows].as_py()
+
+
 class _Kept:
-    """The columns of pictures of the row groups that were read last."""
+    """The row groups whose pictures were read last."""
 
     def __init__(self) -> None:
-        self.columns: OrderedDict[tuple[Path, str, int, int], Any] = OrderedDict()
+        self.readings: OrderedDict[tuple[Path, str, int, int, int], _Reading] = OrderedDict()
         self.lock = threading.Lock()
 
-    def column(self, file: Path, leaf: str, group: int) -> Any:
-        """The column of a row group, from memory or, if it is not there or the file has changed, from the file."""
-        place = (file, leaf, group, file.stat().st_mtime_ns)
+    def value(self, file: Path, leaf: str, group: int, row: int) -> Any:
+        """What stands in a row, from memory or, if it is not there or the file has changed, from the file.
+
+        Raises `OSError` if it can't be read.
+        """
+        import pyarrow as pa
+
+        # An open file must not be shared by processes, so a process that was forked opens its own.
+        place = (file, leaf, group, file.stat().st_mtime_ns, os.getpid())
         with self.lock:
-            if place not in self.columns:
-                self.columns[place] = _column(file, leaf, group)
-                while len(self.columns) > 1 and sum(found.nbytes for found in self.columns.values()) > MOST_KEPT:
-                    self.columns.popitem(last=False)
-            self.columns.move_to_end(place)
-            return self.columns[place]
-
-
-def _column(file: Path, leaf: str, group: int) -> Any:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(file) as parquet:
-            return parquet.read_row_group(group, columns=[leaf], use_threads=False).column(0)
-    except (pa.ArrowException, ValueError, OverflowError, MemoryError) as error:
-        raise OSError(f"row group {group + 1} can't be read ({' '.join(str(error).split())[:200]})") from None
+            try:
+                if place not in self.readings:
+                    self.readings[place] = _Reading(file, leaf, group)
+                self.readings.move_to_end(place)
+                found = self.readings[place].value(row)
+            except (pa.ArrowException, ValueError, OverflowError, MemoryError, StopIteration, DataError) as error:
+                self.readings.pop(place, None)
+                raise OSError(f"row group {group + 1} can't be read ({' '.join(str(error).split())[:200]})") from None
+            while len(self.readings) > 1 and sum(reading.bytes for reading in self.readings.values()) > MOST_KEPT:
+                self.readings.popitem(last=False)
+            return found
 
 
 _KEPT = _Kept()

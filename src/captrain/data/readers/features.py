@@ -20,6 +20,7 @@ from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen, Joined
 from captrain.data.shards.remote import BACKENDS, path_of
 from captrain.data.shards.sources import split_list
+from captrain.disk.reading import open_file
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 
@@ -132,7 +133,7 @@ def _prefixes(places: Sequence[str]) -> list[str]:
 
 def _has_mark(path: str) -> bool:
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             return f'"{FORMAT}"'.encode() in file.read(_LOOKED_AT)
     except (OSError, ValueError):
         return False

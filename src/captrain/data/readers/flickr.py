@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO, AnyStr
 
 from captrain.data.gathered import Gathered
 from captrain.data.places import Root, existing, refuse_pointer
@@ -19,6 +20,8 @@ from captrain.data.readers.nothing import nothing_to_use
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import Listed, folder_of_images
 from captrain.data.text import is_wide
+from captrain.disk.reading import open_file
+from captrain.disk.walking import names_in
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 from captrain.tabular.marks import encoding_of, mark_of
@@ -63,7 +66,9 @@ def read(
     file = files[0]
     refuse_pointer(file)
     root = options.image_root or (path if path.is_dir() else path.parent)
-    gathered = Gathered(Root(folder_of_images(root), given=options.image_root is not None), file)
+    gathered = Gathered(
+        Root(folder_of_images(root), given=options.image_root is not None, follow_links=options.follow_links), file
+    )
     splits = _splits_beside(file, options.encoding)
     for number, image, caption in captions_of(file, rejects, options.encoding):
         split = splits.get(image) if splits else "all"
@@ -111,9 +116,9 @@ def unquoted(caption: str) -> str:
 def _splits_beside(file: Path, encoding: str) -> dict[str, str]:
     """Image → split, by the lists beside a file; empty if there are none."""
     splits: dict[str, str] = {}
-    for entry in sorted(file.parent.iterdir()):
-        if found := _LIST.match(entry.name):
-            names = (line.strip() for _, line in lines_in(entry, encoding))
+    for name in names_in(file.parent):
+        if (found := _LIST.match(name)) and (file.parent / name).is_file():
+            names = (line.strip() for _, line in lines_in(file.parent / name, encoding))
             splits.update((name, SPLIT_NAMES[found.group(1).lower()]) for name in names if name)
     return splits
 
@@ -138,7 +143,7 @@ def is_captions(file: Path) -> bool:
 
 def _first_line(file: Path) -> bytes:
     """Its letters in ASCII where they are in it, whatever the file's encoding."""
-    with file.open("rb") as opened:
+    with open_file(file) as opened:
         begin = opened.readline(LARGEST_LINE)
     name = encoding_of(file)
     if not is_wide(name):
@@ -148,6 +153,14 @@ def _first_line(file: Path) -> bytes:
     )
 
 
+def whole_line(file: IO[AnyStr]) -> AnyStr:
+    """The next line of a file; of one that is too long for a caption the beginning."""
+    line = piece = file.readline(LARGEST_LINE)
+    while len(piece) == LARGEST_LINE and not piece.endswith("\n" if isinstance(piece, str) else b"\n"):
+        piece = file.readline(LARGEST_LINE)
+    return line
+
+
 def lines_in(file: Path, encoding: str = "") -> Iterator[tuple[int, str]]:
     """Number, from 1, and text of each line. Raises `DataError` for one that is not in the file's encoding."""
     name = encoding_of(file, encoding)
@@ -155,13 +168,15 @@ def lines_in(file: Path, encoding: str = "") -> Iterator[tuple[int, str]]:
     try:
         if is_wide(name):
             with file.open(encoding=name, newline="\n") as wide:
-                for number, line in enumerate(wide, start=1):
+                while line := whole_line(wide):
+                    number += 1
                     yield number, line.rstrip("\r\n")
             return
-        with file.open("rb") as opened:
-            while content := opened.readline(LARGEST_LINE):
+        with open_file(file) as opened:
+            while content := whole_line(opened):
                 number += 1
-                text = content.decode(name if number == 1 else name.removesuffix("-sig")).rstrip("\r\n")
+                errors = "strict" if len(content) < LARGEST_LINE else "ignore"  # a letter may be cut
+                text = content.decode(name if number == 1 else name.removesuffix("-sig"), errors).rstrip("\r\n")
                 yield number, text.removeprefix("\ufeff") if number == 1 else text
     except UnicodeDecodeError as error:
         what = name.removesuffix("-sig").upper()

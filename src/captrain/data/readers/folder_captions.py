@@ -10,6 +10,7 @@ from captrain.data.caption_files import CaptionFile, CaptionFolder, text_suffixe
 from captrain.data.machine import Ledger, remark_on_machine
 from captrain.data.readers.options import ReadOptions
 from captrain.data.readers.paragraphs import Paragraphs
+from captrain.limits import LONGEST_CAPTION, TOO_LONG
 from captrain.records import Rejects
 
 
@@ -59,7 +60,7 @@ class FolderCaptions:
         found: dict[str, Captioned] = {}
         for image in images:
             text = folder.choose(image)
-            fault = _fault(text)
+            fault = _fault(text, self.options.caption_lines == "whole")
             captioned = self._of(prefix, image, text, ledger) if text and not fault else NO_TEXT
             if captioned.text or not self.captioned:
                 found[image] = captioned
@@ -106,8 +107,10 @@ class FolderCaptions:
         return path, str(self.root / path)
 
 
-def _fault(text: CaptionFile | None) -> str:
-    """Why a picture's caption file gives it no caption; "" if it does."""
+def _fault(text: CaptionFile | None, is_whole: bool) -> str:
+    """Why a picture's caption file gives it no caption; "" if it does. `is_whole`: all of it is one caption."""
     if text is None:
         return "has no caption beside it"
+    if is_whole and len(text.text.content) > LONGEST_CAPTION:
+        return TOO_LONG
     return text.fault or ("holds no caption" if text.is_empty else "")

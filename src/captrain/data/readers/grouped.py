@@ -9,7 +9,7 @@ A list's key may be a split, or the folder that its pictures lie in. The file is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ _EXAMPLE = 'expected lists like {"train": [{"image_path": ..., "report": ...}]}'
 
 def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
     """Whether this is a .json file of such lists, or a folder with some and no caption files: by first entries."""
-    return is_data_set(source, SUFFIXES, _is_grouped)
+    return is_data_set(source, SUFFIXES, partial(_is_grouped, options=options), options)
 
 
 def read(
@@ -59,12 +59,12 @@ def read(
     def rows(table: Table) -> dict[str, Sequence[Sample]]:
         return _read_table(table, columns, rejects, captioned)
 
-    tables = files_at(source, options, SUFFIXES, _is_grouped)
+    tables = files_at(source, options, SUFFIXES, partial(_is_grouped, options=options))
     splits = one_table_each(source, tables, rows, rejects, _EXAMPLE)
     return with_unlisted(splits, source, options, captioned)
 
 
-def _is_grouped(path: Path) -> bool:
+def _is_grouped(path: Path, options: ReadOptions) -> bool:
     if not ends_of(path).startswith(b"{"):
         return False
     try:
@@ -73,12 +73,14 @@ def _is_grouped(path: Path) -> bool:
         return False
     # Under a picture's name stands what is said of it, even where that names the picture again: `names` reads it.
     rows = [entry for entry in first if not entry.key and not ends_as_picture(entry.group) and _is_row(entry.value)]
-    return any(entry.group != BY_IDS or _leads_to_one(entry.value, path) for entry in rows)
+    return any(
+        entry.group != BY_IDS or _leads_to_one(entry.value, Root(path.parent, follow_links=options.follow_links))
+        for entry in rows
+    )
 
 
-def _leads_to_one(values: dict[str, Any], path: Path) -> bool:
+def _leads_to_one(values: dict[str, Any], root: Root) -> bool:
     """Whether a row's picture is there: annotations may be for scores alone, with ids that name no file."""
-    root = Root(path.parent)
     return any(ends_as_picture(name) or found_below(root, name) is not None for name in _images(values, Columns()))
 
 

@@ -14,10 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from captrain.data.places import IMAGE_SUFFIXES, Root, is_hidden
 from captrain.data.readers.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, on_one_line
 from captrain.data.readers.flickr import is_captions, lines_in, unquoted
+from captrain.data.readers.json_objects import LONGEST_NAME
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import Listed, Table, check_splits, has_tables, one_table_each, tables_at, tables_in
 from captrain.data.readers.urls import is_url
@@ -29,17 +31,49 @@ SUFFIXES = (".txt", *TABLE_SUFFIXES, ".lst")
 LOOKED_AT = 5  # lines that must all be of the form
 MOST_FILES = 20  # in a folder of which one may be a list; more are something else, captions beside pictures say
 
-_NAME = rf'"?(?P<name>(?!\w+://)[^\t]*?\.(?:{"|".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))}))"?'
-_NUMBER = r"(?:#\d+)?"
-_FORMS = {
-    "name first": re.compile(rf"\s*{_NAME}{_NUMBER}\s*(?P<mark>[\t,;|])(?P<caption>.*)", re.IGNORECASE),
-    "name last": re.compile(rf"(?P<caption>.*\S)\s*(?P<mark>[\t,;|])\s*{_NAME}{_NUMBER}\s*", re.IGNORECASE),
-    "bare name": re.compile(r"(?P<name>[^\t]+?)(?:#\d+)?(?P<mark>\t)(?P<caption>.*)"),
-}
+MOST_MARKS = 50  # in a name that comes last
+
+_ENDINGS = "|".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
+_NAME = rf'"?(?P<name>(?!\w+://)[^\t]{{0,{LONGEST_NAME}}}?\.(?:{_ENDINGS}))"?(?:#\d+)?'
+_NAME_FIRST = re.compile(rf"\s*+{_NAME}\s*+(?P<mark>[\t,;|])(?P<caption>.*)", re.IGNORECASE)
+_NAME_LAST = re.compile(rf"\s*+{_NAME}\s*+", re.IGNORECASE)
+_MARK = re.compile(r"[\t,;|]")
+_BARE_NAME = re.compile(r"(?P<name>[^\t]+?)(?:#\d+)?(?P<mark>\t)(?P<caption>.*)")
 _COUNT = re.compile(r"\s*\d+\s*[\t,;|](?=.*\w)")
 _HEADER = re.compile(
     rf"\ufeff?({'|'.join(IMAGE_COLUMNS)})\s*[\t,;|](\s*\w+\s*[\t,;|])?\s*({'|'.join(CAPTION_COLUMNS)})", re.IGNORECASE
 )
+
+
+class Parts(NamedTuple):
+    """What a line is made of, as it is written."""
+
+    name: str
+    mark: str
+    caption: str
+
+
+def _name_first(line: str) -> Parts | None:
+    found = _NAME_FIRST.fullmatch(line)
+    return Parts(found["name"], found["mark"], found["caption"]) if found else None
+
+
+def _name_last(line: str) -> Parts | None:
+    """By the last mark that only a name follows. One pattern for all of it would take minutes for a line of many marks."""
+    tail = max(0, len(line) - LONGEST_NAME)
+    for mark in reversed(list(_MARK.finditer(line, tail))[-MOST_MARKS:]):
+        caption = line[: mark.start()].rstrip()
+        if caption and (found := _NAME_LAST.fullmatch(line, mark.end())):
+            return Parts(found["name"], mark[0], caption)
+    return None
+
+
+def _bare_name(line: str) -> Parts | None:
+    found = _BARE_NAME.fullmatch(line)
+    return Parts(found["name"], found["mark"], found["caption"]) if found else None
+
+
+_FORMS = {"name first": _name_first, "name last": _name_last, "bare name": _bare_name}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +92,13 @@ class Form:
         >>> Form("name first", "|", True).row("0001.jpg| 0| a man")
         ('0001.jpg', 'a man')
         """
-        found = _FORMS[self.order].fullmatch(line)
-        if found is None or found["mark"] != self.mark:
+        found = _FORMS[self.order](line)
+        if found is None or found.mark != self.mark:
             return None
-        caption = found["caption"]
+        caption = found.caption
         if self.counted and (count := _COUNT.match(caption)):
             caption = caption[count.end() :]
-        return found["name"].strip(), unquoted(caption)
+        return found.name.strip(), unquoted(caption)
 
 
 def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
@@ -72,15 +106,15 @@ def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
     path = Path(source)
     try:
         if path.is_dir():
-            return has_tables(path, tables(path))
-        return path.suffix.lower() in SUFFIXES and path.is_file() and _is_list(path)
+            return has_tables(path, tables(path, options))
+        return path.suffix.lower() in SUFFIXES and path.is_file() and _is_list(path, options)
     except (OSError, ValueError):
         return False
 
 
 def tables(folder: Path, options: ReadOptions = BY_LOOKING) -> list[Listed]:
     """The lists of a folder."""
-    return tables_in(folder, SUFFIXES, lambda path: (True, True), _lists_in(folder).__contains__)
+    return tables_in(folder, SUFFIXES, lambda path: (True, True), _lists_in(folder, options).__contains__)
 
 
 def read(
@@ -108,14 +142,14 @@ def form_of(path: Path, root: Root, encoding: str = "") -> Form | None:
         line for number, line in lines_in(path, encoding) if line.strip() and not _is_header(path, number, line)
     )
     lines = list(islice(found_in, LOOKED_AT))
-    for order, pattern in _FORMS.items():
-        found = [pattern.fullmatch(line) for line in lines]
-        marks = {match["mark"] for match in found if match}
+    for order, parts_of in _FORMS.items():
+        found = [parts_of(line) for line in lines]
+        marks = {parts.mark for parts in found if parts}
         if lines and all(found) and len(marks) == 1:
-            captions = [match["caption"].strip() for match in found if match]
+            captions = [parts.caption.strip() for parts in found if parts]
             if not any(captions) or all(_is_name(caption) or is_url(caption) for caption in captions):
                 return None
-            names = [match["name"] for match in found if match]
+            names = [parts.name for parts in found if parts]
             if order == "bare name" and not _lead_to_pictures(names, lines, root):
                 return None
             counted = order == "name first" and all(map(_COUNT.match, captions))
@@ -146,9 +180,10 @@ def _is_header(path: Path, number: int, line: str) -> bool:
     return number == 1 and path.suffix.lower() not in TABLE_SUFFIXES and _HEADER.fullmatch(line.strip()) is not None
 
 
-def _is_list(path: Path) -> bool:
+def _is_list(path: Path, options: ReadOptions) -> bool:
+    root = Root(path.parent, follow_links=options.follow_links)
     try:
-        return _form_in_any_encoding(path, Root(path.parent)) is not None and not is_captions(path)
+        return _form_in_any_encoding(path, root) is not None and not is_captions(path)
     except (DataError, OSError):
         return False
 
@@ -172,7 +207,7 @@ def _is_name(caption: str) -> bool:
     return " " not in caption and caption.lower().endswith(tuple(IMAGE_SUFFIXES))
 
 
-def _lists_in(folder: Path) -> frozenset[Path]:
+def _lists_in(folder: Path, options: ReadOptions) -> frozenset[Path]:
     """The files of a folder that may be lists; none if it has many, or captions beside its pictures."""
     texts: dict[str, Path] = {}
     pictures: set[str] = set()
@@ -184,4 +219,4 @@ def _lists_in(folder: Path) -> frozenset[Path]:
             pictures.update((entry.stem, entry.name))
     if len(texts) > MOST_FILES or any(path.stem in pictures for path in texts.values()):
         return frozenset()
-    return frozenset(path for path in texts.values() if path.is_file() and _is_list(path))
+    return frozenset(path for path in texts.values() if path.is_file() and _is_list(path, options))

@@ -6,20 +6,21 @@ stay encoded and captions in their memory-mapped table; a sample is read when it
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from captrain.data.arrow import check_file
 from captrain.data.image_tables import ImageTable, RowSamples
 from captrain.data.places import Root
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Joined
+from captrain.disk.reading import read_file
 from captrain.errors import DataError
-from captrain.records import Rejects, Sample
+from captrain.records import Rejects, Sample, parse_json
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -43,7 +44,7 @@ def read(
 
     Raises `DataError` if the data set can't be loaded, its columns can't be told, or nothing is left.
     """
-    loaded, roots = _from_hub(source) if _ON_HUB.fullmatch(source) else _from_disk(Path(source))
+    loaded, roots = _from_hub(source) if _ON_HUB.fullmatch(source) else _from_disk(Path(source), options.follow_links)
     found: dict[str, list[Sequence[Sample]]] = {}
     wanted = ""
     for name, dataset in loaded.items():
@@ -59,9 +60,9 @@ def read(
     return {split: parts[0] if len(parts) == 1 else Joined(parts) for split, parts in found.items()}
 
 
-def _from_disk(folder: Path) -> tuple[dict[str, Dataset], tuple[Root, ...]]:
+def _from_disk(folder: Path, follow_links: bool) -> tuple[dict[str, Dataset], tuple[Root, ...]]:
     """The splits of a saved folder ("all" of one without), and where its pictures may lie."""
-    root = Root(folder)
+    root = Root(folder, follow_links=follow_links)
     splits = [""]
     if (folder / "dataset_dict.json").is_file():
         splits = _note(folder / "dataset_dict.json").get("splits") or []
@@ -89,10 +90,12 @@ def _stay_inside(root: Root, prefix: str) -> None:
         else [None]
     )
     for name in names:
-        if not isinstance(name, str) or root.exact(prefix + name, str(where)) is None:
+        found = root.exact(prefix + name, str(where)) if isinstance(name, str) else None
+        if found is None:
             raise DataError(
                 f"{where}: names a file that is not there ({str(name)[:80]}); expected what save_to_disk writes"
             )
+        check_file(root.folder / found)
 
 
 def _note(path: Path) -> dict[str, Any]:
@@ -100,7 +103,7 @@ def _note(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _LARGEST_NOTE:
             raise DataError(f"{path}: over {_LARGEST_NOTE} bytes; expected what save_to_disk writes")
-        value = json.loads(path.read_bytes())
+        value = parse_json(read_file(path).decode("utf-8"))
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror}); expected what save_to_disk writes") from None
     except (ValueError, RecursionError):

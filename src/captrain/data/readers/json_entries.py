@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from captrain.data.caption_files import match, text_suffixes
-from captrain.data.places import IMAGE_SUFFIXES, Root, is_hidden
+from captrain.data.places import IMAGE_SUFFIXES, Root
 from captrain.data.readers import sidecar
 from captrain.data.readers.columns import CAPTION_COLUMNS, Columns, on_one_line, present, texts_of, value_at
 from captrain.data.readers.json_list import Characters
 from captrain.data.readers.json_objects import LONGEST_NAME, json_files
-from captrain.data.readers.options import ReadOptions
+from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import Listed, Table, has_tables, tables_at, tables_in
 from captrain.data.samples import Chosen, Joined, keys_of
 from captrain.errors import DataError
@@ -124,16 +124,20 @@ def found_below(root: Root, name: str) -> str | None:
         return None
 
 
-def has_caption_files(folder: Path) -> bool:
+def has_caption_files(root: Root) -> bool:
     """Whether pictures below a folder have caption files beside them, so that it can be read by these."""
-    looked = 0
-    for _, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not is_hidden(name)]
+    folders, left, looked = root.folders(), [""], 0
+    while left and looked <= MOST_ENTRIES:
+        prefix = left.pop()
+        try:
+            entries = folders.entries(prefix)
+        except OSError:
+            continue
+        files = [entry.name for entry in entries if not entry.is_folder and not entry.fault]
         if match(list(filter(ends_as_picture, files)), files, text_suffixes())[0]:
             return True
+        left += [f"{prefix}{entry.name}/" for entry in reversed(entries) if entry.is_folder and not entry.fault]
         looked += len(files)
-        if looked > MOST_ENTRIES:
-            break
     return False
 
 
@@ -146,11 +150,14 @@ def captions_or_reject(value: Any, columns: Columns, where: str, image: str, rej
         return None
 
 
-def is_data_set(source: str, suffixes: tuple[str, ...], is_form: Callable[[Path], bool]) -> bool:
+def is_data_set(
+    source: str, suffixes: tuple[str, ...], is_form: Callable[[Path], bool], options: ReadOptions = BY_LOOKING
+) -> bool:
     """Whether this is a file of a form, or a folder with some and without captions beside its pictures."""
     path = Path(source)
     if path.is_dir():
-        return bool(json_files(path, is_form)) and has_files(path, suffixes, is_form) and not has_caption_files(path)
+        root = Root(path, follow_links=options.follow_links)
+        return bool(json_files(path, is_form)) and has_files(path, suffixes, is_form) and not has_caption_files(root)
     return path.suffix.lower() in suffixes and is_form(path)
 
 

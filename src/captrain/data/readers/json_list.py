@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ from captrain.data.readers.columns import Columns
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import Listed, Table, gather, has_tables, one_table_each, tables_at, tables_in
 from captrain.data.readers.turns import holds_talk
+from captrain.disk.reading import open_file
 from captrain.errors import DataError
-from captrain.records import Rejects, Sample
+from captrain.limits import LARGEST_LINE, LONG_LINE, shortened
+from captrain.records import HALVES, Rejects, Sample, parse_json
 
 SUFFIXES = (".json",)
 CHUNK = 1 << 20  # characters read at a time
-LARGEST_OBJECT = 16 << 20  # characters; a guard against a list that never comes to the end of an object
 LARGEST_LOOK = 1 << 16  # bytes of a file's beginning, to see what it is
 
 _SPACE = " \t\r\n"
@@ -142,9 +144,11 @@ class Characters:
             try:
                 value, at = self.decode(self.text, self.at)
             except (ValueError, RecursionError) as error:
-                if isinstance(error, RecursionError) or len(self.text) - self.at > LARGEST_OBJECT or not self._more():
+                if isinstance(error, RecursionError) or len(self.text) - self.at > LARGEST_LINE or not self._more():
                     raise DataError(f"{where}: {what} is not valid JSON, or far too long") from None
             else:
+                if any(self.text.find(half, self.at, at) >= 0 for half in HALVES):
+                    value = parse_json(self.text[self.at : at])
                 if at < len(self.text) or isinstance(value, dict | list | str) or not self._more():  # else "1" of "12"
                     self.at = at
                     return value
@@ -152,6 +156,8 @@ class Characters:
     def _more(self) -> bool:
         """Read on, at least as much again as is waiting, so that an object is not parsed over and over."""
         waiting = self.text[self.at :]
+        if len(waiting) > LONG_LINE:
+            waiting = shortened(waiting)
         try:
             read = self.file.read(max(CHUNK, len(waiting)))
         except UnicodeDecodeError as error:
@@ -164,7 +170,7 @@ class Characters:
 
 def _opened(path: Path) -> Any:
     try:
-        return path.open(encoding="utf-8-sig")
+        return TextIOWrapper(open_file(path), encoding="utf-8-sig")
     except OSError as error:
         raise DataError(f"{path}: can't be opened ({error.strerror})") from None
 
@@ -172,7 +178,7 @@ def _opened(path: Path) -> Any:
 def _is_list(path: Path) -> bool:
     """Whether a file begins as a list of objects, or is an empty list."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             start = file.read(LARGEST_LOOK).removeprefix(b"\xef\xbb\xbf").lstrip()
     except OSError:
         return False

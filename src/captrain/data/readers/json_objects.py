@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -11,7 +10,9 @@ from typing import Any
 
 from captrain.data.places import Root, existing, is_hidden, refuse_pointer
 from captrain.data.readers.options import ReadOptions
+from captrain.disk.reading import open_file, read_file
 from captrain.errors import DataError
+from captrain.records import parse_json
 
 LARGEST_FILE = 4 << 30  # bytes; such a file is read into memory whole, at several times its size
 LONGEST_NAME = 4096  # bytes of a path; no system takes longer ones
@@ -32,7 +33,7 @@ def ends_of(path: Path) -> bytes:
     try:
         if path.suffix.lower() != ".json" or not path.is_file():
             return b""
-        with path.open("rb") as file:
+        with open_file(path) as file:
             ends = file.read(_GLANCE)
             if (size := path.stat().st_size) > len(ends):
                 file.seek(max(len(ends), size - _GLANCE))
@@ -54,10 +55,10 @@ def json_files(folder: Path, are: Callable[[Path], bool]) -> list[Path]:
 def image_root(folder: Path, options: ReadOptions) -> Root:
     """The folder that image names are relative to: `options.image_root`, else `folder`."""
     if options.image_root is None:
-        return Root(folder)
+        return Root(folder, follow_links=options.follow_links)
     if not existing(options.image_root).is_dir():
         raise DataError(f"image_root {options.image_root}: not a folder; expected the folder that holds the images")
-    return Root(options.image_root, given=True)
+    return Root(options.image_root, given=True, follow_links=options.follow_links)
 
 
 def first_found(root: Root, names: Sequence[str], where: str) -> str:
@@ -71,7 +72,7 @@ def load_object(path: Path) -> dict[str, Any]:
     try:
         if (size := path.stat().st_size) > LARGEST_FILE:
             raise DataError(f"{path}: {size} bytes, over {LARGEST_FILE}; split the file, or make it a .jsonl table")
-        value = json.loads(path.read_bytes().decode("utf-8-sig"))
+        value = parse_json(read_file(path).decode("utf-8-sig"))
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror})") from None
     except UnicodeDecodeError as error:

@@ -26,7 +26,6 @@ from captrain.data.machine import MACHINE, remark_on_machine
 from captrain.data.readers.columns import Columns, Row, plain
 from captrain.data.readers.line_index import (
     BOM,
-    LARGEST_LINE,
     LineIndex,
     blocks,
     has_more_lines,
@@ -50,6 +49,7 @@ from captrain.data.readers.tables import (
 from captrain.data.readers.turns import holds_talk
 from captrain.data.samples import LazySamples, key_of
 from captrain.errors import DataError
+from captrain.limits import next_json_line
 from captrain.records import Rejects, Sample, Stored, parse_json_line
 from captrain.tabular.cells import no_caption, not_a_caption
 
@@ -108,7 +108,7 @@ class TableReader:
         # Opened anew each time: an open file must not be shared by processes, and it costs little beside a picture.
         with opened(self.table.path) as file:
             file.seek(offset)
-            return self.counted(parse_row(file.readline(LARGEST_LINE), f"{self.table.path}:{number}", self.columns))
+            return self.counted(parse_row(next_json_line(file), f"{self.table.path}:{number}", self.columns))
 
     def counted(self, row: Row) -> Row:
         """A row with the captions that count."""
@@ -183,7 +183,7 @@ def tables(folder: Path, options: ReadOptions = BY_LOOKING) -> list[Listed]:
 def first_row(path: Path) -> dict[str, Any]:
     """The first line of a table."""
     with opened(path) as file:
-        return parse_json_line(file.readline(LARGEST_LINE).removeprefix(BOM), str(path))
+        return parse_json_line(next_json_line(file).removeprefix(BOM), str(path))
 
 
 def read(

@@ -23,13 +23,15 @@ import numpy as np
 
 from captrain.data.absolute_paths import is_absolute
 from captrain.data.gathered import Gathered
-from captrain.data.places import IMAGE_SUFFIXES, existing, is_hidden
+from captrain.data.places import IMAGE_SUFFIXES, Root, existing
 from captrain.data.readers import sidecar
 from captrain.data.readers.json_entries import ends_as_picture
 from captrain.data.readers.json_objects import LONGEST_NAME, encodable, ends_of, image_root, load_object
 from captrain.data.readers.nothing import nothing_to_use
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import LazySamples, keys_of
+from captrain.data.suffixes import is_unicode
+from captrain.disk.walking import Entry, Folders
 from captrain.errors import DataError, nearest
 from captrain.records import Rejects, Sample
 
@@ -80,7 +82,9 @@ def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
     path = Path(source)
     if not path.is_dir():
         return _is_metadata(path)
-    return any(_is_metadata(path / name) for name in METADATA_NAMES) or _has_repeats(path)
+    return any(_is_metadata(path / name) for name in METADATA_NAMES) or _has_repeats(
+        Root(path, follow_links=options.follow_links)
+    )
 
 
 def read(
@@ -111,32 +115,29 @@ def _is_metadata(path: Path) -> bool:
     return found is not None or (path.name in METADATA_NAMES and ends.startswith(b"{"))
 
 
-def _has_repeats(folder: Path) -> bool:
+def _has_repeats(root: Root) -> bool:
     """Whether the folder has no table and a folder called <repeats>_<name> that holds images, or one deeper does."""
     try:
-        with os.scandir(folder) as listing:
-            entries = list(listing)
-        if any(
-            os.path.splitext(entry.name)[1].lower() in TABLE_SUFFIXES for entry in entries if entry.name != REJECTED
-        ):
-            return False
-        tops = [entry.path for entry in entries if _REPEATS.match(entry.name) and entry.is_dir(follow_symlinks=False)]
-        return any(holds_image(top) for top in tops)
+        entries = root.folders().entries("")
     except OSError:
         return False
+    if any(os.path.splitext(entry.name)[1].lower() in TABLE_SUFFIXES for entry in entries if entry.name != REJECTED):
+        return False
+    tops = [entry.name for entry in entries if entry.is_folder and not entry.fault and _REPEATS.match(entry.name)]
+    return any(holds_image(root, f"{top}/") for top in tops)
 
 
-def holds_image(top: str) -> bool:
-    """Whether there is an image in a folder or below it, as far as `MOST_ENTRIES` entries tell."""
-    folders, looked = [top], 0
-    while folders and looked < MOST_ENTRIES:
-        with os.scandir(folders.pop()) as listing:
-            for entry in listing:
-                looked += 1
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
-                elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and not is_hidden(entry.name):
-                    return True
+def holds_image(root: Root, top: str = "") -> bool:
+    """Whether there is an image in one of a data set's folders or below it, as far as `MOST_ENTRIES` entries tell."""
+    folders, left, looked = root.folders(), [top], 0
+    while left and looked < MOST_ENTRIES:
+        prefix = left.pop()
+        for entry in _entries_or_none(folders, prefix):
+            looked += 1
+            if entry.is_folder:
+                left += [f"{prefix}{entry.name}/"] * (not entry.fault)
+            elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
+                return True
     return False
 
 
@@ -145,7 +146,7 @@ def gather_metadata(gathered: Gathered, column: str, rejects: Rejects, repeats: 
     if column and column not in COLUMNS:
         expected = f"expected {', '.join(COLUMNS)}.{nearest(column, COLUMNS)}"
         raise DataError(f"{gathered.file}: caption_column {column[:80]!r} is not in sd-scripts' metadata; {expected}")
-    images = _Images(gathered.root.folder)
+    images = _Images(gathered.root)
     for number, (key, entry) in enumerate(_entries(gathered.file), start=1):
         where = f"{gathered.file}: entry {number} ({encodable(key)[:80]!r})"
         captions = _captions(entry, column, where)
@@ -203,10 +204,10 @@ def _texts(entry: dict[str, Any], key: str, where: str) -> list[str]:
 class _Images:
     """The images below a folder by the names that metadata may call them: paths, with or without suffix, and parts."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, root: Root) -> None:
         self.by_path: dict[str, list[str]] = {}
         self.by_base: dict[str, list[str]] = {}
-        for path in _image_paths(folder):
+        for path in _image_paths(root):
             for name in _names(path):
                 self.by_path.setdefault(name, []).append(path)
                 self.by_base.setdefault(name.rsplit("/", 1)[-1], []).append(path)
@@ -229,16 +230,30 @@ def _names(path: str) -> tuple[str, str]:
     return stem + suffix.lower(), stem
 
 
-def _image_paths(folder: Path) -> Iterator[str]:
-    """Paths of images, sorted, links too: where those lead is looked at when they are added."""
-    left = [""]
+def _image_paths(root: Root) -> Iterator[str]:
+    """Paths of images, sorted, links that leave the folder too: the error is told when they are added."""
+    folders, left = root.folders(), [""]
     while left:
         path = left.pop()
         if path and not path.endswith("/"):
             yield path
             continue
-        for entry in reversed(sidecar.visible(folder / path)):
-            if entry.is_dir(follow_symlinks=False):
-                left.append(f"{path}{entry.name}/")
-            elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and sidecar.is_unicode(entry.name):
+        for entry in reversed(_entries_of(folders, path)):
+            if entry.is_folder:
+                left += [f"{path}{entry.name}/"] * (not entry.fault)
+            elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and is_unicode(entry.name):
                 left.append(path + entry.name)
+
+
+def _entries_or_none(folders: Folders, prefix: str) -> list[Entry]:
+    try:
+        return folders.entries(prefix)
+    except OSError:
+        return []
+
+
+def _entries_of(folders: Folders, prefix: str) -> list[Entry]:
+    try:
+        return folders.entries(prefix)
+    except OSError as error:
+        raise DataError(f"{folders.folder}/{prefix}"[:200] + f": can't be listed ({error.strerror})") from None

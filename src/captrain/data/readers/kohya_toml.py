@@ -32,6 +32,7 @@ from captrain.data.readers.kohya import gather_metadata, holds_image
 from captrain.data.readers.nothing import nothing_to_use
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen, Joined, LazySamples
+from captrain.disk.reading import open_file
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 
@@ -100,7 +101,7 @@ def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
     path = Path(source)
     try:
         if path.is_dir():
-            return len(_files_in(path)) == 1 and not holds_image(source)
+            return len(_files_in(path)) == 1 and not holds_image(Root(path, follow_links=options.follow_links))
         return _is_configuration(path)
     except (OSError, ValueError):
         return False
@@ -119,7 +120,7 @@ def read(
     if file is None:
         raise DataError(f"{path}/: no configuration of sd-scripts; expected dataset.toml")
     config = _loaded(file)
-    places = _Places(file, options.image_root)
+    places = _Places(file, options)
     parts = [
         SubsetSamples(_samples(subset, rejects, options, captioned), prefix, subset)
         for prefix, subset in places.named(_subsets(config, places, options))
@@ -140,7 +141,7 @@ def _is_configuration(path: Path) -> bool:
         return has_keys(path, "datasets", "subsets", "image_dir")
     if path.suffix.lower() != ".toml" or not path.is_file():
         return False
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return _SUBSETS.search(file.read(LARGEST_FILE)) is not None
 
 
@@ -149,7 +150,7 @@ def _loaded(file: Path) -> dict[str, Any]:
     if file.suffix.lower() == ".json":
         return load_object(file)
     try:
-        with file.open("rb") as opened:
+        with open_file(file) as opened:
             return tomllib.loads(opened.read(LARGEST_FILE).decode("utf-8-sig"))
     except OSError as error:
         raise DataError(f"{file}: can't be read ({error.strerror})") from None
@@ -180,10 +181,11 @@ def _are_tables(value: Any) -> bool:
 class _Places:
     """Where the folders and files lie that a configuration names."""
 
-    def __init__(self, file: Path, image_root: Path | None) -> None:
+    def __init__(self, file: Path, options: ReadOptions) -> None:
+        given = options.image_root
         self.file = file
-        self.base = file.parent if image_root is None else existing(image_root)
-        self.root = Root(self.base, given=image_root is not None)
+        self.base = file.parent if given is None else existing(given)
+        self.root = Root(self.base, given=given is not None, follow_links=options.follow_links)
         self.told: set[Path] = set()
 
     def folder(self, written: str) -> Path:
@@ -257,7 +259,7 @@ def _subsets(config: dict[str, Any], places: _Places, options: ReadOptions) -> I
 def _samples(subset: Subset, rejects: Rejects, options: ReadOptions, captioned: bool) -> Sequence[Sample]:
     """The pictures of a subset's folder, by its metadata or with those right in it that have caption files."""
     if subset.metadata is not None:
-        gathered = Gathered(Root(subset.folder), subset.metadata)
+        gathered = Gathered(Root(subset.folder, follow_links=options.follow_links), subset.metadata)
         gather_metadata(gathered, options.caption_column, rejects)
         return Joined(list(gathered.samples(rejects, captioned=captioned).values()))
     before = len(rejects.lines)

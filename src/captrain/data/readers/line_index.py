@@ -6,7 +6,6 @@ columns, a plain file name and a caption is taken as it is; of any other, each l
 
 from __future__ import annotations
 
-import json
 import re
 from array import array
 from collections.abc import Iterator, Sequence
@@ -20,12 +19,13 @@ import numpy as np
 from captrain.data.machine import LINE_KEY
 from captrain.data.readers.columns import SPLIT_COLUMN, Columns, Row, present
 from captrain.data.samples import key_of
+from captrain.disk.reading import open_file
 from captrain.errors import DataError
-from captrain.records import parse_json_line
+from captrain.limits import LARGEST_LINE, LONG_LINE, LONGEST_CAPTION, shortened
+from captrain.records import parse_json, parse_json_line
 from captrain.tabular.cells import says_nothing
 from captrain.tabular.names import MARKS
 
-LARGEST_LINE = 16 << 20  # bytes; a guard against a file without line ends, which would be read into memory whole
 SLOW_COLUMNS = {SPLIT_COLUMN, LINE_KEY, *MARKS}  # a block whose rows have one is looked at row by row
 BLOCK = 1 << 20  # bytes parsed at a time
 
@@ -79,7 +79,7 @@ class LineIndex:
 def opened(table: Path) -> BinaryIO:
     """A table, to be read as bytes. Raises `DataError` if it can't be opened."""
     try:
-        return table.open("rb")
+        return open_file(table)
     except OSError as error:
         raise DataError(f"{table}: can't be opened ({error.strerror})") from None
 
@@ -94,22 +94,34 @@ def has_more_lines(table: Path, than: int) -> bool:
 
 
 def blocks(table: Path) -> Iterator[Block]:
-    """A table's lines, a megabyte or so at a time. Raises `DataError` for a line that is far too long."""
-    number, offset, rest = 1, 0, b""
+    """A table's lines, a megabyte or so at a time; overlong texts in them are cut. Raises `DataError` for a line that is far
+    too long even so."""
+    number, offset, rest, cut = 1, 0, b"", 0
     with opened(table) as file:
         while chunk := file.read(BLOCK):
             *lines, rest = (rest + chunk).split(b"\n")
-            if max(len(rest), len(lines[0]) if lines else 0) >= LARGEST_LINE:
-                raise DataError(f"{table}:{number}: over {LARGEST_LINE} bytes long; expected one JSON object a line")
             if lines:
-                yield _block(lines, number, offset)
-                number, offset = number + len(lines), offset + sum(map(len, lines)) + len(lines)
+                _check_length(lines[0], table, number)
+                yield _block(lines, number, offset, cut)
+                number, offset = number + len(lines), offset + sum(map(len, lines)) + len(lines) + cut
+                cut = 0
+            if len(rest) > LONG_LINE:
+                kept = shortened(rest)
+                cut, rest = cut + len(rest) - len(kept), kept
+            _check_length(rest, table, number)
     if rest:
-        yield _block([rest], number, offset)
+        yield _block([rest], number, offset, cut)
 
 
-def _block(lines: list[bytes], number: int, offset: int) -> Block:
+def _check_length(line: bytes, table: Path, number: int) -> None:
+    if len(line) >= LARGEST_LINE:
+        raise DataError(f"{table}:{number}: over {LARGEST_LINE} bytes long; expected one JSON object a line")
+
+
+def _block(lines: list[bytes], number: int, offset: int, cut: int) -> Block:
+    """Lines that begin at an offset; of the first, some bytes are cut."""
     lengths = np.fromiter(map(len, lines), np.int64, len(lines)) + 1
+    lengths[0] += cut
     offsets = offset + np.cumsum(lengths) - lengths
     numbers = np.arange(number, number + len(lines))
     if offset == 0 and lines[0].startswith(BOM):
@@ -157,7 +169,7 @@ def plain_names(block: Block, columns: Columns) -> list[str] | None:
 def _objects(lines: list[bytes]) -> list[dict[str, Any]] | None:
     """The lines' objects, parsed at once; None if a line is not valid by itself (no string goes over a line's end)."""
     try:
-        values = json.loads((b"[" + b",\n".join(lines) + b"]").decode("utf-8"))
+        values = parse_json((b"[" + b",\n".join(lines) + b"]").decode("utf-8"))
     except (ValueError, RecursionError):
         return None
     return values if len(values) == len(lines) and all(type(value) is dict for value in values) else None
@@ -181,5 +193,7 @@ def is_plain(name: str) -> bool:
 
 def _has_caption(value: Any) -> bool:
     if type(value) is str:
-        return not says_nothing(value) and value.lstrip()[:1] not in ("[", "(")  # perhaps a list written out as text
+        if len(value) > LONGEST_CAPTION or says_nothing(value):
+            return False
+        return value.lstrip()[:1] not in ("[", "(")  # perhaps a list written out as text
     return type(value) is list and bool(value) and all(type(text) is str and _has_caption(text) for text in value)

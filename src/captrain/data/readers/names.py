@@ -8,6 +8,7 @@ The file is read an entry at a time.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -41,7 +42,7 @@ _EXAMPLE = 'expected entries like {"dog.jpg": ["a dog runs"]}'
 
 def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
     """Whether this is a .json file from pictures to captions, or a folder with some and no caption files: by first entries."""
-    return is_data_set(source, SUFFIXES, _is_names)
+    return is_data_set(source, SUFFIXES, partial(_is_names, options=options), options)
 
 
 def read(
@@ -55,9 +56,9 @@ def read(
     columns = Columns("", options.caption_column)
 
     def rows(table: Table) -> dict[str, Sequence[Sample]]:
-        return _read_table(table, columns, rejects, captioned)
+        return _read_table(table, columns, rejects, captioned, _first(table.path, options))
 
-    tables = files_at(source, options, SUFFIXES, _is_names)
+    tables = files_at(source, options, SUFFIXES, partial(_is_names, options=options))
     splits = one_table_each(source, tables, rows, rejects, _EXAMPLE)
     return with_unlisted(splits, source, options, captioned)
 
@@ -66,15 +67,15 @@ def _is_group(key: str) -> bool:
     return key.lower() in SPLIT_NAMES or key.lower() in WRAPPERS
 
 
-def _is_names(path: Path) -> bool:
-    return _first(path) is not None
+def _is_names(path: Path, options: ReadOptions) -> bool:
+    return _first(path, options) is not None
 
 
-def _first(path: Path) -> Entry | None:
+def _first(path: Path, options: ReadOptions) -> Entry | None:
     """The first entry of a file that has captions and is called as a picture is; None if none of the first ones is."""
     if not ends_of(path).startswith(b"{"):
         return None
-    root = Root(path.parent)
+    root = Root(path.parent, follow_links=options.follow_links)
     try:
         for entry in islice(entries(path, _is_group), MOST_LOOKED_AT):
             said = captions_in(entry.value, Columns(), "") if entry.key else []
@@ -87,9 +88,10 @@ def _first(path: Path) -> Entry | None:
     return None
 
 
-def _read_table(table: Table, columns: Columns, rejects: Rejects, captioned: bool) -> dict[str, Sequence[Sample]]:
+def _read_table(
+    table: Table, columns: Columns, rejects: Rejects, captioned: bool, first: Entry | None
+) -> dict[str, Sequence[Sample]]:
     gathered = table.gathered()
-    first = _first(table.path)
     for entry in entries(table.path, _is_group):
         if first is not None and bool(first.group) != bool(entry.group):
             continue  # what stands beside {"images": {...}} is about the file

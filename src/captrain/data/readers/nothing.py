@@ -10,6 +10,7 @@ from captrain.data.places import Root, is_hidden
 from captrain.data.readers.columns import Columns, listed
 from captrain.errors import DataError
 from captrain.lfs import POINTER, is_pointer_file
+from captrain.limits import next_json_line
 from captrain.records import Rejects, parse_json_line
 
 UNPACKED_BY = {  # endings of archives → the command that unpacks them
@@ -120,7 +121,7 @@ def _lists_pictures(path: Path) -> bool:
 def _columns_of(path: Path) -> Sequence[str]:
     """The columns of a table by its first line; none of what is no table."""
     from captrain.data.readers.csv_table import SUFFIXES, cells_in_any_encoding  # which imports this
-    from captrain.data.readers.line_index import LARGEST_LINE, opened
+    from captrain.data.readers.line_index import opened
 
     try:
         if path.suffix.lower() in SUFFIXES:
@@ -128,7 +129,7 @@ def _columns_of(path: Path) -> Sequence[str]:
             return cells.header if cells is not None and len(cells.header) > 1 else ()
         if path.suffix.lower() in (".jsonl", ".ndjson"):
             with opened(path) as file:
-                return tuple(parse_json_line(file.readline(LARGEST_LINE).removeprefix(BOM), str(path)))
+                return tuple(parse_json_line(next_json_line(file).removeprefix(BOM), str(path)))
     except DataError:
         pass
     return ()

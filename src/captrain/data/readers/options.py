@@ -22,6 +22,7 @@ class ReadOptions:
     image_root: folder that a table's image names are relative to; None for the table's own.
     image_key, caption_key: members of a tar's samples ("jpg;png", "txt", "json/caption"); "" to find them by looking.
     machine_captions: whether captions that captrain wrote count.
+    follow_links: whether links that leave the data set's folder are read, and links to folders. Only a person says so.
     """
 
     caption_extension: str = ""
@@ -33,6 +34,7 @@ class ReadOptions:
     image_key: str = ""
     caption_key: str = ""
     machine_captions: bool = True
+    follow_links: bool = False
 
     def __post_init__(self) -> None:
         try:

@@ -13,19 +13,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
+from captrain.data.arrow import plain_rows
 from captrain.data.gathered import Gathered
-from captrain.data.places import Root, existing, is_hidden, refuse_pointer
+from captrain.data.places import Root, existing, refuse_pointer
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.columns import SPLIT_COLUMN, Columns, Row, listed, present, split_of, whole
-from captrain.data.readers.embedded import Embedded
+from captrain.data.readers.embedded import BUFFER, Embedded
 from captrain.data.readers.nothing import nothing_to_use
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
+from captrain.data.readers.parquet_pages import Pages
 from captrain.data.readers.tables import Listed, folder_of_images, note_marked, split_in_words
 from captrain.data.samples import Joined
+from captrain.disk.walking import names_in
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 from captrain.tabular.names import MARKS, is_marked, steps_of
@@ -33,7 +36,6 @@ from captrain.tabular.names import MARKS, is_marked, steps_of
 SUFFIX = ".parquet"
 LOOKED_AT = 32  # rows, to see whether pictures are inside
 ROWS = 4096  # whose captions are read at a time
-LARGEST_GROUP = 2 << 30  # bytes of a row group, of which the pictures are read as a whole
 
 _EXAMPLE = "expected columns such as image and text"
 
@@ -61,7 +63,7 @@ def read(
         raise DataError(f"{path}/: no .parquet file; expected train-00000-of-00001.parquet, say")
     folder = path if path.is_dir() else path.parent
     columns = Columns(options.image_column, options.caption_column)
-    parts = Parts(path, folder, options.image_root)
+    parts = Parts(path, folder, options)
     for file in files:
         _read_file(file, split_of_name(file, folder), columns, parts, rejects, captioned)
     samples = parts.samples(rejects, captioned)
@@ -80,14 +82,14 @@ def tables(folder: Path, options: ReadOptions = BY_LOOKING) -> list[Listed]:
 
 def files_in(folder: Path) -> list[Path]:
     """The Parquet files of a folder: in it, else in `data/`, else in folders that are named like splits."""
-    below = [entry for entry in sorted(folder.iterdir()) if entry.name.lower() in SPLIT_NAMES and entry.is_dir()]
+    below = [folder / name for name in names_in(folder) if name.lower() in SPLIT_NAMES and (folder / name).is_dir()]
     for places in ([folder], [folder / "data"], below):
         files = [
-            entry
+            place / name
             for place in places
             if place.is_dir()
-            for entry in sorted(place.iterdir())
-            if entry.suffix.lower() == SUFFIX and not is_hidden(entry.name) and entry.is_file()
+            for name in names_in(place)
+            if name.lower().endswith(SUFFIX) and (place / name).is_file()
         ]
         if files:
             return files
@@ -105,10 +107,10 @@ def split_of_name(file: Path, folder: Path) -> str:
 class Parts:
     """What rows are put into: those with pictures inside, and those that name them."""
 
-    def __init__(self, path: Path, folder: Path, image_root: Path | None) -> None:
+    def __init__(self, path: Path, folder: Path, options: ReadOptions) -> None:
         self.inside = Embedded(folder)
-        root = folder_of_images(image_root) if image_root else folder
-        self.named = Gathered(Root(root, given=image_root is not None), path)
+        given = None if options.image_root is None else folder_of_images(options.image_root)
+        self.named = Gathered(Root(given or folder, given=given is not None, follow_links=options.follow_links), path)
 
     def samples(self, rejects: Rejects, captioned: bool) -> dict[str, Sequence[Sample]]:
         """All samples by split."""
@@ -121,20 +123,20 @@ class Parts:
 
 def _read_file(file: Path, split: str, columns: Columns, parts: Parts, rejects: Rejects, captioned: bool) -> None:
     """Put the rows of a file where they belong."""
-    with _opened(file) as parquet:
+    with _opened(file) as (parquet, pages):
         names = parquet.schema_arrow.names
         columns.check(names, str(file))
         columns = columns.of(names)
-        leaf = _leaf_of_pictures(parquet, columns)
+        leaf = _leaf_of_pictures(parquet, pages, columns)
         wanted = _columns_of_text(file, names, columns, captioned)
         if leaf:
-            note_marked(file, _read_inside(file, split, columns, parts.inside, parquet, leaf, wanted), rejects)
+            note_marked(file, _read_inside(file, split, columns, parts.inside, (parquet, pages), leaf, wanted), rejects)
             return
         images = _top(columns.images, names)
         if not images:
             raise DataError(columns.no_image(names, str(file)))
         marked = 0
-        for number, values in _rows(parquet, images + wanted):
+        for number, values in _rows(parquet, pages, images + wanted):
             row = columns.row(values, f"{file}:{number}")
             marked += row.marked
             parts.named.add(row.image, row.captions + row.odd, number, rejects, row.split or split)
@@ -142,14 +144,17 @@ def _read_file(file: Path, split: str, columns: Columns, parts: Parts, rejects: 
 
 
 def _read_inside(
-    file: Path, split: str, columns: Columns, inside: Embedded, parquet: Any, leaf: str, wanted: list[str]
+    file: Path, split: str, columns: Columns, inside: Embedded, opened: tuple[Any, Pages], leaf: str, wanted: list[str]
 ) -> int:
     """Collect the rows of a file that has pictures inside, which are not read; returns how many are marked."""
-    origin = inside.open(file, leaf, _group_ends(file, parquet))
+    parquet, pages = opened
+    for group in range(len(pages.groups)):
+        pages.chunks(group, [leaf])  # whether its pictures can be read is told now
+    origin = inside.open(file, leaf, list(accumulate(pages.rows)))
     column, _, within = leaf.partition(".")
     paths = [f"{column}.path"] if within and f"{column}.path" in _leaves(parquet) else []
     marked = 0
-    for number, values in _rows(parquet, paths + wanted):
+    for number, values in _rows(parquet, pages, paths + wanted):
         where = f"{file}:{number}"
         path = values.get(column) or {}
         name = path.get("path") if paths else None
@@ -176,7 +181,7 @@ def _top(columns: tuple[str, ...], names: list[str]) -> list[str]:
     return [name if name in names else steps_of(name)[0] for name in present(columns, tuple(names))]
 
 
-def _leaf_of_pictures(parquet: Any, columns: Columns) -> str:
+def _leaf_of_pictures(parquet: Any, pages: Pages, columns: Columns) -> str:
     """The column that holds encoded pictures ("image.bytes", "jpg"), or "" if pictures are only named."""
     import pyarrow.types as types
 
@@ -190,7 +195,7 @@ def _leaf_of_pictures(parquet: Any, columns: Columns) -> str:
             leaf = name
         else:
             continue
-        if not _is_empty(parquet, leaf):
+        if not _is_empty(parquet, pages, leaf):
             return leaf
     return ""
 
@@ -199,47 +204,43 @@ def _leaves(parquet: Any) -> list[str]:
     return [parquet.schema.column(place).path for place in range(len(parquet.schema.names))]
 
 
-def _is_empty(parquet: Any, leaf: str) -> bool:
+def _is_empty(parquet: Any, pages: Pages, leaf: str) -> bool:
     """Whether the first rows have no picture, as where `datasets` wrote only paths.
 
     What the file's metadata says of a column would tell too, but asking pyarrow 26 for it ends the process if it is damaged.
     """
-    first = next(parquet.iter_batches(batch_size=LOOKED_AT, columns=[leaf]), None)
-    values = [] if first is None else first.column(0).to_pylist()
-    return not any(value.get("bytes") if isinstance(value, dict) else value for value in values)
+    for values in islice(_slices(parquet, pages, [leaf], 1), LOOKED_AT):
+        value = values.column(0)[0].as_py()
+        if value.get("bytes") if isinstance(value, dict) else value:
+            return False
+    return True
 
 
-def _group_ends(file: Path, parquet: Any) -> list[int]:
-    """The number of rows up to the end of each row group. Raises `DataError` for a group that is too large to be read."""
-    groups = [parquet.metadata.row_group(group) for group in range(parquet.metadata.num_row_groups)]
-    for number, group in enumerate(groups, start=1):
-        if group.total_byte_size > LARGEST_GROUP:
-            raise DataError(
-                f"{file}: row group {number} has {group.total_byte_size} bytes, over {LARGEST_GROUP}; "
-                "write the file with smaller row groups (row_group_size=1000)"
-            )
-    return list(accumulate(group.num_rows for group in groups))
-
-
-def _rows(parquet: Any, wanted: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+def _rows(parquet: Any, pages: Pages, wanted: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Number, from 1, and values of each row, of the wanted columns only."""
     number = 0
-    for batch in parquet.iter_batches(batch_size=ROWS, columns=list(dict.fromkeys(wanted))):
-        for values in batch.to_pylist():
+    for batch in _slices(parquet, pages, list(dict.fromkeys(wanted)), ROWS):
+        for values in plain_rows(batch):
             number += 1
             yield number, values
 
 
+def _slices(parquet: Any, pages: Pages, wanted: list[str], most: int) -> Iterator[Any]:
+    """The rows of some columns, as many at a time as bounded memory allows."""
+    for groups, rows in pages.slices(wanted, most):
+        yield from parquet.iter_batches(batch_size=rows, row_groups=groups, columns=wanted)
+
+
 @contextmanager
-def _opened(file: Path) -> Iterator[Any]:
-    """A Parquet file; whatever is wrong with it, now or while it is read, is a `DataError`."""
+def _opened(file: Path) -> Iterator[tuple[Any, Pages]]:
+    """A Parquet file and what its pages hold; whatever is wrong with it, now or while it is read, is a `DataError`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     refuse_pointer(file)
     try:
-        with pq.ParquetFile(file) as parquet:
-            yield parquet
+        with pq.ParquetFile(file, buffer_size=BUFFER) as parquet:
+            yield parquet, Pages(file)
     except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{file}: not a Parquet file that can be read ({reason})") from None

@@ -8,10 +8,10 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from captrain.data.places import is_hidden
+from captrain.data.places import Root, is_hidden
 from captrain.data.readers import READERS, reader
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
-from captrain.data.readers.tables import Listed, choose, split_in_words
+from captrain.data.readers.tables import Listed, choose, refuse_links, split_in_words
 from captrain.data.samples import merged
 from captrain.data.unlisted import note_unlisted
 from captrain.errors import DataError
@@ -49,7 +49,7 @@ def read_and_note(
     folder = path if path.is_dir() else path.parent
     if form in LISTS and (folder == path or len(_files(folder, TABLE_SUFFIXES)) <= 1):  # else others may list the rest
         home = folder.parent if folder.name == "annotations" else folder
-        note_unlisted(options.image_root or home, splits.values(), rejects)
+        note_unlisted(Root(options.image_root or home, follow_links=options.follow_links), splits.values(), rejects)
     if is_guess and path.is_dir() and form != "kohya-toml":
         _note_configurations(path, rejects)
     for line in rejects.remarks[noted:]:
@@ -80,6 +80,7 @@ def read_tables(
         return None
     found = tables_of(folder, form, options)
     chosen = _chosen(folder, found, form)
+    refuse_links(folder, chosen.values(), options)
     read = [path.relative_to(folder).as_posix() for path in chosen.values()]
     for table in (table for listed in found.values() for table in listed):
         if table.captions and table.path not in chosen.values():

@@ -16,20 +16,21 @@ import numpy as np
 from captrain.data.caption_files import is_text, text_suffixes
 from captrain.data.gathered import Texts
 from captrain.data.machine import MACHINE
-from captrain.data.places import IMAGE_SUFFIXES, UNREAD_SUFFIXES, Root, existing, is_hidden
+from captrain.data.places import IMAGE_SUFFIXES, UNREAD_SUFFIXES, Root, existing
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.folder_captions import NO_TEXT, Captioned, FolderCaptions, captions_of
-from captrain.data.readers.nothing import lying_there, tables_there
+from captrain.data.readers.nothing import TABLES, lying_there, tables_there
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen, LazySamples, key_of
 from captrain.data.suffixes import is_unicode, unread
 from captrain.data.text import LARGEST_TEXT, read_text
+from captrain.disk.walking import Entry
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 
-__all__ = ["LARGEST_TEXT", "FolderSamples", "is_unicode", "read", "recognises", "visible"]
+__all__ = ["LARGEST_TEXT", "FolderSamples", "is_unicode", "read", "recognises"]
 
-NAMED_SUFFIXES = IMAGE_SUFFIXES | UNREAD_SUFFIXES
+TOLD_SUFFIXES = IMAGE_SUFFIXES | UNREAD_SUFFIXES | {*TABLES}  # of pipes and devices that are told
 
 
 class FolderSamples(LazySamples):
@@ -105,16 +106,6 @@ def read(
     return {split: Chosen(walk.samples, np.array(positions)) for split, positions in splits.items()}
 
 
-def visible(folder: Path) -> list[os.DirEntry[str]]:
-    """What lies right in a folder, without hidden things, in the order that sorts whole paths; links are not followed."""
-    try:
-        with os.scandir(folder) as listing:
-            entries = [entry for entry in listing if not is_hidden(entry.name)]
-    except OSError as error:
-        raise DataError(f"{str(folder)[:200]}: can't be listed ({error.strerror})") from None
-    return sorted(entries, key=lambda entry: f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name)
-
-
 class _Walk:
     """Goes through a folder and all below it, a folder at a time, so that what is held is little beside the samples."""
 
@@ -122,9 +113,9 @@ class _Walk:
         self.root, self.rejects, self.captioned = root, rejects, captioned
         self.suffixes = text_suffixes(options.caption_extension)
         self.samples = FolderSamples(root, options)
-        self.bounds = Root(root)
+        self.folders = Root(root, follow_links=options.follow_links).folders()
         self.captions = FolderCaptions(root, rejects, options, captioned)
-        self.image_count = self.text_count = 0
+        self.image_count = self.text_count = self.odd_count = 0
 
     def go(self) -> None:
         """Fill `samples` in the order of their paths. A stack, not recursion: folders may nest a thousand deep."""
@@ -140,7 +131,8 @@ class _Walk:
     def nothing_left(self) -> str:
         """The error for a folder without anything to use."""
         counts = f"{self.image_count} images and {self.text_count or 'no'} captions"
-        first = f"; {self.rejects.summary()}" if self.rejects and self.image_count and self.text_count else ""
+        is_told = self.odd_count or (self.image_count and self.text_count)
+        first = f"; {self.rejects.summary()}" if self.rejects and is_told else ""
         beside = f"a {' or '.join(self.suffixes)} beside each image or a metadata.jsonl"
         wanted = beside if self.captioned else "JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF files"
         if made := self.rejects.remarked(MACHINE):
@@ -152,12 +144,12 @@ class _Walk:
         """The images of a folder with what is known of their captions (None: left out), and the folders in it."""
         names: list[str] = []
         others: list[str] = []
-        for entry in visible(self.root / prefix):
+        for entry in self._listed(prefix):
             name = entry.name
             if odd := self._oddity(entry):
-                plain = os.fsencode(prefix + name).decode("utf-8", "backslashreplace")
-                self.rejects.add(plain, str(self.root / plain), odd)
-            elif entry.is_dir(follow_symlinks=False):
+                self.odd_count += 1
+                self._reject(prefix + name, odd)
+            elif entry.is_folder:
                 names.append(f"{name}/")
             elif os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
                 names.append(name)
@@ -169,18 +161,29 @@ class _Walk:
         found = self.captions.of(prefix, images, others)
         return [(prefix + name, found.get(name, NO_TEXT if name.endswith("/") else None)) for name in names]
 
-    def _oddity(self, entry: os.DirEntry[str]) -> str:
+    def _listed(self, prefix: str) -> list[Entry]:
+        """What lies in a folder. One that can't be listed is rejected, if it is not the data set's own."""
+        try:
+            return self.folders.entries(prefix)
+        except OSError as error:
+            if not prefix:
+                raise DataError(f"{str(self.root)[:200]}: can't be listed ({error.strerror})") from None
+            self._reject(prefix, f"can't be listed ({error.strerror})")
+            return []
+
+    def _reject(self, path: str, reason: str) -> None:
+        plain = os.fsencode(path).decode("utf-8", "backslashreplace")
+        self.rejects.add(plain, str(self.root / plain), reason)
+
+    def _oddity(self, entry: Entry) -> str:
         """Why a file or folder can't be used, whatever is in it; "" if nothing speaks against it."""
         if not is_unicode(entry.name):
             return "has a name that is not UTF-8; rename it"
-        if entry.is_symlink() and (entry.is_dir() or not self.bounds.holds(entry.path)):
-            return "is a link to a folder or out of the data set; copy the files in"
         suffix = os.path.splitext(entry.name)[1]
         kind = suffix.lower()
-        if entry.is_dir() or not (kind in NAMED_SUFFIXES or entry.name.lower().endswith(self.suffixes)):
-            return ""
-        if not entry.is_file():  # to open a pipe would wait for ever
-            return "is no file but a broken link, a pipe or a device; put the file itself there"
+        is_told = entry.is_folder or entry.is_link or kind in TOLD_SUFFIXES or is_text(entry.name, self.suffixes)
+        if entry.is_folder or (entry.fault and is_told):
+            return entry.fault
         return unread(suffix) if kind in UNREAD_SUFFIXES else ""
 
 

@@ -15,8 +15,10 @@ from captrain.data.places import Root, existing, is_hidden, refuse_pointer
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.columns import Columns
 from captrain.data.readers.nothing import nothing_to_use
-from captrain.data.readers.options import ReadOptions
+from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import merged
+from captrain.disk.reading import NOT_READ_THROUGH
+from captrain.disk.walking import is_folder
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 from captrain.tabular.names import MARKS
@@ -47,13 +49,14 @@ class Listed:
 class Table:
     """A file of rows: the folder that its image names are relative to, and what its place gives to ids and splits."""
 
-    def __init__(self, path: Path, folder: Path, split: str = "", image_root: Path | None = None) -> None:
+    def __init__(self, path: Path, folder: Path, split: str = "", options: ReadOptions = BY_LOOKING) -> None:
         """`folder` is the data set's, `split` what the file's name says (or "")."""
         refuse_pointer(path)
         self.path = path
         self.split = split
         self.columns: tuple[str, ...] = ()  # as far as they are known
-        self.root = Root(folder_of_images(image_root), given=True) if image_root else Root(path.parent)
+        given = None if options.image_root is None else folder_of_images(options.image_root)
+        self.root = Root(given or path.parent, given=given is not None, follow_links=options.follow_links)
         within = path.parent.relative_to(folder).as_posix()
         self.prefix = "" if within == "." else f"{within}/"
         self.name = self.prefix + path.name
@@ -93,14 +96,23 @@ def tables_at(
     """The tables of a data set: a file, or those of a folder. Raises `DataError` if there are none."""
     path = existing(Path(source))
     if path.is_file():
-        return [Table(path, path.parent, "", options.image_root)]
+        return [Table(path, path.parent, "", options)]
     found, _ = choose(path, tables(path, options))
     if not found:
         kinds = " or ".join(suffixes)
         raise DataError(
             f"{path}/: no table; expected metadata{suffixes[0]}, train{suffixes[0]} or one other {kinds} file with image names"
         )
-    return [Table(file, path, split, options.image_root) for split, file in found.items()]
+    refuse_links(path, found.values(), options)
+    return [Table(file, path, split, options) for split, file in found.items()]
+
+
+def refuse_links(folder: Path, files: Iterable[Path], options: ReadOptions) -> None:
+    """Raise `DataError` for a table that was found in a folder, and is a link that leaves it."""
+    root = Root(folder, follow_links=options.follow_links)
+    for file in files:
+        if file.is_symlink() and not root.holds(str(file)):
+            raise DataError(f"{file}: {NOT_READ_THROUGH}, or give its path")
 
 
 def has_tables(folder: Path, tables: list[Listed]) -> bool:
@@ -113,10 +125,12 @@ def has_tables(folder: Path, tables: list[Listed]) -> bool:
 
 def tables_in(folder: Path, suffixes: tuple[str, ...], look: Look, is_kind: Test = Path.is_file) -> list[Listed]:
     """The tables of a folder that pass `is_kind`: those that have a table's name, and others in which `look` sees images."""
-    below = [file for suffix in suffixes for file in sorted(folder.glob(f"*/metadata{suffix}"))]
-    files = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in suffixes and not is_hidden(file.name)]
+    with os.scandir(folder) as listing:  # once: a folder may hold a hundred thousand pictures
+        names = {entry.name: is_folder(entry) for entry in listing}
+    below = [folder / name / f"metadata{suffix}" for suffix in suffixes for name in sorted(names) if names[name]]
+    files = [folder / name for name in sorted(names) if name.lower().endswith(suffixes) and not is_hidden(name)]
     tables = []
-    for file in filter(is_kind, [*files, *below]):
+    for file in filter(is_kind, [*files, *filter(os.path.lexists, below)]):
         split = exact_split(folder, file)
         if split is not None:
             tables.append(Listed(file, split, by_name=True, whole=not split))

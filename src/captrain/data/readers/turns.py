@@ -22,7 +22,7 @@ IMAGES = (*IMAGE_COLUMNS, "images", "image_paths", "image_list")
 
 _QUESTION = frozenset({"human", "user"})
 _ANSWER = frozenset({"gpt", "assistant", "model", "chatgpt", "bot", "bing", "bard"})
-_WITHIN = re.compile(r"(?:Picture \d+:\s*)?<img>(.*?)</img>", re.DOTALL)  # Qwen-VL's
+_WITHIN = re.compile(r"(?:Picture \d+:\s*)?<img>([^<]*+(?:<(?!/?img>)[^<]*+)*+)</img>")  # Qwen-VL's
 _PLACEHOLDER = re.compile(r"<\|?/?(?:image|img|vision)[^<>]*>", re.IGNORECASE)
 _INSIDE = ("image", "path", "image_path", "file_name", "url", "image_url")  # of one image: where it is
 

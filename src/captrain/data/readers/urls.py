@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import posixpath
 from array import array
 from collections.abc import Iterable, Iterator
@@ -14,7 +13,9 @@ import numpy as np
 from captrain.data.gathered import Texts
 from captrain.data.readers.tables import Table
 from captrain.data.samples import key_of
+from captrain.disk.reading import open_file, read_file
 from captrain.errors import DataError
+from captrain.records import parse_json
 
 URL_COLUMNS = ("url", "image_url", "img_url", "image_link")
 LARGEST_LINE = 1 << 16  # bytes of a map
@@ -102,7 +103,7 @@ def _pairs(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _tsv_pairs(path: Path) -> Iterator[tuple[str, str]]:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         number = 0
         while line := file.readline(LARGEST_LINE):
             number += 1
@@ -115,7 +116,7 @@ def _tsv_pairs(path: Path) -> Iterator[tuple[str, str]]:
 
 def _json_pairs(path: Path) -> Iterator[tuple[str, str]]:
     try:
-        found = json.loads(path.read_bytes().decode("utf-8-sig"))
+        found = parse_json(read_file(path).decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise
     except (ValueError, RecursionError) as error:

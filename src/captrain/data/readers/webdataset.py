@@ -28,6 +28,7 @@ from captrain.data.shards.remote import local_copy, path_of
 from captrain.data.shards.sources import COMPRESSED, Shard, expand, reject, split_list
 from captrain.data.shards.stems import divided, stem_key
 from captrain.data.shards.tars import Member, StoredMember
+from captrain.disk.reading import open_file
 from captrain.errors import DataError, nearest
 from captrain.records import Rejects, Sample
 
@@ -139,7 +140,7 @@ def read(
     Rejected are samples without image or caption, what in a tar is no plain file or leaves it, names that come twice, and
     the rest of a shard from where it is broken. Raises `DataError` if a shard is not there or nothing is left.
     """
-    shards = expand(source, rejects)
+    shards = expand(source, rejects, follow_links=options.follow_links)
     indexer = _Indexer(Keys.of(options), rejects, captioned)
     for shard in shards:
         indexer.add(shard, local_copy(shard.url) if is_remote(shard.url) else Path(shard.url))
@@ -162,7 +163,7 @@ class _Indexer:
         self.index.paths.append(path)
         waiting: dict[str, Group] = {}  # samples of which something is still missing
         try:
-            with path.open("rb", buffering=_BUFFER) as file:
+            with open_file(path, _BUFFER) as file:
                 for found in groups(file, self.keys, os.fstat(file.fileno()).st_size):
                     if isinstance(found, Member):
                         self._reject(found.name, found.problem)

@@ -6,7 +6,6 @@ Members that follow one another and have the same name up to the first dot after
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,8 +15,10 @@ from captrain.data.places import IMAGE_SUFFIXES, is_hidden
 from captrain.data.readers.options import ReadOptions
 from captrain.data.shards.stems import begins, divided, ending_of, stem_of
 from captrain.data.shards.tars import LARGEST_MEMBER, Bytes, Member, walk
-from captrain.data.text import decode, lines_of
+from captrain.data.text import checked, decode, lines_of
 from captrain.errors import DataError
+from captrain.limits import TOO_LONG
+from captrain.records import parse_json
 
 TEXT_SUFFIXES = ("txt", "caption", "captions", "text")
 TEXT_FIELDS = ("captions", "caption", "text")
@@ -153,7 +154,9 @@ class Keys:
                 if (
                     self.captions[number] is not LOOKED_FOR[0]
                 ):  # a JSON without that list may hold its caption elsewhere
-                    fault = fault or f"has no caption: its .{part.suffix} {error}"
+                    fault = fault or (
+                        TOO_LONG if str(error) == TOO_LONG else f"has no caption: its .{part.suffix} {error}"
+                    )
         raise ValueError(fault or _no_caption(parts))
 
     def _places(self, parts: Sequence[Part], image: str, loosely: bool) -> Iterator[tuple[int, Part]]:
@@ -172,16 +175,16 @@ class Keys:
         """The captions in a member's bytes, by the rule `self.captions[number]`. Raises `ValueError` if there is none."""
         where = self.captions[number]
         if data is None:
-            raise ValueError(f"is too large for captions (over {LARGEST_TEXT} bytes)")
+            raise ValueError(TOO_LONG)
         text = decode(data, self.encoding).content
         if where.suffix.rpartition(".")[2] == "json":
             found = _in_json(text, where.path)
         else:
             found = list(lines_of(text)) if self.lines == "each" else [text]
-        captions = tuple(whole for part in found if (whole := _whole(part).strip()))
+        captions = tuple(stripped for part in found if (stripped := part.strip()))
         if not captions:
             raise ValueError("is empty")
-        return captions
+        return checked(captions)
 
 
 def is_image(suffix: str) -> bool:
@@ -273,7 +276,7 @@ def _field(word: str) -> Field:
 def _in_json(text: str, path: tuple[str, ...]) -> list[str]:
     """The captions in a JSON text: a string, a list of strings, or a field of an object that is one of these."""
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except (ValueError, RecursionError):
         raise ValueError("is not valid JSON") from None
     for name in path:
@@ -292,8 +295,3 @@ def _strings(value: Any, field: str) -> list[str]:
             place = f" in '{field}'" if field else ""
             raise ValueError(f"has a {type(text).__name__}{place} where a caption was expected")
     return found
-
-
-def _whole(text: str) -> str:
-    """Half a surrogate pair can be written in JSON but not in UTF-8, so it would break whatever is written later."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

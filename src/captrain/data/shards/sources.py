@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from captrain.data.places import Root, existing, is_hidden, is_remote
+from captrain.data.places import Root, existing, is_remote
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.shards.remote import glob_urls, path_of, protocol_of, shown
 from captrain.errors import DataError
@@ -49,7 +49,7 @@ class Shard:
         return found.pop() if len(found) == 1 else None
 
 
-def expand(source: str | Sequence[str], rejects: Rejects | None = None) -> list[Shard]:
+def expand(source: str | Sequence[str], rejects: Rejects | None = None, *, follow_links: bool = False) -> list[Shard]:
     """All shards that a source names, in the order of their names within each of its parts, each once.
 
     Ids of samples begin with the shard's name, unless the source is a single tar. Links that leave a folder go to
@@ -59,9 +59,9 @@ def expand(source: str | Sequence[str], rejects: Rejects | None = None) -> list[
     ['train/00.tar', 'train/01.tar', 'val/00.tar', 'val/01.tar']
     """
     if isinstance(source, str) and os.path.isdir(source):
-        return _in_folder(Path(source), rejects if rejects is not None else Rejects())
+        return _in_folder(Root(Path(source), follow_links=follow_links), rejects if rejects is not None else Rejects())
     parts = split_list(source) if isinstance(source, str) else list(source)
-    urls = list(dict.fromkeys(url for part in parts for url in _urls(part)))
+    urls = list(dict.fromkeys(url for part in parts for url in _urls(part, follow_links)))
     if not urls:
         raise DataError("no shard is named; expected a .tar file, a folder of them, a pattern or a URL")
     for url in urls:
@@ -120,11 +120,11 @@ def _choices(inside: str, pattern: str) -> list[str]:
     raise DataError(f"{shown(pattern)}: can't expand {{{inside}}}; expected numbers {{00000..00012}} or words {{a,b}}")
 
 
-def _urls(part: str) -> list[str]:
+def _urls(part: str, follow_links: bool) -> list[str]:
     refuse(part)
     if os.path.exists(part):
         if os.path.isdir(part):
-            return [shard.url for shard in _in_folder(Path(part), Rejects())]
+            return [shard.url for shard in _in_folder(Root(Path(part), follow_links=follow_links), Rejects())]
         return [part]
     found: list[str] = []
     for url in expand_braces(part):
@@ -171,24 +171,29 @@ def _unpacking(url: str) -> str:
     return ""
 
 
-def _in_folder(folder: Path, rejects: Rejects) -> list[Shard]:
-    """The tars below a folder, sorted; links that leave it are rejected."""
-    bounds = Root(folder)
+def _in_folder(root: Root, rejects: Rejects) -> list[Shard]:
+    """The tars below a folder, sorted; links that leave it, and what is no file, are rejected."""
     names: list[str] = []
-    for above, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not is_hidden(name)]
-        for name in files:
-            path = os.path.join(above, name)
-            relative = Path(path).relative_to(folder).as_posix()
-            if is_hidden(name) or not name.lower().endswith(".tar"):
-                continue
-            if bounds.holds(path):
-                names.append(relative)
-            else:
-                rejects.add(relative, path, "is a link that leaves the folder; copy the shard into it")
+    folders, left = root.folders(), [""]
+    while left:
+        prefix = left.pop()
+        try:
+            entries = folders.entries(prefix)
+        except OSError as error:
+            rejects.add(prefix, f"{root.folder}/{prefix}", f"can't be listed ({error.strerror})")
+            continue
+        for entry in entries:
+            is_shard = not entry.is_folder and entry.name.lower().endswith(".tar")
+            if entry.fault and (is_shard or entry.is_link):
+                rejects.add(prefix + entry.name, str(root.folder / prefix / entry.name), entry.fault)
+            elif entry.is_folder:
+                left.append(f"{prefix}{entry.name}/")
+            elif is_shard:
+                names.append(prefix + entry.name)
     if not names:
-        raise DataError(f"{folder}/: no shard; expected .tar files in it")
-    return [Shard(str(folder / name), name, f"{name.removesuffix('.tar')}/") for name in sorted(names)]
+        found = f" ({rejects.summary()})" if rejects else ""
+        raise DataError(f"{root.folder}/: no shard{found}; expected .tar files in it")
+    return [Shard(str(root.folder / name), name, f"{name.removesuffix('.tar')}/") for name in sorted(names)]
 
 
 def _require(urls: list[str]) -> None:

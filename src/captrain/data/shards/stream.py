@@ -20,6 +20,7 @@ from captrain.data.shards.members import Group, Keys, groups
 from captrain.data.shards.remote import RemoteFile
 from captrain.data.shards.sources import Shard, expand, reject
 from captrain.data.shards.tars import LARGEST_MEMBER, Bytes, Member
+from captrain.disk.reading import open_file
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 
@@ -66,7 +67,7 @@ def stream_samples(
     if not 0 <= worker < workers or not 0 <= rank < world:
         raise DataError(f"reader {worker} of {workers} on rank {rank} of {world}; expected numbers from 0, below these")
     stream = SampleStream(
-        expand(shards, rejects),
+        expand(shards, rejects, follow_links=options.follow_links),
         Keys.of(options),
         shuffle_buffer=shuffle_buffer,
         seed=seed,
@@ -241,7 +242,7 @@ def _opened(shard: Shard) -> Iterator[tuple[Bytes, int | None]]:
         with RemoteFile(shard.url) as remote:
             yield remote, remote.length
     else:
-        with open(shard.url, "rb", buffering=_BUFFER) as file:
+        with open_file(shard.url, _BUFFER) as file:
             yield file, os.fstat(file.fileno()).st_size
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from captrain.data.shards.headers import LARGEST_SIZE, BrokenTarError, Header, parse_header, pax_records, tidy
+from captrain.disk.reading import open_file
 from captrain.lfs import POINTER, is_pointer
 
 BLOCK = 512
@@ -64,9 +65,9 @@ class StoredMember:
     def read(self) -> bytes:
         """The member's bytes. Raises `OSError` if they can't be read, or are no longer there."""
         # Opened anew each time: an open file must not be shared by processes, and it costs little beside a picture.
-        with self.path.open("rb", buffering=0) as file:
+        with open_file(self.path) as file:
             file.seek(self.offset)
-            data = file.read(self.size) or b""
+            data = file.read(self.size)
         if len(data) < self.size:
             raise OSError(f"{self.path} is shorter than when it was read first")
         return data

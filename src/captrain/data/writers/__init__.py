@@ -50,6 +50,7 @@ class Target:
     losses: takes note of what the form can't hold.
     link: whether images may be hard links to the source's files.
     shard_size: samples of a file, in forms that have shards.
+    quote_formulas: whether cells that a spreadsheet would run are written so that it doesn't, in forms that are tables of text.
     """
 
     folder: Path
@@ -57,6 +58,7 @@ class Target:
     losses: Losses
     link: bool = False
     shard_size: int = SHARD_SIZE
+    quote_formulas: bool = False
 
 
 class Writer(Protocol):

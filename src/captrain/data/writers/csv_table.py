@@ -1,6 +1,10 @@
 """Images and a `metadata.csv` with columns `file_name` and `text` (and `split`), a row a caption.
 
 An image with several captions has several rows. Hugging Face's `imagefolder` reads it too, a row a sample.
+
+Spreadsheets run cells that begin with one of `FORMULA`. Where that is asked for, such a caption is written with an apostrophe
+before it, and a column `apostrophe` holds a 1, by which captrain's reader takes it off again; a file's name gets `./`. (OWASP,
+"CSV Injection".)
 """
 
 from __future__ import annotations
@@ -8,10 +12,14 @@ from __future__ import annotations
 import csv
 import io
 
+from captrain.data.readers.csv_table import APOSTROPHE
 from captrain.data.writers import Item, Target
 from captrain.data.writers.names import Names
 from captrain.data.writers.pictures import Store
 from captrain.disk.writing import create
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""What a cell begins with that a spreadsheet runs, in either width."""
 
 
 class CsvTable:
@@ -24,17 +32,25 @@ class CsvTable:
     def __init__(self, target: Target) -> None:
         self.store = Store(target.folder, target.link)
         self.names = Names(target.losses)
-        self.splits = target.splits != ["all"]
+        self.splits, self.quote_formulas = target.splits != ["all"], target.quote_formulas
         self.file = io.TextIOWrapper(create(target.folder / "metadata.csv"), "utf-8", newline="")
         self.rows = csv.writer(self.file, lineterminator="\n", quoting=csv.QUOTE_ALL)
-        self.rows.writerow(["file_name", "text", "split"] if self.splits else ["file_name", "text"])
+        columns = ["file_name", "text", *["split"] * self.splits, *[APOSTROPHE] * self.quote_formulas]
+        self.rows.writerow(columns)
 
     def put(self, item: Item) -> None:
         """Store the image under its id, add a row for each caption."""
         name = self.names.of(item)
         self.store.put(item.picture, name)
         split = [item.split] if self.splits else []
-        self.rows.writerows([name, caption, *split] for caption in item.captions)
+        if self.quote_formulas:
+            name = f"./{name}" if name.startswith(FORMULA) else name
+            self.rows.writerows(
+                [name, f"'{text}", *split, "1"] if text.startswith(FORMULA) else [name, text, *split, ""]
+                for text in item.captions
+            )
+        else:
+            self.rows.writerows([name, caption, *split] for caption in item.captions)
 
     def close(self) -> None:
         """Complete the table."""

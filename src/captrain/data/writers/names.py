@@ -17,7 +17,9 @@ LONGEST_PART = 200  # bytes of a file's or folder's name; systems allow 255, and
 LONGEST_NAME = 1000  # bytes of all parts together
 RENAMED = "{images} images got other names, because theirs are taken or not fit for files"
 
-_REFUSED = re.compile(r'[<>:"|?*\x00-\x1f\x7f-\x9f\ud800-\udfff]')  # by Windows, by UTF-8, or by people's terminals
+_REFUSED = re.compile(  # by Windows, by UTF-8, or by people's terminals, where some turn the order of letters around
+    r'[<>:"|?*\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]'
+)
 _DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)", re.IGNORECASE)  # files that Windows has everywhere
 
 

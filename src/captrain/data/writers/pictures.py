@@ -6,23 +6,24 @@ import errno
 import logging
 import os
 import shutil
-import warnings
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
 from captrain.data.places import IMAGE_SUFFIXES
-from captrain.data.suffixes import HAS_HEIF, LONGEST_MARK, suffix_of_content
+from captrain.data.suffixes import LONGEST_MARK, suffix_of_content
 from captrain.disk.folders import make_folders
+from captrain.disk.reading import open_file, read_file
 from captrain.disk.writing import create, write_new
 from captrain.errors import PictureError
 from captrain.lfs import POINTER, is_pointer
-from captrain.records import Sample
+from captrain.memory_budget import counted, take
+from captrain.records import LARGEST_PICTURE, Sample
 
 logger = logging.getLogger(__name__)
 
 JPEG = ".jpg"
-FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
+BYTES_TO_ENCODE = 8  # a pixel: the picture, libjpeg's coefficients for tables of its own, and a buffer
 
 _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
 
@@ -42,6 +43,8 @@ class Picture:
         Raises `OSError` if it can't be read, `PictureError` if it is not a picture.
         """
         content = sample.image if isinstance(sample.image, Path) else sample.read()
+        if isinstance(content, Path) and content.stat().st_size > LARGEST_PICTURE:
+            raise PictureError(f"has over {LARGEST_PICTURE} bytes, which no picture has")
         beginning = _beginning(content)
         if not beginning:
             raise PictureError("is empty (0 bytes)")
@@ -51,37 +54,22 @@ class Picture:
         return cls(content, named if named.lower() in IMAGE_SUFFIXES else suffix_of(beginning))
 
     def read(self) -> bytes:
-        """All bytes."""
-        return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
+        """All bytes. Raises `PictureError` if they can't be read any more."""
+        if isinstance(self.content, bytes):
+            return self.content
+        try:
+            return read_file(self.content, LARGEST_PICTURE)
+        except OSError as error:
+            raise PictureError(f"can't be read ({error.strerror})") from None
 
     def size(self) -> tuple[int, int]:
         """Width and height as stored, by the header alone. Raises `PictureError` if that can't be read."""
-        from PIL import Image
+        from captrain.data.decode import stored_size
 
-        source = BytesIO(self.content) if isinstance(self.content, bytes) else self.content
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                with Image.open(source, formats=_formats()) as image:
-                    return image.size
-            except OSError as error:
-                if error.errno is not None:
-                    raise
-                raise PictureError("is not a JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF picture") from None
-            except Exception as error:  # Pillow's decoders raise a dozen kinds on broken headers
-                raise PictureError(f"has a broken header ({' '.join(str(error).split())})") from None
+        return stored_size(self.read())
 
 
-def _formats() -> tuple[str, ...]:
-    """Pillow's names of the forms that are read."""
-    if not HAS_HEIF:
-        return FORMATS
-    import pillow_heif
-
-    pillow_heif.register_heif_opener()
-    return (*FORMATS, "HEIF")
-
-
+@counted()
 def encode(data: bytes, max_side: int | None, quality: int, max_pixels: int) -> Picture:
     """A JPEG of the same picture: upright, RGB, alpha over white, its longer side at most `max_side`, never enlarged.
 
@@ -98,6 +86,7 @@ def encode(data: bytes, max_side: int | None, quality: int, max_pixels: int) -> 
     image = decode(data, max_pixels, fit)
     if image.size != (wanted := fit(image.size)):
         image = image.resize(wanted, Image.Resampling.LANCZOS)
+    take(BYTES_TO_ENCODE * image.width * image.height)
     file = BytesIO()
     try:
         image.save(file, "JPEG", quality=quality, optimize=True)
@@ -124,15 +113,24 @@ class Store:
         self.folder, self.link = folder, link
 
     def put(self, picture: Picture, name: str) -> Path:
-        """Store one under a name that is safe and free; returns its path."""
+        """Store one under a name that is safe and free; returns its path. Raises `PictureError` if it is gone."""
         path = self.folder / name
         make_folders(path.parent, self.folder)
         if isinstance(picture.content, bytes):
             write_new(path, picture.content)
-        elif not (self.link and self._link(picture.content, path)):
-            with picture.content.open("rb") as source, create(path) as file:
-                shutil.copyfileobj(source, file)
+        else:
+            self._copy(picture.content, path)
         return path
+
+    def _copy(self, source: Path, path: Path) -> None:
+        try:
+            if not (self.link and self._link(source, path)):
+                with open_file(source) as content, create(path) as file:
+                    shutil.copyfileobj(content, file)
+        except OSError as error:
+            if error.filename not in (source, str(source), os.path.realpath(source)):
+                raise
+            raise PictureError(f"can't be read ({error.strerror})") from None
 
     def _link(self, source: Path, path: Path) -> bool:
         """Whether a hard link could be made; of what a symbolic link leads to, not of the link."""
@@ -150,5 +148,5 @@ class Store:
 def _beginning(content: Path | bytes) -> bytes:
     if isinstance(content, bytes):
         return content[:LONGEST_MARK]
-    with content.open("rb") as file:
+    with open_file(content) as file:
         return file.read(LONGEST_MARK)

@@ -85,7 +85,7 @@ class RayEngine(Engine[Model, About]):
         kind = self.ray.remote(Worker).options(
             num_cpus=self.share.cores, num_gpus=self.share.gpus, max_restarts=0, max_task_retries=0
         )
-        actor = kind.remote(self.opening, self.share.device, os.getcwd())
+        actor = kind.remote(self.opening, self.share.device, os.getcwd(), self.share.cores)
         self.actors.append(actor)
         return actor, actor.open.remote(expected)
 

@@ -15,14 +15,20 @@ from typing import Any
 from captrain.features.engines.base import Opening, Order, PartNote
 from captrain.features.pipeline import Behind, Skip, part_name
 from captrain.features.sources import BlockSource, End, Source
+from captrain.memory_budget import share_with
 
 
 class Worker:
-    """Lives in a process of its own, in `folder` if its machine has that: paths may be relative to it."""
+    """Lives in a process of its own, in `folder` if its machine has that: paths may be relative to it.
 
-    def __init__(self, opening: Opening[Any, Any], device: str, folder: str) -> None:
+    `cores` is how many it has of its machine's; other workers are taken to have the others.
+    """
+
+    def __init__(self, opening: Opening[Any, Any], device: str, folder: str, cores: int | None = None) -> None:
         self.opening, self.device = opening, device
         self.model: Any = None
+        if cores:
+            share_with(max(1, (os.cpu_count() or 1) // cores))
         with suppress(OSError):
             os.chdir(folder)
 

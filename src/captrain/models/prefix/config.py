@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 from captrain.errors import ModelError
+from captrain.models.loading import part_config
 
 Vectors = Literal["all", "pooled"]
 MapperKind = Literal["mlp", "transformer"]
@@ -59,11 +60,11 @@ class PrefixConfig(PreTrainedConfig):
 
     def vision_config(self) -> PreTrainedConfig:
         """The encoder's configuration as transformers' own object."""
-        return _config_of(self.vision)
+        return part_config(self.vision)
 
     def language_config(self) -> PreTrainedConfig:
         """The language model's configuration as transformers' own object."""
-        return _config_of(self.language)
+        return part_config(self.language)
 
 
 def language_width(config: PreTrainedConfig) -> int:
@@ -89,9 +90,3 @@ def check_mapper(config: PrefixConfig, width: int) -> None:
             f"mapper_heads: {config.mapper_heads} heads do not divide the language model's width of {width}; "
             "choose a divisor of it"
         )
-
-
-def _config_of(values: dict[str, Any]) -> PreTrainedConfig:
-    """A configuration from its saved values."""
-    settings = dict(values)
-    return AutoConfig.for_model(settings.pop("model_type"), **settings)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from captrain.data.images import Decode, ImageSpec
 from captrain.errors import ModelError
 from captrain.models.bundle import clear_errors
+from captrain.models.loading import load_model, read_config
 from captrain.models.modes import evaluating
 from captrain.models.prefix.captioner import PrefixCaptioner
 from captrain.models.prefix.config import MapperKind, PrefixConfig, Vectors, check_mapper, language_width
@@ -79,10 +80,10 @@ def prefixed(
 
 def load_vision(source: str, vectors: Vectors, spec: ImageSpec) -> PreTrainedModel:
     """A vision encoder from a folder or hub id; of CLIP, for its pooled vector, the image tower with its projection."""
-    config = AutoConfig.from_pretrained(source)
+    config = read_config(source)
     tower = getattr(config, "vision_config", config)
     if vectors == "pooled" and tower.model_type in PROJECTED:
-        return PROJECTED[tower.model_type].from_pretrained(source, dtype=torch.float32)
+        return load_model(PROJECTED[tower.model_type], source, tower)
     encoder = load_encoder(source, vectors, spec.height, spec.width)
     return encoder.encoder if isinstance(encoder, VisionVectors) else encoder
 

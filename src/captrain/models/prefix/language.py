@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     GPT2LMHeadModel,
@@ -15,6 +14,7 @@ from transformers import (
 
 from captrain.errors import ModelError
 from captrain.models.encoder_decoder import new_decoder
+from captrain.models.loading import class_for, load_model, read_config
 
 CAUSAL = (
     "gpt2", "gptj", "gpt_neo", "gpt_neox", "opt", "llama", "mistral", "qwen2", "qwen3", "phi", "phi3", "stablelm",
@@ -38,10 +38,10 @@ UNLIMITED = 1_000_000
 
 def load_language(source: str) -> PreTrainedModel:
     """A language model from a folder or hub id. Raises `ModelError` when it is of no kind that can stand behind a prefix."""
-    config = AutoConfig.from_pretrained(source)
+    config = read_config(source)
     check_language(config, source)
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    return kind.from_pretrained(source, dtype=torch.float32)
+    return load_model(class_for(kind, config), source, config)
 
 
 def new_language(

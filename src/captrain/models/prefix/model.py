@@ -26,6 +26,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import ModelOutput
 
 from captrain.errors import ModelError
+from captrain.models.loading import new_model
 from captrain.models.prefix.config import PrefixConfig, check_mapper, language_width
 from captrain.models.prefix.mapper import begin, make_mapper
 from captrain.models.vision import pooled_vector, rows_of_vectors, see
@@ -118,13 +119,13 @@ def vectors_of(encoder: PreTrainedModel, pixels: Tensor, vectors: str) -> Tensor
 def _make_encoder(config: PrefixConfig) -> PreTrainedModel:
     """An encoder without weights."""
     vision = config.vision_config()
-    return PROJECTED[vision.model_type](vision) if config.projected else AutoModel.from_config(vision)
+    return PROJECTED[vision.model_type](vision) if config.projected else new_model(AutoModel, vision)
 
 
 def _make_language(config: PreTrainedConfig) -> PreTrainedModel:
     """A language model without weights."""
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    return kind.from_config(config)
+    return new_model(kind, config)
 
 
 def _check_vectors(config: PrefixConfig, vectors: Tensor) -> None:

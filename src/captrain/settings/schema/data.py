@@ -54,6 +54,8 @@ class ReadingSettings(Section):
     """Column of a table with the caption. Default: found by its usual names."""
     image_root: Annotated[Path | None, READING] = None
     """Folder that a table's image names are relative to, and that none leaves. Default: the table's own."""
+    follow_links: Annotated[bool, READING] = False
+    """Read what links in the data's folder lead to, wherever that is, and linked folders. Default: they are refused."""
     image_key: Annotated[str, READING] = ""
     """Members of a tar's samples that are the image, such as `jpg;png`. Default: found by looking."""
     caption_key: Annotated[str, READING] = ""

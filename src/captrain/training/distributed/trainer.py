@@ -12,6 +12,7 @@ from transformers import Trainer, TrainingArguments, set_seed
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from captrain.models.captioner import Captioner
+from captrain.training.checkpoints import reading_state
 from captrain.training.distributed.group import here
 from captrain.training.distributed.strategy import Strategy
 
@@ -70,7 +71,19 @@ class SpreadTrainer(Trainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """The counterpart; files of any number of processes."""
-        if checkpoint is None or not self.strategy.shares_optimizer:
+        if checkpoint is None:
+            return
+        with reading_state(Path(checkpoint)):
+            self._load_state(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """The random generators' state."""
+        if checkpoint is not None:
+            with reading_state(Path(checkpoint)):
+                super()._load_rng_state(checkpoint)
+
+    def _load_state(self, checkpoint: str) -> None:
+        if not self.strategy.shares_optimizer:
             super()._load_optimizer_and_scheduler(checkpoint)
             return
         state = torch.load(Path(checkpoint) / OPTIMIZER_NAME, map_location="cpu", weights_only=True)

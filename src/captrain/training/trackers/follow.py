@@ -16,6 +16,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from captrain.data.decode import Size, decode
 from captrain.disk.writing import write_text
 from captrain.errors import CaptrainError
+from captrain.memory_budget import counted
+from captrain.picture_memory import MAX_PIXELS
 from captrain.records import Sample, read_jsonl
 from captrain.settings.schema import Settings
 from captrain.training.logbook import logged
@@ -171,6 +173,7 @@ class Following(TrainerCallback):
         ]
 
 
+@counted()
 def small_picture(sample: Sample, longest: int = LONGEST) -> Image | None:
     """A sample's picture, at most `longest` pixels wide and high; None where it is not at hand."""
 
@@ -179,7 +182,7 @@ def small_picture(sample: Sample, longest: int = LONGEST) -> Image | None:
         return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
     try:
-        image = decode(sample.read(), 200_000_000, enough)
+        image = decode(sample.read(), MAX_PIXELS, enough)
     except (CaptrainError, OSError):  # captions of a feature store, say, whose pictures are elsewhere
         return None
     image.thumbnail((longest, longest))
