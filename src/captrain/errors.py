@@ -90,7 +90,7 @@ def reason_of(error: BaseException) -> str:
         return "the disk is full: No space left on device"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    if "iostream error" in first:
+    if "iostream error" in first or "inline_container" in first:  # torch's writer of archives
         return "the disk did not take it: it is full, over a quota, or failing"
     return first if "(os error " in first else ""
 

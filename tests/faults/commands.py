@@ -26,7 +26,8 @@ MIDWAY = "--checkpoint-every 2 --keep-checkpoints 2 --keep memory"
 class Command:
     """What is told to `captrain`, first and when it is started again; what lies there before: a recipe for the folder.
 
-    `replaces`: whether it is asked to give up what was there, so that what was may be gone while the new is not there.
+    `replaces`: whether it gives up what was there (a run that goes back to a checkpoint, too), so that what was may be gone
+    while the new is not there.
     """
 
     words: str
@@ -110,7 +111,7 @@ COMMANDS = {
         f"train ../inputs/store run --encoder ../inputs/vit --decoder ../inputs/gpt2 "
         f"{WRITE.replace('--workers 1', '')} --validation-share 0.25 --epochs 2 --log-every 2 --checkpoint-every 2"
     ),
-    "train resumed": Command(f"{TRAIN} {MIDWAY} --resume", before=_half_a_run),
+    "train resumed": Command(f"{TRAIN} {MIDWAY} --resume", before=_half_a_run, replaces=True),
     "train overwrite": Command(
         f"{TRAIN} {MIDWAY} --overwrite", f"{TRAIN} {MIDWAY}", before=_copied("run"), replaces=True
     ),
