@@ -135,7 +135,17 @@ def _assembled(model: PreTrainedModel, family: str, words: str, places: Sequence
 
 
 def _check_tokens(captioner: Captioner, source: str) -> None:
-    """Raise `ModelError` where a caption would begin or end with a token that the decoder does not have."""
+    """Raise `ModelError` where a caption would begin or end with a token that the decoder does not have.
+
+    The tokens that no caption has must be numbers: transformers takes them as they are.
+    """
+    how = captioner.core().generation_config
+    for name in ("suppress_tokens", "begin_suppress_tokens"):
+        tokens = getattr(how, name, None) or []
+        if not (isinstance(tokens, list) and all(type(token) is int for token in tokens)):
+            raise ModelError(
+                f"{source}: generation_config.json has {name} {str(tokens)[:80]!r}; expected a list of numbers"
+            )
     entries = int(cast(Any, captioner.decoder.get_input_embeddings()).weight.shape[0])
     for name, token in (("starts", captioner.start_id), ("ends", captioner.end_id)):
         if not 0 <= token < entries:

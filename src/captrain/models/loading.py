@@ -8,6 +8,7 @@ a kernel from the hub. Held by `tests/unit/test_models_loading.py`: nobody else 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -39,6 +40,12 @@ ADAPTERS = frozenset(
     )
 )
 """Kinds of adapters that lie on layers; others may name tokenizers and adapters elsewhere."""
+
+PATTERNS = ("target_modules", "exclude_modules", "layers_pattern", "rank_pattern", "alpha_pattern", "target_parameters")
+"""Settings of an adapter in which peft finds regular expressions."""
+_REPEATED = re.compile(r"\)(?:[*+]|\{[0-9]*,)")  # a group that repeats: what is in it may match in 2^n ways
+_UNBOUNDED = re.compile(r"(?<!\\)(?:[*+]|\{[0-9]*,[0-9]*\})")
+MOST_UNBOUNDED = 6
 
 transformers.dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # nothing is ever asked on the terminal
 
@@ -135,10 +142,23 @@ def load_adapter(model: PreTrainedModel, folder: str, *, learns: bool) -> PeftMo
         raise ModelError(
             f"{folder}: adapter_config.json names code to import (megatron_core); take megatron_config out of it"
         )
+    _check_patterns(folder, config)
     weights = find_weights(folder, SAFE_ADAPTER, PICKLED_ADAPTER)
     _check_ranks(folder, config, weights.dims if weights.safe else None)
     with offline():
         return PeftModel.from_pretrained(model, folder, is_trainable=learns, local_files_only=True)
+
+
+def _check_patterns(folder: str, config: dict[str, Any]) -> None:
+    """Raise `ModelError` for patterns of modules' names that could take for ever: Python's `re` has no limit of time."""
+    for key in PATTERNS:
+        value = config.get(key)
+        for pattern in value if isinstance(value, (list, dict)) else [value]:
+            if _REPEATED.search(str(pattern)) or len(_UNBOUNDED.findall(str(pattern))) > MOST_UNBOUNDED:
+                raise ModelError(
+                    f"{folder}: adapter_config.json has the pattern {str(pattern)[:80]!r} in {key}, which could take for ever; "
+                    "list the names of the modules there"
+                )
 
 
 def _check_ranks(folder: str, config: dict[str, Any], dims: frozenset[int] | None) -> None:

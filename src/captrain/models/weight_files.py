@@ -6,7 +6,6 @@ and runs nothing, and not at all with `--safetensors-only`. Loads no torch.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import re
@@ -18,7 +17,9 @@ from typing import Any
 
 from captrain.errors import ModelError
 from captrain.lfs import POINTER, is_pointer_file
+from captrain.models.archive_members import check_directory
 from captrain.models.trust import asked
+from captrain.records import parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ SAFE_ADAPTER, PICKLED_ADAPTER = "adapter_model.safetensors", "adapter_model.bin"
 INDEX = ".index.json"
 PLAIN = re.compile(r"[^/\\:\0\n]{1,255}")
 """Names that stay in their folder, on every system; `.` and `..` are no names of files."""
+MOST_STORAGES = 100_000  # members of a file of torch.save, a tensor each; the largest models have some thousands
 LARGEST_JSON = 64 << 20  # bytes; indices of the largest models have 10 MB, configurations far less
 
 
@@ -64,6 +66,7 @@ def check_pickle(path: Path) -> None:
     """Raise `ModelError` for a file of `torch.save` that unpacks to more than it is: torch writes such files uncompressed."""
     if not zipfile.is_zipfile(path):
         return
+    check_directory(path, MOST_STORAGES)
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
@@ -100,7 +103,7 @@ def read_json(path: Path) -> dict[str, Any]:
     if path.stat().st_size > LARGEST_JSON:
         raise ModelError(f"{path}: has {path.stat().st_size:,} bytes, expected at most {LARGEST_JSON:,}")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path}: not valid JSON ({error}); copy or download the checkpoint again") from None
     if not isinstance(content, dict):
