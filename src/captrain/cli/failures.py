@@ -109,6 +109,8 @@ def _failed_work(error: BaseException) -> str:
         return "out of memory; try a smaller --batch-size"
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}{_gone(error)}"
+    if type(error).__name__ == "PanicException":  # of a library in Rust
+        return f"a library gave up ({' '.join(str(error).split())[:200]}); is the model's tokenizer.json whole?"
     hint = "" if is_verbose() else "; run again with -v to see where"
     return f"{type(error).__name__}: {error} (captrain did not expect this{hint})"
 

@@ -70,6 +70,7 @@ PROCESSORS = {
     "squash": "ViTImageProcessor",
 }
 LONGEST_REASON = 300
+LONGEST_PROMPT = 10_000  # characters; no decoder has room for so many
 
 
 def load_captioner(
@@ -128,6 +129,8 @@ def _assembled(model: PreTrainedModel, family: str, words: str, places: Sequence
     extras = next(filter(None, map(read_extras, places)), {})
     captioner = family_class(family)(model, load_tokenizer(words), spec)
     captioner.prompt = str(extras.get("prompt", ""))
+    if len(captioner.prompt) > LONGEST_PROMPT:
+        raise ModelError(f"{words}: its prompt has {len(captioner.prompt):,} characters, over {LONGEST_PROMPT:,}")
     captioner.decoding = Decoding.from_dict(extras.get("decoding", {}))
     captioner.origins = tuple(map(str, extras.get("origins", ())))
     _check_tokens(captioner, words)

@@ -41,11 +41,17 @@ ADAPTERS = frozenset(
 )
 """Kinds of adapters that lie on layers; others may name tokenizers and adapters elsewhere."""
 
-PATTERNS = ("target_modules", "exclude_modules", "layers_pattern", "rank_pattern", "alpha_pattern", "target_parameters")
+SETTINGS_FILES = ("generation_config.json", "special_tokens_map.json", "added_tokens.json", "processor_config.json")
+"""Files that the library reads, too, and that are looked at before."""
+PATTERNS = (
+    *("target_modules", "exclude_modules", "layers_pattern", "rank_pattern", "alpha_pattern", "target_parameters"),
+    "modules_to_save",
+)
 """Settings of an adapter in which peft finds regular expressions."""
 _REPEATED = re.compile(r"\)(?:[*+]|\{[0-9]*,)")  # a group that repeats: what is in it may match in 2^n ways
 _UNBOUNDED = re.compile(r"(?<!\\)(?:[*+]|\{[0-9]*,[0-9]*\})")
 MOST_UNBOUNDED = 6
+_ROUNDS = re.compile(r"pissa_niter_[0-9]{1,2}")
 
 transformers.dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # nothing is ever asked on the terminal
 
@@ -102,6 +108,9 @@ def load_with_report(
     folder = in_folder(source)
     config = read_config(source) if config is None else config
     weights = find_weights(folder)
+    for name in SETTINGS_FILES:
+        if Path(folder, name).exists():
+            read_json(Path(folder, name))
     check_counts(source, config.to_dict(), weights)
     with offline():
         check_built(source, kind, config, weights)
@@ -169,6 +178,11 @@ def _check_ranks(folder: str, config: dict[str, Any], dims: frozenset[int] | Non
             raise ModelError(
                 f"{folder}: adapter_config.json states rank {rank:,}, which none of its weights has; copy it again"
             )
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and "niter" in start and not _ROUNDS.fullmatch(start):
+        raise ModelError(
+            f"{folder}: adapter_config.json has init_lora_weights {start[:80]!r}; expected at most 99 rounds"
+        )
     if config.get("layer_replication"):
         raise ModelError(
             f"{folder}: its adapter repeats layers of its base (layer_replication), which is not supported"
