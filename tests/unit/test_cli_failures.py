@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from captrain.cli import main
+from captrain.cli.failures import explain
 from captrain.cli.logs import quiet_libraries, set_up_logging
 from captrain.errors import CaptrainError, DataError
 
@@ -110,3 +111,10 @@ def test_libraries_are_quiet_unless_verbose(monkeypatch) -> None:
     finally:
         logging.captureWarnings(False)
         transformers_logging.set_verbosity(before)
+
+
+def test_a_library_in_rust_that_gives_up_is_one_line() -> None:
+    """Such an error is no `Exception`; a tokenizer's pattern that takes too long ends so."""
+    panic = type("PanicException", (BaseException,), {})
+    line, code = explain(panic("retry-limit-in-match over\nsecond line"))
+    assert code == 1 and "tokenizer.json" in line and "\n" not in line

@@ -107,6 +107,8 @@ def _failed_work(error: BaseException) -> str:
         return "out of memory; try a smaller --batch-size"
     if reason := reason_of(error):
         return f"{getattr(error, 'filename', None) or 'a file could not be read or written'}: {reason}{_gone(error)}"
+    if type(error).__name__ == "PanicException":  # of a library in Rust
+        return f"a library gave up ({' '.join(str(error).split())[:200]}); is the model's tokenizer.json whole?"
     hint = "" if is_verbose() else "; run again with -v to see where"
     return f"{type(error).__name__}: {error} (captrain did not expect this{hint})"
 

@@ -21,6 +21,7 @@ from captrain.yaml_text import load_yaml
 EXPECTED = "expected the folder that 'captrain train DATA OUT' writes: give OUT"
 MOST_PICTURES = 48
 MOST_LINES = 100  # of one note
+MOST_REASONS = 10_000
 LARGEST_FILE = 4 * 1024 * 1024  # settings and scores are far smaller
 
 
@@ -115,7 +116,7 @@ def _rejected(path: Path, problems: Problems) -> Iterator[Note]:
     listed: list[str] = []
     for line in read_lines(path, problems):
         reason = text_of(line.get("reason")) or "no reason given"
-        reasons[reason] += 1
+        reasons[reason if reason in reasons or len(reasons) < MOST_REASONS else "other reasons"] += 1
         if len(listed) < MOST_LINES:
             listed.append(f"{text_of(line.get('where') or line.get('id'))}: {reason}")
     if reasons:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -37,7 +38,15 @@ def unpack(archive: Path, folder: Path, pattern: str, largest: int) -> int:
                     advance(1)
                 for name in dict.fromkeys(member.filename.partition("/")[0] for member in members):
                     sync_tree(folder / name)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+        EOFError,
+        ValueError,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
         raise DataError(f"{archive}: a broken archive ({error}); delete it, and run the same command again") from None
     if not members:
         raise DataError(f"{archive}: holds no {pattern}; expected the archive that the source hands out")

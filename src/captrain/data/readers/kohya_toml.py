@@ -37,6 +37,7 @@ from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 
 LARGEST_FILE = 1 << 20  # bytes; no configuration is larger
+MOST_DOTS = 1000  # in a line: a key of so many parts takes quadratic time
 
 _SUBSETS = re.compile(rb"^\s*\[\[\s*datasets(\.subsets)?\s*\]\]", re.MULTILINE)
 _DRIVE = re.compile(r"^[A-Za-z]:")
@@ -151,7 +152,10 @@ def _loaded(file: Path) -> dict[str, Any]:
         return load_object(file)
     try:
         with open_file(file) as opened:
-            return tomllib.loads(opened.read(LARGEST_FILE).decode("utf-8-sig"))
+            content = opened.read(LARGEST_FILE).decode("utf-8-sig")
+        if max((line.count(".") for line in content.splitlines()), default=0) > MOST_DOTS:
+            raise DataError(f"{file}: has a line with over {MOST_DOTS} dots; {_EXAMPLE}")
+        return tomllib.loads(content)
     except OSError as error:
         raise DataError(f"{file}: can't be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
