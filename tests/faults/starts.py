@@ -116,6 +116,7 @@ class Harness:
         def quietly() -> int:
             os.dup2(os.open(self.log, os.O_WRONLY | os.O_CREAT), 1)
             os.dup2(1, 2)
+            leave_charts_out()
             make_inputs(self.inputs)
             return 0
 
@@ -160,7 +161,6 @@ class Harness:
         import torch
 
         from captrain.cli import main
-        from captrain.report import page
 
         output = os.open(self.log, os.O_WRONLY | os.O_APPEND)
         os.dup2(output, 1)
@@ -170,8 +170,8 @@ class Harness:
         tempfile.tempdir = None
         torch.set_num_threads(1)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        if words.startswith("train"):  # charts are drawn in memory, and take half the time
-            page.draw = lambda *_: "<svg></svg>"
+        if not words.startswith("report"):
+            leave_charts_out()
         if point is None:
             self.shim.faults_arm(os.fsencode(self.work), ctypes.c_long(0), NOTHING, 0)
         else:
@@ -197,6 +197,13 @@ class Harness:
             (self.work / name).mkdir()
         if command.before is not None:
             command.before(self.work)
+
+
+def leave_charts_out() -> None:
+    """Draw no charts in this process: that is done in memory, and takes half the time of a tiny training."""
+    from captrain.report import page
+
+    page.draw = lambda *_: "<svg></svg>"
 
 
 def build_shim(folder: Path) -> Path | None:
