@@ -15,7 +15,7 @@ from captrain.data.dataset import list_images
 from captrain.data.machine import Maker
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen
-from captrain.disk.folders import remove, sync
+from captrain.disk.folders import make_folder, remove, sync
 from captrain.disk.locks import locked, locked_folders
 from captrain.disk.writing import check_target, move
 from captrain.errors import PictureError, UserError
@@ -131,7 +131,7 @@ def _only_writer(output: Path | None, samples: Sequence[Sample]) -> AbstractCont
     """The lock on the one file for all, or on all folders that captions may be written into."""
     if output is None:
         return locked_folders(sample.image.parent for sample in samples if isinstance(sample.image, Path))
-    output.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(output.parent)
     return locked(output)
 
 
