@@ -339,7 +339,9 @@ def test_what_lies_in_the_way_of_a_named_folder_is_told(tmp_path: Path, way: str
     for write in (make_folder, lambda at: make_folders(at / "below", at), lambda at: check_target(at / "c.txt")):
         if way == "a link that leads nowhere" and write not in (make_folder,):
             continue  # there is no such file, and to make its folder is refused
-        with pytest.raises(UserError, match=r"out: is (a file|a pipe|a link to .*, which is no folder), expected a folder"):
+        with pytest.raises(
+            UserError, match=r"out: is (a file|a pipe|a link to .*, which is no folder), expected a folder"
+        ):
             write(folder)
     assert names(tmp_path) == ["out"]
 

@@ -83,12 +83,12 @@ def _remove_left(path: Path, shared: bool) -> None:
     mode = os.lstat(path).st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         return
-    if os.name == "nt":
+    try:
+        import fcntl
+    except ImportError:  # Windows
         if _unchanged(path) > FORGOTTEN:
             _remove(path)
         return
-    import fcntl
-
     handle = os.open(path, (os.O_RDONLY if stat.S_ISDIR(mode) else os.O_RDWR) | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

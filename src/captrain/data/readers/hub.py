@@ -71,9 +71,7 @@ def _from_disk(folder: Path, follow_links: bool) -> tuple[dict[str, Dataset], tu
         if not isinstance(splits, list) or not all(
             isinstance(name, str) and re.fullmatch(r"[\w.-]+", name) for name in splits
         ):
-            raise DataError(
-                f"{note}: its splits are no names; expected what save_to_disk writes"
-            )
+            raise DataError(f"{note}: its splits are no names; expected what save_to_disk writes")
     for name in splits:
         _stay_inside(root, f"{name}/" if name else "")
     loaded = _loading(
