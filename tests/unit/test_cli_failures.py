@@ -110,3 +110,11 @@ def test_libraries_are_quiet_unless_verbose(monkeypatch) -> None:
     finally:
         logging.captureWarnings(False)
         transformers_logging.set_verbosity(before)
+
+
+def test_a_name_that_is_too_long_is_wrong_use(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="too long") as caught:
+        (tmp_path / ("x" * 256)).stat()
+    line, code = explain(caught.value)
+    assert code == 2
+    assert line.endswith("has a name that is too long for the disk; choose a shorter one")
