@@ -6,10 +6,12 @@ import errno
 import logging
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from captrain.cli import main
+from captrain.cli.failures import explain
 from captrain.cli.logs import quiet_libraries, set_up_logging
 from captrain.errors import CaptrainError, DataError
 
