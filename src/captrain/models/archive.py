@@ -86,7 +86,7 @@ def check_free(out: Path) -> None:
         raise link_error(out)
     if out.suffix.lower() == SUFFIX and out.exists():
         raise ModelError(f"{out}: is there already; choose another name, or remove it")
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ModelError(
             f"{out}: is a file or holds files; choose a new or empty folder, or a name that ends in {SUFFIX}"
         )

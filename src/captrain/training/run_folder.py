@@ -18,6 +18,7 @@ from captrain.disk.folders import (
     link_all,
     link_error,
     link_tree,
+    make_folder,
     put_back,
     remove,
     replace_folder,
@@ -77,7 +78,7 @@ class RunFolder(RunPlace):
             evaluation = self.path / "evaluation"  # which somebody may be writing
             with locked_folders([] if evaluation.is_symlink() else [evaluation], goes=True):
                 self._clear()
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         self._restore_model()
         return changes
 
