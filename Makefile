@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check bench docs clean
+.PHONY: demo test check bench faults docs clean
 
 demo: $(INSTALLED)  ## train on pictures it draws itself, about 2 minutes on 2 cores
 	$(BIN)/captrain demo --overwrite
@@ -21,6 +21,14 @@ check: $(INSTALLED)  ## lint, format, types, import layers
 bench: $(INSTALLED)  ## seconds a caption against plain transformers, and encoding against its encoder alone
 	$(BIN)/python benchmarks/packing.py
 	$(BIN)/python benchmarks/encode.py --threads 1 --workers 1 --pictures 1024
+
+POINTS ?= 200
+SLICE ?= 1/1
+COMMAND ?=
+
+faults: $(INSTALLED)  ## every call that writes fails or is the last, in every command: about an hour (POINTS=20, COMMAND=encode, SLICE=1/4)
+	$(BIN)/python tests/faults/harness.py --points $(POINTS) --slice $(SLICE) --command "$(COMMAND)"
+	$(BIN)/python tests/faults/harness.py --disk 8 --points 20 --command "$(COMMAND)"
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "captrain needs Python 3.11 or later, this is " + sys.version'

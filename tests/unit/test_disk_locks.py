@@ -474,3 +474,13 @@ def test_without_proc_a_process_is_known_by_its_start_on_the_clock(monkeypatch: 
     me = Owner.me()
     assert me.is_dead() is False and replace(me, started=me.started - 100).is_dead() is True
     assert replace(me, **DEAD).is_dead() is True and replace(me, host="elsewhere").is_dead() is None
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
+def test_a_lock_that_was_half_written_is_taken_over(tmp_path: Path, share: float) -> None:
+    """A process may be killed, or its disk be full, while it writes its name into a lock."""
+    path, whole = tmp_path / "captions.jsonl", Owner.me().to_json()
+    lock_of(path).write_bytes(whole[: int(share * len(whole))])
+    with locked(path):
+        pass
+    assert list(tmp_path.iterdir()) == []

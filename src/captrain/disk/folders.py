@@ -88,6 +88,12 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
+def settle(final: Path, old: Path) -> None:
+    """End a `replace_folder` that was cut off anywhere. Only for whoever alone writes that folder."""
+    put_back(final, old)
+    remove(old)
+
+
 def make_folders(folder: Path, below: Path) -> Path:
     """Make a folder, and those on the way to it, `below` one that a person named; returns it.
 

@@ -114,7 +114,7 @@ def _clear_away(path: Path, lock: Path, is_last: bool) -> None:
     try:
         granted, content = _hold(handle), _content(handle)
         owner = Owner.parse(content)
-        if content and owner is None:
+        if owner is None and not Owner.is_begun(content):
             raise _foreign(path, lock)
         if granted is False or (granted is None and owner is None):
             if is_last or (owner is not None and owner.is_dead() is False):

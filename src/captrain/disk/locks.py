@@ -16,6 +16,7 @@ from typing import Any, TypeVar, cast
 
 from captrain.disk.folders import make_folder
 from captrain.disk.lock_file import acquire, is_lost, release
+from captrain.disk.temporary import clear_litter
 from captrain.errors import CaptrainError, UserError
 
 Work = TypeVar("Work", bound=Callable[..., Any])
@@ -121,6 +122,12 @@ def only_writer(
         return cast(Work, alone)
 
     return decorate
+
+
+def tidy(path: Path) -> None:
+    """Remove what a process left beside a file or folder that it had all but written when it was killed: its lock, its drafts."""
+    with contextlib.suppress(CaptrainError, OSError), locked(path):
+        clear_litter(path.parent)
 
 
 def lock_of(path: Path) -> Path:

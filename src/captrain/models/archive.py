@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from captrain.disk.folders import link_error
+from captrain.disk.locks import tidy
 from captrain.disk.writing import new_file
 from captrain.errors import ModelError
 from captrain.models.archive_members import MANIFEST, check_directory, check_members, fault_of_name
@@ -85,8 +86,10 @@ def check_free(out: Path) -> None:
     if out.is_symlink():
         raise link_error(out)
     if out.suffix.lower() == SUFFIX and out.exists():
+        tidy(out)
         raise ModelError(f"{out}: is there already; choose another name, or remove it")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        tidy(out)
         raise ModelError(
             f"{out}: is a file or holds files; choose a new or empty folder, or a name that ends in {SUFFIX}"
         )
