@@ -20,6 +20,7 @@ from typing import Any
 
 from captrain.disk.folders import link_error
 from captrain.disk.locks import tidy
+from captrain.disk.reading import within_file
 from captrain.disk.writing import new_file
 from captrain.errors import ModelError
 from captrain.models.archive_members import MANIFEST, check_directory, check_members, fault_of_name
@@ -104,7 +105,7 @@ def unpack(path: Path, folder: Path) -> None:
     """
     try:
         check_directory(path)
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(path) as archive, within_file():
             members = check_members(path, archive.infolist())
             stated = _read_manifest(path, archive, members)
             _check_room(path, folder, sum(member.file_size for member in members.values()))
