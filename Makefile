@@ -4,7 +4,16 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check bench faults docs clean
+# For make fuzz: how many inputs of each parser, which parsers (names, how they begin, groups), and how many at a time.
+INPUTS ?= 10000
+PARSER ?=
+JOBS ?= 2
+# For make faults: points of each command, which part of them, and which command.
+POINTS ?= 200
+SLICE ?= 1/1
+COMMAND ?=
+
+.PHONY: demo test check bench fuzz faults docs clean
 
 demo: $(INSTALLED)  ## train on pictures it draws itself, about 2 minutes on 2 cores
 	$(BIN)/captrain demo --overwrite
@@ -22,9 +31,8 @@ bench: $(INSTALLED)  ## seconds a caption against plain transformers, and encodi
 	$(BIN)/python benchmarks/packing.py
 	$(BIN)/python benchmarks/encode.py --threads 1 --workers 1 --pictures 1024
 
-POINTS ?= 200
-SLICE ?= 1/1
-COMMAND ?=
+fuzz: $(INSTALLED)  ## broken inputs for everything that reads files of strangers; the tests have a bounded run of it
+	PYTHONPATH=tests $(BIN)/python -m fuzz --inputs $(INPUTS) --jobs $(JOBS) --parser $(PARSER)
 
 faults: $(INSTALLED)  ## every call that writes fails or is the last, in every command: about an hour (POINTS=20, COMMAND=encode, SLICE=1/4)
 	$(BIN)/python tests/faults/harness.py --points $(POINTS) --slice $(SLICE) --command "$(COMMAND)"

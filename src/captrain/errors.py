@@ -11,21 +11,25 @@ from collections.abc import Iterable
 from pathlib import Path
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+LONGEST_MESSAGE = 2000
+"""Characters; what is beyond that is left out of the middle, as the next step stands at the end."""
 
 
 class CaptrainError(Exception):
     """Anything captrain stops for on purpose. `exit_code` is what the command line returns.
 
-    A name from a file may hold line breaks; the message is one line all the same.
+    A name from a file may hold line breaks, or be a megabyte long; the message is one line that can be read all the same.
 
-    >>> str(CaptrainError("found 'a\\nb'"))
-    "found 'a b'"
+    >>> str(CaptrainError("found 'a\\nb'")), len(str(CaptrainError("unknown key " + 70_000 * "x")))
+    ("found 'a b'", 2000)
     """
 
     exit_code = 1
 
     def __init__(self, message: object = "") -> None:
-        super().__init__(" ".join(str(message).splitlines()))
+        line = " ".join(str(message).splitlines())
+        half = LONGEST_MESSAGE // 2
+        super().__init__(line if len(line) <= LONGEST_MESSAGE else f"{line[: half - 5]} ... {line[-half:]}")
 
 
 class UserError(CaptrainError):

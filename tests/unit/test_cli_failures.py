@@ -6,6 +6,7 @@ import errno
 import logging
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -118,3 +119,11 @@ def test_a_library_in_rust_that_gives_up_is_one_line() -> None:
     panic = type("PanicException", (BaseException,), {})
     line, code = explain(panic("retry-limit-in-match over\nsecond line"))
     assert code == 1 and "tokenizer.json" in line and "\n" not in line
+
+
+def test_a_name_that_is_too_long_is_wrong_use(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="too long") as caught:
+        (tmp_path / ("x" * 256)).stat()
+    line, code = explain(caught.value)
+    assert code == 2
+    assert line.endswith("has a name that is too long for the disk; choose a shorter one")

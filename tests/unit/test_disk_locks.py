@@ -320,7 +320,7 @@ def test_a_lock_of_another_machine_that_is_not_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reaches: bool
 ) -> None:
     """Where locks reach all machines it is a dead one's; where they do not, nobody can know, and the path is named."""
-    monkeypatch.setattr(lock_file, "_reaches_all", lambda lock: reaches)
+    monkeypatch.setattr(lock_file, "reaches_all", lambda lock: reaches)
     path = tmp_path / "out"
     lock_of(path).write_bytes(replace(Owner.me(), **ELSEWHERE, since="2026-12-01T08:00:00Z").to_json())
     if reaches:
@@ -347,7 +347,7 @@ def test_which_file_systems_tell_all_machines(
 
     parts = [sdiskpart("root", "/", "ext4", "rw"), sdiskpart("share", str(tmp_path.resolve()), kind, options)]
     monkeypatch.setattr(psutil, "disk_partitions", lambda all: parts)
-    assert lock_file._reaches_all(tmp_path / ".out.lock") is reaches
+    assert lock_file.reaches_all(tmp_path / ".out.lock") is reaches
 
 
 @posix

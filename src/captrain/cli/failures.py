@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -93,6 +94,8 @@ def explain(error: BaseException) -> tuple[str, int]:
         return "ended by SIGTERM", TERMINATED
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", INTERRUPTED
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG and error.filename:
+        return f"{error.filename}: has a name that is too long for the disk; choose a shorter one", WRONG_USE
     return _failed_work(error), FAILED
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ EARLIER = "earlier"
 """Pictures that were trained on before: by the model that a run began with, or before its data changed. Content tells them."""
 TRAINED = ("train", EARLIER)
 AT_ONCE = 5000
+CONTENT = re.compile(r"([0-9a-f]{32})?")
 LEVEL = 3  # of compression: ids shrink to a fifth, keys of content not at all
 
 
@@ -149,14 +151,22 @@ def _parsed(path: Path) -> Iterator[dict[str, Any]]:
     try:
         for text in gzipped_lines(path):
             line = json.loads(text)
-            others = (line["contents"], line.get("captions"))
-            if any(len(line["ids"]) != len(other or line["ids"]) for other in others):
-                raise ValueError("ids, contents and captions differ in number")
-            if not all(isinstance(id, str) for id in (line["split"], *line["ids"])):
-                raise ValueError("ids that are no names")
+            _check(line)
             yield line
     except (*BROKEN_GZIP, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise _broken(path, " ".join(str(error).split())[:100]) from None
+
+
+def _check(line: dict[str, Any]) -> None:
+    """Raise `ValueError`, `KeyError` or `TypeError` for a line that `write_kept_splits` does not write."""
+    ids, contents, captions = line["ids"], line["contents"], line.get("captions")
+    if any(len(ids) != len(other or ids) for other in (contents, captions)):
+        raise ValueError("ids, contents and captions differ in number")
+    if not all(isinstance(id, str) for id in [line["split"], *ids]):
+        raise TypeError("a name is no text")
+    if not all(CONTENT.fullmatch(content or "") for content in contents or ()):
+        raise ValueError("a key of content is none")
+    np.array(captions or [0], dtype=np.uint64)
 
 
 def _broken(path: Path, reason: str) -> DataError:

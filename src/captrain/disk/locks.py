@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from captrain.disk.lock_file import acquire, is_lost, release, telling
+from captrain.disk.folders import make_folder
+from captrain.disk.lock_file import acquire, is_lost, release
 from captrain.disk.temporary import clear_litter
 from captrain.errors import CaptrainError, UserError
 
@@ -63,12 +64,9 @@ def locked_folder(folder: Path, goes: bool = False) -> Iterator[None]:
 
     `goes`: the folder itself is to be removed or replaced. Raises as `locked` does, and `UserError` where a file has its name.
     """
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: is a file, expected a folder to write into; choose another name")
     is_new = not folder.exists()
     try:
-        with telling(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with _holding(folder, folder / FOLDER_LOCK, goes):
             yield
     finally:

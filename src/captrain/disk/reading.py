@@ -10,6 +10,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import DEFAULT_BUFFER_SIZE, BufferedReader, FileIO
 
 NOT_READ_THROUGH = "is a link that leaves the folder; --follow-links reads what it leads to"
@@ -44,6 +46,17 @@ def open_file(path: str | os.PathLike[str], buffering: int = DEFAULT_BUFFER_SIZE
     except BaseException:
         os.close(handle)
         raise
+
+
+@contextmanager
+def within_file() -> Iterator[None]:
+    """Around what reads an archive by the places that it states: one before the file's start is told as a `ValueError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EINVAL or error.filename is not None:
+            raise
+        raise ValueError("it states a place before its own start") from None
 
 
 def read_file(path: str | os.PathLike[str], most: int | None = None) -> bytes:

@@ -15,7 +15,7 @@ import numpy as np
 from captrain.data.images import MAX_PIXELS
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen
-from captrain.disk.folders import check_way, remove
+from captrain.disk.folders import check_way, make_folder, remove
 from captrain.disk.locks import locked_folder, only_writer
 from captrain.disk.writing import check_target, write_text
 from captrain.errors import DataError, SettingsError
@@ -142,7 +142,7 @@ def evaluate_samples(
     What an interrupted call with the same `stated` left there is gone on with. Raises `DataError` if no picture can be used.
     """
     _refuse_links(folder)
-    notes = Progress(folder, [*stated.words, *map(str, ways.values())], stated.model)
+    notes = Progress(folder, [*stated.words, *map(str, ways.values())], stated.model, len(ways))
     _caption_rest(writer, samples, list(ways.values()), notes, rejects, batch_size, workers, max_pixels)
     if not notes.lines:
         raise DataError(f"none of {len(samples)} pictures could be captioned: {rejects.summary()}")
@@ -154,6 +154,16 @@ def evaluate_samples(
     )  # fmt: skip
     notes.close()
     return Evaluation(comparison, comparison.systems[0].images, len(rejects), *files, dict(stated.pictures))
+
+
+def _is_caption(value: Any) -> bool:
+    """Whether this is a caption's text and its score."""
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and isinstance(value[0], str)
+        and isinstance(value[1], float | int | None)
+    )
 
 
 def _evaluation_of(run: Path) -> Path | None:
@@ -170,7 +180,8 @@ class Progress:
     The file's name holds what the captions depend on, so that another evaluation does not go on with it.
     """
 
-    def __init__(self, folder: Path | None, stated: list[str], model: Path) -> None:
+    def __init__(self, folder: Path | None, stated: list[str], model: Path, ways: int) -> None:
+        self.ways = ways
         weights = sorted(model.rglob("*.safetensors")) if model.is_dir() else []
         stated = [str(model), *stated, *(f"{path} {path.stat().st_mtime_ns} {path.stat().st_size}" for path in weights)]
         digest = hashlib.blake2b("\n".join(stated).encode("utf-8", "backslashreplace"), digest_size=8).hexdigest()
@@ -178,16 +189,24 @@ class Progress:
         self.lines: dict[str, list[list[Any]]] = {}
         if self.path is not None and check_target(self.path) is not None:
             drop_half_line(self.path)
-            self.lines = {
-                str(line["id"]): line["captions"] for line in read_jsonl(self.path) if {"id", "captions"} <= line.keys()
-            }
+            self.lines = dict(self._captioned(line) for line in read_jsonl(self.path))
             logger.info("%d pictures were captioned before: going on with the rest", len(self.lines))
+
+    def _captioned(self, line: dict[str, Any]) -> tuple[str, list[list[Any]]]:
+        """A picture and its captions as `add` noted them. Raises `DataError` for a line that it did not write."""
+        id, captions = line.get("id"), line.get("captions")
+        found = captions if isinstance(captions, list) else []
+        if isinstance(id, str) and len(found) == self.ways and all(map(_is_caption, found)):
+            return id, found
+        raise DataError(
+            f"{self.path}: has a line that captrain did not write; remove the file, and all is captioned again"
+        )
 
     def add(self, sample: Sample, written: list[list[Any]]) -> None:
         """Note a sample's captions: text and score, one for each way of decoding."""
         self.lines[sample.id] = written
         if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
             append_jsonl(self.path, [{"id": sample.id, "captions": written}])
 
     def captions(self, samples: Sequence[Sample], way: int) -> list[Caption]:
@@ -252,7 +271,7 @@ def _write(
     rejects: Rejects,
 ) -> tuple[Path | None, list[Path]]:
     """Captions, scores and a results file of COCO's form; returns the files of rejects and of captions."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     files = []
     for name, judgement in judged.items():
         mark = "" if len(judged) == 1 else f"-{name.replace(' ', '-')}"

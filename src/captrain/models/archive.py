@@ -20,6 +20,7 @@ from typing import Any
 
 from captrain.disk.folders import link_error
 from captrain.disk.locks import tidy
+from captrain.disk.reading import within_file
 from captrain.disk.writing import new_file
 from captrain.errors import ModelError
 from captrain.models.archive_members import MANIFEST, check_directory, check_members, fault_of_name
@@ -88,7 +89,7 @@ def check_free(out: Path) -> None:
     if out.suffix.lower() == SUFFIX and out.exists():
         tidy(out)
         raise ModelError(f"{out}: is there already; choose another name, or remove it")
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         tidy(out)
         raise ModelError(
             f"{out}: is a file or holds files; choose a new or empty folder, or a name that ends in {SUFFIX}"
@@ -104,7 +105,7 @@ def unpack(path: Path, folder: Path) -> None:
     """
     try:
         check_directory(path)
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(path) as archive, within_file():
             members = check_members(path, archive.infolist())
             stated = _read_manifest(path, archive, members)
             _check_room(path, folder, sum(member.file_size for member in members.values()))

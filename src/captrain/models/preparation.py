@@ -38,6 +38,15 @@ def read_preparation(source: str, default_size: int | None = None) -> ImageSpec:
         if default_size is None:
             raise ModelError(f"{source}: no preprocessor_config.json, so its image size is unknown; give --image-size")
         return ImageSpec(default_size, default_size, *IMAGENET)
+    try:
+        return _spec(config, default_size)
+    except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"{source}: {FILES[0]} states no image preparation ({reason}); download it again") from None
+
+
+def _spec(config: dict[str, Any], default_size: int | None) -> ImageSpec:
+    """What the configuration of an image processor says; raises many kinds of errors for values of other kinds."""
     height, width, shortest = _sizes(config, default_size or 224)
     return ImageSpec(
         height=height,

@@ -51,6 +51,7 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint. Raises `ModelError` when it has none, or one without vocabulary or end token."""
     try:
         tokenizer = load_tokenizer_files(source)
+        tokenizer("a dog")  # some settings of the wrong kind show only here
     except ModelError:
         raise
     except Exception as error:  # of every kind: OSError, KeyError, plain Exception from the Rust side, ...

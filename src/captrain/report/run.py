@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from captrain.disk.folders import make_folder
 from captrain.disk.locks import locked
 from captrain.disk.writing import write_text
 from captrain.errors import RunError
@@ -37,7 +38,7 @@ def write_report(run: Path, output: Path | None = None, extra: ReportData | None
     target = output or run / "report.html"
     _check(run)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         with locked(target):
             data = report_data(run)
             write_text(target, render(data.with_extra(extra) if extra else data))

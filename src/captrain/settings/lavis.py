@@ -6,6 +6,7 @@ Values are read as LAVIS reads them (Li et al. 2022; salesforce/LAVIS: `blip_cap
 
 from __future__ import annotations
 
+import os
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -154,7 +155,7 @@ def _images(data: Section, done: Imported, alone: bool) -> None:
         return
     if isinstance(storage, str) and alone and "${" not in storage:
         done.set("image_root", storage)
-        if Path(storage).is_absolute() and not Path(storage).is_dir():
+        if os.path.isabs(storage) and not os.path.isdir(storage):
             done.note(
                 f"{data.name}.images", f"{storage} is not on this machine: change data.image_root, or give --image-root"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import reprlib
 from collections.abc import Mapping
@@ -202,7 +203,7 @@ def _check_chain(path: Path, seen: list[Path], where: str) -> None:
         raise SettingsError(f"{where} builds on this recipe itself; expected recipes that come to an end")
     if len(seen) == LONGEST_CHAIN:
         raise SettingsError(f"{where} is one recipe more than the {LONGEST_CHAIN} that may build on each other")
-    if path.exists() and not path.is_file():
+    if os.path.exists(path) and not os.path.isfile(path):  # a name may be too long for the system to look at
         raise SettingsError(f"{where} is no file; expected the path of one recipe such as base.yaml")
 
 

@@ -11,12 +11,15 @@ from pickle import UnpicklingError
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from transformers import TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 
 from captrain.disk.folders import check_way, link_all, make_folders, put_back, remove, replace_folder, sync, sync_tree
 from captrain.errors import RunError
 from captrain.models.captioner import Captioner
 from captrain.models.weight_files import check_pickle, inside
 from captrain.training.run_place import WEIGHTS, find_checkpoint, whole_checkpoints
+from captrain.training.running import Running
 
 BEST = "best"  # the best model so far, within a checkpoint
 STAGING, REPLACED = ".writing", "replaced-"
@@ -159,9 +162,11 @@ def load_learned(captioner: Captioner, folder: Path) -> None:
 
 
 def check_fits(captioner: Captioner, folder: Path) -> None:
-    """Raise `RunError` unless a checkpoint holds just what this captioner learns: the same names in the same shapes."""
+    """Raise `RunError` unless a checkpoint is whole and holds just what this captioner learns: the same names and shapes."""
     with reading_state(folder), safe_open(folder / WEIGHTS, framework="pt") as file:
         saved = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    _check_state(folder)
+    Running.load(folder)
     own = {name: tuple(tensor.shape) for name, tensor in _learned(captioner).items()}
     odd = sorted(name for name in saved.keys() | own.keys() if saved.get(name) != own.get(name))
     if odd:
@@ -169,6 +174,20 @@ def check_fits(captioner: Captioner, folder: Path) -> None:
             f"{folder}: was made by a captioner that learns other weights (first difference: {odd[0]}); "
             "go back to the model settings of this run, or begin anew with --overwrite"
         )
+
+
+def _check_state(folder: Path) -> None:
+    """Raise `RunError` unless a checkpoint says how far its trainer had come."""
+    path = folder / TRAINER_STATE_NAME
+    with reading_state(folder):
+        if not path.is_file():
+            raise ValueError(f"{path.name} is missing")
+        state = TrainerState.load_from_json(str(path))
+        logged = state.log_history
+        if not all(isinstance(step, int) and step >= 0 for step in (state.global_step, state.max_steps)):
+            raise ValueError(f"{path.name} says no number of steps")
+        if not isinstance(logged, list) or not all(isinstance(line, dict) for line in logged):
+            raise ValueError(f"{path.name} has no list of what was logged")
 
 
 def _learned(captioner: Captioner) -> dict[str, torch.Tensor]:

@@ -8,10 +8,11 @@ from pathlib import Path
 from captrain.data.dataset import Splits
 from captrain.inference.captioning import Writer
 from captrain.inference.evaluate import Stated, evaluate_samples
-from captrain.records import Rejects, read_json, read_jsonl, write_jsonl
+from captrain.records import Rejects, read_jsonl, write_jsonl
 from captrain.settings.schema import Settings
 from captrain.training.batch_size import images_a_batch
 from captrain.training.run_folder import RunFolder
+from captrain.training.run_place import scores_in
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ def score_best_model(run: RunFolder, settings: Settings, splits: Splits) -> dict
 def scores_of_test(run: Path) -> dict[str, float]:
     """Scores of the last test of a run, if there was one."""
     path = run / FOLDER / "scores.json"
-    return dict(read_json(path).get("scores") or {}) if path.is_file() else {}
+    return scores_in(path) if path.is_file() else {}
 
 
 def _note(run: RunFolder, scores: dict[str, float]) -> None:

@@ -18,6 +18,7 @@ from captrain.disk.folders import (
     link_all,
     link_error,
     link_tree,
+    make_folder,
     put_back,
     remove,
     replace_folder,
@@ -34,7 +35,16 @@ from captrain.records import Rejects, append_jsonl, drop_half_line, read_json, r
 from captrain.settings.schema import Settings
 from captrain.training.changes import told
 from captrain.training.checkpoints import BEST, put_replaced_back
-from captrain.training.run_place import BEGUN, CHECKPOINTS, CLEARING, FINISHED, SETTINGS, RunPlace
+from captrain.training.run_place import (
+    BEGUN,
+    CHECKPOINTS,
+    CLEARING,
+    FINISHED,
+    SETTINGS,
+    RunPlace,
+    part_of,
+    scores_in,
+)
 from captrain.training.running import Running
 from captrain.version import __version__
 from captrain.yaml_text import dump_yaml
@@ -77,7 +87,7 @@ class RunFolder(RunPlace):
                 self._clear()
         elif self.read_settings() is None:
             self._remove(BEGUN)
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         self._restore_model()
         put_replaced_back(self.checkpoints)
         return changes
@@ -112,16 +122,17 @@ class RunFolder(RunPlace):
 
     def filled_before(self, section: str, name: str) -> Any:
         """A setting as an earlier sitting of this run filled it in; None where there was none."""
-        return (self.read_settings() or {}).get("settings", {}).get(section, {}).get(name)
+        return part_of(self.read_settings(), "settings", section, name)
 
     def check_same(self, counts: dict[str, int], marks: dict[str, str]) -> None:
         """Raise `RunError` unless data and frozen weights are those that the run began with, by their sizes and fingerprints."""
-        found = self.read_settings() or {}
-        before, marked = found.get("data", {}), found.get("fingerprints", {})
+        found = self.read_settings()
+        before = {name: part_of(found, "data", name) for name in counts}
+        marked = {name: part_of(found, "fingerprints", name) for name in marks}
         changed = [
-            f"{name} was {before[name]} and is {now}" for name, now in counts.items() if before.get(name, now) != now
+            f"{name} was {before[name]} and is {now}" for name, now in counts.items() if before[name] not in (None, now)
         ]
-        changed += [f"{name}: other content" for name, now in marks.items() if marked.get(name, now) != now]
+        changed += [f"{name}: other content" for name, now in marks.items() if marked[name] not in (None, now)]
         if changed:
             what = "model" if changed == ["model: other content"] else "data"
             raise RunError(
@@ -198,7 +209,8 @@ class RunFolder(RunPlace):
 
     def uncaptioned(self) -> int:
         """How many pictures were left out because they have no caption."""
-        return int((self.read_settings() or {}).get("data", {}).get("uncaptioned", 0))
+        count = part_of(self.read_settings(), "data", "uncaptioned")
+        return count if isinstance(count, int) else 0
 
     def best(self) -> dict[str, Any]:
         """What is known of the best model, as it was when it was saved: scores, intervals, epoch; nothing before there is one."""
@@ -207,13 +219,15 @@ class RunFolder(RunPlace):
 
     def best_scores(self) -> dict[str, float]:
         """Its scores."""
-        return dict(self.best().get("scores", {}))
+        path = self.path / SCORES
+        return scores_in(path) if path.is_file() else {}
 
     def seconds_so_far(self) -> float:
         """Seconds that earlier sittings of this run took, by the last line of its metrics."""
         path = self.path / "metrics.jsonl"
         lines = list(read_jsonl(path)) if path.is_file() else []
-        return float(lines[-1]["seconds"]) if lines else 0.0
+        seconds = lines[-1].get("seconds") if lines else None
+        return float(seconds) if isinstance(seconds, int | float) else 0.0
 
     def finish(self, scores: dict[str, float]) -> None:
         """Mark the run as done."""
@@ -222,7 +236,7 @@ class RunFolder(RunPlace):
     def finished(self) -> dict[str, float] | None:
         """The final scores of a run that is done."""
         path = self.path / FINISHED
-        return dict(read_json(path).get("scores") or {}) if path.is_file() else None
+        return scores_in(path) if path.is_file() else None
 
     def _refuse_links(self) -> None:
         """Raise `UserError` where what a run writes or removes is a link: the folder may come from somebody else."""
@@ -264,9 +278,12 @@ class RunFolder(RunPlace):
 
 def _came_before(line: dict[str, Any], step: int, epoch_is_open: bool) -> bool:
     """Whether a log line is older than a checkpoint of a step; with the epoch open its evaluation is still to come."""
-    if line["step"] == step and epoch_is_open:
+    at = line.get("step")
+    if not isinstance(at, int | float):  # no line of a run; the report leaves it out too
+        return False
+    if at == step and epoch_is_open:
         return line.get("kind") == "train"
-    return bool(line["step"] <= step) and line.get("kind") != "test"
+    return at <= step and line.get("kind") != "test"
 
 
 def _plain(value: Any) -> Any:

@@ -10,6 +10,7 @@ from captrain.disk.locks import FOLDER_LOCK
 from captrain.disk.temporary import TEMPORARY
 from captrain.errors import RunError
 from captrain.models.located import EXTRAS
+from captrain.records import read_json
 from captrain.settings.schema import Settings
 from captrain.training.changes import harmful_changes, told
 from captrain.yaml_text import read_yaml_file
@@ -24,6 +25,8 @@ BEGUN = ("base", ".base.new", f"{SETTINGS}.tmp")
 WEIGHTS = "learned.safetensors"
 """The file that every whole checkpoint has."""
 NAME = re.compile(r".+-(\d{1,18})")
+OTHER_CHECKPOINT = "go back to another checkpoint (--resume-from STEP), or begin anew with --overwrite"
+"""What to do where a checkpoint is broken."""
 
 
 class RunPlace:
@@ -94,6 +97,25 @@ class RunPlace:
         if foreign:
             listed = ", ".join(foreign[:3])
             raise RunError(f"{self.path}: holds other files ({listed}); choose a new or empty folder for the run")
+
+
+def scores_in(path: Path) -> dict[str, float]:
+    """The scores in a file that a run wrote. Raises `UserError` where it is broken."""
+    scores = read_json(path).get("scores")
+    if not isinstance(scores, dict) or not all(isinstance(score, int | float) for score in scores.values()):
+        raise RunError(f"{path}: holds no scores, expected what a run writes; remove it, or copy it again")
+    return dict(scores)
+
+
+def part_of(content: Any, *names: str) -> Any:
+    """What stands below some names in a file's content; None where that is missing or of another form.
+
+    >>> part_of({"data": {"train": 3}}, "data", "train"), part_of({"data": [3]}, "data", "train")
+    (3, None)
+    """
+    for name in names:
+        content = content.get(name) if isinstance(content, dict) else None
+    return content
 
 
 def check_switches(path: Path, resume: bool, overwrite: bool) -> None:

@@ -6,7 +6,11 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from captrain.disk.writing import write_text
+from captrain.errors import RunError
+from captrain.training.run_place import OTHER_CHECKPOINT
 
 FILE = "running.json"
 
@@ -36,5 +40,9 @@ class Running:
 
     @classmethod
     def load(cls, folder: Path) -> Running:
-        """As a checkpoint has it."""
-        return cls(**json.loads((folder / FILE).read_text(encoding="utf-8")))
+        """As a checkpoint has it. Raises `RunError` where its file is broken."""
+        try:
+            return TypeAdapter(cls).validate_json((folder / FILE).read_bytes(), strict=True)
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise RunError(f"{folder / FILE}: can't be read ({reason}); {OTHER_CHECKPOINT}") from None

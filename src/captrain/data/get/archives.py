@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from captrain.disk.folders import make_folders, sync_tree
+from captrain.disk.reading import within_file
 from captrain.disk.writing import check_target, new_file
 from captrain.errors import DataError
 from captrain.progress import track
@@ -28,7 +29,7 @@ def unpack(archive: Path, folder: Path, pattern: str, largest: int) -> int:
     Returns how many there are. Raises `DataError` for an archive that is broken, unsafe, or more than `largest` bytes in all.
     """
     try:
-        with zipfile.ZipFile(archive) as opened:
+        with within_file(), zipfile.ZipFile(archive) as opened:
             members = list(_members(opened, archive, pattern))
             if (total := sum(member.file_size for member in members)) > largest:
                 raise DataError(f"{archive}: {total} bytes unpacked, expected at most {largest}")

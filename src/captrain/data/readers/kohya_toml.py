@@ -31,6 +31,7 @@ from captrain.data.readers.json_objects import has_keys, load_object
 from captrain.data.readers.kohya import gather_metadata, holds_image
 from captrain.data.readers.nothing import nothing_to_use
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
+from captrain.data.readers.tables import refuse_links
 from captrain.data.samples import Chosen, Joined, LazySamples
 from captrain.disk.reading import open_file
 from captrain.errors import DataError
@@ -120,6 +121,7 @@ def read(
     file = path if path.is_file() else next(iter(_files_in(path)), None)
     if file is None:
         raise DataError(f"{path}/: no configuration of sd-scripts; expected dataset.toml")
+    refuse_links(path, [file], options.follow_links)
     config = _loaded(file)
     places = _Places(file, options)
     parts = [
