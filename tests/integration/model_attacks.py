@@ -207,7 +207,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], Make, str]] = {
     "adapter of rank 10^9": (CAPTION, spoil("adapter", "adapter_config.json", settings(r=10**9)), "rank"),
     "adapter that repeats layers": (
         CAPTION,
-        spoil("adapter", "adapter_config.json", settings(layer_replication=[[0, 2]] * 10**5)),
+        spoil("adapter", "adapter_config.json", settings(layer_replication=[[0, 2]] * 10**4)),
         "layer_replication",
     ),
     "adapter whose base is on a hub": (

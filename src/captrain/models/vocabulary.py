@@ -51,6 +51,7 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint. Raises `ModelError` when it has none, or one without vocabulary or end token."""
     try:
         tokenizer = load_tokenizer_files(source)
+        _check_steps(source, tokenizer)
         tokenizer("a dog")  # some settings of the wrong kind show only here
     except ModelError:
         raise
@@ -60,7 +61,6 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
         raise ModelError(f"{source}: its tokenizer has no vocabulary; expected tokenizer.json or vocab.txt in it")
     if tokenizer.eos_token_id is None and tokenizer.sep_token_id is None:
         raise ModelError(f"{source}: its tokenizer has no end token; expected eos_token or sep_token")
-    _check_steps(source, tokenizer)
     return tokenizer
 
 
