@@ -8,8 +8,12 @@ INSTALLED := $(VENV)/.installed
 INPUTS ?= 10000
 PARSER ?=
 JOBS ?= 2
+# For make faults: points of each command, which part of them, and which command.
+POINTS ?= 200
+SLICE ?= 1/1
+COMMAND ?=
 
-.PHONY: demo test check bench fuzz docs clean
+.PHONY: demo test check bench fuzz faults docs clean
 
 demo: $(INSTALLED)  ## train on pictures it draws itself, about 2 minutes on 2 cores
 	$(BIN)/captrain demo --overwrite
@@ -29,6 +33,10 @@ bench: $(INSTALLED)  ## seconds a caption against plain transformers, and encodi
 
 fuzz: $(INSTALLED)  ## broken inputs for everything that reads files of strangers; the tests have a bounded run of it
 	PYTHONPATH=tests $(BIN)/python -m fuzz --inputs $(INPUTS) --jobs $(JOBS) --parser $(PARSER)
+
+faults: $(INSTALLED)  ## every call that writes fails or is the last, in every command: about an hour (POINTS=20, COMMAND=encode, SLICE=1/4)
+	$(BIN)/python tests/faults/harness.py --points $(POINTS) --slice $(SLICE) --command "$(COMMAND)"
+	$(BIN)/python tests/faults/harness.py --disk 8 --points 20 --command "$(COMMAND)"
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "captrain needs Python 3.11 or later, this is " + sys.version'

@@ -6,9 +6,11 @@ Exit codes of the command line: 0 done, 1 failed work, 2 wrong use, 3 done with 
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 from pathlib import Path
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 LONGEST_MESSAGE = 2000
 """Characters; what is beyond that is left out of the middle, as the next step stands at the end."""
 
@@ -75,6 +77,36 @@ class StoppedError(CaptrainError):
     def __reduce__(self) -> tuple[type[StoppedError], tuple[str, int]]:
         """From one process to another."""
         return StoppedError, (str(self), self.signal)
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a file could not be read or written, in words; "" where that is not what the error tells of.
+
+    Libraries in other languages tell it without a number, torch without a reason.
+
+    >>> reason_of(OSError(28, "No space left on device")), reason_of(RuntimeError("Quota exceeded (os error 122)"))
+    ('the disk is full: No space left on device', 'Quota exceeded (os error 122)')
+    >>> reason_of(RuntimeError("basic_ios::clear: iostream error"))
+    'the disk did not take it: it is full, over a quota, or failing'
+    """
+    first = (str(error).splitlines() or [""])[0]
+    if is_disk_full(error):
+        return "the disk is full: No space left on device"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if "iostream error" in first or "inline_container" in first:  # torch's writer of archives
+        return "the disk did not take it: it is full, over a quota, or failing"
+    return first if "(os error " in first else ""
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error, or one that led to it, means a full disk."""
+    link: BaseException | None = error
+    while link is not None:
+        if (isinstance(link, OSError) and link.errno in NO_SPACE) or "No space left on device" in str(link):
+            return True
+        link = link.__cause__ or link.__context__
+    return False
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -34,6 +34,12 @@ LARGEST_LINE = 16 << 20
 """Characters or bytes of a line of a table, or of an object in a JSON list, once its overlong texts are cut."""
 LONG_LINE = 4 << 20
 """Characters or bytes from which on a line's overlong texts are cut."""
+MOST_NESTED = 8_000_000
+"""Lists and objects of a JSON text, each of which takes 60 bytes and more. Where one stands in `SPARSELY` characters, as in files
+of captions, there may be more."""
+SPARSELY = 16
+MOST_CAPTIONS = 10_000
+"""Captions in one row of a table. The pictures that most people described have a few hundred."""
 LONGEST_ENCODED = 12 * LONGEST_CAPTION
 """Bytes of a string in JSON that surely has over `LONGEST_CAPTION` characters: one takes twelve at most."""
 LARGEST_YAML = 1 << 20
@@ -47,6 +53,8 @@ STORED_TIMES = 4
 
 TOO_LONG = f"has a text of over {LONGEST_CAPTION:,} characters, which is no caption"
 """Why a sample is left out, the same for all forms of data."""
+TOO_MANY = f"lists over {MOST_CAPTIONS:,} captions, which no picture has"
+"""The same of too many."""
 
 
 _FILLING = "." * (LONGEST_CAPTION + 1)
@@ -64,6 +72,18 @@ def is_bomb(unpacked: int, stored: int, most: int) -> bool:
     (True, False)
     """
     return unpacked > most and unpacked > STORED_TIMES * stored
+
+
+def check_nested(json: str) -> None:
+    """Raise `ValueError` for JSON that is mostly brackets: `[[],[],[]...` takes twenty times its size when it is parsed.
+
+    >>> check_nested('[{"image": "a.jpg", "caption": "a dog"}]')
+    """
+    if len(json) <= 2 * MOST_NESTED:
+        return
+    count = json.count("[") + json.count("{")
+    if count > MOST_NESTED and count * SPARSELY > len(json):
+        raise ValueError(f"{count:,} lists and objects in {len(json):,} characters, far more than data has")
 
 
 def shortened(json: AnyStr) -> AnyStr:

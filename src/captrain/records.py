@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from captrain.disk.reading import open_file, read_file
 from captrain.disk.writing import check_target, new_file, open_to_append
 from captrain.errors import DataError
-from captrain.limits import next_json_line
+from captrain.limits import check_nested, next_json_line
 
 HALVES = ("\\ud", "\\uD")
 """How JSON's escapes of surrogates begin, and those of few other letters."""
@@ -227,11 +227,12 @@ def parse_json_line(line: bytes, where: str) -> dict[str, Any]:
 def parse_json(text: str) -> Any:
     r"""A JSON text. Half a surrogate pair can be written in JSON but not in UTF-8, so it becomes a question mark.
 
-    Raises as `json.loads` does.
+    Raises as `json.loads` does, and `ValueError` for what would take far more memory than its size (`limits.check_nested`).
 
     >>> parse_json(r'["a dog \ud83d\ude00 \ud83d", "C:\\ud800"]')
     ['a dog 😀 ?', 'C:\\ud800']
     """
+    check_nested(text)
     if any(half in text for half in HALVES):
         text = _ESCAPES.sub(lambda found: "?" if len(found[0]) == len("\\ud800") else found[0], text)
     return json.loads(text)

@@ -25,7 +25,7 @@ def _decoder_without_class(content: dict[str, Any]) -> None:
     content["decoder"].update(model_type="vit", auto_map=AUTO_MAP, _name_or_path=".")
 
 
-def _tokenizer(content: dict[str, Any]) -> None:
+def tokenizer_kind(content: dict[str, Any]) -> None:
     content.update(tokenizer_class="EvilTokenizer", auto_map={"AutoTokenizer": ["evil.EvilTokenizer", None]})
 
 
@@ -68,7 +68,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], Make, str]] = {
     "train --decoder of a prefix": (PREFIX, spoil("text_decoder", "config.json", evil_kind), "--trust-remote-code"),
     "train --tokenizer": (
         (*TRAIN, "--encoder", "VISION", "--tokenizer", "EVIL"),
-        _without_tokenizer_json(spoil("text_decoder", "tokenizer_config.json", _tokenizer)),
+        _without_tokenizer_json(spoil("text_decoder", "tokenizer_config.json", tokenizer_kind)),
         "tokenizer",
     ),
     "encode --encoder": (
@@ -83,7 +83,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], Make, str]] = {
     ),
     "data check --model": (
         ("data", "check", "PHOTOS", "--model", "EVIL"),
-        _without_tokenizer_json(spoil("text_decoder", "tokenizer_config.json", _tokenizer)),
+        _without_tokenizer_json(spoil("text_decoder", "tokenizer_config.json", tokenizer_kind)),
         "tokenizer",
     ),
     "nested encoder": (CAPTION, spoil("encoder_decoder", "config.json", _evil_part("encoder")), "--trust-remote-code"),
@@ -207,7 +207,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], Make, str]] = {
     "adapter of rank 10^9": (CAPTION, spoil("adapter", "adapter_config.json", settings(r=10**9)), "rank"),
     "adapter that repeats layers": (
         CAPTION,
-        spoil("adapter", "adapter_config.json", settings(layer_replication=[[0, 2]] * 10**5)),
+        spoil("adapter", "adapter_config.json", settings(layer_replication=[[0, 2]] * 10**4)),
         "layer_replication",
     ),
     "adapter whose base is on a hub": (
@@ -272,7 +272,62 @@ def _shape(content: bytes) -> Callable[[Path], None]:
     return lambda path: header(path, len(content), content)
 
 
+def _also(file: str, **values: Any) -> Make:
+    def made(honest: Honest, folder: Path) -> Path:
+        edit(folder / file, settings(**values))
+        return folder
+
+    return made
+
+
+def _many(count: int, value: Any) -> Callable[[dict[str, Any]], None]:
+    return settings(x=[value] * count)
+
+
+def _growing(part: str, inner: str) -> Make:
+    """A tokenizer that makes a text 2^40 times as long."""
+    step = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
+    attack = spoil("blip", "tokenizer.json", settings(**{part: {"type": "Sequence", inner: [step] * 40}}))
+    return lambda honest, target: _also("tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")(
+        honest, attack(honest, target)
+    )
+
+
 REFUSED |= {
+    "10^6 lists in a config": (CAPTION, spoil("blip", "config.json", _many(10**6, [])), "values"),
+    "10^6 values of how to generate": (CAPTION, spoil("blip", "generation_config.json", _many(10**6, 1)), "values"),
+    "tokens that are no numbers": (
+        CAPTION,
+        spoil("blip", "generation_config.json", settings(suppress_tokens="x")),
+        "suppress_tokens",
+    ),
+    "captrain.json: a prompt of 10 MB": (
+        CAPTION,
+        spoil("blip", "captrain.json", settings(prompt="a " * 5_000_000)),
+        "prompt",
+    ),
+    "a tokenizer that grows texts": (CAPTION, _growing("normalizer", "normalizers"), "times as long"),
+    "a tokenizer that grows captions": (CAPTION, _growing("decoder", "decoders"), "times as long"),
+    "adapter of patterns that take for ever": (
+        CAPTION,
+        spoil("adapter", "adapter_config.json", settings(target_modules="(.+)+X")),
+        "pattern",
+    ),
+    "adapter of ranks that take for ever": (
+        CAPTION,
+        spoil("adapter", "adapter_config.json", settings(rank_pattern={".*.*.*.*.*.*.*X": 4})),
+        "pattern",
+    ),
+    "adapter of modules that take for ever": (
+        CAPTION,
+        spoil("adapter", "adapter_config.json", settings(modules_to_save=["(.+)+X"])),
+        "pattern",
+    ),
+    "adapter that begins with 10^6 rounds": (
+        CAPTION,
+        spoil("adapter", "adapter_config.json", settings(init_lora_weights="pissa_niter_1000000")),
+        "rounds",
+    ),
     "shards above": (CAPTION, _index("../secret.safetensors"), "lead out"),
     "shards by their whole path": (CAPTION, _index("HERE/secret.safetensors"), "lead out"),
     "shards that are pickles": (CAPTION, _index("evil.bin"), "end in .safetensors"),
@@ -335,14 +390,6 @@ def _all(*attacks: Make) -> Make:
         folder = attacks[0](honest, target)
         for attack in attacks[1:]:
             attack(honest, folder)
-        return folder
-
-    return made
-
-
-def _also(file: str, **values: Any) -> Make:
-    def made(honest: Honest, folder: Path) -> Path:
-        edit(folder / file, settings(**values))
         return folder
 
     return made

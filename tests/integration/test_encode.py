@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from run_tools import Cli, holding, losses_of
@@ -217,6 +218,13 @@ def test_info_verify_search_merge_and_convert(
     parts = [tmp_path / f"part-{number}" for number in range(3)]
     assert cli("features merge", tmp_path / "merged", *parts).code == 0
     assert sum(part.images for part in FeatureStore(str(tmp_path / "merged")).parts) == 12
+    whole = files_of(tmp_path / "merged")
+    assert "is a store already" in cli("features merge", tmp_path / "merged", *parts).last_line
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("captrain.features.manage.StoreWriter.finish", Mock(side_effect=KeyboardInterrupt))
+        assert cli("features merge", tmp_path / "again", *parts).code == 130
+    assert cli("features merge", tmp_path / "again", *parts).code == 0
+    assert files_of(tmp_path / "again") == whole
     assert cli("features convert", store, tmp_path / "emb").code == 0
     back = cli("features convert", tmp_path / "emb", tmp_path / "back", "--encoder", encoder)
     assert back.code == 0, back.err

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from captrain.limits import LONGEST_CAPTION, TOO_LONG
+from captrain.limits import LONGEST_CAPTION, TOO_LONG, TOO_MANY
 from captrain.testing import tiny_photos
 
 MOST_MEMORY = 1024  # MiB
@@ -208,7 +208,30 @@ def a_picture_that_unfolds(folder: Path) -> Path:
     return folder / "t.csv"
 
 
+def captions_without_end(folder: Path) -> Path:
+    captions = '"a dog",' * 300_000
+    return text(folder / "t.jsonl", f'{{"file_name": "a.png", "text": [{captions} "a cat"]}}\n')
+
+
+def rows_of_one_picture(folder: Path) -> Path:
+    """Each is a problem of its own, and tells of all."""
+    return text(folder / "t.csv", "file_name,text\n" + "a.png,a dog that runs\n" * 3000)
+
+
+def brackets_in_coco(folder: Path) -> Path:
+    coco = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": [{"image_id": 1, "caption": "a dog"}]}
+    return text(folder / "coco.json", json.dumps(coco)[:-1] + f', "x": [{"[]," * 9_000_000} []]}}')
+
+
+def dots_in_toml(folder: Path) -> Path:
+    return text(folder / "t.toml", "[[datasets]]\n" + ".".join("a" * 200_000) + "=1\n[[datasets.subsets]]\n")
+
+
 DATA_ATTACKS: dict[Attack, str] = {
+    captions_without_end: TOO_MANY,
+    rows_of_one_picture: "",
+    brackets_in_coco: "lists and objects",
+    dots_in_toml: "dots",
     captions_in_a_dictionary: TOO_LONG,
     captions_in_pages: TOO_LONG,
     captions_by_prefix: TOO_LONG,
@@ -407,7 +430,15 @@ def a_caption_of_halves(run: Path) -> None:
     text(run / "predictions.jsonl", '{"id": "\\ud83d", "text": "a dog \\ud800", "references": ["\\udfff"]}\n')
 
 
-RUN_ATTACKS = (settings_that_take_long, settings_that_merge, settings_of_flow, metrics_of_lists, a_caption_of_halves)
+def metrics_of_many_values(run: Path) -> None:
+    values = ", ".join(f'"k{number}": [{"[]," * 20} 1]' for number in range(4000))
+    text(run / "metrics.jsonl", "".join(f'{{"kind": "train", "step": {step}, {values}}}\n' for step in range(40)))
+    samples = (f'{{"id": "a", "step": {step}, "text": "{"x" * 900_000}"}}\n' for step in range(60))
+    text(run / "samples.jsonl", "".join(samples))
+
+
+RUN_ATTACKS = (metrics_of_many_values,)
+RUN_ATTACKS += (settings_that_take_long, settings_that_merge, settings_of_flow, metrics_of_lists, a_caption_of_halves)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork")

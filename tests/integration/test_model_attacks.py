@@ -27,7 +27,7 @@ from attack_tools import (
     shards,
     spoil,
 )
-from model_attacks import CAPTION, HARMLESS, JOINED, REFUSED, RUN, SMALL, evil_kind, settings
+from model_attacks import CAPTION, HARMLESS, JOINED, REFUSED, RUN, SMALL, evil_kind, settings, tokenizer_kind
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="terminals of this kind are POSIX's")
 MOST_MEMORY = 3 << 29
@@ -130,6 +130,17 @@ def test_trusted_code_is_named_and_runs_only_when_asked_for(honest: Honest, term
     seen = terminal(tmp_path, *_words((*CAPTION, *trusting), run, honest))
     assert seen.code == 0, seen.said
     assert (tmp_path / "MARKER").exists()
+
+
+def test_a_tokenizers_code_runs_only_when_asked_for(honest: Honest, terminal: Terminal, tmp_path: Path) -> None:
+    evil = spoil("text_decoder", "tokenizer_config.json", tokenizer_kind)(honest, tmp_path / "evil")
+    words = ("data", "check", "PHOTOS", "--model", "EVIL", "--rejects", "rejects.jsonl")
+    seen = terminal(tmp_path, *_words(words, evil, honest))
+    _check_calm(tmp_path, seen)
+    seen = terminal(tmp_path, *_words((*words, "--trust-remote-code"), evil, honest))
+    assert (tmp_path / "MARKER").exists(), seen.said
+    assert f"runs code of {evil.resolve()}: evil.py (sha256 " in " ".join(seen.said.split())
+    assert "Traceback" not in seen.said
 
 
 def test_trusting_one_folder_runs_no_code_of_another_repository(

@@ -16,6 +16,7 @@ from PIL import Image
 from run_tools import QUICK, Cli, lines_of, losses_of
 
 from captrain.settings.load import resolve
+from captrain.training.run_place import CLEARING
 
 
 def test_holds_what_the_design_says(trained: Path) -> None:
@@ -130,3 +131,17 @@ def test_the_loss_falls_on_real_photos(
     assert result.code == 0, result.err
     losses = losses_of(tmp_path / "run")
     assert sum(losses[-4:]) < 0.9 * sum(losses[:4])
+
+
+def test_a_removal_that_was_cut_off(tmp_path: Path, cli: Cli, photos: Path, blip: Path, trained: Path) -> None:
+    """What `--overwrite` began to remove is no run any more: the same command without it begins anew, and nothing of it stays."""
+    run, words = tmp_path / "run", f"--model {blip} --validation-share 0.25 --epochs 1 {QUICK}"
+    shutil.copytree(trained, run)
+    for name in ("metrics.jsonl", "model/README.md"):
+        (run / name).unlink()
+    (run / CLEARING).touch()
+    assert "holds no run to go on with" in cli("train", photos, run, words, "--resume").last_line
+    assert cli("train", photos, run, words).code == 0
+    assert [line["step"] for line in lines_of(run / "metrics.jsonl") if line["kind"] == "train"] == [1, 2, 3, 4, 5]
+    assert not (run / CLEARING).exists()
+    assert not (run / "checkpoints/checkpoint-10").exists()

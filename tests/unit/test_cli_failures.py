@@ -6,10 +6,12 @@ import errno
 import logging
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from captrain.cli import main
+from captrain.cli.failures import explain
 from captrain.cli.logs import quiet_libraries, set_up_logging
 from captrain.errors import CaptrainError, DataError
 
@@ -110,3 +112,18 @@ def test_libraries_are_quiet_unless_verbose(monkeypatch) -> None:
     finally:
         logging.captureWarnings(False)
         transformers_logging.set_verbosity(before)
+
+
+def test_a_library_in_rust_that_gives_up_is_one_line() -> None:
+    """Such an error is no `Exception`; a tokenizer's pattern that takes too long ends so."""
+    panic = type("PanicException", (BaseException,), {})
+    line, code = explain(panic("retry-limit-in-match over\nsecond line"))
+    assert code == 1 and "tokenizer.json" in line and "\n" not in line
+
+
+def test_a_name_that_is_too_long_is_wrong_use(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="too long") as caught:
+        (tmp_path / ("x" * 256)).stat()
+    line, code = explain(caught.value)
+    assert code == 2
+    assert line.endswith("has a name that is too long for the disk; choose a shorter one")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -192,3 +193,18 @@ def test_a_real_tar_gives_names_by_content(shared_data: Path, tmp_path: Path) ->
     picture = Image.open(BytesIO((tmp_path / "out/000000001.jpg").read_bytes()))
     assert picture.format == "JPEG"
     assert (tmp_path / "out/000000001.txt").read_text(encoding="utf-8").strip()
+
+
+def test_a_full_disk_while_linking_is_no_fault_of_the_picture(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends the conversion, and no picture is left out of it."""
+
+    def full(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(source), None, str(target))
+
+    monkeypatch.setattr(os, "link", full)
+    with pytest.raises(OSError, match="No space left") as found:
+        convert(str(photos), tmp_path / "out", "sidecar", images="link")
+    assert photos not in Path(found.value.filename).parents
+    assert not (tmp_path / "out").exists()

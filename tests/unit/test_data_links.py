@@ -97,6 +97,49 @@ def test_a_table_that_is_a_link_is_read_where_a_person_names_it(name: str, tmp_p
     assert found(data)[0] == found(data / name, ReadOptions())[0] == {"1.png": ("a dog",)}
 
 
+@pytest.mark.parametrize("given", [True, False])
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("meta_cap.json", "kohya"),
+        ("dataset.toml", "kohya-toml"),
+        ("metadata.jsonl", "jsonl"),
+        ("captions.txt", "flickr"),
+        ("annotations/train2017.json", "coco"),
+        ("karpathy.json", "karpathy"),
+        ("train.parquet", "parquet"),
+    ],
+)
+def test_what_a_form_finds_in_a_folder_is_read_through_no_link(
+    name: str, form: str, given: bool, tmp_path: Path
+) -> None:
+    """Whether the form is found by looking or given: the file may be a link, or lie in a folder that is one."""
+    data = tmp_path / "data"
+    picture(data / "1.png", "a dog" if form == "kohya-toml" else "")
+    disk = tmp_path / "disk"
+    (disk / name).parent.mkdir(parents=True)
+    if name == "dataset.toml":
+        (data / "pictures").mkdir()
+        for file in (*data.glob("1.*"),):
+            file.rename(data / "pictures" / file.name)
+        (disk / name).write_text('[[datasets]]\n[[datasets.subsets]]\nimage_dir = "pictures"\n')
+    elif form == "parquet":
+        arrow = pytest.importorskip("pyarrow")
+        from pyarrow import parquet
+
+        parquet.write_table(arrow.table({"file_name": ["1.png"], "text": ["a dog"]}), disk / name)
+    else:
+        FORMS[Path(name).name](disk / name)
+    top = Path(name).parts[0]
+    (data / top).symlink_to(disk / top)
+    wanted = form if given else None
+    if name != "dataset.toml" or given:  # a folder with pictures below is one of pictures
+        with pytest.raises(DataError, match="is a link that leaves the folder; --follow-links"):
+            read_splits(str(data), Rejects(), format=wanted)
+    followed = read_splits(str(data), Rejects(), format=form, options=FOLLOW)
+    assert sum(map(len, followed.values())) == 1
+
+
 def test_parquet_and_image_root_behind_links(tmp_path: Path) -> None:
     arrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -278,3 +279,16 @@ def test_a_table_of_nothing_but_a_machines_captions_is_said_so(photos: Path, cap
     with pytest.raises(DataError, match="nothing to use"):
         load_recipe_data(DataSettings(), 0, str(photos))
     assert "captrain wrote all its captions, which count with --learn-from-machine-captions" in caplog.text
+
+
+def test_a_change_that_was_noted_and_not_made_is_noted_once(tmp_path: Path) -> None:
+    """A command that is killed between the two, and half way through the next note, leaves nothing more when it is repeated."""
+    ledger = tmp_path / ".captrain" / "captions.jsonl"
+    written(tmp_path, "a dog", stop="before")
+    whole = ledger.read_bytes()
+    ledger.write_bytes(whole + b'{"file": "b.txt", "pic')
+    written(tmp_path, "a dog", maker=replace(ALBUM, date="2026-12-02T10:00:00Z"))
+    assert ledger.read_bytes().startswith(whole)
+    assert makers(tmp_path) == [("a dog", "runs/album")]
+    written(tmp_path, "a cat", "append")
+    assert [json.loads(line)["caption"] for line in ledger.read_bytes().splitlines()] == ["a dog", "a cat"]

@@ -19,6 +19,7 @@ from captrain.disk.folders import (
     check_way,
     fresh_folder,
     link_tree,
+    make_folder,
     make_folders,
     put_back,
     remove,
@@ -28,7 +29,7 @@ from captrain.disk.folders import (
 )
 from captrain.disk.locks import FOLDER_LOCK
 from captrain.disk.temporary import TEMPORARY, clear_litter, temporary_name
-from captrain.disk.writing import NewFile, new_file, open_to_append, read_own, write_bytes, write_text
+from captrain.disk.writing import NewFile, check_target, new_file, open_to_append, read_own, write_bytes, write_text
 from captrain.errors import DataError, UserError
 from captrain.records import append_jsonl, drop_half_line, write_jsonl
 
@@ -321,3 +322,47 @@ def test_many_files_come_to_the_disk(tmp_path: Path) -> None:
 def _made(folder: Path) -> Path:
     folder.mkdir()
     return folder
+
+
+@POSIX
+@pytest.mark.parametrize("way", ["a file", "a link that leads nowhere", "a link that leads to itself", "a pipe"])
+@pytest.mark.parametrize("deep", [False, True])
+def test_what_lies_in_the_way_of_a_named_folder_is_told(tmp_path: Path, way: str, deep: bool) -> None:
+    place = tmp_path / "out"
+    if way == "a file":
+        place.write_text("mine")
+    elif way == "a pipe":
+        os.mkfifo(place)
+    else:
+        place.symlink_to("out" if way.endswith("itself") else "nowhere")
+    folder = place / "deep" if deep else place
+    for write in (make_folder, lambda at: make_folders(at / "below", at), lambda at: check_target(at / "c.txt")):
+        if way == "a link that leads nowhere" and write not in (make_folder,):
+            continue  # there is no such file, and to make its folder is refused
+        with pytest.raises(
+            UserError, match=r"out: is (a file|a pipe|a link to .*, which is no folder), expected a folder"
+        ):
+            write(folder)
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_name_that_is_too_long_is_told(tmp_path: Path) -> None:
+    for write in (make_folder, check_target):
+        with pytest.raises(UserError, match="too long for the disk"):
+            write(tmp_path / ("x" * 256))
+
+
+@POSIX
+@pytest.mark.parametrize("reaches", [False, True])
+def test_where_machines_may_not_see_locks_litter_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reaches: bool
+) -> None:
+    """Whatever the clock says of what this machine holds."""
+    monkeypatch.setattr(temporary, "reaches_all", lambda path: reaches)
+    left, held = tmp_path / temporary_name(), NewFile(tmp_path / "one.txt")
+    left.write_text("")
+    os.utime(held.name, (0, 0))
+    clear_litter(tmp_path, shared=True)
+    assert held.name.exists()
+    assert left.exists() is not reaches
+    held.finish()

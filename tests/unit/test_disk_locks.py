@@ -320,7 +320,7 @@ def test_a_lock_of_another_machine_that_is_not_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reaches: bool
 ) -> None:
     """Where locks reach all machines it is a dead one's; where they do not, nobody can know, and the path is named."""
-    monkeypatch.setattr(lock_file, "_reaches_all", lambda lock: reaches)
+    monkeypatch.setattr(lock_file, "reaches_all", lambda lock: reaches)
     path = tmp_path / "out"
     lock_of(path).write_bytes(replace(Owner.me(), **ELSEWHERE, since="2026-12-01T08:00:00Z").to_json())
     if reaches:
@@ -347,7 +347,7 @@ def test_which_file_systems_tell_all_machines(
 
     parts = [sdiskpart("root", "/", "ext4", "rw"), sdiskpart("share", str(tmp_path.resolve()), kind, options)]
     monkeypatch.setattr(psutil, "disk_partitions", lambda all: parts)
-    assert lock_file._reaches_all(tmp_path / ".out.lock") is reaches
+    assert lock_file.reaches_all(tmp_path / ".out.lock") is reaches
 
 
 @posix
@@ -474,3 +474,13 @@ def test_without_proc_a_process_is_known_by_its_start_on_the_clock(monkeypatch: 
     me = Owner.me()
     assert me.is_dead() is False and replace(me, started=me.started - 100).is_dead() is True
     assert replace(me, **DEAD).is_dead() is True and replace(me, host="elsewhere").is_dead() is None
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
+def test_a_lock_that_was_half_written_is_taken_over(tmp_path: Path, share: float) -> None:
+    """A process may be killed, or its disk be full, while it writes its name into a lock."""
+    path, whole = tmp_path / "captions.jsonl", Owner.me().to_json()
+    lock_of(path).write_bytes(whole[: int(share * len(whole))])
+    with locked(path):
+        pass
+    assert list(tmp_path.iterdir()) == []

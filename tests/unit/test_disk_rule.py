@@ -50,7 +50,6 @@ ALLOWED = {
     ("training/checkpoints.py", "save_file"): FRESH,
     ("training/checkpoints.py", "os.replace"): "gives a new folder its name; a rename follows no link",
     ("training/run_folder.py", "os.replace"): "gives a new folder its name; a rename follows no link",
-    ("training/run_folder.py", "unlink"): "the settings of a run that is begun anew; a link is removed itself",
     ("training/distributed/trainer.py", "torch.save"): FRESH,
     ("data/writers/webdataset.py", "TarFile"): FILE,
 }

@@ -17,9 +17,10 @@ from captrain.features.engines import ENGINES, make_engine
 from captrain.features.engines.base import Work
 from captrain.features.engines.encoding import Encoding, Opening
 from captrain.features.engines.ray_engine import MOST_DEATHS, Share, _Pool, share_of
-from captrain.features.engines.worker import alone, finished, known_of
+from captrain.features.engines.worker import Worker, alone, finished, known_of
 from captrain.features.pipeline import Pipeline
 from captrain.features.sources import BlockSource
+from captrain.models.trust import Asked, ask, asked
 from captrain.records import Sample
 
 NOTE = ShardNote(
@@ -143,3 +144,12 @@ def test_a_source_that_kills_every_worker_ends_the_run_with_its_name() -> None:
     pool, _, _ = pool_of({"all-00002": 99})
     with pytest.raises(CaptrainError, match=r"3 workers died over all\[0:2\] \(it died\); see the cluster's logs"):
         pool.run()
+
+
+@pytest.mark.parametrize("told", [Asked(remote_code=True), Asked(safetensors_only=True), Asked()])
+def test_a_worker_elsewhere_trusts_what_the_command_was_told_to(told: Asked, tmp_path: Path) -> None:
+    try:
+        Worker(Opening("e"), "cpu", str(tmp_path / "not here"), asked=pickle.loads(pickle.dumps(told)))
+        assert asked() == told
+    finally:
+        ask()

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import threading
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 import captrain
+from captrain.disk.locks import locked
 from captrain.errors import DataError, ModelError, PictureError, SettingsError, UserError
+from captrain.inference import caption_files as caption_module
+from captrain.inference.beside import Beside
 from captrain.inference.caption_files import CaptionOutcome, caption_files
 from captrain.inference.captioning import Writer, adjust_decoding
 from captrain.inference.evaluate import evaluate
 from captrain.models.decoding import Decoding
+from captrain.records import Caption, Sample
 from captrain.testing import LESSONS, clear_pictures
 
 LIMIT = 1_000_000
@@ -109,6 +116,66 @@ def test_bad_picture_is_listed_and_the_rest_goes_on(model: str, photos: Path) ->
     assert (photos / "3.txt").read_text() == f"{LESSONS[3]}\n"
     assert outcome.rejects_file is not None and outcome.rejects_file.resolve().parent != photos
     assert _lines(outcome.rejects_file)[0]["id"] == "2.png"
+
+
+def test_two_at_once_in_one_working_folder_keep_both_lists(model: str, photos: Path) -> None:
+    (photos / "2.png").write_bytes(b"")
+    held, done = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with locked(Path("captrain-rejected.jsonl")):
+            held.set()
+            done.wait(60)
+
+    process = threading.Thread(target=other)
+    process.start()
+    held.wait(60)
+    outcome = _caption(model, photos)
+    done.set()
+    process.join()
+    assert outcome.rejects_file == Path("captrain-rejected-2.jsonl")
+    assert [path.name for path in Path().iterdir()] == ["captrain-rejected-2.jsonl"]
+
+
+def test_a_working_folder_that_cannot_be_written_loses_no_reasons(
+    model: str, photos: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a person without rights has it; these tests may run as one who has all."""
+    (photos / "2.png").write_bytes(b"")
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: access(path, mode) and Path(path) != Path())
+
+    def refused(path: Path, lines: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(caption_module, "write_jsonl", refused)
+    outcome = _caption(model, photos)
+    assert (outcome.written, outcome.rejected, outcome.rejects_file) == (3, 1, None)
+    assert "no list at captrain-rejected.jsonl (Permission denied): 2.png: " in caplog.text
+
+
+@pytest.mark.parametrize(("existing", "told"), [("skip", "goes on with the rest"), ("overwrite", "begins again")])
+def test_who_interrupts_is_told_what_the_same_command_does(
+    model: str,
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    existing: str,
+    told: str,
+) -> None:
+    put = Beside.put
+
+    def interrupted(self: Beside, sample: Sample, caption: Caption) -> None:
+        if sample.id == "2.png":
+            raise KeyboardInterrupt
+        put(self, sample, caption)
+
+    monkeypatch.setattr(Beside, "put", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _caption(model, photos, existing=existing)
+    assert f"captions that are written stay; the same command {told}" in caplog.text
+    monkeypatch.setattr(Beside, "put", put)
+    assert _caption(model, photos, existing=existing).written == (2 if existing == "skip" else 4)
 
 
 def test_one_file_for_all(model: str, photos: Path, tmp_path: Path) -> None:

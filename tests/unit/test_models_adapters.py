@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +153,11 @@ def test_quantised_weights_are_those_of_the_merged_model(
         assert not has_adapter(captioner)
         assert run.base.is_dir() != dry
     torch.testing.assert_close(_logits(captioner), _logits(load_captioner(str(adapter))), rtol=1e-5, atol=1e-5)
+
+
+def test_a_base_that_was_named_by_its_way_up_is_found(adapter: Path, tiny_folders: dict[str, Path]) -> None:
+    """`--model ../models/blip` is noted with the working folder before it."""
+    config = adapter / "model" / "adapter_config.json"
+    base = f"{tiny_folders['blip']}/../{tiny_folders['blip'].name}"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": base}))
+    assert base_of(str(adapter / "model")) == base

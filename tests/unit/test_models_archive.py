@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from captrain.errors import ModelError
 from captrain.models.archive import is_archive, opened, unpack, write_archive
 from captrain.models.archive_members import MANIFEST, fault_of_name
+from captrain.models.weight_files import check_pickle
 
 FILES = {"config.json": b'{"a": 1}', "model.safetensors": bytes(range(256)) * 40, "README.md": b"# card\n" * 50}
 
@@ -287,3 +288,18 @@ def test_names_that_pass_stay_in_the_folder(name: str) -> None:
         assert ".." not in parts
         assert parts[:2] == ("/", "folder")
         assert len(parts) <= 4
+
+
+def test_a_directory_that_only_the_wide_end_states_is_refused_unread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """zipfile believes the 64-bit record before the end, whatever the end itself says."""
+    whole = _zip(tmp_path / "a.zip", [(MANIFEST, _manifest(FILES)), *FILES.items()]).read_bytes()
+    end = whole.rindex(b"PK\x05\x06")
+    wide = struct.pack("<4sQHHIIQQQQ", b"PK\x06\x06", 44, 45, 45, 0, 0, 3, 3, 1 << 40, 0)
+    locator = struct.pack("<4sIQI", b"PK\x06\x07", 0, end, 1)
+    (tmp_path / "a.zip").write_bytes(whole[:end] + wide + locator + whole[end:])
+    monkeypatch.setattr(zipfile, "ZipFile", None)
+    _refused(tmp_path / "a.zip", tmp_path, "members")
+    with pytest.raises(ModelError, match="members"):
+        check_pickle(tmp_path / "a.zip")

@@ -290,7 +290,7 @@ def test_the_command_writes_a_recipe_that_says_all(tmp_path: Path, capsys) -> No
     assert "--overwrite" in capsys.readouterr().err
     assert main(["config", "import", str(file), str(out), "--overwrite"]) == 0
     assert main(["config", "import", str(file), str(tmp_path / "no" / "mine.yaml")]) == 2
-    assert "can't be written" in capsys.readouterr().err
+    assert "there is no folder" in capsys.readouterr().err
 
 
 def test_without_a_name_the_recipe_is_printed(tmp_path: Path, capsys) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captrain.data.readers.columns import Columns
-from captrain.limits import TOO_LONG
+from captrain.limits import MOST_CAPTIONS, TOO_LONG, TOO_MANY
 from captrain.tabular.cells import LONGEST_LIST, listed_in, says_nothing, sifted
 from captrain.tabular.names import CAPTION_COLUMNS, caption_columns
 
@@ -95,3 +95,9 @@ def test_a_given_name_may_be_that_of_numbered_columns() -> None:
     assert Columns(caption="note").captions_in(names) == ("note_1", "note_2")
     Columns(caption="note").check(names, "t:1")
     assert Columns(caption="note_2").captions_in(names) == ("note_2",)
+
+
+def test_more_captions_than_any_picture_has_are_none() -> None:
+    assert len(sifted(["a dog"] * MOST_CAPTIONS)[0]) == MOST_CAPTIONS
+    for values in (["a dog"] * (MOST_CAPTIONS + 1), [str(["a"] * (MOST_CAPTIONS + 1))], iter(["1"] * 10**6)):
+        assert sifted(values) == ((), (TOO_MANY,))

@@ -12,7 +12,7 @@ from captrain.errors import RunError
 from captrain.settings.load import sections
 from captrain.training import checkpoints as module
 from captrain.training.changes import WITHOUT_EFFECT, harmful_changes
-from captrain.training.checkpoints import WEIGHTS, Checkpoints
+from captrain.training.checkpoints import WEIGHTS, Checkpoints, put_replaced_back
 
 
 def publish(checkpoints: Checkpoints, *steps: int) -> None:
@@ -173,3 +173,24 @@ def test_what_may_change(before: dict, now: dict, named: str | None) -> None:
     found = harmful_changes(before, now)
     assert bool(found) == bool(named)
     assert named is None or named in found[0]
+
+
+def test_a_checkpoint_that_was_to_be_replaced_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill between the two renames takes nothing away, even where it is the only one."""
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    publish(checkpoints, 5)
+    real = os.replace
+
+    def killed(source: Path, target: Path) -> None:
+        if Path(target).name == "checkpoint-5":
+            raise KeyboardInterrupt
+        real(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "replace", killed)
+        publish(checkpoints, 5)
+    assert checkpoints.steps() == []
+    put_replaced_back(tmp_path)
+    assert checkpoints.steps() == [5]
+    checkpoints.drop_after(checkpoints.last())
+    assert names(tmp_path) == ["checkpoint-5"]

@@ -5,11 +5,15 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import random
+import shutil
+import sqlite3
 import struct
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +24,7 @@ import torch
 from PIL import Image
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from captrain.errors import SettingsError
+from captrain.errors import SettingsError, UserError
 from captrain.records import Caption, Sample
 from captrain.settings.schema import Settings
 from captrain.training import trackers
@@ -350,6 +354,68 @@ def test_mlflow(opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert page.name == "step-00000002.html"
     assert "a &lt;dog&gt; *runs*" in text
     assert "data:image/png;base64," in text
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_mlflow_of_a_run_that_somebody_sent_leads_nowhere(
+    opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Links where it writes, another name of its database, and a database that puts samples elsewhere, at a server say."""
+    pytest.importorskip("mlflow", reason="mlflow is not installed")
+    pytest.importorskip("alembic", reason="alembic is not installed")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    first = opened("mlflow")
+    first.close(whole=False)
+    victims = tmp_path / "victims"
+    (victims / "folder").mkdir(parents=True)
+    (victims / "mine.txt").write_text("mine")
+    inside = f"artifacts/{first.id}/artifacts/samples"
+    for place, target in {
+        "artifacts": victims / "folder",
+        f"artifacts/{first.id}": victims / "folder",
+        inside: victims / "folder",
+        f"{inside}/step-00000004.html": victims / "mine.txt",
+        "mlflow.db-journal": victims / "mine.txt",
+    }.items():
+        again = _sent(tmp_path, place.replace("/", "-"))
+        (again / "mlflow" / place).parent.mkdir(parents=True, exist_ok=True)
+        if place == "artifacts":
+            shutil.rmtree(again / "mlflow" / place)
+        (again / "mlflow" / place).symlink_to(target)
+        with pytest.raises(UserError, match="writes through none"):
+            _go_on(again, first.id)
+    other = _sent(tmp_path, "other-name")
+    os.link(other / "mlflow" / "mlflow.db", victims / "theirs.db")
+    before = {path: path.is_file() and path.read_bytes() for path in victims.rglob("*")}
+    _go_on(other, first.id)
+    assert len(list((other / "mlflow").rglob("*.html"))) == 1
+    unknown = trackers.open_tracker("mlflow", TrackedRun(other, "birds", "first", {}, 3, "0" * 32))
+    assert unknown.id not in (first.id, "0" * 32)  # its folder was removed, say
+    for number, address in enumerate(("http://127.0.0.1:9/mlflow", (victims / "folder").as_uri(), "{}/../../victims")):
+        sent = _sent(tmp_path, f"address-{number}", address)
+        caplog.clear()
+        _go_on(sent, first.id)
+        assert "they are left out there" in caplog.text
+        assert not list((sent / "mlflow").rglob("*.html"))
+    assert before == {path: path.is_file() and path.read_bytes() for path in victims.rglob("*")}
+
+
+def _sent(tmp_path: Path, name: str, address: str = "{}") -> Path:
+    """A copy of a run whose database puts artifacts at an address; {} is its own place."""
+    folder = tmp_path / name
+    shutil.copytree(tmp_path / "run", folder)
+    kept = (folder / "mlflow" / "artifacts").as_uri()
+    with closing(sqlite3.connect(folder / "mlflow" / "mlflow.db")) as database:
+        place = f"{address.format(kept)}/' || run_uuid || '/artifacts"
+        database.execute(f"UPDATE runs SET artifact_uri = '{place}'")
+        database.commit()
+    return folder
+
+
+def _go_on(folder: Path, id: str) -> None:
+    tracker = trackers.open_tracker("mlflow", TrackedRun(folder, "birds", "first", {}, 3, id))
+    tracker.samples(4, CAPTIONS)
+    tracker.close(whole=True)
 
 
 def test_wandb(opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _forget_stdout()
         return 0
-    except (Exception, KeyboardInterrupt) as error:
+    except BaseException as error:  # a library in Rust that gives up raises no Exception
+        if isinstance(error, SystemExit | GeneratorExit):
+            raise
         return report_failure(error)
     return code if isinstance(code, int) else 0
 

@@ -15,11 +15,10 @@ from pathlib import Path
 from cyclopts.exceptions import CycloptsError
 
 from captrain.cli.logs import is_verbose, printable
-from captrain.errors import CaptrainError
+from captrain.errors import CaptrainError, is_disk_full, reason_of
 from captrain.training.distributed.environment import is_silent
 
 FAILED, WRONG_USE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 def report_failure(error: BaseException) -> int:
@@ -95,42 +94,31 @@ def explain(error: BaseException) -> tuple[str, int]:
         return "ended by SIGTERM", TERMINATED
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", INTERRUPTED
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG and error.filename:
+        return f"{error.filename}: has a name that is too long for the disk; choose a shorter one", WRONG_USE
     return _failed_work(error), FAILED
 
 
 def _failed_work(error: BaseException) -> str:
     """Errors of the machine are told as they are; any other one is a bug of ours."""
-    if any(_says_full(link) for link in _chain(error)):
+    if is_disk_full(error):
         place = getattr(error, "filename", None)
         return (
             f"the disk is full{f' (writing {place})' if place else ''}; free some space and run the same command again"
         )
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "out of memory; try a smaller --batch-size"
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror}{_gone(error)}"
+    if reason := reason_of(error):
+        return f"{getattr(error, 'filename', None) or 'a file could not be read or written'}: {reason}{_gone(error)}"
+    if type(error).__name__ == "PanicException":  # of a library in Rust
+        return f"a library gave up ({' '.join(str(error).split())[:200]}); is the model's tokenizer.json whole?"
     hint = "" if is_verbose() else "; run again with -v to see where"
     return f"{type(error).__name__}: {error} (captrain did not expect this{hint})"
 
 
-def _gone(error: OSError) -> str:
+def _gone(error: BaseException) -> str:
     """A hint where the folder of a missing file is missing too: somebody removed it meanwhile."""
     if not isinstance(error, FileNotFoundError) or not isinstance(error.filename, str):
         return ""
     missing = [folder for folder in Path(error.filename).parents if not folder.exists()]
     return f" (the folder {missing[-1]} is gone; put it back, or begin again)" if missing else ""
-
-
-def _says_full(error: BaseException) -> bool:
-    """Whether an error means a full disk; libraries that write in other languages tell it in words only."""
-    if isinstance(error, OSError) and error.errno in NO_SPACE:
-        return True
-    return "No space left on device" in str(error)
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and those that led to it."""
-    link: BaseException | None = error
-    while link is not None:
-        yield link
-        link = link.__cause__ or link.__context__

@@ -98,6 +98,7 @@ class CaptionFolder:
         self.texts, self.strays = match(images, others, suffixes)
         self._used: dict[str, str] = {}  # a chosen file → the image that it was chosen for first
         self._shared: dict[str, list[str]] = {}
+        self._names = frozenset(images)
         self._of_images: frozenset[str] | None = None
 
     def choose(self, image: str) -> CaptionFile | None:
@@ -110,6 +111,10 @@ class CaptionFolder:
                 return found
             empty = empty or found
         return empty
+
+    def holds_image(self, name: str) -> bool:
+        """Whether an image of the folder is called so."""
+        return name in self._names
 
     def new_name(self, image: str, suffix: str) -> str:
         """What a new caption file of an image is called, so that it is of no other image's name.

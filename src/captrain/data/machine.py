@@ -12,7 +12,7 @@ import json
 import os
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from captrain.data.text import lines_of
 from captrain.disk.folders import check_way, make_folders
 from captrain.disk.writing import open_to_append, read_own
 from captrain.errors import UserError
-from captrain.records import Rejects, parse_json
+from captrain.records import Rejects, drop_half_line, parse_json
 
 MACHINE = "machine-made"  # the kind of remark on what a model wrote
 LINE_KEY = "written_by"  # of a line of JSON: what wrote its caption, or a list of that for its captions
@@ -142,18 +142,24 @@ class Ledger:
         return made[-1].picture if made else ""
 
     def add(self, change: Change) -> None:
-        """Note a change that is about to be made. It is on the disk when this returns. Raises `UserError` for links."""
+        """Note a change that is about to be made. It is on the disk when this returns. Raises `UserError` for links.
+
+        A command that was ended between a note and its change notes the same when it is repeated: that is there already.
+        """
+        noted = self.changes.setdefault(_key(change.file), [])
+        if noted and replace(noted[-1], date=change.date) == change:
+            return
         make_folders(self.path.parent, self.path.parent.parent)
         line = json.dumps(asdict(change), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
         with open_to_append(self.path) as file:
             if file.seek(0, os.SEEK_END):
                 file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":  # what a crash left of the last line stays by itself
-                    line = b"\n" + line
+                if file.read(1) != b"\n":
+                    drop_half_line(self.path)
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
-        self.changes.setdefault(_key(change.file), []).append(change)
+        noted.append(change)
 
     def _made(self, file: str, content: bytes) -> list[Change]:
         """The changes that show in a file: not those from before which it is as it is now."""

@@ -11,7 +11,8 @@ from typing import TypeVar
 
 from captrain.data.absolute_paths import OutsidePicture
 from captrain.data.places import is_remote
-from captrain.disk.folders import aside, fresh_folder, put_back, replace_folder, sync_tree
+from captrain.disk.folders import aside, fresh_folder, make_folder, replace_folder, settle, sync_tree
+from captrain.disk.lock_file import no_folder
 from captrain.disk.locks import FOLDER_LOCK, locked, locked_folder
 from captrain.errors import DataError
 from captrain.records import Sample
@@ -26,14 +27,15 @@ def new_folder(folder: Path, sources: Sequence[str], overwrite: bool) -> Iterato
     Raises `DataError` if `folder` is there and holds something (unless `overwrite`), or if it and a source lie one in
     the other, where they would be mixed up or the source be deleted; `BusyError` while something else writes it.
     """
+    if folder.is_symlink() and not folder.is_dir():
+        raise DataError(no_folder(folder))
     final = Path(os.path.realpath(folder))
-    _check_taken(final, folder, overwrite)
     for source in sources:
         _check_apart(final, folder, source)
-    final.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     check = partial(_check_taken, final, folder, overwrite)
     with locked(final):
-        put_back(final, aside(final))
+        settle(final, aside(final))
         check()
         with _not_in_use(final), fresh_folder(final.parent) as fresh:
             yield fresh

@@ -125,10 +125,11 @@ class Root:
     def exact(self, name: str, where: str) -> str | None:
         """The path of a file that is called so: below the folder, then below `images/` or another of `IMAGE_FOLDERS` in it.
 
-        As written and in both normal forms of Unicode (macOS and Linux spell "é" differently).
+        As written and in both normal forms of Unicode (macOS and Linux spell "é" differently). A folder may be called `~`
+        or, but on Windows, `C:`.
         """
         relative = self._relative(name, where)
-        if is_absolute(relative):
+        if is_absolute(relative) and (os.name == "nt" or relative.startswith("/")):
             return None
         for spelling in _spellings(relative):
             for candidate in (spelling, *(f"{folder}/{spelling}" for folder in self._folders)):

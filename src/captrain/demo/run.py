@@ -16,7 +16,7 @@ from captrain.data.images import ImageSpec
 from captrain.demo.dataset import write_dataset
 from captrain.demo.scenes import Scene
 from captrain.demo.words import is_right
-from captrain.disk.folders import aside, fresh_folder, replace_folder
+from captrain.disk.folders import aside, fresh_folder, make_folder, replace_folder
 from captrain.disk.locks import locked_folder
 from captrain.inference.captioning import Writer
 from captrain.models.preparation import write_preparation
@@ -109,7 +109,7 @@ def new_encoder(folder: Path, seed: int) -> Path:
         embedding_size=48, hidden_sizes=[48, 96], depths=[1, 2], layer_type="basic", downsample_in_first_stage=False
     )
     half = (0.5, 0.5, 0.5)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     with fresh_folder(folder.parent) as fresh:
         ResNetModel(config).save_pretrained(fresh)
         write_preparation(fresh, ImageSpec(SIDE, SIDE, half, half), "ViTImageProcessor")

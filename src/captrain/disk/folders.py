@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from captrain.disk.lock_file import no_folder, telling
 from captrain.disk.temporary import clear_litter, hold, temporary_name
 from captrain.errors import UserError
 
@@ -74,12 +75,31 @@ def put_back(final: Path, old: Path) -> None:
         os.replace(old, final)
 
 
+def make_folder(folder: Path) -> Path:
+    """Make a folder that a person named, and those on the way to it, where links to folders are theirs; returns it.
+
+    Raises `UserError` if something else lies there or on the way, or it can't be made.
+    """
+    with telling(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise UserError(no_folder(folder)) from None
+    return folder
+
+
+def settle(final: Path, old: Path) -> None:
+    """End a `replace_folder` that was cut off anywhere. Only for whoever alone writes that folder."""
+    put_back(final, old)
+    remove(old)
+
+
 def make_folders(folder: Path, below: Path) -> Path:
     """Make a folder, and those on the way to it, `below` one that a person named; returns it.
 
     Raises `UserError` if something on that way is a link or a file.
     """
-    below.mkdir(parents=True, exist_ok=True)
+    make_folder(below)
     for place in _way(folder, below):
         try:
             os.mkdir(place)

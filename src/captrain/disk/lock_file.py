@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from captrain.disk.owner import LARGEST, Owner
+from captrain.disk.reading import kind_of
+from captrain.disk.temporary import reaches_all
 from captrain.errors import BusyError, UserError
 
 WAITS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3)  # seconds between looks at a lock that changes under our eyes
@@ -27,8 +29,6 @@ _EVERYBODY = 0o666
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EBADF}
 """What `flock` fails with where it can't work; the last one on NFS, of a lock that may only be read."""
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
-_OF_ONE_MACHINE = ("9p", "fuse", "prl_fs", "vboxsf", "virtiofs", "vmhgfs")
-_OF_ONE_MACHINE_BY_OPTION = {"nolock", "nobrl", "local_lock=all", "local_lock=flock"}
 
 
 def acquire(path: Path, lock: Path) -> int:
@@ -82,14 +82,27 @@ def telling(path: Path) -> Iterator[None]:
     """Say in one line that nothing can be written at a place."""
     try:
         yield
-    except (FileNotFoundError, NotADirectoryError) as error:
-        gone = [place for place in (path, *path.parents) if not place.exists()]
-        missing = gone[-1] if gone and isinstance(error, FileNotFoundError) else path.parent
-        raise UserError(f"{path}: there is no folder {missing}; give a place in one that is there") from None
     except OSError as error:
+        if way := next(
+            (place for place in reversed(path.parents) if os.path.lexists(place) and not place.is_dir()), None
+        ):
+            raise UserError(no_folder(way)) from None
+        if isinstance(error, FileNotFoundError):
+            gone = [place for place in path.parents if not place.exists()]
+            missing = gone[-1] if gone else path.parent
+            raise UserError(f"{path}: there is no folder {missing}; give a place in one that is there") from None
+        if error.errno == errno.ENAMETOOLONG:
+            raise UserError(f"{path}: has a name that is too long for the disk; choose a shorter one") from None
         if error.errno not in _REFUSED:
             raise
         raise UserError(f"{path}: can't be written ({error.strerror}); choose another place") from None
+
+
+def no_folder(path: Path) -> str:
+    """What to say of a place where a folder is expected and something else lies."""
+    mode = os.lstat(path).st_mode
+    kind = f"a link to {os.readlink(path)}, which is no folder" if stat.S_ISLNK(mode) else kind_of(mode) or "a file"
+    return f"{path}: is {kind}, expected a folder; choose another place"
 
 
 def _clear_away(path: Path, lock: Path, is_last: bool) -> None:
@@ -101,7 +114,7 @@ def _clear_away(path: Path, lock: Path, is_last: bool) -> None:
     try:
         granted, content = _hold(handle), _content(handle)
         owner = Owner.parse(content)
-        if content and owner is None:
+        if owner is None and not Owner.is_begun(content):
             raise _foreign(path, lock)
         if granted is False or (granted is None and owner is None):
             if is_last or (owner is not None and owner.is_dead() is False):
@@ -118,7 +131,7 @@ def _clear_away(path: Path, lock: Path, is_last: bool) -> None:
 
 def _is_over(owner: Owner, lock: Path, granted: bool | None) -> bool:
     """Whether a lock that names an owner is what a dead process left: the system would not have granted what is held."""
-    return bool(granted and (owner.is_near() or _reaches_all(lock))) or owner.is_dead() is True
+    return bool(granted and (owner.is_near() or reaches_all(lock))) or owner.is_dead() is True
 
 
 def _remove_alone(lock: Path, content: bytes) -> None:
@@ -172,9 +185,12 @@ def _hold(handle: int) -> bool | None:
     return True
 
 
-def _hold_on_windows(handle: int) -> bool:
+def _hold_on_windows(handle: int) -> bool | None:
     """Hold a byte behind the content, which others can read then."""
-    import msvcrt
+    try:
+        import msvcrt
+    except ImportError:  # a system with no locks at all
+        return None
 
     os.lseek(handle, 1 << 30, os.SEEK_SET)
     try:
@@ -198,20 +214,6 @@ def _lies_at(handle: int, lock: Path) -> bool:
         return os.path.samestat(os.fstat(handle), os.lstat(lock))
     except OSError:
         return False
-
-
-def _reaches_all(lock: Path) -> bool:
-    """Whether all machines that see this file system see its locks; some shares keep them to one machine."""
-    import psutil
-
-    place = os.path.join(os.path.realpath(lock.parent), "")
-    parts = psutil.disk_partitions(all=True)
-    around = [part for part in parts if place.startswith(os.path.join(part.mountpoint, ""))]
-    if not around:
-        return False
-    mount = max(around, key=lambda part: len(part.mountpoint))
-    options = set(mount.opts.split(","))
-    return not mount.fstype.startswith(_OF_ONE_MACHINE) and not options & _OF_ONE_MACHINE_BY_OPTION
 
 
 def _busy(path: Path, lock: Path, owner: Owner | None, is_held: bool = False) -> BusyError:

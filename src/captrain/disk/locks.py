@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from captrain.disk.lock_file import acquire, is_lost, release, telling
+from captrain.disk.folders import make_folder
+from captrain.disk.lock_file import acquire, is_lost, release
+from captrain.disk.temporary import clear_litter
 from captrain.errors import CaptrainError, UserError
 
 Work = TypeVar("Work", bound=Callable[..., Any])
@@ -62,12 +64,9 @@ def locked_folder(folder: Path, goes: bool = False) -> Iterator[None]:
 
     `goes`: the folder itself is to be removed or replaced. Raises as `locked` does, and `UserError` where a file has its name.
     """
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: is a file, expected a folder to write into; choose another name")
     is_new = not folder.exists()
     try:
-        with telling(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with _holding(folder, folder / FOLDER_LOCK, goes):
             yield
     finally:
@@ -123,6 +122,12 @@ def only_writer(
         return cast(Work, alone)
 
     return decorate
+
+
+def tidy(path: Path) -> None:
+    """Remove what a process left beside a file or folder that it had all but written when it was killed: its lock, its drafts."""
+    with contextlib.suppress(CaptrainError, OSError), locked(path):
+        clear_litter(path.parent)
 
 
 def lock_of(path: Path) -> Path:

@@ -65,6 +65,16 @@ class Owner:
             return None
         return cls(pid=pid, started=started, clock=clock, **{name: value[:LONGEST] for name, value in values.items()})
 
+    @staticmethod
+    def is_begun(content: bytes) -> bool:
+        """Whether a process may have died while it wrote this: it is the beginning of what `to_json` gives.
+
+        >>> Owner.is_begun(b'{"us'), Owner.is_begun(b"a letter")
+        (True, False)
+        """
+        begin = f'{{"{fields(Owner)[0].name}": "'.encode()
+        return content.startswith(begin) or begin.startswith(content)
+
     def to_json(self) -> bytes:
         """As a lock holds it."""
         return json.dumps(asdict(self)).encode()

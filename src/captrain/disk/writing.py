@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from captrain.disk.folders import link_error, sync_folder
+from captrain.disk.lock_file import telling
 from captrain.disk.temporary import clear_litter, hold, temporary_name
 from captrain.errors import UserError
 
@@ -150,6 +151,9 @@ def check_target(path: Path) -> int | None:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
         return None
+    except OSError as error:
+        with telling(path):
+            raise error
     if stat.S_ISLNK(mode):
         raise link_error(path)
     if not stat.S_ISREG(mode):

@@ -34,7 +34,7 @@ from captrain.errors import DataError
 from captrain.features.encode import first_manifest
 from captrain.features.encoder import Encoder
 from captrain.features.tensors import as_tensor
-from captrain.features.writing import Shard, StoreWriter, locked
+from captrain.features.writing import Shard, StoreWriter, locked, records
 from captrain.progress import track
 from captrain.records import Rejects
 
@@ -85,6 +85,8 @@ def _verify_shard(folder: StoreFolder, manifest: Manifest, shard: ShardNote) -> 
 def merge(places: Sequence[str], out: str) -> Manifest:
     """Copy the shards of several stores of one kind into a new one; what they rejected comes along.
 
+    The same call again ends one that was interrupted.
+
     Raises `DataError` if the stores differ, or if two have shards of the same source.
     """
     stores = [FeatureStore(place) for place in places]
@@ -96,9 +98,11 @@ def merge(places: Sequence[str], out: str) -> Manifest:
     if twice := next((name for name, count in Counter(names).items() if count > 1), None):
         raise DataError(f"{out}: two stores have a shard {twice}; use them together as {','.join(places)} instead")
     folder = StoreFolder(out)
-    if folder.exists(MANIFEST):
-        raise DataError(f"{folder.label}: is a store already; expected a new folder")
     with locked(folder):
+        if _holds_store(folder):
+            raise DataError(
+                f"{folder.label}: is a store already; expected a new folder, or what an interrupted merge left"
+            )
         plain = first.with_shards(
             (), complete=False, rejected=0, unread=(), captioned=all(s.manifest.captioned for s in stores)
         )
@@ -110,6 +114,13 @@ def merge(places: Sequence[str], out: str) -> Manifest:
                     writer.done[shard.name] = shard
                     advance(1)
         return writer.finish(names, Rejects())
+
+
+def _holds_store(folder: StoreFolder) -> bool:
+    """Whether a folder has a store, or shards of one that is being encoded; a merge that was cut off leaves neither."""
+    if not folder.exists(MANIFEST):
+        return False
+    return parse_manifest(folder.read(MANIFEST, LARGEST), folder.where(MANIFEST)).complete or bool(records(folder))
 
 
 def _copy(source: StoreFolder, target: StoreFolder, shard: ShardNote) -> None:

@@ -30,7 +30,6 @@ from captrain.records import Rejects
 logger = logging.getLogger(__name__)
 
 LONGEST = 60.0  # seconds of work that a kill may cost
-STALE = 3600.0  # seconds after which a file that is still being written has been given up
 OFFSETS = 32  # bits of a place that say which row of a shard
 
 
@@ -111,7 +110,7 @@ class DiskStore(Store):
         self.blocks: list[np.ndarray] = []
         self.begun = 0.0
         self.told = -LONGEST
-        remove_temporary(self.folder, STALE)
+        remove_temporary(self.folder, alone=False)
         for shard, keys in self._found():
             self._note(len(self.shards), keys)
             self.shards.append(shard)

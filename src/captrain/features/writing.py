@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from captrain.data.feature_store.folder import StoreFolder, is_temporary
+from captrain.data.feature_store.folder import EARLIER, StoreFolder, is_temporary
 from captrain.data.feature_store.index import IndexRows
 from captrain.data.feature_store.manifest import (
     LARGEST,
@@ -32,6 +32,7 @@ from captrain.data.feature_store.shard_file import shard_header
 from captrain.disk.locks import FOLDER_LOCK, locked_folder
 from captrain.disk.owner import LARGEST as LARGEST_OWNER
 from captrain.disk.owner import Owner
+from captrain.disk.temporary import clear_litter
 from captrain.errors import BusyError, DataError
 from captrain.records import Rejects
 
@@ -158,13 +159,14 @@ def read_record(folder: StoreFolder, record: str) -> ShardNote:
     return parse_shard(folder.read(record, LARGEST), folder.where(record))
 
 
-def remove_temporary(folder: StoreFolder, seconds: float = 0.0) -> None:
-    """Remove what a killed writer left half written; where others may be writing, only what is as old as that."""
+def remove_temporary(folder: StoreFolder, *, alone: bool = True) -> None:
+    """Remove what a killed writer left half written. Unless this one is `alone`, what others may be writing stays."""
     for below in ("", SHARDS):
+        if not (alone or folder.remote):
+            clear_litter(Path(folder.place, below), shared=True)
         for name in folder.names(below):
-            path = f"{below}/{name}".lstrip("/")
-            if is_temporary(name) and folder.age(path) >= seconds:
-                folder.remove(path)
+            if is_temporary(name) and (alone or name.endswith(EARLIER)):
+                folder.remove(f"{below}/{name}".lstrip("/"))
 
 
 @contextmanager

@@ -144,7 +144,7 @@ class _Folder:
     def written_for_another(self, image: str, found: CaptionFile) -> str:
         """The picture that captrain wrote a picture's file for, where that is another one of the folder; else ""."""
         other = self.ledger.picture_of(found.name, found.text.raw)
-        return other if other not in ("", image) and other in self.captions.images else ""
+        return other if other not in ("", image) and self.captions.holds_image(other) else ""
 
 
 def _is_too_long(path: Path) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import logging
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,10 +17,10 @@ from captrain.data.dataset import list_images
 from captrain.data.machine import Maker
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen
-from captrain.disk.folders import remove, sync
+from captrain.disk.folders import make_folder, remove, sync
 from captrain.disk.locks import locked, locked_folders
 from captrain.disk.writing import check_target, move
-from captrain.errors import PictureError, UserError
+from captrain.errors import BusyError, PictureError, UserError
 from captrain.inference.beside import Beside
 from captrain.inference.captioning import Writer
 from captrain.inference.maker import machine_line, maker_of
@@ -32,6 +34,8 @@ from captrain.settings.load import check
 from captrain.settings.schema import ComputingSettings
 
 logger = logging.getLogger(__name__)
+
+MOST_TOLD = 20  # rejected pictures that are told where they can't be listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +108,9 @@ def caption_files(
     by_persons = replace(options, machine_captions=False)  # only these are references
     sources = [images] if isinstance(images, str) else images
     samples = list_images(sources, rejects, format=format, options=by_persons)
-    with _only_writer(output, samples):
+    with _only_writer(output, samples), ExitStack() as stack:
         target: Target = Beside(extension, existing, options) if output is None else JsonLines(output, existing)
-        check_target(target.rejects_path())
+        listing_path = _held_list(target.rejects_path(), stack)
         listed = len(rejects)
         wanted = [index for index in range(len(samples)) if target.wants(samples[index], rejects)]
         skipped = len(samples) - len(wanted) - (len(rejects) - listed)
@@ -117,12 +121,12 @@ def caption_files(
             target.begin(maker_of(model, writer, how))
             todo = Chosen(samples, np.array([at for at in wanted if not target.is_done(samples[at])], dtype=np.int64))
             skipped += len(wanted) - len(todo)
-            with track("caption", len(todo)) as advance:
+            with _telling_how_to_go_on(existing), track("caption", len(todo)) as advance:
                 for index, line in writer.stream(todo, how, rejects, batch_size, workers, max_pixels):
                     written += _put(target, todo[index], line, rejects)
                     advance(1)
         target.close()
-        listing = _list_rejects(rejects, target.rejects_path())
+        listing = _list_rejects(rejects, listing_path)
     logger.info("%d captions written, %d pictures left as they are, %d rejected", written, skipped, len(rejects))
     return CaptionOutcome(written, skipped, len(rejects), listing)
 
@@ -131,8 +135,36 @@ def _only_writer(output: Path | None, samples: Sequence[Sample]) -> AbstractCont
     """The lock on the one file for all, or on all folders that captions may be written into."""
     if output is None:
         return locked_folders(sample.image.parent for sample in samples if isinstance(sample.image, Path))
-    output.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(output.parent)
     return locked(output)
+
+
+@contextmanager
+def _telling_how_to_go_on(existing: str) -> Iterator[None]:
+    """Say what the same command does next where this one is interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        does = "begins again, as --existing overwrite says" if existing == "overwrite" else "goes on with the rest"
+        logger.warning("captions that are written stay; the same command %s", does)
+        raise
+
+
+def _held_list(path: Path, stack: ExitStack) -> Path:
+    """Where rejected pictures are listed: `path`, or with a number where another process is to write that. It is held.
+
+    A folder that can't be written matters only if there is something to list. Raises `UserError` for a link.
+    """
+    place, number = path, 1
+    while os.access(path.parent, os.W_OK):
+        check_target(place)
+        try:
+            stack.enter_context(locked(place))
+            break
+        except BusyError:
+            number += 1
+            place = path.with_stem(f"{path.stem}-{number}")
+    return place
 
 
 def _put(target: Target, sample: Sample, line: Written, rejects: Rejects) -> bool:
@@ -232,6 +264,13 @@ def _list_rejects(rejects: Rejects, path: Path) -> Path | None:
     """Write the list of rejected pictures, if there are any."""
     if not rejects:
         return None
+    try:
+        write_jsonl(path, rejects.lines)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        reasons = "; ".join(f"{line['id']}: {line['reason']}" for line in rejects.lines[:MOST_TOLD])
+        logger.warning("%s; no list at %s (%s): %s", rejects.summary(), path, error.strerror, reasons)
+        return None
     logger.warning("%s (listed in %s)", rejects.summary(), path)
-    write_jsonl(path, rejects.lines)
     return path

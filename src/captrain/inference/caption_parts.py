@@ -20,7 +20,7 @@ from captrain.data.images import MAX_PIXELS
 from captrain.data.places import IMAGE_SUFFIXES
 from captrain.data.readers import detect
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
-from captrain.disk.folders import remove
+from captrain.disk.folders import make_folder, remove
 from captrain.disk.locks import locked
 from captrain.errors import DataError, UserError
 from captrain.features.engines import make_engine
@@ -84,7 +84,7 @@ def caption_parts(
     if precision == "auto" and existing == "skip":
         precision = str((folder.about() or {}).get("precision", precision))
     opening = CaptionerOpening(model, precision)
-    output.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(output.parent)
     with locked(output), ExitStack() as stack:
         stack.callback(folder.leave)
         runner = stack.enter_context(make_engine(engine, opening, _devices(engine, devices), address))

@@ -15,7 +15,7 @@ import numpy as np
 from captrain.data.images import MAX_PIXELS
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen
-from captrain.disk.folders import check_way, remove
+from captrain.disk.folders import check_way, make_folder, remove
 from captrain.disk.locks import locked_folder, only_writer
 from captrain.disk.writing import check_target, write_text
 from captrain.errors import DataError, SettingsError
@@ -206,7 +206,7 @@ class Progress:
         """Note a sample's captions: text and score, one for each way of decoding."""
         self.lines[sample.id] = written
         if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
             append_jsonl(self.path, [{"id": sample.id, "captions": written}])
 
     def captions(self, samples: Sequence[Sample], way: int) -> list[Caption]:
@@ -271,7 +271,7 @@ def _write(
     rejects: Rejects,
 ) -> tuple[Path | None, list[Path]]:
     """Captions, scores and a results file of COCO's form; returns the files of rejects and of captions."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     files = []
     for name, judgement in judged.items():
         mark = "" if len(judged) == 1 else f"-{name.replace(' ', '-')}"

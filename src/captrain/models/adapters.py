@@ -58,7 +58,7 @@ def base_of(folder: str) -> str:
     of_a_run = Path(name).name == BASE and Path(folder).name == "model"
     if beside.is_dir() and (of_a_run or not Path(name).exists()):
         return str(beside)
-    if ".." in Path(name).parts:
+    if ".." in Path(name).parts and not Path(name).is_absolute():  # so captrain notes what was named ../models/base
         raise missing_base(folder, name, "leads out of its folder")
     if not Path(name).exists() and looks_like_path(name):
         raise missing_base(folder, name, "is not there")

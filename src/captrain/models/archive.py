@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from captrain.disk.folders import link_error
+from captrain.disk.locks import tidy
 from captrain.disk.reading import within_file
 from captrain.disk.writing import new_file
 from captrain.errors import ModelError
@@ -86,8 +87,10 @@ def check_free(out: Path) -> None:
     if out.is_symlink():
         raise link_error(out)
     if out.suffix.lower() == SUFFIX and out.exists():
+        tidy(out)
         raise ModelError(f"{out}: is there already; choose another name, or remove it")
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        tidy(out)
         raise ModelError(
             f"{out}: is a file or holds files; choose a new or empty folder, or a name that ends in {SUFFIX}"
         )

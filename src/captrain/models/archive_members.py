@@ -25,10 +25,12 @@ LARGEST_RATIO = 100  # of a member's size to what it is packed to; vocabularies 
 NEGLIGIBLE = 1 << 20  # bytes that a member may have at any ratio
 MOST_MEMBERS = 1000
 END, END_SIZE, LONGEST_COMMENT = b"PK\x05\x06", 22, 65535
+WIDE, WIDE_SIZE, LOCATOR_SIZE = b"PK\x06\x06", 56, 20
+"""What stands before the end of a zip of over 4 GiB: the same in 64 bits, and where that is."""
 DIRECTORY_ENTRY = 1024  # bytes, about four times what one of our names needs
 
 
-def check_directory(path: Path) -> None:
+def check_directory(path: Path, most: int = MOST_MEMBERS) -> None:
     """Refuse an archive whose directory is enormous: zipfile would read all of it into memory.
 
     Raises `ModelError`; leaves it to zipfile to say what is wrong with a directory that is not there.
@@ -36,14 +38,17 @@ def check_directory(path: Path) -> None:
     with open_file(path) as file:
         file.seek(0, 2)
         size = file.tell()
-        file.seek(max(0, size - END_SIZE - LONGEST_COMMENT))
+        file.seek(max(0, size - WIDE_SIZE - LOCATOR_SIZE - END_SIZE - LONGEST_COMMENT))
         tail = file.read()
     at = tail.rfind(END)
     if at < 0 or len(tail) - at < END_SIZE:
         return
     count, stated = struct.unpack("<HI", tail[at + 10 : at + 16])
-    if count > MOST_MEMBERS or stated > MOST_MEMBERS * DIRECTORY_ENTRY:
-        raise ModelError(f"{path}: states more than {MOST_MEMBERS:,} members; no model has so many files")
+    wide = tail[: at - LOCATOR_SIZE][-WIDE_SIZE:]  # zipfile believes this one, whatever the other says
+    if at > LOCATOR_SIZE and len(wide) == WIDE_SIZE and wide.startswith(WIDE):
+        count, stated = struct.unpack("<QQ", wide[32:48])
+    if count > most or stated > most * DIRECTORY_ENTRY:
+        raise ModelError(f"{path}: states more than {most:,} members; no model has so many files")
 
 
 def check_members(path: Path, members: Iterable[ZipInfo]) -> dict[str, ZipInfo]:

@@ -70,6 +70,7 @@ PROCESSORS = {
     "squash": "ViTImageProcessor",
 }
 LONGEST_REASON = 300
+LONGEST_PROMPT = 10_000  # characters; no decoder has room for so many
 
 
 def load_captioner(
@@ -128,6 +129,8 @@ def _assembled(model: PreTrainedModel, family: str, words: str, places: Sequence
     extras = next(filter(None, map(read_extras, places)), {})
     captioner = family_class(family)(model, load_tokenizer(words), spec)
     captioner.prompt = str(extras.get("prompt", ""))
+    if len(captioner.prompt) > LONGEST_PROMPT:
+        raise ModelError(f"{words}: its prompt has {len(captioner.prompt):,} characters, over {LONGEST_PROMPT:,}")
     captioner.decoding = Decoding.from_dict(extras.get("decoding", {}))
     captioner.origins = tuple(map(str, extras.get("origins", ())))
     _check_tokens(captioner, words)
@@ -135,7 +138,17 @@ def _assembled(model: PreTrainedModel, family: str, words: str, places: Sequence
 
 
 def _check_tokens(captioner: Captioner, source: str) -> None:
-    """Raise `ModelError` where a caption would begin or end with a token that the decoder does not have."""
+    """Raise `ModelError` where a caption would begin or end with a token that the decoder does not have.
+
+    The tokens that no caption has must be numbers: transformers takes them as they are.
+    """
+    how = captioner.core().generation_config
+    for name in ("suppress_tokens", "begin_suppress_tokens"):
+        tokens = getattr(how, name, None) or []
+        if not (isinstance(tokens, list) and all(type(token) is int for token in tokens)):
+            raise ModelError(
+                f"{source}: generation_config.json has {name} {str(tokens)[:80]!r}; expected a list of numbers"
+            )
     entries = int(cast(Any, captioner.decoder.get_input_embeddings()).weight.shape[0])
     for name, token in (("starts", captioner.start_id), ("ends", captioner.end_id)):
         if not 0 <= token < entries:

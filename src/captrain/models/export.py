@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from captrain.disk.folders import fresh_folder, sync_folder, sync_tree
+from captrain.disk.folders import fresh_folder, make_folder, sync_folder, sync_tree
 from captrain.disk.locks import locked
 from captrain.disk.writing import write_text
 from captrain.errors import ModelError
@@ -35,7 +35,7 @@ def export(source: str, out: Path, *, merge: bool = True, dtype: Precision = "fp
     Raises `ModelError` when there is no such captioner, when `out` is taken, or when the weights do not fit into `dtype`.
     """
     check_free(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     with locked(out), fresh_folder(out.parent) as staging:  # on the same disk: one rename publishes it
         folder = staging / "model"
         write_model(source, folder, out.name.removesuffix(SUFFIX), merge=merge, dtype=dtype, base=base)

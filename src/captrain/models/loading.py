@@ -8,6 +8,7 @@ a kernel from the hub. Held by `tests/unit/test_models_loading.py`: nobody else 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -39,6 +40,18 @@ ADAPTERS = frozenset(
     )
 )
 """Kinds of adapters that lie on layers; others may name tokenizers and adapters elsewhere."""
+
+SETTINGS_FILES = ("generation_config.json", "special_tokens_map.json", "added_tokens.json", "processor_config.json")
+"""Files that the library reads, too, and that are looked at before."""
+PATTERNS = (
+    *("target_modules", "exclude_modules", "layers_pattern", "rank_pattern", "alpha_pattern", "target_parameters"),
+    "modules_to_save",
+)
+"""Settings of an adapter in which peft finds regular expressions."""
+_REPEATED = re.compile(r"\)(?:[*+]|\{[0-9]*,)")  # a group that repeats: what is in it may match in 2^n ways
+_UNBOUNDED = re.compile(r"(?<!\\)(?:[*+]|\{[0-9]*,[0-9]*\})")
+MOST_UNBOUNDED = 6
+_ROUNDS = re.compile(r"pissa_niter_[0-9]{1,2}")
 
 transformers.dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # nothing is ever asked on the terminal
 
@@ -95,6 +108,9 @@ def load_with_report(
     folder = in_folder(source)
     config = read_config(source) if config is None else config
     weights = find_weights(folder)
+    for name in SETTINGS_FILES:
+        if Path(folder, name).exists():
+            read_json(Path(folder, name))
     check_counts(source, config.to_dict(), weights)
     with offline():
         check_built(source, kind, config, weights)
@@ -135,10 +151,23 @@ def load_adapter(model: PreTrainedModel, folder: str, *, learns: bool) -> PeftMo
         raise ModelError(
             f"{folder}: adapter_config.json names code to import (megatron_core); take megatron_config out of it"
         )
+    _check_patterns(folder, config)
     weights = find_weights(folder, SAFE_ADAPTER, PICKLED_ADAPTER)
     _check_ranks(folder, config, weights.dims if weights.safe else None)
     with offline():
         return PeftModel.from_pretrained(model, folder, is_trainable=learns, local_files_only=True)
+
+
+def _check_patterns(folder: str, config: dict[str, Any]) -> None:
+    """Raise `ModelError` for patterns of modules' names that could take for ever: Python's `re` has no limit of time."""
+    for key in PATTERNS:
+        value = config.get(key)
+        for pattern in value if isinstance(value, (list, dict)) else [value]:
+            if _REPEATED.search(str(pattern)) or len(_UNBOUNDED.findall(str(pattern))) > MOST_UNBOUNDED:
+                raise ModelError(
+                    f"{folder}: adapter_config.json has the pattern {str(pattern)[:80]!r} in {key}, which could take for ever; "
+                    "list the names of the modules there"
+                )
 
 
 def _check_ranks(folder: str, config: dict[str, Any], dims: frozenset[int] | None) -> None:
@@ -149,6 +178,11 @@ def _check_ranks(folder: str, config: dict[str, Any], dims: frozenset[int] | Non
             raise ModelError(
                 f"{folder}: adapter_config.json states rank {rank:,}, which none of its weights has; copy it again"
             )
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and "niter" in start and not _ROUNDS.fullmatch(start):
+        raise ModelError(
+            f"{folder}: adapter_config.json has init_lora_weights {start[:80]!r}; expected at most 99 rounds"
+        )
     if config.get("layer_replication"):
         raise ModelError(
             f"{folder}: its adapter repeats layers of its base (layer_replication), which is not supported"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from itertools import chain
@@ -77,9 +78,9 @@ def settings_of(content: Any) -> Iterator[tuple[str, Any]]:
 
 def parts_of(content: Any) -> Iterator[dict[str, Any]]:
     """A configuration, and the configurations inside it; without recursion, so that depth costs nothing."""
-    waiting: list[Any] = [content]
+    waiting: deque[Any] = deque([content])
     while waiting:
-        part = waiting.pop(0)
+        part = waiting.popleft()
         if isinstance(part, dict):
             yield part
             waiting.extend(part.values())

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from captrain.errors import ModelError
 from captrain.models.loading import load_tokenizer_files
+from captrain.models.sizes import parts_of
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
+MOST_GROWTH = 1000
+"""Times that a tokenizer may make a text longer. Those in use replace a character by one or two."""
+UNFOLDING = {"Precompiled": 18, "NFKC": 18, "NFKD": 18, "NFC": 3, "NFD": 4}
+"""Steps that write some characters as several, and how many at most (unicode.org, FAQ on normalisation)."""
 SPECIAL = {"pad_token": "[PAD]", "bos_token": "[BOS]", "eos_token": "[EOS]", "unk_token": "[UNK]"}
 
 
@@ -44,6 +51,7 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint. Raises `ModelError` when it has none, or one without vocabulary or end token."""
     try:
         tokenizer = load_tokenizer_files(source)
+        _check_steps(source, tokenizer)
         tokenizer("a dog")  # some settings of the wrong kind show only here
     except ModelError:
         raise
@@ -54,6 +62,33 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     if tokenizer.eos_token_id is None and tokenizer.sep_token_id is None:
         raise ModelError(f"{source}: its tokenizer has no end token; expected eos_token or sep_token")
     return tokenizer
+
+
+def _check_steps(source: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise `ModelError` where the steps before or after a tokenizer make a text far longer: each may double it."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    for step in (getattr(backend, name, None) for name in ("normalizer", "decoder")):
+        if step is not None and (growth := growth_of(json.loads(step.__getstate__()))) > MOST_GROWTH:
+            raise ModelError(
+                f"{source}: its tokenizer makes texts {growth:.0g} times as long, over {MOST_GROWTH}; take another one"
+            )
+
+
+def growth_of(step: Any) -> float:
+    """How many times as long a text can get by a step of a tokenizer, as its JSON describes that.
+
+    >>> double = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
+    >>> growth_of({"type": "Sequence", "normalizers": [double, double, {"type": "Lowercase"}]})
+    4.0
+    """
+    growth = 1.0
+    for part in parts_of(step):
+        if part.get("type") == "Replace":
+            pattern = dict(part.get("pattern") or {}).get("String") or "."
+            growth *= max(1.0, len(str(part.get("content", ""))) / len(pattern))
+        elif part.get("type") in UNFOLDING:
+            growth *= UNFOLDING[part["type"]]
+    return growth
 
 
 def _words(size: int, min_count: int) -> tuple[Tokenizer, trainers.Trainer]:

@@ -6,7 +6,6 @@ and runs nothing, and not at all with `--safetensors-only`. Loads no torch.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import re
@@ -18,7 +17,9 @@ from typing import Any
 
 from captrain.errors import ModelError
 from captrain.lfs import POINTER, is_pointer_file
+from captrain.models.archive_members import check_directory
 from captrain.models.trust import asked
+from captrain.records import parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,9 @@ SAFE_ADAPTER, PICKLED_ADAPTER = "adapter_model.safetensors", "adapter_model.bin"
 INDEX = ".index.json"
 PLAIN = re.compile(r"[^/\\:\0\n]{1,255}")
 """Names that stay in their folder, on every system; `.` and `..` are no names of files."""
+MOST_SETTINGS, MOST_TENSORS = 200_000, 2_000_000
+"""Values in a file of settings (21,841 classes of ImageNet have two each), tensors in an index (the largest have 100,000)."""
+MOST_STORAGES = 100_000  # members of a file of torch.save, a tensor each; the largest models have some thousands
 LARGEST_JSON = 64 << 20  # bytes; indices of the largest models have 10 MB, configurations far less
 
 
@@ -64,6 +68,7 @@ def check_pickle(path: Path) -> None:
     """Raise `ModelError` for a file of `torch.save` that unpacks to more than it is: torch writes such files uncompressed."""
     if not zipfile.is_zipfile(path):
         return
+    check_directory(path, MOST_STORAGES)
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
@@ -94,13 +99,22 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A checkpoint's JSON file. Raises `ModelError` naming the file when it holds no JSON object, or one too large."""
+def read_json(path: Path, most: int = MOST_SETTINGS) -> dict[str, Any]:
+    """A checkpoint's JSON file. Raises `ModelError` naming the file when it holds no JSON object, or one too large.
+
+    Args:
+        most: how many values it may hold. transformers copies settings a dozen times, which takes a second for 10,000 of them.
+    """
     inside(path.parent, path.name)
     if path.stat().st_size > LARGEST_JSON:
         raise ModelError(f"{path}: has {path.stat().st_size:,} bytes, expected at most {LARGEST_JSON:,}")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if text.count(",") > most:
+            raise ModelError(
+                f"{path}: holds over {most:,} values, which no model's file does; copy or download it again"
+            )
+        content = parse_json(text)
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path}: not valid JSON ({error}); copy or download the checkpoint again") from None
     if not isinstance(content, dict):
@@ -110,7 +124,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _shards(folder: Path, index: str) -> list[Path]:
     """The files that an index names."""
-    names = read_json(folder / index).get("weight_map")
+    names = read_json(folder / index, MOST_TENSORS).get("weight_map")
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise ModelError(f"{folder / index}: has no weight_map of names; copy or download it again")
     suffix = Path(index.removesuffix(INDEX)).suffix

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from captrain.report.logs import Problems, finite, read_lines
+from captrain.report.logs import Problems, finite, keep, read_lines
 from captrain.report.page import Card, Evolution, Gallery
 from captrain.report.pictures import Picture, thumbnail
 
@@ -15,6 +15,7 @@ MOST_EVOLUTIONS = 12
 MOST_MOMENTS = 7  # captions shown of one picture, the first and the last always among them
 LONGEST_TEXT = 1000
 MOST_REFERENCES = 10
+LONGEST_PATH = 4096
 
 
 def evolutions(run: Path, most: int, problems: Problems) -> tuple[Evolution, ...]:
@@ -25,8 +26,20 @@ def evolutions(run: Path, most: int, problems: Problems) -> tuple[Evolution, ...
         id, step = text_of(line.get("id")), finite(line.get("step"))
         if step is None or (id not in by_id and len(by_id) >= most):
             continue
-        by_id.setdefault(id, {})[step] = line
+        keep(by_id.setdefault(id, {}), step, _shown(line, step))
     return tuple(_evolution(run, id, [lines[step] for step in sorted(lines)]) for id, lines in by_id.items())
+
+
+def _shown(line: dict[str, Any], step: float) -> dict[str, Any]:
+    """What of a line is shown."""
+    image = line.get("image")
+    return {
+        "step": step,
+        "text": text_of(line.get("text")),
+        "score": finite(line.get("score")),
+        "image": image if isinstance(image, str) and len(image) <= LONGEST_PATH else None,
+        "references": list(_references(line)),
+    }
 
 
 def gallery(run: Path, most: int, problems: Problems) -> Gallery | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ NAMES = {
 NOT_SCORES = ("kind", "step", "epoch", "seconds")
 LONGEST_LINE = 1_000_000  # bytes
 MOST_CHARTS = 9
+MOST_NUMBERS = 100  # of a line
+MOST_STEPS = 200_000
 
 
 @dataclass(slots=True)
@@ -92,9 +95,17 @@ def read_metrics(path: Path, problems: Problems, metric: str = "cider") -> Metri
     for line in read_lines(path, problems):
         step, kind = finite(line.get("step")), line.get("kind")
         if step is not None and isinstance(kind, str) and kind in kinds:
-            kinds[kind][step] = line
+            keep(kinds[kind], step, {name: value for name, value in line.items() if number(value) is not None})
     train, validation = ([by_step[step] for step in sorted(by_step)] for by_step in kinds.values())
     return Metrics(tuple(train), tuple(validation), metric)
+
+
+def keep(held: dict[float, dict[str, Any]], step: float, line: dict[str, Any]) -> None:
+    """Add a step's line without more numbers than are shown; of far more steps than a curve shows, every second goes."""
+    held[step] = dict(islice(line.items(), MOST_NUMBERS))
+    if len(held) > MOST_STEPS:
+        for other in list(held)[1:-1:2]:
+            del held[other]
 
 
 def number(value: Any) -> float | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from captrain.disk.folders import make_folder
 from captrain.disk.locks import locked
 from captrain.disk.writing import write_text
 from captrain.errors import RunError
@@ -21,6 +22,7 @@ from captrain.yaml_text import load_yaml
 EXPECTED = "expected the folder that 'captrain train DATA OUT' writes: give OUT"
 MOST_PICTURES = 48
 MOST_LINES = 100  # of one note
+MOST_REASONS = 10_000
 LARGEST_FILE = 4 * 1024 * 1024  # settings and scores are far smaller
 
 
@@ -36,7 +38,7 @@ def write_report(run: Path, output: Path | None = None, extra: ReportData | None
     target = output or run / "report.html"
     _check(run)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         with locked(target):
             data = report_data(run)
             write_text(target, render(data.with_extra(extra) if extra else data))
@@ -115,7 +117,7 @@ def _rejected(path: Path, problems: Problems) -> Iterator[Note]:
     listed: list[str] = []
     for line in read_lines(path, problems):
         reason = text_of(line.get("reason")) or "no reason given"
-        reasons[reason] += 1
+        reasons[reason if reason in reasons or len(reasons) < MOST_REASONS else "other reasons"] += 1
         if len(listed) < MOST_LINES:
             listed.append(f"{text_of(line.get('where') or line.get('id'))}: {reason}")
     if reasons:

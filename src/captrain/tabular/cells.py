@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from captrain.limits import LONGEST_CAPTION, TOO_LONG
+from captrain.limits import LONGEST_CAPTION, MOST_CAPTIONS, TOO_LONG, TOO_MANY
 
 LONGEST_LIST = 1 << 17  # characters of a list written out as text; a longer one is not read
 LONGEST_NOTHING = 40  # characters of what says nothing, and of what is shown of it
@@ -52,7 +52,7 @@ def sifted(values: Iterable[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The captions among some values, and those values that are none, as text. Empty ones are neither.
 
     A text that is a list, as Python, pandas, numpy or JSON write one, is taken for what it lists. One that is longer than any
-    caption is none, and `captrain.limits.TOO_LONG` stands for it.
+    caption is none, and `captrain.limits.TOO_LONG` stands for it; `TOO_MANY` stands for all of too many.
 
     >>> sifted(["a dog ", None, "", "nan", 7, "['it runs', \\"it's fast\\"]"])
     (('a dog', 'it runs', "it's fast"), ('nan', '7'))
@@ -60,6 +60,8 @@ def sifted(values: Iterable[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     captions: list[str] = []
     odd: list[str] = []
     for value in values:
+        if len(captions) + len(odd) > MOST_CAPTIONS:
+            break
         if _is_surely_caption(value):
             captions.append(value.strip())
             continue
@@ -74,6 +76,8 @@ def sifted(values: Iterable[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
                 odd += [text[:LONGEST_NOTHING]] * bool(text)
             else:
                 captions.append(text)
+    if len(captions) + len(odd) > MOST_CAPTIONS:
+        return (), (TOO_MANY,)
     return tuple(captions), tuple(odd)
 
 
@@ -83,15 +87,17 @@ def no_caption(odd: Sequence[str] = ()) -> str:
     >>> no_caption(), no_caption(["nan"])
     ('has no caption', "has no caption, only 'nan'")
     """
-    if odd and odd[0] == TOO_LONG:
-        return TOO_LONG
+    if odd and odd[0] in (TOO_LONG, TOO_MANY):
+        return odd[0]
     return f"has no caption, only '{' '.join(odd[0].split())}'" if odd else "has no caption"
 
 
 def not_a_caption(text: str) -> str:
     """Why one text is left out of a picture that has captions."""
     return (
-        TOO_LONG if text == TOO_LONG else f"holds '{' '.join(text.split())}' where a caption belongs; that is left out"
+        text
+        if text in (TOO_LONG, TOO_MANY)
+        else f"holds '{' '.join(text.split())}' where a caption belongs; that is left out"
     )
 
 

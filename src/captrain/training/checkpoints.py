@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
-from captrain.disk.folders import check_way, link_all, make_folders, remove, sync, sync_folder, sync_tree
+from captrain.disk.folders import check_way, link_all, make_folders, put_back, remove, replace_folder, sync, sync_tree
 from captrain.errors import RunError
 from captrain.models.captioner import Captioner
 from captrain.models.weight_files import check_pickle, inside
@@ -22,6 +22,7 @@ from captrain.training.run_place import WEIGHTS, find_checkpoint, whole_checkpoi
 from captrain.training.running import Running
 
 BEST = "best"  # the best model so far, within a checkpoint
+STAGING, REPLACED = ".writing", "replaced-"
 
 
 class Checkpoints:
@@ -45,7 +46,7 @@ class Checkpoints:
         self.prefix = prefix
         self.best = best
         self.logs = logs
-        self.staging = folder / ".writing"
+        self.staging = folder / STAGING
 
     def steps(self) -> list[int]:
         """Steps that there is a whole checkpoint of, oldest first."""
@@ -84,9 +85,10 @@ class Checkpoints:
         for log in self.logs:
             sync(log)
         sync_tree(written)
-        self._remove(self.path(step))
-        os.replace(written, final)
-        sync_folder(self.folder)
+        earlier = self.path(step)
+        replace_folder(written, final, self.staging / f"{REPLACED}{final.name}")
+        if earlier != final:
+            self._remove(earlier)
         for old in self.steps()[: -self.keep]:
             self._remove(self.path(old))
         remove(self.staging)
@@ -102,6 +104,13 @@ class Checkpoints:
     def _found(self) -> dict[int, Path]:
         """By step, oldest first, the whole checkpoints that are there, whatever their prefix."""
         return whole_checkpoints(self.folder)
+
+
+def put_replaced_back(folder: Path) -> None:
+    """Put a checkpoint back that was to be replaced by one of the same step, where that was cut off: it may be the only one."""
+    for old in (folder / STAGING).glob(f"{REPLACED}*"):
+        if old.is_dir() and not old.is_symlink():
+            put_back(folder / old.name.removeprefix(REPLACED), old)
 
 
 def save_learned(captioner: Captioner, folder: Path) -> None:

@@ -18,6 +18,7 @@ from captrain.disk.folders import (
     link_all,
     link_error,
     link_tree,
+    make_folder,
     put_back,
     remove,
     replace_folder,
@@ -33,10 +34,11 @@ from captrain.models.captioner import Captioner
 from captrain.records import Rejects, append_jsonl, drop_half_line, read_json, read_jsonl, write_jsonl
 from captrain.settings.schema import Settings
 from captrain.training.changes import told
-from captrain.training.checkpoints import BEST
+from captrain.training.checkpoints import BEST, put_replaced_back
 from captrain.training.run_place import (
     BEGUN,
     CHECKPOINTS,
+    CLEARING,
     FINISHED,
     SETTINGS,
     RunPlace,
@@ -54,7 +56,7 @@ MEASURED = ("predictions.jsonl", SCORES)
 OWN = (
     *LOGS, *MEASURED, SETTINGS, FINISHED, SPLITS, f"{SPLITS}.tmp", "rejected.jsonl", "report.html",
     "model", "model.new", "model.old", "base", ".base.new", "checkpoints", "evaluation",
-    "tensorboard", "trackers.json", "wandb", "mlflow", "test",
+    "tensorboard", "trackers.json", "wandb", "mlflow", "test", CLEARING,
 )  # fmt: skip
 
 
@@ -79,14 +81,15 @@ class RunFolder(RunPlace):
         changes = self.look(settings, data, resume, overwrite, force)
         self._refuse_links()
         clear_litter(self.path)
-        if self.read_settings() is None:
-            self._remove(BEGUN)
-        elif overwrite:
+        if self.is_being_cleared() or (overwrite and self.read_settings() is not None):
             evaluation = self.path / "evaluation"  # which somebody may be writing
             with locked_folders([] if evaluation.is_symlink() else [evaluation], goes=True):
                 self._clear()
-        self.path.mkdir(parents=True, exist_ok=True)
+        elif self.read_settings() is None:
+            self._remove(BEGUN)
+        make_folder(self.path)
         self._restore_model()
+        put_replaced_back(self.checkpoints)
         return changes
 
     def write_settings(
@@ -245,9 +248,9 @@ class RunFolder(RunPlace):
                     raise link_error(folder / links[0].name)
 
     def _clear(self) -> None:
-        """Remove what a run writes, and nothing else; its settings last, so that an interrupted removal can be repeated."""
-        self._remove([name for name in OWN if name != SETTINGS])
-        (self.path / SETTINGS).unlink()
+        """Remove what a run writes, and nothing else; a removal that is cut off is ended by whoever comes next."""
+        write_text(self.path / CLEARING, "")
+        self._remove(OWN)
 
     def _remove(self, names: Iterable[str]) -> None:
         """Remove some of the files and folders in here."""

@@ -18,6 +18,8 @@ from captrain.yaml_text import read_yaml_file
 SETTINGS = "settings.yaml"
 FINISHED = "finished.json"
 CHECKPOINTS = "checkpoints"
+CLEARING = ".captrain-clearing"
+"""An empty file that says: what is here is being removed. It goes last: whoever comes next ends a removal that was cut off."""
 BEGUN = ("base", ".base.new", f"{SETTINGS}.tmp")
 """What there may be of a run that was ended before its settings were written."""
 WEIGHTS = "learned.safetensors"
@@ -36,7 +38,11 @@ class RunPlace:
 
     def is_finished(self) -> bool:
         """Whether the run that is here is done."""
-        return (self.path / FINISHED).is_file()
+        return (self.path / FINISHED).is_file() and not self.is_being_cleared()
+
+    def is_being_cleared(self) -> bool:
+        """Whether the run that is here was to be removed, and that was cut off."""
+        return (self.path / CLEARING).is_file()
 
     def look(
         self, settings: Settings, data: str | None, resume: bool = False, overwrite: bool = False, force: bool = False
@@ -68,6 +74,8 @@ class RunPlace:
 
     def read_settings(self) -> dict[str, Any] | None:
         """`settings.yaml` of the run that is here, if there is one; a file of that name that no run wrote is none."""
+        if self.is_being_cleared():
+            return None
         path = self.path / SETTINGS
         try:
             content = read_yaml_file(path)
@@ -78,7 +86,7 @@ class RunPlace:
 
     def _check_own(self) -> None:
         """Raise `RunError` where there is no run and the folder holds more than what one leaves that was ended at once."""
-        if not self.path.exists():
+        if not self.path.exists() or self.is_being_cleared():
             return
         if not self.path.is_dir():
             raise RunError(f"{self.path}: is a file; choose a new or empty folder for the run")

@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import TrainerControl, TrainingArguments
 
 from captrain.data.mix import Mixture
-from captrain.errors import TrainingError
+from captrain.errors import TrainingError, reason_of
 from captrain.metrics.java import JavaError
 from captrain.models.captioner import Captioner
 from captrain.settings.schema import Settings
@@ -217,10 +217,9 @@ class CaptionTrainer(SpreadTrainer):
         return metrics
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        """What Trainer notes of the best evaluation."""
+        """What Trainer notes of the best evaluation: no step, or it would note a folder for staging that is gone soon."""
         if self.found_best:
             self.state.best_metric = metrics[str(self.args.metric_for_best_model)]
-            self.state.best_global_step = self.state.global_step
         return self.found_best
 
     # Checkpoints: whole or not there.
@@ -252,7 +251,10 @@ class CaptionTrainer(SpreadTrainer):
         try:
             write()
         except (OSError, RuntimeError, SafetensorError) as error:
-            raise self._failure(f"{what} could not be written ({(str(error).splitlines() or ['?'])[0]})") from error
+            why = f"{what} could not be written ({reason_of(error) or (str(error).splitlines() or ['?'])[0]})"
+            raise TrainingError(
+                f"{self._stopped(why)}. For a full disk free some space; then run the same command again"
+            ) from error
 
     def _write_in_first(self, what: str, write: Callable[[], None]) -> None:
         """The same in the first process alone, when all have come to it; if it fails all end."""
@@ -292,9 +294,5 @@ class CaptionTrainer(SpreadTrainer):
         return f"training stopped at step {self.state.global_step}: {what}; {safe}"
 
     def _failure(self, what: str) -> TrainingError:
-        """An error that says where training stopped and what is safe."""
-        return TrainingError(
-            f"{self._stopped(what)}. "
-            "For a loss or gradient lower --learning-rate and add --force; for a full disk free some space; "
-            "then run the same command again"
-        )
+        """An error for numbers that went astray: where training stopped, what is safe, what to do."""
+        return TrainingError(f"{self._stopped(what)}. To go on lower --learning-rate and add --force")

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 from array import array
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -73,9 +74,10 @@ class Checked:
     def lines(self) -> Iterator[dict[str, str]]:
         """All problems, as lines for a rejects file: those of the reader, then those of pictures as they were found."""
         told = chain(self.rejects.lines, self.rejects.remarks)
+        sample_at = lru_cache(maxsize=1)(self.samples.__getitem__)  # a picture's problems follow each other
         for finding in self.findings:
             kind = KINDS[finding.kind]
-            about = next(told) if finding.picture < 0 else self._about(finding)
+            about = next(told) if finding.picture < 0 else _about(finding, sample_at)
             yield {**about, "problem": kind.name, "grade": kind.grade}
 
     def examples(self) -> dict[str, list[dict[str, str]]]:
@@ -86,7 +88,7 @@ class Checked:
         for finding in self.findings:
             about = next(told) if finding.picture < 0 else None
             if len(examples[finding.kind]) < EXAMPLES:
-                examples[finding.kind].append(about or self._about(finding))
+                examples[finding.kind].append(about or _about(finding, self.samples.__getitem__))
         return examples
 
     @only_writer("path")
@@ -116,9 +118,10 @@ class Checked:
             },
         }
 
-    def _about(self, finding: Finding) -> dict[str, str]:
-        sample = self.samples[finding.picture]
-        return {"id": sample.id, "where": sample.source or sample.id, "reason": finding.detail}
+
+def _about(finding: Finding, sample_at: Callable[[int], Sample]) -> dict[str, str]:
+    sample = sample_at(finding.picture)
+    return {"id": sample.id, "where": sample.source or sample.id, "reason": finding.detail}
 
 
 def check_data(

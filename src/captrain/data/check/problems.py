@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from captrain.data.gathered import Texts
-from captrain.limits import TOO_LONG
+from captrain.limits import TOO_LONG, TOO_MANY
 
 Grade = Literal["wrong", "remark"]
 
@@ -107,6 +107,7 @@ class Findings:
 
 _REASONS = (  # words in a reader's reason → the kind; the first that fits
     (TOO_LONG, "not-a-caption"),
+    (TOO_MANY, "not-a-caption"),
     ("not UTF-8", "not-utf-8"),
     ("(byte ", "not-utf-8"),  # "is not CP932 (byte 3)"
     ("can't be read", "unreadable"),

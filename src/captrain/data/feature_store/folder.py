@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
@@ -59,13 +58,6 @@ class StoreFolder:
         with telling(self.where(name)):
             system, path = self._system(name)
             return int(system.size(path))
-
-    def age(self, name: str) -> float:
-        """Seconds since a file was last written to; 0 if that is not known, or it is gone."""
-        try:
-            return 0.0 if self.remote else max(0.0, time.time() - os.stat(self._path(name)).st_mtime)
-        except OSError:
-            return 0.0
 
     def read(self, name: str, most: int | None = None) -> bytes:
         """A file's bytes. Raises `DataError` if it is not there, or has more than `most` bytes."""

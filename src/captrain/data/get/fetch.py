@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -82,6 +82,7 @@ def fetch(plan: Plan, workers: int) -> Fetched:
 
 def _fetch_all(plan: Plan, workers: int) -> Fetched:
     ledger = Ledger(plan.folder)
+    _delete_unpacked(plan.steps, plan.folder, ledger)
     _fetch_files([step for step in plan.steps if step.source == "web"], plan.folder, ledger)
     for step in plan.steps:
         if step.source == "local":
@@ -174,9 +175,17 @@ def _unpack(step: Step, folder: Path, ledger: Ledger) -> None:
     if archive.name != file.name:  # the local copy had the member itself
         return
     count = unpack(archive, folder, file.unpack, _largest_unpacked(file))
-    ledger.note(file.name, replace(ledger.entries[file.name], unpacked=count))
-    if step.source == "web":
-        archive.unlink()
+    ledger.note(file.name, replace(ledger.entries[file.name], unpacked=count, left=step.source == "web"))
+    _delete_unpacked([step], folder, ledger)
+
+
+def _delete_unpacked(steps: Iterable[Step], folder: Path, ledger: Ledger) -> None:
+    """Delete archives that were fetched and unpacked, also those of a fetch that was cut off just then."""
+    for name in [step.file.name for step in steps]:
+        entry = ledger.entries.get(name)
+        if entry is not None and entry.left:
+            (folder / name).unlink(missing_ok=True)
+            ledger.note(name, replace(entry, left=False))
 
 
 def _largest_unpacked(file: File) -> int:

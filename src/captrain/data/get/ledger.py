@@ -16,11 +16,15 @@ LARGEST = 1 << 20  # bytes
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file as it came. `unpacked`: how many members were taken out of an archive, which is deleted then."""
+    """One file as it came.
+
+    `unpacked`: how many members were taken out of an archive. `left`: whether that is still to be deleted.
+    """
 
     bytes: int
     sha256: str
     unpacked: int = 0
+    left: bool = False
 
 
 class Ledger:
@@ -58,9 +62,10 @@ class Ledger:
 def _entry(values: dict[str, object]) -> Entry:
     """An entry as it was written; raises `ValueError` for another form."""
     length, found, unpacked = values.get("bytes"), values.get("sha256"), values.get("unpacked", 0)
+    left = values.get("left") is True
     if not (isinstance(length, int) and isinstance(found, str) and isinstance(unpacked, int)):
         raise ValueError
-    return Entry(length, found, unpacked)
+    return Entry(length, found, unpacked, left)
 
 
 def digest(file: Path, algorithm: str = "sha256") -> str:

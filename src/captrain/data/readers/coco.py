@@ -29,7 +29,7 @@ from captrain.data.readers.json_objects import (
 )
 from captrain.data.readers.nothing import nothing_to_use
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
-from captrain.data.readers.tables import Listed, note_marked
+from captrain.data.readers.tables import Listed, note_marked, refuse_links
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 from captrain.tabular.names import is_marked
@@ -58,7 +58,9 @@ def read(
     path = existing(Path(source))
     splits: dict[str, Sequence[Sample]] = {}
     roots: list[Root] = []
-    for split, file in ({"all": path} if path.is_file() else _files_by_split(path)).items():
+    files = {"all": path} if path.is_file() else _files_by_split(path)
+    refuse_links(path, files.values(), options.follow_links)
+    for split, file in files.items():
         gathered = Gathered(image_root(_folder_of(file), options), file)
         roots.append(gathered.root)
         _gather(gathered, split, rejects)

@@ -18,7 +18,7 @@ from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.columns import on_one_line
 from captrain.data.readers.nothing import nothing_to_use
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
-from captrain.data.readers.tables import Listed, folder_of_images
+from captrain.data.readers.tables import Listed, folder_of_images, refuse_links
 from captrain.data.text import is_wide
 from captrain.disk.reading import open_file
 from captrain.disk.walking import names_in
@@ -64,12 +64,13 @@ def read(
             f"{path}: expected one captions.txt or one .token file, found {names}; give the path of the one"
         )
     file = files[0]
+    refuse_links(path, files, options.follow_links)
     refuse_pointer(file)
     root = options.image_root or (path if path.is_dir() else path.parent)
     gathered = Gathered(
         Root(folder_of_images(root), given=options.image_root is not None, follow_links=options.follow_links), file
     )
-    splits = _splits_beside(file, options.encoding)
+    splits = _splits_beside(file, options)
     for number, image, caption in captions_of(file, rejects, options.encoding):
         split = splits.get(image) if splits else "all"
         if split is None:
@@ -113,12 +114,13 @@ def unquoted(caption: str) -> str:
     return caption
 
 
-def _splits_beside(file: Path, encoding: str) -> dict[str, str]:
+def _splits_beside(file: Path, options: ReadOptions) -> dict[str, str]:
     """Image → split, by the lists beside a file; empty if there are none."""
     splits: dict[str, str] = {}
     for name in names_in(file.parent):
         if (found := _LIST.match(name)) and (file.parent / name).is_file():
-            names = (line.strip() for _, line in lines_in(file.parent / name, encoding))
+            refuse_links(file.parent, [file.parent / name], options.follow_links)
+            names = (line.strip() for _, line in lines_in(file.parent / name, options.encoding))
             splits.update((name, SPLIT_NAMES[found.group(1).lower()]) for name in names if name)
     return splits
 

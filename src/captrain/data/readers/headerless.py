@@ -35,7 +35,7 @@ MOST_MARKS = 50  # in a name that comes last
 
 _ENDINGS = "|".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
 _NAME = rf'"?(?P<name>(?!\w+://)[^\t]{{0,{LONGEST_NAME}}}?\.(?:{_ENDINGS}))"?(?:#\d+)?'
-_NAME_FIRST = re.compile(rf"\s*+{_NAME}\s*+(?P<mark>[\t,;|])(?P<caption>.*)", re.IGNORECASE)
+_NAME_FIRST = re.compile(rf"\s*+{_NAME}[^\S\t]*+(?P<mark>[\t,;|])(?P<caption>.*)", re.IGNORECASE)
 _NAME_LAST = re.compile(rf"\s*+{_NAME}\s*+", re.IGNORECASE)
 _MARK = re.compile(r"[\t,;|]")
 _BARE_NAME = re.compile(r"(?P<name>[^\t]+?)(?:#\d+)?(?P<mark>\t)(?P<caption>.*)")

@@ -17,6 +17,7 @@ from captrain.data.image_tables import ImageTable, RowSamples
 from captrain.data.places import Root
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
+from captrain.data.readers.tables import refuse_links
 from captrain.data.samples import Joined
 from captrain.disk.reading import read_file
 from captrain.errors import DataError
@@ -64,14 +65,13 @@ def _from_disk(folder: Path, follow_links: bool) -> tuple[dict[str, Dataset], tu
     """The splits of a saved folder ("all" of one without), and where its pictures may lie."""
     root = Root(folder, follow_links=follow_links)
     splits = [""]
-    if (folder / "dataset_dict.json").is_file():
-        splits = _note(folder / "dataset_dict.json").get("splits") or []
+    if (note := folder / "dataset_dict.json").is_file():
+        refuse_links(folder, [note], follow_links)
+        splits = _note(note).get("splits") or []
         if not isinstance(splits, list) or not all(
             isinstance(name, str) and re.fullmatch(r"[\w.-]+", name) for name in splits
         ):
-            raise DataError(
-                f"{folder / 'dataset_dict.json'}: its splits are no names; expected what save_to_disk writes"
-            )
+            raise DataError(f"{note}: its splits are no names; expected what save_to_disk writes")
     for name in splits:
         _stay_inside(root, f"{name}/" if name else "")
     loaded = _loading(
@@ -83,6 +83,7 @@ def _from_disk(folder: Path, follow_links: bool) -> tuple[dict[str, Dataset], tu
 def _stay_inside(root: Root, prefix: str) -> None:
     """Raise `DataError` if a saved table has files outside its folder: they are opened by the names in a JSON file."""
     where = root.folder / prefix / "state.json"
+    refuse_links(root.folder, where.parent.glob("*.json"), root.follow_links)
     files = _note(where).get("_data_files")
     names = (
         [file.get("filename") if isinstance(file, dict) else None for file in files]

@@ -28,7 +28,7 @@ from captrain.data.readers.json_objects import (
 )
 from captrain.data.readers.nothing import nothing_to_use
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
-from captrain.data.readers.tables import Listed
+from captrain.data.readers.tables import Listed, refuse_links
 from captrain.errors import DataError, nearest
 from captrain.records import Rejects, Sample
 
@@ -56,6 +56,7 @@ def read(
     """
     path = existing(Path(source))
     file = path if path.is_file() else _only_file(path)
+    refuse_links(path, [file], options.follow_links)
     gathered = Gathered(image_root(file.parent, options), file)
     for number, image in enumerate(objects_at(load_object(file), "images", str(file)), start=1):
         where = f"{file}: image {number}"

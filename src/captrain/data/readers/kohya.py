@@ -29,6 +29,7 @@ from captrain.data.readers.json_entries import ends_as_picture
 from captrain.data.readers.json_objects import LONGEST_NAME, encodable, ends_of, image_root, load_object
 from captrain.data.readers.nothing import nothing_to_use
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
+from captrain.data.readers.tables import refuse_links
 from captrain.data.samples import LazySamples, keys_of
 from captrain.data.suffixes import is_unicode
 from captrain.disk.walking import Entry, Folders
@@ -101,6 +102,7 @@ def read(
     if file is None:
         splits = sidecar.read(source, rejects, options, captioned=captioned)
         return {split: Repeated(samples) for split, samples in splits.items()}
+    refuse_links(path, [file], options.follow_links)
     gathered = Gathered(image_root(file.parent, options), file)
     gather_metadata(gathered, options.caption_column, rejects)
     found = gathered.samples(rejects, captioned=captioned)

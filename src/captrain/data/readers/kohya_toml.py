@@ -31,12 +31,14 @@ from captrain.data.readers.json_objects import has_keys, load_object
 from captrain.data.readers.kohya import gather_metadata, holds_image
 from captrain.data.readers.nothing import nothing_to_use
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
+from captrain.data.readers.tables import refuse_links
 from captrain.data.samples import Chosen, Joined, LazySamples
 from captrain.disk.reading import open_file
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 
 LARGEST_FILE = 1 << 20  # bytes; no configuration is larger
+MOST_DOTS = 1000  # in a line: a key of so many parts takes quadratic time
 
 _SUBSETS = re.compile(rb"^\s*\[\[\s*datasets(\.subsets)?\s*\]\]", re.MULTILINE)
 _DRIVE = re.compile(r"^[A-Za-z]:")
@@ -119,6 +121,7 @@ def read(
     file = path if path.is_file() else next(iter(_files_in(path)), None)
     if file is None:
         raise DataError(f"{path}/: no configuration of sd-scripts; expected dataset.toml")
+    refuse_links(path, [file], options.follow_links)
     config = _loaded(file)
     places = _Places(file, options)
     parts = [
@@ -151,7 +154,10 @@ def _loaded(file: Path) -> dict[str, Any]:
         return load_object(file)
     try:
         with open_file(file) as opened:
-            return tomllib.loads(opened.read(LARGEST_FILE).decode("utf-8-sig"))
+            content = opened.read(LARGEST_FILE).decode("utf-8-sig")
+        if max((line.count(".") for line in content.splitlines()), default=0) > MOST_DOTS:
+            raise DataError(f"{file}: has a line with over {MOST_DOTS} dots; {_EXAMPLE}")
+        return tomllib.loads(content)
     except OSError as error:
         raise DataError(f"{file}: can't be read ({error.strerror})") from None
     except UnicodeDecodeError as error:

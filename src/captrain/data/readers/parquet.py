@@ -26,7 +26,7 @@ from captrain.data.readers.embedded import BUFFER, Embedded
 from captrain.data.readers.nothing import nothing_to_use
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.parquet_pages import Pages
-from captrain.data.readers.tables import Listed, folder_of_images, note_marked, split_in_words
+from captrain.data.readers.tables import Listed, folder_of_images, note_marked, refuse_links, split_in_words
 from captrain.data.samples import Joined
 from captrain.disk.walking import names_in
 from captrain.errors import DataError
@@ -61,6 +61,7 @@ def read(
     files = files_in(path) if path.is_dir() else [path]
     if not files:
         raise DataError(f"{path}/: no .parquet file; expected train-00000-of-00001.parquet, say")
+    refuse_links(path, files, options.follow_links)
     folder = path if path.is_dir() else path.parent
     columns = Columns(options.image_column, options.caption_column)
     parts = Parts(path, folder, options)

@@ -80,7 +80,7 @@ def read_tables(
         return None
     found = tables_of(folder, form, options)
     chosen = _chosen(folder, found, form)
-    refuse_links(folder, chosen.values(), options)
+    refuse_links(folder, chosen.values(), options.follow_links)
     read = [path.relative_to(folder).as_posix() for path in chosen.values()]
     for table in (table for listed in found.values() for table in listed):
         if table.captions and table.path not in chosen.values():

@@ -103,15 +103,15 @@ def tables_at(
         raise DataError(
             f"{path}/: no table; expected metadata{suffixes[0]}, train{suffixes[0]} or one other {kinds} file with image names"
         )
-    refuse_links(path, found.values(), options)
+    refuse_links(path, found.values(), options.follow_links)
     return [Table(file, path, split, options) for split, file in found.items()]
 
 
-def refuse_links(folder: Path, files: Iterable[Path], options: ReadOptions) -> None:
-    """Raise `DataError` for a table that was found in a folder, and is a link that leaves it."""
-    root = Root(folder, follow_links=options.follow_links)
+def refuse_links(path: Path, files: Iterable[Path], follow_links: bool) -> None:
+    """Raise `DataError` for a file that was found in a folder, and is a link that leaves it; not for `path` itself."""
+    root = Root(path, follow_links=follow_links)
     for file in files:
-        if file.is_symlink() and not root.holds(str(file)):
+        if file != path and not root.holds(str(file)):
             raise DataError(f"{file}: {NOT_READ_THROUGH}, or give its path")
 
 

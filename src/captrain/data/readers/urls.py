@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 
 from captrain.data.gathered import Texts
-from captrain.data.readers.tables import Table
+from captrain.data.readers.tables import Table, refuse_links
 from captrain.data.samples import key_of
 from captrain.disk.reading import open_file, read_file
 from captrain.errors import DataError
@@ -88,6 +88,7 @@ def _map_of(table: Table) -> UrlMap | None:
     for folder in (table.path.parent, table.root.folder):
         for name in names:
             if (path := folder / name).is_file():
+                refuse_links(folder, [path], table.root.follow_links)
                 return UrlMap(path, _pairs(path))
     return None
 

@@ -138,6 +138,8 @@ class Store:
             os.link(os.path.realpath(source), path)
         except OSError as error:
             if error.errno not in _NO_LINKS:
+                if os.path.exists(source):  # the error names both: a full disk is no fault of the picture
+                    error.filename = str(path)
                 raise
             self.link = False
             logger.warning("%s: a hard link to it is not possible (%s), so images are copied", source, error.strerror)

@@ -19,6 +19,7 @@ from captrain.errors import CaptrainError, ModelError, SettingsError, UserError
 from captrain.features.engines.base import About, Engine, Model, Opening, Work
 from captrain.features.engines.worker import Worker, alone, known_of
 from captrain.features.sources import End, Source
+from captrain.models.trust import asked
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ class RayEngine(Engine[Model, About]):
         kind = self.ray.remote(Worker).options(
             num_cpus=self.share.cores, num_gpus=self.share.gpus, max_restarts=0, max_task_retries=0
         )
-        actor = kind.remote(self.opening, self.share.device, os.getcwd(), self.share.cores)
+        actor = kind.remote(self.opening, self.share.device, os.getcwd(), self.share.cores, asked())
         self.actors.append(actor)
         return actor, actor.open.remote(expected)
 

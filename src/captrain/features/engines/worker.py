@@ -16,16 +16,22 @@ from captrain.features.engines.base import Opening, Order, PartNote
 from captrain.features.pipeline import Behind, Skip, part_name
 from captrain.features.sources import BlockSource, End, Source
 from captrain.memory_budget import share_with
+from captrain.models.trust import Asked, ask
 
 
 class Worker:
     """Lives in a process of its own, in `folder` if its machine has that: paths may be relative to it.
 
-    `cores` is how many it has of its machine's; other workers are taken to have the others.
+    `cores` is how many it has of its machine's; other workers are taken to have the others. `asked` is what the command was told
+    to trust.
     """
 
-    def __init__(self, opening: Opening[Any, Any], device: str, folder: str, cores: int | None = None) -> None:
+    def __init__(
+        self, opening: Opening[Any, Any], device: str, folder: str, cores: int | None = None, asked: Asked | None = None
+    ) -> None:
         self.opening, self.device = opening, device
+        if asked is not None:
+            ask(remote_code=asked.remote_code, safetensors_only=asked.safetensors_only)
         self.model: Any = None
         if cores:
             share_with(max(1, (os.cpu_count() or 1) // cores))

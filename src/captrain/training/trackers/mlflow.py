@@ -14,10 +14,13 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
 
-from captrain.disk.folders import make_folders
-from captrain.disk.writing import check_target
+from captrain.disk.folders import check_way, make_folders
+from captrain.disk.writing import check_target, open_to_append
 from captrain.training.trackers.base import SampleCaption, TrackedRun
+
+logger = logging.getLogger(__name__)
 
 LONGEST_PARAMETER = 500  # characters that every MLflow server takes
 MOST_PARAMETERS = 100  # that it takes at once
@@ -37,9 +40,10 @@ class MLflow:
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
         uri = os.environ.get("MLFLOW_TRACKING_URI")
-        local = run.folder / "mlflow"
-        self.client = MlflowClient(tracking_uri=uri or _database(local))
-        self.id = self._same(run.id) or self._new(run, None if uri else (local / "artifacts").resolve().as_uri())
+        self.home = None if uri else make_folders(run.folder / "mlflow" / "artifacts", run.folder)
+        self.client = MlflowClient(tracking_uri=uri or _database(run.folder / "mlflow"))
+        self.id = self._same(run.id) or self._new(run, None if self.home is None else self.home.resolve().as_uri())
+        self.keeps_samples = self._stays_inside()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """All at once."""
@@ -48,18 +52,43 @@ class MLflow:
 
     def samples(self, step: int, captions: Sequence[SampleCaption]) -> None:
         """As `samples/step-00000012.html`, with pictures inside."""
-        self.client.log_text(self.id, page(step, captions), f"samples/step-{step:08}.html")
+        name = f"samples/step-{step:08}.html"
+        if self.home is not None:
+            place = self.home / self.id / "artifacts" / name
+            check_way(place.parent, self.home)
+            check_target(place)
+        if self.keeps_samples:
+            self.client.log_text(self.id, page(step, captions), name)
 
     def close(self, *, whole: bool) -> None:
         """Mark the run as finished, or as stopped on its way."""
         self.client.set_terminated(self.id, "FINISHED" if whole else "KILLED")
 
     def _same(self, run_id: str | None) -> str | None:
-        """The run of an earlier sitting, running again."""
+        """The run of an earlier sitting, running again; None if there is none, or the run's own database has it no more."""
         if run_id is None:
             return None
-        self.client.update_run(run_id, status="RUNNING")
+        try:
+            self.client.update_run(run_id, status="RUNNING")
+        except MlflowException:
+            if self.home is None:
+                raise
+            return None
         return run_id
+
+    def _stays_inside(self) -> bool:
+        """Whether samples go into the run's folder, where there is no server: the database of a run that was moved, or that
+        a stranger sent, may name any other place."""
+        if self.home is None:
+            return True
+        place = self.client.get_run(self.id).info.artifact_uri
+        if place == f"{self.home.resolve().as_uri()}/{self.id}/artifacts" and self.id.isalnum():
+            return True
+        logger.warning(
+            "mlflow: its database puts samples into %s, not into %s, so they are left out there; remove %s to begin anew",
+            place, self.home, self.home.parent,
+        )  # fmt: skip
+        return False
 
     def _new(self, run: TrackedRun, artifacts: str | None) -> str:
         """A run in the project's experiment."""
@@ -74,8 +103,9 @@ class MLflow:
 
 def _database(folder: Path) -> str:
     """A database of the run's own: MLflow's plain files are no longer kept up."""
-    make_folders(folder, folder.parent)
-    check_target(folder / "mlflow.db")
+    for ending in ("-journal", "-wal", "-shm"):
+        check_target(folder / f"mlflow.db{ending}")
+    open_to_append(folder / "mlflow.db").close()  # a file of its own, that has no other name
     return f"sqlite:///{folder.resolve() / 'mlflow.db'}"
 
 
