@@ -48,8 +48,8 @@ def family_of(model: ModelSettings) -> Family:
         return Family("prefix" if model.join == "prefix" else "encoder-decoder", f"join: {model.join}")
     folder = _folder(model.model)
     kind = folder and (_read(folder / EXTRAS).get("family") or _type_of(folder))
-    if kind in FAMILY_DEFAULTS:
-        return Family(str(kind), f"the files in {folder}")
+    if isinstance(kind, str) and kind in FAMILY_DEFAULTS:
+        return Family(kind, f"the files in {folder}")
     hub_id = resolve_name(model.model)
     for checkpoint in CHECKPOINTS:
         if checkpoint.hub_id == hub_id:
