@@ -27,7 +27,7 @@ from captrain.data.images import ImageSpec, prepare
 from captrain.errors import PictureError, SettingsError
 from captrain.memory_budget import Budget, budget, counted, take
 from captrain.picture_memory import MAX_PIXELS, bytes_beside, bytes_to_decode, least_length
-from captrain.records import MOST_BYTES, Sample
+from captrain.records import LARGEST_PICTURE, Sample
 from captrain.report.pictures import thumbnail as small
 from captrain.testing import tiny_photos
 
@@ -410,8 +410,8 @@ ENDINGS = {"gif": ".gif", "png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 def test_a_file_of_gigabytes_that_holds_nothing_is_not_read(tmp_path: Path) -> None:
     place = tmp_path / "hollow.png"
     with place.open("wb") as file:
-        file.truncate(MOST_BYTES + 1)
-    with pytest.raises(OSError, match=f"{MOST_BYTES + 1} bytes are over the limit of {MOST_BYTES}"):
+        file.truncate(LARGEST_PICTURE + 1)
+    with pytest.raises(OSError, match=f"over {LARGEST_PICTURE} bytes"):
         Sample("hollow.png", place, (), "").read()
 
 

@@ -82,7 +82,7 @@ FULL: dict[str, tuple[Damage, str]] = {
         _all(_remove("captrain.json"), _write("preprocessor_config.json", "nope")), "preprocessor_config.json: not valid JSON"
     ),
     "preparation is odd": (
-        _all(_remove("captrain.json"), _write("preprocessor_config.json", '{"size": "big"}')), "can't be loaded"
+        _all(_remove("captrain.json"), _write("preprocessor_config.json", '{"size": "big"}')), "download it again"
     ),
 }  # fmt: skip
 

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         143 ended by SIGTERM.
     """
     from captrain.cli.app import make_app
-    from captrain.cli.failures import ended_by_sigterm, report_failure, told_of_threads
+    from captrain.cli.failures import ended_by_sigterm, is_panic, report_failure, told_of_threads
 
     _accept_any_character()
     words = list(sys.argv[1:] if argv is None else argv)
@@ -37,8 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _forget_stdout()
         return 0
-    except BaseException as error:  # a library in Rust that gives up raises no Exception
-        if isinstance(error, SystemExit | GeneratorExit):
+    except (Exception, KeyboardInterrupt) as error:
+        return report_failure(error)
+    except BaseException as error:
+        if not is_panic(error):
             raise
         return report_failure(error)
     return code if isinstance(code, int) else 0

@@ -99,6 +99,11 @@ def explain(error: BaseException) -> tuple[str, int]:
     return _failed_work(error), FAILED
 
 
+def is_panic(error: BaseException) -> bool:
+    """Whether a library in Rust gave up: such an error is no `Exception`."""
+    return type(error).__name__ == "PanicException"
+
+
 def _failed_work(error: BaseException) -> str:
     """Errors of the machine are told as they are; any other one is a bug of ours."""
     if is_disk_full(error):
@@ -110,7 +115,7 @@ def _failed_work(error: BaseException) -> str:
         return "out of memory; try a smaller --batch-size"
     if reason := reason_of(error):
         return f"{getattr(error, 'filename', None) or 'a file could not be read or written'}: {reason}{_gone(error)}"
-    if type(error).__name__ == "PanicException":  # of a library in Rust
+    if is_panic(error):
         return f"a library gave up ({' '.join(str(error).split())[:200]}); is the model's tokenizer.json whole?"
     hint = "" if is_verbose() else "; run again with -v to see where"
     return f"{type(error).__name__}: {error} (captrain did not expect this{hint})"
