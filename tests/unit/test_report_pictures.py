@@ -33,6 +33,12 @@ def test_a_photo_is_shrunk_to_jpeg_and_keeps_its_aspect(tmp_path: Path) -> None:
     assert decoded(picture).size == (320, 160)
 
 
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF"])
+def test_each_format_that_is_trained_on_is_shown(format: str) -> None:
+    picture = thumbnail(encoded(Image.new("RGB", (400, 200), "green"), format))
+    assert picture is not None and (picture.width, picture.height) == (320, 160)
+
+
 def test_a_small_drawing_is_kept_pixel_by_pixel() -> None:
     drawing = Image.new("RGB", (16, 16), "blue")
     drawing.putpixel((3, 4), (255, 0, 0))

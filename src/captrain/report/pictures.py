@@ -20,7 +20,7 @@ LONGEST = 320  # pixels of a thumbnail's longer side
 CRISP_BELOW = 128  # pictures this small are drawings as a rule: kept without loss, enlarged without blur
 MOST_PIXELS = 64_000_000  # a page is made of small pictures; the limit of those that are trained on is higher
 MOST_BYTES = 64 * 1024 * 1024
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # never PostScript: Pillow hands it to another program
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")  # never PostScript: Pillow hands it to another program
 
 
 @dataclass(frozen=True, slots=True)
