@@ -164,12 +164,12 @@ def _run(
     workplace = Workplace(folder / "input", parser.writes)
     accepted = rejected = peak = 0
     slowest = 0.0
-    before = _memory()
     for index in numbers:
         trail = drawn.trail(index, corpus)
         shared[STATE.size : STATE.size + len(trail) + 1] = trail.encode() + b"\0"
         STATE.pack_into(shared, 0, index, accepted, rejected, slowest, peak)
         place = workplace.holding(drawn.files(trail))
+        before = _memory()  # what changing a file took is not the parser's
         watched = index % TRACED == 0 or index < len(drawn.seeds)
         outcome, lines, seconds = _one(parser, place, watched)
         accepted += outcome == "accepted"

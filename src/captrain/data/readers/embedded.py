@@ -40,9 +40,9 @@ class RowImage:
         """The encoded picture. Raises `OSError` if the row has none or the file can't be read."""
         value = _KEPT.value(self.file, self.leaf, self.group, self.row)
         found = value.get("bytes") if isinstance(value, dict) else value
-        if not found:
+        if not found or not isinstance(found, bytes):
             raise OSError(f"row {self.row + 1} of row group {self.group + 1} holds no picture")
-        return bytes(found)
+        return found
 
     def __str__(self) -> str:
         return f"{self.file}/{self.group}/{self.row}"

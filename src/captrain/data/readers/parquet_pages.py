@@ -110,10 +110,10 @@ class Pages:
             size = os.fstat(opened.fileno()).st_size
             footer = _footer(opened, size)
         self.groups: list[dict[int, Any]] = footer.get(4, [])
-        self.rows = [int(group.get(3, 0)) for group in self.groups]
+        self.rows = _rows_in(self.groups)
         if sum(self.rows) > MOST_EMPTY_ROWS + size or min(self.rows, default=0) < 0:
             raise DataError(f"{file}: says that it has {sum(self.rows)} rows in {size} bytes, which can't be")
-        widths = [leaf.get(2, 0) for leaf in footer.get(2, []) if leaf.get(1) == _FIXED]
+        widths = _widths_in(footer.get(2, []))
         if max(widths, default=0) > WIDEST:
             raise DataError(f"{file}: has a column of values of {max(widths)} bytes each, over {WIDEST}")
 
@@ -178,6 +178,22 @@ class Pages:
                 f"{where}: its lists unfold to {chunk.unpacked} bytes, over {LARGEST_LISTS}; "
                 "write the file with smaller row groups (row_group_size=1000)"
             )
+
+
+def _rows_in(groups: Any) -> list[int]:
+    """Rows of each row group. Raises `ValueError` where the footer has values of another kind."""
+    try:
+        return [int(group.get(3, 0)) for group in groups]
+    except (AttributeError, TypeError):
+        raise ValueError("its footer is broken") from None
+
+
+def _widths_in(leaves: Any) -> list[int]:
+    """Bytes of a value of each column of fixed width. Raises as `_rows_in` does."""
+    try:
+        return [int(leaf.get(2, 0)) for leaf in leaves if leaf.get(1) == _FIXED]
+    except (AttributeError, TypeError):
+        raise ValueError("its footer is broken") from None
 
 
 def _footer(opened: BinaryIO, size: int) -> dict[int, Any]:
