@@ -21,11 +21,11 @@ import torch
 
 from captrain.data.dataset import load_splits
 from captrain.data.images import prepare
-from captrain.models.bundle import save_captioner
 from captrain.models.captioner import Captioner
+from captrain.models.checkpoint.folder import save_captioner
 from captrain.records import Sample
 from captrain.settings.load import load_recipe, resolve
-from captrain.training.prepare import adapt, build_captioner, fill_defaults, place
+from captrain.training.captioner_setup import adapt, build_captioner, fill_defaults, place
 
 Pair = tuple[Sample, str]
 

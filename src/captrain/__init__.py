@@ -15,7 +15,7 @@ from captrain.version import __version__
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from captrain.inference.captioning import Writer
+    from captrain.inference.captioner import Writer
     from captrain.metrics.compare import System
 
 __all__ = ["__version__", "load", "score"]
@@ -28,7 +28,7 @@ def load(source: str | Path, device: str = "auto", cache: str | Path | None = No
     computes it fast), `bf16`, `fp16` or `fp32`; in `fp32` captions are those of plain transformers, word for word.
     Torch is imported here and not with the package, so that `import captrain` stays light.
     """
-    from captrain.inference.captioning import Writer
+    from captrain.inference.captioner import Writer
 
     return Writer.load(str(source), device=device, precision=precision, cache=cache)
 

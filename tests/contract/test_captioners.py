@@ -9,13 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from captrain.models.adapt import add_lora, count_parameters
-from captrain.models.bundle import FAMILIES, family_class, load_captioner, save_captioner
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import PARTS, Captioner
+from captrain.models.checkpoint.folder import FAMILIES, family_class, load_captioner, save_captioner
 from captrain.models.decoding import Decoding
-from captrain.models.mirror import turned_back
-from captrain.models.packing import even_groups
-from captrain.models.parts import PARTS
+from captrain.models.layers.packing import even_groups
+from captrain.models.layers.vision import turned_back
+from captrain.models.learning_parts import add_lora, count_parameters
 from captrain.testing import TINY_CAPTIONERS, clear_pictures, teach
 
 CAPTIONS = [["a red dog runs", "the dog"], ["a blue cat sits in the grass"], ["two small green square", "snow"]]

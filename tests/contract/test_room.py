@@ -12,15 +12,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from captrain.errors import SettingsError
-from captrain.inference.captioning import Writer
-from captrain.models.bundle import load_captioner
-from captrain.models.decoding import Decoding
-from captrain.models.room import Room
+from captrain.inference.captioner import Writer
+from captrain.models.checkpoint.folder import load_captioner
+from captrain.models.decoding import Decoding, Room
 from captrain.records import Sample
 from captrain.settings.load import resolve
 from captrain.testing import clear_pictures, tiny_blip2
-from captrain.training.prepare import build_captioner
-from captrain.training.words import check_words
+from captrain.training.captioner_setup import build_captioner
+from captrain.training.captions import check_words
 
 POSITIONS = {"blip": (64, 0), "blip-2": (64, 4), "encoder-decoder": (64, 0), "git": (64, 0), "prefix": (64, 3)}
 """Of each family's tiny checkpoint, and how many of them the image takes."""

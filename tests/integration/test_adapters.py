@@ -14,10 +14,10 @@ from run_tools import QUICK, Cli
 
 from captrain.errors import ModelError
 from captrain.models.adapters import base_of
-from captrain.models.blip import BlipCaptioner, BlipForConditionalGeneration
-from captrain.models.bundle import load_captioner
 from captrain.models.captioner import Captioner
-from captrain.models.export import export
+from captrain.models.checkpoint.export import export
+from captrain.models.checkpoint.folder import load_captioner
+from captrain.models.families.blip import BlipCaptioner, BlipForConditionalGeneration
 from captrain.testing import clear_pictures
 
 WORDS = f"--validation-share 0 --epochs 1 --keep memory {QUICK}"

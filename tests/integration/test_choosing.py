@@ -10,10 +10,10 @@ import pytest
 import yaml
 from run_tools import QUICK, Cli, lines_of
 
-from captrain.features.keep import Keeper
+from captrain.features.cache import Keeper
 from captrain.models.captioner import Captioner
 from captrain.testing import tiny_photos
-from captrain.training.trainer import CaptionTrainer
+from captrain.training.loop.trainer import CaptionTrainer
 
 CHINESE = ("一只狗在草地上奔跑", "两只猫睡在沙发上", "红色的公共汽车停在车站", "一个人正在吃苹果")
 

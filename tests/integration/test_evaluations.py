@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from run_tools import Cli, lines_of
 
-from captrain.inference.captioning import Writer
+from captrain.inference.captioner import Writer
 
 FAST = "--split all --precision fp32 --device cpu --batch-size 4"
 

@@ -13,10 +13,10 @@ import torch
 from run_tools import QUICK, Cli, Result, lines_of, losses_of
 from safetensors.torch import load_file
 
-import captrain.training.checkpoints as checkpoints
+import captrain.training.run_folder.checkpoints as checkpoints
 from captrain.models.captioner import Captioner
-from captrain.training.run_folder import RunFolder
-from captrain.training.trainer import CaptionTrainer
+from captrain.training.loop.trainer import CaptionTrainer
+from captrain.training.run_folder.folder import RunFolder
 
 WORDS = f"--validation-share 0.25 --epochs 2 --checkpoint-every 2 {QUICK}"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from run_tools import QUICK, Cli, lines_of
 
-from captrain.inference.captioning import Writer
+from captrain.inference.captioner import Writer
 from captrain.testing import tiny_photos
 from captrain.training import run as training_run
 

@@ -11,7 +11,7 @@ import yaml
 from run_tools import Cli, lines_of
 
 import captrain
-from captrain.models.bundle import load_captioner
+from captrain.models.checkpoint.folder import load_captioner
 from captrain.testing import tiny_blip, tiny_blip2, tiny_photos
 
 HERE = "--device cpu --precision fp32"

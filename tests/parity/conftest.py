@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from captrain.models.bundle import load_captioner
 from captrain.models.captioner import Captioner
+from captrain.models.checkpoint.folder import load_captioner
 from captrain.testing import clear_pictures
 
 

@@ -16,10 +16,10 @@ import yaml
 from parity_tools import features_of, normalised
 from torch import Tensor
 
-from captrain.models.bundle import load_captioner
 from captrain.models.captioner import Captioner
+from captrain.models.checkpoint.folder import load_captioner
 from captrain.models.decoding import Decoding, until
-from captrain.settings.lavis import import_lavis
+from captrain.settings.lavis.convert import import_lavis
 from captrain.settings.load import resolve
 from captrain.testing import tiny_blip, tiny_blip2
 

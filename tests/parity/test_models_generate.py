@@ -12,10 +12,10 @@ from parity_tools import features_of, normalised
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from captrain.models.attention import attend
-from captrain.models.bundle import load_captioner
 from captrain.models.captioner import Captioner
+from captrain.models.checkpoint.folder import load_captioner
 from captrain.models.decoding import Decoding
+from captrain.models.layers.attention import attend
 from captrain.testing import LESSONS
 
 FAMILIES = ("blip", "encoder-decoder")

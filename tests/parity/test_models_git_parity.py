@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from captrain.models.attention import attend
-from captrain.models.bundle import load_captioner, save_captioner
 from captrain.models.captioner import Captioner
+from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.models.decoding import Decoding
-from captrain.models.git import attend_beside_image
-from captrain.models.packing import IGNORED
+from captrain.models.families.git import attend_beside_image
+from captrain.models.layers.attention import attend
+from captrain.models.layers.packing import IGNORED
 from captrain.testing import LESSONS, teach, tiny_git
 
 CAPTIONS = [

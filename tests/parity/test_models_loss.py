@@ -13,9 +13,9 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from captrain.models.build import DecoderSizes, joined
-from captrain.models.bundle import load_captioner
 from captrain.models.captioner import Captioner
-from captrain.models.packing import IGNORED
+from captrain.models.checkpoint.folder import load_captioner
+from captrain.models.layers.packing import IGNORED
 from captrain.testing import clear_pictures, tiny_text_decoder, tiny_vision_encoder
 
 KINDS = ("blip", "loaded", "pretrained decoder", "new decoder")

@@ -15,10 +15,10 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer
 
-from captrain.models.adapt import add_lora
-from captrain.models.bundle import load_captioner, save_captioner
 from captrain.models.captioner import Captioner
+from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.models.decoding import Decoding
+from captrain.models.learning_parts import add_lora
 from captrain.testing import LESSONS, clear_pictures, teach
 
 CLASSES = {"blip": "BlipForConditionalGeneration", "encoder-decoder": "VisionEncoderDecoderModel"}

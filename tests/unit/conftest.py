@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from captrain.models.bundle import load_captioner
 from captrain.models.captioner import Captioner
+from captrain.models.checkpoint.folder import load_captioner
 from captrain.records import Sample
 from captrain.testing import clear_pictures
 

@@ -15,7 +15,7 @@ import pytest
 
 from captrain.cli import main
 from captrain.cli.flags import ComputingSettings
-from captrain.data.readers.options import BY_LOOKING
+from captrain.data.options import BY_LOOKING
 from captrain.metrics.compare import Comparison, System
 from captrain.metrics.significance import Statistics
 from captrain.settings.schema import DataSettings, ModelSettings
@@ -60,7 +60,7 @@ def training(fake) -> Call:
     left = {"rejected": 0, "rejects_file": None, "uncaptioned": 0, "best": {}}
     call = Call(SimpleNamespace(run=Path("runs/x"), **left, **scores))
     fake("captrain.training.run", describe=Call("dry"))
-    fake("captrain.training.launch", train_on_devices=call, spread=Call([]))
+    fake("captrain.training.distributed.launch", train_on_devices=call, spread=Call([]))
     return call
 
 

@@ -15,20 +15,18 @@ import torch
 from PIL import Image
 from transformers import MobileNetV1Config, MobileNetV1Model
 
-from captrain.data.content import content_key
 from captrain.data.images import ImageSpec, prepare
-from captrain.features import keep
-from captrain.features.content import PREPARATION_VERSION, features_key, pixels_key
-from captrain.features.images import KeptImages, LiveImages
-from captrain.features.keep import Keeping, keep_images
-from captrain.features.store import DiskStore, MemoryStore
+from captrain.data.picture_files import content_key
+from captrain.features import cache
+from captrain.features.cache import Keeping, keep_images
+from captrain.features.cache_arrays import DiskStore, MemoryStore
+from captrain.features.encoder import PREPARATION_VERSION, features_key, pixels_key
 from captrain.features.stream import stream_pictures
-from captrain.models.adapt import add_lora, freeze
-from captrain.models.build import DecoderSizes, joined
-from captrain.models.captioner import Captioner
-from captrain.models.parts import plain_name
-from captrain.models.prefix.join import Mapper, prefixed
-from captrain.models.preparation import write_preparation
+from captrain.features.training_images import KeptImages, LiveImages
+from captrain.models.build import DecoderSizes, Mapper, joined, prefixed
+from captrain.models.captioner import Captioner, plain_name
+from captrain.models.checkpoint.image_preparation import write_preparation
+from captrain.models.learning_parts import add_lora, freeze
 from captrain.records import Rejects, Sample
 from captrain.testing import clear_pictures, teach
 
@@ -92,7 +90,7 @@ def test_crash_leaves_what_was_finished(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A shard that was being written when the power went: the rest is found, the half one ignored and made again."""
-    monkeypatch.setattr(keep, "images_of", lambda features: 16)
+    monkeypatch.setattr(cache, "images_of", lambda features: 16)
     _keep(captioner, samples, tmp_path)
     records = sorted((tmp_path / "kept").rglob("*.json"))[1:]
     assert len(records) == 2

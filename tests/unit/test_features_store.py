@@ -10,21 +10,20 @@ import pytest
 import torch
 
 from captrain.data.feature_store.folder import StoreFolder
-from captrain.data.feature_store.index import Entry
 from captrain.data.feature_store.manifest import EncoderNote, FeaturesNote, Manifest
+from captrain.data.feature_store.shard import Entry
 from captrain.data.feature_store.store import FeatureStore
 from captrain.data.images import prepare
 from captrain.data.readers import reader
 from captrain.errors import DataError
-from captrain.features import store as kept_store
-from captrain.features.images import KeptImages
-from captrain.features.keep import Keeping, keep_images
-from captrain.features.manage import describe, verify
-from captrain.features.search import search
-from captrain.features.store import DiskStore, MemoryStore, Store
-from captrain.features.stored import StoredImages
-from captrain.models.adapt import freeze
+from captrain.features import cache_arrays as kept_store
+from captrain.features.cache import Keeping, keep_images
+from captrain.features.cache_arrays import DiskStore, MemoryStore, Store
+from captrain.features.manage import describe, search, verify
+from captrain.features.stored_images import StoredImages
+from captrain.features.training_images import KeptImages
 from captrain.models.captioner import Captioner
+from captrain.models.learning_parts import freeze
 from captrain.records import Rejects, Sample
 
 

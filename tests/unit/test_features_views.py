@@ -9,11 +9,10 @@ import pytest
 import torch
 
 from captrain.data.augment import Augmentation
-from captrain.data.content import content_key
 from captrain.data.images import MAX_PIXELS, prepare
-from captrain.features.images import KeptImages, LiveImages
-from captrain.features.keep import Keeping, keep_images
-from captrain.features.views import PLAIN, Views
+from captrain.data.picture_files import content_key
+from captrain.features.cache import Keeping, keep_images
+from captrain.features.training_images import PLAIN, KeptImages, LiveImages, Views
 from captrain.models.captioner import Captioner
 from captrain.records import Rejects, Sample
 

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from captrain.data.machine import Ledger
-from captrain.data.readers.options import ReadOptions
+from captrain.data.options import ReadOptions
 from captrain.data.readers.sidecar import read
 from captrain.inference.caption_files import CaptionOutcome, caption_files
-from captrain.inference.captioning import Writer
+from captrain.inference.captioner import Writer
 from captrain.records import Rejects
 from captrain.testing import LESSONS, clear_pictures
 

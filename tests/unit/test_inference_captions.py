@@ -17,7 +17,7 @@ from captrain.errors import DataError, ModelError, PictureError, SettingsError, 
 from captrain.inference import caption_files as caption_module
 from captrain.inference.beside import Beside
 from captrain.inference.caption_files import CaptionOutcome, caption_files
-from captrain.inference.captioning import Writer, adjust_decoding
+from captrain.inference.captioner import Writer, adjust_decoding
 from captrain.inference.evaluate import evaluate
 from captrain.models.decoding import Decoding
 from captrain.records import Caption, Sample

@@ -12,14 +12,20 @@ from transformers import MobileNetV1Config, MobileNetV1Model
 from transformers.pytorch_utils import Conv1D
 
 from captrain.errors import ModelError, SettingsError
-from captrain.models.adapt import STARTS, add_lora, count_parameters, freeze, lower_frozen
-from captrain.models.bundle import load_captioner
-from captrain.models.captioner import Captioner
-from captrain.models.groups import parameter_groups
-from captrain.models.memory import checkpoint_activations, quantization
-from captrain.models.parts import PARTS, plain_name
-from captrain.models.targets import lora_modules
+from captrain.models.adapters import lora_modules
+from captrain.models.captioner import PARTS, Captioner, plain_name
+from captrain.models.checkpoint.folder import load_captioner
+from captrain.models.learning_parts import (
+    STARTS,
+    add_lora,
+    checkpoint_activations,
+    count_parameters,
+    freeze,
+    lower_frozen,
+    quantization,
+)
 from captrain.testing import TINY_CAPTIONERS, clear_pictures, teach
+from captrain.training.optimization.optimizers import parameter_groups
 
 BLIP_LAYER = (
     "attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",

@@ -13,18 +13,18 @@ from transformers import ResNetConfig, ResNetModel
 
 from captrain.data.images import ImageSpec
 from captrain.errors import ModelError
-from captrain.models import bundle
-from captrain.models.adapt import add_lora, freeze
 from captrain.models.adapters import base_of, check_saved_whole, has_adapter, merge_adapter
 from captrain.models.build import DecoderSizes, joined
-from captrain.models.bundle import load_captioner, save_captioner
 from captrain.models.captioner import Captioner
-from captrain.models.preparation import write_preparation
+from captrain.models.checkpoint import folder as bundle
+from captrain.models.checkpoint.folder import load_captioner, save_captioner
+from captrain.models.checkpoint.image_preparation import write_preparation
+from captrain.models.learning_parts import add_lora, freeze
 from captrain.settings.schema import Settings
 from captrain.testing import clear_pictures, teach, tiny_text_decoder
-from captrain.training import prepare
-from captrain.training.based import begun
-from captrain.training.run_folder import RunFolder
+from captrain.training import captioner_setup
+from captrain.training.run_folder.base_weights import begun
+from captrain.training.run_folder.folder import RunFolder
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_quantised_weights_are_those_of_the_merged_model(
         return load(source, None)
 
     monkeypatch.setattr(bundle, "_load_weights", loading)
-    monkeypatch.setattr(prepare, "quantization", lambda *_: bits)
+    monkeypatch.setattr(captioner_setup, "quantization", lambda *_: bits)
     model = {"model": str(adapter), "quantize": "4bit", "device": "cpu", "continue_adapter": continues}
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from captrain.errors import SettingsError
-from captrain.models.bundle import load_captioner
 from captrain.models.captioner import Captioner
-from captrain.models.compiled import compile_captioner
+from captrain.models.checkpoint.folder import load_captioner
+from captrain.models.device import compile_captioner
 from captrain.testing import clear_pictures
 
 

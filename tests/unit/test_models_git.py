@@ -14,11 +14,10 @@ from transformers import BertTokenizer, GitConfig, PreTrainedTokenizerFast
 
 from captrain.data.images import ImageSpec
 from captrain.errors import ModelError
-from captrain.models.adapt import add_lora
-from captrain.models.bundle import load_captioner, save_captioner
-from captrain.models.captioner import Captioner
-from captrain.models.git import GitCaptioner, GitForCausalLM, behind_image
-from captrain.models.parts import PARTS
+from captrain.models.captioner import PARTS, Captioner
+from captrain.models.checkpoint.folder import load_captioner, save_captioner
+from captrain.models.families.git import GitCaptioner, GitForCausalLM, behind_image
+from captrain.models.learning_parts import add_lora
 from captrain.testing import clear_pictures, teach, tiny_git
 
 PLAIN_LOGITS = """

@@ -8,11 +8,10 @@ import pytest
 import torch
 from transformers import ConvNextConfig, ConvNextModel, SwinConfig, SwinModel
 
-from captrain.models.adapt import add_lora
-from captrain.models.bundle import load_captioner
-from captrain.models.captioner import Captioner
-from captrain.models.groups import layer_powers, parameter_groups
-from captrain.models.parts import plain_name
+from captrain.models.captioner import Captioner, plain_name
+from captrain.models.checkpoint.folder import load_captioner
+from captrain.models.learning_parts import add_lora
+from captrain.training.optimization.optimizers import layer_powers, parameter_groups
 
 
 @pytest.fixture

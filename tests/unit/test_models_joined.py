@@ -12,12 +12,12 @@ from torch import Tensor
 from transformers import BertTokenizer, PreTrainedModel, VisionEncoderDecoderModel
 
 from captrain.errors import ModelError
-from captrain.models.adapt import add_lora, freeze
 from captrain.models.build import DecoderSizes, joined
-from captrain.models.bundle import load_captioner, save_captioner
 from captrain.models.captioner import Captioner
+from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.models.decoding import Decoding
-from captrain.models.vision import VisionVectors
+from captrain.models.layers.vision import VisionVectors
+from captrain.models.learning_parts import add_lora, freeze
 from captrain.testing import LESSONS, WORDS, clear_pictures, teach, tiny_text_decoder, tiny_vision_encoder
 
 SIZES = DecoderSizes(layers=1, width=32, heads=4, dropout=0.1, vocabulary_size=100)

@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from captrain.features.images import Images
-from captrain.features.keep import Keeper, Keeping
-from captrain.inference.writing import features_of
-from captrain.models.adapt import add_lora
-from captrain.models.bundle import load_captioner
+from captrain.features.cache import Keeper, Keeping
+from captrain.features.training_images import Images
+from captrain.inference.captioner import features_of
 from captrain.models.captioner import Captioner
+from captrain.models.checkpoint.folder import load_captioner
+from captrain.models.contexts import evaluating
 from captrain.models.decoding import Decoding
-from captrain.models.modes import evaluating
+from captrain.models.learning_parts import add_lora
 from captrain.records import Sample
 from captrain.testing import TINY_CAPTIONERS, clear_pictures
+from captrain.training.loop.validation import Validator
 from captrain.training.rows import TokenizedCaptions
-from captrain.training.validate import Validator
 
 
 class Pictures(Images):

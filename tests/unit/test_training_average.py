@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from captrain.errors import RunError
-from captrain.models.bundle import load_captioner
 from captrain.models.captioner import Captioner
+from captrain.models.checkpoint.folder import load_captioner
 from captrain.testing import tiny_encoder_decoder
-from captrain.training.average import WeightAverage
+from captrain.training.optimization.weight_average import WeightAverage
 
 
 @pytest.fixture

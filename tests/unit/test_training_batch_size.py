@@ -11,14 +11,14 @@ import psutil
 import pytest
 import torch
 
-from captrain.features.images import Images
-from captrain.models.bundle import load_captioner
+from captrain.features.training_images import Images
 from captrain.models.captioner import Captioner
+from captrain.models.checkpoint.folder import load_captioner
 from captrain.records import Sample
 from captrain.settings.schema import Settings
 from captrain.testing import tiny_blip
-from captrain.training import batch_size
-from captrain.training.batch_size import fill_batch_size, find_batch_size, images_a_batch, largest_by_estimate
+from captrain.training.loop import batch_size
+from captrain.training.loop.batch_size import fill_batch_size, find_batch_size, images_a_batch, largest_by_estimate
 from captrain.training.rows import Row, TokenizedCaptions, TrainingRows
 
 GIB = 2**30

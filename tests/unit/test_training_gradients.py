@@ -13,14 +13,12 @@ from torch import Tensor
 from transformers.models.gpt2.modeling_gpt2 import GPT2Attention
 
 from captrain.errors import ModelError
-from captrain.models.adapt import add_lora, freeze
-from captrain.models.build import DecoderSizes, joined
-from captrain.models.bundle import load_captioner
+from captrain.models.build import DecoderSizes, Mapper, joined, prefixed
 from captrain.models.captioner import Captioner
-from captrain.models.memory import checkpoint_activations
-from captrain.models.prefix.join import Mapper, prefixed
+from captrain.models.checkpoint.folder import load_captioner
+from captrain.models.learning_parts import add_lora, checkpoint_activations, freeze
 from captrain.testing import TINY_CAPTIONERS, clear_pictures, tiny_text_decoder, tiny_vision_encoder
-from captrain.training.gradients import LONGEST_WAIT, GradientCheck, should_learn
+from captrain.training.optimization.gradients import LONGEST_WAIT, GradientCheck, should_learn
 
 SIZES = DecoderSizes(1, 16, 2, 0.0, 100)
 LORA: dict[str, dict[str, Any]] = {

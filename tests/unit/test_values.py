@@ -15,9 +15,9 @@ from captrain.errors import ModelError, SettingsError, UserError
 from captrain.features.encode import encode
 from captrain.features.pipeline import Reader
 from captrain.inference.caption_files import caption_files
-from captrain.inference.captioning import Writer
+from captrain.inference.captioner import Writer
 from captrain.inference.evaluate import evaluate
-from captrain.models.bundle import load_captioner, save_captioner
+from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.models.decoding import Decoding
 from captrain.testing import clear_pictures
 

@@ -13,13 +13,12 @@ from transformers import ResNetConfig, ResNetModel
 
 from captrain.data.dataset import load_split
 from captrain.data.images import ImageSpec
-from captrain.demo.dataset import write_dataset
-from captrain.demo.scenes import Scene
-from captrain.demo.words import is_right
+from captrain.demo.draw import write_dataset
+from captrain.demo.scenes import Scene, is_right
 from captrain.disk.folders import aside, fresh_folder, make_folder, replace_folder
 from captrain.disk.locks import locked_folder
-from captrain.inference.captioning import Writer
-from captrain.models.preparation import write_preparation
+from captrain.inference.captioner import Writer
+from captrain.models.checkpoint.image_preparation import write_preparation
 from captrain.records import Caption, Rejects, read_jsonl
 from captrain.report.page import Card, Gallery, Headline, ReportData
 from captrain.report.pictures import thumbnail

@@ -1,12 +1,16 @@
-"""An image encoder alone: from pictures to the features that a captioner on that encoder would compute."""
+"""An image encoder alone: from pictures to the features that a captioner on that encoder would compute.
+
+What a kept array depends on, as keys: encoder weights, image preparation, picture content.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,17 +19,16 @@ from transformers import PreTrainedModel
 from captrain.data.feature_store.manifest import EncoderNote, FeaturesNote
 from captrain.data.images import Decode, ImageSpec
 from captrain.errors import ModelError
-from captrain.models.archive import is_archive
-from captrain.models.bundle import MODEL_TYPES, clear_errors, load_captioner
-from captrain.models.captioner import Captioner
+from captrain.models.build import load_vision
+from captrain.models.captioner import Captioner, plain_name
+from captrain.models.checkpoint.archive import is_archive
+from captrain.models.checkpoint.folder import MODEL_TYPES, clear_errors, load_captioner
+from captrain.models.checkpoint.image_preparation import Resize, adjust, read_preparation
+from captrain.models.checkpoint.loading import read_config
+from captrain.models.checkpoint.located import find_model_folder
 from captrain.models.device import choose_device, choose_precision
-from captrain.models.loading import read_config
-from captrain.models.located import find_model_folder
-from captrain.models.parts import plain_name
-from captrain.models.pixels import scale
-from captrain.models.prefix.join import load_vision
-from captrain.models.prefix.model import vectors_of
-from captrain.models.preparation import Resize, adjust, read_preparation
+from captrain.models.families.prefix.model import vectors_of
+from captrain.models.layers.vision import scale
 
 Vectors = Literal["all", "pooled"]
 """What is kept of a picture: all vectors of its encoder, or the one for the whole image (of CLIP the projected embedding)."""
@@ -183,3 +186,27 @@ def check_same(store: str, note: EncoderNote, name: str, weights: str) -> None:
             f"{store}: holds features of {note}, not of {name} (weights {weights[:12]}); use the encoder that the store was "
             "made with, or encode the pictures with this one"
         )
+
+
+PREPARATION_VERSION = 2
+"""Raised whenever `data.images.prepare` makes other pixels than before, so that nothing older is taken for new."""
+
+
+def pixels_key(spec: ImageSpec) -> str:
+    """A key of everything that decides a picture's pixels (mean and deviation are applied later, by the encoder)."""
+    pixels = {name: value for name, value in spec.to_dict().items() if name not in ("mean", "std")}
+    text = json.dumps([PREPARATION_VERSION, pixels], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def features_key(captioner: Captioner) -> str:
+    """A key of everything that decides what is kept: weights, statistics, preparation, arithmetic, and which vectors are read."""
+    stated: list[Any] = [PREPARATION_VERSION, captioner.image_spec.to_dict(), str(captioner.precision)]
+    if (vectors := vectors_read(captioner)) != "all":  # unsaid, so that keys from before this was told apart stay good
+        stated.append(vectors)
+    digest = hashlib.blake2b(json.dumps(stated, sort_keys=True).encode(), digest_size=16)
+    for name, module in captioner.part_modules("vision"):
+        for kind, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+            digest.update(f"{plain_name(name)}.{kind} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

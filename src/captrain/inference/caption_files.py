@@ -15,18 +15,17 @@ import numpy as np
 
 from captrain.data.dataset import list_images
 from captrain.data.machine import Maker
-from captrain.data.readers.options import BY_LOOKING, ReadOptions
+from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen
 from captrain.disk.folders import make_folder, remove, sync
 from captrain.disk.locks import locked, locked_folders
 from captrain.disk.writing import check_target, move
 from captrain.errors import BusyError, PictureError, UserError
 from captrain.inference.beside import Beside
-from captrain.inference.captioning import Writer
-from captrain.inference.maker import machine_line, maker_of
+from captrain.inference.captioner import Writer, machine_line, maker_of
 from captrain.inference.parts_folder import PartsFolder
+from captrain.models.checkpoint.located import check_model
 from captrain.models.decoding import Written
-from captrain.models.located import check_model
 from captrain.paths import JSON_LINES, check_output_file
 from captrain.progress import track
 from captrain.records import Caption, Rejects, Sample, append_jsonl, drop_half_line, lines_with_ids, write_jsonl

@@ -19,12 +19,10 @@ from captrain.errors import DataError, ModelError, PictureError
 from captrain.features.engines.base import Opening, Order
 from captrain.features.pipeline import Decoded, Reader, Skip, part_name
 from captrain.features.sources import End, Source, TarSource
-from captrain.inference.captioning import Writer
-from captrain.inference.maker import machine_line, maker_id, weights_of
+from captrain.inference.captioner import Writer, machine_line, maker_id, weights_of
 from captrain.inference.parts_folder import ABOUT, CaptionPart, PartNote, PartsFolder
-from captrain.models.decoding import Decoding
+from captrain.models.decoding import Decoding, Room
 from captrain.models.device import PRECISIONS, choose_device
-from captrain.models.room import Room
 from captrain.records import Caption, Rejects, Sample
 
 

@@ -13,19 +13,18 @@ from typing import Any
 import numpy as np
 
 from captrain.data.images import MAX_PIXELS
-from captrain.data.readers.options import BY_LOOKING, ReadOptions
+from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen
 from captrain.disk.folders import check_way, make_folder, remove
 from captrain.disk.locks import locked_folder, only_writer
 from captrain.disk.writing import check_target, write_text
 from captrain.errors import DataError, SettingsError
-from captrain.features.stored import stored_images
-from captrain.features.views import MIRRORED, PLAIN
-from captrain.inference.captioning import Writer
-from captrain.inference.chosen import choose_samples, tokenizer_of
-from captrain.inference.writing import features_of
+from captrain.features.stored_images import stored_images
+from captrain.features.training_images import MIRRORED, PLAIN
+from captrain.inference.captioner import Writer, features_of
+from captrain.inference.evaluation_data import choose_samples, tokenizer_of
 from captrain.metrics.compare import Comparison, compare
-from captrain.metrics.judge import Judgement, judge
+from captrain.metrics.judging import Judgement, judge
 from captrain.models.decoding import Decoding, Written
 from captrain.paths import check_output_folder
 from captrain.progress import track
@@ -138,7 +137,7 @@ def evaluate_samples(
 ) -> Evaluation:  # fmt: skip
     """Caption samples in each of the ways, score the captions, and write both to `folder`.
 
-    METEOR and SPICE are among the scores where they are `asked` for, as `captrain.metrics.judge` has it.
+    METEOR and SPICE are among the scores where they are `asked` for, as `captrain.metrics.judging` has it.
     What an interrupted call with the same `stated` left there is gone on with. Raises `DataError` if no picture can be used.
     """
     _refuse_links(folder)

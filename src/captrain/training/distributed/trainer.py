@@ -12,9 +12,9 @@ from transformers import Trainer, TrainingArguments, set_seed
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from captrain.models.captioner import Captioner
-from captrain.training.checkpoints import reading_state
 from captrain.training.distributed.group import here
 from captrain.training.distributed.strategy import Strategy
+from captrain.training.run_folder.checkpoints import reading_state
 
 
 class SpreadTrainer(Trainer):
