@@ -38,7 +38,7 @@ from transformers import (
 
 from captrain.data.images import ImageSpec
 from captrain.models.build import Mapper, join_prefix
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.image_preparation import write_preparation
 from captrain.models.checkpoint.loading import load_model
 from captrain.models.families.encoder_decoder import load_decoder
@@ -282,7 +282,7 @@ def clear_pictures(count: int, size: int = 32, seed: int = 0) -> np.ndarray:
     return pictures
 
 
-def teach(captioner: Captioner, steps: int = 40, learning_rate: float = 3e-3) -> list[float]:
+def teach(captioner: CaptionerModel, steps: int = 40, learning_rate: float = 3e-3) -> list[float]:
     """Teach a captioner `LESSONS` of as many `clear_pictures`, dropout off; returns the loss of each step."""
     captioner.eval()
     pixels = torch.from_numpy(clear_pictures(len(LESSONS), captioner.image_spec.height))

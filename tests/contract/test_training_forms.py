@@ -17,7 +17,7 @@ from peft import PeftModel
 from torch import Tensor
 
 from captrain.models.adapters import is_adapter
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.export import export
 from captrain.models.checkpoint.folder import (
     FAMILIES,
@@ -137,13 +137,13 @@ def _train(photos: Path, out: Path, model: dict[str, Any]) -> Tensor:
 
 
 @torch.no_grad()
-def _logits(captioner: Captioner) -> Tensor:
+def _logits(captioner: CaptionerModel) -> Tensor:
     captioner.eval()
     rows = captioner.pack([[[6, 7], [8]], [[8, 9, 10]]]).to_dict()
     return captioner(**rows, pixels=torch.from_numpy(clear_pictures(2))).logits
 
 
-def _by_plain_libraries(like: Captioner, folder: Path) -> Captioner:
+def _by_plain_libraries(like: CaptionerModel, folder: Path) -> CaptionerModel:
     """The same captioner, its weights loaded by transformers and peft alone."""
     plain = _import(next(place for family, place in MODEL_TYPES.values() if family == like.family))
     config = folder / "adapter_config.json"

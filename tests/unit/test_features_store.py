@@ -22,13 +22,13 @@ from captrain.features.cache_arrays import DiskStore, MemoryStore, Store
 from captrain.features.manage import describe, search, verify
 from captrain.features.stored_images import StoredImages
 from captrain.features.training_images import KeptImages
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
 from captrain.models.learning_parts import freeze
 from captrain.records import Rejects, Sample
 
 
 def _keep(
-    captioner: Captioner, samples: Sequence[Sample], folder: Path, where: str = "disk", **options: int
+    captioner: CaptionerModel, samples: Sequence[Sample], folder: Path, where: str = "disk", **options: int
 ) -> KeptImages:
     images = keep_images(captioner, {"train": samples}, Keeping(where, folder / "kept", **options), Rejects())["train"]
     assert isinstance(images, KeptImages)
@@ -131,7 +131,7 @@ def test_a_broken_shard_is_computed_again_and_not_told_of(
     assert disk_store(tmp_path).rows([B, A])[:, 0, 0].tolist() == [2.0, 1.0]
 
 
-def test_what_is_kept_is_a_store_as_any_other(captioner: Captioner, samples: list[Sample], tmp_path: Path) -> None:
+def test_what_is_kept_is_a_store_as_any_other(captioner: CaptionerModel, samples: list[Sample], tmp_path: Path) -> None:
     """Described, checked, searched, and trained from: its samples are the pictures with their captions."""
     images = _keep(captioner, samples, tmp_path)
     (folder,) = (tmp_path / "kept").iterdir()
@@ -148,7 +148,7 @@ def test_what_is_kept_is_a_store_as_any_other(captioner: Captioner, samples: lis
 
 
 def test_pixels_are_kept_in_the_same_form_and_not_taken_for_features(
-    captioner: Captioner, samples: list[Sample], tmp_path: Path
+    captioner: CaptionerModel, samples: list[Sample], tmp_path: Path
 ) -> None:
     freeze(captioner, ("language",))
     pixels = _keep(captioner, samples, tmp_path).rows([4, 2])["pixels"]

@@ -15,7 +15,7 @@ from captrain.data.images import ImageSpec
 from captrain.errors import ModelError
 from captrain.models.adapters import base_of, check_saved_whole, has_adapter, merge_adapter
 from captrain.models.build import DecoderSizes, joined
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint import folder as bundle
 from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.models.checkpoint.image_preparation import write_preparation
@@ -28,12 +28,12 @@ from captrain.training.run_folder.folder import RunFolder
 
 
 @pytest.fixture
-def blip(tiny_folders: dict[str, Path]) -> Captioner:
+def blip(tiny_folders: dict[str, Path]) -> CaptionerModel:
     return load_captioner(str(tiny_folders["blip"]))
 
 
 @pytest.fixture
-def adapter(blip: Captioner, tmp_path: Path) -> Path:
+def adapter(blip: CaptionerModel, tmp_path: Path) -> Path:
     """An adapter that learned something, in a run folder."""
     add_lora(blip, 2, 4, 0.0)
     teach(blip, steps=2, learning_rate=1e-2)
@@ -42,7 +42,7 @@ def adapter(blip: Captioner, tmp_path: Path) -> Path:
 
 
 @torch.no_grad()
-def _logits(captioner: Captioner) -> Tensor:
+def _logits(captioner: CaptionerModel) -> Tensor:
     rows = captioner.eval().pack([[[6, 7], [8]], [[8, 9, 10]]]).to_dict()
     return captioner(**rows, pixels=torch.from_numpy(clear_pictures(2, captioner.image_spec.height))).logits
 
@@ -72,7 +72,7 @@ def test_an_adapter_on_a_merged_model_needs_a_base_on_disk(adapter: Path, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["word_embeddings", "cls.predictions.decoder"])
-def test_a_weight_that_two_layers_share_is_not_merged(name: str, blip: Captioner, tmp_path: Path) -> None:
+def test_a_weight_that_two_layers_share_is_not_merged(name: str, blip: CaptionerModel, tmp_path: Path) -> None:
     """The adapter works on one of them, and merging would change both."""
     add_lora(blip, 2, 4, 0.0, target_modules=(name,))
     teach(blip, steps=2, learning_rate=1e-2)

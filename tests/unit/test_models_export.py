@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from captrain.errors import CaptrainError, ModelError
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint import export as hub
 from captrain.models.checkpoint.card import last_name, model_card
 from captrain.models.checkpoint.export import export, lower, merge_adapter
@@ -364,16 +364,16 @@ def test_download_takes_no_code_and_says_why_not(monkeypatch: pytest.MonkeyPatch
     assert "\n" not in str(error.value)
 
 
-def _rows(captioner: Captioner) -> dict[str, Tensor]:
+def _rows(captioner: CaptionerModel) -> dict[str, Tensor]:
     return captioner.pack([[[6, 7], [8]], [[8, 9, 10]], [[7, 8]]]).to_dict()
 
 
 @torch.no_grad()
-def _logits(captioner: Captioner) -> Tensor:
+def _logits(captioner: CaptionerModel) -> Tensor:
     return captioner.eval()(**_rows(captioner), pixels=torch.from_numpy(clear_pictures(3))).logits
 
 
 @torch.no_grad()
-def _captions(captioner: Captioner) -> list[str]:
+def _captions(captioner: CaptionerModel) -> list[str]:
     features = captioner.eval().encode(torch.from_numpy(clear_pictures(3)))
     return [line.text for line in captioner.generate(features, DECODING)]

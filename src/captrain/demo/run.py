@@ -17,7 +17,7 @@ from captrain.demo.draw import write_dataset
 from captrain.demo.scenes import Scene, is_right
 from captrain.disk.folders import aside, fresh_folder, make_folder, replace_folder
 from captrain.disk.locks import locked_folder
-from captrain.inference.captioner import Writer
+from captrain.inference.captioner import Captioner
 from captrain.models.checkpoint.image_preparation import write_preparation
 from captrain.records import Caption, Rejects, read_jsonl
 from captrain.report.page import Card, Gallery, Headline, ReportData
@@ -65,10 +65,10 @@ def _run(out: Path, seed: int, overwrite: bool) -> tuple[dict[str, Check], Path]
     write_dataset(scenes, **SCENES, seed=seed, side=SIDE)
     train(demo_settings(new_encoder(out / "encoder", seed), seed), str(scenes), run, overwrite=overwrite)
 
-    writer = Writer.load(str(run))
+    captioner = Captioner.load(str(run))
     checks = {
-        "new scenes": check(writer, scenes, "test"),
-        "combinations never seen in training": check(writer, scenes, "held_out"),
+        "new scenes": check(captioner, scenes, "test"),
+        "combinations never seen in training": check(captioner, scenes, "held_out"),
     }
     return checks, write_report(run, extra=findings(checks))
 
@@ -116,11 +116,11 @@ def new_encoder(folder: Path, seed: int) -> Path:
     return folder
 
 
-def check(writer: Writer, scenes: Path, split: str) -> Check:
+def check(captioner: Captioner, scenes: Path, split: str) -> Check:
     """Describe a split's scenes and hold every caption against its scene, by rule."""
     samples, _ = load_split(str(scenes / f"{split}.jsonl"))
     truth = [Scene.from_list(line["scene"]) for line in read_jsonl(scenes / f"{split}.jsonl")]
-    written = writer.stream(samples, writer.captioner.decoding, Rejects(), batch_size=50)
+    written = captioner.stream(samples, captioner.model.decoding, Rejects(), batch_size=50)
     captions = [Caption.of(samples[index], line.text, line.score) for index, line in written]
     return Check(captions, [is_right(caption.text, scene) for caption, scene in zip(captions, truth, strict=True)])
 

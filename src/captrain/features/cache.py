@@ -26,7 +26,7 @@ from captrain.features.encoder import KINDS, PREPARATION_VERSION, encoder_note, 
 from captrain.features.stored_images import stored_images
 from captrain.features.stream import default_workers, stream_pictures
 from captrain.features.training_images import PLAIN, Images, KeptImages, LiveImages, Views
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
 from captrain.models.contexts import evaluating
 from captrain.progress import Advance, track
 from captrain.records import Rejects, Sample
@@ -54,7 +54,7 @@ class Keeping:
 
 
 def keep_images(
-    captioner: Captioner,
+    captioner: CaptionerModel,
     splits: dict[str, Sequence[Sample]],
     keeping: Keeping,
     rejects: Rejects,
@@ -89,7 +89,7 @@ class Keeper:
     memory (decoding again is then cheaper than disk).
     """
 
-    def __init__(self, captioner: Captioner, keeping: Keeping, total: int, anew: bool = False) -> None:
+    def __init__(self, captioner: CaptionerModel, keeping: Keeping, total: int, anew: bool = False) -> None:
         self.captioner = captioner
         self.keeping = keeping
         self.kind = "pixels" if captioner.vision_learns() else "features"

@@ -20,7 +20,7 @@ from captrain.data.feature_store.manifest import EncoderNote, FeaturesNote
 from captrain.data.images import Decode, ImageSpec
 from captrain.errors import ModelError
 from captrain.models.build import load_vision
-from captrain.models.captioner import Captioner, plain_name
+from captrain.models.captioner import CaptionerModel, plain_name
 from captrain.models.checkpoint.archive import is_archive
 from captrain.models.checkpoint.folder import MODEL_TYPES, clear_errors, load_captioner
 from captrain.models.checkpoint.image_preparation import Resize, adjust, read_preparation
@@ -68,12 +68,12 @@ class Encoder:
 class _Look(nn.Module):
     """The image half of a captioner, or an encoder of transformers, as one forward from pixels to vectors."""
 
-    def __init__(self, half: Captioner | PreTrainedModel, vectors: Vectors) -> None:
+    def __init__(self, half: CaptionerModel | PreTrainedModel, vectors: Vectors) -> None:
         super().__init__()
         self.sees, self.vectors = half, vectors
 
     def forward(self, pixels: Tensor) -> Tensor:
-        if isinstance(self.sees, Captioner):
+        if isinstance(self.sees, CaptionerModel):
             return self.sees.look(pixels)
         return vectors_of(self.sees, pixels, self.vectors)
 
@@ -95,7 +95,7 @@ def open_encoder(
     """
     folder = find_model_folder(source)
     with clear_errors(folder):
-        half: Captioner | PreTrainedModel
+        half: CaptionerModel | PreTrainedModel
         if _holds_captioner(folder):
             captioner = load_captioner(folder)
             config = captioner.core().config
@@ -132,7 +132,7 @@ def on_device(encoder: Encoder, device: str) -> Encoder:
     return Encoder(module, encoder.spec, encoder.note, encoder.vectors, encoder.normalize, encoder.precision, place)
 
 
-def vision_weights(captioner: Captioner) -> Iterator[tuple[str, Tensor]]:
+def vision_weights(captioner: CaptionerModel) -> Iterator[tuple[str, Tensor]]:
     """Weights and buffers of a captioner's image half, named as the encoder itself names them."""
     prefixes = sorted(captioner.part_prefixes()["vision"], key=len, reverse=True)
     for name, module in captioner.part_modules("vision"):
@@ -143,7 +143,7 @@ def vision_weights(captioner: Captioner) -> Iterator[tuple[str, Tensor]]:
             yield f"{inner}.{kind}".lstrip("."), tensor
 
 
-def encoder_note(captioner: Captioner) -> EncoderNote:
+def encoder_note(captioner: CaptionerModel) -> EncoderNote:
     """A captioner's image half, named as the captioner is, or where that is new as its encoder."""
     configs = [module.config for _, module in captioner.part_modules("vision") if isinstance(module, PreTrainedModel)]
     names = [getattr(config, "name_or_path", "") for config in (captioner.core().config, *configs)]
@@ -152,7 +152,7 @@ def encoder_note(captioner: Captioner) -> EncoderNote:
     return EncoderNote(name=name, type=kind, weights=weights_digest(vision_weights(captioner)))
 
 
-def vectors_read(captioner: Captioner) -> Vectors:
+def vectors_read(captioner: CaptionerModel) -> Vectors:
     """Which vectors of its encoder a captioner reads."""
     config = captioner.core().config
     said = getattr(config, "vectors", None) or getattr(getattr(config, "encoder", None), "vectors", None)
@@ -199,7 +199,7 @@ def pixels_key(spec: ImageSpec) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def features_key(captioner: Captioner) -> str:
+def features_key(captioner: CaptionerModel) -> str:
     """A key of everything that decides what is kept: weights, statistics, preparation, arithmetic, and which vectors are read."""
     stated: list[Any] = [PREPARATION_VERSION, captioner.image_spec.to_dict(), str(captioner.precision)]
     if (vectors := vectors_read(captioner)) != "all":  # unsaid, so that keys from before this was told apart stay good

@@ -17,7 +17,7 @@ from captrain.errors import DataError, ModelError, SettingsError
 from captrain.features.cache_arrays import as_tensor
 from captrain.features.encoder import PREPARATION_VERSION, check_same, encoder_note
 from captrain.features.training_images import Images, Views
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
 from captrain.records import Sample
 
 logger = logging.getLogger(__name__)
@@ -156,7 +156,7 @@ def _runs(groups: np.ndarray, values: np.ndarray) -> Iterator[tuple[int, np.ndar
 
 
 def stored_images(
-    captioner: Captioner, splits: Mapping[str, Sequence[Sample]], views: Mapping[str, Views]
+    captioner: CaptionerModel, splits: Mapping[str, Sequence[Sample]], views: Mapping[str, Views]
 ) -> dict[str, Images] | None:
     """Images of splits that are in feature stores; None if they are pictures.
 
@@ -183,7 +183,7 @@ def stored_images(
     }
 
 
-def check_fits(captioner: Captioner, stores: Sequence[VectorStore]) -> None:
+def check_fits(captioner: CaptionerModel, stores: Sequence[VectorStore]) -> None:
     """Raise `UserError` unless features of the stores are those that the captioner's own encoder would compute."""
     first = stores[0]
     if any(store.features.vectors == "pixels" for store in stores):
@@ -220,7 +220,7 @@ def check_fits(captioner: Captioner, stores: Sequence[VectorStore]) -> None:
             )
 
 
-def _check_preparation(store: VectorStore, captioner: Captioner) -> None:
+def _check_preparation(store: VectorStore, captioner: CaptionerModel) -> None:
     mine, its = captioner.image_spec.to_dict(), dict(store.preparation or {})
     version = getattr(getattr(store, "manifest", None), "preparation_version", PREPARATION_VERSION)
     if version != PREPARATION_VERSION:

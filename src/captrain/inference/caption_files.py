@@ -22,7 +22,7 @@ from captrain.disk.locks import locked, locked_folders
 from captrain.disk.writing import check_target, move
 from captrain.errors import BusyError, PictureError, UserError
 from captrain.inference.beside import Beside
-from captrain.inference.captioner import Writer, machine_line, maker_of
+from captrain.inference.captioner import Captioner, machine_line, maker_of
 from captrain.inference.parts_folder import PartsFolder
 from captrain.models.checkpoint.located import check_model
 from captrain.models.decoding import Written
@@ -115,13 +115,13 @@ def caption_files(
         skipped = len(samples) - len(wanted) - (len(rejects) - listed)
         written = 0
         if wanted:
-            writer = Writer.load(model, device, precision)
-            how = writer.decoding(decoding)
-            target.begin(maker_of(model, writer, how))
+            captioner = Captioner.load(model, device, precision)
+            how = captioner.decoding(decoding)
+            target.begin(maker_of(model, captioner, how))
             todo = Chosen(samples, np.array([at for at in wanted if not target.is_done(samples[at])], dtype=np.int64))
             skipped += len(wanted) - len(todo)
             with _telling_how_to_go_on(existing), track("caption", len(todo)) as advance:
-                for index, line in writer.stream(todo, how, rejects, batch_size, workers, max_pixels):
+                for index, line in captioner.stream(todo, how, rejects, batch_size, workers, max_pixels):
                     written += _put(target, todo[index], line, rejects)
                     advance(1)
         target.close()

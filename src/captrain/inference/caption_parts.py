@@ -29,7 +29,7 @@ from captrain.features.pipeline import Reader
 from captrain.features.sources import BlockSource, Source, TarSource, plain, sources_of
 from captrain.inference.caption_files import CaptionOutcome, check_captions_file, partial_of, rejects_path_of
 from captrain.inference.caption_order import AboutCaptioner, CaptionerOpening, Captioning
-from captrain.inference.captioner import Writer, adjust_decoding
+from captrain.inference.captioner import Captioner, adjust_decoding
 from captrain.inference.parts_folder import PartsFolder
 from captrain.models.device import choose_device
 from captrain.records import Rejects
@@ -119,7 +119,7 @@ def caption_sources(
 
 
 def _run(
-    runner: Engine[Writer, AboutCaptioner], order: Captioning, sources: Sequence[Source], rejects: Rejects
+    runner: Engine[Captioner, AboutCaptioner], order: Captioning, sources: Sequence[Source], rejects: Rejects
 ) -> CaptionOutcome:
     """Do what is not done, then join all parts."""
     folder = order.folder

@@ -29,7 +29,7 @@ from captrain.errors import DataError, PictureError, SettingsError, nearest
 from captrain.features.encoder import weights_digest
 from captrain.features.stream import batches, stream_pictures
 from captrain.features.training_images import Images
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.export import download
 from captrain.models.checkpoint.folder import load_captioner
 from captrain.models.contexts import evaluating, quietly
@@ -46,32 +46,32 @@ Picture = str | Path | bytes | Image.Image
 
 
 @dataclass(frozen=True)
-class Writer:
+class Captioner:
     """Writes captions. Made by `captrain.load`.
 
-    >>> writer = captrain.load("runs/photos")                         # doctest: +SKIP
-    >>> writer("holiday.jpg")                                         # doctest: +SKIP
+    >>> captioner = captrain.load("runs/photos")                         # doctest: +SKIP
+    >>> captioner("holiday.jpg")                                         # doctest: +SKIP
     'two children build a sand castle on the beach'
-    >>> [caption.score for caption in writer.caption(["a.jpg", "b.jpg"], beams=5)]     # doctest: +SKIP
+    >>> [caption.score for caption in captioner.caption(["a.jpg", "b.jpg"], beams=5)]     # doctest: +SKIP
     [-0.52, -0.87]
     """
 
-    captioner: Captioner
+    model: CaptionerModel
 
     def __repr__(self) -> str:
         """Which captioner this is, on one line."""
-        captioner: Any = self.captioner
-        millions = sum(weight.numel() for weight in captioner.parameters()) / 1e6
+        model: Any = self.model
+        millions = sum(weight.numel() for weight in model.parameters()) / 1e6
         size = f"{millions:,.0f}" if millions >= 100 else f"{millions:.3g}"
-        adapters = getattr(captioner.model, "peft_config", {}).values()
+        adapters = getattr(model.model, "peft_config", {}).values()
         kinds = [f"adapter of rank {getattr(config, 'r', 'unknown')}" for config in adapters]
-        precision = next(name for name, kind in PRECISIONS.items() if kind == captioner.precision)
-        return f"<captioner: {', '.join([captioner.family, f'{size} M weights', str(captioner.device), precision, *kinds])}>"
+        precision = next(name for name, kind in PRECISIONS.items() if kind == model.precision)
+        return f"<captioner: {', '.join([model.family, f'{size} M weights', str(model.device), precision, *kinds])}>"
 
     @classmethod
     def load(
         cls, source: str, device: str = "auto", precision: str = "auto", cache: str | Path | None = None
-    ) -> Writer:
+    ) -> Captioner:
         """From a run folder, a model folder, a .zip, a hub id or a short name, onto a device, without printing anything.
 
         What comes from the hub is kept in `cache`, if given. Raises `ModelError` when it can't be loaded.
@@ -80,17 +80,17 @@ class Writer:
             return cls._load(source, device, precision, cache)
 
     @classmethod
-    def _load(cls, source: str, device: str, precision: str, cache: str | Path | None) -> Writer:
+    def _load(cls, source: str, device: str, precision: str, cache: str | Path | None) -> Captioner:
         source = resolve_name(str(source))
         from_hub = cache is not None and not Path(source).exists()
-        captioner = load_captioner(download(source, Path(str(cache))) if from_hub else source)
-        captioner.to(device=choose_device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
-        captioner.precision = choose_precision(precision, captioner.device)
-        captioner.decoding = Room.of(captioner).fitted(captioner.decoding)
-        captioner.requires_grad_(False)
-        if captioner.precision == torch.bfloat16:
-            lower_frozen(captioner)
-        return cls(captioner)
+        model = load_captioner(download(source, Path(str(cache))) if from_hub else source)
+        model.to(device=choose_device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.precision = choose_precision(precision, model.device)
+        model.decoding = Room.of(model).fitted(model.decoding)
+        model.requires_grad_(False)
+        if model.precision == torch.bfloat16:
+            lower_frozen(model)
+        return cls(model)
 
     def __call__(self, picture: Picture, **decoding: Any) -> str:
         """The caption of one picture. Raises `PictureError` when it can't be decoded."""
@@ -120,14 +120,14 @@ class Writer:
             named = [
                 (str(picture if isinstance(picture, (str, Path)) else number), picture) for number, picture in group
             ]
-            pixels = np.stack([_prepared(name, picture, self.captioner.image_spec) for name, picture in named])
+            pixels = np.stack([_prepared(name, picture, self.model.image_spec) for name, picture in named])
             written = self.write(torch.from_numpy(pixels), how)
             captions += [Caption(name, line.text, line.score) for (name, _), line in zip(named, written, strict=True)]
         return captions
 
     def decoding(self, changes: dict[str, Any]) -> Decoding:
         """How this captioner writes, with some settings changed. Raises `SettingsError` as `adjust_decoding` does."""
-        return adjust_decoding(self.captioner.decoding, changes, Room.of(self.captioner))
+        return adjust_decoding(self.model.decoding, changes, Room.of(self.model))
 
     def _caption_features(self, features: torch.Tensor, batch_size: int, how: Decoding) -> list[Caption]:
         """Captions of vectors; their ids are their numbers. Raises `SettingsError` for vectors that don't fit the text half."""
@@ -139,7 +139,7 @@ class Writer:
         written: list[Written] = []
         for group in vectors.split(batch_size):
             try:
-                written += self.captioner.generate(group.to(self.captioner.device, self.captioner.precision), how)
+                written += self.model.generate(group.to(self.model.device, self.model.precision), how)
             except RuntimeError as error:
                 raise SettingsError(
                     f"features: vectors of shape {tuple(group.shape[1:])} do not fit this captioner "
@@ -149,12 +149,12 @@ class Writer:
 
     def write(self, pixels: torch.Tensor, decoding: Decoding) -> list[Written]:
         """Captions of prepared pixels (I, height, width, 3), uint8."""
-        return self.captioner.generate(self.encode(pixels, decoding.mirror), decoding)
+        return self.model.generate(self.encode(pixels, decoding.mirror), decoding)
 
     def encode(self, pixels: torch.Tensor, mirror: bool = False) -> torch.Tensor:
         """Features (I, N, D) of prepared pixels (I, height, width, 3), uint8; with `mirror` of their mirror images too."""
         with torch.no_grad():
-            return self.captioner.encode(pixels.to(self.captioner.device), mirror).to(self.captioner.precision)
+            return self.model.encode(pixels.to(self.model.device), mirror).to(self.model.precision)
 
     def stream(
         self,
@@ -183,10 +183,10 @@ class Writer:
     ) -> Iterator[tuple[int, list[Written]]]:
         """As `stream`, with one caption for each way of decoding; pictures are encoded once for all of them."""
         check(ComputingSettings, batch_size=batch_size, workers=workers, max_pixels=max_pixels)
-        pictures = stream_pictures(samples, self.captioner.image_spec, rejects, workers=workers, max_pixels=max_pixels)
+        pictures = stream_pictures(samples, self.model.image_spec, rejects, workers=workers, max_pixels=max_pixels)
         for group, pixels in batches(pictures, batch_size):
             seen = {mirror: self.encode(pixels, mirror) for mirror in {way.mirror for way in ways}}
-            columns = [self.captioner.generate(seen[way.mirror], way) for way in ways]
+            columns = [self.model.generate(seen[way.mirror], way) for way in ways]
             for picture, *lines in zip(group, *columns, strict=True):
                 yield picture.index, lines
 
@@ -240,7 +240,7 @@ def _encoded(picture: Picture) -> bytes:
         raise PictureError(f"can't be read: {error.strerror}") from None
 
 
-def features_of(captioner: Captioner, images: Images, positions: Sequence[int], mirror: bool = False) -> Tensor:
+def features_of(captioner: CaptionerModel, images: Images, positions: Sequence[int], mirror: bool = False) -> Tensor:
     """Features of images by position, from where they are kept, or computed now.
 
     With `mirror` the mean of theirs and of their mirror images', where these are kept too or can be computed.
@@ -258,7 +258,11 @@ def features_of(captioner: Captioner, images: Images, positions: Sequence[int], 
 
 
 def write_captions(
-    captioner: Captioner, images: Images, positions: Sequence[int], batch_size: int, decoding: Decoding | None = None
+    captioner: CaptionerModel,
+    images: Images,
+    positions: Sequence[int],
+    batch_size: int,
+    decoding: Decoding | None = None,
 ) -> Iterator[tuple[int, Written]]:
     """A caption for each position, in order."""
     for start in range(0, len(positions), batch_size):
@@ -267,10 +271,10 @@ def write_captions(
         yield from zip(batch, captioner.generate(features, decoding), strict=True)
 
 
-def maker_of(model: str, writer: Writer, decoding: Decoding) -> Maker:
+def maker_of(model: str, captioner: Captioner, decoding: Decoding) -> Maker:
     """A model that begins to write now, in this way."""
-    captioner = writer.captioner
-    return Maker.now(model, maker_id(weights_of(writer), captioner.prompt, captioner.image_spec.to_dict(), decoding))
+    used = captioner.model
+    return Maker.now(model, maker_id(weights_of(captioner), used.prompt, used.image_spec.to_dict(), decoding))
 
 
 def maker_id(weights: str, prompt: str, preparation: Mapping[str, Any], decoding: Decoding) -> str:
@@ -279,9 +283,9 @@ def maker_id(weights: str, prompt: str, preparation: Mapping[str, Any], decoding
     return hashlib.blake2b(facts.encode(), digest_size=6).hexdigest()
 
 
-def weights_of(writer: Writer) -> str:
+def weights_of(captioner: Captioner) -> str:
     """The digest of all weights."""
-    return weights_digest(chain(writer.captioner.named_parameters(), writer.captioner.named_buffers()))
+    return weights_digest(chain(captioner.model.named_parameters(), captioner.model.named_buffers()))
 
 
 def machine_line(caption: Caption, maker: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from captrain.errors import ModelError, nearest
-from captrain.models.captioner import Captioner, plain_name
+from captrain.models.captioner import CaptionerModel, plain_name
 from captrain.models.checkpoint.loading import load_adapter
 from captrain.models.checkpoint.located import EXTRAS, in_folder, is_cached, looks_like_path
 from captrain.models.checkpoint.weight_files import read_json
@@ -44,7 +44,7 @@ def fetched(source: str) -> str:
     return folder if is_adapter(folder) else source
 
 
-def has_adapter(captioner: Captioner) -> bool:
+def has_adapter(captioner: CaptionerModel) -> bool:
     """Whether a captioner has an adapter beside its weights."""
     return hasattr(captioner.model, "peft_config")
 
@@ -91,13 +91,13 @@ def missing_base(folder: str, name: str, why: str) -> ModelError:
     )
 
 
-def attach_adapter(captioner: Captioner, folder: str, *, learns: bool = False) -> None:
+def attach_adapter(captioner: CaptionerModel, folder: str, *, learns: bool = False) -> None:
     """Put an adapter from a folder onto its base. With `learns` its weights go on learning, and nothing else does."""
     captioner.model = load_adapter(captioner.model, folder, learns=learns)
     name_base(captioner)
 
 
-def name_base(captioner: Captioner) -> None:
+def name_base(captioner: CaptionerModel) -> None:
     """Let an adapter name the base that it is on; a folder by its whole path, which holds from everywhere."""
     name = str(captioner.core().name_or_path)
     model: Any = captioner.model
@@ -105,7 +105,7 @@ def name_base(captioner: Captioner) -> None:
         config.base_model_name_or_path = str(Path(name).absolute()) if name and Path(name).exists() else name
 
 
-def merge_adapter(captioner: Captioner) -> None:
+def merge_adapter(captioner: CaptionerModel) -> None:
     """Add what the adapter learned to the weights it was trained beside; a captioner without one stays as it is.
 
     The merged model is on no disk yet, so it has no name until it is saved.
@@ -123,7 +123,7 @@ def merge_adapter(captioner: Captioner) -> None:
     captioner.core().name_or_path = ""
 
 
-def lora_of(captioner: Captioner) -> dict[str, Any]:
+def lora_of(captioner: CaptionerModel) -> dict[str, Any]:
     """An adapter that learns, in the words of the settings; other kinds than LoRA have none but the parts.
 
     >>> lora_of(captioner)                                                                    # doctest: +SKIP
@@ -137,7 +137,7 @@ def lora_of(captioner: Captioner) -> dict[str, Any]:
     return {"lora_parts": parts, **{name: getattr(config, attribute) for name, attribute in names.items()}}
 
 
-def check_saved_whole(captioner: Captioner) -> None:
+def check_saved_whole(captioner: CaptionerModel) -> None:
     """Raise `ModelError` where something learns that would not be saved with the adapter."""
     if not has_adapter(captioner):
         return
@@ -150,7 +150,7 @@ def check_saved_whole(captioner: Captioner) -> None:
         )
 
 
-def _check_shared(captioner: Captioner) -> None:
+def _check_shared(captioner: CaptionerModel) -> None:
     """Merging changes the weight itself: a layer without the adapter that shares it would change as well."""
     owners: dict[int, list[str]] = {}
     adapted: dict[int, str] = {}
@@ -176,7 +176,7 @@ ATTENTION_LAYER = re.compile(r"query|key|value|qkv|(q|k|v|o|qkv|out|in)_proj|[qk
 
 
 def lora_modules(
-    captioner: Captioner,
+    captioner: CaptionerModel,
     parts: Sequence[str] = ("language",),
     layers: Sequence[str] = ("attention", "feed-forward"),
     target_modules: Sequence[str] = (),
@@ -219,13 +219,13 @@ def kind_of(name: str) -> str:
     return "attention" if is_attention else "feed-forward"
 
 
-def linear_modules(captioner: Captioner) -> list[str]:
+def linear_modules(captioner: CaptionerModel) -> list[str]:
     """Names of all modules that an adapter can be put on."""
     kinds = (nn.Linear, nn.Conv2d, nn.Embedding, Conv1D)
     return [plain_name(name) for name, module in captioner.named_modules() if isinstance(module, kinds)]
 
 
-def _of_part(captioner: Captioner, part: str, names: Sequence[str]) -> list[str]:
+def _of_part(captioner: CaptionerModel, part: str, names: Sequence[str]) -> list[str]:
     """A part's matrices, the vocabulary's left out."""
     modules = {plain_name(name): module for name, module in captioner.part_modules(part)}
     head = captioner.decoder.get_output_embeddings()
@@ -250,7 +250,7 @@ def _named(names: Sequence[str], ends: Sequence[str]) -> list[str]:
     return [name for name in names if any(name == end or name.endswith("." + end) for end in ends)]
 
 
-def _nothing_there(captioner: Captioner, part: str, layers: Sequence[str]) -> ModelError:
+def _nothing_there(captioner: CaptionerModel, part: str, layers: Sequence[str]) -> ModelError:
     """A part that should learn has no such layers; if it has others, they are named."""
     names = linear_modules(captioner)
     known = _matching(captioner.lora_targets(part), names)

@@ -15,7 +15,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenize
 from captrain.data.images import Decode, ImageSpec
 from captrain.errors import ModelError
 from captrain.models.adapters import has_adapter, merge_adapter
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import clear_errors, holds_adapter, load_captioner
 from captrain.models.checkpoint.image_preparation import Resize, adjust, read_preparation
 from captrain.models.checkpoint.loading import load_model, read_config
@@ -55,7 +55,7 @@ def pretrained(
     quantize: BitsAndBytesConfig | None = None,
     base: str | None = None,
     continues: bool = False,
-) -> Captioner:
+) -> CaptionerModel:
     """A captioner from a checkpoint, its image preparation changed and its weights quantised where asked.
 
     An adapter is merged into its base, in full precision: what it learned would be rounded away in few bits. With `continues` it
@@ -92,7 +92,7 @@ def joined(
     resize: Resize | None = None,
     decode: Decode | None = None,
     seed: int = 0,
-) -> Captioner:
+) -> CaptionerModel:
     """A new encoder-decoder captioner.
 
     Args:

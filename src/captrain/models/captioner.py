@@ -38,7 +38,7 @@ class CaptionerOutput(ModelOutput):
     targets: Tensor | None = None
 
 
-class Captioner(nn.Module, ABC):
+class CaptionerModel(nn.Module, ABC):
     """A transformers model of one family, seen as encoder, features and decoder.
 
     Attributes:
@@ -256,7 +256,7 @@ class Captioner(nn.Module, ABC):
         """Matrix products in this captioner's precision."""
         return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
 
-    def train(self, mode: bool = True) -> Captioner:
+    def train(self, mode: bool = True) -> CaptionerModel:
         """Training mode for what learns; frozen parts stay as they are when captioning (no dropout, fixed statistics)."""
         super().train(mode)
         if mode:

@@ -20,7 +20,7 @@ from captrain.settings.schema import GenerationSettings
 from captrain.settings.schema.conflicts import conflict_of_lengths
 
 if TYPE_CHECKING:
-    from captrain.models.captioner import Captioner
+    from captrain.models.captioner import CaptionerModel
 
 
 FOR_SAMPLING = ("top_p", "temperature")
@@ -178,7 +178,7 @@ class Room:
     before: int
 
     @classmethod
-    def of(cls, captioner: Captioner) -> Room:
+    def of(cls, captioner: CaptionerModel) -> Room:
         """That of a captioner with its prompt. Raises `SettingsError` where the prompt leaves none."""
         image, before = captioner.image_positions, 1 + len(captioner.prompt_ids())
         room = cls(captioner.family, captioner.max_positions + image, image, before)

@@ -12,7 +12,7 @@ import torch
 from torch.utils import _triton
 
 from captrain.errors import ModelError, SettingsError
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -63,7 +63,7 @@ def _is_there(kind: str) -> bool:
 COMPILERS = ("g++", "clang++", "c++")
 
 
-def compile_captioner(captioner: Captioner, backend: str = "inductor") -> None:
+def compile_captioner(captioner: CaptionerModel, backend: str = "inductor") -> None:
     """Compile the captioner's forward pass, and what goes back through it, in place; names of weights stay as they are.
 
     Sizes are symbols (`dynamic`), so that rows of other lengths take the same kernels. The first steps compile, which takes

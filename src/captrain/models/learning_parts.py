@@ -19,7 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from captrain.errors import ModelError, SettingsError, nearest
 from captrain.models.adapters import has_adapter, lora_modules, name_base
-from captrain.models.captioner import PARTS, Captioner, plain_name
+from captrain.models.captioner import PARTS, CaptionerModel, plain_name
 
 STARTS = {"default": True, "gaussian": "gaussian", "orthogonal": "orthogonal", "pissa": "pissa", "olora": "olora"}
 """How adapters can begin, and what peft calls it."""
@@ -38,7 +38,7 @@ FROM_THE_WEIGHTS = ("pissa", "olora")
 
 
 def add_lora(
-    captioner: Captioner,
+    captioner: CaptionerModel,
     rank: int,
     alpha: float,
     dropout: float,
@@ -81,7 +81,7 @@ def add_lora(
     name_base(captioner)
 
 
-def lower_frozen(captioner: Captioner) -> None:
+def lower_frozen(captioner: CaptionerModel) -> None:
     """Keep frozen matrices in bf16, so that they are not converted anew in every step.
 
     Products are computed in bf16 either way. Norms and all that learns stay in fp32, quantised weights as they are. Only for
@@ -94,7 +94,7 @@ def lower_frozen(captioner: Captioner) -> None:
                     parameter.data = parameter.data.to(torch.bfloat16)
 
 
-def freeze(captioner: Captioner, parts: Sequence[str]) -> None:
+def freeze(captioner: CaptionerModel, parts: Sequence[str]) -> None:
     """Let everything learn except `parts`. Raises `ModelError` when nothing is left, or when there is an adapter."""
     _check_plain(captioner)
     members = captioner.parts()
@@ -107,7 +107,7 @@ def freeze(captioner: Captioner, parts: Sequence[str]) -> None:
         )
 
 
-def count_parameters(captioner: Captioner) -> dict[str, dict[str, int]]:
+def count_parameters(captioner: CaptionerModel) -> dict[str, dict[str, int]]:
     """Parameters of each part, all and learning.
 
     For BLIP base with rank-16 adapters on the text decoder, `language` learns about 6.5 million.
@@ -121,13 +121,13 @@ def count_parameters(captioner: Captioner) -> dict[str, dict[str, int]]:
     }
 
 
-def _check_plain(captioner: Captioner) -> None:
+def _check_plain(captioner: CaptionerModel) -> None:
     """Raise `ModelError` where an adapter is there already: a second one, or its base, would learn and not be saved."""
     if has_adapter(captioner):
         raise ModelError("the captioner has an adapter already; merge it first, or let it go on learning")
 
 
-def _check_start(captioner: Captioner, start: str, rank: int, names: Sequence[str]) -> None:
+def _check_start(captioner: CaptionerModel, start: str, rank: int, names: Sequence[str]) -> None:
     """Raise `ModelError` unless the adapters can begin as asked."""
     if start not in STARTS:
         needed = NEED_MORE.get(start.partition("_niter")[0] + ("_niter" if "_niter" in start else ""))
@@ -159,7 +159,7 @@ def _check_weight(start: str, rank: int, name: str, module: nn.Module) -> None:
 Quantization = Literal["4bit", "8bit"]
 
 
-def checkpoint_activations(captioner: Captioner) -> None:
+def checkpoint_activations(captioner: CaptionerModel) -> None:
     """Keep only each layer's input in training, and compute the rest again on the way back (Chen et al. 2016).
 
     Loss and gradients stay the same; a step takes about a third longer, and its memory no longer grows with what is inside
@@ -199,6 +199,6 @@ def quantization(kind: Quantization, device: torch.device) -> BitsAndBytesConfig
     )
 
 
-def _root(captioner: Captioner, part: str) -> PreTrainedModel:
+def _root(captioner: CaptionerModel, part: str) -> PreTrainedModel:
     """The outermost transformers model of a part."""
     return next(module for _, module in captioner.part_modules(part) if isinstance(module, PreTrainedModel))

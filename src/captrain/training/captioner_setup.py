@@ -12,7 +12,7 @@ import torch
 from captrain.errors import ModelError, SettingsError
 from captrain.models.adapters import check_saved_whole, lora_of
 from captrain.models.build import DecoderSizes, Mapper, joined, prefixed, pretrained
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import load_captioner
 from captrain.models.decoding import LEAST, Decoding, Room
 from captrain.models.defaults import learning_rate_of
@@ -26,7 +26,9 @@ from captrain.settings.schema.conflicts import asked, frozen_of, method_of
 logger = logging.getLogger(__name__)
 
 
-def build_captioner(settings: Settings, captions: Iterable[str], base: Path | None, question: str = "") -> Captioner:
+def build_captioner(
+    settings: Settings, captions: Iterable[str], base: Path | None, question: str = ""
+) -> CaptionerModel:
     """The captioner before any of its weights learned: from `base` if the run has one, from a checkpoint, or joined anew.
 
     `question` is what the data asks for its captions: the prompt, where neither settings nor the checkpoint have one.
@@ -50,7 +52,7 @@ def build_captioner(settings: Settings, captions: Iterable[str], base: Path | No
     return captioner.eval()
 
 
-def _joined(model: ModelSettings, captions: Iterable[str], seed: int) -> Captioner:
+def _joined(model: ModelSettings, captions: Iterable[str], seed: int) -> CaptionerModel:
     """A captioner of an encoder and a decoder."""
     assert model.encoder is not None
     sizes = DecoderSizes(
@@ -63,7 +65,7 @@ def _joined(model: ModelSettings, captions: Iterable[str], seed: int) -> Caption
     return joined(*parts, model.image_vectors or "all", *picture)
 
 
-def _set_prompt(captioner: Captioner, settings: Settings, question: str) -> None:
+def _set_prompt(captioner: CaptionerModel, settings: Settings, question: str) -> None:
     """The prompt: of the settings, else the checkpoint's own, else the data's question if it fits, else the family's."""
     prompt, model = settings.data.prompt, settings.model
     if prompt is not None:
@@ -80,7 +82,7 @@ def _set_prompt(captioner: Captioner, settings: Settings, question: str) -> None
         captioner.prompt = captioner.prompt or FAMILY_DEFAULTS[captioner.family].prompt
 
 
-def _no_question(captioner: Captioner, settings: Settings, question: str) -> str:
+def _no_question(captioner: CaptionerModel, settings: Settings, question: str) -> str:
     """Why the data's question can't be the prompt; "" if it can."""
     if captioner.prompt:
         return f"the model has its own, '{captioner.prompt}'"
@@ -93,7 +95,7 @@ def _no_question(captioner: Captioner, settings: Settings, question: str) -> str
     return ""
 
 
-def _decoding(captioner: Captioner, settings: Settings) -> Decoding:
+def _decoding(captioner: CaptionerModel, settings: Settings) -> Decoding:
     """How captions are written, by the settings.
 
     Raises `SettingsError` where they ask for longer captions than the decoder has positions for.
@@ -118,7 +120,7 @@ def _mapper(model: ModelSettings) -> Mapper:
     )  # fmt: skip
 
 
-def _check_size(captioner: Captioner, source: str) -> None:
+def _check_size(captioner: CaptionerModel, source: str) -> None:
     """Raise `ModelError` unless the image half takes pictures of the size that was asked for: many have fixed positions."""
     spec = captioner.image_spec
     try:
@@ -131,7 +133,7 @@ def _check_size(captioner: Captioner, source: str) -> None:
         ) from None
 
 
-def _check_mirror(captioner: Captioner) -> None:
+def _check_mirror(captioner: CaptionerModel) -> None:
     """Raise `ModelError` unless what the image half makes of a mirrored picture can be turned back."""
     spec = captioner.image_spec
     with torch.no_grad():
@@ -140,7 +142,7 @@ def _check_mirror(captioner: Captioner) -> None:
         )
 
 
-def fill_defaults(settings: Settings, captioner: Captioner) -> Settings:
+def fill_defaults(settings: Settings, captioner: CaptionerModel) -> Settings:
     """Settings with every `None` that the family decides replaced by what it decides."""
     model, training = settings.model, settings.training
     method = method_of(model)
@@ -167,7 +169,7 @@ def fill_defaults(settings: Settings, captioner: Captioner) -> Settings:
     return settings.model_copy(update=sections)
 
 
-def _of_adapter(captioner: Captioner, model: ModelSettings) -> dict[str, Any]:
+def _of_adapter(captioner: CaptionerModel, model: ModelSettings) -> dict[str, Any]:
     """What an adapter that goes on learning is like. Raises `SettingsError` where something else was asked for."""
     own = lora_of(captioner)
     for name in asked(model, *own):
@@ -179,7 +181,7 @@ def _of_adapter(captioner: Captioner, model: ModelSettings) -> dict[str, Any]:
     return own
 
 
-def place(captioner: Captioner, settings: ModelSettings) -> None:
+def place(captioner: CaptionerModel, settings: ModelSettings) -> None:
     """Move a captioner to its device and set its arithmetic. Channels come last: convolutions are faster that way."""
     device = choose_device(settings.device)
     if settings.quantize:  # the weights are on the GPU already, and can't be moved
@@ -191,7 +193,7 @@ def place(captioner: Captioner, settings: ModelSettings) -> None:
         _check_mirror(captioner)
 
 
-def adapt(captioner: Captioner, settings: Settings) -> None:
+def adapt(captioner: CaptionerModel, settings: Settings) -> None:
     """Decide which weights learn, by filled settings. Beside adapters, what is frozen goes to bf16 where products are bf16."""
     model = settings.model
     captioner.label_smoothing = settings.training.label_smoothing or 0.0
@@ -211,7 +213,7 @@ def adapt(captioner: Captioner, settings: Settings) -> None:
         checkpoint_activations(captioner)
 
 
-def _groups_rows(captioner: Captioner, settings: Settings) -> bool:
+def _groups_rows(captioner: CaptionerModel, settings: Settings) -> bool:
     """Whether rows of a batch are read in groups of similar length: on CPUs, where padding costs more than a second pass.
 
     Not where processes share out weights (all must make equally many passes), nor where passes are compiled.
@@ -219,14 +221,14 @@ def _groups_rows(captioner: Captioner, settings: Settings) -> bool:
     return captioner.device.type == "cpu" and settings.distributed.strategy == "ddp" and not settings.training.compile
 
 
-def _patch_dropout(captioner: Captioner, training: TrainingSettings) -> float:
+def _patch_dropout(captioner: CaptionerModel, training: TrainingSettings) -> float:
     """The share of vectors to drop; refused where they are places of a sentence and not of a picture."""
     if training.patch_dropout and captioner.family in ("prefix", "blip-2"):
         raise SettingsError(f"patch_dropout: a {captioner.family} captioner reads no patches; leave it out")
     return training.patch_dropout
 
 
-def _add_lora(captioner: Captioner, model: ModelSettings) -> None:
+def _add_lora(captioner: CaptionerModel, model: ModelSettings) -> None:
     """Adapters by settings."""
     add_lora(
         captioner, model.rank, model.alpha, model.dropout, model.lora_parts, model.target_modules, _fresh_modules(model),

@@ -17,7 +17,7 @@ from captrain.data.caption_text import CaptionText
 from captrain.data.mix import Mixture
 from captrain.errors import DataError, SettingsError
 from captrain.features.stored_images import StoredImages
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
 from captrain.models.decoding import Room
 from captrain.models.vocabulary import RoundTrip, round_trip, spread_captions
 from captrain.records import Sample
@@ -32,7 +32,7 @@ class StoredCaptions(TokenizedCaptions):
     """The captions of stored images as token ids. `cut` is not known before they were all read; it counts as none."""
 
     def __init__(
-        self, captioner: Captioner, images: StoredImages, max_tokens: int, text: CaptionText = AS_WRITTEN
+        self, captioner: CaptionerModel, images: StoredImages, max_tokens: int, text: CaptionText = AS_WRITTEN
     ) -> None:
         self.captioner, self.samples, self.max_tokens, self.text = captioner, images.samples, max_tokens, text
         self.cut = 0
@@ -92,7 +92,7 @@ def by_blocks(order: np.ndarray, blocks: np.ndarray, seed: int, epoch: int, at_o
 logger = logging.getLogger(__name__)
 
 
-def check_words(captioner: Captioner, samples: Sequence[Sample], settings: Settings) -> RoundTrip:
+def check_words(captioner: CaptionerModel, samples: Sequence[Sample], settings: Settings) -> RoundTrip:
     """Look at how many words of the captions come back from the tokenizer, and tell what does not.
 
     Some captions are looked at, evenly spread, as they are learned: after what the settings do to their text.
@@ -117,7 +117,7 @@ def check_words(captioner: Captioner, samples: Sequence[Sample], settings: Setti
     return found
 
 
-def _check_lengths(captioner: Captioner, captions: list[str], settings: Settings) -> None:
+def _check_lengths(captioner: CaptionerModel, captions: list[str], settings: Settings) -> None:
     """Hold a limit of tokens that was asked for against the decoder's positions. Where no caption needs more it does no harm."""
     room, asked_for = Room.of(captioner), settings.data.max_tokens
     if not asked(settings.data, "max_tokens") or asked_for <= room.most or not captions:

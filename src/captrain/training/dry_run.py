@@ -9,14 +9,16 @@ from rich.table import Table
 
 from captrain.data.caption_text import CaptionText
 from captrain.data.dataset import Splits
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
 from captrain.models.layers.packing import IGNORED
 from captrain.settings.schema import Settings
 from captrain.training.captions import caption_text
 from captrain.yaml_text import dump_yaml
 
 
-def preview(settings: Settings, captioner: Captioner, splits: Splits, parameters: dict[str, dict[str, int]]) -> str:
+def preview(
+    settings: Settings, captioner: CaptionerModel, splits: Splits, parameters: dict[str, dict[str, int]]
+) -> str:
     """The whole of it as text."""
     output = io.StringIO()
     console = Console(file=output, width=120, force_terminal=False)
@@ -40,7 +42,7 @@ def _parameters(counts: dict[str, dict[str, int]]) -> Table:
     return table
 
 
-def _targets(captioner: Captioner, splits: Splits, text: CaptionText, max_tokens: int) -> Table:
+def _targets(captioner: CaptionerModel, splits: Splits, text: CaptionText, max_tokens: int) -> Table:
     """The first sample's captions as tokens: given, and learned."""
     sample = splits.train[0]
     captions = text.clean(sample.captions)
@@ -54,7 +56,7 @@ def _targets(captioner: Captioner, splits: Splits, text: CaptionText, max_tokens
     return table
 
 
-def _tokens(captioner: Captioner, ids: list[int]) -> str:
+def _tokens(captioner: CaptionerModel, ids: list[int]) -> str:
     """Tokens of ids; an id that the tokenizer does not know (BLIP's start) as its number."""
     tokens = captioner.tokenizer.convert_ids_to_tokens(ids)
     return " ".join(f"<{id}>" if token is None else str(token) for id, token in zip(ids, tokens, strict=True))

@@ -27,7 +27,7 @@ from captrain.data.splits import (
     write_kept_splits,
 )
 from captrain.features.training_images import Images
-from captrain.inference.captioner import Writer
+from captrain.inference.captioner import Captioner
 from captrain.inference.evaluate import Stated, evaluate_samples
 from captrain.records import Rejects, Sample, read_jsonl, write_jsonl
 from captrain.settings.schema import Settings
@@ -111,11 +111,11 @@ def score_best_model(run: RunFolder, settings: Settings, splits: Splits) -> dict
     if not len(splits.test):
         return {}
     logger.info("testing the best model on %d pictures", len(splits.test))
-    writer = Writer.load(str(run.model), settings.model.device, settings.model.precision)
+    captioner = Captioner.load(str(run.model), settings.model.device, settings.model.precision)
     rejects = Rejects()
     stated = Stated(run.model, ("test", str(len(splits.test))))
     found = evaluate_samples(
-        writer, splits.test, rejects, {"captions": writer.captioner.decoding}, run.path / FOLDER, stated,
+        captioner, splits.test, rejects, {"captions": captioner.model.decoding}, run.path / FOLDER, stated,
         2 * images_a_batch(settings), settings.data.workers, settings.data.max_pixels,
         (settings.evaluation.metric,), settings.evaluation.tokenize,
     )  # fmt: skip

@@ -20,7 +20,7 @@ from captrain.data.mix import Mixture
 from captrain.data.samples import key_of
 from captrain.errors import SettingsError
 from captrain.features.training_images import Images
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
 from captrain.models.layers.packing import IGNORED, PackedRows, pack
 from captrain.records import Sample
 from captrain.settings.schema import TrainingSettings
@@ -58,7 +58,7 @@ class TokenizedCaptions:
     """
 
     def __init__(
-        self, captioner: Captioner, samples: Sequence[Sample], max_tokens: int, text: CaptionText = AS_WRITTEN
+        self, captioner: CaptionerModel, samples: Sequence[Sample], max_tokens: int, text: CaptionText = AS_WRITTEN
     ) -> None:
         pieces: list[np.ndarray] = []
         lengths: list[int] = []
@@ -107,7 +107,7 @@ class VariedCaptions:
     """Captions whose words change from epoch to epoch (shuffled tags, say), so that they are tokenised when asked for."""
 
     def __init__(
-        self, captioner: Captioner, samples: Sequence[Sample], max_tokens: int, text: CaptionText, seed: int
+        self, captioner: CaptionerModel, samples: Sequence[Sample], max_tokens: int, text: CaptionText, seed: int
     ) -> None:
         self.captioner, self.samples, self.max_tokens, self.text, self.seed = captioner, samples, max_tokens, text, seed
 
@@ -181,7 +181,7 @@ class Collator:
     `captions` counts those that were packed so far.
     """
 
-    def __init__(self, captioner: Captioner, images: Images, hide_words: WordDropout | None = None) -> None:
+    def __init__(self, captioner: CaptionerModel, images: Images, hide_words: WordDropout | None = None) -> None:
         self.hide_words = hide_words
         self.start, self.end, self.prompt = captioner.start_id, captioner.end_id, captioner.prompt_ids()
         self.images = images
@@ -226,7 +226,7 @@ class WordDropout:
         packed.input_ids[hidden] = self.hidden_id
 
 
-def word_dropout(captioner: Captioner, training: TrainingSettings) -> WordDropout | None:
+def word_dropout(captioner: CaptionerModel, training: TrainingSettings) -> WordDropout | None:
     """As the settings ask, None where they don't. Hidden words are read as the tokenizer's mask, or its unknown token.
 
     Raises `SettingsError` for a tokenizer that has neither.

@@ -16,7 +16,7 @@ from captrain.features.cache import GIB, Keeping
 from captrain.features.stored_images import StoredImages, captions_of
 from captrain.features.training_images import MIRRORED, PLAIN, Images, Views
 from captrain.metrics.java import check_java
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
 from captrain.models.decoding import Room
 from captrain.models.device import choose_device, compile_captioner
 from captrain.models.learning_parts import count_parameters
@@ -193,7 +193,7 @@ def load(settings: Settings, data: str | None) -> Splits:
     return splits
 
 
-def ready(settings: Settings, splits: Splits, run: RunFolder | None) -> tuple[Captioner, Settings]:
+def ready(settings: Settings, splits: Splits, run: RunFolder | None) -> tuple[CaptionerModel, Settings]:
     """The captioner on its device with its learning weights chosen, and settings without open ends.
 
     What lies nowhere else is first written to the run's `base/`: adapters refer to it, and a resumed run begins there.
@@ -208,7 +208,7 @@ def ready(settings: Settings, splits: Splits, run: RunFolder | None) -> tuple[Ca
     return captioner, filled
 
 
-def keep(captioner: Captioner, splits: Splits, data: DataSettings, seed: int) -> dict[str, Images]:
+def keep(captioner: CaptionerModel, splits: Splits, data: DataSettings, seed: int) -> dict[str, Images]:
     """Features or pixels of all training and validation pictures; bad pictures are rejected.
 
     Where captions are written of mirror images too, the features of these are kept of validation pictures.
@@ -224,7 +224,7 @@ def keep(captioner: Captioner, splits: Splits, data: DataSettings, seed: int) ->
     return images
 
 
-def tokenize(captioner: Captioner, images: dict[str, Images], data: DataSettings) -> dict[str, TokenizedCaptions]:
+def tokenize(captioner: CaptionerModel, images: dict[str, Images], data: DataSettings) -> dict[str, TokenizedCaptions]:
     """The captions of all images; what cleans their text cleans all of them, what varies it comes in training alone."""
     text = caption_text(data)
 
@@ -243,7 +243,7 @@ def count(images: dict[str, Images], captions: dict[str, TokenizedCaptions]) -> 
 
 
 def note_run(
-    run: RunFolder, requested: Settings, filled: Settings, data: str | None, captioner: Captioner,
+    run: RunFolder, requested: Settings, filled: Settings, data: str | None, captioner: CaptionerModel,
     captions: dict[str, TokenizedCaptions], counts: dict[str, int], marks: dict[str, str], splits: Splits,
 ) -> None:  # fmt: skip
     """Write down what the run is, before its first step."""
@@ -266,7 +266,7 @@ def note_run(
         logger.warning("%d captions were cut: %s", counts["cut_captions"], _why_cut(captioner, filled.data.max_tokens))
 
 
-def _why_cut(captioner: Captioner, max_tokens: int) -> str:
+def _why_cut(captioner: CaptionerModel, max_tokens: int) -> str:
     """The limit that a long caption met: the one that was set, or that of the decoder's positions."""
     room = Room.of(captioner)
     if room.most < max_tokens:

@@ -18,7 +18,7 @@ from captrain.data.mix import Mixture
 from captrain.disk.writing import write_text
 from captrain.features.stored_images import StoredImages
 from captrain.features.training_images import Images
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
 from captrain.records import write_jsonl
 from captrain.settings.schema import Settings
 from captrain.training.captions import BlockMixture, caption_text, source_ratios
@@ -53,7 +53,7 @@ logger = logging.getLogger(__name__)
 
 
 def make_trainer(
-    run: RunFolder, settings: Settings, captioner: Captioner,
+    run: RunFolder, settings: Settings, captioner: CaptionerModel,
     images: dict[str, Images], captions: dict[str, TokenizedCaptions], checkpoints: Checkpoints, labels: np.ndarray,
     goes_back: bool,
 ) -> tuple[CaptionTrainer, Following]:  # fmt: skip
@@ -151,14 +151,18 @@ def check_length(settings: Settings, images: Images, captions: TokenizedCaptions
         warmup_steps(settings.training, steps_an_epoch(settings, mixture) * settings.training.epochs)
 
 
-def make_rows(settings: Settings, captioner: Captioner, images: Images, captions: TokenizedCaptions) -> TrainingRows:
+def make_rows(
+    settings: Settings, captioner: CaptionerModel, images: Images, captions: TokenizedCaptions
+) -> TrainingRows:
     """Rows of captions that are tokenised once, or anew in each epoch where their words vary."""
     data, seed, text = settings.data, settings.training.seed, caption_text(settings.data)
     varied = VariedCaptions(captioner, images.samples, data.max_tokens, text, seed) if text.is_random else None
     return TrainingRows(varied or captions, data.captions_per_image, seed)
 
 
-def training_arguments(settings: Settings, run: RunFolder, captioner: Captioner, validates: bool) -> TrainingArguments:
+def training_arguments(
+    settings: Settings, run: RunFolder, captioner: CaptionerModel, validates: bool
+) -> TrainingArguments:
     """The settings in Trainer's words. Arithmetic is the captioner's own affair, logs and trackers are our callbacks'."""
     training, metric = settings.training, settings.evaluation.metric
     return TrainingArguments(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.plain import Place, captrain_code, differences, plain_code
 from captrain.report.facts import flatten, section
 from captrain.report.logs import Metrics, Problems, read_metrics, score_name, score_order
@@ -16,7 +16,7 @@ from captrain.yaml_text import dump_yaml, load_yaml
 MOST_POINTS = 12  # of a curve
 
 
-def model_card(run: Path, captioner: Captioner, name: str, base: str, hub_id: str = "") -> str:
+def model_card(run: Path, captioner: CaptionerModel, name: str, base: str, hub_id: str = "") -> str:
     """README.md of an exported captioner, in the hub's form.
 
     Args:
@@ -43,7 +43,7 @@ def model_card(run: Path, captioner: Captioner, name: str, base: str, hub_id: st
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _head(captioner: Captioner, base: str) -> str:
+def _head(captioner: CaptionerModel, base: str) -> str:
     """What the hub reads of a card."""
     facts: dict[str, Any] = {
         "library_name": "peft" if _has_adapter(captioner) else "transformers",
@@ -55,7 +55,7 @@ def _head(captioner: Captioner, base: str) -> str:
     return f"---\n{dump_yaml(facts)}---"
 
 
-def _loading(captioner: Captioner, base: str, place: Place) -> str:
+def _loading(captioner: CaptionerModel, base: str, place: Place) -> str:
     """Code that writes a caption: with captrain, and without it where transformers alone can load the model."""
     text = f"## Use\n\n```python\n{captrain_code(place)}\n```"
     without = plain_code(captioner, base if _is_hub_id(base) else "", place)
@@ -83,7 +83,7 @@ def _curves(metrics: Metrics) -> Iterator[str]:
     yield _table("Validation", [score_name(column) for column in columns], rows)
 
 
-def _own_settings(captioner: Captioner) -> Iterator[tuple[str, str]]:
+def _own_settings(captioner: CaptionerModel) -> Iterator[tuple[str, str]]:
     """Image preparation, prompt and decoding, as saved in captrain.json."""
     if captioner.origins:
         yield "trained on from", ", then ".join(map(last_name, captioner.origins))
@@ -145,7 +145,7 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _has_adapter(captioner: Captioner) -> bool:
+def _has_adapter(captioner: CaptionerModel) -> bool:
     return hasattr(captioner.model, "peft_config")
 
 

@@ -20,7 +20,7 @@ from captrain.disk.locks import locked
 from captrain.disk.writing import write_text
 from captrain.errors import CaptrainError, ModelError
 from captrain.models.adapters import BASE, has_adapter, merge_adapter
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.archive import SUFFIX, check_free, opened, write_archive
 from captrain.models.checkpoint.card import model_card
 from captrain.models.checkpoint.folder import load_captioner, save_captioner
@@ -83,7 +83,7 @@ def write_model(
         write_text(folder / "README.md", model_card(Path(source), captioner, name, found, hub_id))
 
 
-def lower(captioner: Captioner, dtype: Precision) -> None:
+def lower(captioner: CaptionerModel, dtype: Precision) -> None:
     """All weights in a precision. Raises `ModelError` when one is too large for it."""
     kind = DTYPES[dtype]
     largest = torch.finfo(kind).max

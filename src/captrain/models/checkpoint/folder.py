@@ -33,7 +33,7 @@ from captrain.models.adapters import (
     is_adapter,
     missing_base,
 )  # fmt: skip
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.archive import is_archive, opened
 from captrain.models.checkpoint.image_preparation import has_preparation, read_preparation, write_preparation
 from captrain.models.checkpoint.loading import load_with_report, read_config
@@ -79,7 +79,7 @@ def load_captioner(
     base: str | None = None,
     *,
     adapter_learns: bool = False,
-) -> Captioner:
+) -> CaptionerModel:
     """A captioner from a run folder, a model folder, an archive, a hub id or a short name; its config tells the family.
 
     Args:
@@ -102,7 +102,7 @@ def load_captioner(
     return captioner.eval()
 
 
-def _load_adapter(folder: str, quantize: BitsAndBytesConfig | None, base: str | None, learns: bool) -> Captioner:
+def _load_adapter(folder: str, quantize: BitsAndBytesConfig | None, base: str | None, learns: bool) -> CaptionerModel:
     """An adapter on its base. Tokenizer and image preparation are the base's where the adapter's folder has none."""
     named = base_of(folder) if base is None else find_model_folder(base)
     with opened(named) as place:
@@ -122,7 +122,7 @@ def _load_adapter(folder: str, quantize: BitsAndBytesConfig | None, base: str | 
     return captioner
 
 
-def _assembled(model: PreTrainedModel, family: str, words: str, places: Sequence[str]) -> Captioner:
+def _assembled(model: PreTrainedModel, family: str, words: str, places: Sequence[str]) -> CaptionerModel:
     """A captioner from its weights, the tokenizer in `words`, and what the first of some places says of the rest."""
     specs = (_preparation(place, needed=place == places[-1]) for place in places)
     spec = next(found for found in specs if found is not None)
@@ -137,7 +137,7 @@ def _assembled(model: PreTrainedModel, family: str, words: str, places: Sequence
     return captioner
 
 
-def _check_tokens(captioner: Captioner, source: str) -> None:
+def _check_tokens(captioner: CaptionerModel, source: str) -> None:
     """Raise `ModelError` where a caption would begin or end with a token that the decoder does not have.
 
     The tokens that no caption has must be numbers: transformers takes them as they are.
@@ -163,7 +163,7 @@ def _preparation(place: str, needed: bool) -> ImageSpec | None:
     return read_preparation(place) if needed or has_preparation(place) else None
 
 
-def save_captioner(captioner: Captioner, folder: Path) -> None:
+def save_captioner(captioner: CaptionerModel, folder: Path) -> None:
     """Write weights (only the adapter's, if there is one), tokenizer, image preparation and captioning settings.
 
     The folder loads with `transformers` (or with `peft` on the base model) alone, and with `load_captioner`.
@@ -191,7 +191,7 @@ def save_captioner(captioner: Captioner, folder: Path) -> None:
         weights.chmod(stat.S_IMODE((folder / EXTRAS).stat().st_mode))
 
 
-def family_class(name: str) -> type[Captioner]:
+def family_class(name: str) -> type[CaptionerModel]:
     """The class of a family, imported when asked for.
 
     >>> family_class("blip").__name__
@@ -199,7 +199,7 @@ def family_class(name: str) -> type[Captioner]:
     """
     if name not in FAMILIES:
         raise ModelError(f"unknown family '{name}'.{nearest(name, FAMILIES)} Families: {', '.join(FAMILIES)}")
-    return cast(type[Captioner], _import(FAMILIES[name]))
+    return cast(type[CaptionerModel], _import(FAMILIES[name]))
 
 
 def holds_adapter(source: str) -> bool:
@@ -259,7 +259,7 @@ def _load_weights(source: str, quantize: BitsAndBytesConfig | None) -> tuple[Pre
     return model, family
 
 
-def _check_base_has_a_place(captioner: Captioner) -> None:
+def _check_base_has_a_place(captioner: CaptionerModel) -> None:
     """Raise `ModelError` for an adapter whose base is in memory alone: nobody could load what was saved."""
     model: Any = captioner.model
     if has_adapter(captioner) and not all(config.base_model_name_or_path for config in model.peft_config.values()):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from textwrap import fill
 
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
 
 WIDTH = 100  # of a line of code
 OWN_KINDS = '"model_type": "captrain_'
@@ -66,7 +66,7 @@ def captrain_code(place: Place) -> str:
     return "\n".join(lines)
 
 
-def plain_code(captioner: Captioner, base: str, place: Place) -> str | None:
+def plain_code(captioner: CaptionerModel, base: str, place: Place) -> str | None:
     """Calls of transformers, and of peft for an adapter, that write a picture's caption; None where they can't load it.
 
     `base` is the hub id of an adapter's base model; empty where that lies in the captioner's own folder.
@@ -99,7 +99,7 @@ def plain_code(captioner: Captioner, base: str, place: Place) -> str | None:
     return "\n".join(lines)
 
 
-def differences(captioner: Captioner) -> list[str]:
+def differences(captioner: CaptionerModel) -> list[str]:
     """Sentences on what captrain does that the plain code does not, and on what it takes to compare the two."""
     found = [
         "Both decode and resize a JPEG alike, to the bit (of PNGs captrain also lays transparent pixels over white, and scales "
@@ -121,7 +121,7 @@ def _said(prompt: str) -> str:
     return f"  # begins with {prompt!r}" if prompt else ""
 
 
-def _options(captioner: Captioner) -> str:
+def _options(captioner: CaptionerModel) -> str:
     """How captrain has captions written, as arguments: those that people change first."""
     config = captioner.generation_config(captioner.decoding).to_diff_dict()
     config.pop("transformers_version", None)
@@ -130,13 +130,13 @@ def _options(captioner: Captioner) -> str:
     return fill(options, WIDTH, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
 
 
-def _blip(captioner: Captioner) -> Given:
+def _blip(captioner: CaptionerModel) -> Given:
     """BLIP's `generate` puts the start token in the first place, and leaves the last one out."""
     start = [captioner.start_id, *captioner.prompt_ids()]
     return Given("input_ids", [*start, captioner.end_id], len(start))
 
 
-def _blip2(captioner: Captioner) -> Given:
+def _blip2(captioner: CaptionerModel) -> Given:
     """Placeholders, then what OPT's captions begin with, or what T5's encoder reads."""
     config = captioner.core().config
     words = captioner.tokenizer(captioner.prompt, add_special_tokens=False)["input_ids"] if captioner.prompt else []
@@ -147,17 +147,17 @@ def _blip2(captioner: Captioner) -> Given:
     return Given("input_ids", start, placeholders[0] + len(start), *placeholders)
 
 
-def _encoder_decoder(captioner: Captioner) -> Given:
+def _encoder_decoder(captioner: CaptionerModel) -> Given:
     start = [captioner.start_id, *captioner.prompt_ids()]
     return Given("decoder_input_ids", start, len(start))
 
 
-def _git(captioner: Captioner) -> Given:
+def _git(captioner: CaptionerModel) -> Given:
     start = [captioner.start_id, *captioner.prompt_ids()]
     return Given("input_ids", start, len(start))
 
 
-GIVEN: dict[str, Callable[[Captioner], Given]] = {
+GIVEN: dict[str, Callable[[CaptionerModel], Given]] = {
     "blip": _blip,
     "blip-2": _blip2,
     "encoder-decoder": _encoder_decoder,

@@ -15,7 +15,7 @@ from transformers import BlipConfig, Cache, EncoderDecoderCache, PreTrainedModel
 from transformers.models.blip.modeling_blip import BlipAttention
 from transformers.models.blip.modeling_blip_text import BlipTextSelfAttention
 
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
 from captrain.models.layers.attention import attend
 from captrain.models.layers.vision import see
 
@@ -84,7 +84,7 @@ class BlipForConditionalGeneration(transformers.BlipForConditionalGeneration):
         self.post_init()
 
 
-class BlipCaptioner(Captioner):
+class BlipCaptioner(CaptionerModel):
     """BLIP behind the contract. Loss and generation follow LAVIS: captions begin with [DEC], end with [SEP]."""
 
     family = "blip"

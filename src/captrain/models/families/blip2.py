@@ -16,7 +16,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from captrain.data.images import ImageSpec
 from captrain.errors import ModelError
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
 from captrain.models.decoding import Decoding
 from captrain.models.families.prefix.captioner import (
     behind_prefix,
@@ -32,7 +32,7 @@ LANGUAGES = ("opt", "t5")
 """Kinds of language models that BLIP-2 was published with, and that packed rows were compared with."""
 
 
-class Blip2Captioner(Captioner):
+class Blip2Captioner(CaptionerModel):
     """BLIP-2 behind the contract. Kept features are the ViT's vectors, so that the Q-Former can learn from them."""
 
     family = "blip-2"

@@ -22,7 +22,7 @@ from transformers import (
 
 from captrain.data.images import ImageSpec
 from captrain.errors import ModelError
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.loading import class_for, load_model, read_config
 from captrain.models.layers.attention import share_features
 from captrain.models.layers.vision import VisionVectors, see
@@ -37,7 +37,7 @@ COUNT_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert")
 """Kinds whose first position is the number after that of the padding token."""
 
 
-class EncoderDecoderCaptioner(Captioner):
+class EncoderDecoderCaptioner(CaptionerModel):
     """A `VisionEncoderDecoderModel` behind the contract."""
 
     family = "encoder-decoder"

@@ -20,7 +20,7 @@ from transformers.models.git.modeling_git import GitSelfAttention, GitVisionAtte
 
 from captrain.data.images import ImageSpec
 from captrain.errors import ModelError
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
 from captrain.models.decoding import until
 from captrain.models.families.prefix.captioner import behind_prefix
 from captrain.models.layers.attention import attend
@@ -88,7 +88,7 @@ class GitForCausalLM(transformers.GitForCausalLM):
         self.post_init()
 
 
-class GitCaptioner(Captioner):
+class GitCaptioner(CaptionerModel):
     """GIT behind the contract. Captions begin with [CLS] and end with [SEP]; positions are those of words, images have none."""
 
     family = "git"

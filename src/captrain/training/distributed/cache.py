@@ -14,7 +14,7 @@ from captrain.features.cache import Keeper, Keeping, keep_images
 from captrain.features.stored_images import stored_images
 from captrain.features.stream import default_workers
 from captrain.features.training_images import PLAIN, Images, KeptImages, LiveImages, Views
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
 from captrain.records import Rejects, Sample
 from captrain.training.distributed.group import Group
 
@@ -30,7 +30,7 @@ class Part:
 
 def keep_together(
     group: Group,
-    captioner: Captioner,
+    captioner: CaptionerModel,
     splits: dict[str, Sequence[Sample]],
     keeping: Keeping,
     rejects: Rejects,
@@ -62,7 +62,7 @@ def keep_together(
         return _images(captioner, splits, keeping, views, parts)
 
 
-def _where(captioner: Captioner, pictures: int, keeping: Keeping, group: Group) -> str:
+def _where(captioner: CaptionerModel, pictures: int, keeping: Keeping, group: Group) -> str:
     """On disk what one process would keep in memory: the system's file cache holds it once for all processes of a machine."""
     if keeping.where == "auto" and captioner.vision_learns():
         spec = captioner.image_spec
@@ -95,7 +95,7 @@ def _joined(parts: list[Part]) -> Part:
 
 
 def _images(
-    captioner: Captioner,
+    captioner: CaptionerModel,
     splits: dict[str, Sequence[Sample]],
     keeping: Keeping,
     views: Mapping[str, Views],

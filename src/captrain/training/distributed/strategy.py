@@ -18,7 +18,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from captrain.errors import SettingsError
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
 from captrain.settings.schema import Settings
 from captrain.settings.schema.training import DistributedSettings
 from captrain.training.distributed import sharding
@@ -37,18 +37,18 @@ class Strategy:
         """Further arguments of the trainer. Processes that do not write are no louder than the first."""
         return {"log_level_replica": "passive"}
 
-    def share_out(self, captioner: Captioner) -> None:
+    def share_out(self, captioner: CaptionerModel) -> None:
         """Share out the weights, before there is an optimizer of them."""
 
-    def wrapped(self, captioner: Captioner) -> nn.Module | None:
+    def wrapped(self, captioner: CaptionerModel) -> nn.Module | None:
         """What a trainer steps with; None to leave that to accelerate."""
         return None
 
-    def whole_in_first(self, captioner: Captioner) -> AbstractContextManager[None]:
+    def whole_in_first(self, captioner: CaptionerModel) -> AbstractContextManager[None]:
         """While this is open the first process can save the captioner. For all processes, at the same time."""
         return nullcontext()
 
-    def whole_in_all(self, captioner: Captioner) -> AbstractContextManager[None]:
+    def whole_in_all(self, captioner: CaptionerModel) -> AbstractContextManager[None]:
         """While this is open each process can write captions by itself. For all processes, at the same time."""
         return nullcontext()
 
@@ -66,16 +66,16 @@ class Sharding(Strategy):
 
     shares_optimizer = True
 
-    def share_out(self, captioner: Captioner) -> None:
+    def share_out(self, captioner: CaptionerModel) -> None:
         sharding.share_out(captioner, self.group)
 
-    def wrapped(self, captioner: Captioner) -> nn.Module | None:
+    def wrapped(self, captioner: CaptionerModel) -> nn.Module | None:
         return sharding.Shared(captioner)
 
-    def whole_in_first(self, captioner: Captioner) -> AbstractContextManager[None]:
+    def whole_in_first(self, captioner: CaptionerModel) -> AbstractContextManager[None]:
         return sharding.whole_in_first(captioner, self.group)
 
-    def whole_in_all(self, captioner: Captioner) -> AbstractContextManager[None]:
+    def whole_in_all(self, captioner: CaptionerModel) -> AbstractContextManager[None]:
         return sharding.whole_in_all(captioner)
 
     def whole_state(self, optimizer: Optimizer) -> dict[str, Any]:
@@ -93,10 +93,10 @@ class Zero(Strategy):
         check_configuration(configuration)
         return {**super().arguments(precision), "deepspeed": configuration}
 
-    def whole_in_first(self, captioner: Captioner) -> AbstractContextManager[None]:
+    def whole_in_first(self, captioner: CaptionerModel) -> AbstractContextManager[None]:
         return self.whole_in_all(captioner)
 
-    def whole_in_all(self, captioner: Captioner) -> AbstractContextManager[None]:
+    def whole_in_all(self, captioner: CaptionerModel) -> AbstractContextManager[None]:
         return whole(captioner) if self.settings.zero_stage == 3 else nullcontext()
 
 

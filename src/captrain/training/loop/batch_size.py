@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from captrain.features.training_images import Images
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
 from captrain.models.contexts import modes_kept, untouched_randomness
 from captrain.settings.schema import Settings
 from captrain.training.distributed.group import here
@@ -51,7 +51,7 @@ def images_a_step(settings: Settings) -> int:
 
 
 def fill_batch_size(
-    settings: Settings, captioner: Captioner, images: Images, rows: TrainingRows, before: int | None
+    settings: Settings, captioner: CaptionerModel, images: Images, rows: TrainingRows, before: int | None
 ) -> Settings:
     """Settings with a number where they said `auto`: that of the run's earlier sitting, or what fits now.
 
@@ -65,7 +65,7 @@ def fill_batch_size(
     return settings.model_copy(update={"training": training})
 
 
-def find_batch_size(captioner: Captioner, images: Images, rows: TrainingRows) -> int:
+def find_batch_size(captioner: CaptionerModel, images: Images, rows: TrainingRows) -> int:
     """The largest power of two of images whose step fits the memory, all as long as the longest row.
 
     On a GPU steps of 1, 2, 4, ... images are tried with the memory set aside that the optimizer will take. Elsewhere what two
@@ -111,7 +111,9 @@ def largest_by_estimate(one: int, two: int, fixed: int, free: int, most: int) ->
     return size
 
 
-def _longest_batches(captioner: Captioner, images: Images, rows: TrainingRows) -> Callable[[int], dict[str, Tensor]]:
+def _longest_batches(
+    captioner: CaptionerModel, images: Images, rows: TrainingRows
+) -> Callable[[int], dict[str, Tensor]]:
     """Batches of any size whose rows are all the longest one of the first epoch, or of 2000 of its rows."""
     step = max(1, len(rows) // LOOKED_AT)
     longest = max(
@@ -128,7 +130,7 @@ def _longest_batches(captioner: Captioner, images: Images, rows: TrainingRows) -
 
 
 def _by_trying(
-    captioner: Captioner, batch: Callable[[int], dict[str, Tensor]], most: int, set_aside: int
+    captioner: CaptionerModel, batch: Callable[[int], dict[str, Tensor]], most: int, set_aside: int
 ) -> tuple[int, str]:
     """Double until a step does not fit, or takes more than its share."""
     total = torch.cuda.get_device_properties(captioner.device).total_memory
@@ -147,7 +149,7 @@ def _by_trying(
     return max(size, 1), f"its longest step takes {taken / 2**30:.1f} of {total / 2**30:.0f} GiB"
 
 
-def _fits(captioner: Captioner, batch: Callable[[int], dict[str, Tensor]], size: int) -> bool:
+def _fits(captioner: CaptionerModel, batch: Callable[[int], dict[str, Tensor]], size: int) -> bool:
     """Whether a forward and backward of so many of the longest rows goes through."""
     try:
         captioner(**batch(size)).loss.backward()
@@ -161,7 +163,7 @@ def _fits(captioner: Captioner, batch: Callable[[int], dict[str, Tensor]], size:
 
 
 def _by_counting(
-    captioner: Captioner, batch: Callable[[int], dict[str, Tensor]], most: int, set_aside: int
+    captioner: CaptionerModel, batch: Callable[[int], dict[str, Tensor]], most: int, set_aside: int
 ) -> tuple[int, str]:
     """What one and two images keep for the way back tells what an image keeps."""
     one, two = (_kept(captioner, batch(size)) for size in (1, 2))
@@ -173,7 +175,7 @@ def _by_counting(
     )
 
 
-def _kept(captioner: Captioner, batch: dict[str, Tensor]) -> int:
+def _kept(captioner: CaptionerModel, batch: dict[str, Tensor]) -> int:
     """Bytes that a forward keeps for the way back, weights not among them."""
     weights = {weight.untyped_storage().data_ptr() for weight in captioner.parameters()}
     kept: dict[int, int] = {}
@@ -190,7 +192,7 @@ def _kept(captioner: Captioner, batch: dict[str, Tensor]) -> int:
     return sum(kept.values())
 
 
-def _clean(captioner: Captioner) -> None:
+def _clean(captioner: CaptionerModel) -> None:
     """Give back what a step took."""
     captioner.zero_grad(set_to_none=True)
     gc.collect()
@@ -199,7 +201,7 @@ def _clean(captioner: Captioner) -> None:
 
 
 @contextmanager
-def _untouched(captioner: Captioner) -> Iterator[None]:
+def _untouched(captioner: CaptionerModel) -> Iterator[None]:
     """Train within; afterwards running statistics and modes are what they were, and there are no gradients."""
     buffers = {name: buffer.clone() for name, buffer in captioner.named_buffers()}
     try:

@@ -22,7 +22,7 @@ from transformers import TrainerControl, TrainingArguments
 from captrain.data.mix import Mixture
 from captrain.errors import TrainingError, reason_of
 from captrain.metrics.java import JavaError
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
 from captrain.models.contexts import untouched_randomness
 from captrain.settings.schema import Settings
 from captrain.training.distributed.strategy import strategy_of
@@ -54,7 +54,7 @@ class CaptionTrainer(SpreadTrainer):
 
     def __init__(
         self,
-        captioner: Captioner,
+        captioner: CaptionerModel,
         args: TrainingArguments,
         rows: TrainingRows,
         mixture: Mixture,

@@ -16,7 +16,7 @@ from captrain.features.training_images import Images
 from captrain.inference.captioner import features_of, write_captions
 from captrain.metrics.judging import Judgement, blind_spot, judge
 from captrain.metrics.suited import AUTO, choose_tokenizer
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
 from captrain.models.contexts import evaluating
 from captrain.models.decoding import Room
 from captrain.progress import track
@@ -75,7 +75,7 @@ class Validator:
         parts = [self.own[start:][:batch_size] for start in range(0, most, batch_size)]
         self.batches = [(part or self.positions[:1], bool(part)) for part in parts]  # and whether they count
 
-    def __call__(self, captioner: Captioner) -> Validation:
+    def __call__(self, captioner: CaptionerModel) -> Validation:
         """Loss and scores now."""
         with evaluating(captioner):
             scores = {"validation_loss": self._loss(captioner)}
@@ -91,7 +91,7 @@ class Validator:
         return Validation(scores, judgement.captions, judgement, sum(cut_off for _, cut_off in parts), positions)
 
     @torch.no_grad()
-    def _loss(self, captioner: Captioner) -> float:
+    def _loss(self, captioner: CaptionerModel) -> float:
         """Mean loss a learned token, over all captions of all images; without label smoothing, so that runs compare."""
         smoothing, captioner.label_smoothing = captioner.label_smoothing, 0.0
         total = tokens = 0.0
@@ -109,7 +109,7 @@ class Validator:
         totals, learned = zip(*self.group.gather((total, tokens)), strict=True)
         return sum(totals) / max(sum(learned), 1)
 
-    def _write(self, captioner: Captioner) -> tuple[list[Caption], int]:
+    def _write(self, captioner: CaptionerModel) -> tuple[list[Caption], int]:
         """A caption for each of this process's images, and how many of them were cut off."""
         predictions, cut_off = [], 0
         longest = min(captioner.decoding.max_new_tokens, Room.of(captioner).most)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from captrain.errors import ModelError
 from captrain.models.adapters import kind_of
-from captrain.models.captioner import Captioner, plain_name
+from captrain.models.captioner import CaptionerModel, plain_name
 from captrain.training.distributed.group import here
 from captrain.training.distributed.sharding import local
 
@@ -51,7 +51,7 @@ class GradientCheck:
         self.waiting: dict[str, Weights] = {}
         self.steps = 0
 
-    def __call__(self, captioner: Captioner) -> None:
+    def __call__(self, captioner: CaptionerModel) -> None:
         """Raise `ModelError` where something that should learn got no gradient in this step."""
         if self.all is None:  # not before: weights that are shared out are others than they were
             self.all = self.waiting = should_learn(captioner, self.target_modules)
@@ -68,7 +68,7 @@ class GradientCheck:
             raise ModelError(_told(self.waiting, self.all, found, self.steps))
 
 
-def should_learn(captioner: Captioner, target_modules: Sequence[str] = ()) -> dict[str, Weights]:
+def should_learn(captioner: CaptionerModel, target_modules: Sequence[str] = ()) -> dict[str, Weights]:
     """The learning weights by part and kind of layer, and by the names that adapters were asked for.
 
     >>> should_learn(captioner).keys()                                                        # doctest: +SKIP
@@ -117,7 +117,7 @@ def _found(weights: Iterable[nn.Parameter]) -> Found:
     return found
 
 
-def _has_closed_gate(captioner: Captioner) -> bool:
+def _has_closed_gate(captioner: CaptionerModel) -> bool:
     """Whether a weight that learns is zero throughout, so that what lies behind it gets a gradient only when it has opened."""
     own = any(
         weight.requires_grad and not name.endswith("bias") and ".lora_" not in name and _is_zero(local(weight.detach()))
@@ -130,7 +130,7 @@ def _is_zero(values: Tensor) -> bool:
     return values.numel() > 0 and not bool(values.any())
 
 
-def _warn_of_idle_adapters(captioner: Captioner) -> None:
+def _warn_of_idle_adapters(captioner: CaptionerModel) -> None:
     """Name the single adapters that got nothing: not wrong, but of no use."""
     adapters: dict[str, Weights] = {}
     for name, weight in captioner.named_parameters():

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
 
 MATRICES = "matrices"
 
@@ -81,7 +81,7 @@ def _split(groups: Iterable[dict[str, Any]], apart: set[int]) -> list[dict[str, 
     return split
 
 
-def lists_of_vectors(captioner: Captioner) -> list[nn.Parameter]:
+def lists_of_vectors(captioner: CaptionerModel) -> list[nn.Parameter]:
     """Weights of which each row stands for something of its own: vocabularies, positions, and the text half's head."""
     tables = [cast(nn.Parameter, module.weight) for module in captioner.modules() if isinstance(module, nn.Embedding)]
     head = captioner.decoder.get_output_embeddings()

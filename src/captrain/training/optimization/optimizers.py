@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from transformers.optimization import Adafactor
 
 from captrain.errors import SettingsError
-from captrain.models.captioner import PARTS, Captioner, plain_name
+from captrain.models.captioner import PARTS, CaptionerModel, plain_name
 from captrain.settings.schema import Settings, TrainingSettings
 from captrain.settings.schema.optimisation import beta2_of, default_rate, schedule_of
 from captrain.training.optimization.muon import MuonWithAdamW, lists_of_vectors
@@ -37,48 +37,48 @@ class Kind:
         devices: kinds of devices that it runs on.
     """
 
-    make: Callable[[Captioner, Groups, float, Betas], Optimizer]
+    make: Callable[[CaptionerModel, Groups, float, Betas], Optimizer]
     library: str | None = None
     devices: tuple[str, ...] = ("cpu", "cuda", "mps", "xpu")
 
 
-def _adamw(captioner: Captioner, groups: Groups, rate: float, betas: Betas) -> Optimizer:
+def _adamw(captioner: CaptionerModel, groups: Groups, rate: float, betas: Betas) -> Optimizer:
     """Loshchilov and Hutter 2019, with one kernel for all weights where torch has it."""
     return torch.optim.AdamW(groups, lr=rate, betas=betas, fused=captioner.device.type in ("cpu", "cuda"))
 
 
-def _muon(captioner: Captioner, groups: Groups, rate: float, betas: Betas) -> Optimizer:
+def _muon(captioner: CaptionerModel, groups: Groups, rate: float, betas: Betas) -> Optimizer:
     """Jordan et al. 2024: matrices of layers take orthogonal steps, all else is AdamW's. Fewer epochs from scratch."""
     return MuonWithAdamW(groups, rate, betas, lists_of_vectors(captioner))
 
 
-def _adamw_8bit(captioner: Captioner, groups: Groups, rate: float, betas: Betas) -> Optimizer:
+def _adamw_8bit(captioner: CaptionerModel, groups: Groups, rate: float, betas: Betas) -> Optimizer:
     """Its two memories in 8 bits (Dettmers et al. 2022): a quarter of AdamW's memory. Small weights keep 32."""
     from bitsandbytes.optim import AdamW8bit
 
     return AdamW8bit(groups, lr=rate, betas=betas)
 
 
-def _adafactor(captioner: Captioner, groups: Groups, rate: float, betas: Betas) -> Optimizer:
+def _adafactor(captioner: CaptionerModel, groups: Groups, rate: float, betas: Betas) -> Optimizer:
     """Shazeer and Stern 2018, with the rate that is given: a row and a column of memory a matrix, none of gradients."""
     return Adafactor(groups, lr=rate, scale_parameter=False, relative_step=False)
 
 
-def _lion(captioner: Captioner, groups: Groups, rate: float, betas: Betas) -> Optimizer:
+def _lion(captioner: CaptionerModel, groups: Groups, rate: float, betas: Betas) -> Optimizer:
     """Chen et al. 2023: steps of one size, half of AdamW's memory."""
     from lion_pytorch import Lion
 
     return Lion(groups, lr=rate, betas=betas)
 
 
-def _schedule_free(captioner: Captioner, groups: Groups, rate: float, betas: Betas) -> Optimizer:
+def _schedule_free(captioner: CaptionerModel, groups: Groups, rate: float, betas: Betas) -> Optimizer:
     """Defazio et al. 2024: the mean of all weights so far is what is validated and kept."""
     from schedulefree import AdamWScheduleFree
 
     return AdamWScheduleFree(groups, lr=rate, betas=betas)
 
 
-def _prodigy(captioner: Captioner, groups: Groups, rate: float, betas: Betas) -> Optimizer:
+def _prodigy(captioner: CaptionerModel, groups: Groups, rate: float, betas: Betas) -> Optimizer:
     """Mishchenko and Defazio 2023: finds the rate itself; what is given multiplies it. Safe with a warm-up."""
     from prodigyopt import Prodigy
 
@@ -127,7 +127,7 @@ def _check(kind: Kind, name: str, device: torch.device) -> None:
         )
 
 
-def make_optimizer(captioner: Captioner, settings: Settings) -> Optimizer:
+def make_optimizer(captioner: CaptionerModel, settings: Settings) -> Optimizer:
     """The optimizer of filled settings, with a group for each part and kind of weight; biases and norms do not decay."""
     training = settings.training
     rate = float(training.learning_rate or 0)
@@ -164,7 +164,7 @@ class _Key:
 
 
 def parameter_groups(
-    captioner: Captioner,
+    captioner: CaptionerModel,
     learning_rate: float,
     part_rates: dict[str, float],
     weight_decay: float,

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from captrain.errors import RunError
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
 from captrain.training.run_folder.checkpoints import reading_state
 
 AVERAGE = "average.safetensors"
@@ -27,7 +27,7 @@ class WeightAverage(TrainerCallback):
     Early on the window is a tenth of the steps so far, so that first weights are forgotten soon.
     """
 
-    def __init__(self, captioner: Captioner, decay: float) -> None:
+    def __init__(self, captioner: CaptionerModel, decay: float) -> None:
         self.decay = decay
         self.weights = {name: weight for name, weight in captioner.named_parameters() if weight.requires_grad}
         self.average = {name: weight.detach().clone() for name, weight in self.weights.items()}

@@ -21,7 +21,7 @@ from captrain.errors import RunError
 from captrain.features.stored_images import StoredImages
 from captrain.features.training_images import Images, KeptImages
 from captrain.models.adapters import name_base, travels_with
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import model_folder, save_captioner
 from captrain.settings.schema import Settings
 from captrain.settings.schema.conflicts import method_of
@@ -48,7 +48,7 @@ def check_base(run: RunFolder, changes: Sequence[str]) -> None:
         )
 
 
-def begun(settings: Settings, captions: Iterable[str], run: RunFolder | None, question: str = "") -> Captioner:
+def begun(settings: Settings, captions: Iterable[str], run: RunFolder | None, question: str = "") -> CaptionerModel:
     """The captioner that a run begins with; what its adapter will need lies on the disk.
 
     Args:
@@ -75,7 +75,7 @@ def begun(settings: Settings, captions: Iterable[str], run: RunFolder | None, qu
         return build_captioner(settings, captions, Path(folder), question)
 
 
-def _keep_travelling(captioner: Captioner, source: str, base: str | None, run: RunFolder) -> None:
+def _keep_travelling(captioner: CaptionerModel, source: str, base: str | None, run: RunFolder) -> None:
     """Copy the base that lies with an adapter, and let the adapter name the copy: the other run or archive may go."""
     with model_folder(source) as folder:
         if base is None and (beside := travels_with(folder)) is not None and not run.base.is_dir():
@@ -89,7 +89,7 @@ LOOKED_AT = 64  # numbers of each weight
 
 
 def fingerprints(
-    captioner: Captioner, images: dict[str, Images], captions: dict[str, TokenizedCaptions]
+    captioner: CaptionerModel, images: dict[str, Images], captions: dict[str, TokenizedCaptions]
 ) -> dict[str, str]:
     """Marks of the model and of each split."""
     return {"model": of_model(captioner)} | {name: of_split(images[name], captions[name]) for name in images}
@@ -111,7 +111,7 @@ def of_split(images: Images, captions: TokenizedCaptions) -> str:
     return f"{mark:08x}"
 
 
-def of_model(captioner: Captioner) -> str:
+def of_model(captioner: CaptionerModel) -> str:
     """A mark of the weights that do not learn, by the first numbers of each; those that learn are in the checkpoints.
 
     The numbers are rounded to bf16, in which frozen weights may lie: the mark is the same on all devices.

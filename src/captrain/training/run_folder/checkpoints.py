@@ -23,7 +23,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from captrain.disk.folders import check_way, link_all, make_folders, put_back, remove, replace_folder, sync, sync_tree
 from captrain.disk.writing import write_text
 from captrain.errors import RunError
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.weight_files import check_pickle, inside
 from captrain.training.run_folder.place import OTHER_CHECKPOINT, WEIGHTS, find_checkpoint, whole_checkpoints
 
@@ -119,7 +119,7 @@ def put_replaced_back(folder: Path) -> None:
             put_back(folder / old.name.removeprefix(REPLACED), old)
 
 
-def save_learned(captioner: Captioner, folder: Path) -> None:
+def save_learned(captioner: CaptionerModel, folder: Path) -> None:
     """Write what training changes: learning weights, and running statistics of modules."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.detach().contiguous() for name, tensor in _learned(captioner).items()}, folder / WEIGHTS)
@@ -157,7 +157,7 @@ def reading_state(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def load_learned(captioner: Captioner, folder: Path) -> None:
+def load_learned(captioner: CaptionerModel, folder: Path) -> None:
     """Take over what `save_learned` wrote. Raises `RunError` when the captioner is not the one that was saved."""
     check_fits(captioner, folder)
     with reading_state(folder):
@@ -167,7 +167,7 @@ def load_learned(captioner: Captioner, folder: Path) -> None:
             tensor.copy_(saved[name])
 
 
-def check_fits(captioner: Captioner, folder: Path) -> None:
+def check_fits(captioner: CaptionerModel, folder: Path) -> None:
     """Raise `RunError` unless a checkpoint is whole and holds just what this captioner learns: the same names and shapes."""
     with reading_state(folder), safe_open(folder / WEIGHTS, framework="pt") as file:
         saved = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (not a dict)
@@ -196,7 +196,7 @@ def _check_state(folder: Path) -> None:
             raise ValueError(f"{path.name} has no list of what was logged")
 
 
-def _learned(captioner: Captioner) -> dict[str, torch.Tensor]:
+def _learned(captioner: CaptionerModel) -> dict[str, torch.Tensor]:
     """Learning parameters and persistent buffers by name; these are the tensors themselves, not copies."""
     learned = {name: weight.data for name, weight in captioner.named_parameters() if weight.requires_grad}
     parameters = {name for name, _ in captioner.named_parameters(remove_duplicate=False)}

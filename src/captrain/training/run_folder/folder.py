@@ -29,7 +29,7 @@ from captrain.disk.locks import locked_folders
 from captrain.disk.temporary import clear_litter
 from captrain.disk.writing import write_text
 from captrain.errors import RunError
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import save_captioner
 from captrain.records import Rejects, append_jsonl, drop_half_line, read_json, read_jsonl, write_jsonl
 from captrain.settings.schema import Settings
@@ -163,7 +163,7 @@ class RunFolder(RunPlace):
         """The logs that grow line by line."""
         return [self.path / name for name in LOGS]
 
-    def save_model(self, captioner: Captioner) -> None:
+    def save_model(self, captioner: CaptionerModel) -> None:
         """Replace `model/` by this captioner."""
         new = self.path / "model.new"
         remove(new)
@@ -175,7 +175,7 @@ class RunFolder(RunPlace):
         """Let a folder be `model/`; what was is gone only then."""
         replace_folder(new, self.model, self.path / "model.old")
 
-    def save_base(self, captioner: Captioner) -> None:
+    def save_base(self, captioner: CaptionerModel) -> None:
         """Write the untrained captioner to `base/`, in one rename."""
         self._put_base(lambda new: save_captioner(captioner, new))
 

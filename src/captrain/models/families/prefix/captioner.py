@@ -31,14 +31,14 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from captrain.data.images import ImageSpec
 from captrain.errors import ModelError
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.loading import class_for, load_model, read_config
 from captrain.models.decoding import SharedFeaturesCache, until
 from captrain.models.families.encoder_decoder import new_decoder
 from captrain.models.layers.attention import share_features
 
 
-class PrefixCaptioner(Captioner):
+class PrefixCaptioner(CaptionerModel):
     """A `PrefixModel` behind the contract."""
 
     family = "prefix"
