@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from captrain.features.engines.ray_engine import Worker
-from captrain.features.sources import Source
+from captrain.features.engines.ray_engine import RayWorker
+from captrain.features.sources import EncodingSource
 
 QUICK_TO_NOTICE = {
     "health_check_initial_delay_ms": 0,
@@ -38,7 +38,7 @@ def two_workers() -> Iterator[Any]:
         made.shutdown()
 
 
-def stuck_worker(flag: Path, half_file: Callable[[Any, Any], str]) -> type[Worker]:
+def stuck_worker(flag: Path, half_file: Callable[[Any, Any], str]) -> type[RayWorker]:
     """Workers of which the first to write a second part leaves half a file, says where it is, and does nothing more.
 
     Made in a function, so that Ray sends it by value: the nodes can't import this module. `half_file` names the file that an
@@ -70,9 +70,9 @@ def stuck_worker(flag: Path, half_file: Callable[[Any, Any], str]) -> type[Worke
             Path(half_file(self.order, part)).write_bytes(b"half")
             time.sleep(600)
 
-    class Stuck(Worker):
-        def do(self, order: Any, source: Source, known: frozenset[str]) -> Any:
-            return Worker.do(self, StuckOrder(order), source, known)  # type: ignore[arg-type]
+    class Stuck(RayWorker):
+        def do(self, order: Any, source: EncodingSource, known: frozenset[str]) -> Any:
+            return RayWorker.do(self, StuckOrder(order), source, known)  # type: ignore[arg-type]
 
     return Stuck
 

@@ -97,7 +97,7 @@ def test_a_machine_that_dies_leaves_no_trace_in_the_captions(
     monkeypatch.undo()
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     stuck = stuck_worker(flag, lambda order, part: f"{order.folder.folder.place}/{part.note.name}.jsonl.0123abcd.tmp")
-    monkeypatch.setattr("captrain.features.engines.ray_engine.Worker", stuck)
+    monkeypatch.setattr("captrain.features.engines.ray_engine.RayWorker", stuck)
     with two_workers() as cluster, killing_node_of(flag, cluster):
         found = caption(model, tars, output, engine="ray", address=cluster.address)
     assert caplog.text.count("its worker died; another one goes on with it") == 1

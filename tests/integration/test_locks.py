@@ -20,7 +20,7 @@ from run_tools import QUICK, Cli, Result, holding, lines_of
 
 import captrain
 from captrain.data.feature_store.folder import StoreFolder
-from captrain.data.feature_store.writer import locked as locked_store
+from captrain.data.feature_store.writer import locked_store as locked_store
 from captrain.disk.locks import FOLDER_LOCK
 from captrain.disk.owner import Owner
 from captrain.errors import BusyError

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captrain.data.caption_files import TEXT_SUFFIXES, CaptionFolder, match
-from captrain.data.check.check import check_splits
+from captrain.data.check.check import checked_splits
 from captrain.data.dataset import list_images
 from captrain.data.options import ReadOptions
 from captrain.data.places import Root
@@ -72,7 +72,7 @@ def test_reader_check_and_caption_agree(found: tuple[set[str], dict[str, bytes]]
         assert not wanted & captioned, "what has a caption is not captioned again"
         assert wanted | captioned | {line["id"] for line in left.lines} == images
         if splits:
-            checked = check_splits(splits, rejects)
+            checked = checked_splits(splits, rejects)
             assert checked.images == len(captioned)
             assert checked.findings.counts().get("shared-text", 0) == len(shared(folder, images, texts))
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captrain.data.check.check import Limits, check_data
+from captrain.data.check.check import CheckLimits, check_data
 from captrain.data.check.problems import KINDS
 
 
@@ -142,9 +142,9 @@ def test_limits_are_the_callers(tmp_path: Path) -> None:
     photo(tmp_path / "a.png", 1)
     (tmp_path / "a.txt").write_text("one two three")
     assert not check_data(str(tmp_path)).findings
-    strict = check_data(str(tmp_path), limits=Limits(min_edge=91, max_words=2))
+    strict = check_data(str(tmp_path), limits=CheckLimits(min_edge=91, max_words=2))
     assert strict.findings.counts() == {"tiny": 1, "long-caption": 1}
-    assert check_data(str(tmp_path), limits=Limits(max_pixels=10_000)).findings.counts() == {"too-large": 1}
+    assert check_data(str(tmp_path), limits=CheckLimits(max_pixels=10_000)).findings.counts() == {"too-large": 1}
 
 
 def test_the_same_is_found_with_any_number_of_threads(tmp_path: Path) -> None:

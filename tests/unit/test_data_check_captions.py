@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captrain.data.check.captions import MANY, CaptionTally, Lengths, repaired, words_of
+from captrain.data.check.captions import MANY, CaptionTally, Lengths, caption_words, repaired
 from captrain.data.check.problems import Findings
 
 GARBLED = {
@@ -85,8 +85,8 @@ def test_words_and_tokens_are_counted() -> None:
 
 
 def test_scripts_without_spaces_are_counted_by_character() -> None:
-    assert len(words_of("一只猫坐在垫子上")) == 8
-    assert words_of("Корабль, на МОРЕ") == ["корабль", "на", "море"]
+    assert len(caption_words("一只猫坐在垫子上")) == 8
+    assert caption_words("Корабль, на МОРЕ") == ["корабль", "на", "море"]
 
 
 @given(st.lists(st.integers(0, 65535), min_size=1, max_size=50))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from captrain.data.dataset import hold_out, list_images, load_split, load_splits, unique_names
 from captrain.data.images import ImageSpec, prepare
-from captrain.data.samples import Joined, key_of
+from captrain.data.samples import JoinedSamples, key_of
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 
@@ -178,7 +178,7 @@ def test_a_list_names_its_missing_pictures(tmp_path: Path) -> None:
 
 
 def test_sequences_joined_are_indexed_as_one() -> None:
-    joined = Joined([named("a"), [], named("b", "c")])
+    joined = JoinedSamples([named("a"), [], named("b", "c")])
     assert [joined[index].id for index in range(len(joined))] == ["a", "b", "c"]
     assert joined[-1].id == "c"
     assert [sample.id for sample in joined[::-1]] == ["c", "b", "a"]

@@ -21,10 +21,10 @@ from PIL import Image
 from captrain.cli import main
 from captrain.data.dataset import load_splits
 from captrain.data.get import catalogue, fetch, transfer
-from captrain.data.get.catalogue import CATALOGUE, DataSet, File, PictureList
-from captrain.data.get.fetch import unpack
-from captrain.data.get.plan import NAME, Ledger
-from captrain.data.get.transfer import Limits, TransferError, download
+from captrain.data.get.catalogue import CATALOGUE, CatalogueFile, DataSet, PictureList
+from captrain.data.get.fetch import unpack_zip
+from captrain.data.get.plan import NAME, FetchLedger
+from captrain.data.get.transfer import TransferError, TransferLimits, download_file
 from captrain.errors import CaptrainError, DataError
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
@@ -117,7 +117,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 def get(server: Server, target: Path, **limits: float) -> bytes:
     """Download /file."""
-    download(f"{server.url}/file", target, Limits(**{"largest": 10_000_000, **limits}))  # type: ignore[arg-type]
+    download_file(f"{server.url}/file", target, TransferLimits(**{"largest": 10_000_000, **limits}))  # type: ignore[arg-type]
     return target.read_bytes()
 
 
@@ -176,7 +176,7 @@ def test_bytes_are_counted_once(server: Server, tmp_path: Path) -> None:
     server.files["/file"] = CONTENT
     server.faults = ["cut", "wrong range", "cut", "503"]
     counted: list[int] = []
-    download(f"{server.url}/file", tmp_path / "file", Limits(10_000_000), counted.append)
+    download_file(f"{server.url}/file", tmp_path / "file", TransferLimits(10_000_000), counted.append)
     assert sum(counted) == len(CONTENT)
 
 
@@ -216,7 +216,7 @@ def test_a_file_larger_than_expected_is_refused(server: Server, tmp_path: Path) 
 
 def test_nobody_listens(tmp_path: Path, server: Server) -> None:
     with pytest.raises(TransferError, match="no connection"):
-        download("http://127.0.0.1:9/file", tmp_path / "file", Limits(10, attempts=2))
+        download_file("http://127.0.0.1:9/file", tmp_path / "file", TransferLimits(10, attempts=2))
 
 
 # Archives
@@ -254,7 +254,7 @@ def test_unsafe_archives_leave_nothing_outside(tmp_path: Path, content: bytes, s
     archive.parent.mkdir()
     archive.write_bytes(content)
     with pytest.raises(DataError, match=re.escape(said)):
-        unpack(archive, tmp_path / "in" / "out", "*.jpg", 1_000_000)
+        unpack_zip(archive, tmp_path / "in" / "out", "*.jpg", 1_000_000)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
     assert not list(tmp_path.rglob("*.jpg"))
 
@@ -265,7 +265,7 @@ def test_a_damaged_member_does_not_appear(tmp_path: Path) -> None:
     archive = tmp_path / "archive.zip"
     archive.write_bytes(content)
     with pytest.raises(DataError, match="broken archive"):
-        unpack(archive, tmp_path / "out", "*.jpg", 10_000_000)
+        unpack_zip(archive, tmp_path / "out", "*.jpg", 10_000_000)
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -308,7 +308,7 @@ def small(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
 
 
 def _smaller(data_set: DataSet, files: dict[str, bytes], url: str) -> DataSet:
-    def smaller(file: File) -> File:
+    def smaller(file: CatalogueFile) -> CatalogueFile:
         content = files[file.name]
         return dataclasses.replace(
             file,
@@ -411,7 +411,7 @@ def test_a_file_without_checksum_is_noted_and_compared(small: Server, tmp_path: 
     code, printed, _ = run("nocaps", out, "--annotations-only")
     assert code == 0
     assert "noted when it comes first" in printed
-    assert Ledger(out).entries["nocaps_val_4500_captions.json"].bytes
+    assert FetchLedger(out).entries["nocaps_val_4500_captions.json"].bytes
     (out / "nocaps_val_4500_captions.json").unlink()
     small.files["/source/nocaps_val_4500_captions.json"] += b" "
     code, _, errors = run("nocaps", out, "--annotations-only")

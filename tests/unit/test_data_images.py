@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from captrain.data.images import MAX_PIXELS, ImageSpec, prepare, thumbnail
+from captrain.data.images import MAX_PIXELS, ImageSpec, encode_thumbnail, prepare
 from captrain.errors import PictureError, SettingsError
 
 HALF = (0.5, 0.5, 0.5)
@@ -426,11 +426,11 @@ def test_any_bytes_raise_picture_errors_alone(data: bytes) -> None:
 def test_thumbnails_are_small_upright_jpegs() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    small = Image.open(BytesIO(thumbnail(encode(scene(400, 200), "JPEG", exif=exif), 64)))
+    small = Image.open(BytesIO(encode_thumbnail(encode(scene(400, 200), "JPEG", exif=exif), 64)))
     assert (small.format, small.size) == ("JPEG", (32, 64))
-    assert Image.open(BytesIO(thumbnail(encode(scene(10, 8), "PNG"), 64))).size == (10, 8)
+    assert Image.open(BytesIO(encode_thumbnail(encode(scene(10, 8), "PNG"), 64))).size == (10, 8)
     with pytest.raises(PictureError, match="is empty"):
-        thumbnail(b"", 64)
+        encode_thumbnail(b"", 64)
 
 
 def test_specs_survive_a_round_trip_and_refuse_nonsense() -> None:

@@ -21,8 +21,8 @@ from captrain.disk.reading import fault_of, open_file, read_file
 from captrain.disk.walking import Folders
 from captrain.errors import DataError
 from captrain.inference.clip_score import find_pictures
-from captrain.inference.evaluation_data import Run
-from captrain.metrics.inputs import Given, predictions_in
+from captrain.inference.evaluation_data import EvaluatedRun
+from captrain.metrics.inputs import GivenColumns, predictions_in
 from captrain.records import Rejects
 from captrain.testing import tiny_photos
 
@@ -250,7 +250,7 @@ def test_scores_of_pictures_and_texts_behind_links(tmp_path: Path) -> None:
         assert [sample.id for sample in find_pictures(tmp_path / place, [id], follow_links=True)] == [id]
         with pytest.raises(DataError, match="--follow-links"):
             predictions_in(tmp_path / place)
-        assert predictions_in(tmp_path / place, Given(follow_links=True)).usual == {id: "a dog"}
+        assert predictions_in(tmp_path / place, GivenColumns(follow_links=True)).usual == {id: "a dog"}
 
 
 NAMES = st.sampled_from(["a", "b", "c", ".hidden"])
@@ -315,7 +315,7 @@ def test_settings_of_a_run_do_not_switch_it_on(tmp_path: Path) -> None:
     (run / "model" / "config.json").write_text("{}")
     content = {"requested": {"source": str(tmp_path / "photos")}, "settings": {"data": {"follow_links": True}}}
     (run / "settings.yaml").write_text(yaml.safe_dump(content))
-    known = Run.of(str(run))
+    known = EvaluatedRun.of(str(run))
     assert known is not None
     assert not known.settings.data.follow_links
 

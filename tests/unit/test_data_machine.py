@@ -15,7 +15,7 @@ from PIL import Image
 from captrain.data.check.check import check_data
 from captrain.data.convert import convert
 from captrain.data.dataset import read_splits
-from captrain.data.machine import Change, How, Ledger, Maker
+from captrain.data.machine import CaptionChange, CaptionLedger, CaptionMaker, How
 from captrain.data.options import ReadOptions
 from captrain.data.readers.sidecar import read
 from captrain.data.recipe import load_recipe_data, tell_machine_captions
@@ -25,15 +25,15 @@ from captrain.inference.evaluation_data import choose_samples
 from captrain.records import Rejects
 from captrain.settings.schema import DataSettings
 
-ALBUM = Maker("runs/album", "aaaaaaaaaaaa", "2026-11-30T10:00:00Z")
-OTHER = Maker("runs/other", "bbbbbbbbbbbb", "2026-12-01T10:00:00Z")
+ALBUM = CaptionMaker("runs/album", "aaaaaaaaaaaa", "2026-11-30T10:00:00Z")
+OTHER = CaptionMaker("runs/other", "bbbbbbbbbbbb", "2026-12-01T10:00:00Z")
 
 
-def written(folder: Path, caption: str, how: How = "write", maker: Maker = ALBUM, stop: str = "") -> None:
+def written(folder: Path, caption: str, how: How = "write", maker: CaptionMaker = ALBUM, stop: str = "") -> None:
     """What `caption` does to a.txt; it may be killed before the change, or after it."""
     path = folder / "a.txt"
     before = path.read_bytes() if path.exists() else None
-    Ledger(folder).add(Change.of("a.txt", "a.jpg", how, caption, before, maker))
+    CaptionLedger(folder).add(CaptionChange.of("a.txt", "a.jpg", how, caption, before, maker))
     if stop != "before":
         old = (before or b"").decode().strip()
         lines = {"write": [caption], "append": [old, caption], "prepend": [caption, old]}[how]
@@ -45,13 +45,13 @@ def makers(folder: Path) -> list[tuple[str, str]]:
     lines = lines_of(content.decode())
     return [
         (line, maker.partition(" ")[0])
-        for line, maker in zip(lines, Ledger(folder).makers("a.txt", content, lines), strict=True)
+        for line, maker in zip(lines, CaptionLedger(folder).makers("a.txt", content, lines), strict=True)
     ]
 
 
-def holds(folder: Path, maker: Maker = ALBUM) -> bool:
+def holds(folder: Path, maker: CaptionMaker = ALBUM) -> bool:
     content = (folder / "a.txt").read_bytes()
-    return Ledger(folder).holds("a.txt", content, lines_of(content.decode()), maker)
+    return CaptionLedger(folder).holds("a.txt", content, lines_of(content.decode()), maker)
 
 
 def test_only_the_line_that_a_machine_added_is_a_machines(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_a_file_that_was_written_anew_has_the_new_captions_only(tmp_path: Path) 
 
 def test_what_was_there_before_can_be_had_again(tmp_path: Path) -> None:
     for content in (None, b"", b"\xef\xbb\xbfmine\r\n", b"caf\xe9\n"):
-        change = Change.of("a.txt", "a.jpg", "write", "a dog", content, ALBUM)
+        change = CaptionChange.of("a.txt", "a.jpg", "write", "a dog", content, ALBUM)
         kept = change.before
         if isinstance(kept, dict):
             import base64
@@ -137,9 +137,9 @@ def test_it_is_copied_with_the_folder_and_read_by_any_form_of_a_name(tmp_path: P
             "problem": "machine-made",
         }
     ]
-    content = Ledger(photos).changes["a.txt"][0]
-    Ledger(photos).add(Change.of("e\u0301.txt", "e\u0301.jpg", "write", content.caption, None, ALBUM))
-    assert Ledger(photos).makers("é.txt", b"a dog\n", ["a dog"]) == (str(ALBUM),)
+    content = CaptionLedger(photos).changes["a.txt"][0]
+    CaptionLedger(photos).add(CaptionChange.of("e\u0301.txt", "e\u0301.jpg", "write", content.caption, None, ALBUM))
+    assert CaptionLedger(photos).makers("é.txt", b"a dog\n", ["a dog"]) == (str(ALBUM),)
 
 
 def test_a_reader_leaves_them_out_when_asked(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def photos(tmp_path: Path) -> Path:
     (folder / "b.txt").write_text("mine\n")
     (folder / "c.txt").write_text("mine too\na cat\n")
     written(folder, "a dog")
-    Ledger(folder).add(Change.of("c.txt", "c.jpg", "append", "a cat", b"mine too\n", OTHER))
+    CaptionLedger(folder).add(CaptionChange.of("c.txt", "c.jpg", "append", "a cat", b"mine too\n", OTHER))
     return folder
 
 

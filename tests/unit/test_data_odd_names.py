@@ -18,7 +18,7 @@ from PIL import Image
 
 from captrain.data.convert import convert
 from captrain.data.dataset import list_images, read_splits
-from captrain.data.machine import Maker
+from captrain.data.machine import CaptionMaker
 from captrain.data.options import ReadOptions
 from captrain.data.writers import WRITERS
 from captrain.inference.beside import Beside
@@ -26,7 +26,7 @@ from captrain.records import Caption, Rejects, Sample, json_line
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems take fewer names")
 
-MAKER = Maker("runs/album", "3f9a", "2026-12-01")
+MAKER = CaptionMaker("runs/album", "3f9a", "2026-12-01")
 TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 LONGEST = 255  # bytes of a name
 
@@ -187,15 +187,15 @@ def test_pictures_that_vanish_are_rejected(tmp_path: Path, monkeypatch: pytest.M
         (folder / f"{number}.txt").write_text("a dog\n")
     from captrain.data.writers import pictures
 
-    made = pictures.Picture.of
+    made = pictures.OutputPicture.of
 
-    def vanishing(sample: Sample) -> pictures.Picture:
+    def vanishing(sample: Sample) -> pictures.OutputPicture:
         found = made(sample)
         if sample.id == "1.png":
             (folder / "1.png").unlink()
         return found
 
-    monkeypatch.setattr(pictures.Picture, "of", vanishing)
+    monkeypatch.setattr(pictures.OutputPicture, "of", vanishing)
     for form in WRITERS:
         (folder / "1.png").write_bytes(PICTURES[1])
         found = convert(str(folder), tmp_path / form, form)

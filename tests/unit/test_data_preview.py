@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captrain.data.preview import Card, render, spread, write_preview
+from captrain.data.preview import PictureCard, evenly_spaced, render_preview, write_preview
 from captrain.errors import DataError
 
 EVIL = '<script>alert(1)</script> "><img src=x onerror=alert(1)> {{ 7 * 7 }}'
@@ -54,7 +54,7 @@ def kinds_of(page: str) -> list[str]:
 
 
 def test_captions_names_and_folders_can_do_nothing() -> None:
-    page = render(EVIL, 1, [Card(EVIL, EVIL, (EVIL, EVIL), "", ())])
+    page = render_preview(EVIL, 1, [PictureCard(EVIL, EVIL, (EVIL, EVIL), "", ())])
     tags = Tags(page)
     assert len(tags.of("script")) == 1
     assert not tags.of("img")
@@ -111,11 +111,11 @@ def test_one_split(album: Path, tmp_path: Path) -> None:
 
 
 def test_half_a_surrogate_pair_does_not_break_the_page() -> None:
-    render("x", 1, [Card("a\ud800", "all", ("b\udfff",), "", ())]).encode("utf-8")
+    render_preview("x", 1, [PictureCard("a\ud800", "all", ("b\udfff",), "", ())]).encode("utf-8")
 
 
 @pytest.mark.parametrize(("count", "limit"), [(1, 1), (10, 3), (10, 10), (3, 10), (100_000, 200)])
 def test_spread_gives_as_many_as_asked_for(count: int, limit: int) -> None:
-    positions = spread(count, limit)
+    positions = evenly_spaced(count, limit)
     assert len(positions) == min(count, limit)
     assert 0 <= positions.min() <= positions.max() < count

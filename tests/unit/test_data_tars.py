@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captrain.data.shards.members import Group, Keys, groups
+from captrain.data.shards.members import Keys, MemberGroup, groups
 from captrain.data.shards.tars import BLOCK, Member, StoredMember, walk
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
@@ -204,7 +204,7 @@ def check(data: bytes) -> None:
         assert member.problem or member.offset + member.size <= len(data)
     for keys in (Keys(), Keys(("jpg",))):
         for group in groups(io.BytesIO(data), keys, images=True):
-            if isinstance(group, Group):
+            if isinstance(group, MemberGroup):
                 for part in group.parts:
                     assert part.data is None or part.data == data[part.offset : part.offset + part.size]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from captrain.data.options import ReadOptions
 from captrain.data.readers.sidecar import read
-from captrain.data.text import control_in, decode, is_wide, lines_of
+from captrain.data.text import control_in, decode_text, is_wide, lines_of
 from captrain.disk.reading import MARKS, encoding_of
 from captrain.errors import SettingsError
 from captrain.records import Rejects
@@ -37,7 +37,7 @@ def test_any_text_with_a_mark_comes_back_whatever_was_asked_for(text: str, mark:
     assume(not text.startswith("\0"))  # behind UTF-16's mark that is UTF-32's
     content = mark[0] + text.encode(mark[1])
     for encoding in ("", asked):
-        found = decode(content, encoding)
+        found = decode_text(content, encoding)
         assert found.content == text
         assert found.raw == content
     if "\r" not in text and not {"\u2028", "\u2029"} & {*text}:
@@ -52,14 +52,14 @@ def test_any_text_in_the_encoding_asked_for_comes_back(text: str, encoding: str)
     except UnicodeEncodeError:
         return
     if not content.startswith(tuple(mark for mark, _ in MARKS)):
-        assert decode(content, encoding).content == content.decode(encoding)
+        assert decode_text(content, encoding).content == content.decode(encoding)
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=64), st.sampled_from(("", *ENCODINGS)))
 def test_any_bytes_are_text_or_a_reason(content: bytes, encoding: str) -> None:
     try:
-        decode(content, encoding)
+        decode_text(content, encoding)
     except ValueError as error:
         assert str(error).startswith("is not ")
         assert str(error).isprintable()
@@ -70,13 +70,13 @@ def test_any_bytes_are_text_or_a_reason(content: bytes, encoding: str) -> None:
 def test_utf_16_without_its_mark_is_noticed_and_read_when_asked_for(text: str, encoding: str, tmp_path: Path) -> None:
     content = text.encode(encoding)
     with pytest.raises(ValueError, match=f"looks like UTF-16 without its mark; --encoding {encoding} reads it"):
-        decode(content)
+        decode_text(content)
     assert captions(tmp_path, content, encoding) == tuple(text.split("\r\n" if "\r" in text else "\n")[:-1])
 
 
 @pytest.mark.parametrize("text", ["a\0dog", "a dog\0", "\x1b[31ma dog\x1b[0m", "\x00" * 9, "1girl\x1f, solo\x1f"])
 def test_control_characters_do_not_make_utf_16(text: str) -> None:
-    assert decode(text.encode()).content == text
+    assert decode_text(text.encode()).content == text
     assert control_in(text)
 
 
@@ -102,7 +102,7 @@ def test_another_encoding_is_read_when_it_is_said(tmp_path: Path) -> None:
 
 def test_what_an_encoding_has_no_letter_for_is_not_written() -> None:
     with pytest.raises(ValueError, match=r"is in cp1252, which has no '猫'"):
-        decode(b"a cat", "cp1252").encoded("a 猫")
+        decode_text(b"a cat", "cp1252").encoded("a 猫")
 
 
 def test_an_unknown_encoding_is_refused_before_anything_is_read() -> None:

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from captrain.data.readers import READERS, detect, reader
-from captrain.data.writers import WRITERS, Item, Losses, Target, writer
+from captrain.data.writers import WRITERS, FormTarget, Losses, OutputSample, writer
 from captrain.data.writers.names import safe_name
-from captrain.data.writers.pictures import Picture, encode
+from captrain.data.writers.pictures import OutputPicture, encode_picture
 from captrain.records import Rejects, Sample
 from captrain.tabular.cells import sifted
 from captrain.testing import tiny_photos
@@ -34,10 +34,10 @@ def picture(shade: int = 0, kind: str = "JPEG") -> bytes:
     return file.getvalue()
 
 
-def written(form: str, folder: Path, items: list[Item], *, shard_size: int = 1000) -> Losses:
+def written(form: str, folder: Path, items: list[OutputSample], *, shard_size: int = 1000) -> Losses:
     losses = Losses()
     splits = list(dict.fromkeys(item.split for item in items))
-    out = writer(form)(Target(folder, splits, losses, shard_size=shard_size))
+    out = writer(form)(FormTarget(folder, splits, losses, shard_size=shard_size))
     for item in items:
         out.put(item)
     out.close()
@@ -51,8 +51,8 @@ def read(form: str, folder: Path) -> tuple[dict[str, list[Sample]], Rejects]:
     return {split: list(samples) for split, samples in splits.items()}, rejects
 
 
-def item(name: str, *captions: str, split: str = "all", data: bytes | None = None, repeats: int = 1) -> Item:
-    return Item(name, split, captions or ("a dog",), Picture(data or picture(), ".jpg"), repeats)
+def item(name: str, *captions: str, split: str = "all", data: bytes | None = None, repeats: int = 1) -> OutputSample:
+    return OutputSample(name, split, captions or ("a dog",), OutputPicture(data or picture(), ".jpg"), repeats)
 
 
 def test_every_form_that_is_written_is_read() -> None:
@@ -242,9 +242,9 @@ def test_encoding_turns_upright_and_scales_down_only() -> None:
     exif[274] = 6  # turn by 90 degrees
     file = BytesIO()
     Image.new("RGB", (400, 200), "red").save(file, "JPEG", exif=exif)
-    small = Image.open(BytesIO(encode(file.getvalue(), 100, 90, 1_000_000).read()))
+    small = Image.open(BytesIO(encode_picture(file.getvalue(), 100, 90, 1_000_000).read()))
     assert (small.size, small.getexif().get(274), small.format) == ((50, 100), None, "JPEG")
-    same = Image.open(BytesIO(encode(file.getvalue(), 1000, 90, 1_000_000).read()))
+    same = Image.open(BytesIO(encode_picture(file.getvalue(), 1000, 90, 1_000_000).read()))
     assert same.size == (200, 400)
 
 

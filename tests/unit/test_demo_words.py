@@ -12,16 +12,18 @@ from captrain.demo.scenes import (
     PLACES,
     SHAPES,
     SIZES,
-    Group,
     Scene,
+    ShapeGroup,
     describe,
     is_right,
     make_scenes,
     parse,
 )
 
-ONE = Scene((Group(1, "large", "blue", "circle", "centre"),))
-TWO = Scene((Group(2, "small", "red", "star", "top left"), Group(3, "large", "green", "cross", "bottom right")))
+ONE = Scene((ShapeGroup(1, "large", "blue", "circle", "centre"),))
+TWO = Scene(
+    (ShapeGroup(2, "small", "red", "star", "top left"), ShapeGroup(3, "large", "green", "cross", "bottom right"))
+)
 
 
 def test_five_captions_all_differ_and_are_the_same_each_time() -> None:
@@ -32,7 +34,7 @@ def test_five_captions_all_differ_and_are_the_same_each_time() -> None:
 
 
 def test_every_caption_reads_back_as_its_scene() -> None:
-    every_kind = [Scene((Group(*values),), look) for look, values in enumerate(all_values())]
+    every_kind = [Scene((ShapeGroup(*values),), look) for look, values in enumerate(all_values())]
     for scene in every_kind + make_scenes(300, seed=2) + make_scenes(100, seed=2, held_out=True):
         for caption in describe(scene):
             assert parse(caption) == tuple(sorted(scene.groups)), caption

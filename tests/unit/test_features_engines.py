@@ -13,10 +13,19 @@ import pytest
 from captrain.data.feature_store.folder import StoreFolder
 from captrain.data.feature_store.manifest import ShardNote, record_file
 from captrain.errors import CaptrainError, ModelError, SettingsError, UserError
-from captrain.features.encode import Encoding, Opening
+from captrain.features.encode import EncoderOpening, Encoding
 from captrain.features.engines import ENGINES, make_engine
-from captrain.features.engines.base import Work
-from captrain.features.engines.ray_engine import MOST_DEATHS, Share, Worker, _Pool, alone, finished, known_of, share_of
+from captrain.features.engines.base import EngineWork
+from captrain.features.engines.ray_engine import (
+    MOST_DEATHS,
+    RayWorker,
+    Share,
+    _Pool,
+    alone,
+    finished,
+    known_of,
+    share_of,
+)
 from captrain.features.pipeline import Pipeline
 from captrain.features.sources import BlockSource
 from captrain.models.checkpoint.located import Asked, ask, asked
@@ -36,15 +45,15 @@ def block(number: int = 0, start: int = 0, stop: int = 2) -> BlockSource:
 def test_other_names_and_addresses_without_a_cluster_are_refused() -> None:
     assert sorted(ENGINES) == ["local", "ray"]
     with pytest.raises(SettingsError, match=r"--engine: found 'rya', expected one of local, ray\. Did you mean 'ray'"):
-        make_engine("rya", Opening("e"), ["auto"], None)
+        make_engine("rya", EncoderOpening("e"), ["auto"], None)
     with pytest.raises(SettingsError, match="goes with --engine ray"):
-        make_engine("local", Opening("e"), ["auto"], "auto")
+        make_engine("local", EncoderOpening("e"), ["auto"], "auto")
 
 
 def test_without_ray_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"pip install 'captrain\[scale\]'"):
-        make_engine("ray", Opening("e"), ["cpu"], None)
+        make_engine("ray", EncoderOpening("e"), ["cpu"], None)
 
 
 def test_each_worker_gets_a_gpu_and_its_share_of_cores_or_one_core() -> None:
@@ -128,7 +137,7 @@ def pool_of(deadly: dict[str, int]) -> tuple[_Pool, dict[str, ShardNote], list[A
     )  # fmt: skip
     sources = [block(number) for number in range(5)]
     order = SimpleNamespace(done=done, for_worker=lambda cores: None)
-    work = Work(order, sources, skip=lambda source, part: False, tell=lambda source, made: None)  # type: ignore[arg-type]
+    work = EngineWork(order, sources, skip=lambda source, part: False, tell=lambda source, made: None)  # type: ignore[arg-type]
     return _Pool(engine, work), done, dismissed  # type: ignore[arg-type]
 
 
@@ -148,7 +157,7 @@ def test_a_source_that_kills_every_worker_ends_the_run_with_its_name() -> None:
 @pytest.mark.parametrize("told", [Asked(remote_code=True), Asked(safetensors_only=True), Asked()])
 def test_a_worker_elsewhere_trusts_what_the_command_was_told_to(told: Asked, tmp_path: Path) -> None:
     try:
-        Worker(Opening("e"), "cpu", str(tmp_path / "not here"), asked=pickle.loads(pickle.dumps(told)))
+        RayWorker(EncoderOpening("e"), "cpu", str(tmp_path / "not here"), asked=pickle.loads(pickle.dumps(told)))
         assert asked() == told
     finally:
         ask()

@@ -15,8 +15,8 @@ from captrain.features.estimate import (
     KNOWN_DATA,
     KNOWN_ENCODERS,
     Cluster,
+    EncodingWork,
     Rates,
-    Work,
     assumed,
     computed,
     encoding_rate,
@@ -27,7 +27,9 @@ from captrain.features.estimate import (
 )
 
 GB = 1e9
-WORK = Work(measured(3_600_000, "counted"), measured(100_000, "mean"), measured(200_000 - INDEX_BYTES.value, "shape"))
+WORK = EncodingWork(
+    measured(3_600_000, "counted"), measured(100_000, "mean"), measured(200_000 - INDEX_BYTES.value, "shape")
+)
 
 
 def cluster(machines: int = 1, devices: int = 1, cores: int = 8, network: float = 1.0, storage: float = 5.0) -> Cluster:
@@ -70,7 +72,7 @@ def test_the_bottleneck_moves_by_hand() -> None:
 
 def test_reading_binds_where_pictures_are_large() -> None:
     """1 GB/s over 5 MB is 200/s."""
-    large = Work(WORK.images, measured(5e6, "mean"), WORK.feature_bytes)
+    large = EncodingWork(WORK.images, measured(5e6, "mean"), WORK.feature_bytes)
     found = estimate(large, rates(), cluster())
     assert (found.binds, found.rate.value) == ("reading", 200)
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from captrain.data.feature_store.embeddings import EmbeddingFolder
 from captrain.data.feature_store.folder import StoreFolder
 from captrain.data.feature_store.manifest import MANIFEST, EncoderNote, FeaturesNote, Manifest, parse_manifest
-from captrain.data.feature_store.shard import Entry, IndexRows
+from captrain.data.feature_store.shard import IndexEntry, IndexRows
 from captrain.data.feature_store.store import FeatureStore
-from captrain.data.feature_store.writer import Shard, StoreWriter
+from captrain.data.feature_store.writer import FeatureShard, StoreWriter
 from captrain.data.readers import detect, reader
 from captrain.data.samples import key_of
 from captrain.errors import DataError
@@ -38,11 +38,14 @@ def write_store(place: str, images: int = 5, captions: tuple[str, ...] = ("a dog
     numbers = np.arange(images * 6, dtype=np.float16).reshape(images, 2, 3)
     for number, start in enumerate(range(0, images, 4)):
         rows = IndexRows(
-            [Entry(f"{row}.jpg", captions, f"a.tar:{row}", "0" * 32) for row in range(start, min(start + 4, images))]
+            [
+                IndexEntry(f"{row}.jpg", captions, f"a.tar:{row}", "0" * 32)
+                for row in range(start, min(start + 4, images))
+            ]
         )
         block = numbers[start : start + 4]
         writer.write(
-            Shard(f"a.{number:03d}", "all", "a.tar", "", number, False, rows, [block[:1], block[1:]], Rejects())
+            FeatureShard(f"a.{number:03d}", "all", "a.tar", "", number, False, rows, [block[:1], block[1:]], Rejects())
         )
     writer.finish([f"a.{number:03d}" for number in range(-(-images // 4))], Rejects())
     return numbers

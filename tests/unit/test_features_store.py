@@ -11,7 +11,7 @@ import torch
 
 from captrain.data.feature_store.folder import StoreFolder
 from captrain.data.feature_store.manifest import EncoderNote, FeaturesNote, Manifest
-from captrain.data.feature_store.shard import Entry
+from captrain.data.feature_store.shard import IndexEntry
 from captrain.data.feature_store.store import FeatureStore
 from captrain.data.images import prepare
 from captrain.data.readers import reader
@@ -19,7 +19,7 @@ from captrain.errors import DataError
 from captrain.features import cache_arrays as kept_store
 from captrain.features.cache import Keeping, keep_images
 from captrain.features.cache_arrays import DiskStore, MemoryStore, Store
-from captrain.features.manage import describe, search, verify
+from captrain.features.manage import describe_store, search_store, verify_store
 from captrain.features.stored_images import StoredImages
 from captrain.features.training_images import KeptImages
 from captrain.models.captioner import CaptionerModel
@@ -50,7 +50,7 @@ def disk_store(folder: Path, dtype: str = "float32", images: int = 99) -> DiskSt
 
 def add(store: Store, values: dict[str, float], dtype: torch.dtype = torch.float32) -> None:
     """Keep an array of a value under each key."""
-    entries = [Entry(f"picture {key}", ("a dog",), "a.jsonl:1", key) for key in values]
+    entries = [IndexEntry(f"picture {key}", ("a dog",), "a.jsonl:1", key) for key in values]
     store.add(entries, torch.tensor(list(values.values()), dtype=dtype)[:, None, None].expand(-1, 1, 2))
 
 
@@ -81,7 +81,7 @@ def test_two_stores_can_fill_one_folder(tmp_path: Path) -> None:
     later = disk_store(tmp_path)
     assert later.rows([A, B, C])[:, 0, 0].tolist() == [1.0, 2.0, 3.0]
     assert sum(part.images for part in FeatureStore(str(tmp_path)).parts) == 5
-    assert verify(str(tmp_path)) == []
+    assert verify_store(str(tmp_path)) == []
 
 
 def test_of_several_writers_the_last_to_look_sees_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +127,7 @@ def test_a_broken_shard_is_computed_again_and_not_told_of(
     assert caplog.text.count("computed again") == 1
     add(again, {A: 1})
     again.flush()
-    assert verify(str(tmp_path)) == []
+    assert verify_store(str(tmp_path)) == []
     assert disk_store(tmp_path).rows([B, A])[:, 0, 0].tolist() == [2.0, 1.0]
 
 
@@ -135,11 +135,11 @@ def test_what_is_kept_is_a_store_as_any_other(captioner: CaptionerModel, samples
     """Described, checked, searched, and trained from: its samples are the pictures with their captions."""
     images = _keep(captioner, samples, tmp_path)
     (folder,) = (tmp_path / "kept").iterdir()
-    found = describe(str(folder))
+    found = describe_store(str(folder))
     assert (found["images"], found["captions"], found["shards"]) == (20, 20, 1)
     assert found["encoder"].startswith(str(captioner.core().config.name_or_path))
-    assert verify(str(folder)) == []
-    near = search([str(folder)], tmp_path / "7.png", count=1)
+    assert verify_store(str(folder)) == []
+    near = search_store([str(folder)], tmp_path / "7.png", count=1)
     assert near[0].id == "7.png" and near[0].cosine == pytest.approx(1, abs=1e-5)
     splits = reader("features").read(str(folder), Rejects())
     stored = keep_images(captioner, {"train": splits["all"]}, Keeping("auto", tmp_path), Rejects())["train"]
@@ -155,10 +155,10 @@ def test_pixels_are_kept_in_the_same_form_and_not_taken_for_features(
     assert pixels.dtype == torch.uint8
     assert np.array_equal(pixels[0].numpy(), prepare(samples[4].read(), captioner.image_spec))
     (folder,) = (tmp_path / "kept").iterdir()
-    assert describe(str(folder))["features"] == "1024 x 3 uint8 (pixels)"
-    assert verify(str(folder)) == []
+    assert describe_store(str(folder))["features"] == "1024 x 3 uint8 (pixels)"
+    assert verify_store(str(folder)) == []
     splits = reader("features").read(str(folder), Rejects())
     with pytest.raises(DataError, match="holds pixels"):
         keep_images(captioner, {"train": splits["all"]}, Keeping("auto", tmp_path), Rejects())
     with pytest.raises(DataError, match="holds pixels"):
-        search([str(folder)], tmp_path / "7.png", encoder="none")
+        search_store([str(folder)], tmp_path / "7.png", encoder="none")

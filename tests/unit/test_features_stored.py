@@ -15,12 +15,12 @@ from captrain.data.caption_text import CaptionText
 from captrain.data.dataset import Splits, load_splits
 from captrain.data.feature_store.folder import StoreFolder
 from captrain.data.feature_store.manifest import EncoderNote, FeaturesNote, Manifest
-from captrain.data.feature_store.shard import Entry, Index, IndexRows
-from captrain.data.feature_store.writer import Shard, StoreWriter
+from captrain.data.feature_store.shard import IndexEntry, IndexRows, ShardIndex
+from captrain.data.feature_store.writer import FeatureShard, StoreWriter
 from captrain.data.mix import Mixture
 from captrain.data.readers import reader
 from captrain.errors import DataError
-from captrain.features.stored_images import Places, StoredImages, captions_of
+from captrain.features.stored_images import StoredImages, StoredPositions, stored_captions
 from captrain.records import Rejects, Sample
 from captrain.training import run
 from captrain.training.captions import BlockMixture, StoredCaptions, by_blocks
@@ -54,11 +54,11 @@ def write_store(place: Path, dtype: str = "float16", images: int = IMAGES) -> No
     names = [f"a.{number:03d}" for number in range(-(-images // SHARD))]
     for number, name in enumerate(names):
         shard = range(number * SHARD, min(images, (number + 1) * SHARD))
-        entries = [Entry(f"{row}.jpg", captions_for(row), f"a.tar:{row}", f"{row:032x}") for row in shard]
+        entries = [IndexEntry(f"{row}.jpg", captions_for(row), f"a.tar:{row}", f"{row:032x}") for row in shard]
         numbers = torch.stack([torch.full((2, 3), float(row)) for row in shard]).to(getattr(torch, dtype))
         bits = (numbers.view(torch.uint16) if dtype == "bfloat16" else numbers).numpy()
         last = number == len(names) - 1
-        writer.write(Shard(name, "all", "a.tar", "", number, last, IndexRows(entries), [bits], Rejects()))
+        writer.write(FeatureShard(name, "all", "a.tar", "", number, last, IndexRows(entries), [bits], Rejects()))
     writer.finish(names, Rejects())
 
 
@@ -71,7 +71,7 @@ def splits(tmp_path: Path) -> Splits:
 
 
 def stored(samples: Sequence[Sample], precision: torch.dtype = torch.float32) -> StoredImages:
-    places = Places.of(samples)
+    places = StoredPositions.of(samples)
     assert places is not None
     return StoredImages(samples, places, precision)
 
@@ -101,10 +101,10 @@ def test_rows_keep_the_kind_of_number_where_arithmetic_is_not_fp32(tmp_path: Pat
 
 def test_captions_read_by_shards_are_the_samples_captions(splits: Splits) -> None:
     wanted = [caption for sample in splits.train for caption in sample.captions]
-    assert list(captions_of(splits.train)) == wanted
-    assert list(captions_of([Sample("a", b"", ("x", "y"))])) == ["x", "y"]
+    assert list(stored_captions(splits.train)) == wanted
+    assert list(stored_captions([Sample("a", b"", ("x", "y"))])) == ["x", "y"]
     assert stored(splits.train).captions() == len(wanted)
-    few = list(captions_of(splits.train, most=5))
+    few = list(stored_captions(splits.train, most=5))
     places = np.linspace(0, len(splits.train), 5, endpoint=False, dtype=int)
     assert few == [caption for place in places for caption in splits.train[int(place)].captions]
 
@@ -156,7 +156,7 @@ def test_stores_that_fit_into_memory_are_shuffled_as_a_whole(splits: Splits) -> 
     assert stored(splits.train).blocks is None
 
 
-ENTRY = Entry("a", ("b",), "c", "0" * 32)
+ENTRY = IndexEntry("a", ("b",), "c", "0" * 32)
 
 
 def index_file(path: Path, **columns: Any) -> Path:
@@ -175,8 +175,8 @@ def test_a_broken_index_is_one_line_and_leads_nowhere(tmp_path: Path) -> None:
     """Offsets that lead out of the text would be followed by who does not look."""
     import pyarrow as pa
 
-    def opened(**columns: Any) -> Index:
-        return Index.open(index_file(tmp_path / "a.arrow", **columns), "a.arrow", 2)
+    def opened(**columns: Any) -> ShardIndex:
+        return ShardIndex.open(index_file(tmp_path / "a.arrow", **columns), "a.arrow", 2)
 
     def texts(offsets: list[int], data: bytes) -> Any:
         return pa.Array.from_buffers(
@@ -198,4 +198,4 @@ def test_a_broken_index_is_one_line_and_leads_nowhere(tmp_path: Path) -> None:
         assert "\n" not in str(raised.value)
     (tmp_path / "a.arrow").write_bytes(b"not arrow")
     with pytest.raises(DataError, match="not an index"):
-        Index.open(tmp_path / "a.arrow", "a.arrow", 2)
+        ShardIndex.open(tmp_path / "a.arrow", "a.arrow", 2)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from captrain.data.machine import Ledger
+from captrain.data.machine import CaptionLedger
 from captrain.data.options import ReadOptions
 from captrain.data.readers.sidecar import read
 from captrain.inference.caption_files import CaptionOutcome, caption_files
@@ -147,17 +147,19 @@ def test_interrupted_anywhere_and_repeated_it_ends_as_if_it_was_not(
     prepare()
     caption(model, photos, existing)
     wanted = texts(photos)
-    add, write = Ledger.add, beside.write_bytes
+    add, write = CaptionLedger.add, beside.write_bytes
     for step in range(4 if existing != "skip" else 2):
         prepare()
         steps = killed_at(step)
-        monkeypatch.setattr(Ledger, "add", lambda ledger, change, steps=steps: (next(steps), add(ledger, change)))
+        monkeypatch.setattr(
+            CaptionLedger, "add", lambda ledger, change, steps=steps: (next(steps), add(ledger, change))
+        )
         monkeypatch.setattr(
             beside, "write_bytes", lambda path, content, steps=steps, **how: (next(steps), write(path, content, **how))
         )
         with pytest.raises(Killed):
             caption(model, photos, existing)
-        monkeypatch.setattr(Ledger, "add", add)
+        monkeypatch.setattr(CaptionLedger, "add", add)
         monkeypatch.setattr(beside, "write_bytes", write)
         caption(model, photos, existing)
         assert texts(photos) == wanted, step

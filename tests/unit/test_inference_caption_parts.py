@@ -15,9 +15,9 @@ from captrain.data.dataset import list_images
 from captrain.data.samples import key_of
 from captrain.errors import DataError
 from captrain.features.sources import End
-from captrain.inference.caption_files import JsonLines
+from captrain.inference.caption_files import CaptionLines
 from captrain.inference.caption_parts import caption_sources
-from captrain.inference.parts_folder import ABOUT, CaptionPart, PartNote, PartsFolder, check_same
+from captrain.inference.parts_folder import ABOUT, CaptionPart, CaptionPartNote, PartsFolder, check_same_settings
 from captrain.records import Rejects, Sample, write_jsonl
 from captrain.testing import tiny_photos
 
@@ -32,7 +32,7 @@ def part(name: str, *ids: str, rejects: tuple[str, ...] = (), last: bool = False
     for one in rejects:
         listed.add(one, one, "is empty")
     lines = [{"id": one, "text": "schöne\u2028Katze"} for one in ids]
-    return CaptionPart(PartNote(name, "a.tar", "f", int(name[-3:]), last, len(ids), len(listed)), lines, listed)
+    return CaptionPart(CaptionPartNote(name, "a.tar", "f", int(name[-3:]), last, len(ids), len(listed)), lines, listed)
 
 
 @pytest.fixture
@@ -136,10 +136,10 @@ def test_a_part_that_captrain_did_not_write_is_one_clear_line(parts: PartsFolder
 def test_other_settings_are_refused_by_name() -> None:
     def refusal(**changes: Any) -> str:
         with pytest.raises(DataError) as caught:
-            check_same("out.parts", ABOUT_IT, {**ABOUT_IT, **changes})
+            check_same_settings("out.parts", ABOUT_IT, {**ABOUT_IT, **changes})
         return str(caught.value)
 
-    check_same("out.parts", ABOUT_IT, {**ABOUT_IT, "model": "the same, moved"})
+    check_same_settings("out.parts", ABOUT_IT, {**ABOUT_IT, "model": "the same, moved"})
     assert "of runs/a (weights 0123456789ab), not of b (weights f)" in refusal(model="b", weights="f")
     assert "beams 3, not 5 and sample False, not True;" in refusal(decoding={"beams": 5, "sample": True})
     assert "prompt '', not 'a photo of';" in refusal(prompt="a photo of")
@@ -148,8 +148,8 @@ def test_other_settings_are_refused_by_name() -> None:
 
 def test_one_file_without_an_engine_begins_anew_only_when_asked(parts: PartsFolder, tmp_path: Path) -> None:
     with pytest.raises(Exception, match="was begun with --engine"):
-        JsonLines(tmp_path / "out.jsonl", "skip")
-    target = JsonLines(tmp_path / "out.jsonl", "overwrite")
+        CaptionLines(tmp_path / "out.jsonl", "skip")
+    target = CaptionLines(tmp_path / "out.jsonl", "overwrite")
     assert target.wants(Sample("a", b""), Rejects())
     assert not Path(parts.folder.place).exists()
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from captrain.data.picture_files import content_key
-from captrain.data.samples import Chosen, Joined, Prefixed, exact_keys_of, ids_of, key_of
-from captrain.data.splits import EARLIER, FILE, KeptSplits, Rows, mark_of, read_kept_splits, write_kept_splits
+from captrain.data.samples import ChosenSamples, JoinedSamples, PrefixedSamples, exact_keys_of, ids_of, key_of
+from captrain.data.splits import EARLIER, FILE, KeptSplits, Rows, captions_mark, read_kept_splits, write_kept_splits
 from captrain.errors import DataError
 from captrain.inference.held_out import pick, sift
 from captrain.records import Sample
@@ -112,7 +112,7 @@ def test_a_picture_in_both_splits_is_scored_and_told(tmp_path: Path) -> None:
 
 
 def test_other_captions_are_told(tmp_path: Path) -> None:
-    marks = [mark_of(("the letter u",)), mark_of(("another",))]
+    marks = [captions_mark(("the letter u",)), captions_mark(("another",))]
     write_kept_splits(tmp_path / FILE, {"train": Rows("ab"), "validation": Rows("uv", None, marks)})
     kept = read_kept_splits(tmp_path)
     assert kept is not None
@@ -197,6 +197,8 @@ def test_a_broken_file_is_one_line(tmp_path: Path, content: bytes) -> None:
 
 def test_ids_and_keys_of_sequences_in_sequences() -> None:
     pictures = [picture(letter, letter) for letter in "abcd"]
-    samples = Joined([Prefixed("one/", Chosen(pictures, np.array([3, 1]))), Chosen(pictures, np.array([0, 2]))])
+    samples = JoinedSamples(
+        [PrefixedSamples("one/", ChosenSamples(pictures, np.array([3, 1]))), ChosenSamples(pictures, np.array([0, 2]))]
+    )
     assert list(ids_of(samples)) == [sample.id for sample in samples] == ["one/d", "one/b", "a", "c"]
     assert exact_keys_of(samples).tolist() == [key_of(sample.id) for sample in samples]

@@ -9,7 +9,15 @@ import pytest
 
 from captrain.metrics.compare import System, compare
 from captrain.metrics.score import score_captions
-from captrain.metrics.significance import Statistics, _coins, _drawn, bleu_counts, corpus_bleu, differences, intervals
+from captrain.metrics.significance import (
+    Statistics,
+    _coins,
+    _drawn,
+    bleu_counts,
+    corpus_bleu,
+    intervals,
+    system_differences,
+)
 
 WORDS = list("abcdef")
 
@@ -81,13 +89,13 @@ def test_portions_do_not_change_what_is_drawn_often(monkeypatch: pytest.MonkeyPa
 
 def test_a_system_does_not_differ_from_itself() -> None:
     statistics = of_means(np.random.default_rng(4).random(50))
-    (found,) = differences(statistics, statistics)
+    (found,) = system_differences(statistics, statistics)
     assert (found.difference, found.interval, found.p, found.significant) == (0, (0, 0), 1, False)
 
 
 def test_a_clear_difference_is_seen_and_its_sign_is_right() -> None:
     values = np.random.default_rng(5).random(200)
-    (found,) = differences(of_means(values + 0.05), of_means(values))
+    (found,) = system_differences(of_means(values + 0.05), of_means(values))
     assert found.difference == pytest.approx(0.05)
     assert found.interval == pytest.approx((0.05, 0.05))
     assert found.significant
@@ -96,7 +104,7 @@ def test_a_clear_difference_is_seen_and_its_sign_is_right() -> None:
 def test_chance_alone_is_called_significant_one_time_in_twenty() -> None:
     generator = np.random.default_rng(6)
     pairs = [generator.random((2, 60)) for _ in range(300)]
-    wrong = sum(differences(of_means(first), of_means(second), 200)[0].significant for first, second in pairs)
+    wrong = sum(system_differences(of_means(first), of_means(second), 200)[0].significant for first, second in pairs)
     assert 0.02 < wrong / len(pairs) < 0.08
 
 
@@ -106,7 +114,7 @@ def test_a_thousand_resamples_of_coco_take_a_moment() -> None:
     statistics = Statistics(5000, counts, {"cider": generator.random(5000), "rouge_l": generator.random(5000)})
     start = time.process_time()
     intervals(statistics)
-    differences(statistics, statistics)
+    system_differences(statistics, statistics)
     assert time.process_time() - start < 4
 
 

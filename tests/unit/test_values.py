@@ -13,7 +13,7 @@ import captrain
 from captrain.cli import main
 from captrain.errors import ModelError, SettingsError, UserError
 from captrain.features.encode import encode
-from captrain.features.pipeline import Reader
+from captrain.features.pipeline import SourceReader
 from captrain.inference.caption_files import caption_files
 from captrain.inference.captioner import Captioner
 from captrain.inference.evaluate import evaluate
@@ -87,7 +87,7 @@ def test_how_to_compute(changes: dict[str, Any], message: str, tmp_path: Path) -
         lambda: caption_files("no-model", ["no-pictures"], decoding={}, **every),
         lambda: evaluate("no-model", "no-data", decoding={}, **every),
         lambda: encode("no-data", str(tmp_path / "store"), "no-encoder", **every),
-        lambda: Reader(**every),
+        lambda: SourceReader(**every),
     )
     for call in calls:
         with pytest.raises(SettingsError) as caught:

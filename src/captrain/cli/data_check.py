@@ -64,7 +64,7 @@ def check(
     """
     trust(model_files)
     check_models(model if model and not Path(model, "tokenizer_config.json").is_file() else None)
-    from captrain.data.check.check import Limits, check_data
+    from captrain.data.check.check import CheckLimits, check_data
     from captrain.data.options import BY_LOOKING, ReadOptions
     from captrain.disk.locks import locked
 
@@ -76,7 +76,7 @@ def check(
             data,
             format=reading.format if reading else None,
             options=ReadOptions.of(reading) if reading else BY_LOOKING,
-            limits=Limits(max_pixels, min_edge, max_words, max_tokens),
+            limits=CheckLimits(max_pixels, min_edge, max_words, max_tokens),
             count_tokens=_token_counter(tokenizer) if tokenizer else None,
             workers=workers,
         )

@@ -44,14 +44,14 @@ def get(
         yes: Do not ask.
         workers: Pictures fetched at a time, where each has an address of its own.
     """
-    from captrain.data.get.fetch import fetch
+    from captrain.data.get.fetch import fetch_data_set
     from captrain.data.get.plan import make_plan
 
     plan = make_plan(name, folder or Path(name), mirror=mirror, local=local, annotations_only=annotations_only)
     show_plan(plan)
     if plan.to_fetch and not yes:
         _ask()
-    fetched = fetch(plan, workers)
+    fetched = fetch_data_set(plan, workers)
     show_result(plan, fetched, annotations_only)
     return exit_code(fetched.failed)
 
@@ -100,12 +100,12 @@ def size(count: int) -> str:
 
 
 def _file_row(step: Step) -> tuple[str, str, str, str]:
-    from captrain.data.shards.remote import shown
+    from captrain.data.shards.remote import shown_url
 
     file = step.file
     length = f"{'' if file.exact else 'about '}{size(file.size)}"
     checksum = file.checksum.partition(":")[0] or "noted when it comes first"
-    where = {"web": shown(step.place), "local": step.place, "here": "is here already"}[step.source]
+    where = {"web": shown_url(step.place), "local": step.place, "here": "is here already"}[step.source]
     return file.name, length, where, checksum
 
 

@@ -16,7 +16,7 @@ from captrain.cli.show import show_table
 from captrain.cli.switch import Switch
 
 if TYPE_CHECKING:
-    from captrain.features.estimate import Cluster, Estimate, Number, Rates, Work
+    from captrain.features.estimate import Cluster, EncodingWork, Estimate, Number, Rates
 
 AtLeastOne = Annotated[int, Parameter(validator=Limits(gte=1))]
 AboveZero = Annotated[float, Parameter(validator=Limits(gt=0))]
@@ -75,7 +75,7 @@ def estimate(
         decoding = survey.measure_decoding(content or survey.stand_in(data), spec, look, bool(content))
     else:
         decoding = formulae.decoding_rate(480 if content else formulae.KNOWN_DATA[data].edge)
-    work = formulae.Work(images, read_bytes, feature_bytes)
+    work = formulae.EncodingWork(images, read_bytes, feature_bytes)
     rates = formulae.Rates(decoding, encoding, on_cores)
     cluster = formulae.Cluster(
         machines, machines if on_cores else machines * devices, cores or os.cpu_count() or 1,
@@ -99,7 +99,7 @@ def _marked(number: Number, text: str) -> str:
     return f"{text} ({number.origin})"
 
 
-def _inputs(work: Work, rates: Rates, cluster: Cluster) -> dict[str, Number]:
+def _inputs(work: EncodingWork, rates: Rates, cluster: Cluster) -> dict[str, Number]:
     """What goes in, by the name that people see."""
     place = "core" if rates.on_cores else "device"
     return {

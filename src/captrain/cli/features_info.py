@@ -17,9 +17,9 @@ def info(store: str, /, *, json: Switch = False) -> int:
         json: Print one JSON object instead of a table.
     """
     check_stores(store)
-    from captrain.features.manage import describe
+    from captrain.features.manage import describe_store
 
-    found = describe(store)
+    found = describe_store(store)
     if json:
         print(json_format.dumps(found, ensure_ascii=False))
         return 0

@@ -14,7 +14,7 @@ def merge(out: str, stores: list[str], /) -> int:
         stores: Feature stores to copy.
     """
     check_stores(*stores)
-    from captrain.features.manage import merge as merge_stores
+    from captrain.features.manage import merge_stores as merge_stores
 
     counts = merge_stores(stores, out).counts()
     show_table([("images", f"{counts['images']:,}"), ("shards", f"{counts['shards']:,}"), ("store", out)])

@@ -17,7 +17,7 @@ def verify(store: str, /) -> int:
         store: Feature store.
     """
     check_stores(store)
-    from captrain.features.manage import verify as verify_store
+    from captrain.features.manage import verify_store as verify_store
 
     problems = verify_store(store)
     if problems:

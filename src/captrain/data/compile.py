@@ -14,8 +14,8 @@ from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.places import existing
 from captrain.data.readers import reader
 from captrain.data.writers import Losses
-from captrain.data.writers.metadata_jsonl import Lines
-from captrain.data.writers.pictures import Picture, Store
+from captrain.data.writers.metadata_jsonl import JsonLinesFile
+from captrain.data.writers.pictures import OutputPicture, PictureFolder
 from captrain.disk.folders import remove
 from captrain.disk.locks import locked_folder
 from captrain.disk.writing import check_target
@@ -75,7 +75,7 @@ def compile_captions(
             tables = _write_tables(output, inner, splits, losses, overwrite)
     else:
         with new_folder(output, [str(source)], overwrite) as folder:
-            _store_images(Store(folder, link=True), splits)
+            _store_images(PictureFolder(folder, link=True), splits)
             written = _write_tables(folder, "", splits, losses, overwrite)
         tables = [output / table.relative_to(folder) for table in written]
     for line in losses.lines():
@@ -140,7 +140,7 @@ def _path_within(source: Path, output: Path) -> str | None:
 
 def _write_tables(folder: Path, inner: str, splits: Splits, losses: Losses, overwrite: bool) -> list[Path]:
     """One table, or one in each top folder where those are splits. Nothing is left of them if one can't be written."""
-    lines = Lines()
+    lines = JsonLinesFile()
     try:
         for split, samples in splits.items():
             for sample in samples:
@@ -159,12 +159,12 @@ def _write_tables(folder: Path, inner: str, splits: Splits, losses: Losses, over
     return list(lines.files)
 
 
-def _store_images(store: Store, splits: Splits) -> None:
+def _store_images(store: PictureFolder, splits: Splits) -> None:
     with track("images", sum(map(len, splits.values()))) as advance:
         for samples in splits.values():
             for sample in samples:
                 assert isinstance(sample.image, Path), "images beside text files are files"
-                store.put(Picture(sample.image, sample.image.suffix), sample.id)
+                store.put(OutputPicture(sample.image, sample.image.suffix), sample.id)
                 advance(1)
 
 

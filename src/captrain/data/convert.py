@@ -15,8 +15,8 @@ from typing import Literal
 from captrain.data.dataset import read_splits
 from captrain.data.new_folder import guarded, new_folder
 from captrain.data.options import BY_LOOKING, ReadOptions
-from captrain.data.writers import SHARD_SIZE, Item, Losses, Target, Writer, writer
-from captrain.data.writers.pictures import Picture, encode
+from captrain.data.writers import SHARD_SIZE, FormTarget, FormWriter, Losses, OutputSample, writer
+from captrain.data.writers.pictures import OutputPicture, encode_picture
 from captrain.errors import DataError, PictureError, SettingsError
 from captrain.picture_memory import MAX_PIXELS
 from captrain.progress import Advance, track
@@ -81,7 +81,7 @@ def convert(
         splits = read_splits(source, rejects, format, options)
         prepare = guarded(prepare, folder)
         losses = Losses()
-        target = Target(partial_folder, list(splits), losses, images == "link", shard_size, quote_formulas)
+        target = FormTarget(partial_folder, list(splits), losses, images == "link", shard_size, quote_formulas)
         written = _write_all(form(target), splits, prepare, rejects, losses)
         if not any(written.values()):
             raise DataError(f"{source}: nothing to write ({rejects.summary()})")
@@ -94,11 +94,11 @@ def convert(
     return Conversion(written, len(rejects), folder / REJECTED if rejects else None)
 
 
-Prepare = Callable[[Sample], Picture]
+Prepare = Callable[[Sample], OutputPicture]
 
 
 def _preparation(
-    form: type[Writer], to: str, images: Images | None, max_side: int | None, quality: int | None
+    form: type[FormWriter], to: str, images: Images | None, max_side: int | None, quality: int | None
 ) -> Prepare:
     """What makes a picture ready to be stored. Raises `SettingsError` for choices that don't go together."""
     if images in ("copy", "link") and (max_side or quality):
@@ -107,15 +107,15 @@ def _preparation(
         raise SettingsError(f"--images link: {to} holds the images itself, so nothing can be linked; leave it out")
     if images == "encode" or max_side or quality:
         return partial(_encoded, max_side=max_side, quality=quality or QUALITY)
-    return Picture.of
+    return OutputPicture.of
 
 
-def _encoded(sample: Sample, max_side: int | None, quality: int) -> Picture:
-    return encode(sample.read(), max_side, quality, MAX_PIXELS)
+def _encoded(sample: Sample, max_side: int | None, quality: int) -> OutputPicture:
+    return encode_picture(sample.read(), max_side, quality, MAX_PIXELS)
 
 
 def _write_all(
-    form: Writer, splits: dict[str, Sequence[Sample]], prepare: Prepare, rejects: Rejects, losses: Losses
+    form: FormWriter, splits: dict[str, Sequence[Sample]], prepare: Prepare, rejects: Rejects, losses: Losses
 ) -> dict[str, int]:
     """Write all splits; returns how many images of each."""
     with track("convert", sum(map(len, splits.values()))) as advance:
@@ -128,7 +128,7 @@ def _write_all(
 
 
 def _write_split(
-    form: Writer,
+    form: FormWriter,
     split: str,
     samples: Sequence[Sample],
     prepare: Prepare,
@@ -141,7 +141,7 @@ def _write_split(
         try:
             if isinstance(outcome, Exception):
                 raise outcome
-            form.put(Item(sample.id, split, sample.captions, outcome, sample.repeats, sample.machine))
+            form.put(OutputSample(sample.id, split, sample.captions, outcome, sample.repeats, sample.machine))
             count += 1
             _note_losses(form, sample, losses)
         except PictureError as error:
@@ -150,7 +150,7 @@ def _write_split(
     return count
 
 
-def _note_losses(form: Writer, sample: Sample, losses: Losses) -> None:
+def _note_losses(form: FormWriter, sample: Sample, losses: Losses) -> None:
     """Take note of what the form can't say of a sample that was written."""
     if sample.repeats != 1 and not form.keeps_repeats:
         losses.add(REPEATS_LOST)
@@ -158,11 +158,11 @@ def _note_losses(form: Writer, sample: Sample, losses: Losses) -> None:
         losses.add(MAKERS_LOST, sum(map(bool, sample.machine)))
 
 
-def prepared(samples: Iterable[Sample], prepare: Prepare) -> Iterator[tuple[Sample, Picture | PictureError]]:
+def prepared(samples: Iterable[Sample], prepare: Prepare) -> Iterator[tuple[Sample, OutputPicture | PictureError]]:
     """Each sample with its picture or what is wrong with it, in order; a few are made ahead on all cores."""
     threads = min(16, os.cpu_count() or 1)
     with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[tuple[Sample, Future[Picture | PictureError]]] = deque()
+        waiting: deque[tuple[Sample, Future[OutputPicture | PictureError]]] = deque()
         for sample in samples:
             waiting.append((sample, pool.submit(_tried, prepare, sample)))
             if len(waiting) > 2 * threads:
@@ -172,7 +172,7 @@ def prepared(samples: Iterable[Sample], prepare: Prepare) -> Iterator[tuple[Samp
             yield sample, future.result()
 
 
-def _tried(prepare: Prepare, sample: Sample) -> Picture | PictureError:
+def _tried(prepare: Prepare, sample: Sample) -> OutputPicture | PictureError:
     """Only what is wrong with a sample's own file is an answer; other errors stop the work."""
     try:
         return prepare(sample)

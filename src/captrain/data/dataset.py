@@ -13,9 +13,9 @@ from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.places import IMAGE_SUFFIXES, as_spelled
 from captrain.data.readers import READERS, SPLIT_NAMES, detect, recognises
 from captrain.data.readers.several import read_and_note
-from captrain.data.samples import Chosen, Joined, Prefixed, keys_of, question_of
-from captrain.data.splits import USUAL, SplitNames, listed, own_name, own_names, roles_of
-from captrain.data.text import decode
+from captrain.data.samples import ChosenSamples, JoinedSamples, PrefixedSamples, keys_of, question_of
+from captrain.data.splits import USUAL, SplitNames, listed_splits, own_name, own_names, roles_of
+from captrain.data.text import decode_text
 from captrain.disk.reading import read_file
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
@@ -64,7 +64,8 @@ def load_splits(
     roles = roles_of(path, named, names)
     if not roles.train and names.train is None:
         raise DataError(
-            f"{path}: nothing to train on, it has only {listed(named)}; expected a split 'train', or name one: --train-split"
+            f"{path}: nothing to train on, it has only {listed_splits(named)}; "
+            "expected a split 'train', or name one: --train-split"
         )
     if both := [name for name in roles.train if name in {*roles.validation, *roles.test}]:
         raise DataError(
@@ -91,14 +92,14 @@ def load_part(
     named = read_splits(path, rejects, format, options)
     usual = [part] if part in named else list(named)
     if names is None and len(usual) > 1:
-        raise DataError(f"{path}: no split '{part}', it has {listed(named)}; say which: --{part}-split NAME")
+        raise DataError(f"{path}: no split '{part}', it has {listed_splits(named)}; say which: --{part}-split NAME")
     return join_named(named, own_names(path, named, names, usual))
 
 
 def join_named(named: Mapping[str, Sequence[Sample]], names: Sequence[str]) -> Sequence[Sample]:
     """The samples of some of the splits, one after another."""
     parts = [named[name] for name in names]
-    return parts[0] if len(parts) == 1 else Joined(parts)
+    return parts[0] if len(parts) == 1 else JoinedSamples(parts)
 
 
 def join_splits(parts: Mapping[str, Splits]) -> Splits:
@@ -113,7 +114,7 @@ def join_splits(parts: Mapping[str, Splits]) -> Splits:
         [line for part in parts.values() for line in part.rejects.remarks],
     )
     train, validation, test = (
-        Joined([Prefixed(f"{name}/", getattr(part, split)) for name, part in parts.items()])
+        JoinedSamples([PrefixedSamples(f"{name}/", getattr(part, split)) for name, part in parts.items()])
         for split in ("train", "validation", "test")
     )
     labels = np.repeat(np.arange(len(parts)), [len(part.train) for part in parts.values()])
@@ -190,7 +191,9 @@ def pick_split(
     if split is None:
         chosen = roles.test or roles.validation or [name for name in named if name == "all"]
         if not chosen:
-            raise DataError(f"{path}: no split to evaluate on, it has only {listed(named)}; name it: --split train")
+            raise DataError(
+                f"{path}: no split to evaluate on, it has only {listed_splits(named)}; name it: --split train"
+            )
         return join_named(named, chosen)
     wanted = SPLIT_NAMES.get(split.lower(), split)
     if wanted in ("train", "validation") and roles.draws and roles.train:
@@ -233,7 +236,7 @@ def hold_out(samples: Sequence[Sample], share: float, seed: int) -> tuple[Sequen
     count = min(len(samples) - 1, max(1, round(share * len(samples))))
     held = np.zeros(len(samples), dtype=bool)
     held[np.argsort(_shuffle(keys_of(samples), seed), kind="stable")[:count]] = True
-    return Chosen(samples, np.flatnonzero(~held)), Chosen(samples, np.flatnonzero(held))
+    return ChosenSamples(samples, np.flatnonzero(~held)), ChosenSamples(samples, np.flatnonzero(held))
 
 
 def _shuffle(keys: np.ndarray, seed: int) -> np.ndarray:
@@ -252,10 +255,10 @@ def _list(given: str, prefixed: bool, rejects: Rejects, format: str | None, opti
         return [Sample(Path(given).as_posix() if prefixed else path.name, path, (), given)]
     if path.is_file() and suffix in LIST_SUFFIXES and not _names_captions(given, options):
         return list(_listed(path, rejects, options.encoding))
-    samples = Joined(list(read_splits(given, rejects, format, options, captioned=False).values()))
+    samples = JoinedSamples(list(read_splits(given, rejects, format, options, captioned=False).values()))
     if not prefixed:
         return samples
-    return Prefixed(f"{Path(given).as_posix()}/", samples)
+    return PrefixedSamples(f"{Path(given).as_posix()}/", samples)
 
 
 def _names_captions(given: str, options: ReadOptions) -> bool:
@@ -266,7 +269,7 @@ def _names_captions(given: str, options: ReadOptions) -> bool:
 def _listed(path: Path, rejects: Rejects, encoding: str) -> Iterator[Sample]:
     """The pictures that a list names, a path a line; lines that begin with # are remarks."""
     try:
-        lines = decode(read_file(path), encoding).content.splitlines()
+        lines = decode_text(read_file(path), encoding).content.splitlines()
     except ValueError as error:
         raise DataError(f"{path}: {error}; save the list as UTF-8") from None
     for number, line in enumerate(lines, start=1):
@@ -282,7 +285,7 @@ def _listed(path: Path, rejects: Rejects, encoding: str) -> Iterator[Sample]:
 
 def _without_repeats(parts: Sequence[Sequence[Sample]]) -> Sequence[Sample]:
     """The samples of all parts, each id once."""
-    samples = parts[0] if len(parts) == 1 else Joined(parts)
+    samples = parts[0] if len(parts) == 1 else JoinedSamples(parts)
     keys = keys_of(samples)
     _, first = np.unique(keys, return_index=True)
-    return samples if len(first) == len(keys) else Chosen(samples, np.sort(first))
+    return samples if len(first) == len(keys) else ChosenSamples(samples, np.sort(first))

@@ -15,10 +15,10 @@ from captrain.records import Rejects, Sample
 from captrain.tabular.cells import no_caption, not_a_caption, sifted
 
 
-class Texts(Sequence[str]):
+class FlatTexts(Sequence[str]):
     """Strings end to end in one buffer, 8 bytes a string beside its UTF-8.
 
-    >>> texts = Texts(["a dog", "猫"])
+    >>> texts = FlatTexts(["a dog", "猫"])
     >>> len(texts), texts[1]
     (2, '猫')
     """
@@ -48,7 +48,7 @@ class Texts(Sequence[str]):
         return self.buffer[self.ends[index] : self.ends[index + 1]].decode("utf-8")
 
 
-class Gathered:
+class GatheredCaptions:
     """Collects rows (an image's name, captions, split) and gives samples: rows about one image become one sample.
 
     Args:
@@ -62,8 +62,8 @@ class Gathered:
 
     def __init__(self, root: Root, file: Path, prefix: str = "") -> None:
         self.root, self.file, self.prefix = root, file, prefix
-        self.images = Texts()
-        self.captions = Texts()
+        self.images = FlatTexts()
+        self.captions = FlatTexts()
         self.places: dict[int, int] = {}  # key of an image's id → its number
         self.numbers = array("Q")  # of an image: the row that named it first
         self.splits = array("b")
@@ -132,7 +132,7 @@ class Gathered:
 class GatheredSamples(LazySamples):
     """Some images of what was gathered, made into samples when they are asked for."""
 
-    def __init__(self, gathered: Gathered, images: np.ndarray, order: np.ndarray, starts: np.ndarray) -> None:
+    def __init__(self, gathered: GatheredCaptions, images: np.ndarray, order: np.ndarray, starts: np.ndarray) -> None:
         """`order` sorts the captions by image; image i has those from starts[i] to starts[i + 1]."""
         self.gathered, self.images, self.order, self.starts = gathered, images, order, starts
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from captrain.data.arrow import plain_rows
-from captrain.data.gathered import Texts
+from captrain.data.gathered import FlatTexts
 from captrain.data.options import ReadOptions
 from captrain.data.places import Root
 from captrain.data.readers.columns import texts_of
 from captrain.data.samples import LazySamples, key_of
-from captrain.data.shards.tars import tidy
+from captrain.data.shards.tars import tidy_name
 from captrain.disk.reading import read_file
 from captrain.errors import DataError, nearest
 from captrain.records import Rejects, Sample
@@ -179,16 +179,16 @@ def _undecoded(table: Dataset, column: str) -> Dataset:
     return table.cast_column(column, Image(decode=False)) if isinstance(table.features[column], Image) else table
 
 
-def _ids(table: Dataset) -> Texts | None:
+def _ids(table: Dataset) -> FlatTexts | None:
     """What an id column calls the rows; None if there is none whose values are all there, different and plain names."""
     for column in ID_COLUMNS:
         kind = getattr(table.features.get(column), "dtype", "")
         if column in table.column_names and kind in ("string", "large_string", "int32", "int64", "uint32", "uint64"):
             _check(table, [column], column)
-            ids, keys = Texts(), set()
+            ids, keys = FlatTexts(), set()
             for batch in table.select_columns([column]).with_format("arrow").iter(_ROWS):
                 for value in batch.column(0).to_pylist():
-                    name = None if value is None else tidy(str(value))
+                    name = None if value is None else tidy_name(str(value))
                     if name is not None:
                         keys.add(key_of(name))
                         ids.append(name)

@@ -14,7 +14,7 @@ from captrain.errors import SettingsError, nearest
 from captrain.memory_budget import counted
 from captrain.picture_memory import MAX_PIXELS
 
-__all__ = ["MAX_PIXELS", "Decode", "ImageSpec", "prepare", "resized", "thumbnail"]
+__all__ = ["MAX_PIXELS", "Decode", "ImageSpec", "encode_thumbnail", "prepare", "resized"]
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
@@ -149,7 +149,7 @@ def resized(image: Image.Image, spec: ImageSpec) -> Image.Image:
     """
     filter_, target = _RESAMPLE[spec.resample], (spec.width, spec.height)
     width, height = spec.scaled(image.size)
-    image = shortened(image)
+    image = with_fewer_rows(image)
     if spec.resize == "squash":
         return image.resize(target, filter_)
     left, top = (width - spec.width) // 2, (height - spec.height) // 2
@@ -159,10 +159,10 @@ def resized(image: Image.Image, spec: ImageSpec) -> Image.Image:
     return image.resize(target, filter_, box=_before(corners, (width, height), image.size))
 
 
-def shortened(image: Image.Image) -> Image.Image:
+def with_fewer_rows(image: Image.Image) -> Image.Image:
     """A picture of no more than `MOST_ROWS` rows; any that has no more, as it is.
 
-    >>> shortened(Image.new("RGB", (1, 70_000))).size
+    >>> with_fewer_rows(Image.new("RGB", (1, 70_000))).size
     (1, 65536)
     """
     return image if image.height <= MOST_ROWS else image.resize((image.width, MOST_ROWS), Image.Resampling.BOX)
@@ -180,7 +180,7 @@ def _before(corners: tuple[int, int, int, int], scaled: Size, size: Size) -> Box
 
 
 @counted()
-def thumbnail(data: bytes, edge: int) -> bytes:
+def encode_thumbnail(data: bytes, edge: int) -> bytes:
     """A small JPEG for reports: the whole picture, upright, its longest edge at most `edge` pixels, never enlarged.
 
     Raises `PictureError` as `prepare` does.

@@ -34,10 +34,10 @@ How = Literal["write", "append", "prepend"]
 
 
 @dataclass(frozen=True, slots=True)
-class Maker:
+class CaptionMaker:
     """What writes captions: a model by its name, an `id` of its weights and of the way it writes, and since when (UTC).
 
-    >>> str(Maker("runs/album", "3f9a0c1d2e4b", "2026-12-01T08:30:00Z"))
+    >>> str(CaptionMaker("runs/album", "3f9a0c1d2e4b", "2026-12-01T08:30:00Z"))
     'runs/album 3f9a0c1d2e4b 2026-12-01'
     """
 
@@ -46,12 +46,12 @@ class Maker:
     date: str
 
     @classmethod
-    def now(cls, model: str, id: str) -> Maker:
+    def now(cls, model: str, id: str) -> CaptionMaker:
         """One that begins to write now."""
         return cls(model, id, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
 
     @classmethod
-    def named(cls, name: str) -> Maker:
+    def named(cls, name: str) -> CaptionMaker:
         """The one that is called so: what `str` gave."""
         model, id, date = name.rsplit(" ", 2) if name.count(" ") > 1 else (name, "", "")
         return cls(model, id, date)
@@ -61,7 +61,7 @@ class Maker:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class CaptionChange:
     """A change of a caption file.
 
     file, picture: names in the folder. how: whether the caption is the file's only one now, or its last, or its first.
@@ -78,27 +78,29 @@ class Change:
     date: str
 
     @classmethod
-    def of(cls, file: str, picture: str, how: How, caption: str, before: bytes | None, maker: Maker) -> Change:
+    def of(
+        cls, file: str, picture: str, how: How, caption: str, before: bytes | None, maker: CaptionMaker
+    ) -> CaptionChange:
         """A change that a model is about to make."""
         return cls(file, picture, how, caption, _kept(before), **asdict(maker))
 
     @property
-    def maker(self) -> Maker:
+    def maker(self) -> CaptionMaker:
         """What made it."""
-        return Maker(self.model, self.id, self.date)
+        return CaptionMaker(self.model, self.id, self.date)
 
 
-class Ledger:
+class CaptionLedger:
     """The changes of a folder's caption files, in the order in which they were made.
 
-    >>> Ledger(Path("no/such-folder")).makers("dog.txt", b"a dog", ["a dog"])
+    >>> CaptionLedger(Path("no/such-folder")).makers("dog.txt", b"a dog", ["a dog"])
     ('',)
     """
 
     def __init__(self, folder: Path) -> None:
         """Read what is there. Lines that are no changes, a half one say, are passed over."""
         self.path = folder / HOME / FILE
-        self.changes: dict[str, list[Change]] = {}
+        self.changes: dict[str, list[CaptionChange]] = {}
         try:
             check_way(self.path.parent, folder)
             content = read_own(self.path)
@@ -128,7 +130,7 @@ class Ledger:
                 found[place] = standing.pop(at)[1]
         return tuple(found)
 
-    def holds(self, file: str, content: bytes, lines: Sequence[str], maker: Maker) -> bool:
+    def holds(self, file: str, content: bytes, lines: Sequence[str], maker: CaptionMaker) -> bool:
         """Whether the same model, writing in the same way, has a caption in the file already, as it wrote it."""
         mine = [
             line for change in self._made(file, content) if change.id == maker.id for line in lines_of(change.caption)
@@ -141,7 +143,7 @@ class Ledger:
         made = self._made(file, content)
         return made[-1].picture if made else ""
 
-    def add(self, change: Change) -> None:
+    def add(self, change: CaptionChange) -> None:
         """Note a change that is about to be made. It is on the disk when this returns. Raises `UserError` for links.
 
         A command that was ended between a note and its change notes the same when it is repeated: that is there already.
@@ -161,7 +163,7 @@ class Ledger:
             os.fsync(file.fileno())
         noted.append(change)
 
-    def _made(self, file: str, content: bytes) -> list[Change]:
+    def _made(self, file: str, content: bytes) -> list[CaptionChange]:
         """The changes that show in a file: not those from before which it is as it is now."""
         changes = self.changes.get(_key(file), [])
         now = _kept(content)
@@ -169,11 +171,11 @@ class Ledger:
         return changes[:undone]
 
 
-class Ledgers:
+class CaptionLedgers:
     """Ledgers of folders that are being written: what wrote their captions is carried over from other data."""
 
     def __init__(self) -> None:
-        self.opened: dict[Path, Ledger] = {}
+        self.opened: dict[Path, CaptionLedger] = {}
 
     def note(self, text: Path, picture: str, captions: Sequence[str], makers: Sequence[str]) -> None:
         """Note those captions of a new file that a machine wrote; `makers` as in `Sample.machine`."""
@@ -182,10 +184,12 @@ class Ledgers:
         for caption, maker in written:
             if maker:
                 if text.parent not in self.opened:
-                    self.opened[text.parent] = Ledger(text.parent)
+                    self.opened[text.parent] = CaptionLedger(text.parent)
                 content = before.encode("utf-8", "replace") if before else None
                 how: How = "append" if before else "write"
-                self.opened[text.parent].add(Change.of(text.name, picture, how, caption, content, Maker.named(maker)))
+                self.opened[text.parent].add(
+                    CaptionChange.of(text.name, picture, how, caption, content, CaptionMaker.named(maker))
+                )
                 before += f"{caption}\n"
 
 
@@ -225,13 +229,15 @@ def _kept(content: bytes | None) -> str | dict[str, str] | None:
         return {"base64": base64.b64encode(content).decode("ascii")}
 
 
-def _parsed(line: bytes) -> Change | None:
+def _parsed(line: bytes) -> CaptionChange | None:
     try:
         found: Any = parse_json(line.decode("utf-8"))
-        values = {field.name: found[field.name] for field in fields(Change)}
+        values = {field.name: found[field.name] for field in fields(CaptionChange)}
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    return Change(**values) if all(isinstance(values[name], str) for name in values if name != "before") else None
+    return (
+        CaptionChange(**values) if all(isinstance(values[name], str) for name in values if name != "before") else None
+    )
 
 
 def _key(file: str) -> str:

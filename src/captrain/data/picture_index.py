@@ -26,7 +26,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from captrain.data.picture_files import is_hidden, is_unicode, split_suffix
-from captrain.data.shards.tars import StoredMember, tidy, walk
+from captrain.data.shards.tars import StoredMember, tidy_name, walk
 from captrain.disk.reading import open_file
 from captrain.disk.walking import Folders
 from captrain.limits import LARGEST_INFLATED, is_bomb
@@ -223,7 +223,7 @@ def _is_picture(name: str) -> bool:
 
 def _usable(info: zipfile.ZipInfo) -> str:
     """A member's name below the zip; "" for what is no picture that may be read."""
-    name = tidy(info.filename) or ""
+    name = tidy_name(info.filename) or ""
     bomb = is_bomb(info.file_size, info.compress_size, LARGEST_INFLATED)
     odd = bomb or not info.filename or info.is_dir() or info.flag_bits & 1 or stat.S_ISLNK(info.external_attr >> 16)
     if odd or info.compress_type not in _DEFLATED or max(info.file_size, info.compress_size) > LARGEST_MEMBER:

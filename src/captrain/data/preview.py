@@ -17,13 +17,13 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from captrain.data.check.check import Checked, check_splits
-from captrain.data.check.problems import KINDS, Kind
+from captrain.data.check.check import Checked, checked_splits
+from captrain.data.check.problems import KINDS, ProblemKind
 from captrain.data.dataset import read_splits
-from captrain.data.images import thumbnail
+from captrain.data.images import encode_thumbnail
 from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.readers import SPLIT_NAMES
-from captrain.data.samples import Chosen
+from captrain.data.samples import ChosenSamples
 from captrain.disk.locks import only_writer
 from captrain.disk.writing import write_text
 from captrain.errors import DataError, PictureError, nearest
@@ -34,14 +34,14 @@ EDGE = 256  # pixels of a thumbnail's longer edge
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class PictureCard:
     """One picture of the page. `uri` is the thumbnail itself, "" where there can be none."""
 
     id: str
     split: str
     captions: tuple[str, ...]
     uri: str
-    problems: tuple[tuple[Kind, str], ...]
+    problems: tuple[tuple[ProblemKind, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,26 +79,26 @@ def write_preview(
     images = sum(map(len, named.values()))
     if not problems:
         named = _thinned(named, limit)
-    checked = check_splits(named, rejects, workers=workers)
+    checked = checked_splits(named, rejects, workers=workers)
     chosen = _chosen(checked, limit)
     cards = _cards(checked, chosen)
-    write_text(output, render(source, images, cards, rejects))
+    write_text(output, render_preview(source, images, cards, rejects))
     return Previewed(len(cards), images, sum(bool(card.problems) for card in cards))
 
 
-def spread(count: int, limit: int) -> np.ndarray:
+def evenly_spaced(count: int, limit: int) -> np.ndarray:
     """Positions of at most `limit` of `count` things, evenly spread.
 
-    >>> spread(9, 3).tolist(), spread(2, 3).tolist()
+    >>> evenly_spaced(9, 3).tolist(), evenly_spaced(2, 3).tolist()
     ([0, 4, 8], [0, 1])
     """
     return np.unique(np.linspace(0, count - 1, min(limit, count)).round().astype(np.int64))
 
 
-def render(source: str, images: int, cards: Sequence[Card], rejects: Rejects | None = None) -> str:
+def render_preview(source: str, images: int, cards: Sequence[PictureCard], rejects: Rejects | None = None) -> str:
     """The page as HTML text, complete in itself.
 
-    >>> "&lt;script&gt;" in render("<script>", 0, [])
+    >>> "&lt;script&gt;" in render_preview("<script>", 0, [])
     True
     """
     folder = Path(__file__).parent
@@ -135,14 +135,14 @@ def _of_split(named: dict[str, Sequence[Sample]], split: str | None, source: str
 
 def _thinned(named: dict[str, Sequence[Sample]], limit: int) -> dict[str, Sequence[Sample]]:
     """Of all splits together at most `limit` pictures."""
-    positions = spread(sum(map(len, named.values())), limit)
+    positions = evenly_spaced(sum(map(len, named.values())), limit)
     thinned: dict[str, Sequence[Sample]] = {}
     start = 0
     for name, samples in named.items():
         own = positions[(positions >= start) & (positions < start + len(samples))] - start
         start += len(samples)
         if len(own):
-            thinned[name] = Chosen(samples, own)
+            thinned[name] = ChosenSamples(samples, own)
     return thinned
 
 
@@ -153,14 +153,14 @@ def _chosen(checked: Checked, limit: int) -> list[int]:
     if checked.images <= limit:
         return list(range(checked.images))
     found, others = np.flatnonzero(odd), np.flatnonzero(~odd)
-    first = found[spread(len(found), limit)] if len(found) else found
-    rest = others[spread(len(others), limit - len(first))] if len(first) < limit else others[:0]
+    first = found[evenly_spaced(len(found), limit)] if len(found) else found
+    rest = others[evenly_spaced(len(others), limit - len(first))] if len(first) < limit else others[:0]
     return [*first.tolist(), *rest.tolist()]
 
 
-def _cards(checked: Checked, chosen: Sequence[int]) -> list[Card]:
+def _cards(checked: Checked, chosen: Sequence[int]) -> list[PictureCard]:
     """Cards in the order of `chosen`."""
-    problems: dict[int, list[tuple[Kind, str]]] = {picture: [] for picture in chosen}
+    problems: dict[int, list[tuple[ProblemKind, str]]] = {picture: [] for picture in chosen}
     for finding in checked.findings:
         if finding.picture in problems:
             problems[finding.picture].append((KINDS[finding.kind], finding.detail))
@@ -169,7 +169,9 @@ def _cards(checked: Checked, chosen: Sequence[int]) -> list[Card]:
     with track("thumbnails", len(chosen)) as advance:
         for picture in chosen:
             sample = checked.samples[picture]
-            cards.append(Card(sample.id, str(splits[picture]), sample.captions, _uri(sample), tuple(problems[picture])))
+            cards.append(
+                PictureCard(sample.id, str(splits[picture]), sample.captions, _uri(sample), tuple(problems[picture]))
+            )
             advance(1)
     return cards
 
@@ -177,13 +179,13 @@ def _cards(checked: Checked, chosen: Sequence[int]) -> list[Card]:
 def _uri(sample: Sample) -> str:
     """A thumbnail as an address that holds it; "" where the picture can't be read, which the check has told."""
     try:
-        small = thumbnail(sample.read(), EDGE)
+        small = encode_thumbnail(sample.read(), EDGE)
     except (PictureError, OSError):
         return ""
     return f"data:image/jpeg;base64,{base64.b64encode(small).decode('ascii')}"
 
 
-def _kinds_of(cards: Iterable[Card]) -> dict[str, int]:
+def _kinds_of(cards: Iterable[PictureCard]) -> dict[str, int]:
     """On how many cards each kind of problem is, in the order of `KINDS`."""
     counts = _counted(name for card in cards for name in {kind.name for kind, _ in card.problems})
     return {name: counts[name] for name in KINDS if name in counts}

@@ -27,7 +27,7 @@ from captrain.data.dataset import (
 from captrain.data.machine import MACHINE
 from captrain.data.options import ReadOptions
 from captrain.data.picture_files import MOST, content_key, size_of
-from captrain.data.samples import Joined, Prefixed, keys_of
+from captrain.data.samples import JoinedSamples, PrefixedSamples, keys_of
 from captrain.data.splits import SplitNames, roles_of
 from captrain.errors import DataError, SettingsError
 from captrain.records import Rejects, Sample
@@ -96,8 +96,8 @@ def read_pool(
             roles = roles_of(source.path, named, _names_of(source, data))
             first = roles.of(role) or roles.train
             samples = join_named(named, [*first, *(split for split in named if split not in first)])
-            parts.append(samples if path is not None else Prefixed(f"{name}/", samples))
-    return parts[0] if len(parts) == 1 else Joined(parts)
+            parts.append(samples if path is not None else PrefixedSamples(f"{name}/", samples))
+    return parts[0] if len(parts) == 1 else JoinedSamples(parts)
 
 
 def same_place(one: str, other: str) -> bool:

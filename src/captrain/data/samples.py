@@ -50,13 +50,13 @@ class LazySamples(Sequence[Sample]):
     def __getitem__(self, index: slice) -> Sequence[Sample]: ...
     def __getitem__(self, index: int | slice) -> Sample | Sequence[Sample]:
         if isinstance(index, slice):
-            return Chosen(self, np.arange(len(self))[index])
+            return ChosenSamples(self, np.arange(len(self))[index])
         if not -len(self) <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
         return self.sample_at(int(index) % len(self))
 
 
-class Chosen(LazySamples):
+class ChosenSamples(LazySamples):
     """Some samples of a sequence, by their positions (int64), in that order."""
 
     def __init__(self, samples: Sequence[Sample], positions: np.ndarray) -> None:
@@ -80,7 +80,7 @@ class Chosen(LazySamples):
         return None if found is None else _picked(found, self.positions)
 
 
-class Asked(LazySamples):
+class QuestionSamples(LazySamples):
     """Samples whose captions answer one question, the same for all of them; "" where they answer different ones."""
 
     def __init__(self, samples: Sequence[Sample], question: str) -> None:
@@ -96,7 +96,7 @@ class Asked(LazySamples):
         return keys_of(self.samples)
 
 
-class Joined(LazySamples):
+class JoinedSamples(LazySamples):
     """Several sequences, one after another."""
 
     def __init__(self, parts: Sequence[Sequence[Sample]]) -> None:
@@ -122,7 +122,7 @@ class Joined(LazySamples):
         return chain.from_iterable(known) if len(known) == len(found) else None
 
 
-class Prefixed(LazySamples):
+class PrefixedSamples(LazySamples):
     """The samples of a sequence with longer ids, so that several sequences can be joined."""
 
     def __init__(self, prefix: str, samples: Sequence[Sample]) -> None:
@@ -146,7 +146,7 @@ class Prefixed(LazySamples):
 def question_of(parts: Iterable[Sequence[Sample]]) -> str:
     """The question that the captions of all parts answer; "" if there is none, or not the same one.
 
-    >>> question_of([Asked([], "What is it?"), Asked([], "What is it?")])
+    >>> question_of([QuestionSamples([], "What is it?"), QuestionSamples([], "What is it?")])
     'What is it?'
     """
     asked = {_question(part) for part in parts}
@@ -154,15 +154,15 @@ def question_of(parts: Iterable[Sequence[Sample]]) -> str:
 
 
 def _question(samples: Sequence[Sample]) -> str:
-    if isinstance(samples, Joined):
+    if isinstance(samples, JoinedSamples):
         return question_of(samples.parts)
-    return samples.question if isinstance(samples, Asked) else ""
+    return samples.question if isinstance(samples, QuestionSamples) else ""
 
 
 def merged(splits: dict[str, Sequence[Sample]], more: Mapping[str, Sequence[Sample]]) -> None:
     """Add samples to some splits: after those that a split has."""
     for name, samples in more.items():
-        splits[name] = Joined([splits[name], samples]) if name in splits else samples
+        splits[name] = JoinedSamples([splits[name], samples]) if name in splits else samples
 
 
 def keys_of(samples: Sequence[Sample]) -> np.ndarray:
@@ -174,9 +174,9 @@ def keys_of(samples: Sequence[Sample]) -> np.ndarray:
 
 def exact_keys_of(samples: Sequence[Sample]) -> np.ndarray:
     """`key_of` each id, as uint64, whatever the sequence: some mix a prefix into keys, so as not to read ids."""
-    if isinstance(samples, Chosen):
+    if isinstance(samples, ChosenSamples):
         return exact_keys_of(samples.samples)[samples.positions]
-    if isinstance(samples, Joined):
+    if isinstance(samples, JoinedSamples):
         return np.concatenate([np.empty(0, np.uint64), *map(exact_keys_of, samples.parts)])
     if getattr(samples, "prefix", ""):
         return np.array([key_of(id) for id in ids_of(samples)], dtype=np.uint64)

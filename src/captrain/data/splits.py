@@ -79,10 +79,10 @@ class KeptSplits:
         return self.part("train").keys, known(np.concatenate(contents))
 
 
-def mark_of(captions: Sequence[str]) -> int:
+def captions_mark(captions: Sequence[str]) -> int:
     """A number that tells the captions of a picture from others; never 0.
 
-    >>> mark_of(("a dog", "a brown dog"))
+    >>> captions_mark(("a dog", "a brown dog"))
     1884080986
     """
     return zlib.crc32("\n".join(captions).encode("utf-8", "surrogatepass")) or 1
@@ -242,10 +242,10 @@ def own_name(path: str, named: Mapping[str, Sequence[Sample]], name: str) -> str
     """What the data calls a split: as it was asked for, or by its usual name. Raises `DataError` if there is none."""
     own = name if name in named else SPLIT_NAMES.get(name.lower(), name)
     if own not in named:
-        raise DataError(f"{path}: no split '{name}'; it has {listed(named)}.{nearest(name, named)}")
+        raise DataError(f"{path}: no split '{name}'; it has {listed_splits(named)}.{nearest(name, named)}")
     return own
 
 
-def listed(named: Mapping[str, Sequence[Sample]]) -> str:
+def listed_splits(named: Mapping[str, Sequence[Sample]]) -> str:
     """Names of splits, for people."""
     return ", ".join(f"'{name}'" for name in named)

@@ -43,13 +43,13 @@ class Text:
             raise ValueError(f"is in {self.encoding}, which has no {letter!r}; save it as UTF-8") from None
 
 
-def decode(content: bytes, encoding: str = "") -> Text:
+def decode_text(content: bytes, encoding: str = "") -> Text:
     """The text in some bytes. Raises `ValueError` with the reason, to be read after a file's name, if they hold none.
 
     Args:
         encoding: of bytes without a byte-order mark; "" for UTF-8.
 
-    >>> decode(b"\\xff\\xfea\\x00", "cp932").content, decode("猫".encode("cp932"), "cp932").content
+    >>> decode_text(b"\\xff\\xfea\\x00", "cp932").content, decode_text("猫".encode("cp932"), "cp932").content
     ('a', '猫')
     """
     mark, marked = mark_of(content)
@@ -71,7 +71,7 @@ def read_text(path: Path, encoding: str = "") -> Text:
         raise ValueError(POINTER)
     if len(content) > LARGEST_TEXT:
         raise ValueError(TOO_LONG)
-    found = decode(content, encoding)
+    found = decode_text(content, encoding)
     if len(found.content) > LONGEST_CAPTION:
         checked(found.lines())
     return found

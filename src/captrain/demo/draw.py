@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFilter
 
-from captrain.demo.scenes import Group, Scene, describe, make_scenes
+from captrain.demo.scenes import Scene, ShapeGroup, describe, make_scenes
 from captrain.disk.folders import make_folders
 from captrain.disk.writing import new_file
 from captrain.records import write_jsonl
@@ -72,7 +72,7 @@ def _rgb(hue: float, saturation: float, value: float) -> tuple[int, int, int]:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def _mask(group: Group, chance: random.Random, side: int) -> Image.Image:
+def _mask(group: ShapeGroup, chance: random.Random, side: int) -> Image.Image:
     """Where the group's shapes are, 0 to 255, drawn large and reduced so that edges are smooth."""
     canvas = Image.new("L", (side * OVERSAMPLING, side * OVERSAMPLING))
     pen = ImageDraw.Draw(canvas)
@@ -89,7 +89,7 @@ def _pixel(part: float, side: int) -> float:
     return part * side * OVERSAMPLING
 
 
-def _middles(group: Group, radius: float, chance: random.Random) -> list[Point]:
+def _middles(group: ShapeGroup, radius: float, chance: random.Random) -> list[Point]:
     """Middles of the shapes: alone, as a pair, or as a triangle, at any turn, inside the place's quarter of the picture."""
     spread = 0.0 if group.count == 1 else radius * chance.uniform(1.12, 1.2) / math.sin(math.pi / group.count)
     slack = max(0.0, min(LARGEST_SHIFT, REACH - LONGEST_CORNER * radius - spread))

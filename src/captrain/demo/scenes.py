@@ -37,10 +37,10 @@ TRAINED: tuple[Kind, ...] = tuple(kind for kind in ALL_KINDS if kind not in HELD
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Group:
+class ShapeGroup:
     """One to three equal shapes standing together.
 
-    >>> Group(2, "small", "red", "star", "top left").kind
+    >>> ShapeGroup(2, "small", "red", "star", "top left").kind
     ('small', 'red', 'star')
     """
 
@@ -63,7 +63,7 @@ class Scene:
     `look` seeds what no caption tells: shades, tilt, exact places, background, wording.
     """
 
-    groups: tuple[Group, ...]
+    groups: tuple[ShapeGroup, ...]
     look: int = 0
 
     @property
@@ -74,7 +74,7 @@ class Scene:
     def to_list(self) -> list[dict[str, Any]]:
         """The groups as JSON objects; `from_list` reads them back.
 
-        >>> Scene((Group(1, "large", "blue", "star", "centre"),)).to_list()
+        >>> Scene((ShapeGroup(1, "large", "blue", "star", "centre"),)).to_list()
         [{'count': 1, 'size': 'large', 'colour': 'blue', 'shape': 'star', 'place': 'centre'}]
         """
         return [asdict(group) for group in self.groups]
@@ -82,7 +82,7 @@ class Scene:
     @classmethod
     def from_list(cls, groups: list[dict[str, Any]]) -> Scene:
         """The scene of a data set's line, enough to check a caption against (how it looked is not kept)."""
-        return cls(tuple(Group(**group) for group in groups))
+        return cls(tuple(ShapeGroup(**group) for group in groups))
 
 
 def make_scenes(count: int, seed: int, held_out: bool = False) -> list[Scene]:
@@ -101,7 +101,7 @@ def _make_scene(chance: random.Random, held_out: bool) -> Scene:
     kinds = [chance.choice(ALL_KINDS if held_out else TRAINED) for _ in places]
     if held_out:
         kinds[chance.randrange(len(kinds))] = chance.choice(HELD_OUT)
-    groups = tuple(Group(chance.choice(COUNTS), *kind, place) for kind, place in zip(kinds, places, strict=True))
+    groups = tuple(ShapeGroup(chance.choice(COUNTS), *kind, place) for kind, place in zip(kinds, places, strict=True))
     return Scene(groups, look=chance.getrandbits(32))
 
 
@@ -139,7 +139,7 @@ def describe(scene: Scene, count: int = 5) -> list[str]:
 
     The same scene gives the same captions.
 
-    >>> describe(Scene((Group(2, "small", "red", "star", "top left"),)), count=2)
+    >>> describe(Scene((ShapeGroup(2, "small", "red", "star", "top left"),)), count=2)
     ['two little red stars in the top left corner', 'in the upper left corner you can see two small red stars']
     """
     chance = random.Random(f"words {scene.look}")
@@ -170,7 +170,7 @@ def _be(count: int) -> str:
     return "is" if count == 1 else "are"
 
 
-def parse(caption: str) -> tuple[Group, ...] | None:
+def parse(caption: str) -> tuple[ShapeGroup, ...] | None:
     """The groups that a caption tells of, sorted; None if it is not a sentence of the grammar.
 
     Capitals, punctuation and spacing don't matter; a number that disagrees ("two circle", "there are a star") does.
@@ -189,21 +189,21 @@ def parse(caption: str) -> tuple[Group, ...] | None:
 def is_right(caption: str, scene: Scene) -> bool:
     """Whether the caption tells every attribute of every group of the scene, and nothing else.
 
-    >>> scene = Scene((Group(1, "large", "blue", "circle", "centre"),))
+    >>> scene = Scene((ShapeGroup(1, "large", "blue", "circle", "centre"),))
     >>> is_right("a big blue disc in the middle", scene), is_right("a big blue square in the middle", scene)
     (True, False)
     """
     return parse(caption) == tuple(sorted(scene.groups))
 
 
-def _read(found: dict[str, str], groups: int) -> tuple[Group, ...] | None:
+def _read(found: dict[str, str], groups: int) -> tuple[ShapeGroup, ...] | None:
     """The groups behind the slots of a matched template; None where a group is misnamed or its verb disagrees."""
     read = []
     for number in range(1, groups + 1):
         attributes = _attributes().get(found[f"group_{number}"])
         if attributes is None or found.get(f"be_{number}", _be(attributes[0])) != _be(attributes[0]):
             return None
-        read.append(Group(*attributes, place=_places()[found[f"place_{number}"]]))
+        read.append(ShapeGroup(*attributes, place=_places()[found[f"place_{number}"]]))
     return tuple(sorted(read))
 
 

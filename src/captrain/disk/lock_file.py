@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from captrain.disk.owner import LARGEST, Owner
-from captrain.disk.reading import kind_of
+from captrain.disk.reading import kind_of_file
 from captrain.disk.temporary import reaches_all
 from captrain.errors import BusyError, UserError
 
@@ -101,7 +101,9 @@ def telling(path: Path) -> Iterator[None]:
 def no_folder(path: Path) -> str:
     """What to say of a place where a folder is expected and something else lies."""
     mode = os.lstat(path).st_mode
-    kind = f"a link to {os.readlink(path)}, which is no folder" if stat.S_ISLNK(mode) else kind_of(mode) or "a file"
+    kind = (
+        f"a link to {os.readlink(path)}, which is no folder" if stat.S_ISLNK(mode) else kind_of_file(mode) or "a file"
+    )
     return f"{path}: is {kind}, expected a folder; choose another place"
 
 

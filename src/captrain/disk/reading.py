@@ -90,7 +90,7 @@ def fault_of(path: str | os.PathLike[str]) -> str:
     ('is a device, not a file; put the file itself there', '', '')
     """
     try:
-        kind = kind_of(os.stat(path).st_mode)
+        kind = kind_of_file(os.stat(path).st_mode)
     except OSError as error:
         return _fault_of_link(path, error)
     except ValueError:  # a NUL or half a surrogate pair in the name
@@ -98,7 +98,7 @@ def fault_of(path: str | os.PathLike[str]) -> str:
     return f"is {kind}, not a file; put the file itself there" if kind else ""
 
 
-def kind_of(mode: int) -> str:
+def kind_of_file(mode: int) -> str:
     """What a file's mode says that it is, if it is no plain file: "a pipe"; else ""."""
     return next((name for test, name in _KINDS if test(mode)), "")
 
@@ -116,7 +116,7 @@ def _fault_of_link(path: str | os.PathLike[str], error: OSError) -> str:
 
 def _refuse(found: os.stat_result, path: str | os.PathLike[str]) -> None:
     """Raise `OSError` for what is no plain file, and for a file of Linux's `/proc`, of which some have no end."""
-    kind = kind_of(found.st_mode)
+    kind = kind_of_file(found.st_mode)
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
     if not kind and found.st_dev == _PROC:

@@ -20,7 +20,7 @@ _SYSTEM_FOLDERS = frozenset(
 )  # resource forks and thumbnails that macOS and Synology leave behind
 
 
-class Entry(NamedTuple):
+class FolderEntry(NamedTuple):
     """Something in a folder. `fault` is why it can't be used, to be read after its name; "" if nothing speaks against it."""
 
     name: str
@@ -66,7 +66,7 @@ class Folders:
         self._real = os.path.realpath(self.folder)
         self._seen: set[tuple[int, int]] = set()  # folders that links led to, and those below them
 
-    def entries(self, prefix: str) -> list[Entry]:
+    def entries(self, prefix: str) -> list[FolderEntry]:
         """What lies in a folder, hidden things left out, in the order that sorts whole paths.
 
         `prefix` is the folder's path below the first one: "" or with a slash at its end. Raises `OSError` if it can't be listed.
@@ -77,16 +77,16 @@ class Folders:
         entries = [self._link(entry) if is_link else self._plain(entry) for is_link, _, entry in found]
         return sorted(entries, key=lambda entry: f"{entry.name}/" if entry.is_folder else entry.name)
 
-    def _plain(self, entry: os.DirEntry[str]) -> Entry:
+    def _plain(self, entry: os.DirEntry[str]) -> FolderEntry:
         if entry.is_dir(follow_symlinks=False):
-            return Entry(entry.name, True, READ_ALREADY if self._seen and self._is_met(entry.path) else "")
-        return Entry(entry.name, False, "" if entry.is_file(follow_symlinks=False) else fault_of(entry.path))
+            return FolderEntry(entry.name, True, READ_ALREADY if self._seen and self._is_met(entry.path) else "")
+        return FolderEntry(entry.name, False, "" if entry.is_file(follow_symlinks=False) else fault_of(entry.path))
 
-    def _link(self, entry: os.DirEntry[str]) -> Entry:
+    def _link(self, entry: os.DirEntry[str]) -> FolderEntry:
         if os.path.isdir(entry.path):
-            return Entry(entry.name, True, self._fault_of_folder(entry.path), is_link=True)
+            return FolderEntry(entry.name, True, self._fault_of_folder(entry.path), is_link=True)
         fault = fault_of(entry.path) or ("" if self.holds(entry.path) else NOT_READ_THROUGH)
-        return Entry(entry.name, False, fault, is_link=True)
+        return FolderEntry(entry.name, False, fault, is_link=True)
 
     def _fault_of_folder(self, path: str) -> str:
         """Why a link to a folder is not followed. What lies below the first folder is listed by its own path."""

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from captrain.data.feature_store.manifest import EncoderNote, FeaturesNote, Manifest
-from captrain.data.feature_store.shard import Entry
-from captrain.data.feature_store.writer import images_of
+from captrain.data.feature_store.shard import IndexEntry
+from captrain.data.feature_store.writer import images_a_shard
 from captrain.data.images import MAX_PIXELS
-from captrain.data.samples import Chosen
+from captrain.data.samples import ChosenSamples
 from captrain.features.cache_arrays import DiskStore, MemoryStore, Store
 from captrain.features.encoder import KINDS, PREPARATION_VERSION, encoder_note, features_key, pixels_key, vectors_read
 from captrain.features.stored_images import stored_images
@@ -102,7 +102,7 @@ class Keeper:
         positions: list[int] = []
         keys: list[str] = []
         views_of: list[Views] = []
-        pending: dict[str, tuple[Entry, np.ndarray]] = {}
+        pending: dict[str, tuple[IndexEntry, np.ndarray]] = {}
         done = 0
         at_once = AT_ONCE_ON_CPU if self.captioner.device.type == "cpu" else AT_ONCE
         wanted = PLAIN if self.store is None else views
@@ -123,7 +123,7 @@ class Keeper:
             self.store.flush()
         advance(len(samples) - done)
         taken = np.array(positions, dtype=np.int64)
-        used = samples if len(taken) == len(samples) else Chosen(samples, taken)
+        used = samples if len(taken) == len(samples) else ChosenSamples(samples, taken)
         images: Images
         if self.store is None:
             workers = default_workers() if keeping.workers is None else keeping.workers
@@ -134,7 +134,7 @@ class Keeper:
         images.taken = taken
         return images
 
-    def _flush(self, pending: dict[str, tuple[Entry, np.ndarray]]) -> None:
+    def _flush(self, pending: dict[str, tuple[IndexEntry, np.ndarray]]) -> None:
         """Compute and keep what is pending, then forget it."""
         if pending and self.store is not None:
             entries, pixels = zip(*pending.values(), strict=True)
@@ -185,11 +185,11 @@ class Keeper:
             features = FeaturesNote(tokens=tokens, width=width, dtype=dtype, vectors=vectors_read(captioner))
         return Manifest(
             complete=True, encoder=encoder, preparation=spec.to_dict(), preparation_version=PREPARATION_VERSION,
-            features=features, captioned=False, max_words=None, shard_images=images_of(features),
+            features=features, captioned=False, max_words=None, shard_images=images_a_shard(features),
         )  # fmt: skip
 
 
-def _entry(sample: Sample, content: str, key: str) -> Entry:
+def _entry(sample: Sample, content: str, key: str) -> IndexEntry:
     """What the store says of a picture, or of a further view of it."""
     name = sample.id if key == content else f"{sample.id}#{key}"
-    return Entry(name, sample.captions, sample.source, key)
+    return IndexEntry(name, sample.captions, sample.source, key)

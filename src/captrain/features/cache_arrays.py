@@ -21,9 +21,9 @@ from torch import Tensor
 
 from captrain.data.feature_store.folder import StoreFolder
 from captrain.data.feature_store.manifest import MANIFEST, Manifest, ShardNote, features_file, index_file, record_file
-from captrain.data.feature_store.shard import NUMBERS, Entry, Index, IndexRows, map_shard
+from captrain.data.feature_store.shard import NUMBERS, IndexEntry, IndexRows, ShardIndex, map_shard
 from captrain.data.feature_store.store import remembered
-from captrain.data.feature_store.writer import Shard, read_record, records, remove_temporary, write_shard
+from captrain.data.feature_store.writer import FeatureShard, read_record, records, remove_temporary, write_shard
 from captrain.errors import DataError
 from captrain.records import Rejects
 
@@ -46,7 +46,7 @@ class Store(ABC):
         return len(self.index)
 
     @abstractmethod
-    def add(self, entries: Sequence[Entry], arrays: Tensor) -> None:
+    def add(self, entries: Sequence[IndexEntry], arrays: Tensor) -> None:
         """Keep arrays (len(entries), ...) under the entries' keys."""
 
     @abstractmethod
@@ -74,7 +74,7 @@ class MemoryStore(Store):
         super().__init__()
         self.blocks: list[Tensor] = []
 
-    def add(self, entries: Sequence[Entry], arrays: Tensor) -> None:
+    def add(self, entries: Sequence[IndexEntry], arrays: Tensor) -> None:
         """Keep a batch as one block."""
         self._note(len(self.blocks), [entry.content for entry in entries])
         self.blocks.append(arrays)
@@ -115,7 +115,7 @@ class DiskStore(Store):
             self._note(len(self.shards), keys)
             self.shards.append(shard)
 
-    def add(self, entries: Sequence[Entry], arrays: Tensor) -> None:
+    def add(self, entries: Sequence[IndexEntry], arrays: Tensor) -> None:
         """Take in a batch; a shard is written when it is full, or has waited for a minute."""
         features = self.manifest.features
         if not self.blocks:
@@ -145,7 +145,7 @@ class DiskStore(Store):
     def _write(self) -> None:
         """Write what waits as one shard, under a name that no other process takes."""
         name = f"{len(self.shards):05d}-{secrets.token_hex(8)}"
-        shard = Shard(name, "all", "kept", "", 0, True, self.waiting, self.blocks, Rejects())
+        shard = FeatureShard(name, "all", "kept", "", 0, True, self.waiting, self.blocks, Rejects())
         self.shards.append(write_shard(self.folder, self.manifest.features, shard))
         self.waiting, self.blocks = IndexRows(), []
         if time.monotonic() - self.told > LONGEST:
@@ -179,7 +179,7 @@ class DiskStore(Store):
             try:
                 self._open(shard)
                 path = self.folder.local(index_file(shard.name), shard.index)
-                yield shard, Index.open(path, self.folder.where(index_file(shard.name)), shard.images).contents()
+                yield shard, ShardIndex.open(path, self.folder.where(index_file(shard.name)), shard.images).contents()
             except DataError as error:
                 logger.warning("%s; its pictures are computed again", error)
                 self.records[record_file(shard.name)] = None

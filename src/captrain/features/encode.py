@@ -24,16 +24,16 @@ from captrain.data.feature_store.manifest import (
     parse_shard,
     record_file,
 )
-from captrain.data.feature_store.writer import Shard, StoreWriter, images_of, locked
+from captrain.data.feature_store.writer import FeatureShard, StoreWriter, images_a_shard, locked_store
 from captrain.data.images import MAX_PIXELS, Decode, ImageSpec
 from captrain.data.machine import MACHINE
 from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.errors import DataError, SettingsError
-from captrain.features.encoder import PREPARATION_VERSION, Encoder, Vectors, check_same, on_device, open_encoder
+from captrain.features.encoder import PREPARATION_VERSION, Encoder, Vectors, check_same_encoder, on_device, open_encoder
 from captrain.features.engines import base, make_engine
-from captrain.features.engines.base import Job, changed_sources, parts_of
+from captrain.features.engines.base import EngineJob, changed_sources, parts_of_sources
 from captrain.features.pipeline import Pipeline, Skip
-from captrain.features.sources import End, Source, sources_of
+from captrain.features.sources import EncodingSource, End, sources_of
 from captrain.models.checkpoint.image_preparation import Resize
 from captrain.models.device import PRECISIONS
 from captrain.records import Rejects
@@ -105,21 +105,21 @@ def encode(
     check(DataSettings, max_words=max_words)
     if shard_images is not None and shard_images < 1:
         raise SettingsError(f"shard_images: found {shard_images}, expected at least 1")
-    opening = Opening(encoder, vectors, normalize, image_size, resize, decode, precision)
+    opening = EncoderOpening(encoder, vectors, normalize, image_size, resize, decode, precision)
     folder = StoreFolder(store)
     with make_engine(engine, opening, devices, address) as runner:
         about = runner.about()
         kind = about.kind(dtype)
         features = about.features(kind)
-        size = shard_images or images_of(features)
-        with locked(folder):
+        size = shard_images or images_a_shard(features)
+        with locked_store(folder):
             rejects = Rejects()
             by_persons = replace(options, machine_captions=False)  # a store does not say who wrote a caption
             sources = sources_of(data, size, rejects, format, by_persons, captioned=captioned)
             writer = StoreWriter(folder, first_manifest(about, features, captioned, max_words, size))
             _settle_changes(writer, sources, redo_changed)
             pipeline = Pipeline(kind, batch_size, workers, max_pixels, max_words)
-            job = Job("encode shards", Encoding(writer, pipeline, size), sources)
+            job = EngineJob("encode shards", Encoding(writer, pipeline, size), sources)
             job.run(runner)
             manifest = writer.finish(job.names(), rejects, job.unread())
     if made := rejects.remarked(MACHINE):
@@ -133,7 +133,7 @@ def encode(
 
 
 def first_manifest(
-    encoder: Encoder | About, features: FeaturesNote, captioned: bool, max_words: int | None, size: int
+    encoder: Encoder | AboutEncoder, features: FeaturesNote, captioned: bool, max_words: int | None, size: int
 ) -> Manifest:
     """What a store says before it has a shard."""
     return Manifest(
@@ -142,9 +142,9 @@ def first_manifest(
     )  # fmt: skip
 
 
-def _settle_changes(writer: StoreWriter, sources: Sequence[Source], redo: bool) -> None:
+def _settle_changes(writer: StoreWriter, sources: Sequence[EncodingSource], redo: bool) -> None:
     """Look for sources that changed since they were encoded, and for shards of sources that are not named any more."""
-    known = set(parts_of(writer.done, sources))
+    known = set(parts_of_sources(writer.done, sources))
     others = [shard.source for name, shard in writer.done.items() if name not in known]
     if others:
         raise DataError(
@@ -159,7 +159,7 @@ def _settle_changes(writer: StoreWriter, sources: Sequence[Source], redo: bool) 
         )
     if changed:
         logger.info("%s changed and is encoded again", _listed([source.label for source in changed]))
-        writer.forget(parts_of(writer.done, changed))
+        writer.forget(parts_of_sources(writer.done, changed))
 
 
 def _listed(labels: Sequence[str]) -> str:
@@ -169,7 +169,7 @@ def _listed(labels: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class About:
+class AboutEncoder:
     """What decides an encoder's vectors. `shape` is what its features look like, whatever kind of number is kept."""
 
     note: EncoderNote
@@ -178,7 +178,7 @@ class About:
     shape: FeaturesNote
 
     @classmethod
-    def of(cls, encoder: Encoder) -> About:
+    def of(cls, encoder: Encoder) -> AboutEncoder:
         """Found by encoding a black picture."""
         precision = next(name for name, kind in PRECISIONS.items() if kind == encoder.precision)
         return cls(encoder.note, encoder.spec, precision, encoder.features("float32"))
@@ -193,7 +193,7 @@ class About:
 
 
 @dataclass(frozen=True, slots=True)
-class Opening(base.Opening[Encoder, About]):
+class EncoderOpening(base.ModelOpening[Encoder, AboutEncoder]):
     """How an encoder is opened: options of `open_encoder` other than the device."""
 
     encoder: str
@@ -215,21 +215,21 @@ class Opening(base.Opening[Encoder, About]):
         """The same encoder on another device."""
         return on_device(model, device)
 
-    def about(self, model: Encoder) -> About:
+    def about(self, model: Encoder) -> AboutEncoder:
         """What decides its vectors."""
-        return About.of(model)
+        return AboutEncoder.of(model)
 
-    def settled(self, about: About) -> Opening:
+    def settled(self, about: AboutEncoder) -> EncoderOpening:
         """Whatever is opened from now on computes as the first encoder does."""
         return replace(self, precision=about.precision)
 
-    def check(self, about: About, model: Encoder, where: str) -> None:
+    def check(self, about: AboutEncoder, model: Encoder, where: str) -> None:
         """Raise `ModelError` if an encoder that was opened on another machine is another one."""
-        check_same(where, about.note, model.note.name, model.note.weights)
+        check_same_encoder(where, about.note, model.note.name, model.note.weights)
 
 
 @dataclass(frozen=True, slots=True)
-class Encoding(base.Order[Encoder]):
+class Encoding(base.PartsOrder[Encoder]):
     """Features of sources into a store: its writer, how to encode, most pictures of a shard."""
 
     writer: StoreWriter
@@ -241,11 +241,13 @@ class Encoding(base.Order[Encoder]):
         """Records of the store's shards."""
         return self.writer.done
 
-    def parts(self, model: Encoder, sources: Iterable[Source], skip: Skip) -> Iterator[tuple[Source, Shard | End]]:
+    def parts(
+        self, model: Encoder, sources: Iterable[EncodingSource], skip: Skip
+    ) -> Iterator[tuple[EncodingSource, FeatureShard | End]]:
         """Finished shards in memory."""
         return self.pipeline.shards(model, sources, self.size, skip)
 
-    def write(self, part: Shard) -> ShardNote:
+    def write(self, part: FeatureShard) -> ShardNote:
         """Write a shard's files, and last its record."""
         return self.writer.write(part)
 

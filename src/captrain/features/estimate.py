@@ -145,7 +145,7 @@ def decoding_rate(edge: int) -> Number:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class EncodingWork:
     """What is to be done. Bytes are those of one picture: as it is read, and of its vectors as they are kept."""
 
     images: Number
@@ -212,7 +212,7 @@ class Estimate:
     write_rate: Number
 
 
-def estimate(work: Work, rates: Rates, cluster: Cluster) -> Estimate:
+def estimate(work: EncodingWork, rates: Rates, cluster: Cluster) -> Estimate:
     """The formulae, in images a second:
 
         reading  = min(machines x network, storage) / bytes read
@@ -268,7 +268,9 @@ def slowest(stages: dict[str, Number], shared: bool) -> tuple[str, Number]:
     return binds, computed(together[binds].value, *stages.values())
 
 
-def scaled(work: Work, rates: Rates, cluster: Cluster, a_machine: int, devices: Sequence[int]) -> list[Estimate]:
+def scaled(
+    work: EncodingWork, rates: Rates, cluster: Cluster, a_machine: int, devices: Sequence[int]
+) -> list[Estimate]:
     """The estimate for several numbers of devices (of machines where cores encode): where the bottleneck moves."""
     return [estimate(work, rates, cluster.of(count, a_machine)) for count in devices]
 

@@ -28,9 +28,9 @@ from captrain.data.feature_store.manifest import (
     parse_manifest,
     rejected_file,
 )
-from captrain.data.feature_store.shard import Index, IndexRows, map_shard
+from captrain.data.feature_store.shard import IndexRows, ShardIndex, map_shard
 from captrain.data.feature_store.store import FeatureStore, VectorStore
-from captrain.data.feature_store.writer import Shard, StoreWriter, locked, records
+from captrain.data.feature_store.writer import FeatureShard, StoreWriter, locked_store, records
 from captrain.data.images import ImageSpec, prepare
 from captrain.data.new_folder import new_folder
 from captrain.data.readers.features import check_alike, open_stores
@@ -39,7 +39,7 @@ from captrain.disk.writing import create
 from captrain.errors import DataError, ModelError, PictureError
 from captrain.features.cache_arrays import as_tensor
 from captrain.features.encode import first_manifest
-from captrain.features.encoder import Encoder, check_same, open_encoder
+from captrain.features.encoder import Encoder, check_same_encoder, open_encoder
 from captrain.models.checkpoint.located import is_cached, looks_like_path
 from captrain.progress import track
 from captrain.records import LARGEST_PICTURE, Rejects
@@ -55,7 +55,7 @@ class Problem:
     reason: str
 
 
-def verify(place: str) -> list[Problem]:
+def verify_store(place: str) -> list[Problem]:
     """Read every file of a store and compare it with the manifest; nothing is loaded whole."""
     folder = StoreFolder(place)
     manifest = parse_manifest(folder.read(MANIFEST, LARGEST), folder.where(MANIFEST))
@@ -77,7 +77,7 @@ def _verify_shard(folder: StoreFolder, manifest: Manifest, shard: ShardNote) -> 
             if found != wanted:
                 yield Problem(name, f"has changed: its SHA-256 is {found[:12]}, the manifest says {wanted[:12]}")
             elif name.endswith(".arrow"):
-                index = Index.open(path, folder.where(name), shard.images)
+                index = ShardIndex.open(path, folder.where(name), shard.images)
                 if int(index.counts().sum()) != shard.captions:
                     yield Problem(name, f"has {index.counts().sum()} captions, the manifest says {shard.captions}")
             else:
@@ -88,7 +88,7 @@ def _verify_shard(folder: StoreFolder, manifest: Manifest, shard: ShardNote) -> 
             yield Problem(name, f"can't be read ({error.strerror})")
 
 
-def merge(places: Sequence[str], out: str) -> Manifest:
+def merge_stores(places: Sequence[str], out: str) -> Manifest:
     """Copy the shards of several stores of one kind into a new one; what they rejected comes along.
 
     The same call again ends one that was interrupted.
@@ -104,7 +104,7 @@ def merge(places: Sequence[str], out: str) -> Manifest:
     if twice := next((name for name, count in Counter(names).items() if count > 1), None):
         raise DataError(f"{out}: two stores have a shard {twice}; use them together as {','.join(places)} instead")
     folder = StoreFolder(out)
-    with locked(folder):
+    with locked_store(folder):
         if _holds_store(folder):
             raise DataError(
                 f"{folder.label}: is a store already; expected a new folder, or what an interrupted merge left"
@@ -171,7 +171,7 @@ def read_embeddings(place: str, out: str, encoder: Encoder) -> Manifest:
             "name the encoder that made them"
         )
     folder = StoreFolder(out)
-    with locked(folder):
+    with locked_store(folder):
         writer = StoreWriter(
             folder, first_manifest(encoder, made, False, None, max(part.images for part in source.parts))
         )
@@ -181,7 +181,7 @@ def read_embeddings(place: str, out: str, encoder: Encoder) -> Manifest:
                 [source.index(part).entry(row)._replace(content="0" * 32) for row in range(source.parts[part].images)]
             )
             name = f"{ARRAYS}_{number}"
-            writer.write(Shard(f"{name}.000", "all", name, "", 0, True, rows, [source.vectors(part)], Rejects()))
+            writer.write(FeatureShard(f"{name}.000", "all", name, "", 0, True, rows, [source.vectors(part)], Rejects()))
             names.append(f"{name}.000")
         return writer.finish(names, Rejects())
 
@@ -193,7 +193,7 @@ def mean_vectors(store: VectorStore, part: int) -> np.ndarray:
     return torch.cat([as_tensor(block, dtype).float().mean(1) for block in blocks]).numpy()
 
 
-def describe(place: str) -> dict[str, Any]:
+def describe_store(place: str) -> dict[str, Any]:
     """What a store or an embedding folder holds, as plain values."""
     from captrain.data.readers.features import open_stores
 
@@ -220,7 +220,9 @@ class Neighbour(NamedTuple):
     captions: tuple[str, ...]
 
 
-def search(places: Sequence[str], picture: Path, *, encoder: str | None = None, count: int = 10) -> list[Neighbour]:
+def search_store(
+    places: Sequence[str], picture: Path, *, encoder: str | None = None, count: int = 10
+) -> list[Neighbour]:
     """The pictures of stores whose mean vectors point most nearly where that of `picture` does, nearest first.
 
     Args:
@@ -259,7 +261,7 @@ def _vector(store: VectorStore, picture: Path, encoder: str | None) -> np.ndarra
         )
     model = open_encoder(name, vectors=store.features.vectors, normalize=store.features.normalized, precision="fp32")
     if note is not None:
-        check_same(store.label, note, name, model.note.weights)
+        check_same_encoder(store.label, note, name, model.note.weights)
     if store.preparation is not None:
         model.spec = ImageSpec.from_dict(store.preparation)
     try:

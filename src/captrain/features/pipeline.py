@@ -18,39 +18,39 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captrain.data.feature_store.shard import NUMBERS, Entry, IndexRows
-from captrain.data.feature_store.writer import Shard
+from captrain.data.feature_store.shard import NUMBERS, IndexEntry, IndexRows
+from captrain.data.feature_store.writer import FeatureShard
 from captrain.data.images import MAX_PIXELS, ImageSpec, prepare
 from captrain.data.picture_files import content_key
 from captrain.errors import ModelError, PictureError
 from captrain.features.cache_arrays import as_numbers
 from captrain.features.encoder import KINDS, Encoder
-from captrain.features.sources import End, Source
+from captrain.features.sources import EncodingSource, End
 from captrain.features.stream import default_workers
 from captrain.records import Rejects, Sample
 from captrain.settings.load import check
 from captrain.settings.schema import ComputingSettings
 
 Decoded = tuple[np.ndarray, str]  # pixels and content key
-Event = tuple[Source, Sample | End, Future[Decoded] | None]
-Skip = Callable[[Source, int], bool]
+Event = tuple[EncodingSource, Sample | End, Future[Decoded] | None]
+Skip = Callable[[EncodingSource, int], bool]
 """Whether a part of a source is there already."""
 
 SHARDS_WAITING = 1  # to be written, beside the one that is
 
 
-class Making(Protocol):
+class Assembly(Protocol):
     """A part that is being made."""
 
     def add(self, sample: Sample, decoded: Future[Decoded]) -> None:
         """Take in one picture when it is decoded; one that can't be (`PictureError`) is rejected."""
 
-    def finish(self, source: Source, end: End) -> Any:
+    def finish(self, source: EncodingSource, end: End) -> Any:
         """The finished part."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class SourceReader:
     """How pictures are read and decoded: pictures of a batch, threads that decode, most pixels of a picture.
 
     Raises `SettingsError` for a batch of no picture, less than no threads and pictures without pixels.
@@ -66,12 +66,12 @@ class Reader:
     def parts(
         self,
         spec: ImageSpec,
-        sources: Iterable[Source],
+        sources: Iterable[EncodingSource],
         size: int,
         skip: Skip,
-        begin: Callable[[Source], Making],
+        begin: Callable[[EncodingSource], Assembly],
         wants: Callable[[Sample], bool] | None = None,
-    ) -> Iterator[tuple[Source, Any]]:
+    ) -> Iterator[tuple[EncodingSource, Any]]:
         """Do sources one after another; gives each finished part, and the `End` of a part that is not to be kept.
 
         Parts that `skip` names and samples that nobody wants are read past, but not decoded.
@@ -85,7 +85,7 @@ class Reader:
     def _read(
         self,
         spec: ImageSpec,
-        sources: Iterable[Source],
+        sources: Iterable[EncodingSource],
         size: int,
         skip: Skip,
         wants: Callable[[Sample], bool] | None,
@@ -113,8 +113,10 @@ class Reader:
                     yield source, event, pool.submit(decode, event)
 
 
-def _finished(events: Iterable[Event], begin: Callable[[Source], Making]) -> Iterator[tuple[Source, Any]]:
-    part: Making | None = None
+def _finished(
+    events: Iterable[Event], begin: Callable[[EncodingSource], Assembly]
+) -> Iterator[tuple[EncodingSource, Any]]:
+    part: Assembly | None = None
     for source, event, decoded in events:
         part = part or begin(source)
         if isinstance(event, End):
@@ -135,10 +137,10 @@ class Pipeline:
     max_words: int | None = None
 
     def shards(
-        self, encoder: Encoder, sources: Iterable[Source], size: int, skip: Skip
-    ) -> Iterator[tuple[Source, Shard | End]]:
+        self, encoder: Encoder, sources: Iterable[EncodingSource], size: int, skip: Skip
+    ) -> Iterator[tuple[EncodingSource, FeatureShard | End]]:
         """Encode sources one after another; gives each finished shard, and the `End` of a part that is not to be kept."""
-        reader = Reader(self.batch_size, self.workers, self.max_pixels)
+        reader = SourceReader(self.batch_size, self.workers, self.max_pixels)
         return reader.parts(encoder.spec, sources, size, skip, lambda source: _Part(self, encoder))
 
 
@@ -161,17 +163,17 @@ class _Part:
         except PictureError as error:
             self.rejects.add(sample.id, sample.source or sample.id, str(error))
             return
-        self.rows.entries.append(Entry(sample.id, self._captions(sample), sample.source, content))
+        self.rows.entries.append(IndexEntry(sample.id, self._captions(sample), sample.source, content))
         self.pixels.append(pixels)
         if len(self.pixels) == self.pipeline.batch_size:
             self._flush()
 
-    def finish(self, source: Source, end: End) -> Shard:
+    def finish(self, source: EncodingSource, end: End) -> FeatureShard:
         """The finished shard."""
         self._flush()
         self._collect()
         rejects = Rejects(end.rejects.lines + self.rejects.lines)
-        return Shard(
+        return FeatureShard(
             part_name(source, end.part), source.split, source.label, source.fingerprint, end.part, end.last,
             self.rows, self.blocks, rejects,
         )  # fmt: skip
@@ -201,7 +203,7 @@ class _Part:
         self.blocks.append(as_numbers(found).astype(NUMBERS[self.pipeline.dtype][1], copy=False))
 
 
-def part_name(source: Source, part: int) -> str:
+def part_name(source: EncodingSource, part: int) -> str:
     """What the shard of a part is called."""
     return f"{source.name}.{part:03d}"
 

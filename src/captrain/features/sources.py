@@ -23,8 +23,8 @@ from captrain.data.places import is_remote
 from captrain.data.readers import detect
 from captrain.data.samples import key_of
 from captrain.data.shards.members import Keys
-from captrain.data.shards.remote import telling
-from captrain.data.shards.sources import Shard, expand, reject
+from captrain.data.shards.remote import told_error
+from captrain.data.shards.sources import TarShard, expand, reject
 from captrain.data.shards.stream import SampleStream
 from captrain.records import Rejects, Sample
 
@@ -42,7 +42,7 @@ class End:
     unread: bool = False
 
 
-class Source(ABC):
+class EncodingSource(ABC):
     """Something that gives parts of at most `size` samples each.
 
     `name` begins the names of its output shards; `label` is for people; `fingerprint` changes when the source does.
@@ -66,12 +66,12 @@ class Source(ABC):
         """The samples of all parts, each part closed by its `End`; at least one part."""
 
 
-class TarSource(Source):
+class TarSource(EncodingSource):
     """One tar shard, local or behind a URL, read once from front to back."""
 
-    def __init__(self, shard: Shard, split: str, options: ReadOptions, captioned: bool) -> None:
+    def __init__(self, shard: TarShard, split: str, options: ReadOptions, captioned: bool) -> None:
         self.shard, self.split, self.options, self.captioned = shard, split, options, captioned
-        self.name, self.label = plain(shard.name.removesuffix(".tar")), shard.name
+        self.name, self.label = file_safe_name(shard.name.removesuffix(".tar")), shard.name
 
     def _look(self) -> str:
         """Size and time of change, or what a store behind a URL states instead of a time."""
@@ -80,7 +80,7 @@ class TarSource(Source):
             return f"{facts.st_size} bytes, {facts.st_mtime_ns}"
         import fsspec.core
 
-        with telling(self.shard.url):
+        with told_error(self.shard.url):
             system, path = fsspec.core.url_to_fs(self.shard.url)
             info: dict[str, Any] = system.info(path)
         tags = [str(info[name]) for name in ("ETag", "etag", "LastModified", "mtime", "updated") if info.get(name)]
@@ -114,12 +114,12 @@ class TarSource(Source):
             yield sample
 
 
-class BlockSource(Source):
+class BlockSource(EncodingSource):
     """A block of the samples of a data set that is no tar."""
 
     def __init__(self, samples: Sequence[Sample], split: str, number: int, start: int, stop: int) -> None:
         self.samples, self.split, self.start, self.stop = samples, split, start, stop
-        self.name, self.label = f"{plain(split)}-{number:05d}", f"{split}[{start}:{stop}]"
+        self.name, self.label = f"{file_safe_name(split)}-{number:05d}", f"{split}[{start}:{stop}]"
 
     def _look(self) -> str:
         """A digest of ids, captions, and sizes and times of files."""
@@ -144,7 +144,7 @@ def sources_of(
     options: ReadOptions = BY_LOOKING,
     *,
     captioned: bool = True,
-) -> list[Source]:
+) -> list[EncodingSource]:
     """What a data set consists of, in its order. What can't be used in a data set that is no tar goes to `rejects` now.
 
     Raises `DataError` as readers do: for what is not there, `pipe:` URLs and the like.
@@ -157,17 +157,17 @@ def sources_of(
             TarSource(shard, str(split) if named else "all", options, captioned)
             for shard, split in zip(shards, splits, strict=True)
         ]
-    found: list[Source] = []
+    found: list[EncodingSource] = []
     for split, samples in read_splits(data, rejects, format, options, captioned=captioned).items():
         for number, start in enumerate(range(0, len(samples), size)):
             found.append(BlockSource(samples, split, number, start, min(start + size, len(samples))))
     return found
 
 
-def plain(name: str) -> str:
+def file_safe_name(name: str) -> str:
     """A name that can be a file's anywhere; one that had to be changed gets a digest, so that two stay two.
 
-    >>> plain("00000"), plain("train/00000")
+    >>> file_safe_name("00000"), file_safe_name("train/00000")
     ('00000', 'train-00000-540bc2d6')
     """
     safe = re.sub(r"[^A-Za-z0-9_.-]", "-", name).lstrip(".-")[:100] or "shard"

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from captrain.data.feature_store.shard import NUMBERS
 from captrain.data.feature_store.store import StoreSamples, VectorStore
-from captrain.data.samples import Chosen, Joined, Prefixed
+from captrain.data.samples import ChosenSamples, JoinedSamples, PrefixedSamples
 from captrain.errors import DataError, ModelError, SettingsError
 from captrain.features.cache_arrays import as_tensor
-from captrain.features.encoder import PREPARATION_VERSION, check_same, encoder_note
+from captrain.features.encoder import PREPARATION_VERSION, check_same_encoder, encoder_note
 from captrain.features.training_images import Images, Views
 from captrain.models.captioner import CaptionerModel
 from captrain.records import Sample
@@ -34,7 +34,7 @@ class StoredImages(Images):
 
     kind = "features"
 
-    def __init__(self, samples: Sequence[Sample], places: Places, precision: torch.dtype) -> None:
+    def __init__(self, samples: Sequence[Sample], places: StoredPositions, precision: torch.dtype) -> None:
         self.samples = samples
         self.taken = np.arange(len(samples))
         self.places = places
@@ -52,23 +52,23 @@ class StoredImages(Images):
         return int(self.places.counts().sum())
 
 
-class Places:
+class StoredPositions:
     """Where samples lie: for each the number of a sequence of stored samples, and its position there."""
 
     def __init__(self, leaves: list[StoreSamples], leaf: np.ndarray, inner: np.ndarray) -> None:
         self.leaves, self.leaf, self.inner = leaves, leaf, inner
 
     @classmethod
-    def of(cls, samples: Sequence[Sample]) -> Places | None:
+    def of(cls, samples: Sequence[Sample]) -> StoredPositions | None:
         """The places of samples that are all in stores; None if none is. Raises `DataError` for a mixture."""
         if isinstance(samples, StoreSamples):
             return cls([samples], np.zeros(len(samples), np.int32), np.arange(len(samples)))
-        if isinstance(samples, Chosen):
+        if isinstance(samples, ChosenSamples):
             found = cls.of(samples.samples)
             return None if found is None else found._chosen(samples.positions)
-        if isinstance(samples, Prefixed):
+        if isinstance(samples, PrefixedSamples):
             return cls.of(samples.samples)
-        return cls._joined(samples) if isinstance(samples, Joined) else None
+        return cls._joined(samples) if isinstance(samples, JoinedSamples) else None
 
     def rows(self, positions: np.ndarray) -> Tensor:
         """Features (positions, N, D) as they are stored; each is copied once, from the mapped file to its row."""
@@ -114,11 +114,11 @@ class Places:
         """Bytes of the features of all samples."""
         return len(self.inner) * self.leaves[0].store.features.row_bytes if self.leaves else 0
 
-    def _chosen(self, positions: np.ndarray) -> Places:
-        return Places(self.leaves, self.leaf[positions], self.inner[positions])
+    def _chosen(self, positions: np.ndarray) -> StoredPositions:
+        return StoredPositions(self.leaves, self.leaf[positions], self.inner[positions])
 
     @classmethod
-    def _joined(cls, samples: Joined) -> Places | None:
+    def _joined(cls, samples: JoinedSamples) -> StoredPositions | None:
         parts = [part for part in samples.parts if len(part)]
         found = [cls.of(part) for part in parts]
         places = [part for part in found if part is not None]
@@ -132,13 +132,13 @@ class Places:
         return cls(leaves, leaf.astype(np.int32), np.concatenate([part.inner for part in places]))
 
 
-def captions_of(samples: Sequence[Sample], most: int = MOST_TO_LEARN_WORDS) -> Iterator[str]:
+def stored_captions(samples: Sequence[Sample], most: int = MOST_TO_LEARN_WORDS) -> Iterator[str]:
     """The captions that a vocabulary is made of: those of all samples, in their order.
 
     Of stored samples that are more than `most`, so many are taken, evenly spread, and their captions are read a shard at a
     time: training on a large store begins at once.
     """
-    if len(samples) and (places := Places.of(samples)) is not None:
+    if len(samples) and (places := StoredPositions.of(samples)) is not None:
         few = np.linspace(0, len(samples), most, endpoint=False, dtype=np.int64)
         return (places._chosen(few) if len(samples) > most else places).texts()
     return (caption for sample in samples for caption in sample.captions)
@@ -163,7 +163,7 @@ def stored_images(
     Raises `UserError` if the captioner can't learn from these features: its encoder learns, views of pictures are asked for,
     or the store is of another encoder, preparation or form.
     """
-    found = {name: Places.of(samples) for name, samples in splits.items() if len(samples)}
+    found = {name: StoredPositions.of(samples) for name, samples in splits.items() if len(samples)}
     places = {name: place for name, place in found.items() if place is not None}
     if not places:
         return None
@@ -176,14 +176,14 @@ def stored_images(
         )
     if any(of_split.mirrored for of_split in views.values()):
         logger.warning("%s: holds no mirror images; captions are written of the pictures alone", stores[0].label)
-    check_fits(captioner, stores)
-    empty = Places([], np.empty(0, np.int32), np.empty(0, np.int64))
+    check_store_fits(captioner, stores)
+    empty = StoredPositions([], np.empty(0, np.int32), np.empty(0, np.int64))
     return {
         name: StoredImages(samples, places.get(name, empty), captioner.precision) for name, samples in splits.items()
     }
 
 
-def check_fits(captioner: CaptionerModel, stores: Sequence[VectorStore]) -> None:
+def check_store_fits(captioner: CaptionerModel, stores: Sequence[VectorStore]) -> None:
     """Raise `UserError` unless features of the stores are those that the captioner's own encoder would compute."""
     first = stores[0]
     if any(store.features.vectors == "pixels" for store in stores):
@@ -205,7 +205,7 @@ def check_fits(captioner: CaptionerModel, stores: Sequence[VectorStore]) -> None
                 "%s: does not say which encoder made it; its features are taken as this encoder's", store.label
             )
         else:
-            check_same(store.label, store.encoder, f"the encoder of {mine.name}", mine.weights)
+            check_same_encoder(store.label, store.encoder, f"the encoder of {mine.name}", mine.weights)
             _check_preparation(store, captioner)
         shape = (store.features.tokens, store.features.width)
         if shape != tuple(made.shape[1:]):

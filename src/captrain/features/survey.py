@@ -20,8 +20,8 @@ from captrain.data.images import ImageSpec, prepare
 from captrain.data.options import ReadOptions
 from captrain.data.places import is_remote
 from captrain.data.readers import detect
-from captrain.data.samples import Joined
-from captrain.data.shards.remote import telling
+from captrain.data.samples import JoinedSamples
+from captrain.data.shards.remote import told_error
 from captrain.data.shards.sources import expand
 from captrain.data.shards.stream import stream_samples
 from captrain.errors import DataError, PictureError
@@ -47,7 +47,7 @@ def look_at_data(data: str, format: str | None, options: ReadOptions) -> tuple[l
 
 def _look_at_samples(data: str, format: str | None, options: ReadOptions) -> tuple[list[bytes], Number, Number]:
     """Of a table or folder: it is counted whole, and some of it is read, evenly spread."""
-    samples = Joined(list(read_splits(data, Rejects(), format, options, captioned=False).values()))
+    samples = JoinedSamples(list(read_splits(data, Rejects(), format, options, captioned=False).values()))
     content = []
     for index in range(0, len(samples), max(1, len(samples) // SAMPLED)):
         with suppress(OSError):  # what can't be read is listed by `captrain encode`; here the sample is smaller
@@ -78,7 +78,7 @@ def _size(url: str) -> int:
     """Bytes of a shard, local or behind a URL."""
     if not is_remote(url):
         return os.path.getsize(url)
-    with telling(url):
+    with told_error(url):
         system, path = fsspec.core.url_to_fs(url)
         return int(system.size(path))
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captrain.data.caption_files import CaptionFile, CaptionFolder, is_text, read_caption_file, text_suffixes
-from captrain.data.machine import FILE, HOME, Change, How, Ledger, Maker
+from captrain.data.machine import FILE, HOME, CaptionChange, CaptionLedger, CaptionMaker, How
 from captrain.data.options import ReadOptions
 from captrain.data.places import IMAGE_SUFFIXES, is_hidden
 from captrain.data.text import Text
@@ -40,7 +40,7 @@ class Beside:
         self.suffixes = text_suffixes(options.caption_extension if is_usual else extension)
         self.ending = self.suffixes[0] if is_usual else f".{extension.lstrip('.')}"
         self.existing, self.encoding = existing, options.encoding
-        self.maker: Maker | None = None
+        self.maker: CaptionMaker | None = None
         self._folders: dict[Path, _Folder] = {}
         self._new: list[Path] = []
         self._owners: dict[Path, str] = {}  # a file that is to be changed → the picture it is changed for
@@ -68,7 +68,7 @@ class Beside:
             return True
         return False
 
-    def begin(self, maker: Maker) -> None:
+    def begin(self, maker: CaptionMaker) -> None:
         """Say what writes."""
         self.maker = maker
 
@@ -96,7 +96,7 @@ class Beside:
             raise PictureError(f"has a caption that can't be written: {path.name} {error}") from None
         before = path.read_bytes() if found is not None else None
         try:
-            folder.ledger.add(Change.of(path.name, image.name, how, caption.text, before, self.maker))
+            folder.ledger.add(CaptionChange.of(path.name, image.name, how, caption.text, before, self.maker))
             write_bytes(path, content, sync=found is not None)
         except UserError as error:  # a link
             raise PictureError(f"gets no caption: {error}") from None
@@ -128,7 +128,7 @@ class _Folder:
     """The caption files of a folder, and what captrain wrote there before."""
 
     captions: CaptionFolder
-    ledger: Ledger
+    ledger: CaptionLedger
 
     @classmethod
     def of(cls, place: Path, suffixes: tuple[str, ...], encoding: str) -> _Folder:
@@ -139,7 +139,7 @@ class _Folder:
             raise DataError(f"{place}: can't be listed ({error.strerror})") from None
         images = [name for name in names if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]
         texts = [name for name in names if is_text(name, suffixes)]
-        return cls(CaptionFolder(place, images, texts, suffixes, encoding), Ledger(place))
+        return cls(CaptionFolder(place, images, texts, suffixes, encoding), CaptionLedger(place))
 
     def written_for_another(self, image: str, found: CaptionFile) -> str:
         """The picture that captrain wrote a picture's file for, where that is another one of the folder; else ""."""

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from captrain.data.dataset import list_images
-from captrain.data.machine import Maker
+from captrain.data.machine import CaptionMaker
 from captrain.data.options import BY_LOOKING, ReadOptions
-from captrain.data.samples import Chosen
+from captrain.data.samples import ChosenSamples
 from captrain.disk.folders import make_folder, remove, sync
 from captrain.disk.locks import locked, locked_folders
 from captrain.disk.writing import check_target, move
@@ -51,13 +51,13 @@ class CaptionOutcome:
     unread: tuple[str, ...] = ()
 
 
-class Target(Protocol):
+class CaptionsTarget(Protocol):
     """Where captions go."""
 
     def wants(self, sample: Sample, rejects: Rejects) -> bool:
         """Whether a caption is to be written for this sample."""
 
-    def begin(self, maker: Maker) -> None:
+    def begin(self, maker: CaptionMaker) -> None:
         """Say what writes, before the first caption."""
 
     def is_done(self, sample: Sample) -> bool:
@@ -108,7 +108,9 @@ def caption_files(
     sources = [images] if isinstance(images, str) else images
     samples = list_images(sources, rejects, format=format, options=by_persons)
     with _only_writer(output, samples), ExitStack() as stack:
-        target: Target = Beside(extension, existing, options) if output is None else JsonLines(output, existing)
+        target: CaptionsTarget = (
+            Beside(extension, existing, options) if output is None else CaptionLines(output, existing)
+        )
         listing_path = _held_list(target.rejects_path(), stack)
         listed = len(rejects)
         wanted = [index for index in range(len(samples)) if target.wants(samples[index], rejects)]
@@ -118,7 +120,9 @@ def caption_files(
             captioner = Captioner.load(model, device, precision)
             how = captioner.decoding(decoding)
             target.begin(maker_of(model, captioner, how))
-            todo = Chosen(samples, np.array([at for at in wanted if not target.is_done(samples[at])], dtype=np.int64))
+            todo = ChosenSamples(
+                samples, np.array([at for at in wanted if not target.is_done(samples[at])], dtype=np.int64)
+            )
             skipped += len(wanted) - len(todo)
             with _telling_how_to_go_on(existing), track("caption", len(todo)) as advance:
                 for index, line in captioner.stream(todo, how, rejects, batch_size, workers, max_pixels):
@@ -166,7 +170,7 @@ def _held_list(path: Path, stack: ExitStack) -> Path:
     return place
 
 
-def _put(target: Target, sample: Sample, line: Written, rejects: Rejects) -> bool:
+def _put(target: CaptionsTarget, sample: Sample, line: Written, rejects: Rejects) -> bool:
     """Write one caption; whether it could be written."""
     try:
         target.put(sample, Caption.of(sample, line.text, line.score))
@@ -176,7 +180,7 @@ def _put(target: Target, sample: Sample, line: Written, rejects: Rejects) -> boo
     return True
 
 
-class JsonLines:
+class CaptionLines:
     """One JSONL file, written as `FILE.partial` and renamed when complete; an interrupted one is continued."""
 
     def __init__(self, path: Path, existing: str) -> None:
@@ -194,7 +198,7 @@ class JsonLines:
         """Not if the file has its caption already."""
         return sample.id not in self.done
 
-    def begin(self, maker: Maker) -> None:
+    def begin(self, maker: CaptionMaker) -> None:
         """Say what writes: each line tells it."""
         self.maker = str(maker)
 

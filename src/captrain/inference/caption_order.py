@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from captrain.data.machine import Maker
+from captrain.data.machine import CaptionMaker
 from captrain.data.samples import key_of
 from captrain.errors import DataError, ModelError, PictureError
-from captrain.features.engines.base import Opening, Order
-from captrain.features.pipeline import Decoded, Reader, Skip, part_name
-from captrain.features.sources import End, Source, TarSource
-from captrain.inference.captioner import Captioner, machine_line, maker_id, weights_of
-from captrain.inference.parts_folder import ABOUT, CaptionPart, PartNote, PartsFolder
+from captrain.features.engines.base import ModelOpening, PartsOrder
+from captrain.features.pipeline import Decoded, Skip, SourceReader, part_name
+from captrain.features.sources import EncodingSource, End, TarSource
+from captrain.inference.captioner import Captioner, machine_line, maker_id, weights_digest_of
+from captrain.inference.parts_folder import ABOUT, CaptionPart, CaptionPartNote, PartsFolder
 from captrain.models.decoding import Decoding, Room
 from captrain.models.device import PRECISIONS, choose_device
 from captrain.records import Caption, Rejects, Sample
@@ -39,9 +39,9 @@ class AboutCaptioner:
     """How it writes unless asked otherwise."""
     room: Room
 
-    def maker(self, decoding: Decoding) -> Maker:
+    def maker(self, decoding: Decoding) -> CaptionMaker:
         """What begins to write so now."""
-        return Maker.now(self.model, maker_id(self.weights, self.prompt, self.preparation, decoding))
+        return CaptionMaker.now(self.model, maker_id(self.weights, self.prompt, self.preparation, decoding))
 
     def note(self, decoding: Decoding, part_images: int) -> dict[str, Any]:
         """What is noted beside captions that are written so, as JSON can hold it."""
@@ -54,7 +54,7 @@ class AboutCaptioner:
 
 
 @dataclass(frozen=True, slots=True)
-class CaptionerOpening(Opening[Captioner, AboutCaptioner]):
+class CaptionerOpening(ModelOpening[Captioner, AboutCaptioner]):
     """How a captioner is opened."""
 
     model: str
@@ -73,7 +73,7 @@ class CaptionerOpening(Opening[Captioner, AboutCaptioner]):
         model = captioner.model
         names = {kind: name for name, kind in PRECISIONS.items()}
         return AboutCaptioner(
-            self.model, weights_of(captioner), names[model.precision], model.prompt,
+            self.model, weights_digest_of(captioner), names[model.precision], model.prompt,
             model.image_spec.to_dict(), model.decoding, Room.of(model),
         )  # fmt: skip
 
@@ -83,7 +83,7 @@ class CaptionerOpening(Opening[Captioner, AboutCaptioner]):
 
     def check(self, about: AboutCaptioner, captioner: Captioner, where: str) -> None:
         """Raise `ModelError` if a captioner that was opened on another machine is another one."""
-        if (weights := weights_of(captioner)) != about.weights:
+        if (weights := weights_digest_of(captioner)) != about.weights:
             raise ModelError(
                 f"{where}: {self.model} has weights {weights[:12]} there, not {about.weights[:12]} as elsewhere; "
                 "put the same files on all machines"
@@ -91,38 +91,38 @@ class CaptionerOpening(Opening[Captioner, AboutCaptioner]):
 
 
 @dataclass(frozen=True, slots=True)
-class Captioning(Order[Captioner]):
+class Captioning(PartsOrder[Captioner]):
     """Captions of sources into a folder of parts. `known` has the keys of pictures that have a caption, sorted; `maker`
     is what each line says wrote it."""
 
     folder: PartsFolder
     decoding: Decoding
-    reader: Reader
+    reader: SourceReader
     size: int
     known: np.ndarray
     maker: str
 
     @property
-    def done(self) -> dict[str, PartNote]:
+    def done(self) -> dict[str, CaptionPartNote]:
         """Notes of the parts that are there."""
         return self.folder.done
 
     def parts(
-        self, captioner: Captioner, sources: Iterable[Source], skip: Skip
-    ) -> Iterator[tuple[Source, CaptionPart | End]]:
+        self, captioner: Captioner, sources: Iterable[EncodingSource], skip: Skip
+    ) -> Iterator[tuple[EncodingSource, CaptionPart | End]]:
         """Finished parts in memory."""
 
-        def begin(source: Source) -> _Part:
+        def begin(source: EncodingSource) -> _Part:
             return _Part(self, captioner, source)
 
         wants = self._wants if len(self.known) else None
         return self.reader.parts(captioner.model.image_spec, sources, self.size, skip, begin, wants)
 
-    def write(self, part: CaptionPart) -> PartNote:
+    def write(self, part: CaptionPart) -> CaptionPartNote:
         """Write a part's file."""
         return self.folder.write(part)
 
-    def find(self, name: str) -> PartNote | None:
+    def find(self, name: str) -> CaptionPartNote | None:
         """The note of a part that is there."""
         return self.folder.find(name)
 
@@ -151,7 +151,7 @@ class _Part:
 
     order: Captioning
     captioner: Captioner
-    source: Source
+    source: EncodingSource
     waiting: list[Caption] = field(default_factory=list)  # of the batch: captions that have no text yet
     pixels: list[np.ndarray] = field(default_factory=list)
     lines: list[dict[str, Any]] = field(default_factory=list)
@@ -169,11 +169,11 @@ class _Part:
         if len(self.pixels) == self.order.reader.batch_size:
             self._flush()
 
-    def finish(self, source: Source, end: End) -> CaptionPart:
+    def finish(self, source: EncodingSource, end: End) -> CaptionPart:
         """The finished part."""
         self._flush()
         rejects = Rejects(end.rejects.lines + self.rejects.lines)
-        note = PartNote(
+        note = CaptionPartNote(
             part_name(source, end.part), source.label, source.fingerprint, end.part, end.last,
             len(self.lines), len(rejects),
         )  # fmt: skip

@@ -24,9 +24,9 @@ from captrain.disk.folders import make_folder, remove
 from captrain.disk.locks import locked
 from captrain.errors import DataError, UserError
 from captrain.features.engines import make_engine
-from captrain.features.engines.base import Engine, Job, changed_sources, parts_of
-from captrain.features.pipeline import Reader
-from captrain.features.sources import BlockSource, Source, TarSource, plain, sources_of
+from captrain.features.engines.base import Engine, EngineJob, changed_sources, parts_of_sources
+from captrain.features.pipeline import SourceReader
+from captrain.features.sources import BlockSource, EncodingSource, TarSource, file_safe_name, sources_of
 from captrain.inference.caption_files import CaptionOutcome, check_captions_file, partial_of, rejects_path_of
 from captrain.inference.caption_order import AboutCaptioner, CaptionerOpening, Captioning
 from captrain.inference.captioner import Captioner, adjust_decoding
@@ -76,7 +76,7 @@ def caption_parts(
         UserError: for data, models or outputs that can't work together, or an output that is being written.
     """
     _check(output, existing)
-    reader = Reader(batch_size, workers, max_pixels)
+    reader = SourceReader(batch_size, workers, max_pixels)
     rejects = Rejects()
     sources = caption_sources(images, part_images, rejects, format, options)
     folder = PartsFolder(output)
@@ -99,7 +99,7 @@ def caption_parts(
 
 def caption_sources(
     images: Sequence[str], size: int, rejects: Rejects, format: str | None = None, options: ReadOptions = BY_LOOKING
-) -> list[Source]:
+) -> list[EncodingSource]:
     """What there is to caption, in the order and with the ids of `list_images`. Shards are only listed, not opened."""
     if not all(_is_shards(path, format) for path in images):
         by_persons = replace(options, machine_captions=False)  # only these are references
@@ -109,7 +109,7 @@ def caption_sources(
             BlockSource(samples, "all", number, start, min(start + size, len(samples)))
             for number, start in enumerate(starts)
         ]
-    found: list[Source] = []
+    found: list[EncodingSource] = []
     for path in dict.fromkeys(images):
         shards = sources_of(path, size, rejects, "webdataset", options, captioned=False)
         splits = list(dict.fromkeys(shard.split for shard in shards))
@@ -119,12 +119,12 @@ def caption_sources(
 
 
 def _run(
-    runner: Engine[Captioner, AboutCaptioner], order: Captioning, sources: Sequence[Source], rejects: Rejects
+    runner: Engine[Captioner, AboutCaptioner], order: Captioning, sources: Sequence[EncodingSource], rejects: Rejects
 ) -> CaptionOutcome:
     """Do what is not done, then join all parts."""
     folder = order.folder
     earlier = len(order.known) + sum(note.captions for note in folder.done.values())
-    job = Job("caption", order, sources)
+    job = EngineJob("caption", order, sources)
     job.run(runner)
     names = job.names()
     listed = rejects_path_of(folder.output)
@@ -164,17 +164,17 @@ def _is_shards(path: str, format: str | None) -> bool:
     return (format or detect(path)) == "webdataset"
 
 
-def _prefixed(source: Source, path: str) -> Source:
+def _prefixed(source: EncodingSource, path: str) -> EncodingSource:
     """A shard of one of several paths: its ids begin with the path."""
     assert isinstance(source, TarSource)
     source.shard = replace(source.shard, prefix=f"{Path(path).as_posix()}/{source.shard.prefix}")
-    source.name, source.label = plain(source.shard.prefix.rstrip("/")), source.shard.label
+    source.name, source.label = file_safe_name(source.shard.prefix.rstrip("/")), source.shard.label
     return source
 
 
-def _settle_changes(folder: PartsFolder, sources: Sequence[Source]) -> None:
+def _settle_changes(folder: PartsFolder, sources: Sequence[EncodingSource]) -> None:
     """Take back the parts of sources that changed. Raises `DataError` for parts of sources that are not named any more."""
-    known = set(parts_of(folder.done, sources))
+    known = set(parts_of_sources(folder.done, sources))
     others = [note.source for name, note in folder.done.items() if name not in known]
     if others:
         raise DataError(
@@ -183,4 +183,4 @@ def _settle_changes(folder: PartsFolder, sources: Sequence[Source]) -> None:
         )
     for source in changed_sources(folder.done, sources):
         logger.warning("%s: changed since it was captioned, and is captioned again", source.label)
-        folder.forget(parts_of(folder.done, [source]))
+        folder.forget(parts_of_sources(folder.done, [source]))

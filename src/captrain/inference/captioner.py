@@ -23,7 +23,7 @@ from torch import Tensor
 
 from captrain.data.decode import to_rgb
 from captrain.data.images import MAX_PIXELS, ImageSpec, prepare
-from captrain.data.machine import LINE_KEY, Maker, stated
+from captrain.data.machine import LINE_KEY, CaptionMaker, stated
 from captrain.disk.reading import read_file
 from captrain.errors import DataError, PictureError, SettingsError, nearest
 from captrain.features.encoder import weights_digest
@@ -271,10 +271,12 @@ def write_captions(
         yield from zip(batch, captioner.generate(features, decoding), strict=True)
 
 
-def maker_of(model: str, captioner: Captioner, decoding: Decoding) -> Maker:
+def maker_of(model: str, captioner: Captioner, decoding: Decoding) -> CaptionMaker:
     """A model that begins to write now, in this way."""
     used = captioner.model
-    return Maker.now(model, maker_id(weights_of(captioner), used.prompt, used.image_spec.to_dict(), decoding))
+    return CaptionMaker.now(
+        model, maker_id(weights_digest_of(captioner), used.prompt, used.image_spec.to_dict(), decoding)
+    )
 
 
 def maker_id(weights: str, prompt: str, preparation: Mapping[str, Any], decoding: Decoding) -> str:
@@ -283,7 +285,7 @@ def maker_id(weights: str, prompt: str, preparation: Mapping[str, Any], decoding
     return hashlib.blake2b(facts.encode(), digest_size=6).hexdigest()
 
 
-def weights_of(captioner: Captioner) -> str:
+def weights_digest_of(captioner: Captioner) -> str:
     """The digest of all weights."""
     return weights_digest(chain(captioner.model.named_parameters(), captioner.model.named_buffers()))
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from captrain.data.images import MAX_PIXELS
 from captrain.data.options import BY_LOOKING, ReadOptions
-from captrain.data.samples import Chosen
+from captrain.data.samples import ChosenSamples
 from captrain.disk.folders import check_way, make_folder, remove
 from captrain.disk.locks import locked_folder, only_writer
 from captrain.disk.writing import check_target, write_text
@@ -224,7 +224,7 @@ def _caption_rest(
     batch_size: int, workers: int | None, max_pixels: int,
 ) -> None:  # fmt: skip
     rest = [index for index in range(len(samples)) if samples[index].id not in notes.lines]
-    todo = Chosen(samples, np.array(rest, dtype=np.int64))
+    todo = ChosenSamples(samples, np.array(rest, dtype=np.int64))
     with track("caption", len(todo)) as advance:
         for index, lines in _stored_ways(captioner, todo, ways, batch_size) or captioner.stream_ways(
             todo, ways, rejects, batch_size, workers, max_pixels

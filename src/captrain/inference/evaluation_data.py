@@ -15,10 +15,10 @@ from captrain.data.machine import MACHINE
 from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.recipe import load_recipe_data, read_pool, same_place, take_uncaptioned
-from captrain.data.samples import Chosen
+from captrain.data.samples import ChosenSamples
 from captrain.data.splits import KeptSplits, SplitNames, read_kept_splits, run_folder_of
 from captrain.errors import DataError, SettingsError
-from captrain.inference.held_out import Told, pick, sift
+from captrain.inference.held_out import HeldOutFacts, pick, sift
 from captrain.records import Rejects, Sample
 from captrain.settings.schema import DataSettings, Settings
 from captrain.yaml_text import read_yaml_file
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class EvaluationRequest:
     """How data is read and split: by a run that was trained on it, by a recipe, or by looking at it."""
 
     data: DataSettings
@@ -45,7 +45,7 @@ class Asked:
         """Keyword arguments of all that reads."""
         return {"format": self.data.format, "options": ReadOptions.of(self.data)}
 
-    def but(self, format: str | None, options: ReadOptions) -> Asked:
+    def but(self, format: str | None, options: ReadOptions) -> EvaluationRequest:
         """The same with another form of the data, as far as one is said."""
         said: dict[str, Any] = {} if format is None else {"format": format}
         if replace(options, follow_links=False) != BY_LOOKING:
@@ -53,11 +53,11 @@ class Asked:
         said["follow_links"] = options.follow_links or self.data.follow_links
         said.pop("machine_captions", None)
         said["learn_from_machine_captions"] = False  # what a machine wrote is no reference
-        return Asked(self.data.model_copy(update=said), self.seed)
+        return EvaluationRequest(self.data.model_copy(update=said), self.seed)
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class EvaluatedRun:
     """What an evaluation knows of the run that a captioner is of. `source` is its data, None where its settings name several.
 
     `kept` are its splits, None of a run that was made before they were kept.
@@ -69,7 +69,7 @@ class Run:
     kept: KeptSplits | None
 
     @classmethod
-    def of(cls, model: str) -> Run | None:
+    def of(cls, model: str) -> EvaluatedRun | None:
         """The run of a captioner; None where it is of no run, or of one of another version."""
         folder = run_folder_of(model)
         if folder is None:
@@ -105,7 +105,7 @@ class Run:
 def choose_samples(
     model: str, data: str | None, split: str | None, limit: int | None, format: str | None, options: ReadOptions,
     recipe: Settings | None = None,
-) -> tuple[Sequence[Sample], Rejects, Told | None]:  # fmt: skip
+) -> tuple[Sequence[Sample], Rejects, HeldOutFacts | None]:  # fmt: skip
     """The pictures to score a model on, those without references rejected, and what its run knows of them.
 
     Without `data`, those that the recipe names, or else those of the run that the model is. Of the data that a run was trained
@@ -113,10 +113,10 @@ def choose_samples(
 
     Raises `SettingsError` where no data is told, `DataError` where it can't be used.
     """
-    run = Run.of(model)
+    run = EvaluatedRun.of(model)
     rejects, told, whole = Rejects(), None, False
     if recipe is not None:
-        asked = Asked(recipe.data, recipe.training.seed).but(format, options)
+        asked = EvaluationRequest(recipe.data, recipe.training.seed).but(format, options)
         samples, rejects, whole = _of_recipe(asked, split) if data is None else _of_data(data, asked, split)
     elif run is None and data is None:
         raise SettingsError(
@@ -137,7 +137,7 @@ def choose_samples(
     return _with_references(samples, limit, data or "the data", rejects), rejects, told
 
 
-def _tell(told: Told, data: str, model: str) -> None:
+def _tell(told: HeldOutFacts, data: str, model: str) -> None:
     """Say what is known of the pictures. Raises `DataError` where none is left to score."""
     if told.held_out:
         logger.info(
@@ -155,7 +155,7 @@ def _tell(told: Told, data: str, model: str) -> None:
         )
 
 
-def _role(run: Run, data: str | None, split: str | None) -> str:
+def _role(run: EvaluatedRun, data: str | None, split: str | None) -> str:
     """Which of its own splits a run is to be evaluated on; "" where it has no list of them, or the data is not its own."""
     if run.kept is None or not (run.owns(data) or run.has(str(data))):
         return ""
@@ -164,11 +164,11 @@ def _role(run: Run, data: str | None, split: str | None) -> str:
 
 
 def _kept(
-    run: Run, role: str, data: str | None, format: str | None, options: ReadOptions, rejects: Rejects
-) -> tuple[Sequence[Sample], Told]:
+    run: EvaluatedRun, role: str, data: str | None, format: str | None, options: ReadOptions, rejects: Rejects
+) -> tuple[Sequence[Sample], HeldOutFacts]:
     """The pictures of one of a run's splits, as it kept them."""
     assert run.kept is not None
-    asked = Asked(run.settings.data).but(format, options).data
+    asked = EvaluationRequest(run.settings.data).but(format, options).data
     elsewhere = {"validation": asked.validation_data, "test": asked.test_data}.get(role)
     if elsewhere is not None:
         names = asked.validation_split if role == "validation" else asked.test_split
@@ -181,7 +181,9 @@ def _kept(
     return samples, told
 
 
-def _aware(run: Run, samples: Sequence[Sample], own: bool, whole: bool) -> tuple[Sequence[Sample], Told | None]:
+def _aware(
+    run: EvaluatedRun, samples: Sequence[Sample], own: bool, whole: bool
+) -> tuple[Sequence[Sample], HeldOutFacts | None]:
     """Pictures of any data, and what a run knows of them."""
     if run.kept is not None:
         return sift(run.kept, run.held_out(), samples, own, whole)
@@ -202,7 +204,7 @@ Found = tuple[Sequence[Sample], Rejects, bool]
 """Pictures, what was rejected, and whether these are all of a data set that names none to evaluate on."""
 
 
-def _of_data(data: str, asked: Asked, split: str | None) -> Found:
+def _of_data(data: str, asked: EvaluationRequest, split: str | None) -> Found:
     """A data set by itself: the named split; else what is named for testing; else the best there is."""
     rejects = Rejects()
     if split is None and asked.data.test_split:
@@ -212,7 +214,7 @@ def _of_data(data: str, asked: Asked, split: str | None) -> Found:
     return pick_split(data, named, split, **asked.drawn), rejects, whole
 
 
-def _of_recipe(asked: Asked, split: str | None, path: str | None = None) -> Found:
+def _of_recipe(asked: EvaluationRequest, split: str | None, path: str | None = None) -> Found:
     """What a recipe says: its data to test on, or else the part of that name of what it trains on."""
     data = asked.data
     if data.test_data is not None and split in (None, "test"):
@@ -228,11 +230,13 @@ def _of_recipe(asked: Asked, split: str | None, path: str | None = None) -> Foun
     return parts[chosen], splits.rejects, False
 
 
-def _of_run(run: Run | None, data: str | None, split: str | None, format: str | None, options: ReadOptions) -> Found:
+def _of_run(
+    run: EvaluatedRun | None, data: str | None, split: str | None, format: str | None, options: ReadOptions
+) -> Found:
     """What a run was trained with, where the data is its own, drawn as it drew them; else what the data offers."""
     if run is None or not run.owns(data):
-        return _of_data(str(data), Asked(DataSettings()).but(format, options), split)
-    asked = Asked(run.settings.data, run.settings.training.seed).but(format, options)
+        return _of_data(str(data), EvaluationRequest(DataSettings()).but(format, options), split)
+    asked = EvaluationRequest(run.settings.data, run.settings.training.seed).but(format, options)
     if run.source is None or split in (None, "test", "validation", "train"):
         try:
             return _of_recipe(asked, split, run.source)
@@ -252,7 +256,7 @@ def tokenizer_of(model: str, recipe: Settings | None) -> str:
     """How captions become words to score: as the recipe says, or else as the run was measured."""
     if recipe is not None:
         return recipe.evaluation.tokenize
-    run = Run.of(model)
+    run = EvaluatedRun.of(model)
     return "auto" if run is None else run.settings.evaluation.tokenize
 
 
@@ -266,4 +270,4 @@ def _with_references(samples: Sequence[Sample], limit: int | None, data: str, re
             rejects.add(samples[index].id, samples[index].source, "has no reference caption")
     if not usable:
         raise DataError(f"{data}: no picture has a reference caption to score against")
-    return Chosen(samples, np.array(usable[:limit], dtype=np.int64))
+    return ChosenSamples(samples, np.array(usable[:limit], dtype=np.int64))

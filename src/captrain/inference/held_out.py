@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from captrain.data.picture_files import content_keys
-from captrain.data.samples import Chosen, exact_keys_of
-from captrain.data.splits import KeptSplit, KeptSplits, known, mark_of, numbers
+from captrain.data.samples import ChosenSamples, exact_keys_of
+from captrain.data.splits import KeptSplit, KeptSplits, captions_mark, known, numbers
 from captrain.records import Sample
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class HeldOutFacts:
     """What is known of the pictures of an evaluation, by their number.
 
     `held_out`: in the run's split. `gone`: of these, not there any more. `renamed`, `changed`: of these, scored under another
@@ -79,7 +79,7 @@ class Told:
 
 def pick(
     kept: KeptSplits, split: str, pool: Sequence[Sample], comparable: bool = True
-) -> tuple[Sequence[Sample], Told]:
+) -> tuple[Sequence[Sample], HeldOutFacts]:
     """The pictures of one of a run's splits, found again in its data, in the split's order.
 
     A name tells a picture; where one is gone, its content is looked for under names that are new. What is new is no part of the
@@ -101,8 +101,8 @@ def pick(
     fits, changed, seen = _compared(kept, split, pool, held, wanted.contents[places], keys, comparable)
     found, order = np.concatenate([held[fits], renamed]), np.concatenate([places[fits], renamed_places])
     lost, order_of_split = np.setdiff1d(gone, renamed_places), np.argsort(order, kind="stable")
-    samples, marks = Chosen(pool, found[order_of_split]), wanted.captions[order[order_of_split]]
-    told = Told(
+    samples, marks = ChosenSamples(pool, found[order_of_split]), wanted.captions[order[order_of_split]]
+    told = HeldOutFacts(
         split, scored=len(found), held_out=len(wanted), gone=len(lost), renamed=len(renamed), changed=changed,
         new=len(unknown) - len(renamed) - copies, copies=copies, left_out=int((~fits).sum()),
         trained_on=len(found) if split == "train" else seen, recaptioned=_recaptioned(samples, marks),
@@ -113,7 +113,7 @@ def pick(
 
 def sift(
     kept: KeptSplits, split: str, samples: Sequence[Sample], by_id: bool, whole: bool
-) -> tuple[Sequence[Sample], Told]:
+) -> tuple[Sequence[Sample], HeldOutFacts]:
     """Pictures of any data set, and how many of them a run was trained on, told by their content.
 
     Where a whole data set has both pictures that were trained on and such as were held out as `split`, it is the run's data in
@@ -127,7 +127,7 @@ def sift(
     trained = np.isin(exact_keys_of(samples), trained_ids) if by_id else np.zeros(len(samples), dtype=bool)
     unsure = np.flatnonzero(~trained)
     contents = np.zeros(len(samples), np.uint64)
-    found = content_keys(Chosen(samples, unsure))
+    found = content_keys(ChosenSamples(samples, unsure))
     if found is not None:
         contents[unsure] = numbers(found)
     trained |= np.isin(contents, trained_contents)
@@ -136,18 +136,18 @@ def sift(
     held = ~trained & of_split
     if not (whole and trained.any() and held.any()):
         unknown = len(unsure) if found is None else 0
-        return samples, Told("", scored=len(samples), trained_on=int(trained.sum()), unknown=unknown)
+        return samples, HeldOutFacts("", scored=len(samples), trained_on=int(trained.sum()), unknown=unknown)
     gone, new = int((~np.isin(known(wanted.contents), contents)).sum()), int((~trained & ~held).sum())
     left_out = int((trained & of_split).sum())
-    told = Told(split, scored=int(held.sum()), held_out=len(wanted), gone=gone, new=new, left_out=left_out)
-    return Chosen(samples, np.flatnonzero(held)), told
+    told = HeldOutFacts(split, scored=int(held.sum()), held_out=len(wanted), gone=gone, new=new, left_out=left_out)
+    return ChosenSamples(samples, np.flatnonzero(held)), told
 
 
 def _recaptioned(samples: Sequence[Sample], marks: np.ndarray) -> int:
     """How many pictures have other captions than those that the marks are of."""
     if not marks.any():
         return 0
-    return sum(0 < mark != mark_of(sample.captions) for sample, mark in zip(samples, marks.tolist(), strict=True))
+    return sum(0 < mark != captions_mark(sample.captions) for sample, mark in zip(samples, marks.tolist(), strict=True))
 
 
 def _places(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -167,7 +167,7 @@ def _renamed(
     sought = dict(zip(wanted.contents[lost].tolist(), lost.tolist(), strict=True))
     if not sought or not len(unknown):
         return np.empty(0, np.int64), np.empty(0, np.int64), 0
-    contents = numbers(content_keys(Chosen(pool, unknown)) or [""] * len(unknown))
+    contents = numbers(content_keys(ChosenSamples(pool, unknown)) or [""] * len(unknown))
     found: dict[int, int] = {}
     for position, content in zip(unknown.tolist(), contents.tolist(), strict=True):
         if content in sought:
@@ -186,7 +186,7 @@ def _compared(
     if split == "train":
         return fits, 0, 0
     ids, contents = kept.trained()
-    now = numbers(content_keys(Chosen(pool, held)) or [""] * len(held))
+    now = numbers(content_keys(ChosenSamples(pool, held)) or [""] * len(held))
     changed = (now != before) & (now != 0) & (before != 0)
     seen = np.isin(now, contents)
     fits = ~(changed & seen)

@@ -36,7 +36,7 @@ SAME = ("decoding", "prompt", "preparation", "precision", "part_images")
 
 
 @dataclass(frozen=True, slots=True)
-class PartNote:
+class CaptionPartNote:
     """What is known of a written part: of which source, what that was, and how many lines follow."""
 
     name: str
@@ -52,7 +52,7 @@ class PartNote:
 class CaptionPart:
     """A finished part in memory."""
 
-    note: PartNote
+    note: CaptionPartNote
     lines: list[dict[str, Any]]
     rejects: Rejects
 
@@ -67,7 +67,7 @@ class PartsFolder:
     """The folder beside OUT. `done` has the notes of all parts that are there, by name."""
 
     output: Path
-    done: dict[str, PartNote] = field(default_factory=dict)
+    done: dict[str, CaptionPartNote] = field(default_factory=dict)
 
     @property
     def folder(self) -> StoreFolder:
@@ -90,7 +90,7 @@ class PartsFolder:
         if found is not None and (anew or JOINED in found):
             self.clear()
         elif found is not None:
-            check_same(self.folder.label, found, about)
+            check_same_settings(self.folder.label, found, about)
             self._look()
             return
         if any(name != BEFORE and not is_temporary(name) for name in self.folder.names("")):
@@ -106,14 +106,14 @@ class PartsFolder:
         keys = array("Q", (key_of(str(line["id"])) for line in lines_with_ids(path)) if path.exists() else ())
         return np.sort(np.array(keys, dtype=np.uint64))
 
-    def write(self, part: CaptionPart) -> PartNote:
+    def write(self, part: CaptionPart) -> CaptionPartNote:
         """Write a part's file."""
         lines = ([asdict(part.note)], part.lines, part.rejects.lines)
         self.folder.write(f"{part.note.name}.jsonl", (_line(line) for group in lines for line in group))
         self.done[part.note.name] = part.note
         return part.note
 
-    def find(self, name: str) -> PartNote | None:
+    def find(self, name: str) -> CaptionPartNote | None:
         """The note of a part, if it is there. Raises `DataError` if captrain did not write it."""
         path = self._path(f"{name}.jsonl")
         try:
@@ -122,10 +122,10 @@ class PartsFolder:
         except FileNotFoundError:
             return None
         found = parse_json_line(line, f"{path}:1")
-        kinds = {field.name: field.type for field in fields(PartNote)}
+        kinds = {field.name: field.type for field in fields(CaptionPartNote)}
         if {key: type(value).__name__ for key, value in found.items()} != kinds or found["name"] != name:
             raise DataError(f"{path}:1: not what captrain writes; remove {self.folder.label} and begin again")
-        return PartNote(**found)
+        return CaptionPartNote(**found)
 
     def forget(self, names: Iterable[str]) -> None:
         """Take parts back."""
@@ -185,10 +185,10 @@ class PartsFolder:
         return Path(self.folder.place, name)
 
 
-def check_same(label: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def check_same_settings(label: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raise `DataError` naming what differs, unless captions were begun as they are to go on.
 
-    >>> check_same("a.parts", {"model": "m", "weights": "x"}, {"model": "n", "weights": "y"})  # doctest: +ELLIPSIS
+    >>> check_same_settings("a.parts", {"model": "m", "weights": "x"}, {"model": "n", "weights": "y"})  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     captrain.errors.DataError: a.parts: holds captions of m (weights x), not of n (weights y); give another --output, or ...
     """

@@ -14,7 +14,7 @@ from captrain.errors import CaptrainError, DataError, SettingsError, nearest
 from captrain.metrics.compare import Comparison, System, compare, statistics_of, tokenized
 from captrain.metrics.diversity import alarms, measure_diversity
 from captrain.metrics.frequencies import DocumentFrequencies
-from captrain.metrics.inputs import Given, Read, predictions_in, references_in
+from captrain.metrics.inputs import CaptionColumns, GivenColumns, predictions_in, references_in
 from captrain.metrics.java import JAVA_METRICS, check_java, score_java
 from captrain.metrics.matching import choose_columns, given_predictions, given_references, match_ids, some
 from captrain.metrics.score import METRICS, Scores, score_captions
@@ -117,7 +117,7 @@ def score_systems(
     """
     check(ScoringSettings, bootstrap=bootstrap, seed=seed)
     plain, java = _chosen((metrics,) if isinstance(metrics, str) else metrics, clip, images)
-    work = _load(predictions, references, allow_missing, Given(image_column, caption_column, follow_links))
+    work = _load(predictions, references, allow_missing, GivenColumns(image_column, caption_column, follow_links))
     frequencies = None if document_frequencies is None else DocumentFrequencies.load(document_frequencies)
     words = choose_tokenizer(tokenizer, work.references, frequencies).tokenizer
     if save_document_frequencies is not None:
@@ -169,18 +169,18 @@ def _load(
     predictions: Mapping[str, str | Path | Captions],
     references: str | Path | References,
     allow_missing: bool,
-    given: Given,
+    given: GivenColumns,
 ) -> _Work:
     """Read what is in files, and match the ids of every system with those of the references."""
     known_by = (
         references_in(Path(references), given)
         if isinstance(references, (str, Path))
-        else Read({"": given_references(references)})
+        else CaptionColumns({"": given_references(references)})
     )
     captions_by = {
         name: predictions_in(Path(source), given)
         if isinstance(source, (str, Path))
-        else Read({"": given_predictions(source)})
+        else CaptionColumns({"": given_predictions(source)})
         for name, source in predictions.items()
     }
     _check_columns(given, [known_by, *captions_by.values()])
@@ -205,7 +205,7 @@ def _load(
     return _Work(kept, {id: known[id] for id in common}, tuple(notes), known)
 
 
-def _check_columns(given: Given, files: Sequence[Read[Any]]) -> None:
+def _check_columns(given: GivenColumns, files: Sequence[CaptionColumns[Any]]) -> None:
     """Raise `DataError` for a column that no file has."""
     for column, flag in ((given.image, "--image-column"), (given.caption, "--caption-column")):
         if column and not any(file.has(column) for file in files):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from captrain.metrics.ngrams import LONGEST, Counts, Found, Numbers, Postings, References
+from captrain.metrics.ngrams import LONGEST, Counts, FoundNgrams, Numbers, Postings, References
 
 # Keep a score of nothing at (almost) zero and a division by nothing possible: the values of the reference.
 _TINY = 1e-15
@@ -36,7 +36,7 @@ class Tally:
 
 
 def tally(
-    images: Numbers, lengths: Numbers, counts: Sequence[Counts], found: Sequence[Found], references: References
+    images: Numbers, lengths: Numbers, counts: Sequence[Counts], found: Sequence[FoundNgrams], references: References
 ) -> Tally:
     """N-grams written and right of each candidate. The reference length is the closest one, the shorter one of two."""
     right = np.zeros((LONGEST, len(lengths)), np.int64)
@@ -143,7 +143,9 @@ class Cider:
         self._norms = self._norms_of(references.counts, len(references.lengths))
         self._bigrams = np.maximum(0, references.lengths - 1)
 
-    def score(self, images: Numbers, lengths: Numbers, counts: Sequence[Counts], found: Sequence[Found]) -> Values:
+    def score(
+        self, images: Numbers, lengths: Numbers, counts: Sequence[Counts], found: Sequence[FoundNgrams]
+    ) -> Values:
         """The score of each candidate, in [0, 10]."""
         references = self._references
         number = references.number[images]
@@ -163,7 +165,7 @@ class Cider:
         likeness = cosines * np.exp(-(difference**2) / (2 * _SIGMA**2))
         return _SCALE / LONGEST * np.bincount(candidate, likeness, minlength=len(images)) / number
 
-    def _dots(self, order: int, counts: Counts, shared: Found, shift: Numbers, pairs: int) -> Values:
+    def _dots(self, order: int, counts: Counts, shared: FoundNgrams, shift: Numbers, pairs: int) -> Values:
         """Products of weights for n-grams of one length, added up for each pair; repeating a word does not pay."""
         postings: Postings = self._references.postings[order]
         start, end = postings.starts[shared.keys], postings.starts[shared.keys + 1]

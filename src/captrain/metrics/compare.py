@@ -15,8 +15,8 @@ from captrain.metrics.significance import (
     Difference,
     Statistics,
     bleu_counts,
-    differences,
     intervals,
+    system_differences,
 )
 from captrain.metrics.tokenizer import token_lines
 
@@ -44,7 +44,7 @@ class System:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "scores", {name: shown(value) for name, value in self.scores.items()})
+        object.__setattr__(self, "scores", {name: shown_score(value) for name, value in self.scores.items()})
 
     def to_dict(self) -> dict[str, Any]:
         """As one JSON object, without what is not known."""
@@ -70,8 +70,8 @@ class Comparison:
         if len(self.systems) == 1:
             return self.systems[0].to_dict()
         compared = [
-            {"systems": list(pair), "metric": found.metric, "difference": shown(found.difference)}
-            | {"interval": [shown(end) for end in found.interval], "p": found.p}
+            {"systems": list(pair), "metric": found.metric, "difference": shown_score(found.difference)}
+            | {"interval": [shown_score(end) for end in found.interval], "p": found.p}
             for pair, every in self.differences.items()
             for found in every
         ]
@@ -93,10 +93,10 @@ class Comparison:
         return [system.name for system in self.systems if system.name == top or system.name not in beaten]
 
 
-def shown(score: float) -> float:
+def shown_score(score: float) -> float:
     """A score as people are to see it.
 
-    >>> shown(9.9e-14), shown(-1e-17), shown(0.25)
+    >>> shown_score(9.9e-14), shown_score(-1e-17), shown_score(0.25)
     (0.0, 0.0, 0.25)
     """
     return 0.0 if abs(score) < NOTHING else score
@@ -142,7 +142,9 @@ def with_intervals(system: System, resamples: int, seed: int) -> System:
         note = f"one image only: its scores are chance, and have no intervals; expected {FEW} or more"
         return replace(system, notes=(*system.notes, note))
     found = intervals(system.statistics, resamples, seed)
-    found = {name: (shown(found[name][0]), shown(found[name][1])) for name in system.scores if name in found}
+    found = {
+        name: (shown_score(found[name][0]), shown_score(found[name][1])) for name in system.scores if name in found
+    }
     return replace(system, intervals=found, notes=(*system.notes, *_few(system, found)))
 
 
@@ -172,7 +174,7 @@ def compare(systems: list[System], resamples: int = RESAMPLES, seed: int = 0) ->
     found = {
         (first.name, second.name): [
             difference
-            for difference in differences(first.statistics, second.statistics, resamples, seed)
+            for difference in system_differences(first.statistics, second.statistics, resamples, seed)
             if difference.metric in first.scores and difference.metric in second.scores
         ]
         for first, second in pairs

@@ -11,7 +11,7 @@ from typing import Any
 
 from captrain.disk.reading import UTF_8, mark_of, read_file
 from captrain.disk.walking import LINKED_FOLDER, Folders
-from captrain.disk.walking import Entry as Listed
+from captrain.disk.walking import FolderEntry as Listed
 from captrain.errors import DataError, nearest
 from captrain.records import parse_json, parse_json_line
 from captrain.tabular.cells import CAPTION_COLUMNS, IMAGE_COLUMNS
@@ -26,7 +26,7 @@ MAX_TEXT_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CaptionEntry:
     """`content` is a record (a dict), or else what stands for the image `id`: its caption or captions."""
 
     where: str
@@ -35,7 +35,7 @@ class Entry:
     fault: str = ""
 
 
-def read_entries(path: Path, *, lines: bool, follow_links: bool = False) -> list[Entry]:
+def read_entries(path: Path, *, lines: bool, follow_links: bool = False) -> list[CaptionEntry]:
     """All entries of a file or folder.
 
     Args:
@@ -53,7 +53,7 @@ def read_entries(path: Path, *, lines: bool, follow_links: bool = False) -> list
         raise DataError(f"{str(path)[:200]}: can't be read ({error.strerror})") from None
 
 
-def _file_entries(path: Path) -> list[Entry]:
+def _file_entries(path: Path) -> list[CaptionEntry]:
     if not path.exists():
         beside = os.listdir(path.parent) if path.parent.is_dir() else []
         raise DataError(f"{path}: not found.{nearest(path.name, beside)} Expected {_expected()}")
@@ -100,7 +100,7 @@ def _decoded(content: bytes, path: Path) -> str:
         raise DataError(f"{path}: not UTF-8 (byte {error.start}); save the file as UTF-8") from None
 
 
-def _json_entries(path: Path, content: bytes) -> Iterator[Entry]:
+def _json_entries(path: Path, content: bytes) -> Iterator[CaptionEntry]:
     """COCO results, COCO annotations, or an object from ids to captions."""
     value = _parsed(path, content)
     if isinstance(value, dict) and isinstance(value.get("annotations"), list):
@@ -109,9 +109,9 @@ def _json_entries(path: Path, content: bytes) -> Iterator[Entry]:
         for id, captions in value.items():
             if isinstance(captions, dict):
                 raise DataError(f"{path}: '{id:.80}' is an object, expected a caption or a list of captions")
-            yield Entry(f"{path}: '{id:.80}'", captions, id)
+            yield CaptionEntry(f"{path}: '{id:.80}'", captions, id)
     elif isinstance(value, list):
-        yield from (Entry(f"{path}: entry {number}", record) for number, record in enumerate(value, start=1))
+        yield from (CaptionEntry(f"{path}: entry {number}", record) for number, record in enumerate(value, start=1))
     else:
         raise DataError(f"{path}: found a JSON {type(value).__name__}, expected a list or an object of captions")
 
@@ -129,21 +129,23 @@ def _parsed(path: Path, content: bytes) -> Any:
         raise DataError(f"{path}: not valid JSON ({error})") from None
 
 
-def _coco_annotations(path: Path, annotations: list[Any]) -> Iterator[Entry]:
+def _coco_annotations(path: Path, annotations: list[Any]) -> Iterator[CaptionEntry]:
     """In the order of the annotations' own ids, as published splits are made, where all have one."""
-    entries = [Entry(f"{path}: annotation {number}", record) for number, record in enumerate(annotations, start=1)]
+    entries = [
+        CaptionEntry(f"{path}: annotation {number}", record) for number, record in enumerate(annotations, start=1)
+    ]
     if all(isinstance(entry.content, dict) and isinstance(entry.content.get("id"), int) for entry in entries):
         entries.sort(key=lambda entry: entry.content["id"])
     yield from entries
 
 
-def _json_line_entries(path: Path, content: bytes) -> Iterator[Entry]:
+def _json_line_entries(path: Path, content: bytes) -> Iterator[CaptionEntry]:
     for number, line in enumerate(content.split(b"\n"), start=1):
         if line.strip():
-            yield Entry(f"{path}:{number}", parse_json_line(line, f"{path}:{number}"))
+            yield CaptionEntry(f"{path}:{number}", parse_json_line(line, f"{path}:{number}"))
 
 
-def _table_entries(path: Path, content: bytes) -> Iterator[Entry]:
+def _table_entries(path: Path, content: bytes) -> Iterator[CaptionEntry]:
     """Rows of a CSV or TSV file, by its column names."""
     table = Delimited(path, KNOWN)
     width = len(table.header)
@@ -153,10 +155,10 @@ def _table_entries(path: Path, content: bytes) -> Iterator[Entry]:
             fault = "has more cells than there are columns; put quotes around captions with commas"
         elif len(cells) < width:
             fault = f"has no '{table.header[len(cells)]}' ({len(cells)} cells, {width} columns)"
-        yield Entry(f"{path}:{number}", dict(zip(table.header, cells, strict=False)), fault=fault)
+        yield CaptionEntry(f"{path}:{number}", dict(zip(table.header, cells, strict=False)), fault=fault)
 
 
-def _text_files(folder: Path, lines: bool, follow_links: bool) -> Iterator[Entry]:
+def _text_files(folder: Path, lines: bool, follow_links: bool) -> Iterator[CaptionEntry]:
     """Every .txt file below a folder; the id is its path below the folder without the suffix."""
     found = False
     for file, fault in _below(folder, follow_links):
@@ -165,7 +167,7 @@ def _text_files(folder: Path, lines: bool, follow_links: bool) -> Iterator[Entry
         text = _decoded(_bytes_of(file, MAX_TEXT_BYTES), file)
         found = True
         captions = [line.strip() for line in text.splitlines() if line.strip()]
-        yield Entry(
+        yield CaptionEntry(
             str(file), captions if lines else " ".join(captions), file.relative_to(folder).with_suffix("").as_posix()
         )
     if not found:
@@ -190,7 +192,7 @@ def _may_be_text(entry: Listed) -> bool:
     return entry.name.lower().endswith(".txt") if not entry.is_folder else entry.fault == LINKED_FOLDER
 
 
-READERS: dict[str, Callable[[Path, bytes], Iterable[Entry]]] = {
+READERS: dict[str, Callable[[Path, bytes], Iterable[CaptionEntry]]] = {
     ".json": _json_entries,
     ".jsonl": _json_line_entries,
     ".csv": _table_entries,

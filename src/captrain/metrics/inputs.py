@@ -25,7 +25,7 @@ from typing import Any, Generic, TypeVar
 
 from captrain.errors import DataError, nearest
 from captrain.limits import LONGEST_CAPTION
-from captrain.metrics.entries import Entry, read_entries
+from captrain.metrics.entries import CaptionEntry, read_entries
 from captrain.tabular.cells import (
     CAPTION_COLUMNS,
     IMAGE_COLUMNS,
@@ -52,7 +52,7 @@ Values = Iterable[tuple[str, Any, str]]  # id, caption or captions, and place of
 
 
 @dataclass(frozen=True)
-class Read(Generic[T]):
+class CaptionColumns(Generic[T]):
     """What a file holds, by image, for each of its columns that may name the images.
 
     columns: all that the file has. numbering: those that only number its rows.
@@ -73,7 +73,7 @@ class Read(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class GivenColumns:
     """Columns that a person names, of images and of captions; "" for the usual ones, also in a file that has not these.
 
     follow_links: links that leave a folder of captions are read, and links to folders.
@@ -94,7 +94,7 @@ def read_references(path: Path) -> dict[str, list[str]]:
     return references_in(path).usual
 
 
-def predictions_in(path: Path, given: Given = Given()) -> Read[str]:
+def predictions_in(path: Path, given: GivenColumns = GivenColumns()) -> CaptionColumns[str]:
     """Image id to its one caption.
 
     Raises `DataError` naming the file and the entry: what can't be read, an image with two captions, a caption that
@@ -124,7 +124,7 @@ def predictions_in(path: Path, given: Given = Given()) -> Read[str]:
     return _read(path, entries, collect, "caption", given)
 
 
-def references_in(path: Path, given: Given = Given()) -> Read[list[str]]:
+def references_in(path: Path, given: GivenColumns = GivenColumns()) -> CaptionColumns[list[str]]:
     """Image id to its captions, in the order of the file (COCO annotations: of the annotations' ids).
 
     Left out, and logged with their number, are rows with too few or too many cells, texts that are no captions ("nan", a
@@ -173,16 +173,22 @@ def checked_text(value: Any, where: str, id: str) -> str:
     return value
 
 
-def _is_marked(entry: Entry) -> bool:
+def _is_marked(entry: CaptionEntry) -> bool:
     return isinstance(entry.content, dict) and is_marked(entry.content)
 
 
 def _read(
-    path: Path, entries: Sequence[Entry], collect: Callable[[Values], dict[str, T]], role: str, given: Given
-) -> Read[T]:
+    path: Path,
+    entries: Sequence[CaptionEntry],
+    collect: Callable[[Values], dict[str, T]],
+    role: str,
+    given: GivenColumns,
+) -> CaptionColumns[T]:
     """What entries hold, by each column that may name images. The usual one has to be good, others may turn out not to be."""
     if not any(isinstance(entry.content, dict) for entry in entries):
-        return Read({"": collect((checked_id(entry.id, entry.where), entry.content, entry.where) for entry in entries)})
+        return CaptionColumns(
+            {"": collect((checked_id(entry.id, entry.where), entry.content, entry.where) for entry in entries)}
+        )
     columns = tuple(dict.fromkeys(key for entry in entries if isinstance(entry.content, dict) for key in entry.content))
     values = _value_columns(columns, path, role, given.caption)
     found: dict[str, dict[str, T]] = {}
@@ -192,7 +198,7 @@ def _read(
         except DataError:
             if not found:
                 raise
-    return Read(found, columns, frozenset(column for column in found if _numbers(column, entries)))
+    return CaptionColumns(found, columns, frozenset(column for column in found if _numbers(column, entries)))
 
 
 def _id_columns(columns: tuple[str, ...], path: Path, given: str) -> list[str]:
@@ -216,7 +222,9 @@ def _value_columns(columns: tuple[str, ...], path: Path, role: str, given: str) 
     return found[:1] if role == "caption" else found
 
 
-def _records(entries: Sequence[Entry], id_column: str, columns: tuple[str, ...]) -> Iterator[tuple[str, Any, str]]:
+def _records(
+    entries: Sequence[CaptionEntry], id_column: str, columns: tuple[str, ...]
+) -> Iterator[tuple[str, Any, str]]:
     for entry in entries:
         record = entry.content
         if not isinstance(record, dict):
@@ -242,7 +250,7 @@ def _unlisted(value: Any) -> Any:
     return value if listed is None else listed
 
 
-def _numbers(column: str, entries: Sequence[Entry]) -> bool:
+def _numbers(column: str, entries: Sequence[CaptionEntry]) -> bool:
     """Whether a column called id only numbers the rows: it counts up by one, from anywhere."""
     if column.strip().lower() not in ("id", "image_id"):
         return False

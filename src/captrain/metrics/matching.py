@@ -25,16 +25,18 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from captrain.errors import DataError
-from captrain.metrics.inputs import Read, checked_id, checked_text
+from captrain.metrics.inputs import CaptionColumns, checked_id, checked_text
 
 Rank = tuple[int, int, int, int]
 
 
-def choose_columns(systems: Mapping[str, Read[Any]], references: Read[Any]) -> tuple[str, dict[str, str]]:
+def choose_columns(
+    systems: Mapping[str, CaptionColumns[Any]], references: CaptionColumns[Any]
+) -> tuple[str, dict[str, str]]:
     """The column of the references, and that of each system.
 
-    >>> captions = Read({"id": {"b.jpg": "a dog"}})
-    >>> choose_columns({"mine": captions}, Read({"id": {"1": ["a cat"]}, "file_name": {"b.jpg": ["a dog"]}}))
+    >>> captions = CaptionColumns({"id": {"b.jpg": "a dog"}})
+    >>> choose_columns({"mine": captions}, CaptionColumns({"id": {"1": ["a cat"]}, "file_name": {"b.jpg": ["a dog"]}}))
     ('file_name', {'mine': 'id'})
     """
     if len(references.by_column) == 1 and all(len(system.by_column) == 1 for system in systems.values()):
@@ -52,7 +54,7 @@ def choose_columns(systems: Mapping[str, Read[Any]], references: Read[Any]) -> t
     return best[1], best[2]
 
 
-def _best_of(system: Read[Any], references: Read[Any], column: str) -> tuple[Rank, str]:
+def _best_of(system: CaptionColumns[Any], references: CaptionColumns[Any], column: str) -> tuple[Rank, str]:
     """The column of a system that goes best with one of the references, and how well."""
     known = references.by_column[column]
     numbering = column in references.numbering

@@ -155,7 +155,7 @@ class Postings:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundNgrams:
     """Those n-grams of candidates that stand in their image's references: rows of the candidates' counts, and keys."""
 
     rows: Numbers
@@ -184,7 +184,7 @@ class References:
             for postings, size in zip(self.postings, self.table.sizes(), strict=True)
         ]
 
-    def find(self, images: Numbers, counts: Sequence[Counts]) -> list[Found]:
+    def find(self, images: Numbers, counts: Sequence[Counts]) -> list[FoundNgrams]:
         """For each length, what candidates share with their image's references (`images`: the image of each)."""
         return [_find(images, of_length, postings) for of_length, postings in zip(counts, self.postings, strict=True)]
 
@@ -198,10 +198,10 @@ def _post(counts: Counts, image_of: Numbers) -> Postings:
     return Postings(keys[first], np.append(first, len(keys)), highest, references, numbers)
 
 
-def _find(images: Numbers, counts: Counts, postings: Postings) -> Found:
+def _find(images: Numbers, counts: Counts, postings: Postings) -> FoundNgrams:
     if not len(postings.keys):
-        return Found(np.zeros(0, np.int64), np.zeros(0, np.int64))
+        return FoundNgrams(np.zeros(0, np.int64), np.zeros(0, np.int64))
     keys = images[counts.captions] << BITS | counts.ngrams
     places = np.minimum(np.searchsorted(postings.keys, keys), len(postings.keys) - 1)
     rows = np.flatnonzero(postings.keys[places] == keys)
-    return Found(rows, places[rows])
+    return FoundNgrams(rows, places[rows])

@@ -131,7 +131,9 @@ def intervals(statistics: Statistics, resamples: int = RESAMPLES, seed: int = 0)
     return {name: (float(low[index]), float(high[index])) for index, name in enumerate(statistics.names())}
 
 
-def differences(first: Statistics, second: Statistics, resamples: int = RESAMPLES, seed: int = 0) -> list[Difference]:
+def system_differences(
+    first: Statistics, second: Statistics, resamples: int = RESAMPLES, seed: int = 0
+) -> list[Difference]:
     """Every metric of two systems on the same images in the same order, first minus second.
 
     The interval comes from a paired bootstrap: both systems are scored on the same drawn images (Koehn 2004). The

@@ -62,7 +62,7 @@ class Delimited:
             if any(cells) and not (has_header and number == 1):
                 yield number, cells
 
-    def _rows(self, lines: Lines) -> Iterator[tuple[int, list[str]]]:
+    def _rows(self, lines: TextLines) -> Iterator[tuple[int, list[str]]]:
         for line in lines:
             if self.quoted and '"' in line:
                 row = self._quoted_row(line, lines) or cells_of(line.rstrip("\r\n"), self.delimiter)
@@ -82,7 +82,7 @@ class Delimited:
             counts.update({place: ENOUGH if number == 1 else 1 for place in needless})
         return not counts or (min(counts.values()) >= ENOUGH and not self._has_bare(counts))
 
-    def _marked_rows(self, lines: Lines) -> Iterator[tuple[int, list[Cell] | None]]:
+    def _marked_rows(self, lines: TextLines) -> Iterator[tuple[int, list[Cell] | None]]:
         for line in lines:
             if '"' in line:
                 yield lines.number, self._quoted_row(line, lines)
@@ -90,7 +90,7 @@ class Delimited:
     def _has_bare(self, columns: Collection[int]) -> bool:
         """Whether some columns hold text without quotation marks, below the header."""
 
-        def bare(lines: Lines) -> Iterator[bool]:
+        def bare(lines: TextLines) -> Iterator[bool]:
             for line in lines:
                 row = (self._quoted_row(line, lines) if '"' in line else None) or cells_of(
                     line.rstrip("\r\n"), self.delimiter
@@ -103,7 +103,7 @@ class Delimited:
 
         return any(self._read(bare))
 
-    def _quoted_row(self, line: str, lines: Lines) -> list[Cell] | None:
+    def _quoted_row(self, line: str, lines: TextLines) -> list[Cell] | None:
         """The cells of a row that begins with a line; None if a mark in it is left open or closed too early."""
         taken, text = [line], line
         while True:
@@ -122,12 +122,12 @@ class Delimited:
             return None
         return [cell for cell, _ in row]
 
-    def _read(self, work: Callable[[Lines], Iterator[T]]) -> Iterator[T]:
+    def _read(self, work: Callable[[TextLines], Iterator[T]]) -> Iterator[T]:
         """What some work makes of the lines. Raises `DataError` for what is not in the encoding, wherever that shows."""
         try:
             name = encoding_of(self.path, self.encoding)
             with TextIOWrapper(open_file(self.path), encoding=name, newline="") as file:
-                yield from work(Lines(unmarked(self._lines(file))))
+                yield from work(TextLines(unmarked(self._lines(file))))
         except OSError as error:
             raise DataError(f"{self.path}: can't be opened ({error.strerror})") from None
         except UnicodeError as error:
@@ -151,7 +151,7 @@ class Delimited:
             yield line
 
 
-class Lines:
+class TextLines:
     """The lines of a file, with their ends, and the `number` of the one given last. Lines can be given back."""
 
     def __init__(self, file: Iterable[str]) -> None:

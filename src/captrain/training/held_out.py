@@ -19,8 +19,8 @@ from captrain.data.splits import (
     EARLIER,
     FILE,
     Rows,
+    captions_mark,
     known,
-    mark_of,
     numbers,
     read_trained,
     run_folder_of,
@@ -75,7 +75,7 @@ def _contents(images: Images) -> list[str] | None:
 
 def _marks(samples: Sequence[Sample]) -> Iterator[int]:
     """Marks of the captions of each picture."""
-    return (mark_of(sample.captions) for sample in samples)
+    return (captions_mark(sample.captions) for sample in samples)
 
 
 def _without(trained: Iterable[tuple[str, str]], now: Iterable[str]) -> Iterator[tuple[str, str]]:

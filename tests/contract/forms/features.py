@@ -8,8 +8,8 @@ import numpy as np
 
 from captrain.data.feature_store.folder import StoreFolder
 from captrain.data.feature_store.manifest import EncoderNote, FeaturesNote, Manifest
-from captrain.data.feature_store.shard import Entry, IndexRows
-from captrain.data.feature_store.writer import Shard, StoreWriter
+from captrain.data.feature_store.shard import IndexEntry, IndexRows
+from captrain.data.feature_store.writer import FeatureShard, StoreWriter
 from captrain.records import Rejects
 
 PICTURES = False
@@ -17,7 +17,7 @@ PICTURES = False
 
 def write(folder: Path, content: dict[str, tuple[str, ...]], picture: bytes) -> Path:
     """Write the store to `folder`; returns it."""
-    entries = [Entry(name, captions, f"00000.tar:{name}", "00" * 16) for name, captions in content.items()]
+    entries = [IndexEntry(name, captions, f"00000.tar:{name}", "00" * 16) for name, captions in content.items()]
     manifest = Manifest(
         complete=False,
         encoder=EncoderNote(name="encoder", type="vit", weights="00"),
@@ -30,6 +30,6 @@ def write(folder: Path, content: dict[str, tuple[str, ...]], picture: bytes) -> 
     )
     writer = StoreWriter(StoreFolder(str(folder)), manifest)
     numbers = np.zeros((len(entries), 2, 3), np.float16)
-    writer.write(Shard("00000.000", "all", "00000.tar", "", 0, True, IndexRows(entries), [numbers], Rejects()))
+    writer.write(FeatureShard("00000.000", "all", "00000.tar", "", 0, True, IndexRows(entries), [numbers], Rejects()))
     writer.finish(["00000.000"], Rejects())
     return folder

@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from captrain.data.dataset import list_images, read_splits
-from captrain.data.images import thumbnail
+from captrain.data.images import encode_thumbnail
 from captrain.data.readers import READERS
 from captrain.errors import CaptrainError, PictureError
 from captrain.records import Caption, Rejects, Sample, write_jsonl
@@ -100,7 +100,7 @@ def _open(sample: Sample) -> None:
         return
     assert isinstance(data, bytes), f"{sample.id}: {type(data)}"
     try:
-        thumbnail(data, 16)
+        encode_thumbnail(data, 16)
     except PictureError:
         return
 
@@ -168,13 +168,13 @@ def _tar_texts(folder: Path) -> None:
 
 
 def _machine(folder: Path) -> None:
-    from captrain.data.machine import Change, Ledger, Maker
+    from captrain.data.machine import CaptionChange, CaptionLedger, CaptionMaker
 
     contract("sidecar")(folder)
-    maker = Maker("runs/album", "3f9a", "2026-12-01T08:30:00Z")
-    ledger = Ledger(folder)
-    ledger.add(Change.of("a dog.txt", "a dog.jpg", "append", "a brown dog on grass", b"a dog runs\n", maker))
-    ledger.add(Change.of("b.txt", "b.jpg", "write", "x", b"\xff", maker))
+    maker = CaptionMaker("runs/album", "3f9a", "2026-12-01T08:30:00Z")
+    ledger = CaptionLedger(folder)
+    ledger.add(CaptionChange.of("a dog.txt", "a dog.jpg", "append", "a brown dog on grass", b"a dog runs\n", maker))
+    ledger.add(CaptionChange.of("b.txt", "b.jpg", "write", "x", b"\xff", maker))
 
 
 def _urls(folder: Path) -> None:

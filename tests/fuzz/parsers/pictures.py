@@ -13,7 +13,7 @@ from PIL import Image
 
 from captrain.data.check.pictures import look_at
 from captrain.data.decode import MAX_PIXELS
-from captrain.data.images import ImageSpec, prepare, thumbnail
+from captrain.data.images import ImageSpec, encode_thumbnail, prepare
 from captrain.report.pictures import thumbnail as report_thumbnail
 from fuzz.inputs import Parser
 
@@ -42,7 +42,7 @@ def _reported(data: bytes) -> None:
 READS: tuple[Callable[[bytes], object], ...] = (
     partial(_prepared, spec=SPECS[0]),
     partial(_prepared, spec=SPECS[1]),
-    partial(thumbnail, edge=64),
+    partial(encode_thumbnail, edge=64),
     partial(look_at, max_pixels=MAX_PIXELS),
     _reported,
 )

@@ -186,14 +186,14 @@ def _go_on(folder: Path) -> None:
     """What a training reads that goes on, in its order."""
     from transformers import TrainerState
 
-    from captrain.inference.evaluation_data import Run
+    from captrain.inference.evaluation_data import EvaluatedRun
     from captrain.models.checkpoint.card import model_card
     from captrain.training.held_out import scores_of_test
     from captrain.training.run_folder.checkpoints import Checkpoints, Running, check_fits, load_learned
     from captrain.training.run_folder.folder import RunFolder
 
     run = RunFolder(folder / "run")
-    Run.of(str(folder / "run"))
+    EvaluatedRun.of(str(folder / "run"))
     model_card(run.path, _captioner(), "name", "")
     if run.read_settings() is None:
         raise CaptrainError("no run")
@@ -226,17 +226,17 @@ def _get_seed(folder: Path) -> None:
 
 def _get(folder: Path) -> None:
     """What `data get` finds of an earlier time, and an archive that came."""
-    from captrain.data.get.fetch import unpack
-    from captrain.data.get.plan import Ledger
+    from captrain.data.get.fetch import unpack_zip
+    from captrain.data.get.plan import FetchLedger
     from captrain.data.get.transfer import _Partial
 
-    ledger = Ledger(folder)
+    ledger = FetchLedger(folder)
     ledger.has("a.zip", folder / "a.zip.part")
     assert isinstance(_Partial(folder / "a.zip").mark(), str)
     (folder / "out").mkdir()
     if not (folder / "val.zip").exists():
         raise DataError("no archive")
-    unpack(folder / "val.zip", folder / "out", "val/*.jpg", 1 << 20)
+    unpack_zip(folder / "val.zip", folder / "out", "val/*.jpg", 1 << 20)
 
 
 PARSERS = (

@@ -77,11 +77,11 @@ def _write_frequencies(folder: Path) -> None:
 
 def _go_on(folder: Path) -> None:
     """As `captrain caption --output` and `captrain evaluate` go on with what is there."""
-    from captrain.inference.caption_files import JsonLines, check_captions_file
+    from captrain.inference.caption_files import CaptionLines, check_captions_file
     from captrain.inference.evaluate import Progress
 
     check_captions_file(folder / "out.jsonl")
-    JsonLines(folder / "out.jsonl", "skip")
+    CaptionLines(folder / "out.jsonl", "skip")
     progress = Progress(folder, [], folder / "model", 1)
     assert progress.path is not None
     if (folder / "captions.jsonl").exists():
@@ -108,14 +108,14 @@ ABOUT = {
 
 
 def _parts(folder: Path) -> None:
-    from captrain.inference.parts_folder import CaptionPart, PartNote, PartsFolder
+    from captrain.inference.parts_folder import CaptionPart, CaptionPartNote, PartsFolder
     from captrain.records import Rejects
 
     (folder / "out.jsonl").write_text(JSONL)
     parts = PartsFolder(folder / "out.jsonl")
     parts.begin(ABOUT, anew=False)
     for number in range(2):
-        note = PartNote(f"0000{number}.000", "a.tar", "", number, True, 1, 0)
+        note = CaptionPartNote(f"0000{number}.000", "a.tar", "", number, True, 1, 0)
         parts.write(CaptionPart(note, [{"id": str(number), "text": "a dog"}], Rejects()))
 
 

@@ -22,10 +22,10 @@ NEEDS = ("captrain.features.manage", "captrain.features.cache_arrays")
 
 def _read_store(folder: Path) -> None:
     """All that looks into a store: `features info`, `features verify`, reading for training."""
-    from captrain.features.manage import describe, verify
+    from captrain.features.manage import describe_store, verify_store
 
-    verify(str(folder))
-    json.dumps(describe(str(folder)), ensure_ascii=False).encode("utf-8")
+    verify_store(str(folder))
+    json.dumps(describe_store(str(folder)), ensure_ascii=False).encode("utf-8")
     read_data(folder)
     _look_at(FeatureStore(str(folder)))
 
@@ -61,8 +61,8 @@ def _embeddings(folder: Path, kind: str = "float16") -> None:
 def _unfinished(folder: Path) -> None:
     """A store with records beside the manifest, as a kill leaves it."""
     from captrain.data.feature_store.manifest import EncoderNote, FeaturesNote, Manifest
-    from captrain.data.feature_store.shard import Entry, IndexRows
-    from captrain.data.feature_store.writer import Shard, write_shard
+    from captrain.data.feature_store.shard import IndexEntry, IndexRows
+    from captrain.data.feature_store.writer import FeatureShard, write_shard
     from captrain.records import Rejects
 
     features = FeaturesNote(tokens=2, width=3, dtype="float16", vectors="all")
@@ -73,8 +73,10 @@ def _unfinished(folder: Path) -> None:
     place = StoreFolder(str(folder))
     place.write("manifest.json", [manifest.to_json()])
     for number in range(2):
-        rows = IndexRows([Entry(f"{number}/a", ("a dog",), "a", f"{number:032x}")])
-        shard = Shard(f"{number:05}.000", "all", "a", "", 0, True, rows, [np.ones((1, 2, 3), np.float16)], Rejects())
+        rows = IndexRows([IndexEntry(f"{number}/a", ("a dog",), "a", f"{number:032x}")])
+        shard = FeatureShard(
+            f"{number:05}.000", "all", "a", "", 0, True, rows, [np.ones((1, 2, 3), np.float16)], Rejects()
+        )
         write_shard(place, features, shard)
 
 

@@ -30,7 +30,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from captrain.data.decode import Size, decode
-from captrain.data.images import Box, ImageSpec, resized, shortened
+from captrain.data.images import Box, ImageSpec, resized, with_fewer_rows
 from captrain.errors import SettingsError
 from captrain.memory_budget import counted
 from captrain.picture_memory import MAX_PIXELS
@@ -117,7 +117,7 @@ def _cropped(
     # Only a JPEG, which may be decoded smaller than it is, asks for what is enough. The crop is that of its full size.
     width, height = asked[0] if asked else image.size
     left, top, right, bottom = crop_box((width, height), scale, numbers)
-    image = shortened(image)
+    image = with_fewer_rows(image)
     across, down = image.width, image.height
     return image, (left * across / width, top * down / height, right * across / width, bottom * down / height)
 

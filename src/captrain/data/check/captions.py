@@ -85,7 +85,7 @@ class CaptionTally:
             self._look_at(picture, caption)
             key = key_of(" ".join(caption.casefold().split()))
             if key in seen:
-                self.findings.add("caption-twice", picture, f"has twice the caption {shortened(caption)}")
+                self.findings.add("caption-twice", picture, f"has twice the caption {shortened_caption(caption)}")
             else:
                 self._keys.append(key)
                 self._owners.append(picture)
@@ -109,20 +109,24 @@ class CaptionTally:
             self.findings.add("caption-shared", picture, f"shares with {others} others the caption {caption}")
 
     def _look_at(self, picture: int, caption: str) -> None:
-        words = words_of(caption)
+        words = caption_words(caption)
         self.words.append(min(len(words), LONGEST))
         self.vocabulary.update(words)
         if not caption.strip():
             self.findings.add("empty-caption", picture, "has an empty caption")
         if (right := repaired(caption)) != caption:
-            self.findings.add("garbled", picture, f"reads {shortened(caption)}, perhaps for {shortened(right)}")
+            self.findings.add(
+                "garbled", picture, f"reads {shortened_caption(caption)}, perhaps for {shortened_caption(right)}"
+            )
         elif "\ufffd" in caption:
-            self.findings.add("garbled", picture, f"reads {shortened(caption)}, with letters lost")
+            self.findings.add("garbled", picture, f"reads {shortened_caption(caption)}, with letters lost")
         elif control := control_in(caption):
-            about = f"reads {shortened(printable(caption))}, with the control character U+{ord(control):04X}"
+            about = f"reads {shortened_caption(printable(caption))}, with the control character U+{ord(control):04X}"
             self.findings.add("control-characters", picture, about)
         if len(words) > self.max_words:
-            self.findings.add("long-caption", picture, f"has a caption of {len(words)} words: {shortened(caption)}")
+            self.findings.add(
+                "long-caption", picture, f"has a caption of {len(words)} words: {shortened_caption(caption)}"
+            )
 
     def _count_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -131,20 +135,22 @@ class CaptionTally:
         for (picture, caption), length in zip(waiting, self.count_tokens([text for _, text in waiting]), strict=True):
             self.tokens.append(min(length, LONGEST))
             if length > self.max_tokens:
-                self.findings.add("cut", picture, f"has a caption of {length} tokens: {shortened(caption)}")
+                self.findings.add("cut", picture, f"has a caption of {length} tokens: {shortened_caption(caption)}")
 
 
-def shortened(caption: str, longest: int = 60) -> str:
+def shortened_caption(caption: str, longest: int = 60) -> str:
     """A caption in quotation marks, its end left out where it is long.
 
-    >>> shortened("a dog on a beach", 8)
+    >>> shortened_caption("a dog on a beach", 8)
     '"a dog o…"'
     """
     return f'"{caption if len(caption) <= longest else caption[: longest - 1] + "…"}"'
 
 
 def _with_key(captions: Sequence[str], key: int) -> str:
-    return next((shortened(text) for text in captions if key_of(" ".join(text.casefold().split())) == key), '""')
+    return next(
+        (shortened_caption(text) for text in captions if key_of(" ".join(text.casefold().split())) == key), '""'
+    )
 
 
 BORDERS = (0, 1, 6, 11, 16, 21, 31, 51, 101, 201)  # first length of each bin; the last one is open
@@ -155,10 +161,10 @@ _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+(?:['’-][^\W{_UNSPACED}]+)*")
 
 
-def words_of(caption: str) -> list[str]:
+def caption_words(caption: str) -> list[str]:
     """The words of a caption in lower case, without punctuation; of Chinese, Japanese or Thai, the characters.
 
-    >>> words_of("A man's well-worn hat, 3 cats"), words_of("猫が cat")
+    >>> caption_words("A man's well-worn hat, 3 cats"), caption_words("猫が cat")
     (['a', "man's", 'well-worn', 'hat', '3', 'cats'], ['猫', 'が', 'cat'])
     """
     return _WORD.findall(caption.lower())

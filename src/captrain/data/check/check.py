@@ -24,7 +24,7 @@ from captrain.data.check.pictures import PATCH, Look, look_at, near_groups, same
 from captrain.data.check.problems import KINDS, Finding, Findings, kind_of_picture_error, kind_of_reject
 from captrain.data.dataset import read_splits
 from captrain.data.options import BY_LOOKING, ReadOptions
-from captrain.data.samples import Joined
+from captrain.data.samples import JoinedSamples
 from captrain.disk.locks import only_writer
 from captrain.errors import PictureError
 from captrain.picture_memory import MAX_PIXELS
@@ -38,7 +38,7 @@ EXAMPLES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class CheckLimits:
     """From where on something is a problem: pixels in all, pixels of the shorter edge, words, tokens."""
 
     max_pixels: int = MAX_PIXELS
@@ -127,7 +127,7 @@ def check_data(
     *,
     format: str | None = None,
     options: ReadOptions = BY_LOOKING,
-    limits: Limits | None = None,
+    limits: CheckLimits | None = None,
     count_tokens: CountTokens | None = None,
     workers: int | None = None,
 ) -> Checked:
@@ -141,25 +141,25 @@ def check_data(
     """
     rejects = Rejects()
     named = read_splits(source, rejects, format, options)
-    return check_splits(named, rejects, limits=limits, count_tokens=count_tokens, workers=workers)
+    return checked_splits(named, rejects, limits=limits, count_tokens=count_tokens, workers=workers)
 
 
-def check_splits(
+def checked_splits(
     named: dict[str, Sequence[Sample]],
     rejects: Rejects,
     *,
-    limits: Limits | None = None,
+    limits: CheckLimits | None = None,
     count_tokens: CountTokens | None = None,
     workers: int | None = None,
 ) -> Checked:
     """Look at all samples of some splits, at least one; `rejects` is what their reader left out, and remarked on."""
-    limits = limits or Limits()
+    limits = limits or CheckLimits()
     findings = Findings()
     for line in rejects.lines:
         findings.add(kind_of_reject(line["reason"]), -1, "")
     for line in rejects.remarks:
         findings.add(line["problem"], -1, "")
-    samples = Joined(list(named.values()))
+    samples = JoinedSamples(list(named.values()))
     splits = {name: len(part) for name, part in named.items()}
     tally = CaptionTally(findings, limits.max_words, count_tokens, limits.max_tokens)
     album = _Album(findings, len(samples), limits.min_edge)

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from captrain.data.gathered import Texts
+from captrain.data.gathered import FlatTexts
 from captrain.limits import TOO_LONG, TOO_MANY
 
 Grade = Literal["wrong", "remark"]
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ProblemKind:
     """A kind of problem. `wrong` is not used in training, or harms it; a `remark` is used, and good to know."""
 
     name: str
@@ -22,39 +22,39 @@ class Kind:
     title: str
 
 
-KINDS: dict[str, Kind] = {
+KINDS: dict[str, ProblemKind] = {
     kind.name: kind
     for kind in (
-        Kind("no-caption", "wrong", "pictures without a caption"),
-        Kind("no-picture", "wrong", "captions without a picture"),
-        Kind("not-a-caption", "wrong", "cells that hold no caption"),
-        Kind("broken-row", "wrong", "rows of a table that are broken"),
-        Kind("not-utf-8", "wrong", "texts in another encoding (--encoding says which)"),
-        Kind("left-out", "wrong", "left out for another reason"),
-        Kind("unreadable", "wrong", "pictures that can't be read"),
-        Kind("truncated", "wrong", "pictures cut short"),
-        Kind("too-large", "wrong", "pictures over the pixel limit"),
-        Kind("same-across-splits", "wrong", "the same picture in two splits"),
-        Kind("near-across-splits", "wrong", "nearly the same picture in two splits"),
-        Kind("empty-caption", "wrong", "empty captions"),
-        Kind("garbled", "wrong", "captions with garbled letters"),
-        Kind("control-characters", "wrong", "captions with control characters"),
-        Kind("cut", "wrong", "captions longer than the model takes"),
-        Kind("marked", "remark", "captions that the data marks as not to be used"),
-        Kind("unlisted", "remark", "pictures that no table lists"),
-        Kind("unread", "remark", "tables that are not read"),
-        Kind("tiny", "remark", "tiny pictures"),
-        Kind("turned", "remark", "pictures turned upright by EXIF"),
-        Kind("animated", "remark", "animations (the first frame is used)"),
-        Kind("same", "remark", "the same picture twice"),
-        Kind("near", "remark", "nearly the same picture twice"),
-        Kind("long-caption", "remark", "very long captions"),
-        Kind("caption-twice", "remark", "the same caption twice for a picture"),
-        Kind("caption-shared", "remark", "the same caption on many pictures"),
-        Kind("machine-made", "remark", "pictures with captions that captrain wrote"),
-        Kind("two-texts", "remark", "two caption files for one picture"),
-        Kind("shared-text", "remark", "one caption file for several pictures"),
-        Kind("paragraphs", "remark", "caption files that may be one text (--caption-lines whole)"),
+        ProblemKind("no-caption", "wrong", "pictures without a caption"),
+        ProblemKind("no-picture", "wrong", "captions without a picture"),
+        ProblemKind("not-a-caption", "wrong", "cells that hold no caption"),
+        ProblemKind("broken-row", "wrong", "rows of a table that are broken"),
+        ProblemKind("not-utf-8", "wrong", "texts in another encoding (--encoding says which)"),
+        ProblemKind("left-out", "wrong", "left out for another reason"),
+        ProblemKind("unreadable", "wrong", "pictures that can't be read"),
+        ProblemKind("truncated", "wrong", "pictures cut short"),
+        ProblemKind("too-large", "wrong", "pictures over the pixel limit"),
+        ProblemKind("same-across-splits", "wrong", "the same picture in two splits"),
+        ProblemKind("near-across-splits", "wrong", "nearly the same picture in two splits"),
+        ProblemKind("empty-caption", "wrong", "empty captions"),
+        ProblemKind("garbled", "wrong", "captions with garbled letters"),
+        ProblemKind("control-characters", "wrong", "captions with control characters"),
+        ProblemKind("cut", "wrong", "captions longer than the model takes"),
+        ProblemKind("marked", "remark", "captions that the data marks as not to be used"),
+        ProblemKind("unlisted", "remark", "pictures that no table lists"),
+        ProblemKind("unread", "remark", "tables that are not read"),
+        ProblemKind("tiny", "remark", "tiny pictures"),
+        ProblemKind("turned", "remark", "pictures turned upright by EXIF"),
+        ProblemKind("animated", "remark", "animations (the first frame is used)"),
+        ProblemKind("same", "remark", "the same picture twice"),
+        ProblemKind("near", "remark", "nearly the same picture twice"),
+        ProblemKind("long-caption", "remark", "very long captions"),
+        ProblemKind("caption-twice", "remark", "the same caption twice for a picture"),
+        ProblemKind("caption-shared", "remark", "the same caption on many pictures"),
+        ProblemKind("machine-made", "remark", "pictures with captions that captrain wrote"),
+        ProblemKind("two-texts", "remark", "two caption files for one picture"),
+        ProblemKind("shared-text", "remark", "one caption file for several pictures"),
+        ProblemKind("paragraphs", "remark", "caption files that may be one text (--caption-lines whole)"),
     )
 }
 _NUMBERS = {name: number for number, name in enumerate(KINDS)}
@@ -80,7 +80,7 @@ class Findings:
     """
 
     def __init__(self) -> None:
-        self._kinds, self._pictures, self._details = array("B"), array("q"), Texts()
+        self._kinds, self._pictures, self._details = array("B"), array("q"), FlatTexts()
 
     def add(self, kind: str, picture: int, detail: str) -> None:
         """Note a problem; `detail` is to be read after a file name."""

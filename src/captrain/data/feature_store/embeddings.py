@@ -15,8 +15,8 @@ import numpy as np
 
 from captrain.data.arrow import plain_rows
 from captrain.data.feature_store.manifest import EncoderNote, FeaturesNote
-from captrain.data.feature_store.shard import Index
-from captrain.data.feature_store.store import Part, VectorStore
+from captrain.data.feature_store.shard import ShardIndex
+from captrain.data.feature_store.store import StorePart, VectorStore
 from captrain.data.parquet_pages import Pages
 from captrain.errors import DataError
 from captrain.limits import LONGEST_CAPTION
@@ -53,10 +53,10 @@ class EmbeddingFolder(VectorStore):
         parts = []
         for number, array in zip(self.numbers, arrays, strict=True):
             bare = int((self._table(number, len(array)).counts() == 0).sum())
-            parts.append(Part(len(array), len(array) - bare, bare, "all"))
+            parts.append(StorePart(len(array), len(array) - bare, bare, "all"))
         super().__init__(place, features, parts)
 
-    def open_index(self, part: int) -> Index:
+    def open_index(self, part: int) -> ShardIndex:
         """A table's ids and captions, in memory."""
         return self._table(self.numbers[part], self.parts[part].images)
 
@@ -76,7 +76,7 @@ class EmbeddingFolder(VectorStore):
             raise DataError(f"{path}: found {array.shape} {array.dtype}; expected (images, width) float16 or float32")
         return array
 
-    def _table(self, number: str, rows: int) -> Index:
+    def _table(self, number: str, rows: int) -> ShardIndex:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -95,7 +95,7 @@ class EmbeddingFolder(VectorStore):
             raise DataError(f"{path}: has {len(texts)} rows, and says {rows}; copy it again")
         named = named if ids else [f"{number}/{row}" for row in range(rows)]
         texts = texts or [[] for _ in range(rows)]
-        return Index(
+        return ShardIndex(
             {
                 "id": pa.array(named, pa.string()),
                 "captions": pa.array(texts, pa.list_(pa.string())),

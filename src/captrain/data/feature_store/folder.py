@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from captrain.data.places import is_remote
-from captrain.data.shards.remote import protocol_of, shown, telling
+from captrain.data.shards.remote import protocol_of, shown_url, told_error
 from captrain.disk.folders import check_way, make_folders, remove
 from captrain.disk.reading import read_file
 from captrain.disk.temporary import TEMPORARY
@@ -34,7 +34,7 @@ class StoreFolder:
     @property
     def label(self) -> str:
         """The place as people may see it."""
-        return shown(self.place)
+        return shown_url(self.place)
 
     def where(self, name: str) -> str:
         """A file's place as people may see it."""
@@ -44,7 +44,7 @@ class StoreFolder:
         """Whether a file is there."""
         if not self.remote:
             return os.path.isfile(self._path(name))
-        with telling(self.where(name)):
+        with told_error(self.where(name)):
             system, path = self._system(name)
             return bool(system.isfile(path))
 
@@ -55,7 +55,7 @@ class StoreFolder:
                 return os.stat(self._path(name)).st_size
             except OSError as error:
                 raise DataError(f"{self.where(name)}: {_missing(error)}") from None
-        with telling(self.where(name)):
+        with told_error(self.where(name)):
             system, path = self._system(name)
             return int(system.size(path))
 
@@ -68,14 +68,14 @@ class StoreFolder:
                 return read_file(self._path(name))
             except OSError as error:
                 raise DataError(f"{self.where(name)}: {_missing(error)}") from None
-        with telling(self.where(name)):
+        with told_error(self.where(name)):
             system, path = self._system(name)
             return cast(bytes, system.cat_file(path))
 
     def write(self, name: str, chunks: Iterable[bytes | memoryview]) -> None:
         """Write a file under a temporary name, then rename; behind a URL in one upload. Nothing half-written is seen."""
         if self.remote:
-            with telling(self.where(name)):
+            with told_error(self.where(name)):
                 system, path = self._system(name)
                 system.makedirs(path.rpartition("/")[0], exist_ok=True)
                 system.pipe_file(path, b"".join(chunks))
@@ -94,7 +94,7 @@ class StoreFolder:
         if not self.remote:
             path = self._path(folder)
             return sorted(entry.name for entry in os.scandir(path) if os.path.isfile(entry)) if path.is_dir() else []
-        with telling(self.where(folder)):
+        with told_error(self.where(folder)):
             system, below = self._system(folder)
             if not system.isdir(below):
                 return []
@@ -106,7 +106,7 @@ class StoreFolder:
             check_way(self._path(name).parent, Path(self.place))
             remove(self._path(name))
         elif self.exists(name):
-            with telling(self.where(name)):
+            with told_error(self.where(name)):
                 system, path = self._system(name)
                 system.rm_file(path)
 
@@ -118,7 +118,7 @@ class StoreFolder:
         copy = cache_folder() / "stores" / f"{digest}-{name.rpartition('/')[2]}"
         if not copy.is_file():
             copy.parent.mkdir(parents=True, exist_ok=True)
-            with new_file(copy) as file, telling(self.where(name)):
+            with new_file(copy) as file, told_error(self.where(name)):
                 system, remote = self._system(name)
                 system.get_file(remote, str(file.name))
         return copy

@@ -36,13 +36,13 @@ ITEM_SIZES = {"bfloat16": 2, "float16": 2, "float32": 4, "uint8": 1}
 """Bytes of a number, by kind."""
 
 
-class Note(BaseModel):
+class StrictNote(BaseModel):
     """What all parts share: no unknown keys, no changes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
-class EncoderNote(Note):
+class EncoderNote(StrictNote):
     """Whose features these are. `weights` is a digest of the image half's weights, rounded to bf16."""
 
     name: str
@@ -54,7 +54,7 @@ class EncoderNote(Note):
         return f"{self.name} ({self.type}, weights {self.weights[:12]})"
 
 
-class FeaturesNote(Note):
+class FeaturesNote(StrictNote):
     """What a picture's features look like: N = `tokens` vectors of `width` numbers, of L2 norm 1 if `normalized`.
 
     `pixels` are those of a prepared picture, row by row, in a store that a training keeps while its encoder learns.
@@ -76,7 +76,7 @@ class FeaturesNote(Note):
         return f"{self.tokens} x {self.width} {self.dtype} ({kind})"
 
 
-class ShardNote(Note):
+class ShardNote(StrictNote):
     """One shard: part number `part` of a source (the `last` or not), what is in it, and SHA-256 of its two files.
 
     `bare` counts images without captions. A shard without images has no files.
@@ -97,7 +97,7 @@ class ShardNote(Note):
     index: Digest
 
 
-class Manifest(Note):
+class Manifest(StrictNote):
     """A store's manifest. `unread` names sources that could not be read (to the end); the same command tries them again."""
 
     format: Literal["captrain-features"] = "captrain-features"

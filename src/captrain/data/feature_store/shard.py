@@ -31,7 +31,7 @@ COLUMNS = {
 """Names and types of the columns."""
 
 
-class Entry(NamedTuple):
+class IndexEntry(NamedTuple):
     """What is known of one image beside its features. `content` is the key of its encoded bytes, 32 hexadecimal digits."""
 
     id: str
@@ -44,7 +44,7 @@ class Entry(NamedTuple):
 class IndexRows:
     """Rows of an index that is being made."""
 
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[IndexEntry] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -77,7 +77,7 @@ class IndexRows:
         return file.getvalue()
 
 
-class Index:
+class ShardIndex:
     """An index to read from: columns `id`, `captions`, `source` (and `content`, `key`) of one Arrow table.
 
     A column is read, and checked, when it is first asked for: to open an index costs the same whatever its captions weigh.
@@ -89,7 +89,7 @@ class Index:
         self._checked: dict[str, Any] = {}
 
     @classmethod
-    def open(cls, path: Path, where: str, rows: int) -> Index:
+    def open(cls, path: Path, where: str, rows: int) -> ShardIndex:
         """Map an Arrow file. Raises `DataError` if it is broken or does not have `rows` rows."""
         import pyarrow as pa
 
@@ -112,11 +112,11 @@ class Index:
             )
         return cls(columns, where)
 
-    def entry(self, row: int) -> Entry:
+    def entry(self, row: int) -> IndexEntry:
         """One image. Raises `DataError` if the index is broken, as the other methods do."""
         content = self._column("content")[row].as_py() if "content" in self.columns else b""
         captions = self._column("captions")[row].as_py() or ()
-        return Entry(
+        return IndexEntry(
             self._column("id")[row].as_py(), tuple(captions), self._column("source")[row].as_py(), content.hex()
         )
 

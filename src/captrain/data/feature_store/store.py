@@ -21,7 +21,7 @@ from captrain.data.feature_store.manifest import (
     index_file,
     parse_manifest,
 )
-from captrain.data.feature_store.shard import Entry, Index, map_shard
+from captrain.data.feature_store.shard import IndexEntry, ShardIndex, map_shard
 from captrain.data.samples import LazySamples, key_of
 from captrain.errors import DataError
 from captrain.records import Sample
@@ -30,7 +30,7 @@ OPEN_SHARDS = 8192  # mapped at a time, below what systems allow a process
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class StorePart:
     """One shard as a reader sees it: how many images, how many of them without captions, and of which split."""
 
     images: int
@@ -42,12 +42,12 @@ class Part:
 class VectorStore(ABC):
     """Shards of features with an index each; both are opened when they are asked for and can travel to other processes."""
 
-    def __init__(self, label: str, features: FeaturesNote, parts: list[Part]) -> None:
+    def __init__(self, label: str, features: FeaturesNote, parts: list[StorePart]) -> None:
         self.label = label
         self.features = features
         self.parts = parts
         self._vectors: dict[int, np.ndarray] = {}
-        self._indexes: dict[int, Index] = {}
+        self._indexes: dict[int, ShardIndex] = {}
 
     @property
     @abstractmethod
@@ -60,14 +60,14 @@ class VectorStore(ABC):
         """How pictures were prepared; None if the store does not say."""
 
     @abstractmethod
-    def open_index(self, part: int) -> Index:
+    def open_index(self, part: int) -> ShardIndex:
         """A shard's index."""
 
     @abstractmethod
     def open_vectors(self, part: int) -> np.ndarray:
         """A shard's numbers (images, N, D), mapped; bf16 as bits."""
 
-    def index(self, part: int) -> Index:
+    def index(self, part: int) -> ShardIndex:
         """A shard's index, opened once."""
         return remembered(self._indexes, part, self.open_index)
 
@@ -92,7 +92,7 @@ class FeatureStore(VectorStore):
                 f"{self.folder.label}: this store is not finished; run the captrain encode that began it again"
             )
         self.shards = [shard for shard in self.manifest.shards if shard.images]
-        parts = [Part(shard.images, shard.captions, shard.bare, shard.split) for shard in self.shards]
+        parts = [StorePart(shard.images, shard.captions, shard.bare, shard.split) for shard in self.shards]
         super().__init__(self.folder.label, self.manifest.features, parts)
         if not self.folder.remote:
             self.check_sizes()
@@ -115,11 +115,11 @@ class FeatureStore(VectorStore):
                     "encode its source again (captrain features verify finds all such shards)"
                 )
 
-    def open_index(self, part: int) -> Index:
+    def open_index(self, part: int) -> ShardIndex:
         """A shard's Arrow file."""
         shard = self.shards[part]
         name = index_file(shard.name)
-        return Index.open(self.folder.local(name, shard.index), self.folder.where(name), shard.images)
+        return ShardIndex.open(self.folder.local(name, shard.index), self.folder.where(name), shard.images)
 
     def open_vectors(self, part: int) -> np.ndarray:
         """A shard's safetensors file."""
@@ -168,7 +168,7 @@ class StoreSamples(LazySamples):
         numbers = np.searchsorted(self._limits, indexes, side="right") - 1
         return self._shards[numbers], indexes - self._limits[numbers]
 
-    def entry(self, index: int) -> Entry:
+    def entry(self, index: int) -> IndexEntry:
         """What the index says of a sample."""
         part, row = self.place(index)
         return self.store.index(part).entry(row)

@@ -40,7 +40,7 @@ MOST_IMAGES = 16384  # of a shard
 
 
 @dataclass(slots=True)
-class Shard:
+class FeatureShard:
     """A finished shard in memory: where it is from, its index, its numbers (each (images, N, D), bf16 as bits) and rejects."""
 
     name: str
@@ -87,7 +87,7 @@ class StoreWriter:
         for name in names:
             self.folder.remove(record_file(name))
 
-    def write(self, shard: Shard) -> ShardNote:
+    def write(self, shard: FeatureShard) -> ShardNote:
         """Write a shard's files, and last its record."""
         note = write_shard(self.folder, self.manifest.features, shard)
         self.done[shard.name] = note
@@ -114,16 +114,16 @@ class StoreWriter:
             yield self.folder.read(name)
 
 
-def images_of(features: FeaturesNote) -> int:
+def images_a_shard(features: FeaturesNote) -> int:
     """How many images a shard holds at most.
 
-    >>> images_of(FeaturesNote(tokens=257, width=1024, dtype="float16", vectors="all"))
+    >>> images_a_shard(FeaturesNote(tokens=257, width=1024, dtype="float16", vectors="all"))
     510
     """
     return max(1, min(MOST_IMAGES, SHARD_BYTES // features.row_bytes))
 
 
-def write_shard(folder: StoreFolder, features: FeaturesNote, shard: Shard) -> ShardNote:
+def write_shard(folder: StoreFolder, features: FeaturesNote, shard: FeatureShard) -> ShardNote:
     """Write a shard's files, and last its record: when that can be seen, the shard is whole."""
     images, rejected = len(shard.rows), len(shard.rejects)
     numbers = index = ""
@@ -169,7 +169,7 @@ def remove_temporary(folder: StoreFolder, *, alone: bool = True) -> None:
 
 
 @contextmanager
-def locked(folder: StoreFolder) -> Iterator[None]:
+def locked_store(folder: StoreFolder) -> Iterator[None]:
     """Be the only writer of a store's folder. Raises `BusyError` while another process is; a dead one's lock is taken over."""
     if not folder.remote:
         with locked_folder(Path(folder.place)):

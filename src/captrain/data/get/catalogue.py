@@ -16,7 +16,7 @@ MB, GB = 1000**2, 1000**3
 
 
 @dataclass(frozen=True, slots=True)
-class File:
+class CatalogueFile:
     """One file to fetch.
 
     Args:
@@ -68,7 +68,7 @@ class DataSet:
     title: str
     licence: str
     page: str
-    files: tuple[File, ...]
+    files: tuple[CatalogueFile, ...]
     lists: tuple[PictureList, ...] = ()
     request: str = ""
     folders: tuple[str, ...] = ("",)
@@ -80,25 +80,25 @@ CATALOGUE: dict[str, DataSet] = {
         licence="captions CC BY 4.0; pictures under the terms of Flickr, each its owner's",
         page="https://cocodataset.org/#termsofuse",
         files=(
-            File(
+            CatalogueFile(
                 "coco_karpathy_train.json",
                 f"{LAVIS}/coco_karpathy_train.json",
                 78 * MB,
                 checksum="md5:aa31ac474cf6250ebb81d18348a07ed8",
             ),
-            File(
+            CatalogueFile(
                 "coco_karpathy_val.json",
                 f"{LAVIS}/coco_karpathy_val.json",
                 3 * MB,
                 checksum="md5:b273847456ef5580e33713b1f7de52a0",
             ),
-            File(
+            CatalogueFile(
                 "coco_karpathy_test.json",
                 f"{LAVIS}/coco_karpathy_test.json",
                 3 * MB,
                 checksum="md5:3ff34b0ef2db02d01c37399f6a2a6cd1",
             ),
-            File(
+            CatalogueFile(
                 "train2014.zip",
                 f"{COCO}/train2014.zip",
                 13_510_573_713,
@@ -107,7 +107,7 @@ CATALOGUE: dict[str, DataSet] = {
                 unpack="train2014/*.jpg",
                 pictures=True,
             ),
-            File(
+            CatalogueFile(
                 "val2014.zip",
                 f"{COCO}/val2014.zip",
                 6_645_013_297,
@@ -123,7 +123,7 @@ CATALOGUE: dict[str, DataSet] = {
         title="Flickr8k in Karpathy's split: 6,000 pictures to train on, 1,000 each to validate and test",
         licence="for research and teaching that earns no money; pictures under the terms of Flickr, each its owner's",
         page="https://hockenmaier.cs.illinois.edu/8k-pictures.html",
-        files=(File("caption_datasets.zip", KARPATHY, 37 * MB, unpack="dataset_flickr8k.json"),),
+        files=(CatalogueFile("caption_datasets.zip", KARPATHY, 37 * MB, unpack="dataset_flickr8k.json"),),
         request="https://forms.illinois.edu/sec/1713398",
         folders=("Flicker8k_Dataset",),
     ),
@@ -131,7 +131,7 @@ CATALOGUE: dict[str, DataSet] = {
         title="Flickr30k in Karpathy's split: 29,000 pictures to train on, 1,014 to validate, 1,000 to test",
         licence="for research and teaching that earns no money; pictures under the terms of Flickr, each its owner's",
         page="https://shannon.cs.illinois.edu/DenotationGraph/",
-        files=(File("caption_datasets.zip", KARPATHY, 37 * MB, unpack="dataset_flickr30k.json"),),
+        files=(CatalogueFile("caption_datasets.zip", KARPATHY, 37 * MB, unpack="dataset_flickr30k.json"),),
         request="https://forms.illinois.edu/sec/229675",
         folders=("flickr30k-images",),
     ),
@@ -140,13 +140,13 @@ CATALOGUE: dict[str, DataSet] = {
         licence="captions free for any purpose, Google LLC to be named as the source; pictures each its owner's",
         page="https://ai.google.com/research/ConceptualCaptions/download",
         files=(
-            File(
+            CatalogueFile(
                 "GCC-training.tsv",
                 "https://storage.googleapis.com/gcc-data/Train/GCC-training.tsv",
                 500 * MB,
                 saved_as="train.tsv",
             ),
-            File(
+            CatalogueFile(
                 "GCC-1.1.0-Validation.tsv",
                 "https://storage.googleapis.com/gcc-data/Validation/GCC-1.1.0-Validation.tsv",
                 3 * MB,
@@ -163,7 +163,7 @@ CATALOGUE: dict[str, DataSet] = {
         licence="captions and pictures CC BY 2.0",
         page="https://nocaps.org",
         files=(
-            File(
+            CatalogueFile(
                 "nocaps_val_4500_captions.json",
                 "https://nocaps.s3.amazonaws.com/nocaps_val_4500_captions.json",
                 5 * MB,

@@ -18,11 +18,11 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from captrain.data.get.catalogue import MB, File
-from captrain.data.get.pictures import Outcome, fetch_pictures
-from captrain.data.get.plan import Ledger, Plan, Step, check, saved_at
-from captrain.data.get.transfer import Limits, TransferError, download
-from captrain.data.shards.remote import shown
+from captrain.data.get.catalogue import MB, CatalogueFile
+from captrain.data.get.pictures import FetchedPictures, fetch_pictures
+from captrain.data.get.plan import FetchLedger, Plan, Step, check_digest, saved_at
+from captrain.data.get.transfer import TransferError, TransferLimits, download_file
+from captrain.data.shards.remote import shown_url
 from captrain.disk.folders import make_folders, sync, sync_tree
 from captrain.disk.locks import locked_folder
 from captrain.disk.reading import within_file
@@ -67,7 +67,7 @@ class _Meter:
 class Fetched:
     """What came: an outcome for each list of pictures."""
 
-    lists: tuple[Outcome, ...]
+    lists: tuple[FetchedPictures, ...]
 
     @property
     def failed(self) -> int:
@@ -75,7 +75,7 @@ class Fetched:
         return sum(outcome.failed for outcome in self.lists)
 
 
-def fetch(plan: Plan, workers: int) -> Fetched:
+def fetch_data_set(plan: Plan, workers: int) -> Fetched:
     """Fetch all that is missing.
 
     Raises:
@@ -89,7 +89,7 @@ def fetch(plan: Plan, workers: int) -> Fetched:
 
 
 def _fetch_all(plan: Plan, workers: int) -> Fetched:
-    ledger = Ledger(plan.folder)
+    ledger = FetchLedger(plan.folder)
     _delete_unpacked(plan.steps, plan.folder, ledger)
     _fetch_files([step for step in plan.steps if step.source == "web"], plan.folder, ledger)
     for step in plan.steps:
@@ -116,7 +116,7 @@ def _make_room(plan: Plan) -> None:
         )
 
 
-def _fetch_files(steps: list[Step], folder: Path, ledger: Ledger) -> None:
+def _fetch_files(steps: list[Step], folder: Path, ledger: FetchLedger) -> None:
     """All files over the network, several at a time; the first that fails stops the others."""
     total = sum(-(-step.file.size // MB) for step in steps)
     with track("fetch", total, "MB") as advance, ThreadPoolExecutor(AT_A_TIME) as pool:
@@ -133,21 +133,21 @@ def _fetch_files(steps: list[Step], folder: Path, ledger: Ledger) -> None:
         meter.finish()
 
 
-def _fetch_file(step: Step, folder: Path, ledger: Ledger, meter: _Meter) -> None:
+def _fetch_file(step: Step, folder: Path, ledger: FetchLedger, meter: _Meter) -> None:
     """One file, checked and noted."""
     file = step.file
     target = folder / (file.saved_as or file.name)
     largest = file.size if file.exact else 4 * file.size + SLACK
     if not (file.unpack and target.is_file()):  # an archive that came, and was not unpacked to the end
         try:
-            download(step.place, target, Limits(largest), meter)
+            download_file(step.place, target, TransferLimits(largest), meter)
         except TransferError as problem:
             raise CaptrainError(
-                f"{shown(step.place)}: {problem}; the same command goes on where this stopped; "
+                f"{shown_url(step.place)}: {problem}; the same command goes on where this stopped; "
                 "--mirror or --from take the file from elsewhere"
             ) from None
     try:
-        entry = check(target, file.checksum, ledger.entries.get(file.name), shown(step.place))
+        entry = check_digest(target, file.checksum, ledger.entries.get(file.name), shown_url(step.place))
     except DataError:
         target.unlink(missing_ok=True)
         raise
@@ -156,17 +156,17 @@ def _fetch_file(step: Step, folder: Path, ledger: Ledger, meter: _Meter) -> None
         ledger.note(file.name, entry)
 
 
-def _copy(step: Step, folder: Path, ledger: Ledger) -> None:
+def _copy(step: Step, folder: Path, ledger: FetchLedger) -> None:
     """A file of the local copy, checked, into the folder; archives are unpacked where they lie."""
     file, source = step.file, Path(step.place)
     if file.unpack and source.name == file.name:
-        ledger.note(file.name, check(source, file.checksum, ledger.entries.get(file.name), str(source)))
+        ledger.note(file.name, check_digest(source, file.checksum, ledger.entries.get(file.name), str(source)))
         return
     target = saved_at(file, folder)
     if file.unpack:  # a member that was taken out already: published is the archive's checksum
-        entry = replace(check(source, "", None, str(source)), unpacked=1)
+        entry = replace(check_digest(source, "", None, str(source)), unpacked=1)
     else:
-        entry = check(source, file.checksum, ledger.entries.get(file.name), str(source))
+        entry = check_digest(source, file.checksum, ledger.entries.get(file.name), str(source))
     if source.resolve() != target.resolve():
         try:
             with source.open("rb") as content, new_file(target) as copy:
@@ -176,18 +176,18 @@ def _copy(step: Step, folder: Path, ledger: Ledger) -> None:
     ledger.note(file.name, entry)
 
 
-def _unpack(step: Step, folder: Path, ledger: Ledger) -> None:
+def _unpack(step: Step, folder: Path, ledger: FetchLedger) -> None:
     """Members of an archive into the folder; an archive that was fetched is deleted then."""
     file = step.file
     archive = Path(step.place) if step.source == "local" else folder / file.name
     if archive.name != file.name:  # the local copy had the member itself
         return
-    count = unpack(archive, folder, file.unpack, _largest_unpacked(file))
+    count = unpack_zip(archive, folder, file.unpack, _largest_unpacked(file))
     ledger.note(file.name, replace(ledger.entries[file.name], unpacked=count, left=step.source == "web"))
     _delete_unpacked([step], folder, ledger)
 
 
-def _delete_unpacked(steps: Iterable[Step], folder: Path, ledger: Ledger) -> None:
+def _delete_unpacked(steps: Iterable[Step], folder: Path, ledger: FetchLedger) -> None:
     """Delete archives that were fetched and unpacked, also those of a fetch that was cut off just then."""
     for name in [step.file.name for step in steps]:
         entry = ledger.entries.get(name)
@@ -196,7 +196,7 @@ def _delete_unpacked(steps: Iterable[Step], folder: Path, ledger: Ledger) -> Non
             ledger.note(name, replace(entry, left=False))
 
 
-def _largest_unpacked(file: File) -> int:
+def _largest_unpacked(file: CatalogueFile) -> int:
     """Bytes that an archive may unpack to: pictures hardly shrink in a zip, text shrinks to a tenth."""
     return (2 if file.pictures else 20) * file.size + SLACK
 
@@ -207,7 +207,7 @@ CHUNK = 1 << 20
 _SAFE = re.compile(r"[\w. ()+-]+(?:/[\w. ()+-]+)*", re.ASCII)
 
 
-def unpack(archive: Path, folder: Path, pattern: str, largest: int) -> int:
+def unpack_zip(archive: Path, folder: Path, pattern: str, largest: int) -> int:
     """Take the members that match `pattern` (`train2014/*.jpg`) out of a zip; those that are there already stay.
 
     Returns how many there are. Raises `DataError` for an archive that is broken, unsafe, or more than `largest` bytes in all.

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from captrain.data.get.catalogue import PictureList
-from captrain.data.get.transfer import Limits, TransferError, download
+from captrain.data.get.transfer import TransferError, TransferLimits, download_file
 from captrain.data.samples import key_of
 from captrain.disk.folders import make_folders, remove
 from captrain.disk.writing import open_to_append, write_text
@@ -33,7 +33,7 @@ LARGEST_TABLE = 4 << 30  # bytes of a JSON
 LONGEST_LINE = 1 << 16
 A_FOLDER = 1000  # pictures in each subfolder
 FOR_GOOD = "for good"  # of a failure: not to be tried again
-PATIENCE = Limits(LARGEST_PICTURE, attempts=2, timeout=15)
+PATIENCE = TransferLimits(LARGEST_PICTURE, attempts=2, timeout=15)
 
 _KINDS = {
     b"\xff\xd8\xff": "jpg",
@@ -55,7 +55,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class FetchedPictures:
     """How many pictures of a list are there, how many failed, and where those are listed."""
 
     there: int
@@ -63,7 +63,7 @@ class Outcome:
     failures: Path
 
 
-def fetch_pictures(listed: PictureList, folder: Path, workers: int, mirror: str = "") -> Outcome:
+def fetch_pictures(listed: PictureList, folder: Path, workers: int, mirror: str = "") -> FetchedPictures:
     """Fetch all pictures of a list that are not there yet and did not fail for good before.
 
     Those that failed for other reasons (a silent server) are tried again by the next call.
@@ -75,14 +75,16 @@ def fetch_pictures(listed: PictureList, folder: Path, workers: int, mirror: str 
     return _fetch(_of_tsv(table), _lines(table), folder, table, workers, mapped=True)
 
 
-def _fetch(wanted: Iterable[Wanted], total: int, folder: Path, table: Path, workers: int, *, mapped: bool) -> Outcome:
+def _fetch(
+    wanted: Iterable[Wanted], total: int, folder: Path, table: Path, workers: int, *, mapped: bool
+) -> FetchedPictures:
     books = _Books(folder, table.with_suffix(""), mapped)
     todo = (one for one in wanted if not books.is_done(one))
     with books, track(f"pictures of {table.name}", total - books.settled, "img") as advance:
         for one, result in _in_parallel(lambda one: _one(one, folder), todo, workers):
             books.note(one, result)
             advance(1)
-    return Outcome(books.there, books.failed, books.failures)
+    return FetchedPictures(books.there, books.failed, books.failures)
 
 
 def _one(one: Wanted, folder: Path) -> str | TransferError:
@@ -92,7 +94,7 @@ def _one(one: Wanted, folder: Path) -> str | TransferError:
     try:
         if not one.url.lower().startswith(("http://", "https://")):
             raise TransferError("is no web address", for_good=True)
-        download(one.url, target, PATIENCE)
+        download_file(one.url, target, PATIENCE)
         kind = _kind(target)
         if not kind:
             raise TransferError("is no picture", for_good=True)

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
-from captrain.data.get.catalogue import CATALOGUE, DataSet, File, PictureList
+from captrain.data.get.catalogue import CATALOGUE, CatalogueFile, DataSet, PictureList
 from captrain.data.get.transfer import check_address
 from captrain.data.places import IMAGE_SUFFIXES, existing
 from captrain.disk.writing import check_target, write_text
@@ -26,7 +26,7 @@ GLANCE = 1000  # entries of a folder looked at for pictures
 class Step:
     """One file, and where it comes from: an address, a local path, or nowhere as it is here."""
 
-    file: File
+    file: CatalogueFile
     source: Literal["web", "local", "here"]
     place: str
 
@@ -84,7 +84,7 @@ def make_plan(
         check_address(mirror)
     image_root = _picture_root(data_set, existing(local)) if local else None
     with_pictures = image_root is None and not annotations_only
-    ledger = Ledger(folder)
+    ledger = FetchLedger(folder)
     steps = tuple(
         _step(file, folder, ledger, mirror, local) for file in data_set.files if with_pictures or not file.pictures
     )
@@ -93,14 +93,14 @@ def make_plan(
     return Plan(name, data_set, folder, steps, data_set.lists if with_pictures else (), mirror, image_root)
 
 
-def saved_at(file: File, folder: Path) -> Path:
+def saved_at(file: CatalogueFile, folder: Path) -> Path:
     """Where a file, or what is taken out of it, lies in the data set's folder; for many members the archive's own name."""
     if file.unpack and "*" not in file.unpack:
         return folder / file.unpack
     return folder / (file.saved_as or file.name)
 
 
-def _step(file: File, folder: Path, ledger: Ledger, mirror: str, local: Path | None) -> Step:
+def _step(file: CatalogueFile, folder: Path, ledger: FetchLedger, mirror: str, local: Path | None) -> Step:
     if _is_here(file, folder, ledger):
         return Step(file, "here", str(saved_at(file, folder)))
     if local and (copy := _local_copy(file, local)):
@@ -108,7 +108,7 @@ def _step(file: File, folder: Path, ledger: Ledger, mirror: str, local: Path | N
     return Step(file, "web", f"{mirror.rstrip('/')}/{file.name}" if mirror else file.url)
 
 
-def _is_here(file: File, folder: Path, ledger: Ledger) -> bool:
+def _is_here(file: CatalogueFile, folder: Path, ledger: FetchLedger) -> bool:
     """Whether a file is in the folder as it came, or an archive's members are all there."""
     if not file.unpack:
         return ledger.has(file.name, saved_at(file, folder))
@@ -125,7 +125,7 @@ def _count(folder: Path, pattern: str) -> int:
         return sum(os.path.isfile(entry) and fnmatchcase(entry.name, names) for entry in entries)
 
 
-def _local_copy(file: File, local: Path) -> Path | None:
+def _local_copy(file: CatalogueFile, local: Path) -> Path | None:
     """A file in a local copy: the file itself, or what would be taken out of it."""
     names = [file.name, file.saved_as, file.unpack if "*" not in file.unpack else ""]
     paths = [local / where / name for where in ("", "annotations") for name in names if name]
@@ -161,7 +161,7 @@ LARGEST = 1 << 20  # bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class FetchedFile:
     """One file as it came.
 
     `unpacked`: how many members were taken out of an archive. `left`: whether that is still to be deleted.
@@ -173,13 +173,13 @@ class Entry:
     left: bool = False
 
 
-class Ledger:
+class FetchLedger:
     """The entries of a folder, kept in `.captrain-get.json`."""
 
     def __init__(self, folder: Path) -> None:
         """Raises `DataError` if the file there is of another form."""
         self.path = folder / NAME
-        self.entries: dict[str, Entry] = {}
+        self.entries: dict[str, FetchedFile] = {}
         if check_target(self.path) is not None:
             try:
                 self.entries = {name: _entry(values) for name, values in self._load().items()}
@@ -193,7 +193,7 @@ class Ledger:
             entry is not None and file.is_file() and file.stat().st_size == entry.bytes and digest(file) == entry.sha256
         )
 
-    def note(self, name: str, entry: Entry) -> None:
+    def note(self, name: str, entry: FetchedFile) -> None:
         """Note what came."""
         self.entries[name] = entry
         write_text(self.path, json.dumps({key: asdict(value) for key, value in self.entries.items()}, indent=2) + "\n")
@@ -205,13 +205,13 @@ class Ledger:
         return found
 
 
-def _entry(values: dict[str, object]) -> Entry:
+def _entry(values: dict[str, object]) -> FetchedFile:
     """An entry as it was written; raises `ValueError` for another form."""
     length, found, unpacked = values.get("bytes"), values.get("sha256"), values.get("unpacked", 0)
     left = values.get("left") is True
     if not (isinstance(length, int) and isinstance(found, str) and isinstance(unpacked, int)):
         raise ValueError
-    return Entry(length, found, unpacked, left)
+    return FetchedFile(length, found, unpacked, left)
 
 
 def digest(file: Path, algorithm: str = "sha256") -> str:
@@ -220,7 +220,7 @@ def digest(file: Path, algorithm: str = "sha256") -> str:
         return hashlib.file_digest(content, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
 
 
-def check(file: Path, published: str, noted: Entry | None, source: str) -> Entry:
+def check_digest(file: Path, published: str, noted: FetchedFile | None, source: str) -> FetchedFile:
     """What has come, once it is what was published and what came the first time.
 
     Raises `DataError` otherwise. `published`: `md5:...` or "". `source`: the address, for the error.
@@ -231,7 +231,7 @@ def check(file: Path, published: str, noted: Entry | None, source: str) -> Entry
             f"{source}: wrong checksum: {algorithm} {found}, expected {expected}; the copy is damaged or not the same file: "
             "try again, or another --mirror"
         )
-    entry = Entry(file.stat().st_size, digest(file))
+    entry = FetchedFile(file.stat().st_size, digest(file))
     if noted and noted.sha256 != entry.sha256:
         raise DataError(
             f"{source}: not the file that came the first time: sha256 {entry.sha256}, noted is {noted.sha256} "

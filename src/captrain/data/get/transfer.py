@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from captrain.data.shards.remote import shown
+from captrain.data.shards.remote import shown_url
 from captrain.disk.folders import remove
 from captrain.disk.writing import check_target, open_to_append, write_text
 from captrain.errors import DataError
@@ -66,7 +66,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         scheme = urlsplit(url).scheme.lower()
         if scheme not in ("http", "https") or (scheme == "http" and request.type == "https"):
             raise TransferError(
-                f"redirected to {shown(url)[:100]}, expected an address that is https too", for_good=True
+                f"redirected to {shown_url(url)[:100]}, expected an address that is https too", for_good=True
             )
         return super().redirect_request(request, file, code, message, headers, url)  # type: ignore[arg-type]
 
@@ -91,7 +91,7 @@ _OPENER = _make_opener()
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class TransferLimits:
     """How much patience and how many bytes a file gets."""
 
     largest: int
@@ -107,10 +107,10 @@ def check_address(url: str) -> None:
     except ValueError:
         fine = False
     if not fine:
-        raise DataError(f"{shown(url)[:200]}: expected an address that begins with https:// or http://")
+        raise DataError(f"{shown_url(url)[:200]}: expected an address that begins with https:// or http://")
 
 
-def download(url: str, target: Path, limits: Limits, arrived: Arrived = lambda count: None) -> None:
+def download_file(url: str, target: Path, limits: TransferLimits, arrived: Arrived = lambda count: None) -> None:
     """Fetch a file into `target`, which appears once it is complete. The folder must be there.
 
     Raises:
@@ -166,7 +166,7 @@ class _Partial:
         remove(self.mark_path)
 
 
-def _attempt(url: str, partial: _Partial, limits: Limits, arrived: Arrived) -> None:
+def _attempt(url: str, partial: _Partial, limits: TransferLimits, arrived: Arrived) -> None:
     """Ask for what is missing and write it down. Raises `_TryAgainError` when that did not bring the whole file."""
     start, mark = partial.size(), partial.mark()
     if start and not mark:  # nothing tells whether the rest would be of the same version

@@ -52,7 +52,7 @@ SPLIT_NAMES: dict[str, str] = {  # what people call a split → its one name her
 }
 
 
-class Reader(Protocol):
+class FormatReader(Protocol):
     """What every format's module offers."""
 
     def recognises(self, source: str, options: ReadOptions = BY_LOOKING) -> bool: ...
@@ -62,11 +62,11 @@ class Reader(Protocol):
     ) -> dict[str, Sequence[Sample]]: ...
 
 
-def reader(name: str) -> Reader:
+def reader(name: str) -> FormatReader:
     """The module of a format, imported only now."""
     if name not in READERS:
         raise DataError(f"data format '{name}' is unknown: expected {', '.join(READERS)}.{nearest(name, READERS)}")
-    return cast(Reader, importlib.import_module(READERS[name]))
+    return cast(FormatReader, importlib.import_module(READERS[name]))
 
 
 def recognises(name: str, source: str, options: ReadOptions = BY_LOOKING) -> bool:

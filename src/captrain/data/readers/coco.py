@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from captrain.data.gathered import Gathered
+from captrain.data.gathered import GatheredCaptions
 from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.places import Root, existing
 from captrain.data.readers import SPLIT_NAMES
+from captrain.data.readers.columns import encodable
 from captrain.data.readers.json_objects import (
     caption_at,
-    encodable,
     first_found,
     has_keys,
     image_root,
@@ -29,7 +29,7 @@ from captrain.data.readers.json_objects import (
     wrong,
 )
 from captrain.data.readers.nothing import nothing_to_use
-from captrain.data.readers.tables import Listed, note_marked, refuse_links
+from captrain.data.readers.tables import ListedTable, note_marked, refuse_links
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 from captrain.tabular.cells import is_marked
@@ -41,9 +41,9 @@ def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
     return bool(_caption_files(path)) if path.is_dir() else _is_coco(path)
 
 
-def tables(folder: Path, options: ReadOptions = BY_LOOKING) -> list[Listed]:
+def tables(folder: Path, options: ReadOptions = BY_LOOKING) -> list[ListedTable]:
     """The captions files of a folder and of `annotations/` in it."""
-    return [Listed(file, split := _split_of(file), not split, by_name=True) for file in _caption_files(folder)]
+    return [ListedTable(file, split := _split_of(file), not split, by_name=True) for file in _caption_files(folder)]
 
 
 def read(
@@ -61,7 +61,7 @@ def read(
     files = {"all": path} if path.is_file() else _files_by_split(path)
     refuse_links(path, files.values(), options.follow_links)
     for split, file in files.items():
-        gathered = Gathered(image_root(_folder_of(file), options), file)
+        gathered = GatheredCaptions(image_root(_folder_of(file), options), file)
         roots.append(gathered.root)
         _gather(gathered, split, rejects)
         splits.update(gathered.samples(rejects, captioned=captioned))
@@ -106,7 +106,7 @@ def _folder_of(file: Path) -> Path:
     return file.absolute().parent.parent if file.absolute().parent.name == "annotations" else file.parent
 
 
-def _gather(gathered: Gathered, split: str, rejects: Rejects) -> None:
+def _gather(gathered: GatheredCaptions, split: str, rejects: Rejects) -> None:
     file = gathered.file
     content = load_object(file)
     images = objects_at(content, "images", str(file))

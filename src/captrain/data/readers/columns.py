@@ -34,7 +34,7 @@ _LOOKED_AT = 100  # columns looked at for a name that is nearly right
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TableRow:
     """What one row says. `split` is None where it names none, `machine` as in `Sample`.
 
     odd: texts in cells of captions that are none. marked: its captions are left out, as it says that they are not to be used.
@@ -47,7 +47,7 @@ class Row:
     marked: bool = field(default=False, repr=False)
     machine: tuple[str, ...] = field(default=(), repr=False)
 
-    def by_persons(self) -> Row:
+    def by_persons(self) -> TableRow:
         """The same without the captions that a machine wrote."""
         if not self.machine:
             return self
@@ -92,7 +92,7 @@ class Columns:
             numbered = option == "--caption-column" and caption_columns((given.lower(),), tuple(names))
             if given and given not in names and steps_of(given)[0] not in names and not numbered:
                 raise DataError(
-                    f"{where}: no column '{given}', which {option} names; it has {listed(names)}."
+                    f"{where}: no column '{given}', which {option} names; it has {listed_columns(names)}."
                     f"{nearest(given, map(on_one_line, names))}"
                 )
 
@@ -112,12 +112,12 @@ class Columns:
             return False, captions
         return any(name in names or steps_of(name)[0] in names for name in present(self.images, names)), captions
 
-    def row(self, values: dict[str, Any], where: str) -> Row:
+    def row(self, values: dict[str, Any], where: str) -> TableRow:
         """What a row says. Raises `DataError`, beginning with `where`, if it names no image or holds odd values."""
         marked = is_marked(values)
         captions, odd = ((), ()) if marked else self.texts(values, where)
         machine = makers_in(values[LINE_KEY], len(captions)) if LINE_KEY in values else ()
-        return Row(self.image(values, where), captions, split_of(values, where), odd, marked, machine)
+        return TableRow(self.image(values, where), captions, split_of(values, where), odd, marked, machine)
 
     def image(self, values: dict[str, Any], where: str) -> str:
         """The image that a row names: the first image column that holds a name. Raises `DataError` if none does."""
@@ -125,7 +125,7 @@ class Columns:
             found = value_at(values, column)
             name = found.get("path") if isinstance(found, dict) else found  # {"bytes": ..., "path": ...} of datasets
             if isinstance(name, str) and name.strip():
-                return whole(name)
+                return encodable(name)
         raise DataError(self.no_image(list(values), where))
 
     def no_image(self, names: Sequence[str], where: str) -> str:
@@ -134,7 +134,7 @@ class Columns:
             return f"{where}: no file name in '{self.given_image}'; expected an image's path there"
         hint = next((hint for name in names[:_LOOKED_AT] if (hint := nearest(name[:80], IMAGE_COLUMNS))), "")
         return (
-            f"{where}: no file name (columns: {listed(names)}); "
+            f"{where}: no file name (columns: {listed_columns(names)}); "
             f"expected an image's path in 'file_name', or --image-column to say where it is.{hint}"
         )
 
@@ -176,7 +176,7 @@ def texts_of(found: Any, column: str, where: str) -> list[Any]:
         if not isinstance(text, str | int | float | None):
             kind = type(text).__name__
             raise DataError(f"{where}: found a {kind} in '{column}'; expected a string or a list of strings")
-    return [whole(text) if isinstance(text, str) else text for text in texts]
+    return [encodable(text) if isinstance(text, str) else text for text in texts]
 
 
 def split_of(values: dict[str, Any], where: str) -> str | None:
@@ -190,24 +190,24 @@ def split_of(values: dict[str, Any], where: str) -> str | None:
     return SPLIT_NAMES[split.strip().lower()]
 
 
-def plain(name: str) -> str:
+def plain_value(name: str) -> str:
     """A name as one writes it below a folder: forward slashes, no detours.
 
-    >>> plain("./sub\\\\dog.jpg")
+    >>> plain_value("./sub\\\\dog.jpg")
     'sub/dog.jpg'
     """
     return posixpath.normpath(name.replace("\\", "/"))
 
 
-def whole(text: str) -> str:
+def encodable(text: str) -> str:
     """Half a surrogate pair can be written in JSON but not in UTF-8, so it would break whatever is written later."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
-def listed(names: Sequence[str]) -> str:
+def listed_columns(names: Sequence[str]) -> str:
     """Columns for an error, on one line, a dozen at most.
 
-    >>> listed(["a", "b"])
+    >>> listed_columns(["a", "b"])
     'a, b'
     """
     shown = ", ".join(on_one_line(name) for name in names[:_SHOWN])
@@ -220,7 +220,7 @@ def on_one_line(text: str) -> str:
     >>> on_one_line("a\\n b")
     'a b'
     """
-    return whole(" ".join(text.split()))[:80]
+    return encodable(" ".join(text.split()))[:80]
 
 
 def _quoted(value: Any) -> str:

@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from captrain.data.gathered import Gathered
+from captrain.data.gathered import GatheredCaptions
 from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.places import Root, is_hidden, is_remote
 from captrain.data.readers import json_list, jsonl
@@ -25,9 +25,9 @@ from captrain.data.readers.columns import IMAGE_COLUMNS, present, split_of
 from captrain.data.readers.json_entries import files_at, has_caption_files, has_files, with_unlisted
 from captrain.data.readers.json_list import MESSAGES, Turn, images_of, is_conversation, turns_of
 from captrain.data.readers.json_objects import LONGEST_NAME, MOST_FILES
-from captrain.data.readers.line_index import BOM, blocks, opened
-from captrain.data.readers.tables import Table, check_splits, one_table_each
-from captrain.data.samples import Asked
+from captrain.data.readers.line_index import BOM, blocks, opened_lines
+from captrain.data.readers.tables import TableFile, check_row_splits, one_table_each
+from captrain.data.samples import QuestionSamples
 from captrain.errors import DataError
 from captrain.limits import next_json_line
 from captrain.records import Rejects, Sample, parse_json_line
@@ -68,7 +68,7 @@ def read(
         plain = json_list if tables[0].path.suffix.lower() in json_list.SUFFIXES else jsonl
         return plain.read(source, rejects, options, captioned=captioned)
 
-    def rows(table: Table) -> dict[str, Sequence[Sample]]:
+    def rows(table: TableFile) -> dict[str, Sequence[Sample]]:
         return _Conversations(table, options.image_column, rejects).read(captioned)
 
     return with_unlisted(one_table_each(source, tables, rows, rejects, _EXAMPLE), source, options, captioned)
@@ -77,7 +77,7 @@ def read(
 class _Conversations:
     """Reads one table, and counts what was asked and what is left out."""
 
-    def __init__(self, table: Table, image_column: str, rejects: Rejects) -> None:
+    def __init__(self, table: TableFile, image_column: str, rejects: Rejects) -> None:
         self.table, self.image_column, self.rejects = table, image_column, rejects
         self.questions: Counter[str] = Counter()
         self.further = self.several = 0
@@ -87,14 +87,14 @@ class _Conversations:
         gathered = self.table.gathered()
         for number, values in _rows(self.table.path):
             self._take(gathered, number, values)
-        check_splits(gathered.names, self.table)
+        check_row_splits(gathered.names, self.table)
         splits = gathered.samples(self.rejects, captioned=captioned)
         question = next(iter(self.questions)) if len(self.questions) == 1 else ""
         if splits:
             self._say(question)
-        return {split: Asked(samples, question) for split, samples in splits.items()}
+        return {split: QuestionSamples(samples, question) for split, samples in splits.items()}
 
-    def _take(self, gathered: Gathered, number: int, values: dict[str, Any]) -> None:
+    def _take(self, gathered: GatheredCaptions, number: int, values: dict[str, Any]) -> None:
         where = f"{self.table.path}:{number}"
         images, turns = images_of(values, self.image_column), turns_of(values)
         if len(images) != 1 or _is_no_file(images[0]):
@@ -172,7 +172,7 @@ def _first_rows(path: Path) -> list[dict[str, Any]]:
     try:
         if path.suffix.lower() in json_list.SUFFIXES:
             return [values for _, values in islice(json_list.objects(path), MOST_LOOKED_AT)]
-        with opened(path) as file:
+        with opened_lines(path) as file:
             lines = [next_json_line(file).removeprefix(BOM) for _ in range(MOST_LOOKED_AT)]
         return [parse_json_line(line, str(path)) for line in lines if line.strip()]
     except DataError:

@@ -18,11 +18,11 @@ from typing import Any
 
 from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.readers import headerless
-from captrain.data.readers.columns import Columns, listed, present, split_of
+from captrain.data.readers.columns import Columns, listed_columns, present, split_of
 from captrain.data.readers.tables import (
-    Listed,
-    Table,
-    check_splits,
+    ListedTable,
+    TableFile,
+    check_row_splits,
     gather,
     has_tables,
     one_table_each,
@@ -55,7 +55,7 @@ def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
         return False
 
 
-def tables(folder: Path, options: ReadOptions = BY_LOOKING) -> list[Listed]:
+def tables(folder: Path, options: ReadOptions = BY_LOOKING) -> list[ListedTable]:
     """The tables of images in a folder."""
     columns = Columns(options.image_column, options.caption_column)
     return tables_in(folder, SUFFIXES, lambda path: _look(path, columns, options.encoding), _is_kind)
@@ -76,7 +76,7 @@ def read(
     """
     columns = Columns(options.image_column, options.caption_column)
 
-    def samples(table: Table) -> dict[str, Sequence[Sample]]:
+    def samples(table: TableFile) -> dict[str, Sequence[Sample]]:
         cells = Cells(table.path, columns, options.encoding)
         if cells.url:
             return _from_urls(table, cells, columns, rejects, captioned)
@@ -111,7 +111,7 @@ class Cells:
             raise DataError(self.columns.no_image(self.header, f"{self.path}:1"))
         if captioned and not self.columns.decided:
             raise DataError(
-                f"{self.path}:1: no column of captions (columns: {listed(self.header)}); "
+                f"{self.path}:1: no column of captions (columns: {listed_columns(self.header)}); "
                 f"expected {', '.join(CAPTION_COLUMNS[:3])}, or --caption-column to say which it is"
             )
 
@@ -133,7 +133,7 @@ class Cells:
         return {name: text.removeprefix("'") if name in self.columns.decided else text for name, text in values.items()}
 
     def _odd_row(self, found: int) -> str:
-        count = f"{found} cells, expected {len(self.header)} ({listed(self.header)})"
+        count = f"{found} cells, expected {len(self.header)} ({listed_columns(self.header)})"
         hint = "; put quotes around a caption that has the separator in it" if found > len(self.header) else ""
         return f"is a row of {count}{hint}"
 
@@ -147,7 +147,7 @@ def _without_header(cells: list[str]) -> bool:
 
 
 def _from_urls(
-    table: Table, cells: Cells, columns: Columns, rejects: Rejects, captioned: bool
+    table: TableFile, cells: Cells, columns: Columns, rejects: Rejects, captioned: bool
 ) -> dict[str, Sequence[Sample]]:
     """The samples of a table of web addresses."""
     columns.check(cells.header, f"{table.path}:1")
@@ -163,7 +163,7 @@ def _from_urls(
             gathered.add(name, captions + odd, number, rejects, split)
         else:
             rejects.add(table.prefix + url, where, fault)
-    check_splits(gathered.names, table)
+    check_row_splits(gathered.names, table)
     return gathered.samples(rejects, captioned=captioned)
 
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from captrain.data.gathered import Texts
+from captrain.data.gathered import FlatTexts
 from captrain.data.parquet_pages import Pages
-from captrain.data.readers.columns import Row
+from captrain.data.readers.columns import TableRow
 from captrain.data.samples import LazySamples, key_of
 from captrain.errors import DataError
 from captrain.limits import MOST_KEPT
@@ -49,7 +49,7 @@ class RowImage:
 
 
 @dataclass(frozen=True)
-class Source:
+class PictureColumn:
     """A file, its column of pictures, and how many rows there are up to the end of each row group."""
 
     file: Path
@@ -67,21 +67,21 @@ class Embedded:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.sources: list[Source] = []
+        self.sources: list[PictureColumn] = []
         self.origins = array("I")  # of a row: its source
         self.rows = array("Q")  # and its place in it
         self.splits = array("b")
         self.split_names: list[str] = []
-        self.names, self.captions = Texts(), Texts()
+        self.names, self.captions = FlatTexts(), FlatTexts()
         self.caption_ends = array("Q", [0])
         self.odd: dict[int, tuple[str, ...]] = {}  # row → its texts that are no captions
 
     def open(self, file: Path, leaf: str, ends: list[int]) -> int:
         """Begin a file; returns its number."""
-        self.sources.append(Source(file, leaf, ends))
+        self.sources.append(PictureColumn(file, leaf, ends))
         return len(self.sources) - 1
 
-    def add(self, origin: int, number: int, row: Row, split: str) -> None:
+    def add(self, origin: int, number: int, row: TableRow, split: str) -> None:
         """The row with a number, from 1, of a file."""
         if split not in self.split_names:
             self.split_names.append(split)

@@ -17,7 +17,7 @@ from captrain.data.feature_store.manifest import FORMAT, MANIFEST
 from captrain.data.feature_store.store import FeatureStore, StoreSamples, VectorStore
 from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.places import is_remote
-from captrain.data.samples import Chosen, Joined
+from captrain.data.samples import ChosenSamples, JoinedSamples
 from captrain.data.shards.remote import BACKENDS, path_of
 from captrain.data.shards.sources import split_list
 from captrain.disk.reading import open_file
@@ -70,7 +70,7 @@ def read(
     if not parts:
         problem = rejects.summary() if rejects else "no images in it"
         raise DataError(f"{source}: nothing to use ({problem}); expected features of images with captions")
-    return {split: some[0] if len(some) == 1 else Joined(some) for split, some in parts.items()}
+    return {split: some[0] if len(some) == 1 else JoinedSamples(some) for split, some in parts.items()}
 
 
 def open_stores(places: Sequence[str]) -> list[VectorStore]:
@@ -109,7 +109,7 @@ def _captioned(samples: StoreSamples, rejects: Rejects) -> Sequence[Sample]:
     for index in np.flatnonzero(counts == 0):
         sample = samples[int(index)]
         rejects.add(sample.id, str(sample.image), "has no caption")
-    return Chosen(samples, np.flatnonzero(counts))
+    return ChosenSamples(samples, np.flatnonzero(counts))
 
 
 def _prefixes(places: Sequence[str]) -> list[str]:

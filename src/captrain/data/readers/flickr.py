@@ -12,13 +12,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, AnyStr
 
-from captrain.data.gathered import Gathered
+from captrain.data.gathered import GatheredCaptions
 from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.places import Root, existing, refuse_pointer
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.columns import on_one_line
 from captrain.data.readers.nothing import nothing_to_use
-from captrain.data.readers.tables import Listed, folder_of_images, refuse_links
+from captrain.data.readers.tables import ListedTable, folder_of_images, refuse_links
 from captrain.data.text import is_wide
 from captrain.disk.reading import encoding_of, mark_of, open_file
 from captrain.disk.walking import names_in
@@ -42,9 +42,9 @@ def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
         return False
 
 
-def tables(folder: Path, options: ReadOptions = BY_LOOKING) -> list[Listed]:
+def tables(folder: Path, options: ReadOptions = BY_LOOKING) -> list[ListedTable]:
     """The caption files of a folder, whose names say no split."""
-    return [Listed(file) for file in _captions_in(folder)]
+    return [ListedTable(file) for file in _captions_in(folder)]
 
 
 def read(
@@ -66,7 +66,7 @@ def read(
     refuse_links(path, files, options.follow_links)
     refuse_pointer(file)
     root = options.image_root or (path if path.is_dir() else path.parent)
-    gathered = Gathered(
+    gathered = GatheredCaptions(
         Root(folder_of_images(root), given=options.image_root is not None, follow_links=options.follow_links), file
     )
     splits = _splits_beside(file, options)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from captrain.data.caption_files import CaptionFile, CaptionFolder, text_suffixes
-from captrain.data.machine import Ledger, remark_on_machine
+from captrain.data.machine import CaptionLedger, remark_on_machine
 from captrain.data.options import ReadOptions
 from captrain.data.text import lines_of
 from captrain.limits import LONGEST_CAPTION, TOO_LONG
@@ -29,14 +29,14 @@ class Captioned(NamedTuple):
 NO_TEXT = Captioned()
 
 
-def captions_of(
+def captions_in_lines(
     lines: Sequence[str], makers: Sequence[str], options: ReadOptions
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The captions in the lines of a file, and for each what wrote it, by what wrote the lines.
 
-    >>> captions_of(["mine", "a dog"], ["", "runs/album"], ReadOptions())
+    >>> captions_in_lines(["mine", "a dog"], ["", "runs/album"], ReadOptions())
     (('mine', 'a dog'), ('', 'runs/album'))
-    >>> captions_of(["mine", "a dog"], ["", "runs/album"], ReadOptions(caption_lines="whole", machine_captions=False))
+    >>> captions_in_lines(["mine", "a dog"], ["", "runs/album"], ReadOptions(caption_lines="whole", machine_captions=False))
     (('mine',), ())
     """
     named = dict(enumerate(makers))
@@ -61,7 +61,7 @@ class FolderCaptions:
     def of(self, prefix: str, images: Sequence[str], others: Sequence[str]) -> dict[str, Captioned]:
         """What is known of the captions of each image that is a sample. `prefix` is the folder's path, with its slash."""
         folder = CaptionFolder(self.root / prefix, images, others, self.suffixes, self.options.encoding)
-        ledger, faulty = Ledger(folder.folder), set()
+        ledger, faulty = CaptionLedger(folder.folder), set()
         found: dict[str, Captioned] = {}
         for image in images:
             text = folder.choose(image)
@@ -85,7 +85,7 @@ class FolderCaptions:
                 )
                 self.rejects.remark("paragraphs", *self._about(name), about)
 
-    def _of(self, prefix: str, image: str, found: CaptionFile, ledger: Ledger) -> Captioned:
+    def _of(self, prefix: str, image: str, found: CaptionFile, ledger: CaptionLedger) -> Captioned:
         """The captions of an image that has some; those that a machine wrote are remarked on, or do not count."""
         lines = found.text.lines()
         self.paragraphs.look(prefix + found.name, found.text.content)

@@ -17,7 +17,7 @@ from typing import Any
 from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.places import Root
 from captrain.data.readers import SPLIT_NAMES
-from captrain.data.readers.columns import IMAGE_COLUMNS, Columns, present, split_of, value_at, whole
+from captrain.data.readers.columns import IMAGE_COLUMNS, Columns, encodable, present, split_of, value_at
 from captrain.data.readers.json_entries import (
     captions_or_reject,
     ends_as_picture,
@@ -29,7 +29,7 @@ from captrain.data.readers.json_entries import (
     with_unlisted,
 )
 from captrain.data.readers.json_objects import ends_of
-from captrain.data.readers.tables import Table, check_splits, one_table_each
+from captrain.data.readers.tables import TableFile, check_row_splits, one_table_each
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 
@@ -56,7 +56,7 @@ def read(
     """
     columns = Columns(options.image_column, options.caption_column)
 
-    def rows(table: Table) -> dict[str, Sequence[Sample]]:
+    def rows(table: TableFile) -> dict[str, Sequence[Sample]]:
         return _read_table(table, columns, rejects, captioned)
 
     tables = files_at(source, options, SUFFIXES, partial(_is_grouped, options=options))
@@ -96,7 +96,7 @@ def _any(key: str) -> bool:
     return True
 
 
-def _read_table(table: Table, columns: Columns, rejects: Rejects, captioned: bool) -> dict[str, Sequence[Sample]]:
+def _read_table(table: TableFile, columns: Columns, rejects: Rejects, captioned: bool) -> dict[str, Sequence[Sample]]:
     gathered, places = table.gathered(), _Places(table.root)
     of_rows: dict[str, bool] = {}  # by a list's key: whether its first object has anything to do with pictures
     complete: set[str] = set()  # images of which a row had all captions: TextCaps repeats them in each
@@ -119,7 +119,7 @@ def _read_table(table: Table, columns: Columns, rejects: Rejects, captioned: boo
         for image in images:
             name = places.named(image, entry.group, where)
             gathered.add(name, texts, entry.number, rejects, split)
-    check_splits(gathered.names, table)
+    check_row_splits(gathered.names, table)
     return gathered.samples(rejects, captioned=captioned)
 
 
@@ -131,7 +131,7 @@ def _images(values: dict[str, Any], columns: Columns) -> list[str]:
         parts = value if isinstance(value, list) else [value]
         names = [str(part) for part in parts if isinstance(part, str | int) and not isinstance(part, bool)]
         if len(names) == len(parts) and all(name.strip() for name in names) and names:
-            return [whole(name) for name in names]
+            return [encodable(name) for name in names]
     return []
 
 
@@ -160,6 +160,6 @@ class _Places:
         return found or names[0]
 
 
-def _split(values: dict[str, Any], group: str, table: Table, where: str) -> str:
+def _split(values: dict[str, Any], group: str, table: TableFile, where: str) -> str:
     named = split_of({"split": values.get("split") or values.get("set_name")}, where)
     return named or SPLIT_NAMES.get(group.lower()) or table.split or "all"

@@ -21,7 +21,15 @@ from captrain.data.places import IMAGE_SUFFIXES, Root, is_hidden
 from captrain.data.readers.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, on_one_line
 from captrain.data.readers.flickr import is_captions, lines_in, unquoted
 from captrain.data.readers.json_objects import LONGEST_NAME
-from captrain.data.readers.tables import Listed, Table, check_splits, has_tables, one_table_each, tables_at, tables_in
+from captrain.data.readers.tables import (
+    ListedTable,
+    TableFile,
+    check_row_splits,
+    has_tables,
+    one_table_each,
+    tables_at,
+    tables_in,
+)
 from captrain.data.readers.urls import is_url
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
@@ -45,7 +53,7 @@ _HEADER = re.compile(
 )
 
 
-class Parts(NamedTuple):
+class LineParts(NamedTuple):
     """What a line is made of, as it is written."""
 
     name: str
@@ -53,24 +61,24 @@ class Parts(NamedTuple):
     caption: str
 
 
-def _name_first(line: str) -> Parts | None:
+def _name_first(line: str) -> LineParts | None:
     found = _NAME_FIRST.fullmatch(line)
-    return Parts(found["name"], found["mark"], found["caption"]) if found else None
+    return LineParts(found["name"], found["mark"], found["caption"]) if found else None
 
 
-def _name_last(line: str) -> Parts | None:
+def _name_last(line: str) -> LineParts | None:
     """By the last mark that only a name follows. One pattern for all of it would take minutes for a line of many marks."""
     tail = max(0, len(line) - LONGEST_NAME)
     for mark in reversed(list(_MARK.finditer(line, tail))[-MOST_MARKS:]):
         caption = line[: mark.start()].rstrip()
         if caption and (found := _NAME_LAST.fullmatch(line, mark.end())):
-            return Parts(found["name"], mark[0], caption)
+            return LineParts(found["name"], mark[0], caption)
     return None
 
 
-def _bare_name(line: str) -> Parts | None:
+def _bare_name(line: str) -> LineParts | None:
     found = _BARE_NAME.fullmatch(line)
-    return Parts(found["name"], found["mark"], found["caption"]) if found else None
+    return LineParts(found["name"], found["mark"], found["caption"]) if found else None
 
 
 _FORMS = {"name first": _name_first, "name last": _name_last, "bare name": _bare_name}
@@ -112,7 +120,7 @@ def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
         return False
 
 
-def tables(folder: Path, options: ReadOptions = BY_LOOKING) -> list[Listed]:
+def tables(folder: Path, options: ReadOptions = BY_LOOKING) -> list[ListedTable]:
     """The lists of a folder."""
     return tables_in(folder, SUFFIXES, lambda path: (True, True), _lists_in(folder, options).__contains__)
 
@@ -126,7 +134,7 @@ def read(
     leaves the folder, text that is not UTF-8, and if nothing is left.
     """
 
-    def samples(table: Table) -> dict[str, Sequence[Sample]]:
+    def samples(table: TableFile) -> dict[str, Sequence[Sample]]:
         return _read_list(table, options.encoding, rejects, captioned)
 
     expected = "expected lines such as 0001.jpg<TAB>a man on a rock"
@@ -157,7 +165,7 @@ def form_of(path: Path, root: Root, encoding: str = "") -> Form | None:
     return None
 
 
-def _read_list(table: Table, encoding: str, rejects: Rejects, captioned: bool) -> dict[str, Sequence[Sample]]:
+def _read_list(table: TableFile, encoding: str, rejects: Rejects, captioned: bool) -> dict[str, Sequence[Sample]]:
     form = form_of(table.path, table.root, encoding)
     if form is None:
         raise DataError(
@@ -171,7 +179,7 @@ def _read_list(table: Table, encoding: str, rejects: Rejects, captioned: bool) -
         elif line.strip() and not _is_header(table.path, number, line):
             where = f"{table.path}:{number}"
             rejects.add(on_one_line(line), where, "is not a name and a caption, as the first lines are")
-    check_splits(gathered.names, table)
+    check_row_splits(gathered.names, table)
     return gathered.samples(rejects, captioned=captioned)
 
 

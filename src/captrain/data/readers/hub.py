@@ -18,7 +18,7 @@ from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.places import Root
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.tables import refuse_links
-from captrain.data.samples import Joined
+from captrain.data.samples import JoinedSamples
 from captrain.disk.reading import read_file
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample, parse_json
@@ -58,7 +58,7 @@ def read(
     if not found:
         problem = rejects.summary() if rejects else "no rows"
         raise DataError(f"{source}: nothing to use ({problem}); expected rows with a picture and {wanted}")
-    return {split: parts[0] if len(parts) == 1 else Joined(parts) for split, parts in found.items()}
+    return {split: parts[0] if len(parts) == 1 else JoinedSamples(parts) for split, parts in found.items()}
 
 
 def _from_disk(folder: Path, follow_links: bool) -> tuple[dict[str, Dataset], tuple[Root, ...]]:

@@ -20,8 +20,8 @@ from captrain.data.readers import sidecar
 from captrain.data.readers.columns import CAPTION_COLUMNS, Columns, on_one_line, present, texts_of, value_at
 from captrain.data.readers.json_list import Characters
 from captrain.data.readers.json_objects import LONGEST_NAME, json_files
-from captrain.data.readers.tables import Listed, Table, has_tables, tables_at, tables_in
-from captrain.data.samples import Chosen, Joined, keys_of
+from captrain.data.readers.tables import ListedTable, TableFile, has_tables, tables_at, tables_in
+from captrain.data.samples import ChosenSamples, JoinedSamples, keys_of
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 from captrain.tabular.cells import sifted
@@ -32,7 +32,7 @@ DEEPEST = 4  # lists and objects within each other that captions may lie in
 _TOGETHER = re.compile(r"(raw|report|caption_str|reference_strs)(_?\d+)?", re.IGNORECASE)
 
 
-class Entry(NamedTuple):
+class JsonEntry(NamedTuple):
     """One entry: its number in the file, from 1, the key of the group that it lies in ("" for none), its own ("" in a list)."""
 
     number: int
@@ -41,7 +41,7 @@ class Entry(NamedTuple):
     value: Any
 
 
-def entries(path: Path, is_group: Callable[[str], bool]) -> Iterator[Entry]:
+def entries(path: Path, is_group: Callable[[str], bool]) -> Iterator[JsonEntry]:
     """The entries of an object; of a list or object under a key that is a group's, its entries.
 
     Raises `DataError` naming the first thing that is no JSON object.
@@ -54,7 +54,7 @@ def entries(path: Path, is_group: Callable[[str], bool]) -> Iterator[Entry]:
         group = key if is_group(key) and (reader.next() or " ") in "[{" else None
         if group is None:
             count += 1
-            yield Entry(count, "", key, reader.any(f"{path}:{count}", f"the value of '{on_one_line(key)}'"))
+            yield JsonEntry(count, "", key, reader.any(f"{path}:{count}", f"the value of '{on_one_line(key)}'"))
             continue
         for entry in _grouped(reader, group):
             count += 1
@@ -63,14 +63,14 @@ def entries(path: Path, is_group: Callable[[str], bool]) -> Iterator[Entry]:
         raise DataError(f"{path}: something follows the object; expected one JSON object")
 
 
-def _grouped(reader: Characters, group: str) -> Iterator[Entry]:
+def _grouped(reader: Characters, group: str) -> Iterator[JsonEntry]:
     is_list = reader.skip("[")
     if not is_list:
         reader.skip("{")
     what = f"entry {{}} of '{on_one_line(group)}'"
     for number in reader.members("]" if is_list else "}", what):
         where, named = f"{reader.path}:{number}", what.replace("{}", str(number))
-        yield Entry(number, group, "" if is_list else reader.key(where, named), reader.any(where, named))
+        yield JsonEntry(number, group, "" if is_list else reader.key(where, named), reader.any(where, named))
 
 
 def captions_in(value: Any, columns: Columns, where: str, depth: int = DEEPEST) -> list[str]:
@@ -163,19 +163,19 @@ def is_data_set(
 
 def has_files(folder: Path, suffixes: tuple[str, ...], is_form: Callable[[Path], bool]) -> bool:
     """Whether a folder has files of a form that can be told apart, or contradict each other: reading them will say so."""
-    return has_tables(folder, files_in(folder, suffixes, is_form))
+    return has_tables(folder, object_files_in(folder, suffixes, is_form))
 
 
-def files_in(folder: Path, suffixes: tuple[str, ...], is_form: Callable[[Path], bool]) -> list[Listed]:
+def object_files_in(folder: Path, suffixes: tuple[str, ...], is_form: Callable[[Path], bool]) -> list[ListedTable]:
     """The files of a folder that are of a form."""
     return tables_in(folder, suffixes, lambda file: (True, True), is_form)
 
 
 def files_at(
     source: str, options: ReadOptions, suffixes: tuple[str, ...], is_form: Callable[[Path], bool]
-) -> list[Table]:
+) -> list[TableFile]:
     """The files of a data set: the given one, or those of a folder that are of a form, by split."""
-    return tables_at(source, options, suffixes, lambda folder, _: files_in(folder, suffixes, is_form))
+    return tables_at(source, options, suffixes, lambda folder, _: object_files_in(folder, suffixes, is_form))
 
 
 def with_unlisted(
@@ -187,7 +187,7 @@ def with_unlisted(
     """
     if captioned or not os.path.isdir(source) or options.image_root is not None:
         return splits
-    every = Joined(list(sidecar.read(source, Rejects(), options, captioned=False).values()))
+    every = JoinedSamples(list(sidecar.read(source, Rejects(), options, captioned=False).values()))
     known = np.concatenate([keys_of(samples) for samples in splits.values()])
-    others = Chosen(every, np.flatnonzero(~np.isin(keys_of(every), known)))
-    return {**splits, "all": Joined([splits.get("all", ()), others])} if len(others) else splits
+    others = ChosenSamples(every, np.flatnonzero(~np.isin(keys_of(every), known)))
+    return {**splits, "all": JoinedSamples([splits.get("all", ()), others])} if len(others) else splits

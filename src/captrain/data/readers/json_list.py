@@ -20,8 +20,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from captrain.data.options import BY_LOOKING, ReadOptions
-from captrain.data.readers.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, Columns, present, value_at, whole
-from captrain.data.readers.tables import Listed, Table, gather, has_tables, one_table_each, tables_at, tables_in
+from captrain.data.readers.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, Columns, encodable, present, value_at
+from captrain.data.readers.tables import (
+    ListedTable,
+    TableFile,
+    gather,
+    has_tables,
+    one_table_each,
+    tables_at,
+    tables_in,
+)
 from captrain.disk.reading import open_file
 from captrain.errors import DataError
 from captrain.limits import LARGEST_LINE, LONG_LINE, shortened
@@ -46,7 +54,7 @@ def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
         return False
 
 
-def tables(folder: Path, options: ReadOptions = BY_LOOKING) -> list[Listed]:
+def tables(folder: Path, options: ReadOptions = BY_LOOKING) -> list[ListedTable]:
     """The lists of objects with images in a folder: COCO's results, say, name none."""
     columns = Columns(options.image_column, options.caption_column)
 
@@ -74,7 +82,7 @@ def read(
     """
     columns = Columns(options.image_column, options.caption_column)
 
-    def rows(table: Table) -> dict[str, Sequence[Sample]]:
+    def rows(table: TableFile) -> dict[str, Sequence[Sample]]:
         return gather(table, columns, objects(table.path), rejects, captioned)
 
     return one_table_each(source, tables_at(source, options, SUFFIXES, tables), rows, rejects, _EXAMPLE)
@@ -236,7 +244,7 @@ def turns_of(values: dict[str, Any]) -> list[Turn]:
         if isinstance(values.get(ask), str) and isinstance(values.get(tell), str):
             more = values.get("input") if ask == "instruction" else None
             question = "\n".join(part for part in (values[ask], more) if isinstance(part, str) and part)
-            return [Turn(_plain(question), whole(values[tell]).strip())]
+            return [Turn(_plain(question), encodable(values[tell]).strip())]
     turns: list[Turn] = []
     question = ""
     for message in _messages(values):
@@ -244,7 +252,7 @@ def turns_of(values: dict[str, Any]) -> list[Turn]:
         if _role(message) in _QUESTION:
             question = _plain(text)
         elif _role(message) in _ANSWER and text:
-            turns.append(Turn(question, whole(text).strip()))
+            turns.append(Turn(question, encodable(text).strip()))
     return turns
 
 
@@ -286,7 +294,7 @@ def _within(message: dict[str, Any]) -> Iterator[str]:
     yield from _named(message.get("images") or message.get("image"))
     for part in _content(message):
         if isinstance(part, str):
-            yield from (whole(name.strip()) for name in _WITHIN.findall(part))
+            yield from (encodable(name.strip()) for name in _WITHIN.findall(part))
         elif isinstance(part, dict) and not part.get("text"):
             yield from _named(part)
 
@@ -294,7 +302,7 @@ def _within(message: dict[str, Any]) -> Iterator[str]:
 def _named(value: Any, depth: int = 3) -> Iterator[str]:
     """The names in a column of pictures: a name, an object that holds one, or several of them."""
     if isinstance(value, str) and value.strip():
-        yield whole(value.strip().removeprefix("file://"))
+        yield encodable(value.strip().removeprefix("file://"))
     parts: list[Any] = value if isinstance(value, list) else []
     if isinstance(value, dict):  # {"path": ...}, {"image_url": {"url": ...}}, MiniCPM's {"<image_00>": ...}
         known = next((value[key] for key in _INSIDE if value.get(key)), None)
@@ -306,7 +314,7 @@ def _named(value: Any, depth: int = 3) -> Iterator[str]:
 
 def _plain(question: str) -> str:
     """A question on one line, without the places of its pictures."""
-    return whole(" ".join(_PLACEHOLDER.sub(" ", _WITHIN.sub(" ", question)).split()))
+    return encodable(" ".join(_PLACEHOLDER.sub(" ", _WITHIN.sub(" ", question)).split()))
 
 
 def _has_text(value: Any) -> bool:

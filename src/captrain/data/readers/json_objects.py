@@ -10,6 +10,7 @@ from typing import Any
 
 from captrain.data.options import ReadOptions
 from captrain.data.places import Root, existing, is_hidden, refuse_pointer
+from captrain.data.readers.columns import encodable
 from captrain.disk.reading import open_file, read_file
 from captrain.errors import DataError
 from captrain.records import parse_json
@@ -119,11 +120,6 @@ def name_at(entry: dict[str, Any], key: str, where: str) -> str:
     if not name.strip() or len(name.encode()) > LONGEST_NAME or any(letter in name for letter in "\n\r\0"):
         raise DataError(f"{where}: '{key}' is {name[:80]!r}; expected the path of an image")
     return name
-
-
-def encodable(text: str) -> str:
-    """Half a surrogate pair can be written in JSON but not in UTF-8, so it would break whatever is written later."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def wrong(value: object, key: str, where: str, expected: str) -> DataError:

@@ -24,7 +24,7 @@ import numpy as np
 
 from captrain.data.machine import MACHINE, remark_on_machine
 from captrain.data.options import BY_LOOKING, ReadOptions
-from captrain.data.readers.columns import Columns, Row, plain
+from captrain.data.readers.columns import Columns, TableRow, plain_value
 from captrain.data.readers.json_list import holds_talk
 from captrain.data.readers.line_index import (
     BOM,
@@ -32,15 +32,15 @@ from captrain.data.readers.line_index import (
     blocks,
     has_more_lines,
     is_plain,
-    opened,
+    opened_lines,
     parse_row,
     plain_names,
     rows,
 )
 from captrain.data.readers.tables import (
-    Listed,
-    Table,
-    check_splits,
+    ListedTable,
+    TableFile,
+    check_row_splits,
     has_tables,
     note_marked,
     one_table_each,
@@ -80,18 +80,18 @@ class Unreadable:
 class TableReader:
     """Reads one table: what its columns are, whether its images are looked for, and whose captions count."""
 
-    def __init__(self, table: Table, columns: Columns, machine_captions: bool = True) -> None:
+    def __init__(self, table: TableFile, columns: Columns, machine_captions: bool = True) -> None:
         self.table, self.columns, self.machine_captions = table, columns, machine_captions
         self.checked = not has_more_lines(table.path, MOST_CHECKED)
         self.beside = "" if self.checked else self._beside()
 
-    def name(self, row: Row, where: str) -> str | None:
+    def name(self, row: TableRow, where: str) -> str | None:
         """The name that makes the id of a row's image; None if it is looked for and not there."""
         if self.checked or not is_plain(row.image):
             return self.table.find(row.image, where)
         return self.beside + row.image
 
-    def image(self, row: Row, name: str, where: str) -> Path | Stored:
+    def image(self, row: TableRow, name: str, where: str) -> Path | Stored:
         """Where a row's image lies. Raises `DataError` if it was there and is no more."""
         try:
             found = self.table.find(row.image, where)
@@ -103,14 +103,14 @@ class TableReader:
             raise DataError(f"{where}: '{row.image}' has gone since the table was read")
         return self.table.root.image(found or name)
 
-    def row_at(self, offset: int, number: int) -> Row:
+    def row_at(self, offset: int, number: int) -> TableRow:
         """The line at a byte offset."""
         # Opened anew each time: an open file must not be shared by processes, and it costs little beside a picture.
-        with opened(self.table.path) as file:
+        with opened_lines(self.table.path) as file:
             file.seek(offset)
             return self.counted(parse_row(next_json_line(file), f"{self.table.path}:{number}", self.columns))
 
-    def counted(self, row: Row) -> Row:
+    def counted(self, row: TableRow) -> TableRow:
         """A row with the captions that count."""
         return row if self.machine_captions else row.by_persons()
 
@@ -118,7 +118,7 @@ class TableReader:
         """The folder, below the images' root, in which the first image is found: "images/", or "" for the root itself."""
         for block in blocks(self.table.path):
             for number, _, row in rows(block, self.columns, self.table.path):
-                name, where = plain(row.image), f"{self.table.path}:{number}"
+                name, where = plain_value(row.image), f"{self.table.path}:{number}"
                 found = self.table.root.exact(self.table.relative(name), where)
                 # Images that are called otherwise than the table says can only be looked for.
                 self.checked = not found and self.table.find(name, where) is not None
@@ -147,7 +147,7 @@ class TableSamples(LazySamples):
         lines = [self.reader.row_at(int(self.offsets[line]), int(self.numbers[line])) for line in range(first, end)]
         table, number = self.reader.table, int(self.numbers[first])
         where = f"{table.path}:{number}"
-        name = self.reader.name(lines[0], where) or plain(lines[0].image)
+        name = self.reader.name(lines[0], where) or plain_value(lines[0].image)
         image = self.reader.image(lines[0], name, where)
         captions = tuple(text for row in lines for text in row.captions)
         machine = tuple(maker for row in lines for maker in row.machine or ("",) * len(row.captions))
@@ -166,7 +166,7 @@ def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
         return False
 
 
-def tables(folder: Path, options: ReadOptions = BY_LOOKING) -> list[Listed]:
+def tables(folder: Path, options: ReadOptions = BY_LOOKING) -> list[ListedTable]:
     """The tables of images in a folder: there may be others, of scores say, and captions that captrain wrote."""
     columns = Columns(options.image_column, options.caption_column)
 
@@ -182,7 +182,7 @@ def tables(folder: Path, options: ReadOptions = BY_LOOKING) -> list[Listed]:
 
 def first_row(path: Path) -> dict[str, Any]:
     """The first line of a table."""
-    with opened(path) as file:
+    with opened_lines(path) as file:
         return parse_json_line(next_json_line(file).removeprefix(BOM), str(path))
 
 
@@ -197,7 +197,7 @@ def read(
     """
     columns = Columns(options.image_column, options.caption_column)
 
-    def rows_of(table: Table) -> dict[str, Sequence[Sample]]:
+    def rows_of(table: TableFile) -> dict[str, Sequence[Sample]]:
         known = columns.of(_columns_of(table, columns))
         return _read_table(TableReader(table, known, options.machine_captions), rejects, captioned)
 
@@ -205,7 +205,7 @@ def read(
     return one_table_each(source, tables_at(source, options, SUFFIXES, tables), rows_of, rejects, expected)
 
 
-def _columns_of(table: Table, columns: Columns) -> list[str]:
+def _columns_of(table: TableFile, columns: Columns) -> list[str]:
     """The columns of the lines in a table's first megabyte. Raises `DataError` if a given one is not in its first line."""
     names: dict[str, None] = {}
     for block in islice(blocks(table.path), 1):
@@ -221,7 +221,9 @@ def _columns_of(table: Table, columns: Columns) -> list[str]:
 
 def _read_table(reader: TableReader, rejects: Rejects, captioned: bool) -> dict[str, Sequence[Sample]]:
     table, index = reader.table, LineIndex()
-    bare: dict[str, tuple[str, Row]] = {}  # images with a line without caption → that line; another line may have one
+    bare: dict[
+        str, tuple[str, TableRow]
+    ] = {}  # images with a line without caption → that line; another line may have one
     missing: set[str] = set()
     marked = 0
     for block in blocks(table.path):
@@ -251,11 +253,11 @@ def _read_table(reader: TableReader, rejects: Rejects, captioned: bool) -> dict[
         logger.warning(
             "%s: captrain wrote all its captions, which count with --learn-from-machine-captions", table.path
         )
-    check_splits(index.names, table)
+    check_row_splits(index.names, table)
     return {split: _gather(reader, index, lines) for split, lines in index.by_split().items()}
 
 
-def _reject_bare(bare: dict[str, tuple[str, Row]], index: LineIndex, rejects: Rejects) -> None:
+def _reject_bare(bare: dict[str, tuple[str, TableRow]], index: LineIndex, rejects: Rejects) -> None:
     captioned = set(index.keys) if bare else set()
     for name, (where, row) in bare.items():
         if key_of(name) not in captioned:

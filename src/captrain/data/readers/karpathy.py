@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from captrain.data.gathered import Gathered
+from captrain.data.gathered import GatheredCaptions
 from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.places import existing
 from captrain.data.readers import SPLIT_NAMES
@@ -28,7 +28,7 @@ from captrain.data.readers.json_objects import (
     text_at,
 )
 from captrain.data.readers.nothing import nothing_to_use
-from captrain.data.readers.tables import Listed, refuse_links
+from captrain.data.readers.tables import ListedTable, refuse_links
 from captrain.errors import DataError, nearest
 from captrain.records import Rejects, Sample
 
@@ -41,9 +41,9 @@ def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
     return bool(json_files(path, _is_karpathy)) if path.is_dir() else _is_karpathy(path)
 
 
-def tables(folder: Path, options: ReadOptions = BY_LOOKING) -> list[Listed]:
+def tables(folder: Path, options: ReadOptions = BY_LOOKING) -> list[ListedTable]:
     """The files of a folder; each has all splits."""
-    return [Listed(file, whole=True, by_name=True) for file in json_files(folder, _is_karpathy)]
+    return [ListedTable(file, whole=True, by_name=True) for file in json_files(folder, _is_karpathy)]
 
 
 def read(
@@ -57,7 +57,7 @@ def read(
     path = existing(Path(source))
     file = path if path.is_file() else _only_file(path)
     refuse_links(path, [file], options.follow_links)
-    gathered = Gathered(image_root(file.parent, options), file)
+    gathered = GatheredCaptions(image_root(file.parent, options), file)
     for number, image in enumerate(objects_at(load_object(file), "images", str(file)), start=1):
         where = f"{file}: image {number}"
         captions = [caption_at(sentence, "raw", where) for sentence in objects_at(image, "sentences", where)]

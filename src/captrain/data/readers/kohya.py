@@ -22,17 +22,18 @@ from typing import Any
 import numpy as np
 
 from captrain.data.absolute_paths import is_absolute
-from captrain.data.gathered import Gathered
+from captrain.data.gathered import GatheredCaptions
 from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.picture_files import is_unicode
 from captrain.data.places import IMAGE_SUFFIXES, Root, existing
 from captrain.data.readers import sidecar
+from captrain.data.readers.columns import encodable
 from captrain.data.readers.json_entries import ends_as_picture
-from captrain.data.readers.json_objects import LONGEST_NAME, encodable, ends_of, image_root, load_object
+from captrain.data.readers.json_objects import LONGEST_NAME, ends_of, image_root, load_object
 from captrain.data.readers.nothing import nothing_to_use
 from captrain.data.readers.tables import refuse_links
 from captrain.data.samples import LazySamples, keys_of
-from captrain.disk.walking import Entry, Folders
+from captrain.disk.walking import FolderEntry, Folders
 from captrain.errors import DataError, nearest
 from captrain.records import Rejects, Sample
 
@@ -103,7 +104,7 @@ def read(
         splits = sidecar.read(source, rejects, options, captioned=captioned)
         return {split: Repeated(samples) for split, samples in splits.items()}
     refuse_links(path, [file], options.follow_links)
-    gathered = Gathered(image_root(file.parent, options), file)
+    gathered = GatheredCaptions(image_root(file.parent, options), file)
     gather_metadata(gathered, options.caption_column, rejects)
     found = gathered.samples(rejects, captioned=captioned)
     if not found:
@@ -143,7 +144,7 @@ def holds_image(root: Root, top: str = "") -> bool:
     return False
 
 
-def gather_metadata(gathered: Gathered, column: str, rejects: Rejects, repeats: int | None = None) -> None:
+def gather_metadata(gathered: GatheredCaptions, column: str, rejects: Rejects, repeats: int | None = None) -> None:
     """Collect what a metadata file says of the images below a folder; `repeats` of each, or None for their folders'."""
     if column and column not in COLUMNS:
         expected = f"expected {', '.join(COLUMNS)}.{nearest(column, COLUMNS)}"
@@ -247,14 +248,14 @@ def _image_paths(root: Root) -> Iterator[str]:
                 left.append(path + entry.name)
 
 
-def _entries_or_none(folders: Folders, prefix: str) -> list[Entry]:
+def _entries_or_none(folders: Folders, prefix: str) -> list[FolderEntry]:
     try:
         return folders.entries(prefix)
     except OSError:
         return []
 
 
-def _entries_of(folders: Folders, prefix: str) -> list[Entry]:
+def _entries_of(folders: Folders, prefix: str) -> list[FolderEntry]:
     try:
         return folders.entries(prefix)
     except OSError as error:

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from captrain.data.gathered import Gathered
+from captrain.data.gathered import GatheredCaptions
 from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.places import Root, existing, is_hidden
 from captrain.data.readers import sidecar
@@ -32,7 +32,7 @@ from captrain.data.readers.json_objects import has_keys, load_object
 from captrain.data.readers.kohya import gather_metadata, holds_image
 from captrain.data.readers.nothing import nothing_to_use
 from captrain.data.readers.tables import refuse_links
-from captrain.data.samples import Chosen, Joined, LazySamples
+from captrain.data.samples import ChosenSamples, JoinedSamples, LazySamples
 from captrain.disk.reading import open_file
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
@@ -129,7 +129,7 @@ def read(
         for prefix, subset in places.named(_subsets(config, places, options))
     ]
     _tell(file, config)
-    joined = Joined([part for part in parts if len(part)])
+    joined = JoinedSamples([part for part in parts if len(part)])
     if not len(joined):
         raise nothing_to_use(file, rejects, _EXAMPLE, [places.root], none="no pictures")
     return {"all": joined}
@@ -265,15 +265,17 @@ def _subsets(config: dict[str, Any], places: _Places, options: ReadOptions) -> I
 def _samples(subset: Subset, rejects: Rejects, options: ReadOptions, captioned: bool) -> Sequence[Sample]:
     """The pictures of a subset's folder, by its metadata or with those right in it that have caption files."""
     if subset.metadata is not None:
-        gathered = Gathered(Root(subset.folder, follow_links=options.follow_links), subset.metadata)
+        gathered = GatheredCaptions(Root(subset.folder, follow_links=options.follow_links), subset.metadata)
         gather_metadata(gathered, options.caption_column, rejects)
-        return Joined(list(gathered.samples(rejects, captioned=captioned).values()))
+        return JoinedSamples(list(gathered.samples(rejects, captioned=captioned).values()))
     before = len(rejects.lines)
     needed = captioned and not subset.class_tokens
     files = replace(options, caption_extension=subset.extension)
-    found = Joined(list(sidecar.read(str(subset.folder), rejects, files, captioned=needed).values()))
+    found = JoinedSamples(list(sidecar.read(str(subset.folder), rejects, files, captioned=needed).values()))
     rejects.lines[before:] = [line for line in rejects.lines[before:] if "/" not in line["id"]]
-    return Chosen(found, np.array([at for at, sample in enumerate(found) if "/" not in sample.id], dtype=np.int64))
+    return ChosenSamples(
+        found, np.array([at for at, sample in enumerate(found) if "/" not in sample.id], dtype=np.int64)
+    )
 
 
 def _tell(file: Path, config: dict[str, Any]) -> None:

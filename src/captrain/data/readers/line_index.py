@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from captrain.data.machine import LINE_KEY
-from captrain.data.readers.columns import SPLIT_COLUMN, Columns, Row, present
+from captrain.data.readers.columns import SPLIT_COLUMN, Columns, TableRow, present
 from captrain.data.samples import key_of
 from captrain.disk.reading import open_file
 from captrain.errors import DataError
@@ -75,7 +75,7 @@ class LineIndex:
         return {name: np.flatnonzero(splits == place) for place, name in enumerate(self.names)}
 
 
-def opened(table: Path) -> BinaryIO:
+def opened_lines(table: Path) -> BinaryIO:
     """A table, to be read as bytes. Raises `DataError` if it can't be opened."""
     try:
         return open_file(table)
@@ -86,7 +86,7 @@ def opened(table: Path) -> BinaryIO:
 def has_more_lines(table: Path, than: int) -> bool:
     """Whether a table has more than so many line ends; read no further than need be."""
     count = 0
-    with opened(table) as file:
+    with opened_lines(table) as file:
         while count <= than and (chunk := file.read(BLOCK)):
             count += chunk.count(b"\n")
     return count > than
@@ -96,7 +96,7 @@ def blocks(table: Path) -> Iterator[Block]:
     """A table's lines, a megabyte or so at a time; overlong texts in them are cut. Raises `DataError` for a line that is far
     too long even so."""
     number, offset, rest, cut = 1, 0, b"", 0
-    with opened(table) as file:
+    with opened_lines(table) as file:
         while chunk := file.read(BLOCK):
             *lines, rest = (rest + chunk).split(b"\n")
             if lines:
@@ -131,13 +131,13 @@ def _block(lines: list[bytes], number: int, offset: int, cut: int) -> Block:
     return Block([line for line in lines if line.strip()], numbers[kept], offsets[kept])
 
 
-def rows(block: Block, columns: Columns, table: Path) -> Iterator[tuple[int, int, Row]]:
+def rows(block: Block, columns: Columns, table: Path) -> Iterator[tuple[int, int, TableRow]]:
     """Number, byte offset and content of each line."""
     for number, offset, line in zip(block.numbers.tolist(), block.offsets.tolist(), block.lines, strict=True):
         yield number, offset, parse_row(line, f"{table}:{number}", columns)
 
 
-def parse_row(line: bytes, where: str, columns: Columns) -> Row:
+def parse_row(line: bytes, where: str, columns: Columns) -> TableRow:
     """One line of a table.
 
     >>> parse_row(b'{"file_name": "a.jpg", "text": "a dog ", "split": "dev"}', "train.jsonl:1", Columns())

@@ -15,9 +15,9 @@ from pathlib import Path
 from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.places import Root
 from captrain.data.readers import SPLIT_NAMES
-from captrain.data.readers.columns import Columns, whole
+from captrain.data.readers.columns import Columns, encodable
 from captrain.data.readers.json_entries import (
-    Entry,
+    JsonEntry,
     captions_in,
     captions_or_reject,
     ends_as_picture,
@@ -28,7 +28,7 @@ from captrain.data.readers.json_entries import (
     with_unlisted,
 )
 from captrain.data.readers.json_objects import ends_of
-from captrain.data.readers.tables import Table, check_splits, one_table_each
+from captrain.data.readers.tables import TableFile, check_row_splits, one_table_each
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 from captrain.tabular.cells import says_nothing
@@ -55,7 +55,7 @@ def read(
     """
     columns = Columns("", options.caption_column)
 
-    def rows(table: Table) -> dict[str, Sequence[Sample]]:
+    def rows(table: TableFile) -> dict[str, Sequence[Sample]]:
         return _read_table(table, columns, rejects, captioned, _first(table.path, options))
 
     tables = files_at(source, options, SUFFIXES, partial(_is_names, options=options))
@@ -71,7 +71,7 @@ def _is_names(path: Path, options: ReadOptions) -> bool:
     return _first(path, options) is not None
 
 
-def _first(path: Path, options: ReadOptions) -> Entry | None:
+def _first(path: Path, options: ReadOptions) -> JsonEntry | None:
     """The first entry of a file that has captions and is called as a picture is; None if none of the first ones is."""
     if not ends_of(path).startswith(b"{"):
         return None
@@ -89,16 +89,16 @@ def _first(path: Path, options: ReadOptions) -> Entry | None:
 
 
 def _read_table(
-    table: Table, columns: Columns, rejects: Rejects, captioned: bool, first: Entry | None
+    table: TableFile, columns: Columns, rejects: Rejects, captioned: bool, first: JsonEntry | None
 ) -> dict[str, Sequence[Sample]]:
     gathered = table.gathered()
     for entry in entries(table.path, _is_group):
         if first is not None and bool(first.group) != bool(entry.group):
             continue  # what stands beside {"images": {...}} is about the file
-        name = whole(entry.key) or entry.group
+        name = encodable(entry.key) or entry.group
         texts = captions_or_reject(entry.value, columns, f"{table.path}:{entry.number}", name, rejects)
         if texts is not None:
             split = SPLIT_NAMES.get(entry.group.lower()) or table.split or "all"
             gathered.add(name, texts, entry.number, rejects, split)
-    check_splits(gathered.names, table)
+    check_row_splits(gathered.names, table)
     return gathered.samples(rejects, captioned=captioned)

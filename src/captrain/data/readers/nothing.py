@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from captrain.data.places import Root, is_hidden
-from captrain.data.readers.columns import Columns, listed
+from captrain.data.readers.columns import Columns, listed_columns
 from captrain.disk.reading import POINTER, is_pointer_file
 from captrain.errors import DataError
 from captrain.limits import next_json_line
@@ -54,7 +54,7 @@ def nothing_to_use(
     if tried:
         parts.append(f"looked for {tried}, and for that name below {Path(roots[0].folder)}")
     elif columns:
-        parts.append(f"columns: {listed(columns)}")
+        parts.append(f"columns: {listed_columns(columns)}")
     parts += lying_there(dict.fromkeys([*(root.folder for root in roots), *_folder(source)]), own)
     if tried and not all(root.given for root in roots):
         expected = f"{expected}; --image-root FOLDER says where the images are"
@@ -90,7 +90,7 @@ def tables_there(folder: Path) -> list[str]:
             known.append(name)
         elif columns:
             said.append(
-                f"{folder / name} lies there with the columns {listed(columns)}; "
+                f"{folder / name} lies there with the columns {listed_columns(columns)}; "
                 "--image-column and --caption-column say which ones count"
             )
     if len(known) > 1:
@@ -121,14 +121,14 @@ def _lists_pictures(path: Path) -> bool:
 def _columns_of(path: Path) -> Sequence[str]:
     """The columns of a table by its first line; none of what is no table."""
     from captrain.data.readers.csv_table import SUFFIXES, cells_in_any_encoding  # which imports this
-    from captrain.data.readers.line_index import opened
+    from captrain.data.readers.line_index import opened_lines
 
     try:
         if path.suffix.lower() in SUFFIXES:
             cells = cells_in_any_encoding(path, Columns())
             return cells.header if cells is not None and len(cells.header) > 1 else ()
         if path.suffix.lower() in (".jsonl", ".ndjson"):
-            with opened(path) as file:
+            with opened_lines(path) as file:
                 return tuple(parse_json_line(next_json_line(file).removeprefix(BOM), str(path)))
     except DataError:
         pass

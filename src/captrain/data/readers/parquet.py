@@ -18,16 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from captrain.data.arrow import plain_rows
-from captrain.data.gathered import Gathered
+from captrain.data.gathered import GatheredCaptions
 from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.parquet_pages import Pages
 from captrain.data.places import Root, existing, refuse_pointer
 from captrain.data.readers import SPLIT_NAMES
-from captrain.data.readers.columns import SPLIT_COLUMN, Columns, Row, listed, present, split_of, whole
+from captrain.data.readers.columns import SPLIT_COLUMN, Columns, TableRow, encodable, listed_columns, present, split_of
 from captrain.data.readers.embedded import BUFFER, Embedded
 from captrain.data.readers.nothing import nothing_to_use
-from captrain.data.readers.tables import Listed, folder_of_images, note_marked, refuse_links, split_in_words
-from captrain.data.samples import Joined
+from captrain.data.readers.tables import ListedTable, folder_of_images, note_marked, refuse_links, split_in_words
+from captrain.data.samples import JoinedSamples
 from captrain.disk.walking import names_in
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
@@ -44,7 +44,7 @@ def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
     """Whether this is a .parquet file, or a folder with some."""
     path = Path(source)
     try:
-        return bool(files_in(path)) if path.is_dir() else path.is_file() and path.suffix.lower() == SUFFIX
+        return bool(parquet_files_in(path)) if path.is_dir() else path.is_file() and path.suffix.lower() == SUFFIX
     except (OSError, ValueError):
         return False
 
@@ -58,13 +58,13 @@ def read(
     or has no column of images or of captions, and if nothing is left.
     """
     path = existing(Path(source))
-    files = files_in(path) if path.is_dir() else [path]
+    files = parquet_files_in(path) if path.is_dir() else [path]
     if not files:
         raise DataError(f"{path}/: no .parquet file; expected train-00000-of-00001.parquet, say")
     refuse_links(path, files, options.follow_links)
     folder = path if path.is_dir() else path.parent
     columns = Columns(options.image_column, options.caption_column)
-    parts = Parts(path, folder, options)
+    parts = ParquetRows(path, folder, options)
     for file in files:
         _read_file(file, split_of_name(file, folder), columns, parts, rejects, captioned)
     samples = parts.samples(rejects, captioned)
@@ -73,15 +73,15 @@ def read(
     return samples
 
 
-def tables(folder: Path, options: ReadOptions = BY_LOOKING) -> list[Listed]:
+def tables(folder: Path, options: ReadOptions = BY_LOOKING) -> list[ListedTable]:
     """The first file of each split of a folder; its other files go with it."""
     first: dict[str, Path] = {}
-    for file in files_in(folder):
+    for file in parquet_files_in(folder):
         first.setdefault(split_of_name(file, folder), file)
-    return [Listed(file, "" if split == "all" else split) for split, file in first.items()]
+    return [ListedTable(file, "" if split == "all" else split) for split, file in first.items()]
 
 
-def files_in(folder: Path) -> list[Path]:
+def parquet_files_in(folder: Path) -> list[Path]:
     """The Parquet files of a folder: in it, else in `data/`, else in folders that are named like splits."""
     below = [folder / name for name in names_in(folder) if name.lower() in SPLIT_NAMES and (folder / name).is_dir()]
     for places in ([folder], [folder / "data"], below):
@@ -105,13 +105,15 @@ def split_of_name(file: Path, folder: Path) -> str:
     return SPLIT_NAMES.get(word) or split_in_words(folder, file) or "all"
 
 
-class Parts:
+class ParquetRows:
     """What rows are put into: those with pictures inside, and those that name them."""
 
     def __init__(self, path: Path, folder: Path, options: ReadOptions) -> None:
         self.inside = Embedded(folder)
         given = None if options.image_root is None else folder_of_images(options.image_root)
-        self.named = Gathered(Root(given or folder, given=given is not None, follow_links=options.follow_links), path)
+        self.named = GatheredCaptions(
+            Root(given or folder, given=given is not None, follow_links=options.follow_links), path
+        )
 
     def samples(self, rejects: Rejects, captioned: bool) -> dict[str, Sequence[Sample]]:
         """All samples by split."""
@@ -119,10 +121,10 @@ class Parts:
         for collected in (self.inside, self.named):
             for split, samples in collected.samples(rejects, captioned=captioned).items():
                 parts.setdefault(split, []).append(samples)
-        return {split: some[0] if len(some) == 1 else Joined(some) for split, some in parts.items()}
+        return {split: some[0] if len(some) == 1 else JoinedSamples(some) for split, some in parts.items()}
 
 
-def _read_file(file: Path, split: str, columns: Columns, parts: Parts, rejects: Rejects, captioned: bool) -> None:
+def _read_file(file: Path, split: str, columns: Columns, parts: ParquetRows, rejects: Rejects, captioned: bool) -> None:
     """Put the rows of a file where they belong."""
     with _opened(file) as (parquet, pages):
         names = parquet.schema_arrow.names
@@ -162,7 +164,7 @@ def _read_inside(
         is_left = is_marked(values)
         marked += is_left
         captions, odd = ((), ()) if is_left else columns.texts(values, where)
-        row = Row(whole(name) if isinstance(name, str) else "", captions, split_of(values, where), odd)
+        row = TableRow(encodable(name) if isinstance(name, str) else "", captions, split_of(values, where), odd)
         inside.add(origin, number, row, row.split or split)
     return marked
 
@@ -171,7 +173,7 @@ def _columns_of_text(file: Path, names: list[str], columns: Columns, captioned: 
     captions = _top(columns.decided, names)
     if captioned and not captions:
         raise DataError(
-            f"{file}: no column of captions (columns: {listed(names)}); "
+            f"{file}: no column of captions (columns: {listed_columns(names)}); "
             "expected captions, caption or text, or --caption-column to say which it is"
         )
     return captions + [name for name in (SPLIT_COLUMN, *MARKS) if name in names]

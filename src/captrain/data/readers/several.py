@@ -16,7 +16,7 @@ import numpy as np
 from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.places import IMAGE_FOLDERS, IMAGE_SUFFIXES, Root, is_hidden
 from captrain.data.readers import READERS, reader
-from captrain.data.readers.tables import Listed, choose, refuse_links, split_in_words
+from captrain.data.readers.tables import ListedTable, choose, refuse_links, split_in_words
 from captrain.data.samples import key_of, keys_of, merged
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
@@ -101,7 +101,7 @@ def read_tables(
     return splits
 
 
-def _chosen(folder: Path, found: dict[str, list[Listed]], form: str) -> dict[str, Path]:
+def _chosen(folder: Path, found: dict[str, list[ListedTable]], form: str) -> dict[str, Path]:
     """Which of the tables that were found are read, by split."""
     tables = [table for listed in found.values() for table in listed]
     chosen, _ = choose(folder, tables)
@@ -111,9 +111,9 @@ def _chosen(folder: Path, found: dict[str, list[Listed]], form: str) -> dict[str
     return choose(folder, found.get(form, []))[0]  # no name says more than another, so the first form has it
 
 
-def tables_of(folder: Path, form: str, options: ReadOptions = BY_LOOKING) -> dict[str, list[Listed]]:
+def tables_of(folder: Path, form: str, options: ReadOptions = BY_LOOKING) -> dict[str, list[ListedTable]]:
     """By form, the tables that lie in a folder; of a form that many files seem to be of, only if it is `form`."""
-    found: dict[str, list[Listed]] = {}
+    found: dict[str, list[ListedTable]] = {}
     for name in READERS:
         if name not in OF_A_FOLDER:
             module: Any = reader(name)
@@ -125,7 +125,7 @@ def tables_of(folder: Path, form: str, options: ReadOptions = BY_LOOKING) -> dic
     for name in READERS:
         if name not in OF_A_FOLDER and name not in found:
             known = [file for file in others if reader(name).recognises(str(file), options)]
-            found[name] = [Listed(file, split_in_words(folder, file) or "") for file in known]
+            found[name] = [ListedTable(file, split_in_words(folder, file) or "") for file in known]
     return found
 
 
@@ -149,7 +149,7 @@ def _files(folder: Path, suffixes: Collection[str]) -> list[Path]:
 
 
 def _read(
-    form: str, source: str, tables: list[Listed], rejects: Rejects, options: ReadOptions, captioned: bool
+    form: str, source: str, tables: list[ListedTable], rejects: Rejects, options: ReadOptions, captioned: bool
 ) -> dict[str, Sequence[Sample]]:
     """The splits of a form's tables in a folder: by its reader, if that knows what to do with several, else one by one."""
     module: Any = reader(form)

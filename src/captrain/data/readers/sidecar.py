@@ -14,17 +14,17 @@ from pathlib import Path
 import numpy as np
 
 from captrain.data.caption_files import is_text, text_suffixes
-from captrain.data.gathered import Texts
+from captrain.data.gathered import FlatTexts
 from captrain.data.machine import MACHINE
 from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.picture_files import is_unicode, unread
 from captrain.data.places import IMAGE_SUFFIXES, UNREAD_SUFFIXES, Root, existing
 from captrain.data.readers import SPLIT_NAMES
-from captrain.data.readers.folder_captions import NO_TEXT, Captioned, FolderCaptions, captions_of
+from captrain.data.readers.folder_captions import NO_TEXT, Captioned, FolderCaptions, captions_in_lines
 from captrain.data.readers.nothing import TABLES, lying_there, tables_there
-from captrain.data.samples import Chosen, LazySamples, key_of
+from captrain.data.samples import ChosenSamples, LazySamples, key_of
 from captrain.data.text import LARGEST_TEXT, read_text
-from captrain.disk.walking import Entry
+from captrain.disk.walking import FolderEntry
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 
@@ -38,7 +38,7 @@ class FolderSamples(LazySamples):
 
     def __init__(self, root: Path, options: ReadOptions) -> None:
         self.root, self.options = root, options
-        self.images = Texts()
+        self.images = FlatTexts()
         self.endings = [""]  # what follows an image's path without its suffix in its text's: ".txt", ".jpg.txt"
         self.texts = array("I")  # of an image: the place of its text's ending, 0 if it has no text
         self.renamed: dict[int, str] = {}  # of an image whose text is spelled otherwise: that text's path
@@ -79,7 +79,7 @@ class FolderSamples(LazySamples):
                 raise DataError(f"{text}: {error}; it was readable when the folder was listed") from None
             if not lines:
                 raise DataError(f"{text}: holds no caption; it held one when the folder was listed")
-            captions, machine = captions_of(lines, self.makers.get(index, ()), self.options)
+            captions, machine = captions_in_lines(lines, self.makers.get(index, ()), self.options)
         return Sample(name, self.root / name, captions, name, machine=machine)
 
 
@@ -103,7 +103,7 @@ def read(
     splits = _by_split(walk.samples.images)
     if splits is None:
         return {"all": walk.samples}
-    return {split: Chosen(walk.samples, np.array(positions)) for split, positions in splits.items()}
+    return {split: ChosenSamples(walk.samples, np.array(positions)) for split, positions in splits.items()}
 
 
 class _Walk:
@@ -161,7 +161,7 @@ class _Walk:
         found = self.captions.of(prefix, images, others)
         return [(prefix + name, found.get(name, NO_TEXT if name.endswith("/") else None)) for name in names]
 
-    def _listed(self, prefix: str) -> list[Entry]:
+    def _listed(self, prefix: str) -> list[FolderEntry]:
         """What lies in a folder. One that can't be listed is rejected, if it is not the data set's own."""
         try:
             return self.folders.entries(prefix)
@@ -175,7 +175,7 @@ class _Walk:
         plain = os.fsencode(path).decode("utf-8", "backslashreplace")
         self.rejects.add(plain, str(self.root / plain), reason)
 
-    def _oddity(self, entry: Entry) -> str:
+    def _oddity(self, entry: FolderEntry) -> str:
         """Why a file or folder can't be used, whatever is in it; "" if nothing speaks against it."""
         if not is_unicode(entry.name):
             return "has a name that is not UTF-8; rename it"

@@ -10,7 +10,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from captrain.data.gathered import Gathered
+from captrain.data.gathered import GatheredCaptions
 from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.places import Root, existing, is_hidden, refuse_pointer
 from captrain.data.readers import SPLIT_NAMES
@@ -32,7 +32,7 @@ _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")  # between the words of "iconclass
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListedTable:
     """A table that lies in a folder.
 
     split: what its name says, "" if nothing. whole: it is about all pictures (`metadata.csv`). by_name: its name says that
@@ -46,7 +46,7 @@ class Listed:
     captions: bool = True
 
 
-class Table:
+class TableFile:
     """A file of rows: the folder that its image names are relative to, and what its place gives to ids and splits."""
 
     def __init__(self, path: Path, folder: Path, split: str = "", options: ReadOptions = BY_LOOKING) -> None:
@@ -76,9 +76,9 @@ class Table:
         """As `Root.absence`."""
         return self.root.absence(self.relative(image), where)
 
-    def gathered(self) -> Gathered:
+    def gathered(self) -> GatheredCaptions:
         """An empty collector of this table's rows."""
-        return Gathered(self.root, self.path, self.prefix)
+        return GatheredCaptions(self.root, self.path, self.prefix)
 
 
 def folder_of_images(folder: Path) -> Path:
@@ -91,12 +91,15 @@ def folder_of_images(folder: Path) -> Path:
 
 
 def tables_at(
-    source: str, options: ReadOptions, suffixes: tuple[str, ...], tables: Callable[[Path, ReadOptions], list[Listed]]
-) -> list[Table]:
+    source: str,
+    options: ReadOptions,
+    suffixes: tuple[str, ...],
+    tables: Callable[[Path, ReadOptions], list[ListedTable]],
+) -> list[TableFile]:
     """The tables of a data set: a file, or those of a folder. Raises `DataError` if there are none."""
     path = existing(Path(source))
     if path.is_file():
-        return [Table(path, path.parent, "", options)]
+        return [TableFile(path, path.parent, "", options)]
     found, _ = choose(path, tables(path, options))
     if not found:
         kinds = " or ".join(suffixes)
@@ -104,7 +107,7 @@ def tables_at(
             f"{path}/: no table; expected metadata{suffixes[0]}, train{suffixes[0]} or one other {kinds} file with image names"
         )
     refuse_links(path, found.values(), options.follow_links)
-    return [Table(file, path, split, options) for split, file in found.items()]
+    return [TableFile(file, path, split, options) for split, file in found.items()]
 
 
 def refuse_links(path: Path, files: Iterable[Path], follow_links: bool) -> None:
@@ -115,7 +118,7 @@ def refuse_links(path: Path, files: Iterable[Path], follow_links: bool) -> None:
             raise DataError(f"{file}: {NOT_READ_THROUGH}, or give its path")
 
 
-def has_tables(folder: Path, tables: list[Listed]) -> bool:
+def has_tables(folder: Path, tables: list[ListedTable]) -> bool:
     """Whether a folder has such tables, even if they contradict each other: reading them will say so."""
     try:
         return bool(choose(folder, tables)[0])
@@ -123,7 +126,7 @@ def has_tables(folder: Path, tables: list[Listed]) -> bool:
         return True
 
 
-def tables_in(folder: Path, suffixes: tuple[str, ...], look: Look, is_kind: Test = Path.is_file) -> list[Listed]:
+def tables_in(folder: Path, suffixes: tuple[str, ...], look: Look, is_kind: Test = Path.is_file) -> list[ListedTable]:
     """The tables of a folder that pass `is_kind`: those that have a table's name, and others in which `look` sees images."""
     with os.scandir(folder) as listing:  # once: a folder may hold a hundred thousand pictures
         names = {entry.name: is_folder(entry) for entry in listing}
@@ -133,15 +136,15 @@ def tables_in(folder: Path, suffixes: tuple[str, ...], look: Look, is_kind: Test
     for file in filter(is_kind, [*files, *filter(os.path.lexists, below)]):
         split = exact_split(folder, file)
         if split is not None:
-            tables.append(Listed(file, split, by_name=True, whole=not split))
+            tables.append(ListedTable(file, split, by_name=True, whole=not split))
         elif file.parent == folder:
             images, captions = look(file)
             if images:
-                tables.append(Listed(file, split_in_words(folder, file) or "", captions=captions))
+                tables.append(ListedTable(file, split_in_words(folder, file) or "", captions=captions))
     return tables
 
 
-def choose(folder: Path, tables: Sequence[Listed]) -> tuple[dict[str, Path], list[Path]]:
+def choose(folder: Path, tables: Sequence[ListedTable]) -> tuple[dict[str, Path], list[Path]]:
     """Which tables of a folder are read, by split ("" where a name says none), and which are left, as no name says what of.
 
     A name is a split's (`train.csv`, `dev.csv`, `train/metadata.csv`), `metadata.csv`, or has a split as a word of it
@@ -183,7 +186,7 @@ def split_in_words(folder: Path, file: Path) -> str | None:
 
 
 def gather(
-    table: Table, columns: Columns, rows: Iterable[tuple[int, dict[str, Any]]], rejects: Rejects, captioned: bool
+    table: TableFile, columns: Columns, rows: Iterable[tuple[int, dict[str, Any]]], rejects: Rejects, captioned: bool
 ) -> dict[str, Sequence[Sample]]:
     """The samples of a table that is read whole, from its rows with their numbers."""
     gathered, rows = table.gathered(), iter(rows)
@@ -199,7 +202,7 @@ def gather(
         split = row.split or table.split or "all"
         gathered.add(table.relative(row.image), row.captions + row.odd, number, rejects, split)
     note_marked(table.path, marked, rejects)
-    check_splits(gathered.names, table)
+    check_row_splits(gathered.names, table)
     return gathered.samples(rejects, captioned=captioned)
 
 
@@ -210,7 +213,7 @@ def note_marked(file: Path, marked: int, rejects: Rejects) -> None:
         rejects.remark("marked", file.name, str(file), reason)
 
 
-def check_splits(names: Sequence[str], table: Table) -> None:
+def check_row_splits(names: Sequence[str], table: TableFile) -> None:
     """Raise `DataError` if only some rows of a table name a split; `names` are the splits of all rows."""
     if "all" in names and len(names) > 1:
         raise DataError(f"{table.path}: some lines name a split and some don't; expected all or none")
@@ -218,8 +221,8 @@ def check_splits(names: Sequence[str], table: Table) -> None:
 
 def one_table_each(
     source: str,
-    tables: Sequence[Table],
-    read: Callable[[Table], dict[str, Sequence[Sample]]],
+    tables: Sequence[TableFile],
+    read: Callable[[TableFile], dict[str, Sequence[Sample]]],
     rejects: Rejects,
     expected: str,
 ) -> dict[str, Sequence[Sample]]:

@@ -10,8 +10,8 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
-from captrain.data.gathered import Texts
-from captrain.data.readers.tables import Table, refuse_links
+from captrain.data.gathered import FlatTexts
+from captrain.data.readers.tables import TableFile, refuse_links
 from captrain.data.samples import key_of
 from captrain.disk.reading import open_file, read_file
 from captrain.errors import DataError
@@ -47,7 +47,7 @@ def last_part(url: str) -> str:
 class UrlFiles:
     """From a web address to a file name: by a map where there is one, else by the name that the address ends in."""
 
-    def __init__(self, table: Table, urls: Iterable[str]) -> None:
+    def __init__(self, table: TableFile, urls: Iterable[str]) -> None:
         """`urls` are all addresses of the table: names that two of them end in can't be used."""
         self.map = _map_of(table)
         self.shared = frozenset() if self.map else _shared_names(urls)
@@ -68,7 +68,7 @@ class UrlMap:
 
     def __init__(self, path: Path, pairs: Iterable[tuple[str, str]]) -> None:
         self.path = path
-        self.names = Texts()
+        self.names = FlatTexts()
         keys = array("Q")
         for url, name in pairs:
             keys.append(key_of(url))
@@ -83,7 +83,7 @@ class UrlMap:
         return self.names[int(self.order[place])] if place < len(self.keys) and self.keys[place] == key else ""
 
 
-def _map_of(table: Table) -> UrlMap | None:
+def _map_of(table: TableFile) -> UrlMap | None:
     names = (f"{table.path.stem}.map.tsv", "map.tsv", "map.json")
     for folder in (table.path.parent, table.root.folder):
         for name in names:

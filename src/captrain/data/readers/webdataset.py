@@ -19,23 +19,23 @@ from typing import BinaryIO
 
 import numpy as np
 
-from captrain.data.gathered import Texts
+from captrain.data.gathered import FlatTexts
 from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.places import IMAGE_SUFFIXES, is_hidden, is_remote
 from captrain.data.samples import LazySamples, key_of
 from captrain.data.shards.members import (
     LARGEST_TEXT,
     MOST_PARTS,
-    Group,
     Keys,
-    Part,
+    MemberGroup,
+    SampleMember,
     divided,
     groups,
     split_name,
     stem_key,
 )
 from captrain.data.shards.remote import local_copy, path_of
-from captrain.data.shards.sources import COMPRESSED, Shard, expand, reject, split_list
+from captrain.data.shards.sources import COMPRESSED, TarShard, expand, reject, split_list
 from captrain.data.shards.tars import Member, StoredMember
 from captrain.disk.reading import open_file
 from captrain.errors import DataError, nearest
@@ -48,21 +48,21 @@ TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".txt")  # that may be about pict
 _BUFFER = 1 << 16  # bytes read at once: a header and, often, the caption that follows it
 
 
-class Index:
+class TarIndex:
     """Where the images and captions of shards lie: 57 bytes a sample beside its name."""
 
     def __init__(self, keys: Keys) -> None:
         self.rules = keys
-        self.shards: list[Shard] = []
+        self.shards: list[TarShard] = []
         self.paths: list[Path] = []
-        self.names = Texts()
+        self.names = FlatTexts()
         self.places = array("I")  # of a sample: its shard
         self.images, self.image_sizes = array("Q"), array("Q")
         self.captions, self.caption_sizes = array("Q"), array("Q")
         self.fields = array("B")  # of a sample: which of the rules finds its captions
         self.keys = array("Q")
 
-    def add(self, image: Part, caption: Part | None, field: int) -> None:
+    def add(self, image: SampleMember, caption: SampleMember | None, field: int) -> None:
         """One sample of the shard that was begun last."""
         self.places.append(len(self.shards) - 1)
         self.names.append(image.name)
@@ -93,7 +93,7 @@ class Index:
 class TarSamples(LazySamples):
     """Samples of an index by their numbers."""
 
-    def __init__(self, entries: Index, numbers: np.ndarray) -> None:
+    def __init__(self, entries: TarIndex, numbers: np.ndarray) -> None:
         self.entries, self.numbers = entries, numbers
 
     def __len__(self) -> int:
@@ -163,14 +163,14 @@ class _Indexer:
 
     def __init__(self, keys: Keys, rejects: Rejects, captioned: bool) -> None:
         self.keys, self.rejects, self.captioned = keys, rejects, captioned
-        self.index = Index(keys)
+        self.index = TarIndex(keys)
         self.suffixes: dict[str, None] = {}  # that were met, for errors
 
-    def add(self, shard: Shard, path: Path) -> None:
+    def add(self, shard: TarShard, path: Path) -> None:
         """Index a shard. Members of a sample that do not follow one another (plain `tar` packs them so) are found too."""
         self.index.shards.append(shard)
         self.index.paths.append(path)
-        waiting: dict[str, Group] = {}  # samples of which something is still missing
+        waiting: dict[str, MemberGroup] = {}  # samples of which something is still missing
         try:
             with open_file(path, _BUFFER) as file:
                 for found in groups(file, self.keys, os.fstat(file.fileno()).st_size):
@@ -183,7 +183,7 @@ class _Indexer:
         except OSError as error:
             raise DataError(f"{shard.label}: can't be read ({error.strerror})") from None
 
-    def _take(self, group: Group, waiting: dict[str, Group], file: BinaryIO) -> None:
+    def _take(self, group: MemberGroup, waiting: dict[str, MemberGroup], file: BinaryIO) -> None:
         """Add a sample that is complete; let another wait for the rest of its members, and divide what is several with them."""
         self._note(group)
         pieces = [group]
@@ -193,27 +193,27 @@ class _Indexer:
         for piece in pieces:
             self._add_or_wait(piece, waiting)
 
-    def _add_or_wait(self, group: Group, waiting: dict[str, Group]) -> None:
+    def _add_or_wait(self, group: MemberGroup, waiting: dict[str, MemberGroup]) -> None:
         try:
             image = self.keys.image(group.parts)
             caption, field, _ = self.keys.caption(group.parts, image)
         except ValueError:
             group.parts = [part._replace(data=None) for part in group.parts]  # any number of samples may wait
-            self._merge(waiting.setdefault(stem_key(group), Group(group.key, group.start)), group)
+            self._merge(waiting.setdefault(stem_key(group), MemberGroup(group.key, group.start)), group)
         else:
             self.index.add(image, caption, field)
 
-    def _note(self, group: Group) -> None:
+    def _note(self, group: MemberGroup) -> None:
         for part in group.parts:
             if len(self.suffixes) < MOST_PARTS:
                 self.suffixes[part.suffix] = None
 
-    def _merge(self, group: Group, later: Group) -> None:
+    def _merge(self, group: MemberGroup, later: MemberGroup) -> None:
         for part in later.parts:
             if problem := group.add(part):
                 self._reject(part.name, problem)
 
-    def _filled(self, group: Group, file: BinaryIO) -> Group:
+    def _filled(self, group: MemberGroup, file: BinaryIO) -> MemberGroup:
         """A group that waited, with the bytes of its captions again. The walk finds its own place in the file by itself."""
         for place, part in enumerate(group.parts):
             if self.keys.may_be_caption(part.suffix) and part.size <= LARGEST_TEXT:
@@ -221,20 +221,20 @@ class _Indexer:
                 group.parts[place] = part._replace(data=file.read(part.size))
         return group
 
-    def _together(self, groups: list[Group]) -> Iterator[Group]:
+    def _together(self, groups: list[MemberGroup]) -> Iterator[MemberGroup]:
         """Incomplete samples with those that have the same key up to the first dot, and divided again if they are several."""
-        by_key: dict[str, Group] = {}
+        by_key: dict[str, MemberGroup] = {}
         for group in groups:
             key, _ = split_name(group.parts[0].name) or (group.key, "")
-            first = by_key.setdefault(key, Group(key, group.start))
+            first = by_key.setdefault(key, MemberGroup(key, group.start))
             if len(first.parts) + len(group.parts) > MOST_PARTS:
                 yield from divided(first, self.keys)
-                first = by_key[key] = Group(key, group.start)
+                first = by_key[key] = MemberGroup(key, group.start)
             self._merge(first, group)
         for group in by_key.values():
             yield from divided(group, self.keys, loosely=True)
 
-    def _settle(self, group: Group) -> None:
+    def _settle(self, group: MemberGroup) -> None:
         """Decide on a sample that stayed incomplete until the shard's end."""
         name = group.parts[0].name
         try:
@@ -246,7 +246,7 @@ class _Indexer:
         else:
             self.index.add(image, caption, field)
 
-    def _caption(self, group: Group, image: Part) -> tuple[Part | None, int]:
+    def _caption(self, group: MemberGroup, image: SampleMember) -> tuple[SampleMember | None, int]:
         """The caption's member and rule; none where none is needed. Raises `ValueError` with the reason if one is missing."""
         try:
             return self.keys.caption(group.parts, image, loosely=True)[:2]
@@ -259,7 +259,7 @@ class _Indexer:
         reject(self.rejects, self.index.shards[-1], name, reason)
 
 
-def _by_split(index: Index, rejects: Rejects) -> dict[str, Sequence[Sample]]:
+def _by_split(index: TarIndex, rejects: Rejects) -> dict[str, Sequence[Sample]]:
     """Samples by split, each id once, in the order of shards and of images in them."""
     places = np.array(index.places)
     order = np.lexsort((np.array(index.images), places))
@@ -278,7 +278,7 @@ def _by_split(index: Index, rejects: Rejects) -> dict[str, Sequence[Sample]]:
     }
 
 
-def _nothing_left(source: str, shards: list[Shard], indexer: _Indexer, rejects: Rejects) -> str:
+def _nothing_left(source: str, shards: list[TarShard], indexer: _Indexer, rejects: Rejects) -> str:
     suffixes = list(indexer.suffixes)
     members = f"members {', '.join(suffixes[:8])}" if suffixes else "no samples"
     wanted = [*indexer.keys.images, *(where.suffix for where in indexer.keys.captions)]

@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 from captrain.data.options import ReadOptions
 from captrain.data.places import IMAGE_SUFFIXES, is_hidden
 from captrain.data.shards.tars import LARGEST_MEMBER, Bytes, Member, walk
-from captrain.data.text import checked, decode, lines_of
+from captrain.data.text import checked, decode_text, lines_of
 from captrain.errors import DataError
 from captrain.limits import TOO_LONG
 from captrain.records import parse_json
@@ -34,7 +34,7 @@ MOST_PARTS = 100  # members of one sample
 _META = re.compile(r"__[^/]*__(?:$|/)")  # WebDataset's own notes
 
 
-class Part(NamedTuple):
+class SampleMember(NamedTuple):
     """One member of a sample, of which the headers begin at `start`. `data` is there for members that were wanted."""
 
     suffix: str
@@ -46,14 +46,14 @@ class Part(NamedTuple):
 
 
 @dataclass(slots=True)
-class Group:
+class MemberGroup:
     """The members of one sample; `start` is where the headers of the first begin."""
 
     key: str
     start: int
-    parts: list[Part] = field(default_factory=list)
+    parts: list[SampleMember] = field(default_factory=list)
 
-    def add(self, part: Part) -> str:
+    def add(self, part: SampleMember) -> str:
         """Take a member in; what it says, if anything, is why it can't be."""
         if part.data is not None and len(part.data) < part.size:
             return f"is cut short ({len(part.data)} of {part.size} bytes)"
@@ -64,9 +64,9 @@ class Group:
         self.parts.append(part)
         return ""
 
-    def part_of(self, key: str, parts: list[Part]) -> Group:
+    def part_of(self, key: str, parts: list[SampleMember]) -> MemberGroup:
         """Some of the members as a sample of their own."""
-        return Group(key, min(part.start for part in parts), parts)
+        return MemberGroup(key, min(part.start for part in parts), parts)
 
 
 class Field(NamedTuple):
@@ -119,7 +119,7 @@ class Keys:
         """Whether a member may hold captions."""
         return _among(suffix, [where.suffix for where in self.captions])
 
-    def image(self, parts: Sequence[Part]) -> Part:
+    def image(self, parts: Sequence[SampleMember]) -> SampleMember:
         """The image among a sample's members. Raises `ValueError` with the reason if there is none, or none that is plain."""
         for suffix in self.images or PLAIN_IMAGES:
             for part in parts:
@@ -134,7 +134,7 @@ class Keys:
             raise ValueError(f"has no image beside it ({names}); expected {' or '.join(self.images or PLAIN_IMAGES)}")
         return found[0]
 
-    def _dotted_images(self, parts: Sequence[Part]) -> list[Part]:
+    def _dotted_images(self, parts: Sequence[SampleMember]) -> list[SampleMember]:
         """The images whose suffixes are none of those looked for first. Of one stem, the best ending is the image."""
         found = [part for part in parts if self.may_be_image(part.suffix)]
         if len({stem_of(part.name) for part in (parts if self.images else found)}) == 1:
@@ -144,8 +144,8 @@ class Keys:
         return [] if self.images else found
 
     def caption(
-        self, parts: Sequence[Part], image: Part | None = None, loosely: bool = False
-    ) -> tuple[Part, int, tuple[str, ...]]:
+        self, parts: Sequence[SampleMember], image: SampleMember | None = None, loosely: bool = False
+    ) -> tuple[SampleMember, int, tuple[str, ...]]:
         """The member with the captions, which of `self.captions` it is, and the captions.
 
         Members of the image's own stem count too, whatever dots it has; loosely, those of a stem that its stem goes on after.
@@ -164,7 +164,7 @@ class Keys:
                     )
         raise ValueError(fault or _no_caption(parts))
 
-    def _places(self, parts: Sequence[Part], image: str, loosely: bool) -> Iterator[tuple[int, Part]]:
+    def _places(self, parts: Sequence[SampleMember], image: str, loosely: bool) -> Iterator[tuple[int, SampleMember]]:
         """Members that may hold captions, each with the rule by which: by their suffixes, then by the image's stem or name."""
         own = (stem_of(image), image)
         for number, where in enumerate(self.captions):
@@ -181,7 +181,7 @@ class Keys:
         where = self.captions[number]
         if data is None:
             raise ValueError(TOO_LONG)
-        text = decode(data, self.encoding).content
+        text = decode_text(data, self.encoding).content
         if where.suffix.rpartition(".")[2] == "json":
             found = _in_json(text, where.path)
         else:
@@ -216,25 +216,25 @@ def split_name(name: str) -> tuple[str, str] | None:
 
 def groups(
     file: Bytes, keys: Keys, length: int | None = None, start: int = 0, *, images: bool = False
-) -> Iterator[Group | Member]:
+) -> Iterator[MemberGroup | Member]:
     """The samples of a tar in order, and between them the members that can't be used (they have a `problem`).
 
     The bytes of members that may hold captions come along, and with `images` those of images too, for readers that have no
     second look: members of a sample that lie apart are not found then. `start` is 0 or that of a group met earlier.
     """
-    group = Group("", start)
+    group = MemberGroup("", start)
     for member in walk(file, length, start):
         split = None if member.problem else split_name(member.name)
         if group.parts and (group.key != split[0] if split else not member.name):
             yield from divided(group, keys, loosely=images)
-            group = Group("", start)
+            group = MemberGroup("", start)
         if split is not None:
             if not group.parts:
-                group = Group(split[0], member.start)
+                group = MemberGroup(split[0], member.start)
             elif len(group.parts) == MOST_PARTS:
                 *whole, last = divided(group, keys)
                 yield from whole
-                group = Group(split[0], last.start, last.parts)
+                group = MemberGroup(split[0], last.start, last.parts)
             problem = group.add(_part(file, keys, group, member, split[1], images))
             member = member._replace(problem=problem)
         if member.problem:
@@ -243,7 +243,7 @@ def groups(
         yield from divided(group, keys, loosely=images)
 
 
-def _part(file: Bytes, keys: Keys, group: Group, member: Member, suffix: str, images: bool) -> Part:
+def _part(file: Bytes, keys: Keys, group: MemberGroup, member: Member, suffix: str, images: bool) -> SampleMember:
     """A member as a part of its group, with its bytes if they are wanted."""
     limit = LARGEST_TEXT if keys.may_be_caption(suffix) else 0
     if images and keys.may_be_image(suffix):
@@ -254,7 +254,7 @@ def _part(file: Bytes, keys: Keys, group: Group, member: Member, suffix: str, im
             data = file.read(member.size)
         except OSError:  # the walk comes upon it too, and says so
             data = b""
-    return Part(suffix, member.name, member.offset, member.size, data, member.start)
+    return SampleMember(suffix, member.name, member.offset, member.size, data, member.start)
 
 
 def _among(suffix: str, wanted: Sequence[str]) -> bool:
@@ -262,7 +262,7 @@ def _among(suffix: str, wanted: Sequence[str]) -> bool:
     return suffix in wanted or ending_of(suffix) in wanted
 
 
-def _no_caption(parts: Sequence[Part]) -> str:
+def _no_caption(parts: Sequence[SampleMember]) -> str:
     others = ", ".join(part.suffix for part in parts if ending_of(part.suffix) in (*TEXT_SUFFIXES, "json"))
     return "has no caption beside it" + (f"; --caption-key says whether {others[:80]} is one" if others else "")
 
@@ -320,7 +320,7 @@ def stem_of(name: str) -> str:
     return name.rpartition(".")[0]
 
 
-def stem_key(group: Group) -> str:
+def stem_key(group: MemberGroup) -> str:
     """What tells a sample from the others: the stem of its members, if they have but one, else its key."""
     stems = {stem_of(part.name) for part in group.parts}
     return stems.pop() if len(stems) == 1 else group.key
@@ -335,7 +335,7 @@ def begins(stem: str, with_stem: str) -> bool:
     return stem == with_stem or stem.startswith(f"{with_stem}.")
 
 
-def divided(group: Group, keys: Keys, loosely: bool = False) -> list[Group]:
+def divided(group: MemberGroup, keys: Keys, loosely: bool = False) -> list[MemberGroup]:
     """A group as WebDataset has it, or the samples that it is by the longest stems its members share, in their order.
 
     `loosely` also gives a member to the one image whose stem goes on after its own (`1.1.txt` to `1.1.a.jpg`), which is only
@@ -366,10 +366,10 @@ def divided(group: Group, keys: Keys, loosely: bool = False) -> list[Group]:
 
 
 def _owned(
-    parts: Sequence[Part], stems: list[str], loosely: bool
-) -> tuple[dict[str, list[Part]], dict[str, list[Part]]]:
+    parts: Sequence[SampleMember], stems: list[str], loosely: bool
+) -> tuple[dict[str, list[SampleMember]], dict[str, list[SampleMember]]]:
     """The members of each stem, those of images first; and those of other stems alone."""
-    own: dict[str, list[Part]] = {stem: [] for stem in stems}
+    own: dict[str, list[SampleMember]] = {stem: [] for stem in stems}
     names = {part.name for part in parts if stem_of(part.name) in own}
     for part in parts:
         stem = stem_of(part.name)
@@ -379,6 +379,6 @@ def _owned(
     return own, {stem: found for stem, found in own.items() if stem not in stems}
 
 
-def _is_text(part: Part, keys: Keys) -> bool:
+def _is_text(part: SampleMember, keys: Keys) -> bool:
     """Whether a member may hold captions and nothing else; a JSON may be notes about a variant of an image."""
     return keys.may_be_caption(part.suffix) and ending_of(part.suffix) != "json"

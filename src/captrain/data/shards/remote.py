@@ -36,10 +36,10 @@ BACKENDS = {  # kinds of URL that are read → the packages that bring them
 _CHUNK = 8 << 20  # bytes copied at a time
 
 
-def shown(url: str) -> str:
+def shown_url(url: str) -> str:
     """A URL as people may see it, without user, password and query; a path as it is.
 
-    >>> shown("https://me:secret@host/00000.tar?signature=abc")
+    >>> shown_url("https://me:secret@host/00000.tar?signature=abc")
     'https://host/00000.tar'
     """
     if not is_remote(url):
@@ -69,12 +69,14 @@ def protocol_of(url: str) -> str:
     protocol = url.partition("://")[0].lower()
     if protocol not in BACKENDS or "::" in url:
         kinds = ", ".join(f"{kind}://" for kind in BACKENDS)
-        raise DataError(f"{shown(url)}: this kind of URL is not read; expected {kinds}.{nearest(protocol, BACKENDS)}")
+        raise DataError(
+            f"{shown_url(url)}: this kind of URL is not read; expected {kinds}.{nearest(protocol, BACKENDS)}"
+        )
     return protocol
 
 
 @contextmanager
-def telling(url: str) -> Iterator[None]:
+def told_error(url: str) -> Iterator[None]:
     """Make one clear `DataError` of whatever a store's own package raises: each has errors of its own."""
     try:
         yield
@@ -83,26 +85,28 @@ def telling(url: str) -> Iterator[None]:
     except ImportError:
         packages = BACKENDS[protocol_of(url)]
         raise DataError(
-            f"{shown(url)}: {protocol_of(url)}:// needs a package that is not installed; pip install {packages}"
+            f"{shown_url(url)}: {protocol_of(url)}:// needs a package that is not installed; pip install {packages}"
         ) from None
     except FileNotFoundError:
-        raise DataError(f"{shown(url)}: not found; check the address") from None
+        raise DataError(f"{shown_url(url)}: not found; check the address") from None
     except Exception as error:
-        reason = (str(error).splitlines() or [""])[0].replace(url, shown(url))[:200]
+        reason = (str(error).splitlines() or [""])[0].replace(url, shown_url(url))[:200]
         raise DataError(
-            f"{shown(url)}: can't be read ({type(error).__name__}: {reason}); check address and access"
+            f"{shown_url(url)}: can't be read ({type(error).__name__}: {reason}); check address and access"
         ) from None
 
 
 def glob_urls(pattern: str) -> list[str]:
     """The URLs that a pattern with wildcards matches, sorted."""
     if protocol_of(pattern) in ("http", "https"):
-        raise DataError(f"{shown(pattern)}: web servers can't be searched; expected numbers such as {{00000..00012}}")
-    with telling(pattern):
+        raise DataError(
+            f"{shown_url(pattern)}: web servers can't be searched; expected numbers such as {{00000..00012}}"
+        )
+    with told_error(pattern):
         system, path = _system(pattern)
         found = [system.unstrip_protocol(name) for name in sorted(system.glob(path))]
     if not found:
-        raise DataError(f"{shown(pattern)}: nothing matches; expected a pattern of .tar shards")
+        raise DataError(f"{shown_url(pattern)}: nothing matches; expected a pattern of .tar shards")
     return found
 
 
@@ -110,7 +114,7 @@ class RemoteFile:
     """A file behind a URL, read from front to back. Whatever goes wrong is an `OSError` of one line."""
 
     def __init__(self, url: str) -> None:
-        with telling(url):
+        with told_error(url):
             system, path = _system(url)
             self.file: BinaryIO = system.open(path, "rb")
         self.url = url
@@ -146,7 +150,7 @@ class RemoteFile:
     @contextmanager
     def _telling(self) -> Iterator[None]:
         try:
-            with telling(self.url):
+            with told_error(self.url):
                 yield
         except DataError as error:
             raise OSError(str(error)) from None
@@ -158,7 +162,7 @@ def local_copy(url: str) -> Path:
     The copy's name is made of the URL, the length and the tag (ETag or time of change) that the store states, so a file
     that has changed is copied again. It is written in one stream, under a temporary name, then renamed.
     """
-    with telling(url):
+    with told_error(url):
         system, path = _system(url)
         facts: dict[str, Any] = system.info(path)
     length = facts.get("size")
@@ -188,14 +192,14 @@ def _make_room(folder: Path, length: int, url: str) -> None:
         ) from None
     if free < length:
         raise DataError(
-            f"{shown(url)}: its copy needs {length / 1e9:.1f} GB, and {folder} has {free / 1e9:.1f} GB left; "
+            f"{shown_url(url)}: its copy needs {length / 1e9:.1f} GB, and {folder} has {free / 1e9:.1f} GB left; "
             "CAPTRAIN_CACHE names another folder"
         )
 
 
 def _copy(url: str, copy: Path, length: int | None) -> None:
     with new_file(copy) as target:
-        with telling(url), RemoteFile(url) as source:
+        with told_error(url), RemoteFile(url) as source:
             shutil.copyfileobj(source, target, _CHUNK)
         if length is not None and target.tell() != length:
-            raise DataError(f"{shown(url)}: {target.tell()} of {length} bytes came; try again")
+            raise DataError(f"{shown_url(url)}: {target.tell()} of {length} bytes came; try again")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from captrain.data.places import Root, existing, is_remote
 from captrain.data.readers import SPLIT_NAMES
-from captrain.data.shards.remote import glob_urls, path_of, protocol_of, shown
+from captrain.data.shards.remote import glob_urls, path_of, protocol_of, shown_url
 from captrain.errors import DataError
 from captrain.records import Rejects
 
@@ -25,7 +25,7 @@ _NOT_A_SPLIT = ("all",)
 
 
 @dataclass(frozen=True, slots=True)
-class Shard:
+class TarShard:
     """One tar. `name` tells it from the others of its source ("train/00000.tar"); `prefix` begins its samples' ids."""
 
     url: str
@@ -35,13 +35,13 @@ class Shard:
     @property
     def label(self) -> str:
         """The path or URL as people may see it: without the keys that signed URLs carry."""
-        return shown(self.url)
+        return shown_url(self.url)
 
     @property
     def split(self) -> str | None:
         """The split that its name says, if it says one.
 
-        >>> [Shard("", name).split for name in ("train/0.tar", "cc12m-val-0001.tar", "0.tar", "train/test.tar")]
+        >>> [TarShard("", name).split for name in ("train/0.tar", "cc12m-val-0001.tar", "0.tar", "train/test.tar")]
         ['train', 'validation', None, None]
         """
         words = re.split(r"[^a-z]+", self.name.removesuffix(".tar").lower())
@@ -49,7 +49,9 @@ class Shard:
         return found.pop() if len(found) == 1 else None
 
 
-def expand(source: str | Sequence[str], rejects: Rejects | None = None, *, follow_links: bool = False) -> list[Shard]:
+def expand(
+    source: str | Sequence[str], rejects: Rejects | None = None, *, follow_links: bool = False
+) -> list[TarShard]:
     """All shards that a source names, in the order of their names within each of its parts, each once.
 
     Ids of samples begin with the shard's name, unless the source is a single tar. Links that leave a folder go to
@@ -69,7 +71,7 @@ def expand(source: str | Sequence[str], rejects: Rejects | None = None, *, follo
     _require(urls)
     single = len(parts) == 1 and urls == [parts[0]]
     return [
-        Shard(url, name, "" if single else f"{name.removesuffix('.tar')}/")
+        TarShard(url, name, "" if single else f"{name.removesuffix('.tar')}/")
         for url, name in zip(urls, _names(urls), strict=True)
     ]
 
@@ -104,7 +106,7 @@ def expand_braces(pattern: str) -> Iterator[str]:
     for choice in choices:
         count *= len(choice)
     if count > MOST_SHARDS:
-        raise DataError(f"{shown(pattern)}: names {count} shards, over {MOST_SHARDS}; check the numbers in braces")
+        raise DataError(f"{shown_url(pattern)}: names {count} shards, over {MOST_SHARDS}; check the numbers in braces")
     return ("".join(combination) for combination in product(*choices))
 
 
@@ -112,12 +114,14 @@ def _choices(inside: str, pattern: str) -> list[str]:
     if span := re.fullmatch(r"(\d{1,18})\.\.(\d{1,18})", inside):
         first, last = int(span[1]), int(span[2])
         if abs(last - first) >= MOST_SHARDS:
-            raise DataError(f"{shown(pattern)}: {{{inside}}} names over {MOST_SHARDS} shards; check the numbers")
+            raise DataError(f"{shown_url(pattern)}: {{{inside}}} names over {MOST_SHARDS} shards; check the numbers")
         step = 1 if last >= first else -1
         return [f"{number:0{len(span[1])}d}" for number in range(first, last + step, step)]
     if "," in inside:
         return inside.split(",")
-    raise DataError(f"{shown(pattern)}: can't expand {{{inside}}}; expected numbers {{00000..00012}} or words {{a,b}}")
+    raise DataError(
+        f"{shown_url(pattern)}: can't expand {{{inside}}}; expected numbers {{00000..00012}} or words {{a,b}}"
+    )
 
 
 def _urls(part: str, follow_links: bool) -> list[str]:
@@ -154,7 +158,8 @@ def refuse(url: str) -> None:
         )
     if path_of(url).lower().endswith(COMPRESSED):
         raise DataError(
-            f"{shown(url)}: is compressed, so that its pictures can't be reached one by one; unpack it to a .tar{_unpacking(url)}"
+            f"{shown_url(url)}: is compressed, so that its pictures can't be reached one by one; "
+            f"unpack it to a .tar{_unpacking(url)}"
         )
 
 
@@ -171,7 +176,7 @@ def _unpacking(url: str) -> str:
     return ""
 
 
-def _in_folder(root: Root, rejects: Rejects) -> list[Shard]:
+def _in_folder(root: Root, rejects: Rejects) -> list[TarShard]:
     """The tars below a folder, sorted; links that leave it, and what is no file, are rejected."""
     names: list[str] = []
     folders, left = root.folders(), [""]
@@ -193,7 +198,7 @@ def _in_folder(root: Root, rejects: Rejects) -> list[Shard]:
     if not names:
         found = f" ({rejects.summary()})" if rejects else ""
         raise DataError(f"{root.folder}/: no shard{found}; expected .tar files in it")
-    return [Shard(str(root.folder / name), name, f"{name.removesuffix('.tar')}/") for name in sorted(names)]
+    return [TarShard(str(root.folder / name), name, f"{name.removesuffix('.tar')}/") for name in sorted(names)]
 
 
 def _require(urls: list[str]) -> None:
@@ -224,7 +229,7 @@ def _names(urls: list[str]) -> list[str]:
     return [f"{place}/{name}" for place, name in enumerate(names)]  # of other hosts, or told apart by their queries
 
 
-def reject(rejects: Rejects, shard: Shard, name: str, reason: str) -> None:
+def reject(rejects: Rejects, shard: TarShard, name: str, reason: str) -> None:
     """Note a member of a shard, or without a name the shard itself, that can't be used."""
     if name:
         rejects.add(shard.prefix + name, f"{shard.label}/{name}", reason)

@@ -16,9 +16,9 @@ from typing import Any
 
 from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.places import is_remote
-from captrain.data.shards.members import Group, Keys, groups
+from captrain.data.shards.members import Keys, MemberGroup, groups
 from captrain.data.shards.remote import RemoteFile
-from captrain.data.shards.sources import Shard, expand, reject
+from captrain.data.shards.sources import TarShard, expand, reject
 from captrain.data.shards.tars import LARGEST_MEMBER, Bytes, Member
 from captrain.disk.reading import open_file
 from captrain.errors import DataError
@@ -28,7 +28,7 @@ _BUFFER = 1 << 20  # bytes read from a disk at once
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class StreamPosition:
     """Where a sample begins: the position of its shard in the reader's order, and its bytes in the shard."""
 
     shard: int
@@ -87,7 +87,7 @@ class SampleStream(Iterator[Sample]):
 
     def __init__(
         self,
-        shards: Sequence[Shard],
+        shards: Sequence[TarShard],
         keys: Keys,
         *,
         shuffle_buffer: int,
@@ -108,8 +108,8 @@ class SampleStream(Iterator[Sample]):
         self.shards = order if self.by_sample else order[reader::readers]
         self._all = [shard.url for shard in shards]
         self._given = 0
-        self._next = Place(0, 0, 0)  # the first sample that was not read yet
-        self._buffer: list[tuple[Place, Sample]] = []
+        self._next = StreamPosition(0, 0, 0)  # the first sample that was not read yet
+        self._buffer: list[tuple[StreamPosition, Sample]] = []
         self._source = self._read(self._next)
 
     def __iter__(self) -> SampleStream:
@@ -143,8 +143,8 @@ class SampleStream(Iterator[Sample]):
         """Go to where a stream with the same arguments was. Samples in its buffer are read again from their places."""
         try:
             other, self._given = state["of"], int(state["given"])
-            following = Place(*map(int, state["next"]))
-            waiting = [Place(*map(int, place)) for place in state["buffer"]]
+            following = StreamPosition(*map(int, state["next"]))
+            waiting = [StreamPosition(*map(int, place)) for place in state["buffer"]]
         except (KeyError, TypeError, ValueError):
             raise DataError("the state of a stream is not one; expected what state_dict() gave") from None
         for name, value in self._identity().items():
@@ -167,26 +167,26 @@ class SampleStream(Iterator[Sample]):
             "captioned": self.captioned,
         }
 
-    def _read(self, first: Place) -> Iterator[tuple[Place, Sample]]:
+    def _read(self, first: StreamPosition) -> Iterator[tuple[StreamPosition, Sample]]:
         """This reader's samples in order, from a place on. `self._next` is kept up with what was read."""
         number, start = first.number, first.start
         for position in range(first.shard, len(self.shards)):
             shard = self.shards[position]
             for group, end in self._groups(shard, start):
-                place = Place(position, group.start, number)
+                place = StreamPosition(position, group.start, number)
                 number += 1
-                self._next = Place(position, end, number) if end else Place(position + 1, 0, number)
+                self._next = StreamPosition(position, end, number) if end else StreamPosition(position + 1, 0, number)
                 if self.by_sample and place.number % self.readers != self.reader:
                     continue
                 sample = self._sample(shard, group)
                 if sample is not None:
                     yield place, sample
             start = 0
-            self._next = Place(position + 1, 0, number)
+            self._next = StreamPosition(position + 1, 0, number)
 
-    def _groups(self, shard: Shard, start: int) -> Iterator[tuple[Group, int]]:
+    def _groups(self, shard: TarShard, start: int) -> Iterator[tuple[MemberGroup, int]]:
         """The groups of a shard, each with where the next one begins (0 after the last)."""
-        previous: Group | None = None
+        previous: MemberGroup | None = None
         for found in self._walk(shard, start):
             if isinstance(found, Member):
                 if not self.by_sample or self.reader == 0:
@@ -198,24 +198,24 @@ class SampleStream(Iterator[Sample]):
         if previous is not None:
             yield previous, 0
 
-    def _walk(self, shard: Shard, start: int) -> Iterator[Group | Member]:
+    def _walk(self, shard: TarShard, start: int) -> Iterator[MemberGroup | Member]:
         try:
             with _opened(shard) as (file, length):
                 yield from groups(file, self.keys, length, start, images=True)
         except (OSError, DataError) as error:
             yield Member("", 0, 0, 0, f"can't be read ({getattr(error, 'strerror', None) or error})")
 
-    def _again(self, place: Place) -> Sample:
+    def _again(self, place: StreamPosition) -> Sample:
         """A sample that was read before."""
         if place.shard < len(self.shards):
             shard = self.shards[place.shard]
             found = next(self._walk(shard, place.start), None)
-            if isinstance(found, Group) and (sample := self._sample(shard, found)) is not None:
+            if isinstance(found, MemberGroup) and (sample := self._sample(shard, found)) is not None:
                 return sample
             raise DataError(f"{shard.label}: the sample at byte {place.start} has gone since the stream stopped")
         raise DataError(f"the state of a stream names shard {place.shard} of {len(self.shards)}")
 
-    def _sample(self, shard: Shard, group: Group) -> Sample | None:
+    def _sample(self, shard: TarShard, group: MemberGroup) -> Sample | None:
         """A group as a sample; None, and a reject, if it can't be one."""
         captions: tuple[str, ...] = ()
         try:
@@ -236,7 +236,7 @@ class SampleStream(Iterator[Sample]):
 
 
 @contextmanager
-def _opened(shard: Shard) -> Iterator[tuple[Bytes, int | None]]:
+def _opened(shard: TarShard) -> Iterator[tuple[Bytes, int | None]]:
     """A shard to read, and its length where it is known."""
     if is_remote(shard.url):
         with RemoteFile(shard.url) as remote:

@@ -190,7 +190,7 @@ def _member(
     if length is not None and at + size > length:
         raise BrokenTarError(f"is cut short in '{_short(name)}', which begins at byte {at} and has {size} bytes")
     problem = _problem(header.kind, name, size, ahead.sparse)
-    path = tidy(name)
+    path = tidy_name(name)
     if path is None and not problem:
         problem = "has a name that leaves the tar; expected a path below it"
     return Member(_short(name) if problem else path or "", ahead.start, at, size, problem), at + _padded(size)
@@ -312,10 +312,10 @@ def pax_records(content: bytes, at: int) -> Iterator[tuple[bytes, bytes]]:
         place = end
 
 
-def tidy(name: str) -> str | None:
+def tidy_name(name: str) -> str | None:
     r"""A name as a path below the tar (posix); None for one that leaves it or is none.
 
-    >>> tidy("./photos//dog.jpg"), tidy("../dog.jpg"), tidy("/etc/dog.jpg"), tidy("C:\\dog.jpg")
+    >>> tidy_name("./photos//dog.jpg"), tidy_name("../dog.jpg"), tidy_name("/etc/dog.jpg"), tidy_name("C:\\dog.jpg")
     ('photos/dog.jpg', None, None, None)
     """
     if not _UNTIDY.search(name):

@@ -1,6 +1,6 @@
 """Forms of data that are written, one file each.
 
-A form's module has one class, `FORM`, a `Writer`: it is made with a folder and the names of the splits, takes items one at
+A form's module has one class, `FORM`, a `FormWriter`: it is made with a folder and the names of the splits, takes items one at
 a time, and closes. The folder is new and empty, and becomes the result only when all is done (`data.convert` sees to that).
 
 What a form of data can't hold, counted while writing and said in one line each.
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, cast
 
-from captrain.data.writers.pictures import Picture
+from captrain.data.writers.pictures import OutputPicture
 from captrain.errors import SettingsError, nearest
 
 WRITERS: dict[str, str] = {
@@ -31,19 +31,19 @@ SHARD_SIZE = 1000  # samples of a tar or parquet file
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class OutputSample:
     """One sample on its way out. `captions` has at least one, `picture` is ready to be stored, `machine` is as in `Sample`."""
 
     id: str
     split: str
     captions: tuple[str, ...]
-    picture: Picture
+    picture: OutputPicture
     repeats: int = 1
     machine: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class FormTarget:
     """Where and how a writer writes.
 
     folder: new and empty, and all that is written lies below it.
@@ -62,7 +62,7 @@ class Target:
     quote_formulas: bool = False
 
 
-class Writer(Protocol):
+class FormWriter(Protocol):
     """What every form's class offers."""
 
     packs_images: bool
@@ -74,20 +74,20 @@ class Writer(Protocol):
     keeps_machine: bool
     """Whether the form says which captions captrain wrote."""
 
-    def __init__(self, target: Target) -> None: ...
+    def __init__(self, target: FormTarget) -> None: ...
 
-    def put(self, item: Item) -> None:
+    def put(self, item: OutputSample) -> None:
         """Write one. Raises `PictureError`, with nothing written of it, for a picture that the form can't hold."""
 
     def close(self) -> None:
         """All items are written."""
 
 
-def writer(name: str) -> type[Writer]:
+def writer(name: str) -> type[FormWriter]:
     """The class that writes a form, imported only now."""
     if name not in WRITERS:
         raise SettingsError(f"form '{name}' is unknown: expected {', '.join(WRITERS)}.{nearest(name, WRITERS)}")
-    return cast(type[Writer], importlib.import_module(WRITERS[name]).FORM)
+    return cast(type[FormWriter], importlib.import_module(WRITERS[name]).FORM)
 
 
 @dataclass(slots=True)

@@ -11,9 +11,9 @@ import shutil
 from pathlib import Path
 from typing import Any, TextIO
 
-from captrain.data.writers import Item, Target
+from captrain.data.writers import FormTarget, OutputSample
 from captrain.data.writers.names import Names
-from captrain.data.writers.pictures import Store
+from captrain.data.writers.pictures import PictureFolder
 from captrain.disk.writing import create
 from captrain.version import __version__
 
@@ -27,14 +27,14 @@ class Coco:
     keeps_repeats = False
     keeps_machine = False
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: FormTarget) -> None:
         self.folder = target.folder
-        self.store = Store(target.folder, target.link)
+        self.store = PictureFolder(target.folder, target.link)
         self.names = Names(target.losses)
         self.files: dict[str, CaptionsFile] = {}
         self.images = self.annotations = 0
 
-    def put(self, item: Item) -> None:
+    def put(self, item: OutputSample) -> None:
         """Store the image under its id; add it and its captions to the split's file."""
         width, height = item.picture.size()
         name = self.names.of(item)

@@ -13,9 +13,9 @@ import csv
 import io
 
 from captrain.data.readers.csv_table import APOSTROPHE
-from captrain.data.writers import Item, Target
+from captrain.data.writers import FormTarget, OutputSample
 from captrain.data.writers.names import Names
-from captrain.data.writers.pictures import Store
+from captrain.data.writers.pictures import PictureFolder
 from captrain.disk.writing import create
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
@@ -29,8 +29,8 @@ class CsvTable:
     keeps_repeats = False
     keeps_machine = False
 
-    def __init__(self, target: Target) -> None:
-        self.store = Store(target.folder, target.link)
+    def __init__(self, target: FormTarget) -> None:
+        self.store = PictureFolder(target.folder, target.link)
         self.names = Names(target.losses)
         self.splits, self.quote_formulas = target.splits != ["all"], target.quote_formulas
         self.file = io.TextIOWrapper(create(target.folder / "metadata.csv"), "utf-8", newline="")
@@ -38,7 +38,7 @@ class CsvTable:
         columns = ["file_name", "text", *["split"] * self.splits, *[APOSTROPHE] * self.quote_formulas]
         self.rows.writerow(columns)
 
-    def put(self, item: Item) -> None:
+    def put(self, item: OutputSample) -> None:
         """Store the image under its id, add a row for each caption."""
         name = self.names.of(item)
         self.store.put(item.picture, name)

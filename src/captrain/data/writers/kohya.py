@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 import re
 
-from captrain.data.machine import Ledgers
+from captrain.data.machine import CaptionLedgers
 from captrain.data.places import IMAGE_SUFFIXES
-from captrain.data.writers import Item, Target
+from captrain.data.writers import FormTarget, OutputSample
 from captrain.data.writers.names import Names
-from captrain.data.writers.pictures import Store
-from captrain.data.writers.sidecar import on_one_line
+from captrain.data.writers.pictures import PictureFolder
+from captrain.data.writers.sidecar import captions_on_one_line
 from captrain.disk.writing import write_new
 
 FOLDER = "images"  # of images that lay in none
@@ -31,23 +31,23 @@ class Kohya:
     keeps_repeats = True
     keeps_machine = True
 
-    def __init__(self, target: Target) -> None:
-        self.store = Store(target.folder, target.link)
+    def __init__(self, target: FormTarget) -> None:
+        self.store = PictureFolder(target.folder, target.link)
         self.names = Names(target.losses)
         self.losses = target.losses
-        self.ledgers = Ledgers()
+        self.ledgers = CaptionLedgers()
         self.several = len(target.splits) > 1
         if self.several:
             self.losses.add(SPLITS)
 
-    def put(self, item: Item) -> None:
+    def put(self, item: OutputSample) -> None:
         """Store the image in a folder that says its repeats, and its first caption beside it."""
         begin = f"{item.split}/" if self.several else ""
         name = self.names.of(item, lambda name: begin + place_for(name, item.repeats), unique=_text_of)
         if len(item.captions) > 1:
             self.losses.add(FIRST_ONLY, len(item.captions) - 1)
         path = self.store.put(item.picture, name)
-        (caption,) = on_one_line(item.captions[:1], self.losses)
+        (caption,) = captions_on_one_line(item.captions[:1], self.losses)
         text = path.with_suffix(".txt")
         write_new(text, f"{caption}\n".encode())
         self.ledgers.note(text, path.name, (caption,), item.machine[:1])

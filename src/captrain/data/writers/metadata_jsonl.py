@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from captrain.data.machine import LINE_KEY, stated
-from captrain.data.writers import Item, Target
+from captrain.data.writers import FormTarget, OutputSample
 from captrain.data.writers.names import Names
-from captrain.data.writers.pictures import Store
+from captrain.data.writers.pictures import PictureFolder
 from captrain.disk.writing import NewFile
 from captrain.records import read_jsonl, write_jsonl
 
@@ -25,13 +25,13 @@ class MetadataJsonl:
     keeps_repeats = False
     keeps_machine = True
 
-    def __init__(self, target: Target) -> None:
-        self.store = Store(target.folder, target.link)
+    def __init__(self, target: FormTarget) -> None:
+        self.store = PictureFolder(target.folder, target.link)
         self.names = Names(target.losses)
-        self.lines = Lines()
+        self.lines = JsonLinesFile()
         self.folder = target.folder
 
-    def put(self, item: Item) -> None:
+    def put(self, item: OutputSample) -> None:
         """Store the image under its id, add a line."""
         name = self.names.of(item)
         self.store.put(item.picture, name)
@@ -43,7 +43,7 @@ class MetadataJsonl:
         self.lines.close()
 
 
-class Lines:
+class JsonLinesFile:
     """Tables of lines. All have the same columns, which loaders that look at the first line need.
 
     A table is written under another name and gets its own when it is closed (`captrain.disk.writing`).

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from captrain.data.places import IMAGE_SUFFIXES
 from captrain.data.samples import key_of
-from captrain.data.writers import Item, Losses
+from captrain.data.writers import Losses, OutputSample
 
 LONGEST_PART = 200  # bytes of a file's or folder's name; systems allow 255, and suffixes are added
 LONGEST_NAME = 1000  # bytes of all parts together
@@ -30,7 +30,7 @@ def safe_name(sample_id: str) -> str:
     """
     parts = [_safe_part(part) for part in sample_id.replace("\\", "/").split("/")]
     name = "/".join(part for part in parts if part) or "image"
-    return name if len(name.encode()) <= LONGEST_NAME else shortened(name.replace("/", "_"), LONGEST_PART)
+    return name if len(name.encode()) <= LONGEST_NAME else shortened_part(name.replace("/", "_"), LONGEST_PART)
 
 
 def with_suffix(name: str, suffix: str, *, replace: bool = False) -> str:
@@ -55,7 +55,7 @@ class Names:
         self.losses = losses
         self.taken: set[int] = set()
 
-    def of(self, item: Item, shape: Callable[[str], str] = str, unique: Callable[[str], str] = str) -> str:
+    def of(self, item: OutputSample, shape: Callable[[str], str] = str, unique: Callable[[str], str] = str) -> str:
         """A free name for an item's image, from its id.
 
         Args:
@@ -102,10 +102,10 @@ def _safe_part(part: str) -> str:
     if part.startswith(".") or _DEVICES.match(part):
         part = "_" + part.lstrip(".")
     part = "_MACOSX" if part == "__MACOSX" else "_eaDir" if part == "@eaDir" else part
-    return shortened(part, LONGEST_PART)
+    return shortened_part(part, LONGEST_PART)
 
 
-def shortened(part: str, longest: int) -> str:
+def shortened_part(part: str, longest: int) -> str:
     """At most `longest` bytes: the beginning, a digest of the whole, and the ending if it is one of a picture."""
     if len(part.encode()) <= longest:
         return part

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from captrain.data.writers import Item, Target
+from captrain.data.writers import FormTarget, OutputSample
 from captrain.data.writers.names import Names
 from captrain.disk.writing import create
 
@@ -39,13 +39,13 @@ class Parquet:
     keeps_repeats = False
     keeps_machine = False
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: FormTarget) -> None:
         self.target = target
         self.names = Names(target.losses)
-        self.files: dict[str, File] = {}  # the file of each split that is being written
+        self.files: dict[str, ParquetFile] = {}  # the file of each split that is being written
         self.counts: dict[str, int] = {}
 
-    def put(self, item: Item) -> None:
+    def put(self, item: OutputSample) -> None:
         """Add a row to the split's file."""
         name = self.names.of(item)
         self._file(item.split).add(name, item.picture.read(), item.captions)
@@ -55,7 +55,7 @@ class Parquet:
         for file in self.files.values():
             file.close()
 
-    def _file(self, split: str) -> File:
+    def _file(self, split: str) -> ParquetFile:
         """The file that the next row of a split goes to."""
         count = self.counts.get(split, 0)
         self.counts[split] = count + 1
@@ -64,11 +64,11 @@ class Parquet:
             if split in self.files:
                 self.files[split].close()
             begin = "" if split == "all" else f"{split}-"
-            self.files[split] = File(self.target.folder / f"{begin}{number:05d}.parquet")
+            self.files[split] = ParquetFile(self.target.folder / f"{begin}{number:05d}.parquet")
         return self.files[split]
 
 
-class File:
+class ParquetFile:
     """One file, written a row group at a time."""
 
     def __init__(self, path: Path) -> None:

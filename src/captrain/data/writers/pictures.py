@@ -28,7 +28,7 @@ _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EMLINK
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class OutputPicture:
     """An encoded picture: a file, or its bytes. `suffix` is that of its form; `anew` says that it was encoded by us."""
 
     content: Path | bytes
@@ -36,7 +36,7 @@ class Picture:
     anew: bool = False
 
     @classmethod
-    def of(cls, sample: Sample) -> Picture:
+    def of(cls, sample: Sample) -> OutputPicture:
         """A sample's picture as it is. A file is opened but not read, so that what can't be opened is known before writing.
 
         Raises `OSError` if it can't be read, `PictureError` if it is not a picture.
@@ -69,7 +69,7 @@ class Picture:
 
 
 @counted()
-def encode(data: bytes, max_side: int | None, quality: int, max_pixels: int) -> Picture:
+def encode_picture(data: bytes, max_side: int | None, quality: int, max_pixels: int) -> OutputPicture:
     """A JPEG of the same picture: upright, RGB, alpha over white, its longer side at most `max_side`, never enlarged.
 
     Colour profiles are ignored and nothing but pixels is kept. Raises `PictureError` as `data.images.prepare` does.
@@ -91,7 +91,7 @@ def encode(data: bytes, max_side: int | None, quality: int, max_pixels: int) -> 
         image.save(file, "JPEG", quality=quality, optimize=True)
     except OSError as error:  # a side over 65500 pixels
         raise PictureError(f"can't be a JPEG ({image.width} x {image.height} pixels; {error})") from None
-    return Picture(file.getvalue(), JPEG, anew=True)
+    return OutputPicture(file.getvalue(), JPEG, anew=True)
 
 
 def suffix_of(beginning: bytes) -> str:
@@ -105,13 +105,13 @@ def suffix_of(beginning: bytes) -> str:
     raise PictureError("is not a JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF picture")
 
 
-class Store:
+class PictureFolder:
     """Puts pictures below a folder as files. With `link` they become hard links, and copies where that is impossible."""
 
     def __init__(self, folder: Path, link: bool) -> None:
         self.folder, self.link = folder, link
 
-    def put(self, picture: Picture, name: str) -> Path:
+    def put(self, picture: OutputPicture, name: str) -> Path:
         """Store one under a name that is safe and free; returns its path. Raises `PictureError` if it is gone."""
         path = self.folder / name
         make_folders(path.parent, self.folder)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 
-from captrain.data.machine import Ledgers
+from captrain.data.machine import CaptionLedgers
 from captrain.data.places import IMAGE_SUFFIXES
 from captrain.data.readers import SPLIT_NAMES
-from captrain.data.writers import Item, Losses, Target
+from captrain.data.writers import FormTarget, Losses, OutputSample
 from captrain.data.writers.names import Names
-from captrain.data.writers.pictures import Store
+from captrain.data.writers.pictures import PictureFolder
 from captrain.disk.writing import write_new
 
 JOINED = "captions with line breaks, in {images} images: written on one line, {amount} in all"
@@ -26,17 +26,17 @@ class Sidecar:
     keeps_repeats = False
     keeps_machine = True
 
-    def __init__(self, target: Target) -> None:
-        self.store = Store(target.folder, target.link)
+    def __init__(self, target: FormTarget) -> None:
+        self.store = PictureFolder(target.folder, target.link)
         self.images, self.texts = Names(target.losses), Names(target.losses)
         self.losses = target.losses
-        self.ledgers = Ledgers()
+        self.ledgers = CaptionLedgers()
 
-    def put(self, item: Item) -> None:
+    def put(self, item: OutputSample) -> None:
         """Store the image below its split's folder, and the text beside it."""
         name = self.images.of(item, lambda name: below_split(name, item.split))
         path = self.store.put(item.picture, name)
-        captions = on_one_line(item.captions, self.losses)
+        captions = captions_on_one_line(item.captions, self.losses)
         lines = "".join(f"{caption}\n" for caption in captions)
         encoding = "utf-8-sig" if lines.startswith(BYTE_ORDER_MARK) else "utf-8"  # readers take the first mark off
         text = path.parent / self._text(name)
@@ -64,10 +64,10 @@ def below_split(name: str, split: str) -> str:
     return name if said == split else f"{split}/{name}"
 
 
-def on_one_line(captions: tuple[str, ...], losses: Losses) -> list[str]:
+def captions_on_one_line(captions: tuple[str, ...], losses: Losses) -> list[str]:
     """Captions without line breaks, which a file with a caption a line can't hold.
 
-    >>> on_one_line(("a dog", " a dog\\non grass"), Losses())
+    >>> captions_on_one_line(("a dog", " a dog\\non grass"), Losses())
     ['a dog', 'a dog on grass']
     """
     lines = [" ".join(filter(None, map(str.strip, caption.splitlines()))) for caption in captions]

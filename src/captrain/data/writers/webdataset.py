@@ -11,8 +11,8 @@ import os
 import re
 import tarfile
 
-from captrain.data.writers import Item, Target
-from captrain.data.writers.names import Names, shortened
+from captrain.data.writers import FormTarget, OutputSample
+from captrain.data.writers.names import Names, shortened_part
 from captrain.disk.writing import create
 
 LONGEST_KEY = 80  # bytes of a key that had to be shortened: ustar takes 100, and a number and a suffix are to come
@@ -28,13 +28,13 @@ class WebDataset:
     keeps_repeats = False
     keeps_machine = False
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: FormTarget) -> None:
         self.target = target
         self.names = Names(target.losses)
         self.tars: dict[str, tarfile.TarFile] = {}  # the shard of each split that is being written
         self.counts: dict[str, int] = {}
 
-    def put(self, item: Item) -> None:
+    def put(self, item: OutputSample) -> None:
         """Add the members of one sample to its split's shard."""
         key, suffix = os.path.splitext(self.names.of(item, self._member_name, unique=_key_of))
         tar = self._shard(item.split)
@@ -80,7 +80,7 @@ def member_name(name: str) -> str:
     try:
         tarfile.TarInfo(f"{key}-00000.jpeg").tobuf(tarfile.USTAR_FORMAT, "utf-8")
     except ValueError:
-        key = shortened(key.replace("/", "_").replace(".", "_"), LONGEST_KEY)
+        key = shortened_part(key.replace("/", "_").replace(".", "_"), LONGEST_KEY)
     return key + suffix
 
 

@@ -13,9 +13,9 @@ from threading import Lock
 from typing import cast
 
 from captrain.errors import SettingsError, nearest
-from captrain.features.engines.base import About, Engine, Model, Opening, Work
+from captrain.features.engines.base import About, Engine, EngineWork, Model, ModelOpening
 from captrain.features.pipeline import Behind
-from captrain.features.sources import End, Source
+from captrain.features.sources import EncodingSource, End
 
 ENGINES = {
     "local": "captrain.features.engines:LocalEngine",
@@ -24,7 +24,7 @@ ENGINES = {
 
 
 def make_engine(
-    name: str, opening: Opening[Model, About], devices: Sequence[str], address: str | None
+    name: str, opening: ModelOpening[Model, About], devices: Sequence[str], address: str | None
 ) -> Engine[Model, About]:
     """The engine of a name; what it needs is imported now.
 
@@ -53,11 +53,11 @@ class LocalEngine(Engine[Model, About]):
         """What the first model is; the others are copies."""
         return self.opening.about(self.models[0])
 
-    def run(self, work: Work) -> None:
+    def run(self, work: EngineWork) -> None:
         """Work on all devices at the same time."""
         lock, queue = Lock(), iter(work.sources)
 
-        def dealt() -> Iterator[Source]:
+        def dealt() -> Iterator[EncodingSource]:
             """The next source that no other device has taken."""
             while True:
                 with lock:

@@ -1,7 +1,7 @@
 """What an engine is: it says what the model is, then does the parts of sources with it and tells of each.
 
-What is done is not its business: an `Opening` opens a model, an `Order` makes parts with it and writes them. Encoding gives
-both (`encoding.py`), and so does captioning, in the layer above.
+An engine does not know what is done: a `ModelOpening` opens a model, and a `PartsOrder` makes parts with it and writes them.
+Encoding brings both (`features.encode`), and so does captioning (`inference.caption_parts`).
 
 A job: all sources of a data set, done on any engine, without what is there from an earlier start.
 """
@@ -15,17 +15,17 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from captrain.features.pipeline import Skip, part_name
-from captrain.features.sources import End, Source
+from captrain.features.sources import EncodingSource, End
 from captrain.progress import track
 
 Model = TypeVar("Model")
 About = TypeVar("About")
-Tell = Callable[[Source, Any], None]
+Tell = Callable[[EncodingSource, Any], None]
 """Called for each part that is done (in memory or its note), or the `End` of one that can't be read; all of these know whether
 they are the `last` of their source. Never called by two threads at a time."""
 
 
-class PartNote(Protocol):
+class FinishedPart(Protocol):
     """What is known of a part that is written: its name, its number, whether it is its source's last."""
 
     @property
@@ -38,7 +38,7 @@ class PartNote(Protocol):
     def fingerprint(self) -> str: ...
 
 
-class Opening(ABC, Generic[Model, About]):
+class ModelOpening(ABC, Generic[Model, About]):
     """How a model is opened, and what of it decides results. It is sent to other machines."""
 
     @abstractmethod
@@ -54,7 +54,7 @@ class Opening(ABC, Generic[Model, About]):
         """What decides a model's results."""
 
     @abstractmethod
-    def settled(self, about: About) -> Opening[Model, About]:
+    def settled(self, about: About) -> ModelOpening[Model, About]:
         """The same, but what it opens computes in the precision of a model that was opened before."""
 
     @abstractmethod
@@ -62,7 +62,7 @@ class Opening(ABC, Generic[Model, About]):
         """Raise `ModelError` if a model that was opened `where` is another one."""
 
 
-class Order(ABC, Generic[Model]):
+class PartsOrder(ABC, Generic[Model]):
     """What is done with each source, and where the results go. `done` has the parts that are there, by name."""
 
     @property
@@ -71,19 +71,21 @@ class Order(ABC, Generic[Model]):
         """Notes of all parts that are written, by their names."""
 
     @abstractmethod
-    def parts(self, model: Model, sources: Iterable[Source], skip: Skip) -> Iterator[tuple[Source, Any]]:
+    def parts(
+        self, model: Model, sources: Iterable[EncodingSource], skip: Skip
+    ) -> Iterator[tuple[EncodingSource, Any]]:
         """Do sources one after another: gives each finished part in memory, and the `End` of one that is not to be kept."""
 
     @abstractmethod
-    def write(self, part: Any) -> PartNote:
+    def write(self, part: Any) -> FinishedPart:
         """Write a finished part, whole or not at all, and note it in `done`."""
 
     @abstractmethod
-    def find(self, name: str) -> PartNote | None:
+    def find(self, name: str) -> FinishedPart | None:
         """The note of a part that someone has written, if it is there."""
 
     @abstractmethod
-    def for_worker(self, cores: int) -> Order[Model]:
+    def for_worker(self, cores: int) -> PartsOrder[Model]:
         """What is sent to a worker with so many cores: knows no parts, which may be many."""
 
     @abstractmethod
@@ -92,11 +94,11 @@ class Order(ABC, Generic[Model]):
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class EngineWork:
     """What is to be done: how, with which sources, without parts that `skip` names, and whom to tell."""
 
-    order: Order[Any]
-    sources: Sequence[Source]
+    order: PartsOrder[Any]
+    sources: Sequence[EncodingSource]
     skip: Skip
     tell: Tell
 
@@ -104,7 +106,7 @@ class Work:
 class Engine(ABC, Generic[Model, About]):
     """Opened with `with`: what it started ends then."""
 
-    def __init__(self, opening: Opening[Model, About], devices: Sequence[str], address: str | None) -> None:
+    def __init__(self, opening: ModelOpening[Model, About], devices: Sequence[str], address: str | None) -> None:
         self.opening, self.devices, self.address = opening, devices, address
 
     @abstractmethod
@@ -112,7 +114,7 @@ class Engine(ABC, Generic[Model, About]):
         """What its model is. Raises `ModelError` if it can't be opened."""
 
     @abstractmethod
-    def run(self, work: Work) -> None:
+    def run(self, work: EngineWork) -> None:
         """Do the work. A source's last part leaves the order knowing all its parts."""
 
     def __enter__(self) -> Engine[Model, About]:
@@ -129,10 +131,10 @@ class Engine(ABC, Generic[Model, About]):
 logger = logging.getLogger(__name__)
 
 
-class Job:
+class EngineJob:
     """What `order` says, for each of the sources. `what` is shown while it goes on ("encode shards")."""
 
-    def __init__(self, what: str, order: Order[Any], sources: Sequence[Source]) -> None:
+    def __init__(self, what: str, order: PartsOrder[Any], sources: Sequence[EncodingSource]) -> None:
         self.what, self.order, self.sources = what, order, sources
         self.count = 0
         self._unread: set[str] = set()
@@ -145,11 +147,11 @@ class Job:
             logger.info("%d of %d sources are done already", skipped, len(self.sources))
         with track(self.what, len(waiting), "source") as advance:
 
-            def tell(source: Source, made: Any) -> None:
+            def tell(source: EncodingSource, made: Any) -> None:
                 self._count(source, made)
                 advance(int(made.last))
 
-            engine.run(Work(self.order, waiting, self._skips, tell))
+            engine.run(EngineWork(self.order, waiting, self._skips, tell))
 
     def unread(self) -> tuple[str, ...]:
         """Labels of the sources that could not be read (to the end), in the order of sources."""
@@ -159,7 +161,7 @@ class Job:
         """Names of all parts, in the order of sources and parts; what an unread source gave before is kept."""
         return [name for source in self.sources for name in part_names(self.order.done, source)]
 
-    def _count(self, source: Source, made: Any) -> None:
+    def _count(self, source: EncodingSource, made: Any) -> None:
         if isinstance(made, End):
             self._unread.add(source.name)
             first = made.rejects.lines[-1]["reason"]
@@ -167,15 +169,15 @@ class Job:
         else:
             self.count += 1
 
-    def _is_done(self, source: Source) -> bool:
+    def _is_done(self, source: EncodingSource) -> bool:
         names = part_names(self.order.done, source)
         return bool(names) and bool(self.order.done[names[-1]].last)
 
-    def _skips(self, source: Source, part: int) -> bool:
+    def _skips(self, source: EncodingSource, part: int) -> bool:
         return part_name(source, part) in self._before
 
 
-def part_names(done: Mapping[str, PartNote], source: Source) -> list[str]:
+def part_names(done: Mapping[str, FinishedPart], source: EncodingSource) -> list[str]:
     """The parts of a source that are done, without a gap from the first."""
     names: list[str] = []
     while (name := part_name(source, len(names))) in done:
@@ -185,7 +187,7 @@ def part_names(done: Mapping[str, PartNote], source: Source) -> list[str]:
     return names
 
 
-def changed_sources(done: Mapping[str, PartNote], sources: Sequence[Source]) -> list[Source]:
+def changed_sources(done: Mapping[str, FinishedPart], sources: Sequence[EncodingSource]) -> list[EncodingSource]:
     """Sources that are others now than when their parts were done."""
     return [
         source
@@ -194,7 +196,7 @@ def changed_sources(done: Mapping[str, PartNote], sources: Sequence[Source]) -> 
     ]
 
 
-def parts_of(done: Mapping[str, PartNote], sources: Sequence[Source]) -> list[str]:
+def parts_of_sources(done: Mapping[str, FinishedPart], sources: Sequence[EncodingSource]) -> list[str]:
     """The parts of sources that are done, whatever is missing between them."""
     names = {source.name for source in sources}
     return [part for part in done if part.rpartition(".")[0] in names]

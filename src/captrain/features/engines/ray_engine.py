@@ -22,9 +22,9 @@ from functools import cached_property
 from typing import Any
 
 from captrain.errors import CaptrainError, ModelError, SettingsError, UserError
-from captrain.features.engines.base import About, Engine, Model, Opening, Order, PartNote, Work
+from captrain.features.engines.base import About, Engine, EngineWork, FinishedPart, Model, ModelOpening, PartsOrder
 from captrain.features.pipeline import Behind, Skip, part_name
-from captrain.features.sources import BlockSource, End, Source
+from captrain.features.sources import BlockSource, EncodingSource, End
 from captrain.memory_budget import share_with
 from captrain.models.checkpoint.located import Asked, ask, asked
 
@@ -40,7 +40,7 @@ MOST_DEATHS = 3  # of workers over one source: it may be what kills them
 class RayEngine(Engine[Model, About]):
     """All work in actors; the caller's process lists sources and joins what they made."""
 
-    def __init__(self, opening: Opening[Model, About], devices: Sequence[str], address: str | None) -> None:
+    def __init__(self, opening: ModelOpening[Model, About], devices: Sequence[str], address: str | None) -> None:
         super().__init__(opening, devices, address)
         if len(devices) > 1 or ":" in devices[0]:
             raise SettingsError(
@@ -68,7 +68,7 @@ class RayEngine(Engine[Model, About]):
         self.first, self._about = actor, about
         return about
 
-    def run(self, work: Work) -> None:
+    def run(self, work: EngineWork) -> None:
         """Give out sources until all are done."""
         if work.sources:
             _Pool(self, work).run()
@@ -90,7 +90,7 @@ class RayEngine(Engine[Model, About]):
         self.ray.kill(actor)
 
     def _hire(self, expected: Any) -> tuple[Any, Any]:
-        kind = self.ray.remote(Worker).options(
+        kind = self.ray.remote(RayWorker).options(
             num_cpus=self.share.cores, num_gpus=self.share.gpus, max_restarts=0, max_task_retries=0
         )
         actor = kind.remote(self.opening, self.share.device, os.getcwd(), self.share.cores, asked())
@@ -101,12 +101,14 @@ class RayEngine(Engine[Model, About]):
 class _Pool:
     """Actors at work: what each of them is doing, what waits, and how often workers died over a source."""
 
-    def __init__(self, engine: RayEngine[Any, Any], work: Work) -> None:
+    def __init__(self, engine: RayEngine[Any, Any], work: EngineWork) -> None:
         self.engine, self.work, self.ray = engine, work, engine.ray
         self.order = self.ray.put(work.order.for_worker(engine.share.cores))
         self.waiting = deque(work.sources)
         self.idle = [engine.first]
-        self.busy: dict[Any, tuple[Any, Source | None]] = {}  # promise: actor, and source unless it is being opened
+        self.busy: dict[
+            Any, tuple[Any, EncodingSource | None]
+        ] = {}  # promise: actor, and source unless it is being opened
         self.deaths: Counter[str] = Counter()  # by the source's name; "" while the model was opened
 
     def run(self) -> None:
@@ -121,7 +123,7 @@ class _Pool:
             for promise in ready:
                 self._settle(promise)
 
-    def _give(self, actor: Any, source: Source) -> None:
+    def _give(self, actor: Any, source: EncodingSource) -> None:
         known = known_of(source, self.work.skip)
         self.busy[actor.do.remote(self.order, alone(source), known)] = (actor, source)
 
@@ -140,13 +142,13 @@ class _Pool:
             self._take(source, result)
         self.idle.append(actor)
 
-    def _take(self, source: Source, made: Iterable[Any]) -> None:
+    def _take(self, source: EncodingSource, made: Iterable[Any]) -> None:
         for one in made:
             if not isinstance(one, End):
                 self.work.order.done[one.name] = one
             self.work.tell(source, one)
 
-    def _mourn(self, source: Source | None, error: Exception) -> None:
+    def _mourn(self, source: EncodingSource | None, error: Exception) -> None:
         key = "" if source is None else source.name
         self.deaths[key] += 1
         if self.deaths[key] == MOST_DEATHS:
@@ -242,7 +244,7 @@ def _short(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
 
 
-class Worker:
+class RayWorker:
     """Lives in a process of its own, in `folder` if its machine has that: paths may be relative to it.
 
     `cores` is how many it has of its machine's; other workers are taken to have the others. `asked` is what the command was told
@@ -250,7 +252,12 @@ class Worker:
     """
 
     def __init__(
-        self, opening: Opening[Any, Any], device: str, folder: str, cores: int | None = None, asked: Asked | None = None
+        self,
+        opening: ModelOpening[Any, Any],
+        device: str,
+        folder: str,
+        cores: int | None = None,
+        asked: Asked | None = None,
     ) -> None:
         self.opening, self.device = opening, device
         if asked is not None:
@@ -268,19 +275,19 @@ class Worker:
             self.opening.check(expected, self.model, f"a worker on {socket.gethostname()}")
         return self.opening.about(self.model)
 
-    def do(self, order: Order[Any], source: Source, known: frozenset[str]) -> list[PartNote | End]:
+    def do(self, order: PartsOrder[Any], source: EncodingSource, known: frozenset[str]) -> list[FinishedPart | End]:
         """Do a source without its `known` parts; what a worker that died has finished of it is not done again.
 
         Gives the notes of all other parts, in order, and the `End` of a part that can't be read.
         """
         assert self.model is not None, "open() comes first"
         order.check_shared()
-        made: list[PartNote | End] = list(before := finished(order, source, known))
+        made: list[FinishedPart | End] = list(before := finished(order, source, known))
         if before and before[-1].last:
             return made
         there = known | {note.name for note in before}
 
-        def skip(source: Source, part: int) -> bool:
+        def skip(source: EncodingSource, part: int) -> bool:
             return part_name(source, part) in there
 
         def write(part: Any) -> None:
@@ -296,9 +303,9 @@ class Worker:
         return made + ends
 
 
-def finished(order: Order[Any], source: Source, known: Set[str]) -> list[PartNote]:
+def finished(order: PartsOrder[Any], source: EncodingSource, known: Set[str]) -> list[FinishedPart]:
     """Notes of a source's parts that are there beyond those `known`, as long as the source is what it was."""
-    found: list[PartNote] = []
+    found: list[FinishedPart] = []
     while (note := order.find(part_name(source, len(known) + len(found)))) is not None:
         if note.fingerprint != source.fingerprint:
             break
@@ -308,7 +315,7 @@ def finished(order: Order[Any], source: Source, known: Set[str]) -> list[PartNot
     return found
 
 
-def alone(source: Source) -> Source:
+def alone(source: EncodingSource) -> EncodingSource:
     """A source that carries its own samples and not all those of its data set: it is sent to another machine."""
     if not isinstance(source, BlockSource):
         return source
@@ -318,7 +325,7 @@ def alone(source: Source) -> Source:
     return block
 
 
-def known_of(source: Source, skip: Skip) -> frozenset[str]:
+def known_of(source: EncodingSource, skip: Skip) -> frozenset[str]:
     """The names of a source's parts that are there, from the first on without a gap."""
     count = 0
     while skip(source, count):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from captrain.data.samples import Chosen
+from captrain.data.samples import ChosenSamples
 from captrain.errors import DataError
 from captrain.features.cache import Keeper, Keeping, keep_images
 from captrain.features.stored_images import stored_images
@@ -53,7 +53,7 @@ def keep_together(
     with group.together():
         shares = {name: range(group.rank, len(samples), group.size) for name, samples in splits.items()}
         chosen: dict[str, Sequence[Sample]] = {
-            name: Chosen(splits[name], np.array(share, dtype=np.int64)) for name, share in shares.items()
+            name: ChosenSamples(splits[name], np.array(share, dtype=np.int64)) for name, share in shares.items()
         }
         found = keep_images(captioner, chosen, keeping, own, views)
     rejects.lines.extend(line for lines in group.gather(own.lines) for line in lines)
@@ -106,7 +106,7 @@ def _images(
     keeper = Keeper(captioner, keeping, total, any(of_split.anew for of_split in views.values()))
     made: dict[str, Images] = {}
     for name, part in parts.items():
-        used = Chosen(splits[name], part.positions)
+        used = ChosenSamples(splits[name], part.positions)
         if keeper.store is None:
             workers = keeping.workers or 1
             made[name] = LiveImages(used, captioner.image_spec, keeping.max_pixels, views.get(name, PLAIN), workers)
