@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from captrain.features.engines.ray_engine import RayWorker
+from captrain.features.ray_engine import RayWorker
 from captrain.features.sources import EncodingSource
 
 QUICK_TO_NOTICE = {

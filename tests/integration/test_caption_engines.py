@@ -15,7 +15,7 @@ import pytest
 from ray_cluster import killing_node_of, stuck_worker, two_workers
 from run_tools import Cli, holding, lines_of
 
-from captrain.data.feature_store.folder import StoreFolder
+from captrain.data.feature_store.layout import StoreFolder
 from captrain.disk.locks import lock_of
 from captrain.inference.caption_files import CaptionOutcome
 from captrain.inference.caption_parts import caption_parts
@@ -97,7 +97,7 @@ def test_a_machine_that_dies_leaves_no_trace_in_the_captions(
     monkeypatch.undo()
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     stuck = stuck_worker(flag, lambda order, part: f"{order.folder.folder.place}/{part.note.name}.jsonl.0123abcd.tmp")
-    monkeypatch.setattr("captrain.features.engines.ray_engine.RayWorker", stuck)
+    monkeypatch.setattr("captrain.features.ray_engine.RayWorker", stuck)
     with two_workers() as cluster, killing_node_of(flag, cluster):
         found = caption(model, tars, output, engine="ray", address=cluster.address)
     assert caplog.text.count("its worker died; another one goes on with it") == 1

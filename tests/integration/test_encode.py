@@ -12,7 +12,7 @@ from unittest.mock import Mock
 import pytest
 from run_tools import Cli, holding, losses_of
 
-from captrain.data.feature_store.folder import StoreFolder
+from captrain.data.feature_store.layout import StoreFolder
 from captrain.data.feature_store.store import FeatureStore
 from captrain.disk.locks import FOLDER_LOCK
 from captrain.features.encode import encode as encode_data
@@ -197,7 +197,7 @@ def test_a_full_disk_leaves_nothing_half_written(
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("captrain.data.feature_store.folder.os.fsync", full)
+    monkeypatch.setattr("captrain.data.feature_store.layout.os.fsync", full)
     result = cli("encode", tars, tmp_path / "store", "--encoder", encoder, "--device cpu")
     assert result.code == 1 and "the disk is full" in result.last_line
     assert files_of(tmp_path / "store") == {}

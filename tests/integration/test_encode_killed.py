@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from captrain.data.convert import convert
-from captrain.data.feature_store.manifest import MANIFEST
+from captrain.data.feature_store.layout import MANIFEST
 from captrain.testing import tiny_photos
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")

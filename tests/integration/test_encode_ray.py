@@ -60,7 +60,7 @@ def test_a_machine_that_dies_leaves_no_trace_in_the_store(
     encode_data(str(begun), str(tmp_path / "ray"), str(encoder), **options)
     flag = tmp_path / "stuck"
     stuck = stuck_worker(flag, lambda order, shard: f"{order.writer.folder.place}/shards/{shard.name}.safetensors.tmp")
-    monkeypatch.setattr("captrain.features.engines.ray_engine.RayWorker", stuck)
+    monkeypatch.setattr("captrain.features.ray_engine.RayWorker", stuck)
     with killing_node_of(flag, cluster):
         found = encode_data(
             str(tars), str(tmp_path / "ray"), str(encoder), engine="ray", address=cluster.address, **options

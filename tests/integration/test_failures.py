@@ -202,7 +202,7 @@ def test_a_full_disk_while_keeping_features(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("captrain.data.feature_store.folder.os.replace", full)
+        patch.setattr("captrain.data.feature_store.layout.os.replace", full)
         assert_failed(cli("train", photos, run, words), "the disk is full")
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
     assert cli("train", photos, run, words).code == 0

@@ -19,10 +19,10 @@ import pytest
 from run_tools import QUICK, Cli, Result, holding, lines_of
 
 import captrain
-from captrain.data.feature_store.folder import StoreFolder
+from captrain.data.feature_store.layout import StoreFolder
 from captrain.data.feature_store.writer import locked_store as locked_store
+from captrain.disk.lock_owner import Owner
 from captrain.disk.locks import FOLDER_LOCK
-from captrain.disk.owner import Owner
 from captrain.errors import BusyError
 
 M = "--device cpu --precision fp32 --batch-size 2"
@@ -258,7 +258,7 @@ def test_a_folder_on_a_file_system_that_is_read_only(place: Path, words: str) ->
 
 VANISHING = [
     (f"caption trained photos --output made/out.jsonl {M}", "captrain.inference.caption_files.JsonLines.put", "made"),
-    (f"caption trained bare {M}", "captrain.inference.beside.Beside.put", "bare"),
+    (f"caption trained bare {M}", "captrain.inference.sidecar_captions.Beside.put", "bare"),
     (f"evaluate trained photos --output made {M}", "captrain.inference.evaluate.Progress.add", "made"),
     (TRAIN, "captrain.training.run_folder.folder.RunFolder.append", "run"),
     (
@@ -266,8 +266,8 @@ VANISHING = [
         "captrain.data.feature_store.writer.StoreWriter.finish",
         "store",
     ),
-    ("data convert side made/new --to sidecar", "captrain.data.writers.sidecar.Sidecar.put", "made"),
-    ("data convert side made/new --to sidecar", "captrain.data.writers.sidecar.Sidecar.put", "side"),
+    ("data convert side made/new --to sidecar", "captrain.data.writers.text_files.Sidecar.put", "made"),
+    ("data convert side made/new --to sidecar", "captrain.data.writers.text_files.Sidecar.put", "side"),
     ("data check side", "captrain.data.check.captions.CaptionTally.add", "side"),
     (f"evaluate trained side --output made {M}", "captrain.inference.evaluate.Progress.add", "side"),
     ("export trained made/plain", "captrain.models.checkpoint.export.lower", "made"),

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from run_tools import QUICK, Cli
 
-from captrain.data.machine import FILE, HOME
-from captrain.disk.temporary import TEMPORARY, clear_litter
+from captrain.data.machine_captions import FILE, HOME
+from captrain.disk.temporary_files import TEMPORARY, clear_litter
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
 

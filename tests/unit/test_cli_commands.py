@@ -15,7 +15,7 @@ import pytest
 
 from captrain.cli import main
 from captrain.cli.flags import ComputingSettings
-from captrain.data.options import BY_LOOKING
+from captrain.data.read_options import BY_LOOKING
 from captrain.metrics.compare import Comparison, System
 from captrain.metrics.significance import Statistics
 from captrain.settings.schema import DataSettings, ModelSettings

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from captrain.data.options import ReadOptions
-from captrain.data.places import Root
+from captrain.data.read_options import ReadOptions
 from captrain.data.readers import detect, reader
+from captrain.data.safe_paths import Root
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 

@@ -17,8 +17,8 @@ from PIL import Image
 
 from captrain.data.convert import convert
 from captrain.data.picture_index import pictures_in_archives
-from captrain.data.places import Root
 from captrain.data.readers import detect, reader
+from captrain.data.safe_paths import Root
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from captrain.data.caption_files import TEXT_SUFFIXES, CaptionFolder, match
 from captrain.data.check.check import checked_splits
 from captrain.data.dataset import list_images
-from captrain.data.options import ReadOptions
-from captrain.data.places import Root
+from captrain.data.read_options import ReadOptions
 from captrain.data.readers import kohya
 from captrain.data.readers.sidecar import read
+from captrain.data.safe_paths import Root
 from captrain.errors import DataError
-from captrain.inference.beside import Beside
+from captrain.inference.sidecar_captions import Beside
 from captrain.records import Rejects, Sample
 
 STEMS = ("a", "b", "é", "e\u0301", "a.jpg", "A")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from captrain.data.compile import Compilation, compile_captions
 from captrain.data.dataset import load_splits
+from captrain.data.imagefolder import Compilation, compile_captions
 from captrain.errors import DataError, SettingsError
 
 pytest.importorskip("datasets")

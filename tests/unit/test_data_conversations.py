@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captrain.data.dataset import join_splits, load_splits
-from captrain.data.options import ReadOptions
+from captrain.data.read_options import ReadOptions
 from captrain.data.readers import detect, reader
 from captrain.data.readers.conversations import read, recognises
 from captrain.data.readers.json_list import images_of, is_conversation, turns_of

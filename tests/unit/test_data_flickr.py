@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captrain.data.dataset import list_images
-from captrain.data.options import ReadOptions
+from captrain.data.read_options import ReadOptions
 from captrain.data.readers import detect
 from captrain.data.readers.flickr import read, recognises
 from captrain.errors import DataError

@@ -361,7 +361,7 @@ def run(capfd: pytest.CaptureFixture[str]) -> Get:
 
 def counts(folder: Path, root: Path | None = None) -> dict[str, int]:
     """Samples of each split as a training would read them."""
-    from captrain.data.options import ReadOptions
+    from captrain.data.read_options import ReadOptions
 
     splits = load_splits(str(folder), validation_share=0.5, seed=0, options=ReadOptions(image_root=root))
     assert not [line for line in splits.rejects.lines if "captrain-get" in str(line)]

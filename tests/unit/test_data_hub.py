@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from captrain.data.options import ReadOptions
+from captrain.data.read_options import ReadOptions
 from captrain.data.readers import detect, hub
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample

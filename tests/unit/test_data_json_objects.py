@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captrain.data.dataset import list_images
-from captrain.data.options import ReadOptions
+from captrain.data.read_options import ReadOptions
 from captrain.data.readers import detect, json_list, reader
 from captrain.data.readers.json_entries import entries
 from captrain.errors import DataError

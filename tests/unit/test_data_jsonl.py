@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captrain.data.options import ReadOptions
+from captrain.data.read_options import ReadOptions
 from captrain.data.readers import detect, jsonl
 from captrain.data.readers.columns import Columns
 from captrain.data.readers.jsonl import read, recognises

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captrain.data.options import ReadOptions
+from captrain.data.read_options import ReadOptions
 from captrain.data.readers import detect
 from captrain.data.readers.kohya import read, recognises
 from captrain.errors import DataError

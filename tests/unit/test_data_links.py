@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from captrain.data.dataset import read_splits
-from captrain.data.options import ReadOptions
+from captrain.data.read_options import ReadOptions
 from captrain.disk.reading import fault_of, open_file, read_file
 from captrain.disk.walking import Folders
 from captrain.errors import DataError

@@ -15,11 +15,11 @@ from PIL import Image
 from captrain.data.check.check import check_data
 from captrain.data.convert import convert
 from captrain.data.dataset import read_splits
-from captrain.data.machine import CaptionChange, CaptionLedger, CaptionMaker, How
-from captrain.data.options import ReadOptions
+from captrain.data.machine_captions import CaptionChange, CaptionLedger, CaptionMaker, How
+from captrain.data.read_options import ReadOptions
 from captrain.data.readers.sidecar import read
-from captrain.data.recipe import load_recipe_data, tell_machine_captions
-from captrain.data.text import lines_of
+from captrain.data.recipe_data import load_recipe_data, tell_machine_captions
+from captrain.data.text_files import lines_of
 from captrain.errors import DataError
 from captrain.inference.evaluation_data import choose_samples
 from captrain.records import Rejects

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from captrain.data.options import ReadOptions
+from captrain.data.read_options import ReadOptions
 from captrain.data.readers import detect, reader
 from captrain.errors import DataError
 from captrain.records import Rejects

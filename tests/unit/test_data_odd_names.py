@@ -18,10 +18,10 @@ from PIL import Image
 
 from captrain.data.convert import convert
 from captrain.data.dataset import list_images, read_splits
-from captrain.data.machine import CaptionMaker
-from captrain.data.options import ReadOptions
+from captrain.data.machine_captions import CaptionMaker
+from captrain.data.read_options import ReadOptions
 from captrain.data.writers import WRITERS
-from captrain.inference.beside import Beside
+from captrain.inference.sidecar_captions import Beside
 from captrain.records import Caption, Rejects, Sample, json_line
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems take fewer names")
@@ -185,17 +185,17 @@ def test_pictures_that_vanish_are_rejected(tmp_path: Path, monkeypatch: pytest.M
     for number in range(3):
         (folder / f"{number}.png").write_bytes(PICTURES[number])
         (folder / f"{number}.txt").write_text("a dog\n")
-    from captrain.data.writers import pictures
+    from captrain.data.writers import picture_output
 
-    made = pictures.OutputPicture.of
+    made = picture_output.OutputPicture.of
 
-    def vanishing(sample: Sample) -> pictures.OutputPicture:
+    def vanishing(sample: Sample) -> picture_output.OutputPicture:
         found = made(sample)
         if sample.id == "1.png":
             (folder / "1.png").unlink()
         return found
 
-    monkeypatch.setattr(pictures.OutputPicture, "of", vanishing)
+    monkeypatch.setattr(picture_output.OutputPicture, "of", vanishing)
     for form in WRITERS:
         (folder / "1.png").write_bytes(PICTURES[1])
         found = convert(str(folder), tmp_path / form, form)

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captrain.data import parquet_pages
-from captrain.data.options import BY_LOOKING, ReadOptions
-from captrain.data.readers import embedded
+from captrain.data.read_options import BY_LOOKING, ReadOptions
+from captrain.data.readers import parquet_images
 from captrain.data.readers.parquet import read, recognises
 from captrain.data.samples import key_of, keys_of
 from captrain.errors import DataError
@@ -92,8 +92,8 @@ def test_pictures_are_read_only_when_asked_for_and_a_group_once(
 ) -> None:
     file = write(tmp_path / "t.parquet", inside(*((b"%d" % n, f"{n}.jpg") for n in range(6))), list("abcdef"))
     groups: list[int] = []
-    real = embedded._Reading
-    monkeypatch.setattr(embedded, "_Reading", lambda *place: groups.append(place[2]) or real(*place))
+    real = parquet_images._Reading
+    monkeypatch.setattr(parquet_images, "_Reading", lambda *place: groups.append(place[2]) or real(*place))
     samples = read(str(file), Rejects())["all"]
     assert groups == []
     assert [samples[place].read() for place in (4, 5, 0, 1)] == [b"4", b"5", b"0", b"1"]
@@ -110,7 +110,7 @@ def test_what_cannot_be_used(tmp_path: Path) -> None:
     assert len(only(file, captioned=False)) == 3
     file.unlink()
     with pytest.raises(OSError):
-        embedded.RowImage(file, "image.bytes", 0, 0).read()
+        parquet_images.RowImage(file, "image.bytes", 0, 0).read()
 
 
 def test_what_is_wrong_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

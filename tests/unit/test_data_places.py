@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captrain.data.places import Root
 from captrain.data.readers import detect, jsonl, reader
+from captrain.data.safe_paths import Root
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 

@@ -17,7 +17,7 @@ from PIL import Image
 from captrain.data import readers
 from captrain.data.check.check import check_data
 from captrain.data.dataset import read_splits
-from captrain.data.options import BY_LOOKING, ReadOptions
+from captrain.data.read_options import BY_LOOKING, ReadOptions
 from captrain.data.readers import READERS, SPLIT_NAMES, detect, jsonl
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
@@ -185,7 +185,9 @@ def test_a_form_that_knows_single_files_alone_joins_in(tmp_path: Path, monkeypat
     module = SimpleNamespace(recognises=lambda source, _: source.endswith("namesVal.json"), read=lines)
     real = readers.reader
     monkeypatch.setitem(READERS, "names", "")
-    monkeypatch.setattr("captrain.data.readers.several.reader", lambda name: module if name == "names" else real(name))
+    monkeypatch.setattr(
+        "captrain.data.readers.detection.reader", lambda name: module if name == "names" else real(name)
+    )
     monkeypatch.setattr("captrain.data.readers.reader", lambda name: module if name == "names" else real(name))
     put(tmp_path, "train.jsonl", "a.png", "a")
     (tmp_path / "namesVal.json").write_text('{"b.png": "b"}')

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from captrain.data.dataset import SplitNames, load_split, load_splits
-from captrain.data.recipe import load_recipe_data, shared_pictures, warn_of_leaks
+from captrain.data.recipe_data import load_recipe_data, shared_pictures, warn_of_leaks
 from captrain.errors import DataError, SettingsError
 from captrain.records import Sample
 from captrain.settings.schema import DataSettings, Source

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captrain.data.options import ReadOptions
+from captrain.data.read_options import ReadOptions
 from captrain.data.readers import webdataset
 from captrain.data.shards.stream import stream_samples
 from captrain.records import Rejects, Sample

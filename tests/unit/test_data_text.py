@@ -8,9 +8,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from captrain.data.options import ReadOptions
+from captrain.data.read_options import ReadOptions
 from captrain.data.readers.sidecar import read
-from captrain.data.text import control_in, decode_text, is_wide, lines_of
+from captrain.data.text_files import control_in, decode_text, is_wide, lines_of
 from captrain.disk.reading import MARKS, encoding_of
 from captrain.errors import SettingsError
 from captrain.records import Rejects

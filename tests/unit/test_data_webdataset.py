@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captrain.data.options import ReadOptions
+from captrain.data.read_options import ReadOptions
 from captrain.data.readers import detect, webdataset
 from captrain.data.shards.remote import local_copy
 from captrain.data.shards.sources import expand, expand_braces

@@ -17,8 +17,8 @@ from PIL import Image
 
 from captrain.data.readers import READERS, detect, reader
 from captrain.data.writers import WRITERS, FormTarget, Losses, OutputSample, writer
-from captrain.data.writers.names import safe_name
-from captrain.data.writers.pictures import OutputPicture, encode_picture
+from captrain.data.writers.picture_output import OutputPicture, encode_picture
+from captrain.data.writers.safe_names import safe_name
 from captrain.records import Rejects, Sample
 from captrain.tabular.cells import sifted
 from captrain.testing import tiny_photos

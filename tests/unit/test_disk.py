@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from captrain.data.new_folder import new_folder
-from captrain.disk import temporary
+from captrain.disk import temporary_files
 from captrain.disk.folders import (
     aside,
     check_way,
@@ -28,7 +28,7 @@ from captrain.disk.folders import (
     sync_tree,
 )
 from captrain.disk.locks import FOLDER_LOCK
-from captrain.disk.temporary import TEMPORARY, clear_litter, temporary_name
+from captrain.disk.temporary_files import TEMPORARY, clear_litter, temporary_name
 from captrain.disk.writing import NewFile, check_target, new_file, open_to_append, read_own, write_bytes, write_text
 from captrain.errors import DataError, UserError
 from captrain.records import append_jsonl, drop_half_line, write_jsonl
@@ -260,7 +260,7 @@ def test_without_locks_only_what_is_a_day_old_is_removed(tmp_path: Path, monkeyp
     (deep / "inner").mkdir(parents=True)
     (deep / "inner" / "young").write_text("")
     for path in (old, deep, deep / "inner"):
-        os.utime(path, (time.time() - 2 * temporary.FORGOTTEN,) * 2)
+        os.utime(path, (time.time() - 2 * temporary_files.FORGOTTEN,) * 2)
     write_text(tmp_path / "one.txt", "")
     assert names(tmp_path) == sorted([young.name, deep.name, "one.txt"])
 
@@ -358,7 +358,7 @@ def test_where_machines_may_not_see_locks_litter_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reaches: bool
 ) -> None:
     """Whatever the clock says of what this machine holds."""
-    monkeypatch.setattr(temporary, "reaches_all", lambda path: reaches)
+    monkeypatch.setattr(temporary_files, "reaches_all", lambda path: reaches)
     left, held = tmp_path / temporary_name(), NewFile(tmp_path / "one.txt")
     left.write_text("")
     os.utime(held.name, (0, 0))

@@ -24,9 +24,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from captrain.disk import lock_file, locks, owner
+from captrain.disk import lock_file, lock_owner, locks
+from captrain.disk.lock_owner import Owner
 from captrain.disk.locks import FOLDER_LOCK, lock_of, locked, locked_folder, locked_folders
-from captrain.disk.owner import Owner
 from captrain.errors import BusyError, CaptrainError, UserError
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs fork, signals and links")
@@ -469,8 +469,8 @@ def test_no_json_upsets_those_who_are_told_of_owners(content: dict[str, Any]) ->
 
 
 def test_without_proc_a_process_is_known_by_its_start_on_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(owner, "_boot", lambda: "")
-    monkeypatch.setattr(owner, "_space", lambda: "")
+    monkeypatch.setattr(lock_owner, "_boot", lambda: "")
+    monkeypatch.setattr(lock_owner, "_space", lambda: "")
     me = Owner.me()
     assert me.is_dead() is False and replace(me, started=me.started - 100).is_dead() is True
     assert replace(me, **DEAD).is_dead() is True and replace(me, host="elsewhere").is_dead() is None

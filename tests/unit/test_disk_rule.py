@@ -26,7 +26,7 @@ PRIVATE = "into a private temporary folder, of a random name"
 
 ALLOWED = {
     ("cli/__init__.py", "os.open"): "the system's null device",
-    ("data/feature_store/folder.py", "get_file"): "to the random name that `new_file` made",
+    ("data/feature_store/layout.py", "get_file"): "to the random name that `new_file` made",
     (
         "data/get/fetch.py",
         "unlink",
@@ -36,7 +36,7 @@ ALLOWED = {
     ("data/writers/coco.py", "unlink"): FRESH,
     ("data/writers/parquet.py", "ParquetWriter"): FILE,
     ("data/writers/parquet.py", "write_table"): FILE,
-    ("data/writers/pictures.py", "os.link"): FRESH,
+    ("data/writers/picture_output.py", "os.link"): FRESH,
     ("demo/run.py", "save_pretrained"): FRESH,
     ("features/manage.py", "np.save"): FILE,
     ("features/manage.py", "write_table"): FILE,

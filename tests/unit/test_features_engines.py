@@ -9,14 +9,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from captrain.features.engines import ENGINES, EngineWork, make_engine
 
-from captrain.data.feature_store.folder import StoreFolder
-from captrain.data.feature_store.manifest import ShardNote, record_file
+from captrain.data.feature_store.layout import ShardNote, StoreFolder, record_file
 from captrain.errors import CaptrainError, ModelError, SettingsError, UserError
 from captrain.features.encode import EncoderOpening, Encoding
-from captrain.features.engines import ENGINES, make_engine
-from captrain.features.engines.base import EngineWork
-from captrain.features.engines.ray_engine import (
+from captrain.features.pipeline import Pipeline
+from captrain.features.ray_engine import (
     MOST_DEATHS,
     RayWorker,
     Share,
@@ -26,7 +25,6 @@ from captrain.features.engines.ray_engine import (
     known_of,
     share_of,
 )
-from captrain.features.pipeline import Pipeline
 from captrain.features.sources import BlockSource
 from captrain.models.checkpoint.located import Asked, ask, asked
 from captrain.records import Sample

@@ -11,13 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captrain.data.feature_store.embeddings import EmbeddingFolder
-from captrain.data.feature_store.folder import StoreFolder
-from captrain.data.feature_store.manifest import MANIFEST, EncoderNote, FeaturesNote, Manifest, parse_manifest
+from captrain.data.feature_store.layout import (
+    MANIFEST,
+    EncoderNote,
+    FeaturesNote,
+    Manifest,
+    StoreFolder,
+    parse_manifest,
+)
 from captrain.data.feature_store.shard import IndexEntry, IndexRows
 from captrain.data.feature_store.store import FeatureStore
 from captrain.data.feature_store.writer import FeatureShard, StoreWriter
 from captrain.data.readers import detect, reader
+from captrain.data.readers.features import EmbeddingFolder
 from captrain.data.samples import key_of
 from captrain.errors import DataError
 from captrain.records import Rejects

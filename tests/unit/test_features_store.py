@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from captrain.data.feature_store.folder import StoreFolder
-from captrain.data.feature_store.manifest import EncoderNote, FeaturesNote, Manifest
+from captrain.data.feature_store.layout import EncoderNote, FeaturesNote, Manifest, StoreFolder
 from captrain.data.feature_store.shard import IndexEntry
 from captrain.data.feature_store.store import FeatureStore
 from captrain.data.images import prepare

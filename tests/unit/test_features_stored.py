@@ -13,11 +13,10 @@ import torch
 
 from captrain.data.caption_text import CaptionText
 from captrain.data.dataset import Splits, load_splits
-from captrain.data.feature_store.folder import StoreFolder
-from captrain.data.feature_store.manifest import EncoderNote, FeaturesNote, Manifest
+from captrain.data.epoch_order import Mixture
+from captrain.data.feature_store.layout import EncoderNote, FeaturesNote, Manifest, StoreFolder
 from captrain.data.feature_store.shard import IndexEntry, IndexRows, ShardIndex
 from captrain.data.feature_store.writer import FeatureShard, StoreWriter
-from captrain.data.mix import Mixture
 from captrain.data.readers import reader
 from captrain.errors import DataError
 from captrain.features.stored_images import StoredImages, StoredPositions, stored_captions

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from captrain.data.machine import CaptionLedger
-from captrain.data.options import ReadOptions
+from captrain.data.machine_captions import CaptionLedger
+from captrain.data.read_options import ReadOptions
 from captrain.data.readers.sidecar import read
 from captrain.inference.caption_files import CaptionOutcome, caption_files
 from captrain.inference.captioner import Captioner
@@ -135,7 +135,7 @@ def test_interrupted_anywhere_and_repeated_it_ends_as_if_it_was_not(
     model: str, photos: Path, existing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed before a change is noted, between that and the change, and after it."""
-    from captrain.inference import beside
+    from captrain.inference import sidecar_captions
 
     def prepare() -> None:
         for name in texts(photos):
@@ -147,7 +147,7 @@ def test_interrupted_anywhere_and_repeated_it_ends_as_if_it_was_not(
     prepare()
     caption(model, photos, existing)
     wanted = texts(photos)
-    add, write = CaptionLedger.add, beside.write_bytes
+    add, write = CaptionLedger.add, sidecar_captions.write_bytes
     for step in range(4 if existing != "skip" else 2):
         prepare()
         steps = killed_at(step)
@@ -155,12 +155,14 @@ def test_interrupted_anywhere_and_repeated_it_ends_as_if_it_was_not(
             CaptionLedger, "add", lambda ledger, change, steps=steps: (next(steps), add(ledger, change))
         )
         monkeypatch.setattr(
-            beside, "write_bytes", lambda path, content, steps=steps, **how: (next(steps), write(path, content, **how))
+            sidecar_captions,
+            "write_bytes",
+            lambda path, content, steps=steps, **how: (next(steps), write(path, content, **how)),
         )
         with pytest.raises(Killed):
             caption(model, photos, existing)
         monkeypatch.setattr(CaptionLedger, "add", add)
-        monkeypatch.setattr(beside, "write_bytes", write)
+        monkeypatch.setattr(sidecar_captions, "write_bytes", write)
         caption(model, photos, existing)
         assert texts(photos) == wanted, step
 

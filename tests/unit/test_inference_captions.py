@@ -15,10 +15,10 @@ import captrain
 from captrain.disk.locks import locked
 from captrain.errors import DataError, ModelError, PictureError, SettingsError, UserError
 from captrain.inference import caption_files as caption_module
-from captrain.inference.beside import Beside
 from captrain.inference.caption_files import CaptionOutcome, caption_files
 from captrain.inference.captioner import Captioner, adjust_decoding
 from captrain.inference.evaluate import evaluate
+from captrain.inference.sidecar_captions import Beside
 from captrain.models.decoding import Decoding
 from captrain.records import Caption, Sample
 from captrain.testing import LESSONS, clear_pictures

@@ -182,7 +182,7 @@ def test_what_is_not_there_or_not_text(tmp_path: Path) -> None:
 
 
 def test_the_limit_on_file_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("captrain.metrics.entries.MAX_BYTES", 10)
+    monkeypatch.setattr("captrain.metrics.caption_entries.MAX_BYTES", 10)
     (tmp_path / "a.json").write_text('{"1": "a dog"}')
     with pytest.raises(DataError, match="14 bytes, over the limit of 10"):
         read_predictions(tmp_path / "a.json")

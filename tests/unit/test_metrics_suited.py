@@ -13,7 +13,7 @@ import captrain
 from captrain.cli import main
 from captrain.metrics import score_captions
 from captrain.metrics.judging import judge
-from captrain.metrics.suited import suited_to
+from captrain.metrics.tokenizer_choice import suited_to
 from captrain.records import Caption
 
 SCRIPTS = {

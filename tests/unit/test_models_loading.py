@@ -29,9 +29,9 @@ OWNERS = {
     **{name: {"models/checkpoint/loading.py"} for name in LOADERS},
     "snapshot_download": {"models/checkpoint/located.py"},
     "get_class_from_dynamic_module": {"models/checkpoint/trusted_code.py"},
-    "load_dataset": {"data/readers/hub.py", "data/compile.py"},
+    "load_dataset": {"data/readers/hub.py", "data/imagefolder.py"},
     "torch.load": {"training/distributed/trainer.py"},
-    "np.load": {"data/feature_store/embeddings.py"},
+    "np.load": {"data/readers/features.py"},
     "pickle.loads": {"training/distributed/processes.py"},  # of an error that this process made itself
 }
 NEVER = {"pickle.load", "yaml.unsafe_load", "yaml.full_load", "joblib.load", "hub.load"}

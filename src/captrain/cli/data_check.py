@@ -65,7 +65,7 @@ def check(
     trust(model_files)
     check_models(model if model and not Path(model, "tokenizer_config.json").is_file() else None)
     from captrain.data.check.check import CheckLimits, check_data
-    from captrain.data.options import BY_LOOKING, ReadOptions
+    from captrain.data.read_options import BY_LOOKING, ReadOptions
     from captrain.disk.locks import locked
 
     if rejects is not None:

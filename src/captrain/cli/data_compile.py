@@ -21,8 +21,8 @@ def compile(
             hard links, or copies.
         overwrite: Replace what is there.
     """
-    from captrain.data.compile import compile_captions
-    from captrain.data.options import ReadOptions
+    from captrain.data.imagefolder import compile_captions
+    from captrain.data.read_options import ReadOptions
 
     settings = reading or ReadingSettings()
     done = compile_captions(

@@ -21,7 +21,7 @@ def convert(source: str, out: str, /, *, encoder: str | None = None, model_files
         encoder: The encoder that made an embedding folder (folder or hub id); the folder itself does not say.
     """
     trust(model_files)
-    from captrain.data.feature_store.embeddings import is_embedding_folder
+    from captrain.data.readers.features import is_embedding_folder
 
     if not is_embedding_folder(source):
         from captrain.features.manage import write_embeddings

@@ -86,7 +86,7 @@ def given(**sections: Section | None) -> dict[str, dict[str, Any]]:
 
 def how_to_read(reading: ReadingSettings | None) -> dict[str, Any]:
     """What flags say about reading a data set: keyword arguments `format` and `options`."""
-    from captrain.data.options import ReadOptions
+    from captrain.data.read_options import ReadOptions
 
     reading = reading or ReadingSettings()
     return {"format": reading.format, "options": ReadOptions.of(reading)}

@@ -33,7 +33,7 @@ from captrain.disk.reading import open_file, read_file
 from captrain.errors import DataError
 
 if TYPE_CHECKING:
-    from captrain.data.places import Root
+    from captrain.data.safe_paths import Root
 
 logger = logging.getLogger(__name__)
 

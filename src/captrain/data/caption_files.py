@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from captrain.data.places import IMAGE_SUFFIXES
-from captrain.data.text import Text, read_text
+from captrain.data.safe_paths import IMAGE_SUFFIXES
+from captrain.data.text_files import Text, read_text
 
 TEXT_SUFFIXES = (".txt", ".caption")  # where a person names none, in the order in which they are looked for
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from captrain.data.absolute_paths import OutsidePicture
-from captrain.data.places import is_remote
+from captrain.data.safe_paths import is_remote
 from captrain.disk.folders import aside, fresh_folder, make_folder, replace_folder, settle, sync_tree
 from captrain.disk.lock_file import no_folder
 from captrain.disk.locks import FOLDER_LOCK, locked, locked_folder

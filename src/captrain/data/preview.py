@@ -21,7 +21,7 @@ from captrain.data.check.check import Checked, checked_splits
 from captrain.data.check.problems import KINDS, ProblemKind
 from captrain.data.dataset import read_splits
 from captrain.data.images import encode_thumbnail
-from captrain.data.options import BY_LOOKING, ReadOptions
+from captrain.data.read_options import BY_LOOKING, ReadOptions
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.samples import ChosenSamples
 from captrain.disk.locks import only_writer

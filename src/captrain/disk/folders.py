@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from captrain.disk.lock_file import no_folder, telling
-from captrain.disk.temporary import clear_litter, hold, temporary_name
+from captrain.disk.temporary_files import clear_litter, hold, temporary_name
 from captrain.errors import UserError
 
 FEW = 16

@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from captrain.disk.owner import LARGEST, Owner
+from captrain.disk.lock_owner import LARGEST, Owner
 from captrain.disk.reading import kind_of_file
-from captrain.disk.temporary import reaches_all
+from captrain.disk.temporary_files import reaches_all
 from captrain.errors import BusyError, UserError
 
 WAITS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3)  # seconds between looks at a lock that changes under our eyes

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 
 from captrain.disk.folders import make_folder
 from captrain.disk.lock_file import acquire, is_lost, release
-from captrain.disk.temporary import clear_litter
+from captrain.disk.temporary_files import clear_litter
 from captrain.errors import CaptrainError, UserError
 
 Work = TypeVar("Work", bound=Callable[..., Any])

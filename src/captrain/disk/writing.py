@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from captrain.disk.folders import link_error, sync_folder
 from captrain.disk.lock_file import telling
-from captrain.disk.temporary import clear_litter, hold, temporary_name
+from captrain.disk.temporary_files import clear_litter, hold, temporary_name
 from captrain.errors import UserError
 
 _SAFE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)

@@ -16,7 +16,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from captrain.data.feature_store.manifest import EncoderNote, FeaturesNote, Manifest
+from captrain.data.feature_store.layout import EncoderNote, FeaturesNote, Manifest
 from captrain.data.feature_store.shard import IndexEntry
 from captrain.data.feature_store.writer import images_a_shard
 from captrain.data.images import MAX_PIXELS

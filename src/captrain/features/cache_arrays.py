@@ -19,8 +19,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captrain.data.feature_store.folder import StoreFolder
-from captrain.data.feature_store.manifest import MANIFEST, Manifest, ShardNote, features_file, index_file, record_file
+from captrain.data.feature_store.layout import (
+    MANIFEST,
+    Manifest,
+    ShardNote,
+    StoreFolder,
+    features_file,
+    index_file,
+    record_file,
+)
 from captrain.data.feature_store.shard import NUMBERS, IndexEntry, IndexRows, ShardIndex, map_shard
 from captrain.data.feature_store.store import remembered
 from captrain.data.feature_store.writer import FeatureShard, read_record, records, remove_temporary, write_shard

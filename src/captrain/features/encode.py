@@ -12,8 +12,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from captrain.data.feature_store.folder import StoreFolder
-from captrain.data.feature_store.manifest import (
+from captrain.data.feature_store.layout import (
     LARGEST,
     MANIFEST,
     REJECTED,
@@ -21,17 +20,18 @@ from captrain.data.feature_store.manifest import (
     FeaturesNote,
     Manifest,
     ShardNote,
+    StoreFolder,
     parse_shard,
     record_file,
 )
 from captrain.data.feature_store.writer import FeatureShard, StoreWriter, images_a_shard, locked_store
 from captrain.data.images import MAX_PIXELS, Decode, ImageSpec
-from captrain.data.machine import MACHINE
-from captrain.data.options import BY_LOOKING, ReadOptions
+from captrain.data.machine_captions import MACHINE
+from captrain.data.read_options import BY_LOOKING, ReadOptions
 from captrain.errors import DataError, SettingsError
+from captrain.features import engines
 from captrain.features.encoder import PREPARATION_VERSION, Encoder, Vectors, check_same_encoder, on_device, open_encoder
-from captrain.features.engines import base, make_engine
-from captrain.features.engines.base import EngineJob, changed_sources, parts_of_sources
+from captrain.features.engines import EngineJob, changed_sources, make_engine, parts_of_sources
 from captrain.features.pipeline import Pipeline, Skip
 from captrain.features.sources import EncodingSource, End, sources_of
 from captrain.models.checkpoint.image_preparation import Resize
@@ -193,7 +193,7 @@ class AboutEncoder:
 
 
 @dataclass(frozen=True, slots=True)
-class EncoderOpening(base.ModelOpening[Encoder, AboutEncoder]):
+class EncoderOpening(engines.ModelOpening[Encoder, AboutEncoder]):
     """How an encoder is opened: options of `open_encoder` other than the device."""
 
     encoder: str
@@ -229,7 +229,7 @@ class EncoderOpening(base.ModelOpening[Encoder, AboutEncoder]):
 
 
 @dataclass(frozen=True, slots=True)
-class Encoding(base.PartsOrder[Encoder]):
+class Encoding(engines.PartsOrder[Encoder]):
     """Features of sources into a store: its writer, how to encode, most pictures of a shard."""
 
     writer: StoreWriter

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from captrain.data.feature_store.manifest import EncoderNote, FeaturesNote
+from captrain.data.feature_store.layout import EncoderNote, FeaturesNote
 from captrain.data.images import Decode, ImageSpec
 from captrain.errors import ModelError
 from captrain.models.build import load_vision

@@ -16,13 +16,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from captrain.data.feature_store.embeddings import ARRAYS, TABLES, EmbeddingFolder
-from captrain.data.feature_store.folder import StoreFolder
-from captrain.data.feature_store.manifest import (
+from captrain.data.feature_store.layout import (
     LARGEST,
     MANIFEST,
     Manifest,
     ShardNote,
+    StoreFolder,
     features_file,
     index_file,
     parse_manifest,
@@ -33,7 +32,7 @@ from captrain.data.feature_store.store import FeatureStore, VectorStore
 from captrain.data.feature_store.writer import FeatureShard, StoreWriter, locked_store, records
 from captrain.data.images import ImageSpec, prepare
 from captrain.data.new_folder import new_folder
-from captrain.data.readers.features import check_alike, open_stores
+from captrain.data.readers.features import ARRAYS, TABLES, EmbeddingFolder, check_alike, open_stores
 from captrain.disk.reading import read_file
 from captrain.disk.writing import create
 from captrain.errors import DataError, ModelError, PictureError

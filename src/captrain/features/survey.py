@@ -17,9 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from captrain.data.dataset import read_splits
 from captrain.data.images import ImageSpec, prepare
-from captrain.data.options import ReadOptions
-from captrain.data.places import is_remote
+from captrain.data.read_options import ReadOptions
 from captrain.data.readers import detect
+from captrain.data.safe_paths import is_remote
 from captrain.data.samples import JoinedSamples
 from captrain.data.shards.remote import told_error
 from captrain.data.shards.sources import expand

@@ -14,16 +14,16 @@ from typing import Any, Protocol
 import numpy as np
 
 from captrain.data.dataset import list_images
-from captrain.data.machine import CaptionMaker
-from captrain.data.options import BY_LOOKING, ReadOptions
+from captrain.data.machine_captions import CaptionMaker
+from captrain.data.read_options import BY_LOOKING, ReadOptions
 from captrain.data.samples import ChosenSamples
 from captrain.disk.folders import make_folder, remove, sync
 from captrain.disk.locks import locked, locked_folders
 from captrain.disk.writing import check_target, move
 from captrain.errors import BusyError, PictureError, UserError
-from captrain.inference.beside import Beside
 from captrain.inference.captioner import Captioner, machine_line, maker_of
 from captrain.inference.parts_folder import PartsFolder
+from captrain.inference.sidecar_captions import Beside
 from captrain.models.checkpoint.located import check_model
 from captrain.models.decoding import Written
 from captrain.paths import JSON_LINES, check_output_file

@@ -17,19 +17,18 @@ import torch
 
 from captrain.data.dataset import LIST_SUFFIXES, list_images
 from captrain.data.images import MAX_PIXELS
-from captrain.data.options import BY_LOOKING, ReadOptions
-from captrain.data.places import IMAGE_SUFFIXES
+from captrain.data.read_options import BY_LOOKING, ReadOptions
 from captrain.data.readers import detect
+from captrain.data.safe_paths import IMAGE_SUFFIXES
 from captrain.disk.folders import make_folder, remove
 from captrain.disk.locks import locked
 from captrain.errors import DataError, UserError
-from captrain.features.engines import make_engine
-from captrain.features.engines.base import Engine, EngineJob, changed_sources, parts_of_sources
+from captrain.features.engines import Engine, EngineJob, changed_sources, make_engine, parts_of_sources
 from captrain.features.pipeline import SourceReader
 from captrain.features.sources import BlockSource, EncodingSource, TarSource, file_safe_name, sources_of
 from captrain.inference.caption_files import CaptionOutcome, check_captions_file, partial_of, rejects_path_of
-from captrain.inference.caption_order import AboutCaptioner, CaptionerOpening, Captioning
 from captrain.inference.captioner import Captioner, adjust_decoding
+from captrain.inference.captioning_engine import AboutCaptioner, CaptionerOpening, Captioning
 from captrain.inference.parts_folder import PartsFolder
 from captrain.models.device import choose_device
 from captrain.records import Rejects

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from captrain.data.decode import to_rgb
 from captrain.data.images import MAX_PIXELS, ImageSpec, prepare
-from captrain.data.machine import LINE_KEY, CaptionMaker, stated
+from captrain.data.machine_captions import LINE_KEY, CaptionMaker, stated
 from captrain.disk.reading import read_file
 from captrain.errors import DataError, PictureError, SettingsError, nearest
 from captrain.features.encoder import weights_digest

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from captrain.data.images import MAX_PIXELS, ImageSpec
-from captrain.data.places import IMAGE_SUFFIXES, Root
+from captrain.data.safe_paths import IMAGE_SUFFIXES, Root
 from captrain.errors import DataError, ModelError
 from captrain.features.stream import batches, stream_pictures
 from captrain.metrics.matching import match_ids, some

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from captrain.data.images import MAX_PIXELS
-from captrain.data.options import BY_LOOKING, ReadOptions
+from captrain.data.read_options import BY_LOOKING, ReadOptions
 from captrain.data.samples import ChosenSamples
 from captrain.disk.folders import check_way, make_folder, remove
 from captrain.disk.locks import locked_folder, only_writer

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from captrain.data.feature_store.folder import StoreFolder, is_temporary
+from captrain.data.feature_store.layout import StoreFolder, is_temporary
 from captrain.data.samples import key_of
 from captrain.disk.folders import check_way, remove
 from captrain.disk.writing import new_file

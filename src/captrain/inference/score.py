@@ -13,13 +13,13 @@ from captrain.disk.locks import only_writer
 from captrain.errors import CaptrainError, DataError, SettingsError, nearest
 from captrain.metrics.compare import Comparison, System, compare, statistics_of, tokenized
 from captrain.metrics.diversity import alarms, measure_diversity
-from captrain.metrics.frequencies import DocumentFrequencies
+from captrain.metrics.document_frequencies import DocumentFrequencies
 from captrain.metrics.inputs import CaptionColumns, GivenColumns, predictions_in, references_in
 from captrain.metrics.java import JAVA_METRICS, check_java, score_java
 from captrain.metrics.matching import choose_columns, given_predictions, given_references, match_ids, some
 from captrain.metrics.score import METRICS, Scores, score_captions
 from captrain.metrics.significance import RESAMPLES
-from captrain.metrics.suited import choose_tokenizer
+from captrain.metrics.tokenizer_choice import choose_tokenizer
 from captrain.records import Rejects
 from captrain.settings.load import check
 from captrain.settings.schema.training import ScoringSettings

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from captrain.metrics.frequencies import DocumentFrequencies
+from captrain.metrics.document_frequencies import DocumentFrequencies
 from captrain.metrics.score import Scorer, Scores, score_captions
 from captrain.metrics.tokenizer import tokenize
 

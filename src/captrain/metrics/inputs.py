@@ -25,7 +25,7 @@ from typing import Any, Generic, TypeVar
 
 from captrain.errors import DataError, nearest
 from captrain.limits import LONGEST_CAPTION
-from captrain.metrics.entries import CaptionEntry, read_entries
+from captrain.metrics.caption_entries import CaptionEntry, read_entries
 from captrain.tabular.cells import (
     CAPTION_COLUMNS,
     IMAGE_COLUMNS,

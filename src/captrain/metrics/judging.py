@@ -17,7 +17,7 @@ from captrain.metrics.diversity import alarms, measure_diversity
 from captrain.metrics.java import JAVA_METRICS, MetricScores, score_java
 from captrain.metrics.score import METRICS, score_captions
 from captrain.metrics.significance import RESAMPLES
-from captrain.metrics.suited import choose_tokenizer
+from captrain.metrics.tokenizer_choice import choose_tokenizer
 from captrain.records import Caption
 
 PER_CAPTION = ("cider", "bleu_4", "rouge_l")

@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from captrain.errors import DataError, UserError, nearest
 from captrain.metrics.bleu_rouge_cider import Cider, bleu, rouge_l, tally
-from captrain.metrics.frequencies import DocumentFrequencies, check_captions, check_pairs, check_references
+from captrain.metrics.document_frequencies import DocumentFrequencies, check_captions, check_pairs, check_references
 from captrain.metrics.ngrams import LONGEST, Numbers, References
-from captrain.metrics.suited import Choice, choose_tokenizer
 from captrain.metrics.tokenizer import line_maker, token_lines
+from captrain.metrics.tokenizer_choice import Choice, choose_tokenizer
 from captrain.version import __version__
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from captrain.data.dataset import Splits
-from captrain.data.recipe import load_recipe_data, take_uncaptioned, tell_machine_captions, warn_of_leaks
+from captrain.data.recipe_data import load_recipe_data, take_uncaptioned, tell_machine_captions, warn_of_leaks
 from captrain.disk.locks import clear_lock, locked_folder
 from captrain.errors import BusyError, DataError, SettingsError
 from captrain.features.cache import GIB, Keeping

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from captrain.data.feature_store.folder import StoreFolder
-from captrain.data.feature_store.manifest import EncoderNote, FeaturesNote, Manifest
+from captrain.data.feature_store.layout import EncoderNote, FeaturesNote, Manifest, StoreFolder
 from captrain.data.feature_store.shard import IndexEntry, IndexRows
 from captrain.data.feature_store.writer import FeatureShard, StoreWriter
 from captrain.records import Rejects

@@ -168,7 +168,7 @@ def _tar_texts(folder: Path) -> None:
 
 
 def _machine(folder: Path) -> None:
-    from captrain.data.machine import CaptionChange, CaptionLedger, CaptionMaker
+    from captrain.data.machine_captions import CaptionChange, CaptionLedger, CaptionMaker
 
     contract("sidecar")(folder)
     maker = CaptionMaker("runs/album", "3f9a", "2026-12-01T08:30:00Z")

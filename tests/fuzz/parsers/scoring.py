@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from captrain.metrics.frequencies import DocumentFrequencies
+from captrain.metrics.document_frequencies import DocumentFrequencies
 from fuzz.inputs import Parser
 
 CAPTIONS = {"1": "a dog runs on grass", "2": "two cats sleep"}

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from captrain.data.feature_store.embeddings import EmbeddingFolder
-from captrain.data.feature_store.folder import StoreFolder
+from captrain.data.feature_store.layout import StoreFolder
 from captrain.data.feature_store.store import FeatureStore, VectorStore
+from captrain.data.readers.features import EmbeddingFolder
 from captrain.errors import CaptrainError
 from fuzz.inputs import Parser
 from fuzz.parsers.data import contract, read_data
@@ -60,7 +60,7 @@ def _embeddings(folder: Path, kind: str = "float16") -> None:
 
 def _unfinished(folder: Path) -> None:
     """A store with records beside the manifest, as a kill leaves it."""
-    from captrain.data.feature_store.manifest import EncoderNote, FeaturesNote, Manifest
+    from captrain.data.feature_store.layout import EncoderNote, FeaturesNote, Manifest
     from captrain.data.feature_store.shard import IndexEntry, IndexRows
     from captrain.data.feature_store.writer import FeatureShard, write_shard
     from captrain.records import Rejects
@@ -82,7 +82,7 @@ def _unfinished(folder: Path) -> None:
 
 def _open_unfinished(folder: Path) -> None:
     """As a training that keeps features on disk, and an encoding, go on with it."""
-    from captrain.data.feature_store.manifest import MANIFEST, parse_manifest
+    from captrain.data.feature_store.layout import MANIFEST, parse_manifest
     from captrain.data.feature_store.writer import StoreWriter
     from captrain.features.cache_arrays import DiskStore
 
@@ -104,8 +104,8 @@ def _open_unfinished(folder: Path) -> None:
 
 def _lock(folder: Path) -> None:
     """A lock that a process left which died."""
+    from captrain.disk.lock_owner import Owner
     from captrain.disk.locks import lock_of
-    from captrain.disk.owner import Owner
 
     (folder / "out.jsonl").write_text("")
     lock_of(folder / "out.jsonl").write_bytes(Owner.me().to_json())

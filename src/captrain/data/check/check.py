@@ -23,7 +23,7 @@ from captrain.data.check.captions import COMMON, CaptionTally, CountTokens, Leng
 from captrain.data.check.pictures import PATCH, Look, look_at, near_groups, same_groups
 from captrain.data.check.problems import KINDS, Finding, Findings, kind_of_picture_error, kind_of_reject
 from captrain.data.dataset import read_splits
-from captrain.data.options import BY_LOOKING, ReadOptions
+from captrain.data.read_options import BY_LOOKING, ReadOptions
 from captrain.data.samples import JoinedSamples
 from captrain.disk.locks import only_writer
 from captrain.errors import PictureError

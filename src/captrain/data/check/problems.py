@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from captrain.data.gathered import FlatTexts
+from captrain.data.caption_buffers import FlatTexts
 from captrain.limits import TOO_LONG, TOO_MANY
 
 Grade = Literal["wrong", "remark"]

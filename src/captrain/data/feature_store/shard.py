@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from captrain.data.arrow import check_file
-from captrain.data.feature_store.manifest import FeaturesNote
+from captrain.data.feature_store.layout import FeaturesNote
 from captrain.data.samples import key_of
 from captrain.disk.reading import open_file
 from captrain.errors import DataError

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from captrain.data.feature_store.folder import StoreFolder
-from captrain.data.feature_store.manifest import (
+from captrain.data.feature_store.layout import (
     LARGEST,
     MANIFEST,
     EncoderNote,
     FeaturesNote,
+    StoreFolder,
     features_file,
     index_file,
     parse_manifest,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from captrain.data.feature_store.folder import EARLIER, StoreFolder, is_temporary
-from captrain.data.feature_store.manifest import (
+from captrain.data.feature_store.layout import (
+    EARLIER,
     LARGEST,
     MANIFEST,
     REJECTED,
@@ -20,18 +20,20 @@ from captrain.data.feature_store.manifest import (
     FeaturesNote,
     Manifest,
     ShardNote,
+    StoreFolder,
     features_file,
     index_file,
+    is_temporary,
     parse_manifest,
     parse_shard,
     record_file,
     rejected_file,
 )
 from captrain.data.feature_store.shard import IndexRows, shard_header
+from captrain.disk.lock_owner import LARGEST as LARGEST_OWNER
+from captrain.disk.lock_owner import Owner
 from captrain.disk.locks import FOLDER_LOCK, locked_folder
-from captrain.disk.owner import LARGEST as LARGEST_OWNER
-from captrain.disk.owner import Owner
-from captrain.disk.temporary import clear_litter
+from captrain.disk.temporary_files import clear_litter
 from captrain.errors import BusyError, DataError
 from captrain.records import Rejects
 

@@ -15,7 +15,7 @@ from typing import Literal
 
 from captrain.data.get.catalogue import CATALOGUE, CatalogueFile, DataSet, PictureList
 from captrain.data.get.transfer import check_address
-from captrain.data.places import IMAGE_SUFFIXES, existing
+from captrain.data.safe_paths import IMAGE_SUFFIXES, existing
 from captrain.disk.writing import check_target, write_text
 from captrain.errors import DataError, nearest
 

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
-from captrain.data.options import BY_LOOKING, ReadOptions
-from captrain.data.places import existing, is_remote, refuse_pointer
+from captrain.data.read_options import BY_LOOKING, ReadOptions
+from captrain.data.safe_paths import existing, is_remote, refuse_pointer
 from captrain.errors import DataError, nearest
 from captrain.records import Rejects, Sample
 
@@ -91,7 +91,7 @@ def detect(source: str, options: ReadOptions = BY_LOOKING) -> str:
             return name
     if not is_remote(source):
         existing(Path(source))
-        from captrain.data.readers.nothing import unpacking  # which imports this
+        from captrain.data.readers.remarks import unpacking  # which imports this
 
         if command := unpacking(Path(source).name):
             raise DataError(f"{source}: an archive; unpack it first ({command}), then give the folder")
@@ -103,7 +103,7 @@ def detect(source: str, options: ReadOptions = BY_LOOKING) -> str:
 
 def _miss_table(source: str, options: ReadOptions) -> None:
     """Raise `DataError` for a folder whose tables lack the columns that a person names; where it has none, say so."""
-    from captrain.data.readers.several import columns_seen
+    from captrain.data.readers.detection import columns_seen
 
     flag, column = "--image-column", options.image_column
     if not column:

@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from captrain.data.gathered import GatheredCaptions
-from captrain.data.options import BY_LOOKING, ReadOptions
-from captrain.data.places import Root, existing
+from captrain.data.caption_buffers import GatheredCaptions
+from captrain.data.read_options import BY_LOOKING, ReadOptions
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.columns import encodable
 from captrain.data.readers.json_objects import (
@@ -28,8 +27,9 @@ from captrain.data.readers.json_objects import (
     objects_at,
     wrong,
 )
-from captrain.data.readers.nothing import nothing_to_use
+from captrain.data.readers.remarks import nothing_to_use
 from captrain.data.readers.tables import ListedTable, note_marked, refuse_links
+from captrain.data.safe_paths import Root, existing
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 from captrain.tabular.cells import is_marked

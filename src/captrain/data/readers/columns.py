@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
-from captrain.data.machine import LINE_KEY, makers_in
+from captrain.data.machine_captions import LINE_KEY, makers_in
 from captrain.data.readers import SPLIT_NAMES
 from captrain.errors import DataError, nearest
 from captrain.tabular.cells import (

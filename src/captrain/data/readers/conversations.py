@@ -17,9 +17,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from captrain.data.gathered import GatheredCaptions
-from captrain.data.options import BY_LOOKING, ReadOptions
-from captrain.data.places import Root, is_hidden, is_remote
+from captrain.data.caption_buffers import GatheredCaptions
+from captrain.data.read_options import BY_LOOKING, ReadOptions
 from captrain.data.readers import json_list, jsonl
 from captrain.data.readers.columns import IMAGE_COLUMNS, present, split_of
 from captrain.data.readers.json_entries import files_at, has_caption_files, has_files, with_unlisted
@@ -27,6 +26,7 @@ from captrain.data.readers.json_list import MESSAGES, Turn, images_of, is_conver
 from captrain.data.readers.json_objects import LONGEST_NAME, MOST_FILES
 from captrain.data.readers.line_index import BOM, blocks, opened_lines
 from captrain.data.readers.tables import TableFile, check_row_splits, one_table_each
+from captrain.data.safe_paths import Root, is_hidden, is_remote
 from captrain.data.samples import QuestionSamples
 from captrain.errors import DataError
 from captrain.limits import next_json_line

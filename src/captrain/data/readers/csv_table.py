@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from captrain.data.options import BY_LOOKING, ReadOptions
+from captrain.data.read_options import BY_LOOKING, ReadOptions
 from captrain.data.readers import headerless
 from captrain.data.readers.columns import Columns, listed_columns, present, split_of
 from captrain.data.readers.tables import (

@@ -12,14 +12,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, AnyStr
 
-from captrain.data.gathered import GatheredCaptions
-from captrain.data.options import BY_LOOKING, ReadOptions
-from captrain.data.places import Root, existing, refuse_pointer
+from captrain.data.caption_buffers import GatheredCaptions
+from captrain.data.read_options import BY_LOOKING, ReadOptions
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.columns import on_one_line
-from captrain.data.readers.nothing import nothing_to_use
+from captrain.data.readers.remarks import nothing_to_use
 from captrain.data.readers.tables import ListedTable, folder_of_images, refuse_links
-from captrain.data.text import is_wide
+from captrain.data.safe_paths import Root, existing, refuse_pointer
+from captrain.data.text_files import is_wide
 from captrain.disk.reading import encoding_of, mark_of, open_file
 from captrain.disk.walking import names_in
 from captrain.errors import DataError

@@ -16,8 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from captrain.data.options import BY_LOOKING, ReadOptions
-from captrain.data.places import IMAGE_SUFFIXES, Root, is_hidden
+from captrain.data.read_options import BY_LOOKING, ReadOptions
 from captrain.data.readers.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, on_one_line
 from captrain.data.readers.flickr import is_captions, lines_in, unquoted
 from captrain.data.readers.json_objects import LONGEST_NAME
@@ -31,6 +30,7 @@ from captrain.data.readers.tables import (
     tables_in,
 )
 from captrain.data.readers.urls import is_url
+from captrain.data.safe_paths import IMAGE_SUFFIXES, Root, is_hidden
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 

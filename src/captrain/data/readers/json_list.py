@@ -19,7 +19,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from captrain.data.options import BY_LOOKING, ReadOptions
+from captrain.data.read_options import BY_LOOKING, ReadOptions
 from captrain.data.readers.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, Columns, encodable, present, value_at
 from captrain.data.readers.tables import (
     ListedTable,

@@ -8,9 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from captrain.data.options import ReadOptions
-from captrain.data.places import Root, existing, is_hidden, refuse_pointer
+from captrain.data.read_options import ReadOptions
 from captrain.data.readers.columns import encodable
+from captrain.data.safe_paths import Root, existing, is_hidden, refuse_pointer
 from captrain.disk.reading import open_file, read_file
 from captrain.errors import DataError
 from captrain.records import parse_json

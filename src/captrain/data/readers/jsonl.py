@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from captrain.data.machine import MACHINE, remark_on_machine
-from captrain.data.options import BY_LOOKING, ReadOptions
+from captrain.data.machine_captions import MACHINE, remark_on_machine
+from captrain.data.read_options import BY_LOOKING, ReadOptions
 from captrain.data.readers.columns import Columns, TableRow, plain_value
 from captrain.data.readers.json_list import holds_talk
 from captrain.data.readers.line_index import (

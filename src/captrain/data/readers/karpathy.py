@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from captrain.data.gathered import GatheredCaptions
-from captrain.data.options import BY_LOOKING, ReadOptions
-from captrain.data.places import existing
+from captrain.data.caption_buffers import GatheredCaptions
+from captrain.data.read_options import BY_LOOKING, ReadOptions
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.json_objects import (
     caption_at,
@@ -27,8 +26,9 @@ from captrain.data.readers.json_objects import (
     objects_at,
     text_at,
 )
-from captrain.data.readers.nothing import nothing_to_use
+from captrain.data.readers.remarks import nothing_to_use
 from captrain.data.readers.tables import ListedTable, refuse_links
+from captrain.data.safe_paths import existing
 from captrain.errors import DataError, nearest
 from captrain.records import Rejects, Sample
 

@@ -22,16 +22,16 @@ from typing import Any
 import numpy as np
 
 from captrain.data.absolute_paths import is_absolute
-from captrain.data.gathered import GatheredCaptions
-from captrain.data.options import BY_LOOKING, ReadOptions
+from captrain.data.caption_buffers import GatheredCaptions
 from captrain.data.picture_files import is_unicode
-from captrain.data.places import IMAGE_SUFFIXES, Root, existing
+from captrain.data.read_options import BY_LOOKING, ReadOptions
 from captrain.data.readers import sidecar
 from captrain.data.readers.columns import encodable
 from captrain.data.readers.json_entries import ends_as_picture
 from captrain.data.readers.json_objects import LONGEST_NAME, ends_of, image_root, load_object
-from captrain.data.readers.nothing import nothing_to_use
+from captrain.data.readers.remarks import nothing_to_use
 from captrain.data.readers.tables import refuse_links
+from captrain.data.safe_paths import IMAGE_SUFFIXES, Root, existing
 from captrain.data.samples import LazySamples, keys_of
 from captrain.disk.walking import FolderEntry, Folders
 from captrain.errors import DataError, nearest

@@ -23,15 +23,15 @@ from typing import Any
 
 import numpy as np
 
-from captrain.data.gathered import GatheredCaptions
-from captrain.data.options import BY_LOOKING, ReadOptions
-from captrain.data.places import Root, existing, is_hidden
+from captrain.data.caption_buffers import GatheredCaptions
+from captrain.data.read_options import BY_LOOKING, ReadOptions
 from captrain.data.readers import sidecar
 from captrain.data.readers.columns import on_one_line
 from captrain.data.readers.json_objects import has_keys, load_object
 from captrain.data.readers.kohya import gather_metadata, holds_image
-from captrain.data.readers.nothing import nothing_to_use
+from captrain.data.readers.remarks import nothing_to_use
 from captrain.data.readers.tables import refuse_links
+from captrain.data.safe_paths import Root, existing, is_hidden
 from captrain.data.samples import ChosenSamples, JoinedSamples, LazySamples
 from captrain.disk.reading import open_file
 from captrain.errors import DataError

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from captrain.data.machine import LINE_KEY
+from captrain.data.machine_captions import LINE_KEY
 from captrain.data.readers.columns import SPLIT_COLUMN, Columns, TableRow, present
 from captrain.data.samples import key_of
 from captrain.disk.reading import open_file

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
-from captrain.data.gathered import FlatTexts
+from captrain.data.caption_buffers import FlatTexts
 from captrain.data.readers.tables import TableFile, refuse_links
 from captrain.data.samples import key_of
 from captrain.disk.reading import open_file, read_file

@@ -19,9 +19,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from captrain.data.gathered import FlatTexts
-from captrain.data.options import BY_LOOKING, ReadOptions
-from captrain.data.places import IMAGE_SUFFIXES, is_hidden, is_remote
+from captrain.data.caption_buffers import FlatTexts
+from captrain.data.read_options import BY_LOOKING, ReadOptions
+from captrain.data.safe_paths import IMAGE_SUFFIXES, is_hidden, is_remote
 from captrain.data.samples import LazySamples, key_of
 from captrain.data.shards.members import (
     LARGEST_TEXT,

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from captrain.data.places import is_remote
+from captrain.data.safe_paths import is_remote
 from captrain.disk.writing import new_file
 from captrain.errors import DataError, nearest
 from captrain.paths import cache_folder

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from captrain.data.options import BY_LOOKING, ReadOptions
-from captrain.data.places import is_remote
+from captrain.data.read_options import BY_LOOKING, ReadOptions
+from captrain.data.safe_paths import is_remote
 from captrain.data.shards.members import Keys, MemberGroup, groups
 from captrain.data.shards.remote import RemoteFile
 from captrain.data.shards.sources import TarShard, expand, reject

@@ -1,9 +1,8 @@
-"""Forms of data that are written, one file each.
+"""The forms of data that captrain writes: what every writer of a form offers, and `WRITERS`, the class of each form by its name.
 
-A form's module has one class, `FORM`, a `FormWriter`: it is made with a folder and the names of the splits, takes items one at
-a time, and closes. The folder is new and empty, and becomes the result only when all is done (`data.convert` sees to that).
-
-What a form of data can't hold, counted while writing and said in one line each.
+A writer is made with a folder and the names of the splits, takes one sample at a time, and is closed at the end. The folder
+is new and empty. It becomes the result only when everything is written, which `data.convert` takes care of. What a form
+can't hold is counted in `Losses` and told in one line each.
 """
 
 from __future__ import annotations
@@ -14,17 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, cast
 
-from captrain.data.writers.pictures import OutputPicture
+from captrain.data.writers.picture_output import OutputPicture
 from captrain.errors import SettingsError, nearest
 
 WRITERS: dict[str, str] = {
-    "metadata-jsonl": "captrain.data.writers.metadata_jsonl",
-    "sidecar": "captrain.data.writers.sidecar",
-    "kohya": "captrain.data.writers.kohya",
-    "coco": "captrain.data.writers.coco",
-    "webdataset": "captrain.data.writers.webdataset",
-    "parquet": "captrain.data.writers.parquet",
-    "csv": "captrain.data.writers.csv_table",
+    "metadata-jsonl": "captrain.data.writers.tables:MetadataJsonl",
+    "sidecar": "captrain.data.writers.text_files:Sidecar",
+    "kohya": "captrain.data.writers.text_files:Kohya",
+    "coco": "captrain.data.writers.coco:Coco",
+    "webdataset": "captrain.data.writers.webdataset:WebDataset",
+    "parquet": "captrain.data.writers.parquet:Parquet",
+    "csv": "captrain.data.writers.tables:CsvTable",
 }
 
 SHARD_SIZE = 1000  # samples of a tar or parquet file
@@ -87,7 +86,8 @@ def writer(name: str) -> type[FormWriter]:
     """The class that writes a form, imported only now."""
     if name not in WRITERS:
         raise SettingsError(f"form '{name}' is unknown: expected {', '.join(WRITERS)}.{nearest(name, WRITERS)}")
-    return cast(type[FormWriter], importlib.import_module(WRITERS[name]).FORM)
+    module, _, form = WRITERS[name].partition(":")
+    return cast(type[FormWriter], getattr(importlib.import_module(module), form))
 
 
 @dataclass(slots=True)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from captrain.data.writers import FormTarget, OutputSample
-from captrain.data.writers.names import Names
-from captrain.data.writers.pictures import PictureFolder
+from captrain.data.writers.picture_output import PictureFolder
+from captrain.data.writers.safe_names import Names
 from captrain.disk.writing import create
 from captrain.version import __version__
 
@@ -97,6 +97,3 @@ class CaptionsFile:
         file.write(",\n" if file in self.begun else "\n")
         self.begun.add(file)
         file.write(json.dumps(entry, ensure_ascii=False))
-
-
-FORM = Coco

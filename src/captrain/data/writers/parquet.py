@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from captrain.data.writers import FormTarget, OutputSample
-from captrain.data.writers.names import Names
+from captrain.data.writers.safe_names import Names
 from captrain.disk.writing import create
 
 GROUP_ROWS = 100  # rows of a row group, as the hub advises for images: a reader holds one group in memory
@@ -94,6 +94,3 @@ class ParquetFile:
     def _write(self) -> None:
         self.writer.write_table(pa.Table.from_pylist(self.rows, SCHEMA))
         self.rows, self.bytes = [], 0
-
-
-FORM = Parquet

@@ -12,7 +12,7 @@ import re
 import tarfile
 
 from captrain.data.writers import FormTarget, OutputSample
-from captrain.data.writers.names import Names, shortened_part
+from captrain.data.writers.safe_names import Names, shortened_part
 from captrain.disk.writing import create
 
 LONGEST_KEY = 80  # bytes of a key that had to be shortened: ustar takes 100, and a number and a suffix are to come
@@ -99,6 +99,3 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     member = tarfile.TarInfo(name)  # its time, owner and mode are the same for all
     member.size = len(data)
     tar.addfile(member, io.BytesIO(data))
-
-
-FORM = WebDataset

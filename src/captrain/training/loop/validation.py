@@ -15,7 +15,7 @@ import torch
 from captrain.features.training_images import Images
 from captrain.inference.captioner import features_of, write_captions
 from captrain.metrics.judging import Judgement, blind_spot, judge
-from captrain.metrics.suited import AUTO, choose_tokenizer
+from captrain.metrics.tokenizer_choice import AUTO, choose_tokenizer
 from captrain.models.captioner import CaptionerModel
 from captrain.models.contexts import evaluating
 from captrain.models.decoding import Room

@@ -26,7 +26,7 @@ from captrain.disk.folders import (
     sync_tree,
 )
 from captrain.disk.locks import locked_folders
-from captrain.disk.temporary import clear_litter
+from captrain.disk.temporary_files import clear_litter
 from captrain.disk.writing import write_text
 from captrain.errors import RunError
 from captrain.models.captioner import CaptionerModel

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from captrain.disk.locks import FOLDER_LOCK
-from captrain.disk.temporary import TEMPORARY
+from captrain.disk.temporary_files import TEMPORARY
 from captrain.errors import RunError
 from captrain.models.checkpoint.located import EXTRAS
 from captrain.records import read_json

@@ -22,7 +22,7 @@ from functools import cached_property
 from typing import Any
 
 from captrain.errors import CaptrainError, ModelError, SettingsError, UserError
-from captrain.features.engines.base import About, Engine, EngineWork, FinishedPart, Model, ModelOpening, PartsOrder
+from captrain.features.engines import About, Engine, EngineWork, FinishedPart, Model, ModelOpening, PartsOrder
 from captrain.features.pipeline import Behind, Skip, part_name
 from captrain.features.sources import BlockSource, EncodingSource, End
 from captrain.memory_budget import share_with

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captrain.data.caption_files import CaptionFile, CaptionFolder, is_text, read_caption_file, text_suffixes
-from captrain.data.machine import FILE, HOME, CaptionChange, CaptionLedger, CaptionMaker, How
-from captrain.data.options import ReadOptions
-from captrain.data.places import IMAGE_SUFFIXES, is_hidden
-from captrain.data.text import Text
+from captrain.data.machine_captions import FILE, HOME, CaptionChange, CaptionLedger, CaptionMaker, How
+from captrain.data.read_options import ReadOptions
+from captrain.data.safe_paths import IMAGE_SUFFIXES, is_hidden
+from captrain.data.text_files import Text
 from captrain.disk.folders import check_way, sync_all
 from captrain.disk.reading import UTF_8
 from captrain.disk.writing import check_target, write_bytes

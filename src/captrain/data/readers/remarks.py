@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from captrain.data.places import Root, is_hidden
 from captrain.data.readers.columns import Columns, listed_columns
+from captrain.data.safe_paths import Root, is_hidden
 from captrain.disk.reading import POINTER, is_pointer_file
 from captrain.errors import DataError
 from captrain.limits import next_json_line
@@ -113,7 +113,7 @@ def _tables_below(folder: Path) -> list[str]:
 def _lists_pictures(path: Path) -> bool:
     """Whether a file is one of the forms that list pictures."""
     from captrain.data.readers import READERS, recognises  # which import this
-    from captrain.data.readers.several import OF_A_FOLDER
+    from captrain.data.readers.detection import OF_A_FOLDER
 
     return any(recognises(form, str(path)) for form in READERS if form not in OF_A_FOLDER)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from captrain.data.gathered import FlatTexts
+from captrain.data.caption_buffers import FlatTexts
 from captrain.data.parquet_pages import Pages
 from captrain.data.readers.columns import TableRow
 from captrain.data.samples import LazySamples, key_of

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captrain.data.new_folder import new_folder
-from captrain.data.options import BY_LOOKING, ReadOptions
-from captrain.data.places import existing
+from captrain.data.read_options import BY_LOOKING, ReadOptions
 from captrain.data.readers import reader
+from captrain.data.safe_paths import existing
 from captrain.data.writers import Losses
-from captrain.data.writers.metadata_jsonl import JsonLinesFile
-from captrain.data.writers.pictures import OutputPicture, PictureFolder
+from captrain.data.writers.picture_output import OutputPicture, PictureFolder
+from captrain.data.writers.tables import JsonLinesFile
 from captrain.disk.folders import remove
 from captrain.disk.locks import locked_folder
 from captrain.disk.writing import check_target

@@ -11,7 +11,7 @@ from io import BytesIO
 from pathlib import Path
 
 from captrain.data.picture_files import LONGEST_MARK, suffix_of_content
-from captrain.data.places import IMAGE_SUFFIXES
+from captrain.data.safe_paths import IMAGE_SUFFIXES
 from captrain.disk.folders import make_folders
 from captrain.disk.reading import POINTER, is_pointer, open_file, read_file
 from captrain.disk.writing import create, write_new

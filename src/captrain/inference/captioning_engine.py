@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from captrain.data.machine import CaptionMaker
+from captrain.data.machine_captions import CaptionMaker
 from captrain.data.samples import key_of
 from captrain.errors import DataError, ModelError, PictureError
-from captrain.features.engines.base import ModelOpening, PartsOrder
+from captrain.features.engines import ModelOpening, PartsOrder
 from captrain.features.pipeline import Decoded, Skip, SourceReader, part_name
 from captrain.features.sources import EncodingSource, End, TarSource
 from captrain.inference.captioner import Captioner, machine_line, maker_id, weights_digest_of

@@ -1,9 +1,12 @@
-"""What an engine is: it says what the model is, then does the parts of sources with it and tells of each.
+"""What computes the parts of a collection, for encoding and for captioning: this machine, or a Ray cluster.
 
-An engine does not know what is done: a `ModelOpening` opens a model, and a `PartsOrder` makes parts with it and writes them.
-Encoding brings both (`features.encode`), and so does captioning (`inference.caption_parts`).
+An `Engine` opens a model, makes parts of the sources with it, and reports each part. It does not know what is made: a
+`ModelOpening` opens the model, and a `PartsOrder` makes and writes the parts. Encoding brings both (`features.encode`), and so
+does captioning (`inference.captioning_engine`). An `EngineJob` runs all sources of a data set on an engine and leaves out the
+parts that an earlier start has written.
 
-A job: all sources of a data set, done on any engine, without what is there from an earlier start.
+The same code makes each part on every engine. `LocalEngine` has one model on each device, each with sources of its own, and
+one thread that writes for all.
 """
 
 from __future__ import annotations
@@ -11,12 +14,24 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from functools import cached_property
+from importlib import import_module
+from threading import Lock
+from typing import Any, Generic, Protocol, TypeVar, cast
 
-from captrain.features.pipeline import Skip, part_name
+from captrain.errors import SettingsError, nearest
+from captrain.features.pipeline import Behind, Skip, part_name
 from captrain.features.sources import EncodingSource, End
 from captrain.progress import track
+
+logger = logging.getLogger(__name__)
+
+ENGINES = {
+    "local": "captrain.features.engines:LocalEngine",
+    "ray": "captrain.features.ray_engine:RayEngine",
+}
 
 Model = TypeVar("Model")
 About = TypeVar("About")
@@ -128,7 +143,67 @@ class Engine(ABC, Generic[Model, About]):
         """End what was started for it."""
 
 
-logger = logging.getLogger(__name__)
+def make_engine(
+    name: str, opening: ModelOpening[Model, About], devices: Sequence[str], address: str | None
+) -> Engine[Model, About]:
+    """The engine of a name; what it needs is imported now.
+
+    Raises `SettingsError` for another name, and for an `address` where there is no cluster to be named.
+    """
+    if name not in ENGINES:
+        raise SettingsError(f"--engine: found {name!r}, expected one of {', '.join(ENGINES)}.{nearest(name, ENGINES)}")
+    if name == "local" and address is not None:
+        raise SettingsError(f"--address {address}: names a Ray cluster, and goes with --engine ray")
+    module, _, kind = ENGINES[name].partition(":")
+    engine = getattr(import_module(module), kind)(opening, devices, address)
+    return cast("Engine[Model, About]", engine)
+
+
+class LocalEngine(Engine[Model, About]):
+    """All work in this process."""
+
+    @cached_property
+    def models(self) -> list[Model]:
+        """One on each device."""
+        first = self.opening.open(self.devices[0].partition(":")[0])
+        several = len(self.devices) > 1
+        return [self.opening.copy(first, device) if several or ":" in device else first for device in self.devices]
+
+    def about(self) -> About:
+        """What the first model is; the others are copies."""
+        return self.opening.about(self.models[0])
+
+    def run(self, work: EngineWork) -> None:
+        """Work on all devices at the same time."""
+        lock, queue = Lock(), iter(work.sources)
+
+        def dealt() -> Iterator[EncodingSource]:
+            """The next source that no other device has taken."""
+            while True:
+                with lock:
+                    source = next(queue, None)
+                if source is None:
+                    return
+                yield source
+
+        with Behind(work.order.write) as write:
+
+            def do(model: Model) -> None:
+                for source, made in work.order.parts(model, dealt(), work.skip):
+                    with lock:
+                        if not isinstance(made, End):
+                            write(made)
+                        work.tell(source, made)
+
+            if len(self.models) == 1:
+                do(self.models[0])
+            else:
+                with ThreadPoolExecutor(len(self.models)) as pool:
+                    for done in [pool.submit(do, model) for model in self.models]:
+                        done.result()
+
+    def close(self) -> None:
+        """Nothing outlives `run`."""
 
 
 class EngineJob:

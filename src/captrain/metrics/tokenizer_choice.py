@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import regex  # type: ignore[import-untyped]
 
-from captrain.metrics.frequencies import DocumentFrequencies
+from captrain.metrics.document_frequencies import DocumentFrequencies
 from captrain.metrics.lexicon import UNKNOWN, shadow_of
 
 AUTO = "auto"

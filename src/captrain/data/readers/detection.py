@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from captrain.data.options import BY_LOOKING, ReadOptions
-from captrain.data.places import IMAGE_FOLDERS, IMAGE_SUFFIXES, Root, is_hidden
+from captrain.data.read_options import BY_LOOKING, ReadOptions
 from captrain.data.readers import READERS, reader
 from captrain.data.readers.tables import ListedTable, choose, refuse_links, split_in_words
+from captrain.data.safe_paths import IMAGE_FOLDERS, IMAGE_SUFFIXES, Root, is_hidden
 from captrain.data.samples import key_of, keys_of, merged
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample

@@ -24,9 +24,9 @@ from captrain.data.dataset import (
     read_splits,
     unique_names,
 )
-from captrain.data.machine import MACHINE
-from captrain.data.options import ReadOptions
+from captrain.data.machine_captions import MACHINE
 from captrain.data.picture_files import MOST, content_key, size_of
+from captrain.data.read_options import ReadOptions
 from captrain.data.samples import JoinedSamples, PrefixedSamples, keys_of
 from captrain.data.splits import SplitNames, roles_of
 from captrain.errors import DataError, SettingsError

@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 
-from captrain.data.places import IMAGE_SUFFIXES
+from captrain.data.safe_paths import IMAGE_SUFFIXES
 from captrain.data.samples import key_of
 from captrain.data.writers import Losses, OutputSample
 

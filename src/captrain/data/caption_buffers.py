@@ -9,7 +9,7 @@ from typing import overload
 
 import numpy as np
 
-from captrain.data.places import Root
+from captrain.data.safe_paths import Root
 from captrain.data.samples import LazySamples, key_of
 from captrain.records import Rejects, Sample
 from captrain.tabular.cells import no_caption, not_a_caption, sifted
