@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from captrain.data.dataset import load_splits
-from captrain.data.readers import READERS, detect, reader
+from captrain.data.readers import READERS, reader
+from captrain.data.readers.detection import detect
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 

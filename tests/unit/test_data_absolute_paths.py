@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from captrain.data.read_options import ReadOptions
-from captrain.data.readers import detect, reader
+from captrain.data.readers import reader
+from captrain.data.readers.detection import detect
 from captrain.data.safe_paths import Root
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample

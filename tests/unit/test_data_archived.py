@@ -17,7 +17,8 @@ from PIL import Image
 
 from captrain.data.convert import convert
 from captrain.data.picture_index import pictures_in_archives
-from captrain.data.readers import detect, reader
+from captrain.data.readers import reader
+from captrain.data.readers.detection import detect
 from captrain.data.safe_paths import Root
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample

@@ -13,7 +13,8 @@ from PIL import Image
 from captrain.data import decode, picture_files
 from captrain.data.convert import convert
 from captrain.data.decode import MAX_PIXELS
-from captrain.data.readers import detect, reader
+from captrain.data.readers import reader
+from captrain.data.readers.detection import detect
 from captrain.disk.reading import POINTER
 from captrain.errors import PictureError
 from captrain.records import Rejects

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captrain.data.read_options import ReadOptions
-from captrain.data.readers import detect, json_objects
+from captrain.data.readers import json_objects
 from captrain.data.readers.coco import read, recognises
+from captrain.data.readers.detection import detect
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 

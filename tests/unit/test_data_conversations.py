@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from captrain.data.dataset import join_splits, load_splits
 from captrain.data.read_options import ReadOptions
-from captrain.data.readers import detect, reader
+from captrain.data.readers import reader
 from captrain.data.readers.conversations import read, recognises
+from captrain.data.readers.detection import detect
 from captrain.data.readers.json_list import images_of, is_conversation, turns_of
 from captrain.errors import DataError
 from captrain.records import Rejects

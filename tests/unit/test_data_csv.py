@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captrain.data.read_options import BY_LOOKING, ReadOptions
-from captrain.data.readers import detect
 from captrain.data.readers.csv_table import read, recognises
+from captrain.data.readers.detection import detect
 from captrain.errors import DataError
 from captrain.records import Rejects
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from captrain.data.dataset import list_images
 from captrain.data.read_options import ReadOptions
-from captrain.data.readers import detect
+from captrain.data.readers.detection import detect
 from captrain.data.readers.flickr import read, recognises
 from captrain.errors import DataError
 from captrain.records import Rejects

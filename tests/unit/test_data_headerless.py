@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captrain.data.read_options import ReadOptions
-from captrain.data.readers import detect, headerless
+from captrain.data.readers import headerless
+from captrain.data.readers.detection import detect
 from captrain.errors import DataError
 from captrain.records import Rejects
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from captrain.data.read_options import ReadOptions
-from captrain.data.readers import detect, hub
+from captrain.data.readers import hub
+from captrain.data.readers.detection import detect
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from captrain.data.dataset import list_images
 from captrain.data.read_options import ReadOptions
-from captrain.data.readers import detect, json_list, reader
+from captrain.data.readers import json_list, reader
+from captrain.data.readers.detection import detect
 from captrain.data.readers.json_entries import entries
 from captrain.errors import DataError
 from captrain.records import Rejects

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captrain.data.read_options import ReadOptions
-from captrain.data.readers import detect, jsonl
+from captrain.data.readers import jsonl
 from captrain.data.readers.columns import Columns
+from captrain.data.readers.detection import detect
 from captrain.data.readers.jsonl import read, recognises
 from captrain.data.readers.line_index import BLOCK, LARGEST_LINE, has_more_lines, is_plain, parse_row
 from captrain.data.samples import key_of, keys_of

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captrain.data.read_options import ReadOptions
-from captrain.data.readers import detect
+from captrain.data.readers.detection import detect
 from captrain.data.readers.karpathy import read, recognises
 from captrain.errors import DataError
 from captrain.records import Rejects

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from captrain.data.dataset import read_splits
 from captrain.data.read_options import ReadOptions
-from captrain.data.readers import detect
+from captrain.data.readers.detection import detect
 from captrain.data.readers.kohya_toml import read, recognises
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from captrain.data.read_options import ReadOptions
-from captrain.data.readers import detect, reader
+from captrain.data.readers import reader
+from captrain.data.readers.detection import detect
 from captrain.errors import DataError
 from captrain.records import Rejects
 

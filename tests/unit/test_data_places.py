@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captrain.data.readers import detect, jsonl, reader
+from captrain.data.readers import jsonl, reader
+from captrain.data.readers.detection import detect
 from captrain.data.safe_paths import Root
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample

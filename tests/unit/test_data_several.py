@@ -18,7 +18,9 @@ from captrain.data import readers
 from captrain.data.check.check import check_data
 from captrain.data.dataset import read_splits
 from captrain.data.read_options import BY_LOOKING, ReadOptions
-from captrain.data.readers import READERS, SPLIT_NAMES, detect, jsonl
+from captrain.data.readers import READERS, jsonl
+from captrain.data.readers.detection import detect
+from captrain.data.splits import SPLIT_NAMES
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 

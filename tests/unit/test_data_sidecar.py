@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captrain.data.read_options import ReadOptions
-from captrain.data.readers import detect
+from captrain.data.readers.detection import detect
 from captrain.data.readers.sidecar import LARGEST_TEXT, read
 from captrain.errors import DataError
 from captrain.limits import TOO_LONG

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captrain.data.read_options import ReadOptions
-from captrain.data.readers import detect, webdataset
+from captrain.data.readers import webdataset
+from captrain.data.readers.detection import detect
 from captrain.data.shards.remote import local_copy
 from captrain.data.shards.sources import expand, expand_braces
 from captrain.errors import DataError

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from captrain.data.readers import READERS, detect, reader
+from captrain.data.readers import READERS, reader
+from captrain.data.readers.detection import detect
 from captrain.data.writers import WRITERS, FormTarget, Losses, OutputSample, writer
 from captrain.data.writers.picture_output import OutputPicture, encode_picture
 from captrain.data.writers.safe_names import safe_name

@@ -22,7 +22,8 @@ from captrain.data.feature_store.layout import (
 from captrain.data.feature_store.shard import IndexEntry, IndexRows
 from captrain.data.feature_store.store import FeatureStore
 from captrain.data.feature_store.writer import FeatureShard, StoreWriter
-from captrain.data.readers import detect, reader
+from captrain.data.readers import reader
+from captrain.data.readers.detection import detect
 from captrain.data.readers.features import EmbeddingFolder
 from captrain.data.samples import key_of
 from captrain.errors import DataError

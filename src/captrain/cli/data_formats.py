@@ -24,8 +24,8 @@ def format_rows() -> list[tuple[str, str, str, str]]:
     from captrain.data.writers import WRITERS
 
     rows = []
-    for name, place in READERS.items():
-        module = _parsed(place)
+    for name, form in READERS.items():
+        module = _parsed(form.module)
         written = WRITTEN_AS.get(name, name)
         rows.append((name, _first_line(module), written if written in WRITERS else "", _recognised(module)))
     return rows

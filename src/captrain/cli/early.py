@@ -26,7 +26,8 @@ def check_models(*sources: str | None) -> None:
 
 def check_data(paths: Iterable[str | None], format: str | None = None) -> None:
     """Raise `DataError` for the first name that leads to no data."""
-    from captrain.data.readers import detect, recognises
+    from captrain.data.readers import recognises
+    from captrain.data.readers.detection import detect
 
     for path in paths:
         if path is None or Path(path).exists() or (format is not None and recognises(format, path)):

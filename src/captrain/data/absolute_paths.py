@@ -25,15 +25,13 @@ import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from captrain.data.picture_files import LONGEST_MARK, split_suffix, suffix_of_content
-from captrain.data.picture_index import plain_stem
+from captrain.data.picture_index import PictureIndex, plain_stem
+from captrain.data.splits import SPLIT_NAMES
 from captrain.disk.reading import open_file, read_file
 from captrain.errors import DataError
-
-if TYPE_CHECKING:
-    from captrain.data.safe_paths import Root
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +39,16 @@ MOST_TOLD = 3  # folders of which it is said how they were matched, or that they
 
 _ABSOLUTE = re.compile(r"/|~/|[A-Za-z]:/")
 _WORDS = re.compile(r"[^a-z0-9]+")
+
+
+class ImageFolder(Protocol):
+    """What is asked of the folder that image names are relative to; `captrain.data.safe_paths.Root` is one."""
+
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def index(self) -> PictureIndex: ...
+    def exact(self, name: str, where: str) -> str | None: ...
 
 
 def is_absolute(written: str) -> bool:
@@ -60,7 +68,7 @@ def is_here(path: str) -> bool:
 class MovedPaths:
     """Paths of another machine: which beginnings were cut off, and which folder is in their place."""
 
-    def __init__(self, root: Root) -> None:
+    def __init__(self, root: ImageFolder) -> None:
         self.root = root
         self.known: dict[
             str, str
@@ -142,7 +150,7 @@ class MovedPaths:
 class PathsHere:
     """Paths of this machine that lie outside of the folder; see above for what may be read."""
 
-    def __init__(self, root: Root) -> None:
+    def __init__(self, root: ImageFolder) -> None:
         self.root = root
         self.folders: dict[str, str] = {}  # of an id: the folder that its picture lies in
         self.refused: set[str] = set()
@@ -222,6 +230,4 @@ def _without_last(path: str, count: int) -> str:
 
 def _splits_in(path: str) -> set[str]:
     """The splits that words of a path say."""
-    from captrain.data.readers import SPLIT_NAMES  # which imports this
-
     return {SPLIT_NAMES[word] for word in _WORDS.split(path.lower()) if word in SPLIT_NAMES and word != "all"}

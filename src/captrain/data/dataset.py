@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from captrain.data.read_options import BY_LOOKING, ReadOptions
-from captrain.data.readers import READERS, SPLIT_NAMES, detect, recognises
-from captrain.data.readers.detection import read_and_note
+from captrain.data.readers import READERS, recognises
+from captrain.data.readers.detection import detect, read_and_note
 from captrain.data.safe_paths import IMAGE_SUFFIXES, as_spelled
 from captrain.data.samples import ChosenSamples, JoinedSamples, PrefixedSamples, keys_of, question_of
-from captrain.data.splits import USUAL, SplitNames, listed_splits, own_name, own_names, roles_of
+from captrain.data.splits import SPLIT_NAMES, USUAL, SplitNames, listed_splits, own_name, own_names, roles_of
 from captrain.data.text_files import decode_text
 from captrain.disk.reading import read_file
 from captrain.errors import DataError

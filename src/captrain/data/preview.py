@@ -22,8 +22,8 @@ from captrain.data.check.problems import KINDS, ProblemKind
 from captrain.data.dataset import read_splits
 from captrain.data.images import encode_thumbnail
 from captrain.data.read_options import BY_LOOKING, ReadOptions
-from captrain.data.readers import SPLIT_NAMES
 from captrain.data.samples import ChosenSamples
+from captrain.data.splits import SPLIT_NAMES
 from captrain.disk.locks import only_writer
 from captrain.disk.writing import write_text
 from captrain.errors import DataError, PictureError, nearest

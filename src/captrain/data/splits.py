@@ -1,10 +1,9 @@
-"""The splits of a run, kept in its folder: which pictures it was trained on, and which it held out.
+"""Splits: what people call them, which of a data set's are trained on, chosen by and tested on, and those that a run kept.
 
-JSON lines, compressed, each with some thousand pictures of a split: {"split": "train", "ids": [...], "contents": [...]}.
+A run keeps its splits in its folder, to know later which pictures it was trained on and which it held out. The file has
+compressed JSON lines, each with some thousand pictures of a split: {"split": "train", "ids": [...], "contents": [...]}.
 Contents are keys of encoded pictures (`captrain.data.picture_files`), null where they are not known. Held-out pictures have
-"captions" too: a number for those of each picture, which tells whether they are still the same.
-
-Which of a data set's splits are trained on, chosen by and tested on.
+"captions" too: a number for those of each picture, which tells whether they have changed since.
 """
 
 from __future__ import annotations
@@ -21,12 +20,22 @@ from typing import Any
 
 import numpy as np
 
-from captrain.data.readers import SPLIT_NAMES
 from captrain.data.samples import key_of
 from captrain.disk.writing import new_file
 from captrain.errors import DataError, nearest
 from captrain.limits import BROKEN_GZIP, gzipped_lines
 from captrain.records import Sample
+
+SPLIT_NAMES: dict[str, str] = {  # what people call a split → its one name here
+    "train": "train",
+    "restval": "train",  # of Karpathy's split of COCO, where it is trained on
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+    "all": "all",
+}
 
 FILE = "splits.jsonl.gz"
 EARLIER = "earlier"

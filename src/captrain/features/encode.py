@@ -29,9 +29,15 @@ from captrain.data.images import MAX_PIXELS, Decode, ImageSpec
 from captrain.data.machine_captions import MACHINE
 from captrain.data.read_options import BY_LOOKING, ReadOptions
 from captrain.errors import DataError, SettingsError
-from captrain.features import engines
 from captrain.features.encoder import PREPARATION_VERSION, Encoder, Vectors, check_same_encoder, on_device, open_encoder
-from captrain.features.engines import EngineJob, changed_sources, make_engine, parts_of_sources
+from captrain.features.engines import (
+    EngineJob,
+    ModelOpening,
+    PartsOrder,
+    changed_sources,
+    make_engine,
+    parts_of_sources,
+)
 from captrain.features.pipeline import Pipeline, Skip
 from captrain.features.sources import EncodingSource, End, sources_of
 from captrain.models.checkpoint.image_preparation import Resize
@@ -193,7 +199,7 @@ class AboutEncoder:
 
 
 @dataclass(frozen=True, slots=True)
-class EncoderOpening(engines.ModelOpening[Encoder, AboutEncoder]):
+class EncoderOpening(ModelOpening[Encoder, AboutEncoder]):
     """How an encoder is opened: options of `open_encoder` other than the device."""
 
     encoder: str
@@ -229,7 +235,7 @@ class EncoderOpening(engines.ModelOpening[Encoder, AboutEncoder]):
 
 
 @dataclass(frozen=True, slots=True)
-class Encoding(engines.PartsOrder[Encoder]):
+class Encoding(PartsOrder[Encoder]):
     """Features of sources into a store: its writer, how to encode, most pictures of a shard."""
 
     writer: StoreWriter

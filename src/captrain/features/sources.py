@@ -19,7 +19,7 @@ from typing import Any
 from captrain.data.absolute_paths import OutsidePicture
 from captrain.data.dataset import read_splits
 from captrain.data.read_options import BY_LOOKING, ReadOptions
-from captrain.data.readers import detect
+from captrain.data.readers.detection import detect
 from captrain.data.safe_paths import is_remote
 from captrain.data.samples import key_of
 from captrain.data.shards.members import Keys

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from captrain.data.dataset import read_splits
 from captrain.data.images import ImageSpec, prepare
 from captrain.data.read_options import ReadOptions
-from captrain.data.readers import detect
+from captrain.data.readers.detection import detect
 from captrain.data.safe_paths import is_remote
 from captrain.data.samples import JoinedSamples
 from captrain.data.shards.remote import told_error

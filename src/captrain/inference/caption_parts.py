@@ -18,7 +18,7 @@ import torch
 from captrain.data.dataset import LIST_SUFFIXES, list_images
 from captrain.data.images import MAX_PIXELS
 from captrain.data.read_options import BY_LOOKING, ReadOptions
-from captrain.data.readers import detect
+from captrain.data.readers.detection import detect
 from captrain.data.safe_paths import IMAGE_SUFFIXES
 from captrain.disk.folders import make_folder, remove
 from captrain.disk.locks import locked

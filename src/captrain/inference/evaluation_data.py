@@ -13,10 +13,9 @@ import numpy as np
 from captrain.data.dataset import load_part, pick_split, read_splits
 from captrain.data.machine_captions import MACHINE
 from captrain.data.read_options import BY_LOOKING, ReadOptions
-from captrain.data.readers import SPLIT_NAMES
 from captrain.data.recipe_data import load_recipe_data, read_pool, same_place, take_uncaptioned
 from captrain.data.samples import ChosenSamples
-from captrain.data.splits import KeptSplits, SplitNames, read_kept_splits, run_folder_of
+from captrain.data.splits import SPLIT_NAMES, KeptSplits, SplitNames, read_kept_splits, run_folder_of
 from captrain.errors import DataError, SettingsError
 from captrain.inference.held_out import HeldOutFacts, pick, sift
 from captrain.records import Rejects, Sample

@@ -28,7 +28,7 @@ CONTENT = {
 }
 MOST = 200  # samples that are looked at
 LOOSE = (".jpg", ".md")
-NEEDS = tuple(READERS.values())
+NEEDS = tuple(form.module for form in READERS.values())
 
 Write = Callable[[Path], object]
 

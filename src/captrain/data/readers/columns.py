@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from captrain.data.machine_captions import LINE_KEY, makers_in
-from captrain.data.readers import SPLIT_NAMES
+from captrain.data.splits import SPLIT_NAMES
 from captrain.errors import DataError, nearest
 from captrain.tabular.cells import (
     CAPTION_COLUMNS,

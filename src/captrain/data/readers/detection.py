@@ -1,42 +1,82 @@
-"""Folders in which tables lie side by side, of one form or of several: which are read, and which are not.
+"""Which formats are read of what lies at a path: `detect` finds the format by looking, `read_and_note` reads what was found.
 
-Pictures that lie in the folder of a data set and that none of its tables lists: learned by nobody, so they are told.
+In a folder, tables may lie side by side, of one format or of several. Their names say which of them are read, and the
+others are told.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from captrain.data.read_options import BY_LOOKING, ReadOptions
-from captrain.data.readers import READERS, reader
+from captrain.data.readers import READERS, csv_table, reader, recognises
+from captrain.data.readers.columns import Columns, listed_columns
+from captrain.data.readers.line_index import opened_lines
+from captrain.data.readers.remarks import TABLES, names_in_folder, note_unlisted, unpacking
 from captrain.data.readers.tables import ListedTable, choose, refuse_links, split_in_words
-from captrain.data.safe_paths import IMAGE_FOLDERS, IMAGE_SUFFIXES, Root, is_hidden
-from captrain.data.samples import key_of, keys_of, merged
-from captrain.errors import DataError
-from captrain.records import Rejects, Sample
+from captrain.data.safe_paths import Root, existing, is_hidden, is_remote, refuse_pointer
+from captrain.data.samples import merged
+from captrain.errors import DataError, nearest
+from captrain.limits import next_json_line
+from captrain.records import Rejects, Sample, parse_json_line
 
 logger = logging.getLogger(__name__)
 
 TOLD = frozenset({"marked", "unread", "unlisted"})  # remarks that are logged when the data is read
-LISTS = frozenset(  # forms that list pictures by their names
-    (
-        *("jsonl", "json", "csv", "parquet", "coco", "karpathy", "flickr"),
-        *("names", "grouped", "conversations", "headerless"),
-    )
-)
-# Forms that have a whole folder to themselves. All others are files that list pictures.
-OF_A_FOLDER = frozenset({"features", "webdataset", "datasets", "kohya", "kohya-toml", "sidecar"})
 TABLE_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 MOST_TABLES = 200  # files of a suffix; more are something else, one an image say
 SUFFIXES = frozenset({".json", ".jsonl"})  # of files that a form without `tables` may recognise
+MOST_BELOW = 20  # folders below a folder, and files in each, that are looked at
 MOST_FILES = 20  # of them that are looked at; more are something else, one an image say
 MOST_SHOWN = 3  # tables in an error
+BOM = b"\xef\xbb\xbf"
+
+
+def detect(source: str, options: ReadOptions = BY_LOOKING) -> str:
+    """The format's name, by what lies at `source`; tables are looked for by the columns that `options` name.
+
+    Raises `DataError` if nothing does, nothing that a reader reads, or no table that has those columns.
+    """
+    if not is_remote(source):
+        refuse_pointer(Path(source))
+    for name in READERS:
+        if recognises(name, source, options):
+            if name == "sidecar" and (options.image_column or options.caption_column):
+                _miss_table(source, options)
+            return name
+    if not is_remote(source):
+        existing(Path(source))
+        if command := unpacking(Path(source).name):
+            raise DataError(f"{source}: an archive; unpack it first ({command}), then give the folder")
+    raise DataError(
+        f"{source}: not a data set; expected a folder of images with captions, a table of them (.jsonl, .json, .csv, .tsv, "
+        f".parquet) or .tar shards; --format says which of {', '.join(READERS)} it is"
+    )
+
+
+def _miss_table(source: str, options: ReadOptions) -> None:
+    """Raise `DataError` for a folder whose tables lack the columns that a person names; where it has none, say so."""
+    flag, column = "--image-column", options.image_column
+    if not column:
+        flag, column = "--caption-column", options.caption_column
+    seen = columns_seen(Path(source))
+    if not seen:
+        logger.warning(
+            "%s: there is no table with the column '%s' of %s; captions beside pictures are read", source, column, flag
+        )
+        return
+    found = "; ".join(f"{name} has {', '.join(names) or 'none'}" for name, names in seen.items())
+    named = next((name for name, names in seen.items() if column in names), "")
+    other = "--caption-column" if flag == "--image-column" else "--image-column"
+    near = nearest(column, (name for names in seen.values() for name in names))
+    hint = f" For {named} say {other} too." if named else near
+    raise DataError(
+        f"{source}: no table with a column '{column}', which {flag} names, and one of images; {found}.{hint}"
+    )
 
 
 def read_and_note(
@@ -51,7 +91,9 @@ def read_and_note(
     if splits is None:
         splits = dict(reader(form).read(source, rejects, options, captioned=captioned))
     folder = path if path.is_dir() else path.parent
-    if form in LISTS and (folder == path or len(_files(folder, TABLE_SUFFIXES)) <= 1):  # else others may list the rest
+    if not READERS[form].whole_folder and (
+        folder == path or len(_files(folder, TABLE_SUFFIXES)) <= 1  # else others may list the rest
+    ):
         home = folder.parent if folder.name == "annotations" else folder
         note_unlisted(Root(options.image_root or home, follow_links=options.follow_links), splits.values(), rejects)
     if is_guess and path.is_dir() and form != "kohya-toml":
@@ -80,7 +122,7 @@ def read_tables(
     Tables that are not read, as their names don't say what of, are noted. Raises `DataError` as `choose` does.
     """
     folder = Path(source)
-    if form in OF_A_FOLDER and (form != "sidecar" or not _files(folder, TABLE_SUFFIXES)):
+    if READERS[form].whole_folder and (form != "sidecar" or not _files(folder, TABLE_SUFFIXES)):
         return None
     found = tables_of(folder, form, options)
     chosen = _chosen(folder, found, form)
@@ -115,7 +157,7 @@ def tables_of(folder: Path, form: str, options: ReadOptions = BY_LOOKING) -> dic
     """By form, the tables that lie in a folder; of a form that many files seem to be of, only if it is `form`."""
     found: dict[str, list[ListedTable]] = {}
     for name in READERS:
-        if name not in OF_A_FOLDER:
+        if not READERS[name].whole_folder:
             module: Any = reader(name)
             if hasattr(module, "tables"):
                 many = name != form and len(_files(folder, getattr(module, "SUFFIXES", ()))) > MOST_TABLES
@@ -123,7 +165,7 @@ def tables_of(folder: Path, form: str, options: ReadOptions = BY_LOOKING) -> dic
     taken = {table.path for listed in found.values() for table in listed}
     others = [file for file in _files(folder, SUFFIXES) if file not in taken][:MOST_FILES]
     for name in READERS:
-        if name not in OF_A_FOLDER and name not in found:
+        if not READERS[name].whole_folder and name not in found:
             known = [file for file in others if reader(name).recognises(str(file), options)]
             found[name] = [ListedTable(file, split_in_words(folder, file) or "") for file in known]
     return found
@@ -162,47 +204,54 @@ def _read(
     return splits
 
 
-MOST = 200_000  # entries of folders that are looked at, and pictures of a table that is compared with its folder
-SHOWN = 3
+def tables_there(folder: Path) -> list[str]:
+    """The tables right in a folder, or in one of its folders, that are not read, and why.
 
-
-def note_unlisted(root: Root, splits: Iterable[Sequence[Sample]], rejects: Rejects) -> None:
-    """Note how many pictures below a folder are neither samples nor rejected, and name a few.
-
-    Nothing is noted where no picture below the folder is listed: the ids are then not the paths below it.
+    Those that name images by columns that are known are several of which no name says a split. Others are told with the
+    columns that they have.
     """
-    splits = list(splits)
-    if sum(map(len, splits)) + len(rejects.lines) > MOST:
-        return
-    rejected = {key_of(line["id"]) for line in rejects.lines}
-    listed = set(rejected)
-    for samples in splits:
-        listed.update(keys_of(samples).astype(np.uint64).tolist())
-    names = list(_pictures(root))
-    unlisted = [name for name in names if key_of(name) not in listed and key_of(_within(name)) not in rejected]
-    if unlisted and len(unlisted) < len(names):
-        few = ", ".join(unlisted[:SHOWN]) + (", ..." if len(unlisted) > SHOWN else "")
-        count = f"{len(unlisted):,} picture{'s' * (len(unlisted) > 1)}"
-        rejects.remark("unlisted", str(root.folder), str(root.folder), f"holds {count} that no table lists: {few}")
+    known: list[str] = []
+    said: list[str] = []
+    for name in names_in_folder(folder):
+        columns = _columns_of(folder / name)
+        if columns and all(Columns().look(dict.fromkeys(columns), names_only=True)):
+            known.append(name)
+        elif columns:
+            said.append(
+                f"{folder / name} lies there with the columns {listed_columns(columns)}; "
+                "--image-column and --caption-column say which ones count"
+            )
+    if len(known) > 1:
+        names = f"{', '.join(known[:3])}{', ...' if len(known) > 3 else ''}"
+        said.insert(0, f"{names} list pictures, and their names say no split (train, val, test); give the path of one")
+    return said[:2] or _tables_below(folder)
 
 
-def _within(name: str) -> str:
-    """A picture's name as a table may have it that does not say in which of the known folders it lies."""
-    top, _, rest = name.partition("/")
-    return rest if top in IMAGE_FOLDERS else name
+def _tables_below(folder: Path) -> list[str]:
+    """The first table of pictures that lies in one of a folder's folders."""
+    folders = [folder / name for name in names_in_folder(folder) if (folder / name).is_dir()]
+    for below in folders[:MOST_BELOW]:
+        tables = [file for file in names_in_folder(below) if file.lower().endswith((*TABLES, ".txt", ".token"))]
+        for table in tables[:MOST_BELOW]:
+            if _lists_pictures(below / table):
+                return [f"{below / table} lists pictures; give {below} to read it"]
+    return []
 
 
-def _pictures(root: Root) -> Iterator[str]:
-    """Paths of pictures below a folder, sorted folder by folder, as far as `MOST` entries go."""
-    folders, left, looked = root.folders(), [""], 0
-    while left and looked < MOST:
-        prefix = left.pop()
-        try:
-            entries = folders.entries(prefix)
-        except OSError:
-            continue
-        looked += len(entries)
-        left += [f"{prefix}{entry.name}/" for entry in reversed(entries) if entry.is_folder and not entry.fault]
-        for entry in entries:
-            if not entry.fault and os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
-                yield prefix + entry.name
+def _lists_pictures(path: Path) -> bool:
+    """Whether a file is one of the forms that list pictures."""
+    return any(recognises(form, str(path)) for form, format in READERS.items() if not format.whole_folder)
+
+
+def _columns_of(path: Path) -> Sequence[str]:
+    """The columns of a table by its first line; none of what is no table."""
+    try:
+        if path.suffix.lower() in csv_table.SUFFIXES:
+            cells = csv_table.cells_in_any_encoding(path, Columns())
+            return cells.header if cells is not None and len(cells.header) > 1 else ()
+        if path.suffix.lower() in (".jsonl", ".ndjson"):
+            with opened_lines(path) as file:
+                return tuple(parse_json_line(next_json_line(file).removeprefix(BOM), str(path)))
+    except DataError:
+        pass
+    return ()

@@ -14,11 +14,11 @@ from typing import IO, AnyStr
 
 from captrain.data.caption_buffers import GatheredCaptions
 from captrain.data.read_options import BY_LOOKING, ReadOptions
-from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.columns import on_one_line
 from captrain.data.readers.remarks import nothing_to_use
 from captrain.data.readers.tables import ListedTable, folder_of_images, refuse_links
 from captrain.data.safe_paths import Root, existing, refuse_pointer
+from captrain.data.splits import SPLIT_NAMES
 from captrain.data.text_files import is_wide
 from captrain.disk.reading import encoding_of, mark_of, open_file
 from captrain.disk.walking import names_in

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from captrain.data.read_options import BY_LOOKING, ReadOptions
-from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.columns import IMAGE_COLUMNS, Columns, encodable, present, split_of, value_at
 from captrain.data.readers.json_entries import (
     captions_or_reject,
@@ -30,6 +29,7 @@ from captrain.data.readers.json_entries import (
 from captrain.data.readers.json_objects import ends_of
 from captrain.data.readers.tables import TableFile, check_row_splits, one_table_each
 from captrain.data.safe_paths import Root
+from captrain.data.splits import SPLIT_NAMES
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 

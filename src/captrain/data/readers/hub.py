@@ -19,12 +19,12 @@ import numpy as np
 from captrain.data.arrow import check_file, plain_rows
 from captrain.data.caption_buffers import FlatTexts
 from captrain.data.read_options import BY_LOOKING, ReadOptions
-from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.columns import texts_of
 from captrain.data.readers.tables import refuse_links
 from captrain.data.safe_paths import Root
 from captrain.data.samples import JoinedSamples, LazySamples, key_of
 from captrain.data.shards.tars import tidy_name
+from captrain.data.splits import SPLIT_NAMES
 from captrain.disk.reading import read_file
 from captrain.errors import DataError, nearest
 from captrain.records import Rejects, Sample, parse_json

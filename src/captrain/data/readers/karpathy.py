@@ -14,7 +14,6 @@ from typing import Any
 
 from captrain.data.caption_buffers import GatheredCaptions
 from captrain.data.read_options import BY_LOOKING, ReadOptions
-from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.json_objects import (
     caption_at,
     first_found,
@@ -29,6 +28,7 @@ from captrain.data.readers.json_objects import (
 from captrain.data.readers.remarks import nothing_to_use
 from captrain.data.readers.tables import ListedTable, refuse_links
 from captrain.data.safe_paths import existing
+from captrain.data.splits import SPLIT_NAMES
 from captrain.errors import DataError, nearest
 from captrain.records import Rejects, Sample
 

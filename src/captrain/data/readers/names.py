@@ -13,7 +13,6 @@ from itertools import islice
 from pathlib import Path
 
 from captrain.data.read_options import BY_LOOKING, ReadOptions
-from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.columns import Columns, encodable
 from captrain.data.readers.json_entries import (
     JsonEntry,
@@ -29,6 +28,7 @@ from captrain.data.readers.json_entries import (
 from captrain.data.readers.json_objects import ends_of
 from captrain.data.readers.tables import TableFile, check_row_splits, one_table_each
 from captrain.data.safe_paths import Root
+from captrain.data.splits import SPLIT_NAMES
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 from captrain.tabular.cells import says_nothing

@@ -21,13 +21,13 @@ from captrain.data.arrow import plain_rows
 from captrain.data.caption_buffers import GatheredCaptions
 from captrain.data.parquet_pages import Pages
 from captrain.data.read_options import BY_LOOKING, ReadOptions
-from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.columns import SPLIT_COLUMN, Columns, TableRow, encodable, listed_columns, present, split_of
 from captrain.data.readers.parquet_images import BUFFER, Embedded
 from captrain.data.readers.remarks import nothing_to_use
 from captrain.data.readers.tables import ListedTable, folder_of_images, note_marked, refuse_links, split_in_words
 from captrain.data.safe_paths import Root, existing, refuse_pointer
 from captrain.data.samples import JoinedSamples
+from captrain.data.splits import SPLIT_NAMES
 from captrain.disk.walking import names_in
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample

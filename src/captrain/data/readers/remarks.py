@@ -1,17 +1,22 @@
-"""What to say when nothing of a data set can be used: made of what was seen, with the next step."""
+"""What people are told about a data set as a whole: why nothing of it can be used, and which pictures no table lists.
+
+An error says what was found there, archives and other data sets too, and the next step.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from captrain.data.readers.columns import Columns, listed_columns
-from captrain.data.safe_paths import Root, is_hidden
+import numpy as np
+
+from captrain.data.readers.columns import listed_columns
+from captrain.data.safe_paths import IMAGE_FOLDERS, IMAGE_SUFFIXES, Root, is_hidden
+from captrain.data.samples import key_of, keys_of
 from captrain.disk.reading import POINTER, is_pointer_file
 from captrain.errors import DataError
-from captrain.limits import next_json_line
-from captrain.records import Rejects, parse_json_line
+from captrain.records import Rejects, Sample
 
 UNPACKED_BY = {  # endings of archives → the command that unpacks them
     ".zip": "unzip {name} -d {folder}",
@@ -26,9 +31,9 @@ UNPACKED_BY = {  # endings of archives → the command that unpacks them
 }
 DATA_SETS = (".parquet", ".arrow")  # that are read by themselves
 TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", *DATA_SETS)
-BOM = b"\xef\xbb\xbf"
 MOST_LOOKED_AT = 10_000  # entries of a folder
-MOST_TABLES = 20  # folders below, and files in each, that are looked at
+MOST = 200_000  # entries of folders that are looked at, and pictures of a table that is compared with its folder
+SHOWN = 3
 
 
 def nothing_to_use(
@@ -65,7 +70,7 @@ def lying_there(folders: Iterable[Path], own: tuple[str, ...] = ()) -> list[str]
     """What lies right in folders and may be the data that is missed: archives, other data sets, pointers of Git LFS."""
     said = []
     for folder in folders:
-        for name in _names(folder):
+        for name in names_in_folder(folder):
             ending = next((ending for ending in UNPACKED_BY if name.lower().endswith(ending)), "")
             if (ending or name.lower().endswith(TABLES)) and is_pointer_file(folder / name):
                 said.append(f"{folder / name} {POINTER}")
@@ -74,65 +79,6 @@ def lying_there(folders: Iterable[Path], own: tuple[str, ...] = ()) -> list[str]
             elif name.lower().endswith(DATA_SETS) and not (own and name.lower().endswith(own)):
                 said.append(f"{folder / name} lies there; is that the data set?")
     return said[:3]
-
-
-def tables_there(folder: Path) -> list[str]:
-    """The tables right in a folder, or in one of its folders, that are not read, and why.
-
-    Those that name images by columns that are known are several of which no name says a split. Others are told with the
-    columns that they have.
-    """
-    known: list[str] = []
-    said: list[str] = []
-    for name in _names(folder):
-        columns = _columns_of(folder / name)
-        if columns and all(Columns().look(dict.fromkeys(columns), names_only=True)):
-            known.append(name)
-        elif columns:
-            said.append(
-                f"{folder / name} lies there with the columns {listed_columns(columns)}; "
-                "--image-column and --caption-column say which ones count"
-            )
-    if len(known) > 1:
-        names = f"{', '.join(known[:3])}{', ...' if len(known) > 3 else ''}"
-        said.insert(0, f"{names} list pictures, and their names say no split (train, val, test); give the path of one")
-    return said[:2] or _tables_below(folder)
-
-
-def _tables_below(folder: Path) -> list[str]:
-    """The first table of pictures that lies in one of a folder's folders."""
-    folders = [folder / name for name in _names(folder) if (folder / name).is_dir()]
-    for below in folders[:MOST_TABLES]:
-        tables = [file for file in _names(below) if file.lower().endswith((*TABLES, ".txt", ".token"))]
-        for table in tables[:MOST_TABLES]:
-            if _lists_pictures(below / table):
-                return [f"{below / table} lists pictures; give {below} to read it"]
-    return []
-
-
-def _lists_pictures(path: Path) -> bool:
-    """Whether a file is one of the forms that list pictures."""
-    from captrain.data.readers import READERS, recognises  # which import this
-    from captrain.data.readers.detection import OF_A_FOLDER
-
-    return any(recognises(form, str(path)) for form in READERS if form not in OF_A_FOLDER)
-
-
-def _columns_of(path: Path) -> Sequence[str]:
-    """The columns of a table by its first line; none of what is no table."""
-    from captrain.data.readers.csv_table import SUFFIXES, cells_in_any_encoding  # which imports this
-    from captrain.data.readers.line_index import opened_lines
-
-    try:
-        if path.suffix.lower() in SUFFIXES:
-            cells = cells_in_any_encoding(path, Columns())
-            return cells.header if cells is not None and len(cells.header) > 1 else ()
-        if path.suffix.lower() in (".jsonl", ".ndjson"):
-            with opened_lines(path) as file:
-                return tuple(parse_json_line(next_json_line(file).removeprefix(BOM), str(path)))
-    except DataError:
-        pass
-    return ()
 
 
 def unpacking(name: str) -> str:
@@ -150,10 +96,53 @@ def _folder(source: object) -> list[Path]:
     return [path] if path.is_dir() else [path.parent] if path.is_file() else []
 
 
-def _names(folder: Path) -> list[str]:
+def names_in_folder(folder: Path) -> list[str]:
+    """The names right in a folder, sorted, without hidden ones; none where it can't be listed."""
     try:
         with os.scandir(folder) as listing:
             names = [entry.name for entry, _ in zip(listing, range(MOST_LOOKED_AT), strict=False)]
     except OSError:
         return []
     return sorted(name for name in names if not is_hidden(name))
+
+
+def note_unlisted(root: Root, splits: Iterable[Sequence[Sample]], rejects: Rejects) -> None:
+    """Note how many pictures below a folder are neither samples nor rejected, and name a few.
+
+    Nothing is noted where no picture below the folder is listed: the ids are then not the paths below it.
+    """
+    splits = list(splits)
+    if sum(map(len, splits)) + len(rejects.lines) > MOST:
+        return
+    rejected = {key_of(line["id"]) for line in rejects.lines}
+    listed = set(rejected)
+    for samples in splits:
+        listed.update(keys_of(samples).astype(np.uint64).tolist())
+    names = list(_pictures(root))
+    unlisted = [name for name in names if key_of(name) not in listed and key_of(_within(name)) not in rejected]
+    if unlisted and len(unlisted) < len(names):
+        few = ", ".join(unlisted[:SHOWN]) + (", ..." if len(unlisted) > SHOWN else "")
+        count = f"{len(unlisted):,} picture{'s' * (len(unlisted) > 1)}"
+        rejects.remark("unlisted", str(root.folder), str(root.folder), f"holds {count} that no table lists: {few}")
+
+
+def _within(name: str) -> str:
+    """A picture's name as a table may have it that does not say in which of the known folders it lies."""
+    top, _, rest = name.partition("/")
+    return rest if top in IMAGE_FOLDERS else name
+
+
+def _pictures(root: Root) -> Iterator[str]:
+    """Paths of pictures below a folder, sorted folder by folder, as far as `MOST` entries go."""
+    folders, left, looked = root.folders(), [""], 0
+    while left and looked < MOST:
+        prefix = left.pop()
+        try:
+            entries = folders.entries(prefix)
+        except OSError:
+            continue
+        looked += len(entries)
+        left += [f"{prefix}{entry.name}/" for entry in reversed(entries) if entry.is_folder and not entry.fault]
+        for entry in entries:
+            if not entry.fault and os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
+                yield prefix + entry.name

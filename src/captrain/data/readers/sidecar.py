@@ -25,10 +25,11 @@ from captrain.data.caption_files import CaptionFile, CaptionFolder, is_text, tex
 from captrain.data.machine_captions import MACHINE, CaptionLedger, remark_on_machine
 from captrain.data.picture_files import is_unicode, unread
 from captrain.data.read_options import BY_LOOKING, ReadOptions
-from captrain.data.readers import SPLIT_NAMES
-from captrain.data.readers.remarks import TABLES, lying_there, tables_there
+from captrain.data.readers.detection import tables_there
+from captrain.data.readers.remarks import TABLES, lying_there
 from captrain.data.safe_paths import IMAGE_SUFFIXES, UNREAD_SUFFIXES, Root, existing
 from captrain.data.samples import ChosenSamples, LazySamples, key_of
+from captrain.data.splits import SPLIT_NAMES
 from captrain.data.text_files import LARGEST_TEXT, lines_of, read_text
 from captrain.disk.walking import FolderEntry
 from captrain.errors import DataError

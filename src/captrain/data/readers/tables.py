@@ -12,11 +12,11 @@ from typing import Any
 
 from captrain.data.caption_buffers import GatheredCaptions
 from captrain.data.read_options import BY_LOOKING, ReadOptions
-from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.columns import Columns
 from captrain.data.readers.remarks import nothing_to_use
 from captrain.data.safe_paths import Root, existing, is_hidden, refuse_pointer
 from captrain.data.samples import merged
+from captrain.data.splits import SPLIT_NAMES
 from captrain.disk.reading import NOT_READ_THROUGH
 from captrain.disk.walking import is_folder
 from captrain.errors import DataError

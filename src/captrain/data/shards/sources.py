@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from captrain.data.readers import SPLIT_NAMES
 from captrain.data.safe_paths import Root, existing, is_remote
 from captrain.data.shards.remote import glob_urls, path_of, protocol_of, shown_url
+from captrain.data.splits import SPLIT_NAMES
 from captrain.errors import DataError
 from captrain.records import Rejects
 

@@ -13,8 +13,8 @@ import os
 import re
 
 from captrain.data.machine_captions import CaptionLedgers
-from captrain.data.readers import SPLIT_NAMES
 from captrain.data.safe_paths import IMAGE_SUFFIXES
+from captrain.data.splits import SPLIT_NAMES
 from captrain.data.writers import FormTarget, Losses, OutputSample
 from captrain.data.writers.picture_output import PictureFolder
 from captrain.data.writers.safe_names import Names
