@@ -40,9 +40,9 @@ from PIL import Image
 from transformers import MobileNetV1Config, MobileNetV1ImageProcessorPil, MobileNetV1Model
 
 from captrain.data.images import prepare
-from captrain.features.encode import encode
+from captrain.features.encode import EncoderOpening, encode
 from captrain.features.encoder import open_encoder
-from captrain.features.stream import default_workers
+from captrain.features.stream import Batching, default_workers
 
 
 def main() -> None:
@@ -87,9 +87,8 @@ def compare(options: argparse.Namespace) -> None:
                 "encode": lambda turn: encode(
                     str(shard),
                     f"{folder}/store-{turn}",
-                    options.encoder,
-                    batch_size=options.batch_size,
-                    workers=options.workers,
+                    EncoderOpening(options.encoder),
+                    batching=Batching(options.batch_size, options.workers),
                 ),
                 "start": lambda turn: open_encoder(options.encoder).features("float32"),
             }

@@ -23,7 +23,7 @@ import numpy as np
 import webdataset
 
 from captrain.data.readers.webdataset import read
-from captrain.data.shards.stream import stream_samples
+from captrain.data.shards.stream import IN_ORDER, stream_samples
 from captrain.records import Rejects
 
 SIZES = range(30_000, 60_000)  # bytes of a picture
@@ -78,7 +78,7 @@ def with_webdataset(paths: list[str]) -> tuple[int, int]:
 def with_captrain(paths: list[str]) -> tuple[int, int]:
     """Samples and bytes that the stream gives."""
     count = size = 0
-    for sample in stream_samples(paths, shuffle_buffer=0):
+    for sample in stream_samples(paths, order=IN_ORDER):
         count += 1
         size += len(sample.read()) + len(sample.captions[0])
     return count, size

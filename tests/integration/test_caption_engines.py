@@ -17,13 +17,17 @@ from run_tools import Cli, holding, lines_of
 
 from captrain.data.feature_store.layout import StoreFolder
 from captrain.disk.locks import lock_of
-from captrain.inference.caption_files import CaptionOutcome
+from captrain.features.engines import EngineOptions
+from captrain.features.stream import Batching
+from captrain.inference.caption_files import PART_IMAGES, CaptionOutcome, CaptionOutput
 from captrain.inference.caption_parts import caption_parts
+from captrain.inference.captioning_engine import CaptionerOpening
 from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.testing import teach, tiny_blip
 
 WORDS = "--device cpu --precision fp32 --batch-size 2"
 ENGINE = f"{WORDS} --engine local"
+ON_CPU = EngineOptions(devices=("cpu",))
 
 
 class Killed(BaseException):
@@ -43,17 +47,34 @@ def model(tmp_path_factory: pytest.TempPathFactory, blip: Path) -> Path:
 @pytest.fixture(scope="module")
 def tars(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
     """The photos as four tar shards of three; do not write into it."""
-    from captrain.data.convert import convert
+    from captrain.data.convert import FormOptions, convert
 
     folder = tmp_path_factory.mktemp("tars") / "shards"
-    convert(str(photos), folder, "webdataset", shard_size=3)
+    convert(str(photos), folder, "webdataset", form=FormOptions(shard_size=3))
     return folder
 
 
 def caption(model: Path, data: Path, output: Path, **options: Any) -> CaptionOutcome:
     """In parts of two pictures, so that each tar has two parts."""
-    settings: dict[str, Any] = {"devices": ("cpu",), "precision": "fp32", "batch_size": 2, "part_images": 2, **options}
-    return caption_parts(str(model), [str(data)], output, **settings)
+    return captioned(model, data, output, part_images=2, **options)
+
+
+def captioned(
+    model: Path,
+    data: Path,
+    output: Path,
+    *,
+    engine: EngineOptions = ON_CPU,
+    existing: str = "skip",
+    part_images: int = PART_IMAGES,
+    batch_size: int = 2,
+    precision: str = "fp32",
+    **options: Any,
+) -> CaptionOutcome:
+    """As `caption_parts` does, with the options of these tests."""
+    to = CaptionOutput(output, existing=existing, part_images=part_images)
+    opening = CaptionerOpening(str(model), precision)
+    return caption_parts(opening, [str(data)], to, engine=engine, batching=Batching(batch_size), **options)
 
 
 def left_in(folder: Path) -> list[str]:
@@ -99,7 +120,7 @@ def test_a_machine_that_dies_leaves_no_trace_in_the_captions(
     stuck = stuck_worker(flag, lambda order, part: f"{order.folder.folder.place}/{part.note.name}.jsonl.0123abcd.tmp")
     monkeypatch.setattr("captrain.features.ray_engine.RayWorker", stuck)
     with two_workers() as cluster, killing_node_of(flag, cluster):
-        found = caption(model, tars, output, engine="ray", address=cluster.address)
+        found = caption(model, tars, output, engine=EngineOptions("ray", ("cpu",), cluster.address))
     assert caplog.text.count("its worker died; another one goes on with it") == 1
     assert (found.written, found.skipped) == (12 - 3, 3), "of what was there before nothing was done again"
     assert output.read_bytes() == whole.read_bytes()
@@ -270,7 +291,7 @@ def test_another_model_or_decoding_is_refused_and_both_are_named(
     output, other = tmp_path / "out.jsonl", tiny_blip(tmp_path / "other", seed=7)
     kill_at_write(2, monkeypatch)
     with pytest.raises(Killed):
-        caption_parts(str(model), [str(tars)], output, devices=("cpu",), precision="fp32", batch_size=2)
+        captioned(model, tars, output)
     monkeypatch.undo()
 
     def line(*words: str | Path) -> str:

@@ -15,7 +15,11 @@ from run_tools import Cli, holding, losses_of
 from captrain.data.feature_store.layout import StoreFolder
 from captrain.data.feature_store.store import FeatureStore
 from captrain.disk.locks import FOLDER_LOCK
+from captrain.features.encode import EncoderOpening, StoreContent
 from captrain.features.encode import encode as encode_data
+from captrain.features.encoder import Vectors
+from captrain.features.engines import EngineOptions
+from captrain.features.stream import Batching
 from captrain.testing import tiny_vision_encoder
 
 STEPS = (
@@ -31,10 +35,10 @@ class Killed(BaseException):
 @pytest.fixture(scope="session")
 def tars(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
     """The photos as three tar shards; do not write into it."""
-    from captrain.data.convert import convert
+    from captrain.data.convert import FormOptions, convert
 
     folder = tmp_path_factory.mktemp("tars") / "shards"
-    convert(str(photos), folder, "webdataset", shard_size=4)
+    convert(str(photos), folder, "webdataset", form=FormOptions(shard_size=4))
     return folder
 
 
@@ -42,10 +46,17 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def encode(data: Path | str, store: Path, encoder: Path, **options: object) -> None:
+def encode(
+    data: Path | str, store: Path, encoder: Path, vectors: Vectors = "all", shard_images: int | None = None
+) -> None:
     encode_data(
-        str(data), str(store), str(encoder), batch_size=2, workers=2, devices=("cpu",), precision="fp32", **options
-    )  # type: ignore[arg-type]
+        str(data),
+        str(store),
+        EncoderOpening(str(encoder), vectors=vectors, precision="fp32"),
+        content=StoreContent(shard_images=shard_images),
+        batching=Batching(2, 2),
+        engine=EngineOptions(devices=("cpu",)),
+    )
 
 
 def test_the_store_gives_the_same_loss_at_each_step_as_the_pictures(

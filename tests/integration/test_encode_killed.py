@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from captrain.data.convert import convert
+from captrain.data.convert import FormOptions, convert
 from captrain.data.feature_store.layout import MANIFEST
 from captrain.testing import tiny_photos
 
@@ -64,7 +64,7 @@ def test_killed_at_random_moments(tmp_path: Path, encoder: Path, monkeypatch: py
     """First the command itself is killed while it writes; then again and again, until one run gets to its end."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     tars, store, whole = (tmp_path / name for name in ("tars", "store", "whole"))
-    convert(str(tiny_photos(tmp_path / "photos", count=40)), tars, "webdataset", shard_size=8)
+    convert(str(tiny_photos(tmp_path / "photos", count=40)), tars, "webdataset", form=FormOptions(shard_size=8))
     words = ["-q", "encode", str(tars), "--encoder", str(encoder), "--shard-images", "2", "--batch-size", "2"]
     words += ["--device", "cpu", "--precision", "fp32", "--workers", "2"]
 

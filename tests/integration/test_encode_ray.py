@@ -14,7 +14,10 @@ import pytest
 from ray_cluster import killing_node_of, stuck_worker, two_workers
 from run_tools import Cli
 
+from captrain.features.encode import EncoderOpening, StoreContent
 from captrain.features.encode import encode as encode_data
+from captrain.features.engines import EngineOptions
+from captrain.features.stream import Batching
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'captrain[scale]'")
 
@@ -24,9 +27,9 @@ WORDS = "--device cpu --precision fp32 --shard-images 2 --batch-size 2"
 @pytest.fixture
 def tars(tmp_path: Path, photos: Path) -> Path:
     """The photos as four tar shards of three, each of which gives two parts of at most two."""
-    from captrain.data.convert import convert
+    from captrain.data.convert import FormOptions, convert
 
-    convert(str(photos), tmp_path / "tars", "webdataset", shard_size=3)
+    convert(str(photos), tmp_path / "tars", "webdataset", form=FormOptions(shard_size=3))
     return tmp_path / "tars"
 
 
@@ -51,20 +54,21 @@ def test_a_machine_that_dies_leaves_no_trace_in_the_store(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The store was begun on one machine; the cluster does the other half."""
-    options: dict[str, Any] = {"devices": ("cpu",), "precision": "fp32", "shard_images": 2, "batch_size": 2}
-    encode_data(str(tars), str(tmp_path / "local"), str(encoder), **options)
+    opening = EncoderOpening(str(encoder), precision="fp32")
+    options: dict[str, Any] = {"content": StoreContent(shard_images=2), "batching": Batching(2)}
+    here = EngineOptions(devices=("cpu",))
+    encode_data(str(tars), str(tmp_path / "local"), opening, engine=here, **options)
     begun = tmp_path / "begun"
     begun.mkdir()
     for shard in sorted(tars.rglob("*.tar"))[:2]:
         shutil.copy2(shard, begun)
-    encode_data(str(begun), str(tmp_path / "ray"), str(encoder), **options)
+    encode_data(str(begun), str(tmp_path / "ray"), opening, engine=here, **options)
     flag = tmp_path / "stuck"
     stuck = stuck_worker(flag, lambda order, shard: f"{order.writer.folder.place}/shards/{shard.name}.safetensors.tmp")
     monkeypatch.setattr("captrain.features.ray_engine.RayWorker", stuck)
     with killing_node_of(flag, cluster):
-        found = encode_data(
-            str(tars), str(tmp_path / "ray"), str(encoder), engine="ray", address=cluster.address, **options
-        )
+        there = EngineOptions("ray", ("cpu",), cluster.address)
+        found = encode_data(str(tars), str(tmp_path / "ray"), opening, engine=there, **options)
     assert caplog.text.count("its worker died; another one goes on with it") == 1
     assert found.shards_done == 4 and not found.unread
     assert files_of(tmp_path / "ray") == files_of(tmp_path / "local")

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from run_tools import QUICK, Cli, lines_of
 
-from captrain.data.convert import convert
+from captrain.data.convert import FormOptions, convert
 from captrain.testing import tiny_photos
 
 NURSERY = Path(__file__).with_name("nursery.py")
@@ -86,7 +86,7 @@ def two_sources(folder: Path) -> Path:
 
 def feature_store(cli: Cli, photos: Path, encoder: Path, folder: Path) -> Path:
     """The features of tar shards."""
-    convert(str(photos), folder / "shards", "webdataset", shard_size=4)
+    convert(str(photos), folder / "shards", "webdataset", form=FormOptions(shard_size=4))
     store = folder / "store"
     assert cli("encode", folder / "shards", store, "--encoder", encoder, "--device cpu --precision fp32").code == 0
     return store

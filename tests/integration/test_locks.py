@@ -64,10 +64,12 @@ TOO_LONG = (
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory, photos: Path, encoder: Path) -> Path:
     """A feature store of the photos; do not write into it."""
-    from captrain.features.encode import encode
+    from captrain.features.encode import EncoderOpening, encode
+    from captrain.features.engines import EngineOptions
 
     store = tmp_path_factory.mktemp("stores") / "kept"
-    encode(str(photos), str(store), str(encoder), devices=("cpu",), precision="fp32")
+    opening = EncoderOpening(str(encoder), precision="fp32")
+    encode(str(photos), str(store), opening, engine=EngineOptions(devices=("cpu",)))
     return store
 
 
@@ -196,13 +198,11 @@ def test_a_report_that_is_being_written_costs_no_training(cli: Cli, place: Path)
 
 
 def test_python_is_held_to_the_same(place: Path) -> None:
-    from captrain.inference.caption_files import caption_files
+    from captrain.inference.caption_files import CaptionOutput, caption_files
     from captrain.models.checkpoint.export import export
 
     with holding(place / "out.jsonl"), pytest.raises(BusyError):
-        caption_files(
-            str(place / "trained"), str(place / "photos"), output=place / "out.jsonl", max_pixels=10**8, decoding={}
-        )
+        caption_files(str(place / "trained"), str(place / "photos"), CaptionOutput(place / "out.jsonl"))
     with holding(place / "plain"), pytest.raises(BusyError):
         export(str(place / "trained"), place / "plain")
 

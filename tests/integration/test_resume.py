@@ -13,7 +13,7 @@ import pytest
 from run_tools import QUICK, Cli, lines_of
 
 import captrain.training.run_folder.folder as run_folder
-from captrain.data.convert import convert
+from captrain.data.convert import FormOptions, convert
 from captrain.features.cache import Keeper
 from captrain.testing import tiny_blip, tiny_photos
 from captrain.training.loop.callbacks import Rhythm
@@ -134,7 +134,7 @@ def test_tar_shards_continue_as_if_never_stopped(
     reading: str, tmp_path: Path, cli: Cli, photos: Path, blip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of three shards, killed in the middle of both epochs: members are read again where the epoch stopped, or were kept."""
-    convert(str(photos), tmp_path / "shards", "webdataset", shard_size=5)
+    convert(str(photos), tmp_path / "shards", "webdataset", form=FormOptions(shard_size=5))
     words = f"{COMMON} --model {blip} --method full --captions-per-image one {reading}"
     shards = tmp_path / "shards"
     whole = never_killed(cli, shards, words, tmp_path, monkeypatch)

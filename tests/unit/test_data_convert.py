@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from captrain.data.convert import convert
+from captrain.data.convert import PictureChanges, convert
 from captrain.errors import DataError, SettingsError
 
 
@@ -33,7 +33,7 @@ def files(folder: Path) -> set[str]:
 
 def test_pictures_are_copied_linked_or_encoded(photos: Path, tmp_path: Path) -> None:
     for how in ("copy", "link", "encode"):
-        done = convert(str(photos), tmp_path / how, "metadata-jsonl", images=how)  # type: ignore[arg-type]
+        done = convert(str(photos), tmp_path / how, "metadata-jsonl", pictures=PictureChanges(how))  # type: ignore[arg-type]
         assert (done.written, done.rejected, done.rejects_file) == ({"all": 2}, 0, None)
         assert files(tmp_path / how) == {"a.jpg", "b.jpg", "metadata.jsonl"}
     assert (tmp_path / "copy/a.jpg").read_bytes() == (photos / "a.jpg").read_bytes()
@@ -50,7 +50,7 @@ def test_links_that_are_impossible_are_copies_and_that_is_said_once(
 
     monkeypatch.setattr(os, "link", refuse)
     with caplog.at_level(logging.WARNING, "captrain"):
-        convert(str(photos), tmp_path / "out", "sidecar", images="link")
+        convert(str(photos), tmp_path / "out", "sidecar", pictures=PictureChanges("link"))
     assert (tmp_path / "out/b.jpg").read_bytes() == (photos / "b.jpg").read_bytes()
     assert len([each for each in caplog.messages if "Invalid cross-device link" in each]) == 1
 
@@ -58,14 +58,14 @@ def test_links_that_are_impossible_are_copies_and_that_is_said_once(
 def test_a_symbolic_link_becomes_a_file(photos: Path, tmp_path: Path) -> None:
     (photos / "c.jpg").symlink_to("a.jpg")
     (photos / "c.txt").write_text("linked")
-    convert(str(photos), tmp_path / "out", "sidecar", images="link")
+    convert(str(photos), tmp_path / "out", "sidecar", pictures=PictureChanges("link"))
     assert not (tmp_path / "out/c.jpg").is_symlink()
     assert (tmp_path / "out/c.jpg").samefile(photos / "a.jpg")
 
 
 def test_a_size_means_encoding_and_changes_names_to_jpg(photos: Path, tmp_path: Path) -> None:
     Image.new("RGBA", (30, 10)).save(photos / "a.png")
-    done = convert(str(photos), tmp_path / "out", "metadata-jsonl", max_side=20)
+    done = convert(str(photos), tmp_path / "out", "metadata-jsonl", pictures=PictureChanges(max_side=20))
     lines = [json.loads(line) for line in (tmp_path / "out/metadata.jsonl").read_text().splitlines()]
     assert done.written == {"all": 3}
     assert [line["file_name"] for line in lines] == ["a.jpg", "a-2.jpg", "b.jpg"]
@@ -75,7 +75,7 @@ def test_a_size_means_encoding_and_changes_names_to_jpg(photos: Path, tmp_path: 
 def test_what_is_unreadable_or_has_no_caption_is_listed(photos: Path, tmp_path: Path) -> None:
     (photos / "b.jpg").write_bytes(b"no picture")
     (photos / "c.jpg").write_bytes(b"x")
-    done = convert(str(photos), tmp_path / "out", "sidecar", images="encode")
+    done = convert(str(photos), tmp_path / "out", "sidecar", pictures=PictureChanges("encode"))
     listed = [json.loads(line) for line in (tmp_path / "out/rejected.jsonl").read_text().splitlines()]
     assert (done.written, done.rejected, done.rejects_file) == ({"all": 1}, 2, tmp_path / "out/rejected.jsonl")
     assert [(line["id"], line["reason"][:8]) for line in listed] == [("c.jpg", "has no c"), ("b.jpg", "is not a")]
@@ -143,8 +143,8 @@ def test_the_working_folder_is_never_replaced(photos: Path, tmp_path: Path, monk
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
-        ({"to": "sidecar", "images": "link", "max_side": 10}, "those are for --images encode"),
-        ({"to": "parquet", "images": "link"}, "holds the images itself"),
+        ({"to": "sidecar", "pictures": PictureChanges("link", max_side=10)}, "those are for --images encode"),
+        ({"to": "parquet", "pictures": PictureChanges("link")}, "holds the images itself"),
         ({"to": "kohja"}, "Did you mean 'kohya'"),
     ],
 )
@@ -205,6 +205,6 @@ def test_a_full_disk_while_linking_is_no_fault_of_the_picture(
 
     monkeypatch.setattr(os, "link", full)
     with pytest.raises(OSError, match="No space left") as found:
-        convert(str(photos), tmp_path / "out", "sidecar", images="link")
+        convert(str(photos), tmp_path / "out", "sidecar", pictures=PictureChanges("link"))
     assert photos not in Path(found.value.filename).parents
     assert not (tmp_path / "out").exists()

@@ -21,7 +21,7 @@ from captrain.data.readers.sidecar import read
 from captrain.data.recipe_data import load_recipe_data, tell_machine_captions
 from captrain.data.text_files import lines_of
 from captrain.errors import DataError
-from captrain.inference.evaluation_data import choose_samples
+from captrain.inference.evaluation_data import EvaluationData, choose_samples
 from captrain.records import Rejects
 from captrain.settings.schema import DataSettings
 
@@ -253,7 +253,9 @@ def test_training_leaves_them_out_unless_it_is_told_otherwise(photos: Path, capl
 
 
 def test_an_evaluation_has_no_machine_for_a_reference(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
-    samples, rejects, _ = choose_samples("no-run", str(photos), None, None, None, ReadOptions(caption_lines="whole"))
+    samples, rejects, _ = choose_samples(
+        "no-run", EvaluationData(str(photos), options=ReadOptions(caption_lines="whole"))
+    )
     assert [sample.captions for sample in samples] == [("mine",), ("mine too",)]
     assert "captions that captrain wrote, of 2 pictures, are no references" in caplog.text
     assert not rejects.lines

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from captrain.data.read_options import ReadOptions
 from captrain.data.readers import webdataset
-from captrain.data.shards.stream import stream_samples
+from captrain.data.shards.stream import IN_ORDER, stream_samples
 from captrain.records import Rejects, Sample
 
 
@@ -132,6 +132,6 @@ def test_every_image_has_its_own_caption_in_any_order(stems: set[str], many: boo
         assert not rejected
         if seed is None:
             rejects = Rejects()
-            streamed = list(stream_samples(source, shuffle_buffer=0, rejects=rejects))
+            streamed = list(stream_samples(source, order=IN_ORDER, rejects=rejects))
             assert {sample.id: sample.captions for sample in streamed} == captions(source)
             assert not rejects

@@ -6,11 +6,12 @@ import io
 import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from captrain.data.read_options import ReadOptions
-from captrain.data.shards.stream import SampleStream, stream_samples
+from captrain.data.shards.stream import IN_ORDER, ReaderShare, SampleStream, StreamOrder, stream_samples
 from captrain.errors import DataError
 from captrain.records import Rejects
 
@@ -46,19 +47,19 @@ def test_every_sample_comes_once_over_all_readers(pattern: str, world: int, work
     for rank in range(world):
         for worker in range(workers):
             stream = stream_samples(
-                pattern, shuffle_buffer=shuffle_buffer, rank=rank, world=world, worker=worker, workers=workers
+                pattern, order=StreamOrder(shuffle_buffer), share=ReaderShare(rank, world, worker, workers)
             )
             found += ids(stream)
     assert len(found) == len(set(found)) == sum(COUNTS)
 
 
 def test_few_shards_are_shared_out_evenly(pattern: str) -> None:
-    counts = [len(ids(stream_samples(pattern, shuffle_buffer=3, rank=rank, world=8))) for rank in range(8)]
+    counts = [len(ids(stream_samples(pattern, order=StreamOrder(3), share=ReaderShare(rank, 8)))) for rank in range(8)]
     assert max(counts) - min(counts) <= 1
 
 
 def test_samples_are_whole_and_in_order_without_a_buffer(pattern: str) -> None:
-    samples = list(stream_samples(pattern, shuffle_buffer=0))
+    samples = list(stream_samples(pattern, order=IN_ORDER))
     assert [sample.id for sample in samples] == [
         f"{shard}/{shard}-{number:02d}.jpg" for shard, count in enumerate(COUNTS) for number in range(count)
     ]
@@ -67,10 +68,10 @@ def test_samples_are_whole_and_in_order_without_a_buffer(pattern: str) -> None:
 
 
 def test_seed_and_epoch_decide_the_order(pattern: str) -> None:
-    first = ids(stream_samples(pattern, shuffle_buffer=5, seed=1))
-    assert first == ids(stream_samples(pattern, shuffle_buffer=5, seed=1))
+    first = ids(stream_samples(pattern, order=StreamOrder(5, seed=1)))
+    assert first == ids(stream_samples(pattern, order=StreamOrder(5, seed=1)))
     for other in ({"seed": 2}, {"seed": 1, "epoch": 1}):
-        assert first != ids(stream_samples(pattern, shuffle_buffer=5, **other))
+        assert first != ids(stream_samples(pattern, order=StreamOrder(5, **other)))
     assert first != sorted(first)
 
 
@@ -78,7 +79,9 @@ def test_seed_and_epoch_decide_the_order(pattern: str) -> None:
 @pytest.mark.parametrize("world", [1, 2, 8])
 def test_a_resumed_stream_goes_on_at_the_very_next_sample(pattern: str, world: int, shuffle_buffer: int) -> None:
     def stream(start: dict[str, object] | None = None) -> SampleStream:
-        return stream_samples(pattern, shuffle_buffer=shuffle_buffer, seed=3, rank=world - 1, world=world, start=start)
+        return stream_samples(
+            pattern, order=StreamOrder(shuffle_buffer, seed=3), share=ReaderShare(world - 1, world), start=start
+        )
 
     whole = list(stream())
     for stop in range(len(whole) + 1):
@@ -91,18 +94,25 @@ def test_a_resumed_stream_goes_on_at_the_very_next_sample(pattern: str, world: i
 
 
 def test_a_state_of_another_stream_is_refused(pattern: str) -> None:
-    state = stream_samples(pattern, seed=1).state_dict()
-    for other in ({"seed": 2}, {"seed": 1, "epoch": 1}, {"seed": 1, "world": 2}, {"seed": 1, "captioned": False}):
+    first = {"order": StreamOrder(seed=1)}
+    state = stream_samples(pattern, **first).state_dict()
+    others: tuple[dict[str, Any], ...] = (
+        {"order": StreamOrder(seed=2)},
+        {"order": StreamOrder(seed=1, epoch=1)},
+        {**first, "share": ReaderShare(world=2)},
+        {**first, "captioned": False},
+    )
+    for other in others:
         with pytest.raises(DataError, match="the state of a stream has"):
-            stream_samples(pattern, start=state, **other)  # type: ignore[arg-type]
+            stream_samples(pattern, start=state, **other)
     for broken in ({}, {**state, "next": "x"}, {**state, "buffer": [[99, 0, 0]]}, {**state, "buffer": [[0, 7, 0]]}):
         with pytest.raises(DataError) as raised:
-            stream_samples(pattern, seed=1, start=broken)
+            stream_samples(pattern, **first, start=broken)
         assert "\n" not in str(raised.value)
 
 
 def test_memory_holds_the_buffer_and_no_more(pattern: str) -> None:
-    stream = stream_samples(pattern, shuffle_buffer=4)
+    stream = stream_samples(pattern, order=StreamOrder(4))
     for _ in stream:
         assert len(stream.state_dict()["buffer"]) <= 4
 
@@ -118,12 +128,12 @@ def test_what_can_not_be_used_is_rejected_once_over_readers(tmp_path: Path) -> N
     lines = []
     for rank in range(4):
         rejects = Rejects()
-        ids(stream_samples(str(tmp_path), rank=rank, world=4, rejects=rejects))
+        ids(stream_samples(str(tmp_path), share=ReaderShare(rank, 4), rejects=rejects))
         lines += rejects.lines
     assert sorted(line["id"] for line in lines) == ["0/bare.jpg", "0/link.jpg", "1.tar", "1/b.jpg"]
     assert all(line["reason"] for line in lines)
     rejects = Rejects()
-    found = list(stream_samples(str(tmp_path / "0.tar"), shuffle_buffer=0, rejects=rejects, captioned=False))
+    found = list(stream_samples(str(tmp_path / "0.tar"), order=IN_ORDER, rejects=rejects, captioned=False))
     assert [(sample.id, sample.captions) for sample in found][-1] == ("bare.jpg", ())
 
 
@@ -133,10 +143,10 @@ def test_remote_shards_are_streamed_and_resumed_without_a_copy(tmp_path: Path, m
     monkeypatch.setenv("CAPTRAIN_CACHE", str(tmp_path / "cache"))
     write(tmp_path / "0.tar", ["a", "b", "c", "d"])
     fsspec.filesystem("memory").pipe("/streamed/0.tar", (tmp_path / "0.tar").read_bytes())
-    here = [(sample.captions, sample.read()) for sample in stream_samples(str(tmp_path / "0.tar"), shuffle_buffer=0)]
-    stream = stream_samples("memory://streamed/0.tar", shuffle_buffer=0)
+    here = [(sample.captions, sample.read()) for sample in stream_samples(str(tmp_path / "0.tar"), order=IN_ORDER)]
+    stream = stream_samples("memory://streamed/0.tar", order=IN_ORDER)
     there = [(sample.captions, sample.read()) for sample in (next(stream), next(stream))]
-    rest = stream_samples("memory://streamed/0.tar", shuffle_buffer=0, start=stream.state_dict())
+    rest = stream_samples("memory://streamed/0.tar", order=IN_ORDER, start=stream.state_dict())
     assert there + [(sample.captions, sample.read()) for sample in rest] == here
     assert not (tmp_path / "cache").exists()
 
@@ -149,9 +159,9 @@ def test_a_store_that_can_not_seek_is_read_on(tmp_path: Path, monkeypatch: pytes
     fsspec.filesystem("memory").pipe("/forward/0.tar", (tmp_path / "0.tar").read_bytes())
     monkeypatch.setattr(MemoryFile, "seekable", lambda self: False)
     rejects = Rejects()
-    stream = stream_samples("memory://forward/0.tar", shuffle_buffer=0, rejects=rejects)
+    stream = stream_samples("memory://forward/0.tar", order=IN_ORDER, rejects=rejects)
     first = next(stream)
-    rest = stream_samples("memory://forward/0.tar", shuffle_buffer=0, start=stream.state_dict())
+    rest = stream_samples("memory://forward/0.tar", order=IN_ORDER, start=stream.state_dict())
     assert [first.id, *ids(rest)] == ["a.jpg", "b.jpg", "c.jpg"]
     assert not rejects
 
@@ -164,4 +174,4 @@ def test_options_choose_members(pattern: str) -> None:
 
 def test_readers_are_numbered_from_zero(pattern: str) -> None:
     with pytest.raises(DataError, match="expected numbers from 0"):
-        stream_samples(pattern, rank=1, world=1)
+        stream_samples(pattern, share=ReaderShare(rank=1, world=1))

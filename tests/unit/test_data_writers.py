@@ -250,7 +250,7 @@ def test_encoding_turns_upright_and_scales_down_only() -> None:
 
 
 def test_cells_that_a_spreadsheet_would_run_are_quoted_where_asked(tmp_path: Path) -> None:
-    from captrain.data.convert import convert
+    from captrain.data.convert import FormOptions, convert
     from captrain.data.readers import csv_table
     from captrain.records import Rejects
 
@@ -259,7 +259,7 @@ def test_cells_that_a_spreadsheet_would_run_are_quoted_where_asked(tmp_path: Pat
     tiny_photos(tmp_path / "made", count=1, size=16)
     next((tmp_path / "made").glob("*.png")).rename(tmp_path / "a.png")
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    convert(str(tmp_path / "t.jsonl"), tmp_path / "out", "csv", quote_formulas=True)
+    convert(str(tmp_path / "t.jsonl"), tmp_path / "out", "csv", form=FormOptions(quote_formulas=True))
     with (tmp_path / "out/metadata.csv").open(encoding="utf-8", newline="") as file:
         cells = [cell for row in csv.reader(file) for cell in row]
     assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "＝"))]

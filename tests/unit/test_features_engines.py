@@ -9,11 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from captrain.features.engines import ENGINES, EngineWork, make_engine
 
 from captrain.data.feature_store.layout import ShardNote, StoreFolder, record_file
 from captrain.errors import CaptrainError, ModelError, SettingsError, UserError
 from captrain.features.encode import EncoderOpening, Encoding
+from captrain.features.engines import ENGINES, EngineOptions, EngineWork, make_engine
 from captrain.features.pipeline import Pipeline
 from captrain.features.ray_engine import (
     MOST_DEATHS,
@@ -43,15 +43,15 @@ def block(number: int = 0, start: int = 0, stop: int = 2) -> BlockSource:
 def test_other_names_and_addresses_without_a_cluster_are_refused() -> None:
     assert sorted(ENGINES) == ["local", "ray"]
     with pytest.raises(SettingsError, match=r"--engine: found 'rya', expected one of local, ray\. Did you mean 'ray'"):
-        make_engine("rya", EncoderOpening("e"), ["auto"], None)
+        make_engine(EngineOptions("rya"), EncoderOpening("e"))
     with pytest.raises(SettingsError, match="goes with --engine ray"):
-        make_engine("local", EncoderOpening("e"), ["auto"], "auto")
+        make_engine(EngineOptions("local", address="auto"), EncoderOpening("e"))
 
 
 def test_without_ray_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"pip install 'captrain\[scale\]'"):
-        make_engine("ray", EncoderOpening("e"), ["cpu"], None)
+        make_engine(EngineOptions("ray", ["cpu"]), EncoderOpening("e"))
 
 
 def test_each_worker_gets_a_gpu_and_its_share_of_cores_or_one_core() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -12,12 +13,14 @@ from PIL import Image
 from captrain.data.machine_captions import CaptionLedger
 from captrain.data.read_options import ReadOptions
 from captrain.data.readers.sidecar import read
-from captrain.inference.caption_files import CaptionOutcome, caption_files
+from captrain.features.stream import Computing
+from captrain.inference.caption_files import CaptionOutcome, CaptionOutput, caption_files
 from captrain.inference.captioner import Captioner
 from captrain.records import Rejects
 from captrain.testing import LESSONS, clear_pictures
 
 FIRST, SECOND = LESSONS[:2]
+COMPUTING = Computing(device="cpu", precision="fp32", max_pixels=1_000_000)
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +46,9 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: Captioner) -
     return folder
 
 
-def caption(model: str, photos: Path, existing: str = "skip", **options: object) -> CaptionOutcome:
-    settings = {"device": "cpu", "precision": "fp32", "max_pixels": 1_000_000, "decoding": {}, **options}
-    return caption_files(model, [str(photos)], existing=existing, **settings)  # type: ignore[arg-type]
+def caption(model: str, photos: Path, existing: str = "skip", **options: Any) -> CaptionOutcome:
+    to = CaptionOutput(options.pop("output", None), existing=existing)
+    return caption_files(model, [str(photos)], to, computing=COMPUTING, **options)
 
 
 def texts(photos: Path) -> dict[str, bytes]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from captrain.data.convert import convert
+from captrain.data.convert import FormOptions, convert
 from captrain.data.dataset import list_images
 from captrain.data.samples import key_of
 from captrain.errors import DataError
@@ -52,7 +52,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Photos, the same as shards, and shards whose names say splits, in an order that is not theirs."""
     folder = tmp_path_factory.mktemp("data")
     tiny_photos(folder / "photos", count=7)
-    convert(str(folder / "photos"), folder / "tars", "webdataset", shard_size=3)
+    convert(str(folder / "photos"), folder / "tars", "webdataset", form=FormOptions(shard_size=3))
     (folder / "split").mkdir()
     shards = sorted((folder / "tars").glob("*.tar"))
     for name, shard in zip(("a-val.tar", "b-train.tar", "c-val.tar"), shards, strict=True):

@@ -6,7 +6,9 @@ import errno
 import json
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -14,16 +16,19 @@ from PIL import Image
 import captrain
 from captrain.disk.locks import locked
 from captrain.errors import DataError, ModelError, PictureError, SettingsError, UserError
+from captrain.features.stream import Computing
 from captrain.inference import caption_files as caption_module
-from captrain.inference.caption_files import CaptionOutcome, caption_files
+from captrain.inference.caption_files import CaptionOutcome, CaptionOutput, caption_files
 from captrain.inference.captioner import Captioner, adjust_decoding
-from captrain.inference.evaluate import evaluate
+from captrain.inference.evaluate import Evaluation, evaluate
+from captrain.inference.evaluation_data import EvaluationData
 from captrain.inference.sidecar_captions import Beside
 from captrain.models.decoding import Decoding
 from captrain.records import Caption, Sample
 from captrain.testing import LESSONS, clear_pictures
 
 LIMIT = 1_000_000
+COMPUTING = Computing(device="cpu", precision="fp32", max_pixels=LIMIT)
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +53,9 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def _caption(model: str, photos: Path, **options: object) -> CaptionOutcome:
-    settings = {"device": "cpu", "precision": "fp32", "max_pixels": LIMIT, "decoding": {}, "batch_size": 3, **options}
-    return caption_files(model, [str(photos)], **settings)  # type: ignore[arg-type]
+def _caption(model: str, photos: Path, decoding: dict[str, Any] | None = None, **where: Any) -> CaptionOutcome:
+    to = CaptionOutput(**where)
+    return caption_files(model, [str(photos)], to, computing=replace(COMPUTING, batch_size=3), decoding=decoding or {})
 
 
 def _texts(photos: Path, extension: str = ".txt") -> list[str]:
@@ -180,7 +185,7 @@ def test_who_interrupts_is_told_what_the_same_command_does(
 
 def test_one_file_for_all(model: str, photos: Path, tmp_path: Path) -> None:
     output = tmp_path / "new" / "captions.jsonl"
-    assert _caption(model, photos, output=output).written == 4
+    assert _caption(model, photos, path=output).written == 4
     lines = _lines(output)
     assert [(line["id"], line["text"]) for line in lines] == [(f"{n}.png", LESSONS[n]) for n in range(4)]
     assert all(-1 < line["score"] < 0 for line in lines)
@@ -191,12 +196,12 @@ def test_one_file_for_all(model: str, photos: Path, tmp_path: Path) -> None:
 def test_finished_file_is_skipped_extended_or_overwritten(model: str, photos: Path, tmp_path: Path) -> None:
     output = tmp_path / "captions.jsonl"
     output.write_text('{"id": "0.png", "text": "mine"}\n{"id": "gone.png", "text": "old"}\n')
-    outcome = _caption(model, photos, output=output)
+    outcome = _caption(model, photos, path=output)
     assert (outcome.written, outcome.skipped) == (3, 1)
     assert {line["id"]: line["text"] for line in _lines(output)} == {
         "0.png": "mine", "gone.png": "old", **{f"{n}.png": LESSONS[n] for n in (1, 2, 3)}
     }  # fmt: skip
-    _caption(model, photos, output=output, existing="overwrite")
+    _caption(model, photos, path=output, existing="overwrite")
     assert [line["text"] for line in _lines(output)] == list(LESSONS[:4])
 
 
@@ -205,7 +210,7 @@ def test_interrupted_file_is_continued(model: str, photos: Path, tmp_path: Path)
     output = tmp_path / "captions.jsonl"
     partial = tmp_path / "captions.jsonl.partial"
     partial.write_text('{"id": "0.png", "text": "before the crash"}\n{"id": "1.png", "te', encoding="utf-8")
-    outcome = _caption(model, photos, output=output)
+    outcome = _caption(model, photos, path=output)
     assert (outcome.written, outcome.skipped) == (3, 1)
     assert [line["text"] for line in _lines(output)] == ["before the crash", *LESSONS[1:4]]
     assert not partial.exists()
@@ -213,7 +218,7 @@ def test_interrupted_file_is_continued(model: str, photos: Path, tmp_path: Path)
 
 def test_append_to_one_file_is_refused(model: str, photos: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--existing append is for text files"):
-        _caption(model, photos, output=tmp_path / "captions.jsonl", existing="append")
+        _caption(model, photos, path=tmp_path / "captions.jsonl", existing="append")
 
 
 def test_decoding_can_be_changed(model: str, photos: Path) -> None:
@@ -254,9 +259,8 @@ def references(photos: Path) -> Path:
     return photos
 
 
-def _evaluate(model: str, data: Path, **options: object):  # type: ignore[no-untyped-def]
-    settings = {"device": "cpu", "precision": "fp32", "max_pixels": LIMIT, "decoding": {}, **options}
-    return evaluate(model, str(data), **settings)  # type: ignore[arg-type]
+def _evaluate(model: str, data: Path, output: Path | None = None, limit: int | None = None) -> Evaluation:
+    return evaluate(model, EvaluationData(str(data), limit=limit), output=output, computing=COMPUTING)
 
 
 def test_evaluation_scores_what_can_be_scored(model: str, references: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
 from captrain.data.images import ImageSpec
 from captrain.errors import DataError, ModelError, SettingsError
-from captrain.inference.score import score, score_systems
+from captrain.inference.score import ClipScoring, ScoreOptions, score, score_systems
 from captrain.metrics.java import JAVA_METRICS, JavaError, MetricScores
 from captrain.metrics.score import METRICS
 from captrain.models.checkpoint.image_preparation import write_preparation
@@ -113,7 +113,7 @@ def test_long_captions_are_cut(clip_folder: Path, pictures: Path) -> None:
 def test_a_broken_picture_is_rejected_and_said(clip_folder: Path, pictures: Path) -> None:
     (pictures / "2.png").write_bytes(b"no picture")
     found, rejects = score_systems(
-        {"a": CAPTIONS}, REFERENCES, metrics=["bleu_4"], clip=str(clip_folder), images=pictures, device="cpu"
+        {"a": CAPTIONS}, REFERENCES, ScoreOptions(["bleu_4"], clip=ClipScoring(str(clip_folder), pictures, "cpu"))
     )
     assert [line["id"] for line in rejects.lines] == ["2"]
     assert found.systems[0].images == 3
@@ -164,7 +164,9 @@ def test_missing_and_extra_ids() -> None:
 
 
 def test_systems_are_scored_on_what_all_have() -> None:
-    found, _ = score_systems({"a": {"1": "a dog", "2": "cats"}, "b": CAPTIONS}, REFERENCES, allow_missing=True)
+    found, _ = score_systems(
+        {"a": {"1": "a dog", "2": "cats"}, "b": CAPTIONS}, REFERENCES, ScoreOptions(allow_missing=True)
+    )
     assert [system.images for system in found.systems] == [2, 2]
     assert (
         found.systems[1].scores == score({id: CAPTIONS[id] for id in "12"}, {id: REFERENCES[id] for id in "12"}).scores
@@ -211,7 +213,7 @@ def test_every_metric_alone_and_every_pair(metrics: tuple[str, ...], monkeypatch
     assert one.intervals == {name: every.intervals[name] for name in one.scores if name != "meteor"}
     json.dumps(one.to_dict())
     two, _ = score_systems(
-        {"a": CAPTIONS, "b": dict.fromkeys(CAPTIONS, "a cat")}, REFERENCES, metrics=metrics, bootstrap=20
+        {"a": CAPTIONS, "b": dict.fromkeys(CAPTIONS, "a cat")}, REFERENCES, ScoreOptions(metrics, bootstrap=20)
     )
     compared = {found.metric for every in two.differences.values() for found in every}
     assert compared == one.scores.keys() - {"meteor"}, (

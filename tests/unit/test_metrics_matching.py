@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from captrain.errors import DataError
-from captrain.inference.score import score, score_systems
+from captrain.inference.score import ScoreOptions, score, score_systems
 
 TEXTS = {f"{number}.jpg": f"a {animal} runs over the {place} today" for number, (animal, place) in enumerate(
     [("dog", "grass"), ("cat", "roof"), ("horse", "field"), ("bird", "sand")], start=1)}  # fmt: skip
@@ -62,7 +62,7 @@ def test_all_systems_are_matched_by_one_column_of_the_references(tmp_path: Path)
     for name, text in TEXTS.items():
         (tmp_path / "txt" / name).with_suffix(".txt").write_text(text)
     systems = {"lines": predictions(tmp_path, id="row", image="path"), "texts": tmp_path / "txt"}
-    found, _ = score_systems(systems, references(tmp_path), metrics=["bleu_4"], bootstrap=0)
+    found, _ = score_systems(systems, references(tmp_path), ScoreOptions(["bleu_4"], bootstrap=0))
     assert [system.scores["bleu_4"] for system in found.systems] == [pytest.approx(1)] * 2
 
 

@@ -12,11 +12,12 @@ from PIL import Image
 import captrain
 from captrain.cli import main
 from captrain.errors import ModelError, SettingsError, UserError
-from captrain.features.encode import encode
+from captrain.features.encode import StoreContent
 from captrain.features.pipeline import SourceReader
-from captrain.inference.caption_files import caption_files
+from captrain.features.stream import Batching, Computing
 from captrain.inference.captioner import Captioner
 from captrain.inference.evaluate import evaluate
+from captrain.inference.evaluation_data import EvaluationData
 from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.models.decoding import Decoding
 from captrain.testing import clear_pictures
@@ -80,20 +81,18 @@ COMPUTING = [
 
 
 @pytest.mark.parametrize(("changes", "message"), COMPUTING)
-def test_how_to_compute(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
-    """Nothing is read, loaded or written before."""
+def test_how_to_compute(changes: dict[str, Any], message: str) -> None:
+    """Refused where it is said, so that nothing is read, loaded or written before."""
     every: dict[str, Any] = {"batch_size": 4, "max_pixels": 10**6, **changes}
     calls = (
-        lambda: caption_files("no-model", ["no-pictures"], decoding={}, **every),
-        lambda: evaluate("no-model", "no-data", decoding={}, **every),
-        lambda: encode("no-data", str(tmp_path / "store"), "no-encoder", **every),
+        lambda: Computing(**every),
+        lambda: Batching(**every),
         lambda: SourceReader(**every),
     )
     for call in calls:
         with pytest.raises(SettingsError) as caught:
             call()
         assert str(caught.value) == f"settings: {message}"
-    assert not list(tmp_path.iterdir())
 
 
 def test_one_of_something_needs_no_list(writer: Captioner, tmp_path: Path) -> None:
@@ -125,9 +124,9 @@ def test_batches_of_nothing(writer: Captioner) -> None:
     with pytest.raises(SettingsError, match="batch_size: found 0, expected at least 1"):
         writer.caption([PICTURE], batch_size=0)
     with pytest.raises(SettingsError, match="limit: found 0, expected at least 1"):
-        evaluate("no-model", "no-data", decoding={}, max_pixels=1, limit=0)
+        evaluate("no-model", EvaluationData("no-data", limit=0))
     with pytest.raises(SettingsError, match="shard_images: found 0, expected at least 1"):
-        encode("no-data", "store", "no-encoder", shard_images=0)
+        StoreContent(shard_images=0)
 
 
 OUTPUTS = [

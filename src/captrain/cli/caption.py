@@ -62,27 +62,28 @@ def caption(
         _need_no_engine(address, devices)
     elif output is None:
         raise UserError(f"--engine {engine}: writes one file for all; give --output captions.jsonl")
-    run = (computing or ComputingSettings()).model_dump()
-    common = {
-        **how_to_read(reading),
-        **run,
-        "existing": existing,
-        "decoding": given(generation=generation)["generation"],
-    }
+    run = computing or ComputingSettings()
+    common = {**how_to_read(reading), "decoding": given(generation=generation)["generation"]}
     check_lengths(common["decoding"])
     check_captions_file(output)
     check_models(model)
     check_data(images, common["format"])
     quiet_libraries()
-    if engine is None or output is None:
-        from captrain.inference.caption_files import caption_files
+    from captrain.features.stream import Batching, Computing
+    from captrain.inference.caption_files import CaptionOutput, caption_files
 
-        outcome = caption_files(model, images, output=output, extension=ending, **common)
+    to = CaptionOutput(output, ending, existing)
+    if engine is None:
+        outcome = caption_files(model, images, to, computing=Computing(**run.model_dump()), **common)
     else:
+        from captrain.features.engines import EngineOptions
         from captrain.inference.caption_parts import caption_parts
+        from captrain.inference.captioning_engine import CaptionerOpening
 
-        common["devices"] = _devices(engine, common.pop("device"), devices)
-        outcome = caption_parts(model, images, output, engine=engine, address=address, **common)
+        opening = CaptionerOpening(model, run.precision)
+        where = EngineOptions(engine, _devices(engine, run.device, devices), address)
+        batching = Batching(run.batch_size, run.workers, run.max_pixels)
+        outcome = caption_parts(opening, images, to, engine=where, batching=batching, **common)
     return _show(outcome)
 
 

@@ -45,6 +45,7 @@ def convert(
             it, and a column `apostrophe` that says so; captrain takes it off again.
         overwrite: Replace the folder if it is there.
     """
+    from captrain.data.convert import FormOptions, PictureChanges
     from captrain.data.convert import convert as convert_data
     from captrain.data.read_options import ReadOptions
 
@@ -53,11 +54,8 @@ def convert(
         source,
         folder,
         to,
-        images=images,
-        max_side=max_side,
-        quality=quality,
-        shard_size=shard_size,
-        quote_formulas=quote_formulas,
+        pictures=PictureChanges(images, max_side, quality),
+        form=FormOptions(shard_size, quote_formulas),
         overwrite=overwrite,
         format=settings.format,
         options=ReadOptions.of(settings),

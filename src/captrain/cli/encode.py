@@ -75,15 +75,20 @@ def encode(
     check_data([data], how_to_read(reading)["format"])
     check_folder(None if "://" in store else Path(store))
     quiet_libraries()
+    from captrain.features.encode import EncoderOpening, StoreContent
     from captrain.features.encode import encode as encode_data
+    from captrain.features.engines import EngineOptions
+    from captrain.features.stream import Batching
 
     found = encode_data(
-        data, store, encoder, vectors=vectors, normalize=normalize, dtype=dtype, image_size=image_size, resize=resize,
-        decode=decode, captioned=not uncaptioned, max_words=max_words, shard_images=shard_images, batch_size=batch_size,
-        workers=workers, max_pixels=max_pixels, devices=device, precision=precision, redo_changed=redo_changed, engine=engine,
-        address=address,
+        data,
+        store,
+        EncoderOpening(encoder, vectors, normalize, image_size, resize, decode, precision),
+        content=StoreContent(dtype, not uncaptioned, max_words, shard_images, redo_changed),
+        batching=Batching(batch_size, workers, max_pixels),
+        engine=EngineOptions(engine, device, address),
         **how_to_read(reading),
-    )  # fmt: skip
+    )
     rejected = found.counts["rejected"]
     rows = [(name, f"{found.counts[name]:,}") for name in ("images", "captions", "shards")]
     rows.append(("size", f"{found.counts['bytes'] / 1e6:,.1f} MB"))

@@ -70,20 +70,19 @@ def evaluate(
     check_models(model)
     check_data([data], how_to_read(reading)["format"])
     quiet_libraries()
+    from captrain.features.stream import Computing
     from captrain.inference.evaluate import evaluate as evaluate_captioner
+    from captrain.inference.evaluation_data import EvaluationData
 
     beams = decoding.pop("beams", ())
     beams = (beams,) if isinstance(beams, int) else beams
     found = evaluate_captioner(
         model,
-        data,
+        EvaluationData(data, split, limit, **how_to_read(reading)),
         recipe=settings,
-        split=split,
-        limit=limit,
         output=output,
         tokenizer=tokenize,
-        **how_to_read(reading),
-        **_computing(settings, computing),
+        computing=Computing(**_computing(settings, computing)),
         decoding=decoding | ({"beams": beams[0]} if len(beams) == 1 else {}),
         beams=beams,
     )

@@ -62,25 +62,24 @@ def score(
     check_models(clip if images is not None else None)
     if clip is not None:
         quiet_libraries()
-    from captrain.inference.score import score_systems
+    from captrain.inference.score import ClipScoring, ScoreOptions, score_systems
+    from captrain.metrics.inputs import GivenColumns
 
     *predictions, references = files
     found, rejects = score_systems(
         _named(predictions),
         references,
-        metrics=metrics,
-        tokenizer=tokenize,
-        allow_missing=allow_missing,
-        document_frequencies=document_frequencies,
-        save_document_frequencies=save_document_frequencies,
-        bootstrap=bootstrap,
-        seed=seed,
-        clip=clip,
-        images=images,
-        device=device,
-        image_column=image_column,
-        caption_column=caption_column,
-        follow_links=follow_links,
+        ScoreOptions(
+            metrics=metrics,
+            tokenizer=tokenize,
+            allow_missing=allow_missing,
+            document_frequencies=document_frequencies,
+            save_document_frequencies=save_document_frequencies,
+            bootstrap=bootstrap,
+            seed=seed,
+            clip=ClipScoring(clip, images, device),
+            given=GivenColumns(image_column, caption_column, follow_links),
+        ),
     )
     if json:
         print(json_format.dumps(found.to_dict()))

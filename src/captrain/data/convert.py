@@ -44,16 +44,37 @@ class Conversion:
     rejects_file: Path | None
 
 
+@dataclass(frozen=True, slots=True)
+class PictureChanges:
+    """What becomes of the picture files.
+
+    files: keep them as copies or hard links, or encode them again as JPEG. Default: copy; encode where a size or quality is
+        given. max_side: longest side of encoded pictures, in pixels; smaller ones are not enlarged. quality: of JPEG.
+    """
+
+    files: Images | None = None
+    max_side: int | None = None
+    quality: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FormOptions:
+    """What only some forms have: samples of a shard; whether a CSV shows captions that a spreadsheet would run."""
+
+    shard_size: int = SHARD_SIZE
+    quote_formulas: bool = False
+
+
+AS_THEY_ARE, USUAL_FORM = PictureChanges(), FormOptions()
+
+
 def convert(
     source: str,
     folder: Path,
     to: str,
     *,
-    images: Images | None = None,
-    max_side: int | None = None,
-    quality: int | None = None,
-    shard_size: int = SHARD_SIZE,
-    quote_formulas: bool = False,
+    pictures: PictureChanges = AS_THEY_ARE,
+    form: FormOptions = USUAL_FORM,
     overwrite: bool = False,
     format: str | None = None,
     options: ReadOptions = BY_LOOKING,
@@ -63,26 +84,24 @@ def convert(
     Args:
         folder: becomes the result; it appears when all is done, and is not there before.
         to: a name of `writers.WRITERS`.
-        images: keep files as copies or hard links, or encode them anew as JPEG. Default: copy; encode where a size or
-            quality is given.
-        max_side: longest side of encoded pictures, in pixels; smaller ones are not enlarged.
-        quote_formulas: of CSV, write captions that a spreadsheet would run so that it shows them.
 
     What can't be read, has no caption, or can't be decoded when encoding is listed in `folder/rejected.jsonl`. What the
     form can't hold is logged, a line for each kind. Raises `DataError` if nothing is left, or if `folder` is taken.
     """
-    form = writer(to)
-    if quote_formulas and to != "csv":
+    make_writer = writer(to)
+    if form.quote_formulas and to != "csv":
         raise SettingsError(f"found --quote-formulas with --to {to}; it is for csv, which spreadsheets open")
-    prepare = _preparation(form, to, images, max_side, quality)
+    prepare = _preparation(make_writer, to, pictures)
     rejects = Rejects()
     sources = [source] if options.image_root is None else [source, str(options.image_root)]
     with new_folder(folder, sources, overwrite) as partial_folder:
         splits = read_splits(source, rejects, format, options)
         prepare = guarded(prepare, folder)
         losses = Losses()
-        target = FormTarget(partial_folder, list(splits), losses, images == "link", shard_size, quote_formulas)
-        written = _write_all(form(target), splits, prepare, rejects, losses)
+        target = FormTarget(
+            partial_folder, list(splits), losses, pictures.files == "link", form.shard_size, form.quote_formulas
+        )
+        written = _write_all(make_writer(target), splits, prepare, rejects, losses)
         if not any(written.values()):
             raise DataError(f"{source}: nothing to write ({rejects.summary()})")
         if rejects:
@@ -97,15 +116,14 @@ def convert(
 Prepare = Callable[[Sample], OutputPicture]
 
 
-def _preparation(
-    form: type[FormWriter], to: str, images: Images | None, max_side: int | None, quality: int | None
-) -> Prepare:
+def _preparation(form: type[FormWriter], to: str, changes: PictureChanges) -> Prepare:
     """What makes a picture ready to be stored. Raises `SettingsError` for choices that don't go together."""
-    if images in ("copy", "link") and (max_side or quality):
-        raise SettingsError(f"found --images {images} with --max-side or --quality; those are for --images encode")
-    if images == "link" and form.packs_images:
+    files, max_side, quality = changes.files, changes.max_side, changes.quality
+    if files in ("copy", "link") and (max_side or quality):
+        raise SettingsError(f"found --images {files} with --max-side or --quality; those are for --images encode")
+    if files == "link" and form.packs_images:
         raise SettingsError(f"--images link: {to} holds the images itself, so nothing can be linked; leave it out")
-    if images == "encode" or max_side or quality:
+    if files == "encode" or max_side or quality:
         return partial(_encoded, max_side=max_side, quality=quality or QUALITY)
     return OutputPicture.of
 

@@ -1,6 +1,7 @@
-"""`captrain encode` as a function: the features of any data set, computed once into a store.
+"""Compute the features of a data set once, into a store: the work behind `captrain encode`.
 
-Encoding as engines do it: how an encoder is opened, and shards of features written into a store.
+Engines do the work. `EncoderOpening` tells them how an encoder is opened, and `Encoding` makes the shards of features and
+writes them into the store.
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ from captrain.data.feature_store.layout import (
     record_file,
 )
 from captrain.data.feature_store.writer import FeatureShard, StoreWriter, images_a_shard, locked_store
-from captrain.data.images import MAX_PIXELS, Decode, ImageSpec
+from captrain.data.images import Decode, ImageSpec
 from captrain.data.machine_captions import MACHINE
 from captrain.data.read_options import BY_LOOKING, ReadOptions
 from captrain.errors import DataError, SettingsError
 from captrain.features.encoder import PREPARATION_VERSION, Encoder, Vectors, check_same_encoder, on_device, open_encoder
 from captrain.features.engines import (
     EngineJob,
+    EngineOptions,
     ModelOpening,
     PartsOrder,
     changed_sources,
@@ -40,16 +42,18 @@ from captrain.features.engines import (
 )
 from captrain.features.pipeline import Pipeline, Skip
 from captrain.features.sources import EncodingSource, End, sources_of
+from captrain.features.stream import Batching
 from captrain.models.checkpoint.image_preparation import Resize
 from captrain.models.device import PRECISIONS
 from captrain.records import Rejects
 from captrain.settings.load import check
-from captrain.settings.schema import ComputingSettings, DataSettings
+from captrain.settings.schema import DataSettings
 
 logger = logging.getLogger(__name__)
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 SHOWN = 3
+BATCH = 32  # pictures encoded at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,28 +67,36 @@ class Encoded:
     shards_done: int
 
 
+@dataclass(frozen=True, slots=True)
+class StoreContent:
+    """What a store holds of the pictures.
+
+    dtype: of the kept numbers; `auto` is bfloat16 where bf16 computes, else float16.
+    captioned: reject pictures without captions. max_words: cut captions after so many words.
+    shard_images: most pictures of a shard; None for what makes 256 MiB.
+    redo_changed: encode sources again that changed since an earlier start, instead of refusing.
+    """
+
+    dtype: Dtype = "auto"
+    captioned: bool = True
+    max_words: int | None = None
+    shard_images: int | None = None
+    redo_changed: bool = False
+
+    def __post_init__(self) -> None:
+        check(DataSettings, max_words=self.max_words)
+        if self.shard_images is not None and self.shard_images < 1:
+            raise SettingsError(f"shard_images: found {self.shard_images}, expected at least 1")
+
+
 def encode(
     data: str,
     store: str,
-    encoder: str,
+    opening: EncoderOpening,
     *,
-    vectors: Vectors = "all",
-    normalize: bool = False,
-    dtype: Dtype = "auto",
-    image_size: int | None = None,
-    resize: Resize | None = None,
-    decode: Decode | None = None,
-    captioned: bool = True,
-    max_words: int | None = None,
-    shard_images: int | None = None,
-    batch_size: int = 32,
-    workers: int | None = None,
-    max_pixels: int = MAX_PIXELS,
-    devices: Sequence[str] = ("auto",),
-    precision: str = "auto",
-    redo_changed: bool = False,
-    engine: str = "local",
-    address: str | None = None,
+    content: StoreContent | None = None,
+    batching: Batching | None = None,
+    engine: EngineOptions | None = None,
     format: str | None = None,
     options: ReadOptions = BY_LOOKING,
 ) -> Encoded:
@@ -93,38 +105,26 @@ def encode(
     Started again after any interruption, the same call leaves the same bytes as if it had not been interrupted.
 
     Args:
-        data: anything captrain reads. store: a folder or URL. encoder: a folder or hub id.
-        normalize: divide each vector by its L2 norm.
-        dtype: of kept numbers; `auto` is bfloat16 where bf16 computes, else float16.
-        captioned: reject pictures without captions. max_words: cut captions after so many words.
-        shard_images: most pictures of a shard. Default: what makes 256 MiB.
-        devices: one encoder on each, every one with sources of its own.
-        redo_changed: encode sources again that changed since an earlier start, instead of refusing.
-        engine: `local`, or `ray` for all machines of a Ray cluster, which must see data, encoder and store alike.
-        address: of that cluster, HOST:PORT or `auto`. Default: Ray on this machine alone.
+        data: anything captrain reads. store: a folder or URL. opening: the encoder, and how it sees pictures.
+        content: what is kept of each picture. batching: how pictures are decoded. engine: on what they are encoded.
 
     Raises:
         UserError: for data, encoders or stores that can't work together, a source that changed, a store that is being written.
         OSError: when the disk is full; everything finished before is intact.
     """
-    check(ComputingSettings, batch_size=batch_size, workers=workers, max_pixels=max_pixels)
-    check(DataSettings, max_words=max_words)
-    if shard_images is not None and shard_images < 1:
-        raise SettingsError(f"shard_images: found {shard_images}, expected at least 1")
-    opening = EncoderOpening(encoder, vectors, normalize, image_size, resize, decode, precision)
-    folder = StoreFolder(store)
-    with make_engine(engine, opening, devices, address) as runner:
+    content, batching, folder = content or StoreContent(), batching or Batching(BATCH), StoreFolder(store)
+    with make_engine(engine or EngineOptions(), opening) as runner:
         about = runner.about()
-        kind = about.kind(dtype)
+        kind = about.kind(content.dtype)
         features = about.features(kind)
-        size = shard_images or images_a_shard(features)
+        size = content.shard_images or images_a_shard(features)
         with locked_store(folder):
             rejects = Rejects()
             by_persons = replace(options, machine_captions=False)  # a store does not say who wrote a caption
-            sources = sources_of(data, size, rejects, format, by_persons, captioned=captioned)
-            writer = StoreWriter(folder, first_manifest(about, features, captioned, max_words, size))
-            _settle_changes(writer, sources, redo_changed)
-            pipeline = Pipeline(kind, batch_size, workers, max_pixels, max_words)
+            sources = sources_of(data, size, rejects, format, by_persons, captioned=content.captioned)
+            writer = StoreWriter(folder, first_manifest(about, features, content.captioned, content.max_words, size))
+            _settle_changes(writer, sources, content.redo_changed)
+            pipeline = Pipeline(kind, batching.batch_size, batching.workers, batching.max_pixels, content.max_words)
             job = EngineJob("encode shards", Encoding(writer, pipeline, size), sources)
             job.run(runner)
             manifest = writer.finish(job.names(), rejects, job.unread())

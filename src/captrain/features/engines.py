@@ -143,19 +143,32 @@ class Engine(ABC, Generic[Model, About]):
         """End what was started for it."""
 
 
-def make_engine(
-    name: str, opening: ModelOpening[Model, About], devices: Sequence[str], address: str | None
-) -> Engine[Model, About]:
-    """The engine of a name; what it needs is imported now.
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """Which engine, and where it runs.
+
+    name: `local`, or `ray` for all machines of a Ray cluster, which must see data, model and output alike.
+    devices: of the local engine: one model on each, every one with sources of its own.
+    address: of the cluster, HOST:PORT or `auto`; None for Ray on this machine alone.
+    """
+
+    name: str = "local"
+    devices: Sequence[str] = ("auto",)
+    address: str | None = None
+
+
+def make_engine(options: EngineOptions, opening: ModelOpening[Model, About]) -> Engine[Model, About]:
+    """The engine that the options name; what it needs is imported now.
 
     Raises `SettingsError` for another name, and for an `address` where there is no cluster to be named.
     """
+    name, address = options.name, options.address
     if name not in ENGINES:
         raise SettingsError(f"--engine: found {name!r}, expected one of {', '.join(ENGINES)}.{nearest(name, ENGINES)}")
     if name == "local" and address is not None:
         raise SettingsError(f"--address {address}: names a Ray cluster, and goes with --engine ray")
     module, _, kind = ENGINES[name].partition(":")
-    engine = getattr(import_module(module), kind)(opening, devices, address)
+    engine = getattr(import_module(module), kind)(opening, options.devices, address)
     return cast("Engine[Model, About]", engine)
 
 

@@ -26,10 +26,8 @@ from captrain.errors import ModelError, PictureError
 from captrain.features.cache_arrays import as_numbers
 from captrain.features.encoder import KINDS, Encoder
 from captrain.features.sources import EncodingSource, End
-from captrain.features.stream import default_workers
+from captrain.features.stream import Batching, default_workers
 from captrain.records import Rejects, Sample
-from captrain.settings.load import check
-from captrain.settings.schema import ComputingSettings
 
 Decoded = tuple[np.ndarray, str]  # pixels and content key
 Event = tuple[EncodingSource, Sample | End, Future[Decoded] | None]
@@ -50,18 +48,8 @@ class Assembly(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class SourceReader:
-    """How pictures are read and decoded: pictures of a batch, threads that decode, most pixels of a picture.
-
-    Raises `SettingsError` for a batch of no picture, less than no threads and pictures without pixels.
-    """
-
-    batch_size: int
-    workers: int | None = None
-    max_pixels: int = MAX_PIXELS
-
-    def __post_init__(self) -> None:
-        check(ComputingSettings, batch_size=self.batch_size, workers=self.workers, max_pixels=self.max_pixels)
+class SourceReader(Batching):
+    """Reads and decodes the pictures of sources, and puts them together to parts."""
 
     def parts(
         self,

@@ -25,7 +25,7 @@ from captrain.data.samples import key_of
 from captrain.data.shards.members import Keys
 from captrain.data.shards.remote import told_error
 from captrain.data.shards.sources import TarShard, expand, reject
-from captrain.data.shards.stream import SampleStream
+from captrain.data.shards.stream import IN_ORDER, SampleStream
 from captrain.records import Rejects, Sample
 
 UNREAD = "can't be read"
@@ -89,10 +89,7 @@ class TarSource(EncodingSource):
     def parts(self, size: int) -> Iterator[Sample | End]:
         """Parts of the tar. A sample whose name came before in it is rejected."""
         rejects = Rejects()
-        stream = SampleStream(
-            [self.shard], Keys.of(self.options), shuffle_buffer=0, seed=0, epoch=0, reader=0, readers=1,
-            rejects=rejects, captioned=self.captioned,
-        )  # fmt: skip
+        stream = SampleStream([self.shard], Keys.of(self.options), rejects, order=IN_ORDER, captioned=self.captioned)
         part = count = 0
         for sample in self._once(stream, rejects):
             if count == size:

@@ -17,6 +17,34 @@ from captrain.data.picture_files import content_key
 from captrain.errors import PictureError
 from captrain.features.training_images import PLAIN, Views
 from captrain.records import Rejects, Sample
+from captrain.settings.load import check
+from captrain.settings.schema import ComputingSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """How pictures are decoded and batched.
+
+    batch_size: pictures that a model sees at a time. workers: threads that decode; None for `default_workers`.
+    max_pixels: a picture with more is rejected before it is decoded.
+
+    Raises `SettingsError` for a batch of no picture, fewer than no threads and pictures without pixels.
+    """
+
+    batch_size: int = 16
+    workers: int | None = None
+    max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        check(ComputingSettings, batch_size=self.batch_size, workers=self.workers, max_pixels=self.max_pixels)
+
+
+@dataclass(frozen=True, slots=True)
+class Computing(Batching):
+    """How pictures are decoded and batched, and where and how precisely a model computes; names are those of the flags."""
+
+    device: str = "auto"
+    precision: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)

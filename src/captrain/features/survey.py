@@ -23,7 +23,7 @@ from captrain.data.safe_paths import is_remote
 from captrain.data.samples import JoinedSamples
 from captrain.data.shards.remote import told_error
 from captrain.data.shards.sources import expand
-from captrain.data.shards.stream import stream_samples
+from captrain.data.shards.stream import IN_ORDER, stream_samples
 from captrain.errors import DataError, PictureError
 from captrain.features.encoder import Encoder, Vectors, open_encoder
 from captrain.features.estimate import KNOWN_DATA, KNOWN_ENCODERS, Number, assumed, encoding_rate, measured
@@ -61,7 +61,7 @@ def _look_at_samples(data: str, format: str | None, options: ReadOptions) -> tup
 def _look_at_tars(data: str, options: ReadOptions) -> tuple[list[bytes], Number, Number]:
     """Of tar shards: the first pictures are read. All shards together have as many as bytes of tar a picture allow."""
     shards = [shard.url for shard in expand(data, follow_links=options.follow_links)]
-    stream = stream_samples(shards, options, shuffle_buffer=0, captioned=False)
+    stream = stream_samples(shards, options, order=IN_ORDER, captioned=False)
     content = [sample.read() for sample in itertools.islice(stream, SAMPLED)]
     if not content:
         raise DataError(f"{data}: the first shards hold no picture; see: captrain data check {data}")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +22,7 @@ from captrain.disk.folders import make_folder, remove, sync
 from captrain.disk.locks import locked, locked_folders
 from captrain.disk.writing import check_target, move
 from captrain.errors import BusyError, PictureError, UserError
+from captrain.features.stream import Computing
 from captrain.inference.captioner import Captioner, machine_line, maker_of
 from captrain.inference.parts_folder import PartsFolder
 from captrain.inference.sidecar_captions import Beside
@@ -29,11 +31,10 @@ from captrain.models.decoding import Written
 from captrain.paths import JSON_LINES, check_output_file
 from captrain.progress import track
 from captrain.records import Caption, Rejects, Sample, append_jsonl, drop_half_line, lines_with_ids, write_jsonl
-from captrain.settings.load import check
-from captrain.settings.schema import ComputingSettings
 
 logger = logging.getLogger(__name__)
 
+PART_IMAGES = 512
 MOST_TOLD = 20  # rejected pictures that are told where they can't be listed
 
 
@@ -73,32 +74,41 @@ class CaptionsTarget(Protocol):
         """Where to list rejected pictures."""
 
 
+@dataclass(frozen=True, slots=True)
+class CaptionOutput:
+    """Where captions go.
+
+    path: one JSONL file for all; None for the caption file beside each picture.
+    extension: ending of caption files beside pictures; with .txt the file is changed that a picture has.
+    existing: skip pictures that have a caption, or overwrite it, or append or prepend to it.
+    part_images: pictures of a part, where engines caption: what is captioned again, at most, on each device after a kill.
+    """
+
+    path: Path | None = None
+    extension: str = ".txt"
+    existing: str = "skip"
+    part_images: int = PART_IMAGES
+
+
 def caption_files(
     model: str,
     images: list[str] | str,
+    to: CaptionOutput,
     *,
-    output: Path | None = None,
-    extension: str = ".txt",
-    existing: str = "skip",
     format: str | None = None,
     options: ReadOptions = BY_LOOKING,
-    batch_size: int = 16,
-    device: str = "auto",
-    precision: str = "auto",
-    workers: int | None = None,
-    max_pixels: int,
-    decoding: dict[str, Any],
+    computing: Computing | None = None,
+    decoding: Mapping[str, Any] = MappingProxyType({}),
 ) -> CaptionOutcome:
     """Write captions for pictures, folders, lists or data sets.
 
     Args:
-        output: one JSONL file for all; without it, the caption file beside each picture.
-        extension: ending of caption files beside pictures; with .txt the file is changed that a picture has.
-        format, options: how data sets among them are read.
-        existing: skip pictures that have a caption, or overwrite it, or append or prepend to it.
+        to: where captions go, and what happens to those that are there.
+        format, options: how data sets among the images are read. computing: how pictures are batched, and where.
         decoding: changes to the model's own way of writing.
     """
-    check(ComputingSettings, batch_size=batch_size, workers=workers, max_pixels=max_pixels)
+    computing = computing or Computing()
+    output, existing = to.path, to.existing
     if output is not None:
         check_captions_file(output)
         _refuse_adding(existing)
@@ -109,7 +119,7 @@ def caption_files(
     samples = list_images(sources, rejects, format=format, options=by_persons)
     with _only_writer(output, samples), ExitStack() as stack:
         target: CaptionsTarget = (
-            Beside(extension, existing, options) if output is None else CaptionLines(output, existing)
+            Beside(to.extension, existing, options) if output is None else CaptionLines(output, existing)
         )
         listing_path = _held_list(target.rejects_path(), stack)
         listed = len(rejects)
@@ -117,15 +127,17 @@ def caption_files(
         skipped = len(samples) - len(wanted) - (len(rejects) - listed)
         written = 0
         if wanted:
-            captioner = Captioner.load(model, device, precision)
-            how = captioner.decoding(decoding)
+            captioner = Captioner.load(model, computing.device, computing.precision)
+            how = captioner.decoding(dict(decoding))
             target.begin(maker_of(model, captioner, how))
             todo = ChosenSamples(
                 samples, np.array([at for at in wanted if not target.is_done(samples[at])], dtype=np.int64)
             )
             skipped += len(wanted) - len(todo)
             with _telling_how_to_go_on(existing), track("caption", len(todo)) as advance:
-                for index, line in captioner.stream(todo, how, rejects, batch_size, workers, max_pixels):
+                for index, line in captioner.stream(
+                    todo, how, rejects, computing.batch_size, computing.workers, computing.max_pixels
+                ):
                     written += _put(target, todo[index], line, rejects)
                     advance(1)
         target.close()

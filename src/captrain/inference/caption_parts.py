@@ -7,26 +7,33 @@ never spans two of them, and they are joined in the order of the data.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 
 from captrain.data.dataset import LIST_SUFFIXES, list_images
-from captrain.data.images import MAX_PIXELS
 from captrain.data.read_options import BY_LOOKING, ReadOptions
 from captrain.data.readers.detection import detect
 from captrain.data.safe_paths import IMAGE_SUFFIXES
 from captrain.disk.folders import make_folder, remove
 from captrain.disk.locks import locked
 from captrain.errors import DataError, UserError
-from captrain.features.engines import Engine, EngineJob, changed_sources, make_engine, parts_of_sources
+from captrain.features.engines import Engine, EngineJob, EngineOptions, changed_sources, make_engine, parts_of_sources
 from captrain.features.pipeline import SourceReader
 from captrain.features.sources import BlockSource, EncodingSource, TarSource, file_safe_name, sources_of
-from captrain.inference.caption_files import CaptionOutcome, check_captions_file, partial_of, rejects_path_of
+from captrain.features.stream import Batching
+from captrain.inference.caption_files import (
+    CaptionOutcome,
+    CaptionOutput,
+    check_captions_file,
+    partial_of,
+    rejects_path_of,
+)
 from captrain.inference.captioner import Captioner, adjust_decoding
 from captrain.inference.captioning_engine import AboutCaptioner, CaptionerOpening, Captioning
 from captrain.inference.parts_folder import PartsFolder
@@ -35,64 +42,56 @@ from captrain.records import Rejects
 
 logger = logging.getLogger(__name__)
 
-PART_IMAGES = 512
-"""Pictures of a part: what is captioned again, at most, on each device after a kill."""
 EXISTING = ("skip", "overwrite")
 
 
 def caption_parts(
-    model: str,
+    opening: CaptionerOpening,
     images: Sequence[str],
-    output: Path,
+    to: CaptionOutput,
     *,
-    engine: str = "local",
-    address: str | None = None,
-    devices: Sequence[str] = ("auto",),
-    existing: str = "skip",
-    part_images: int = PART_IMAGES,
+    engine: EngineOptions | None = None,
+    batching: Batching | None = None,
     format: str | None = None,
     options: ReadOptions = BY_LOOKING,
-    batch_size: int = 16,
-    precision: str = "auto",
-    workers: int | None = None,
-    max_pixels: int = MAX_PIXELS,
-    decoding: dict[str, Any] | None = None,
+    decoding: Mapping[str, Any] = MappingProxyType({}),
 ) -> CaptionOutcome:
-    """Write the captions of all pictures into `output`; what an interrupted start has done is not done again.
+    """Write the captions of all pictures into one file; what an interrupted start has done is not done again.
 
-    While it goes on, finished parts lie in `OUTPUT.parts`. If a source can't be read, `output` has all others' captions and
+    While it goes on, finished parts lie in `OUTPUT.parts`. If a source can't be read, the output has all others' captions and
     the parts stay, so that the same call tries that source again.
 
     Args:
+        opening: the captioner, and how it is opened.
         images: pictures, folders, lists or data sets; tar shards are read once from front to back, and never copied or indexed.
-        engine: `local`, or `ray` for all machines of a Ray cluster, which must see pictures, model and output alike.
-        address: of that cluster, HOST:PORT or `auto`. Default: Ray on this machine alone.
-        devices: one captioner on each, every one with sources of its own. Just `auto` or `cuda` is all GPUs of this machine.
-        existing: `skip` pictures that have a caption in `output`, or `overwrite` it.
-        decoding: changes to the model's own way of writing.
+        to: the file. Pictures that have a caption in it are skipped, or all is overwritten.
+        engine: on what captions are made. Of its devices, just `auto` or `cuda` is all GPUs of this machine.
+        batching: how pictures are decoded. decoding: changes to the model's own way of writing.
 
     Raises:
         UserError: for data, models or outputs that can't work together, or an output that is being written.
     """
+    engine, batching, output, existing = engine or EngineOptions(), batching or Batching(), to.path, to.existing
+    if output is None:
+        raise UserError("engines write one file for all; expected the path of a .jsonl file")
     _check(output, existing)
-    reader = SourceReader(batch_size, workers, max_pixels)
+    reader = SourceReader(batching.batch_size, batching.workers, batching.max_pixels)
     rejects = Rejects()
-    sources = caption_sources(images, part_images, rejects, format, options)
+    sources = caption_sources(images, to.part_images, rejects, format, options)
     folder = PartsFolder(output)
-    if precision == "auto" and existing == "skip":
-        precision = str((folder.about() or {}).get("precision", precision))
-    opening = CaptionerOpening(model, precision)
+    if opening.precision == "auto" and existing == "skip":
+        opening = replace(opening, precision=str((folder.about() or {}).get("precision", "auto")))
     make_folder(output.parent)
     with locked(output), ExitStack() as stack:
         stack.callback(folder.leave)
-        runner = stack.enter_context(make_engine(engine, opening, _devices(engine, devices), address))
+        runner = stack.enter_context(make_engine(_on_all_gpus(engine), opening))
         about = runner.about()
-        how = adjust_decoding(about.decoding, decoding or {}, about.room)
-        folder.begin(about.note(how, part_images), anew=existing == "overwrite")
+        how = adjust_decoding(about.decoding, dict(decoding), about.room)
+        folder.begin(about.note(how, to.part_images), anew=existing == "overwrite")
         remove(partial_of(output))
         _settle_changes(folder, sources)
         begun = str((folder.about() or {}).get("maker") or about.maker(how))  # the day of an interrupted start stays
-        order = Captioning(folder, how, reader, part_images, folder.known(), begun)
+        order = Captioning(folder, how, reader, to.part_images, folder.known(), begun)
         return _run(runner, order, sources, rejects)
 
 
@@ -147,12 +146,13 @@ def _check(output: Path, existing: str) -> None:
         )
 
 
-def _devices(engine: str, devices: Sequence[str]) -> Sequence[str]:
+def _on_all_gpus(engine: EngineOptions) -> EngineOptions:
     """All GPUs of this machine where none is named; workers of a cluster find out by themselves."""
-    if engine != "local" or len(devices) > 1 or ":" in devices[0]:
-        return devices
+    devices = engine.devices
+    if engine.name != "local" or len(devices) > 1 or ":" in devices[0]:
+        return engine
     count = torch.cuda.device_count() if choose_device(devices[0]).type == "cuda" else 1
-    return [f"cuda:{number}" for number in range(count)] if count > 1 else devices
+    return replace(engine, devices=[f"cuda:{number}" for number in range(count)]) if count > 1 else engine
 
 
 def _is_shards(path: str, format: str | None) -> bool:

@@ -8,29 +8,28 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from captrain.data.images import MAX_PIXELS
-from captrain.data.read_options import BY_LOOKING, ReadOptions
 from captrain.data.samples import ChosenSamples
 from captrain.disk.folders import check_way, make_folder, remove
 from captrain.disk.locks import locked_folder, only_writer
 from captrain.disk.writing import check_target, write_text
 from captrain.errors import DataError, SettingsError
 from captrain.features.stored_images import stored_images
+from captrain.features.stream import Batching, Computing
 from captrain.features.training_images import MIRRORED, PLAIN
 from captrain.inference.captioner import Captioner, features_of
-from captrain.inference.evaluation_data import choose_samples, tokenizer_of
+from captrain.inference.evaluation_data import TEST_SPLIT, EvaluationData, choose_samples, tokenizer_of
 from captrain.metrics.compare import Comparison, compare
 from captrain.metrics.judging import Judgement, judge
 from captrain.models.decoding import Decoding, Written
 from captrain.paths import check_output_folder
 from captrain.progress import track
 from captrain.records import Caption, Rejects, Sample, append_jsonl, drop_half_line, read_jsonl, write_jsonl
-from captrain.settings.load import check
-from captrain.settings.schema import ComputingSettings, Settings
+from captrain.settings.schema import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -66,55 +65,42 @@ def _folder_of(given: Mapping[str, Any]) -> Path | None:
 @only_writer(_folder_of, locked_folder)
 def evaluate(
     model: str,
-    data: str | None = None,
+    wanted: EvaluationData = TEST_SPLIT,
     *,
     recipe: Settings | None = None,
-    split: str | None = None,
-    limit: int | None = None,
     output: Path | None = None,
-    format: str | None = None,
-    options: ReadOptions = BY_LOOKING,
-    batch_size: int = 16,
-    device: str = "auto",
-    precision: str = "auto",
-    workers: int | None = None,
-    max_pixels: int,
-    decoding: dict[str, Any],
+    computing: Computing | None = None,
+    decoding: Mapping[str, Any] = MappingProxyType({}),
     beams: Sequence[int] = (),
     tokenizer: str | None = None,
 ) -> Evaluation:
     """Scores of a captioner on the pictures of a data set that have references.
 
     Args:
-        data: default what the recipe names, else the data of the run that `model` is.
+        wanted: the pictures to score.
         recipe: whose data section says which splits are for what, and with what words captions begin, if it names a prompt.
-        format, options: how the data is read, where looking does not tell.
-        split: which one; default test, else validation, else everything; of a run's own data what it held out as such.
-        limit: only the first so many pictures.
         output: folder for captions and scores; default `evaluation/` in the run folder, if `model` is one. An interrupted
             evaluation goes on there.
         decoding: changes to the model's own way of writing. beams: several numbers of beams, each scored; pictures are
             encoded once for all of them.
-        tokenizer: of scores, as `captrain.inference.score.score` has it; default what the recipe says, else what the run was
+        tokenizer: of scores, as `captrain.inference.score` has it; default what the recipe says, else what the run was
             measured with, else `auto`.
     """
-    check(ComputingSettings, batch_size=batch_size, workers=workers, max_pixels=max_pixels)
-    if limit is not None and limit < 1:
-        raise SettingsError(f"limit: found {limit}, expected at least 1")
+    computing = computing or Computing()
+    if wanted.limit is not None and wanted.limit < 1:
+        raise SettingsError(f"limit: found {wanted.limit}, expected at least 1")
     folder = output or _evaluation_of(Path(model))
-    samples, rejects, told = choose_samples(model, data, split, limit, format, options, recipe)
-    captioner = Captioner.load(model, device, precision)
+    samples, rejects, told = choose_samples(model, wanted, recipe)
+    captioner = Captioner.load(model, computing.device, computing.precision)
     prompt = None if recipe is None else recipe.data.prompt
     if prompt is not None:
         captioner.model.prompt = prompt
-    how = captioner.decoding(decoding)
+    how = captioner.decoding(dict(decoding))
     ways = {f"beams {count}": replace(how, beams=count) for count in beams} if len(beams) > 1 else {"captions": how}
-    asked = (str(data), str(split), *([] if prompt is None else [prompt]))
+    asked = (str(wanted.data), str(wanted.split), *([] if prompt is None else [prompt]))
     stated = Stated(Path(model), asked, {} if told is None else told.to_dict())
-    words = tokenizer or tokenizer_of(model, recipe)
-    return evaluate_samples(
-        captioner, samples, rejects, ways, folder, stated, batch_size, workers, max_pixels, tokenizer=words
-    )
+    scoring = Scoring(tokenizer or tokenizer_of(model, recipe))
+    return evaluate_samples(captioner, samples, rejects, ways, folder, stated, computing, scoring)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,23 +115,38 @@ class Stated:
     pictures: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """How captions are scored: the tokenizer, and which of METEOR and SPICE are computed beside the other metrics."""
+
+    tokenizer: str = "auto"
+    java_metrics: Sequence[str] = ()
+
+
 @only_writer("folder", locked_folder)
 def evaluate_samples(
-    captioner: Captioner, samples: Sequence[Sample], rejects: Rejects, ways: Mapping[str, Decoding], folder: Path | None,
-    stated: Stated, batch_size: int = 16, workers: int | None = None, max_pixels: int = MAX_PIXELS,
-    asked: Sequence[str] = (), tokenizer: str = "auto",
-) -> Evaluation:  # fmt: skip
+    captioner: Captioner,
+    samples: Sequence[Sample],
+    rejects: Rejects,
+    ways: Mapping[str, Decoding],
+    folder: Path | None,
+    stated: Stated,
+    batching: Batching,
+    scoring: Scoring,
+) -> Evaluation:
     """Caption samples in each of the ways, score the captions, and write both to `folder`.
 
-    METEOR and SPICE are among the scores where they are `asked` for, as `captrain.metrics.judging` has it.
-    What an interrupted call with the same `stated` left there is gone on with. Raises `DataError` if no picture can be used.
+    An interrupted call with the same `stated` is continued. Raises `DataError` if no picture can be used.
     """
     _refuse_links(folder)
     notes = Progress(folder, [*stated.words, *map(str, ways.values())], stated.model, len(ways))
-    _caption_rest(captioner, samples, list(ways.values()), notes, rejects, batch_size, workers, max_pixels)
+    _caption_rest(captioner, samples, list(ways.values()), notes, rejects, batching)
     if not notes.lines:
         raise DataError(f"none of {len(samples)} pictures could be captioned: {rejects.summary()}")
-    judged = {name: judge(notes.captions(samples, place), name, tokenizer, asked) for place, name in enumerate(ways)}
+    judged = {
+        name: judge(notes.captions(samples, place), name, scoring.tokenizer, scoring.java_metrics)
+        for place, name in enumerate(ways)
+    }
     comparison = compare([judgement.system for judgement in judged.values()])
     pictures = {"pictures": dict(stated.pictures)} if stated.pictures else {}
     files = (None, []) if folder is None else _write(
@@ -220,14 +221,18 @@ class Progress:
 
 
 def _caption_rest(
-    captioner: Captioner, samples: Sequence[Sample], ways: list[Decoding], notes: Progress, rejects: Rejects,
-    batch_size: int, workers: int | None, max_pixels: int,
-) -> None:  # fmt: skip
+    captioner: Captioner,
+    samples: Sequence[Sample],
+    ways: list[Decoding],
+    notes: Progress,
+    rejects: Rejects,
+    batching: Batching,
+) -> None:
     rest = [index for index in range(len(samples)) if samples[index].id not in notes.lines]
     todo = ChosenSamples(samples, np.array(rest, dtype=np.int64))
     with track("caption", len(todo)) as advance:
-        for index, lines in _stored_ways(captioner, todo, ways, batch_size) or captioner.stream_ways(
-            todo, ways, rejects, batch_size, workers, max_pixels
+        for index, lines in _stored_ways(captioner, todo, ways, batching.batch_size) or captioner.stream_ways(
+            todo, ways, rejects, batching.batch_size, batching.workers, batching.max_pixels
         ):
             notes.add(todo[index], [[line.text, line.score] for line in lines])
             advance(1)

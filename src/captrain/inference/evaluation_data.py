@@ -101,10 +101,29 @@ class EvaluatedRun:
         return next((name for name in ("test", "validation") if self.kept and len(self.kept.part(name))), "")
 
 
+@dataclass(frozen=True, slots=True)
+class EvaluationData:
+    """The pictures that a person wants scored.
+
+    data: default what a recipe names, else the data of the run that the model is.
+    split: which one; default test, else validation, else everything; of a run's own data what it held out as such.
+    limit: only the first so many pictures.
+    format, options: how the data is read, where looking does not tell.
+    """
+
+    data: str | None = None
+    split: str | None = None
+    limit: int | None = None
+    format: str | None = None
+    options: ReadOptions = BY_LOOKING
+
+
+TEST_SPLIT = EvaluationData()
+
+
 def choose_samples(
-    model: str, data: str | None, split: str | None, limit: int | None, format: str | None, options: ReadOptions,
-    recipe: Settings | None = None,
-) -> tuple[Sequence[Sample], Rejects, HeldOutFacts | None]:  # fmt: skip
+    model: str, wanted: EvaluationData, recipe: Settings | None = None
+) -> tuple[Sequence[Sample], Rejects, HeldOutFacts | None]:
     """The pictures to score a model on, those without references rejected, and what its run knows of them.
 
     Without `data`, those that the recipe names, or else those of the run that the model is. Of the data that a run was trained
@@ -112,6 +131,7 @@ def choose_samples(
 
     Raises `SettingsError` where no data is told, `DataError` where it can't be used.
     """
+    data, split, format, options = wanted.data, wanted.split, wanted.format, wanted.options
     run = EvaluatedRun.of(model)
     rejects, told, whole = Rejects(), None, False
     if recipe is not None:
@@ -133,7 +153,7 @@ def choose_samples(
         if told.held_out:
             take_uncaptioned(rejects)
         _tell(told, data or "the data", model)
-    return _with_references(samples, limit, data or "the data", rejects), rejects, told
+    return _with_references(samples, wanted.limit, data or "the data", rejects), rejects, told
 
 
 def _tell(told: HeldOutFacts, data: str, model: str) -> None:

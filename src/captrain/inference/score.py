@@ -34,6 +34,48 @@ References = Mapping[str, str | Sequence[str]]
 Means = dict[str, dict[str, float]]
 
 
+@dataclass(frozen=True, slots=True)
+class ClipScoring:
+    """What CLIPScore and RefCLIPScore need: a CLIP model (folder or hub id), the folder of the pictures, and a device."""
+
+    model: str | None = None
+    images: Path | None = None
+    device: str = "auto"
+
+
+NO_CLIP, USUAL_COLUMNS = ClipScoring(), GivenColumns()
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreOptions:
+    """How captions are scored.
+
+    metrics: of `METRICS`, and meteor and spice, which need Java.
+    tokenizer: of `captrain.metrics.tokenizer`, or `auto` for the one that suits the references' script.
+    allow_missing: score what is common to all; otherwise an id without its counterpart is an error.
+    document_frequencies: file of CIDEr's document frequencies, instead of those of the references.
+    save_document_frequencies: file to write those of the references to.
+    bootstrap: resamples for intervals and comparisons; 0 for none. seed: of the resamples.
+    clip: what CLIPScore needs. given: columns of ids and of captions, and whether links in folders are followed.
+    """
+
+    metrics: Sequence[str] = DEFAULT_METRICS
+    tokenizer: str = "auto"
+    allow_missing: bool = False
+    document_frequencies: Path | None = None
+    save_document_frequencies: Path | None = None
+    bootstrap: int = RESAMPLES
+    seed: int = 0
+    clip: ClipScoring = NO_CLIP
+    given: GivenColumns = USUAL_COLUMNS
+
+    def __post_init__(self) -> None:
+        check(ScoringSettings, bootstrap=self.bootstrap, seed=self.seed)
+
+
+USUAL = ScoreOptions()
+
+
 def score(
     predictions: str | Path | Captions,
     references: str | Path | References,
@@ -51,7 +93,7 @@ def score(
     caption_column: str = "",
     follow_links: bool = False,
 ) -> System:
-    """Scores of one system, with intervals. `captrain.score` is this function; see `score_systems` for the arguments.
+    """Scores of one system, with intervals. `captrain.score` is this function; `ScoreOptions` says what the options mean.
 
     >>> captions = {"1": "a dog runs on grass", "2": "two cats sleep"}
     >>> references = {"1": ["A dog runs on grass."], "2": ["Two cats sleep on a sofa."]}
@@ -60,79 +102,55 @@ def score(
     (0.687, 2)
     """
     name = "predictions" if isinstance(predictions, Mapping) else str(predictions)
-    scored, _ = score_systems(
-        {name: predictions},
-        references,
-        metrics=metrics,
-        tokenizer=tokenizer,
-        allow_missing=allow_missing,
-        document_frequencies=document_frequencies,
-        bootstrap=bootstrap,
-        seed=seed,
-        clip=clip,
-        images=images,
-        device=device,
-        image_column=image_column,
-        caption_column=caption_column,
-        follow_links=follow_links,
-    )
+    options = ScoreOptions(
+        metrics, tokenizer, allow_missing, document_frequencies, None, bootstrap, seed, ClipScoring(clip, images, device),
+        GivenColumns(image_column, caption_column, follow_links),
+    )  # fmt: skip
+    scored, _ = score_systems({name: predictions}, references, options)
     return scored.systems[0]
 
 
-@only_writer("save_document_frequencies")
+def _saved_frequencies(given: Mapping[str, Any]) -> Path | None:
+    """The file that `score_systems` writes, by its arguments."""
+    options: ScoreOptions | None = given.get("options")
+    return None if options is None else options.save_document_frequencies
+
+
+@only_writer(_saved_frequencies)
 def score_systems(
     predictions: Mapping[str, str | Path | Captions],
     references: str | Path | References,
-    *,
-    metrics: Sequence[str] = DEFAULT_METRICS,
-    tokenizer: str = "auto",
-    allow_missing: bool = False,
-    document_frequencies: Path | None = None,
-    save_document_frequencies: Path | None = None,
-    bootstrap: int = RESAMPLES,
-    seed: int = 0,
-    clip: str | None = None,
-    images: Path | None = None,
-    device: str = "auto",
-    image_column: str = "",
-    caption_column: str = "",
-    follow_links: bool = False,
+    options: ScoreOptions = USUAL,
 ) -> tuple[Comparison, Rejects]:
     """Scores of systems on the same images, with intervals and comparisons; and the pictures that CLIPScore could not read.
 
     Args:
         predictions: name of each system to its file or folder (see `captrain.metrics.inputs`) or to captions by id.
-        references: file or folder, or captions by id: a list of them, or the only one as text. Ids: see `metrics.ids`.
-        metrics: of METRICS, and meteor and spice, which need Java.
-        tokenizer: of `captrain.metrics.tokenizer`, or `auto` for the one that suits the references' script.
-        allow_missing: score what is common to all; otherwise an id without its counterpart is an error.
-        document_frequencies: file of CIDEr's document frequencies, instead of those of the references.
-        save_document_frequencies: file to write those of the references to.
-        bootstrap: resamples for intervals and comparisons; 0 for none.
-        clip: folder or hub id of a CLIP model, for CLIPScore and RefCLIPScore of the pictures in `images`.
-        image_column, caption_column: columns of ids and of captions, in those of the files that have them.
-        follow_links: whether links in folders of captions and of pictures are read that lead out of these.
+        references: file or folder, or captions by id: a list of them, or the only one as text. `captrain.metrics.matching`
+            says how ids are matched.
 
     Raises `SettingsError` and `DataError`, before any metric is computed.
     """
-    check(ScoringSettings, bootstrap=bootstrap, seed=seed)
-    plain, java = _chosen((metrics,) if isinstance(metrics, str) else metrics, clip, images)
-    work = _load(predictions, references, allow_missing, GivenColumns(image_column, caption_column, follow_links))
-    frequencies = None if document_frequencies is None else DocumentFrequencies.load(document_frequencies)
-    words = choose_tokenizer(tokenizer, work.references, frequencies).tokenizer
-    if save_document_frequencies is not None:
-        _save_frequencies(work, words, save_document_frequencies)
+    clip, metrics = options.clip, options.metrics
+    plain, java = _chosen((metrics,) if isinstance(metrics, str) else metrics, clip.model, clip.images)
+    work = _load(predictions, references, options.allow_missing, options.given)
+    wanted = options.document_frequencies
+    frequencies = None if wanted is None else DocumentFrequencies.load(wanted)
+    words = choose_tokenizer(options.tokenizer, work.references, frequencies).tokenizer
+    if options.save_document_frequencies is not None:
+        _save_frequencies(work, words, options.save_document_frequencies)
     rejects = Rejects()
-    looked = (
-        _scored_by_clip(work, clip, images, device, rejects, follow_links)
-        if clip and images
-        else [{} for _ in work.systems]
-    )
+    if clip.model and clip.images:
+        of_clip = _scored_by_clip(work, clip.model, clip, rejects, options.given.follow_links)
+    else:
+        of_clip = [{} for _ in work.systems]
     systems = []
-    for (name, captions), means in zip(work.systems.items(), looked, strict=True):
-        found = score_captions(captions, work.references, plain, tokenizer=tokenizer, document_frequencies=frequencies)
+    for (name, captions), means in zip(work.systems.items(), of_clip, strict=True):
+        found = score_captions(
+            captions, work.references, plain, tokenizer=options.tokenizer, document_frequencies=frequencies
+        )
         systems.append(_completed(name, captions, work, found, java, means, words))
-    return compare(systems, bootstrap, seed), rejects
+    return compare(systems, options.bootstrap, options.seed), rejects
 
 
 @dataclass(frozen=True)
@@ -280,12 +298,11 @@ def _completed(
     )
 
 
-def _scored_by_clip(
-    work: _Work, source: str, images: Path, device: str, rejects: Rejects, follow_links: bool
-) -> list[Means]:
+def _scored_by_clip(work: _Work, model: str, asked: ClipScoring, rejects: Rejects, follow_links: bool) -> list[Means]:
     """CLIPScore and RefCLIPScore of each system. Torch is loaded here."""
     from captrain.inference.clip_score import Clip, find_pictures, score_clip
 
-    pictures = find_pictures(images, list(work.references), follow_links=follow_links)
-    clip = Clip.load(source, device)
+    assert asked.images is not None
+    pictures = find_pictures(asked.images, list(work.references), follow_links=follow_links)
+    clip = Clip.load(model, asked.device)
     return score_clip(clip, pictures, list(work.systems.values()), work.references, rejects)

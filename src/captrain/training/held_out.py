@@ -26,9 +26,10 @@ from captrain.data.splits import (
     run_folder_of,
     write_kept_splits,
 )
+from captrain.features.stream import Batching
 from captrain.features.training_images import Images
 from captrain.inference.captioner import Captioner
-from captrain.inference.evaluate import Stated, evaluate_samples
+from captrain.inference.evaluate import Scoring, Stated, evaluate_samples
 from captrain.records import Rejects, Sample, read_jsonl, write_jsonl
 from captrain.settings.schema import Settings
 from captrain.training.loop.batch_size import images_a_batch
@@ -116,8 +117,8 @@ def score_best_model(run: RunFolder, settings: Settings, splits: Splits) -> dict
     stated = Stated(run.model, ("test", str(len(splits.test))))
     found = evaluate_samples(
         captioner, splits.test, rejects, {"captions": captioner.model.decoding}, run.path / FOLDER, stated,
-        2 * images_a_batch(settings), settings.data.workers, settings.data.max_pixels,
-        (settings.evaluation.metric,), settings.evaluation.tokenize,
+        Batching(2 * images_a_batch(settings), settings.data.workers, settings.data.max_pixels),
+        Scoring(settings.evaluation.tokenize, (settings.evaluation.metric,)),
     )  # fmt: skip
     splits.rejects.lines.extend(rejects.lines)
     _note(run, found.scores)

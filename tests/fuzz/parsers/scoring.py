@@ -48,7 +48,7 @@ TSV = "image\tcaption\n" + "".join(f"{id}\t{text}\n" for id, texts in REFERENCES
 
 
 def _score(folder: Path) -> None:
-    from captrain.inference.score import score_systems
+    from captrain.inference.score import ScoreOptions, score_systems
 
     predictions, references = (
         next(folder.glob(f"{name}*"), folder / f"{name}.json") for name in ("predictions", "references")
@@ -56,19 +56,16 @@ def _score(folder: Path) -> None:
     found, _ = score_systems(
         {predictions.name: predictions},
         references,
-        metrics=("bleu_4", "rouge_l", "cider"),
-        bootstrap=10,
-        allow_missing=True,
+        ScoreOptions(("bleu_4", "rouge_l", "cider"), bootstrap=10, allow_missing=True),
     )
     json.dumps(found.to_dict())
 
 
 def _frequencies(folder: Path) -> None:
-    from captrain.inference.score import score_systems
+    from captrain.inference.score import ScoreOptions, score_systems
 
-    score_systems(
-        {"a": CAPTIONS}, REFERENCES, metrics=("cider",), bootstrap=0, document_frequencies=folder / "df.jsonl.gz"
-    )
+    options = ScoreOptions(("cider",), bootstrap=0, document_frequencies=folder / "df.jsonl.gz")
+    score_systems({"a": CAPTIONS}, REFERENCES, options)
 
 
 def _write_frequencies(folder: Path) -> None:

@@ -36,25 +36,63 @@ class StreamPosition:
     number: int  # of samples before it, usable or not, counted over shards
 
 
+@dataclass(frozen=True, slots=True)
+class StreamOrder:
+    """In which order samples come: by the seed and the epoch, through a buffer of so many; 0 is the order of the shards."""
+
+    shuffle_buffer: int = 1000
+    seed: int = 0
+    epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderShare:
+    """Which reader of how many this is: a worker of `workers`, on a rank of `world`.
+
+    >>> share = ReaderShare(rank=1, world=2, worker=0, workers=4)
+    >>> share.reader, share.readers
+    (4, 8)
+    """
+
+    rank: int = 0
+    world: int = 1
+    worker: int = 0
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.worker < self.workers or not 0 <= self.rank < self.world:
+            raise DataError(
+                f"reader {self.worker} of {self.workers} on rank {self.rank} of {self.world}; "
+                "expected numbers from 0, below these"
+            )
+
+    @property
+    def reader(self) -> int:
+        """The number of this reader."""
+        return self.rank * self.workers + self.worker
+
+    @property
+    def readers(self) -> int:
+        """How many there are."""
+        return self.world * self.workers
+
+
+SHUFFLED, IN_ORDER, ALONE = StreamOrder(), StreamOrder(shuffle_buffer=0), ReaderShare()
+
+
 def stream_samples(
     shards: str | Sequence[str],
     options: ReadOptions = BY_LOOKING,
     *,
-    shuffle_buffer: int = 1000,
-    seed: int = 0,
-    epoch: int = 0,
-    rank: int = 0,
-    world: int = 1,
-    worker: int = 0,
-    workers: int = 1,
+    order: StreamOrder = SHUFFLED,
+    share: ReaderShare = ALONE,
     start: dict[str, Any] | None = None,
     rejects: Rejects | None = None,
     captioned: bool = True,
 ) -> SampleStream:
     """One reader's share of an epoch over tar shards, local or behind URLs.
 
-    Over all readers (`world` ranks with `workers` each) every sample comes exactly once. Memory holds the images of
-    `shuffle_buffer` samples and no more; 0 gives shards and samples in their order.
+    Over all readers every sample comes exactly once. Memory holds the images of `order.shuffle_buffer` samples and no more.
 
     Args:
         start: `state_dict()` of an earlier stream with the same arguments, to go on where it stopped.
@@ -63,18 +101,12 @@ def stream_samples(
     Raises:
         DataError: A shard or URL can't be as given, or `start` is the state of another stream.
     """
-    reader, readers = rank * workers + worker, world * workers
-    if not 0 <= worker < workers or not 0 <= rank < world:
-        raise DataError(f"reader {worker} of {workers} on rank {rank} of {world}; expected numbers from 0, below these")
     stream = SampleStream(
         expand(shards, rejects, follow_links=options.follow_links),
         Keys.of(options),
-        shuffle_buffer=shuffle_buffer,
-        seed=seed,
-        epoch=epoch,
-        reader=reader,
-        readers=readers,
-        rejects=Rejects() if rejects is None else rejects,
+        Rejects() if rejects is None else rejects,
+        order=order,
+        share=share,
         captioned=captioned,
     )
     if start is not None:
@@ -89,23 +121,20 @@ class SampleStream(Iterator[Sample]):
         self,
         shards: Sequence[TarShard],
         keys: Keys,
-        *,
-        shuffle_buffer: int,
-        seed: int,
-        epoch: int,
-        reader: int,
-        readers: int,
         rejects: Rejects,
-        captioned: bool,
+        *,
+        order: StreamOrder = SHUFFLED,
+        share: ReaderShare = ALONE,
+        captioned: bool = True,
     ) -> None:
         self.keys, self.rejects, self.captioned = keys, rejects, captioned
-        self.shuffle_buffer, self.seed, self.epoch = shuffle_buffer, seed, epoch
-        self.reader, self.readers = reader, readers
-        self.by_sample = len(shards) < readers
-        order = list(shards)
-        if shuffle_buffer:
-            order.sort(key=lambda shard: _draw(seed, epoch, shard.url))
-        self.shards = order if self.by_sample else order[reader::readers]
+        self.shuffle_buffer, self.seed, self.epoch = order.shuffle_buffer, order.seed, order.epoch
+        self.reader, self.readers = share.reader, share.readers
+        self.by_sample = len(shards) < self.readers
+        ordered = list(shards)
+        if self.shuffle_buffer:
+            ordered.sort(key=lambda shard: _draw(self.seed, self.epoch, shard.url))
+        self.shards = ordered if self.by_sample else ordered[self.reader :: self.readers]
         self._all = [shard.url for shard in shards]
         self._given = 0
         self._next = StreamPosition(0, 0, 0)  # the first sample that was not read yet
