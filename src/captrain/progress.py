@@ -1,6 +1,6 @@
-"""How long work shows itself: a live view with bars on a terminal, a plain line now and then elsewhere.
+"""How long work shows itself: live bars on a terminal, a plain line now and then elsewhere.
 
-Text that is safe to show on a terminal.
+`printable` makes any text safe to show on a terminal.
 """
 
 from __future__ import annotations

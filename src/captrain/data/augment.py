@@ -1,14 +1,11 @@
-"""Pictures that differ a little each time they are shown: random crops, mirrored ones, RandAugment.
+"""Pictures that differ a little each time they are shown: random crops, mirroring, RandAugment.
 
-Random numbers that hang on the seed, the epoch and the sample alone: not on workers, order or batch size.
+Random numbers depend on the seed, the epoch and the sample only, and not on workers, order or batch size.
 
-Which part of a picture a random crop shows.
-
-RandAugment (Cubuk et al. 2020) with the ten operations that BLIP was trained with.
-
-Strengths and signs follow LAVIS (lavis/processors/randaugment.py; its BLIP recipe is 2 operations of magnitude 5), and so
-do the tables and the fill colour. Two things to know of that recipe: at magnitude 5 the factor of brightness and
-sharpness is exactly 1, so they change nothing; and shifts are in pixels of the target, not in shares of it.
+RandAugment (Cubuk et al. 2020) has the ten operations that BLIP was trained with. Strengths and signs follow LAVIS
+(lavis/processors/randaugment.py; its BLIP recipe is 2 operations of magnitude 5), and so do the tables and the fill colour.
+Two things to know of that recipe: at magnitude 5 the factor of brightness and sharpness is exactly 1, so they change
+nothing; and shifts are in pixels of the target, not in shares of it.
 
 LAVIS computes with OpenCV, this module with Pillow. What differs:
 - Shears and rotations sample at the same places, but OpenCV rounds these to 1/32 pixel and the result to the nearest

@@ -1,4 +1,4 @@
-"""What is done to captions before they are learned: once to all (`clean`), or anew each time (`vary`)."""
+"""What is done to captions before they are learned: once to all (`clean`), or again each epoch (`vary`)."""
 
 from __future__ import annotations
 

@@ -1,10 +1,8 @@
-"""Encoded pictures in, upright RGB out. Nothing but `PictureError` comes out of bad bytes, and no warning either.
+"""From encoded pictures to upright RGB. Bad bytes raise `PictureError`, nothing else, and never warn.
 
 Pillow's plugins are used by name instead of through `Image.open`, for three reasons: only the formats below are ever
-tried, the pixel limit is the caller's instead of Pillow's process-wide one, and a JPEG's EXIF block is not parsed (and
-warned about) by Pillow.
-
-From what a decoder gives to upright RGB: a large picture in strips, so that no third copy of it is made.
+tried, the pixel limit is the caller's instead of Pillow's process-wide one, and Pillow does not parse a JPEG's EXIF block
+(and warn about it). A large picture is turned to upright RGB in strips, so that no third copy of it is made.
 """
 
 from __future__ import annotations

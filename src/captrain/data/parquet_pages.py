@@ -1,12 +1,11 @@
-"""What the pages of a Parquet file unfold to, read from their headers before anything is decoded.
+"""The sizes that the pages of a Parquet file unpack to, read from their headers before anything is decoded.
 
-A page says in its header how many bytes it has unpacked, and values that repeat stand in a dictionary once, however often they
-come: 22 KB may stand for gigabytes. pyarrow has no limit on either, and ends the process where the metadata of a column is
-damaged and it is asked for it. So footer and headers are read here (Apache Parquet, `parquet.thrift`; Thrift's compact protocol).
+A page says in its header how many bytes it has unpacked, and values that repeat are stored in a dictionary once: 22 KB may
+stand for gigabytes. pyarrow has no limit on either, and ends the process where the metadata of a column is damaged and it is
+asked for it. So footer and headers are read here (Apache Parquet, `parquet.thrift`).
 
-Thrift's compact protocol, in which Parquet files describe themselves, as far as it is needed to read that.
-
-Source: `thrift-compact-protocol.md` of Apache Thrift. Nothing is allocated by what the bytes say of a length.
+Parquet files describe themselves in Thrift's compact protocol. As much of it is read as that needs (`thrift-compact-protocol.md`
+of Apache Thrift). No memory is reserved by what the bytes say of a length.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What a file's name says: whether it is a picture that is read, one that is not, or the system's own.
+"""Picture files: what a name says (a picture, a format that is not read, a hidden file), and the key of a file's content.
 
-Pictures told by what is in their files: a picture that was renamed or copied is known again.
+By the key of its content, a picture that was renamed or copied is recognised.
 """
 
 from __future__ import annotations

@@ -1,14 +1,13 @@
-"""The pictures below a folder by what tables call them: without their endings, in another case, from a folder above, in archives.
+"""An index of the pictures below a folder, by the names that tables use: without endings, in another case, inside archives.
 
 A table that was written by hand, or on another machine, says `img_01` for `img/img_01.jpg`, `dog.jpg` for `dog.JPG`, and
 "é" in the other normal form of Unicode. Each such name is looked up here, among the names of all pictures, which are listed
-once: 100,000 rows cost one listing and 100,000 look-ups. Nothing is guessed: of two pictures that fit equally, none is it.
+once: 100,000 rows cost one listing and 100,000 look-ups. Nothing is guessed: if two pictures fit equally, neither is taken.
 
-Pictures in zips and tars that lie beside a table: listed from their own directories, read one by one, never unpacked.
-
-For tars see `captrain.data.shards.tars`. A zip is an untrusted file. Only plain members that are called pictures count, with
-names that stay below the zip; links and encrypted members do not. A member gives as many bytes as the directory states and
-no more, however many it unfolds to.
+Pictures in zips and tars beside a table are listed from the archive's own directory, read one by one, and never unpacked. For
+tars see `captrain.data.shards.tars`. A zip is an untrusted file. Only plain members with a picture's name count, and only
+with names that stay below the zip; links and encrypted members do not. A member gives as many bytes as the directory states
+and no more, whatever it unpacks to.
 """
 
 from __future__ import annotations

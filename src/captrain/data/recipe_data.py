@@ -1,8 +1,7 @@
 """From the data section of a recipe to splits: one data set or several, by names, and others to measure on.
 
-Pictures that are in two splits: a captioner is then measured on what it was trained on.
-
-Pictures that have no caption yet: nothing is wrong with them, a training only has nothing to learn from them.
+Two things are told: pictures that are in two splits, since a captioner is then measured on what it was trained on; and
+pictures without a caption, from which a training has nothing to learn.
 """
 
 from __future__ import annotations

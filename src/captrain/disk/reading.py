@@ -1,12 +1,11 @@
-"""Files that are opened to be read: plain files only, so that a pipe among them is never waited for.
+"""Open files for reading, plain files only, so that a pipe among them is never waited for.
 
-A pipe, a socket or a device may have any name, that of a picture, a table or a settings file too. To open a pipe waits for
-somebody who writes, and a device may give bytes for ever. So what lies there is looked at before it is opened, and again
-afterwards, as it may have been exchanged. (`open(2)`, `O_NONBLOCK`.)
+A pipe, a socket or a device may have any name, that of a picture, a table or a settings file too. Opening a pipe waits for
+somebody who writes, and a device may give bytes forever. So a path is looked at before it is opened, and again afterwards,
+since it may have been exchanged. (`open(2)`, `O_NONBLOCK`.)
 
-Byte-order marks: what a file that begins with one says of its encoding, whatever was asked for.
-
-Git LFS: the note that lies in a repository's folder in place of a large file, until that is fetched.
+Two beginnings of a file mean the same for all readers: a byte-order mark says the encoding, whatever was asked for; and a Git
+LFS pointer lies in place of a large file until that is fetched.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
-"""A captioner ready for use: load it, give it pictures, get captions.
+"""A captioner ready for use: load it, give it pictures, get captions. Training, evaluation and captioning share this code.
 
-From images to written captions, a batch at a time. The same code serves training, evaluation and captioning.
-
-What writes captions, as it is remembered beside them.
+`maker_of` says which model writes captions, and how, as it is remembered beside them.
 """
 
 from __future__ import annotations

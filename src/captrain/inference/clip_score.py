@@ -1,8 +1,7 @@
 """CLIPScore and RefCLIPScore (Hessel et al. 2021): how well a caption fits its picture, as a CLIP model sees it.
 
-Numbers of different checkpoints can't be compared; papers use `openai/clip-vit-base-patch32`.
-
-CLIPScore of captions and the pictures they describe, found in a folder by the captions' ids.
+Pictures are found in a folder by the captions' ids. Scores of different checkpoints can't be compared; papers use
+`openai/clip-vit-base-patch32`.
 """
 
 from __future__ import annotations

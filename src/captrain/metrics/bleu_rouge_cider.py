@@ -1,8 +1,8 @@
-"""BLEU-1 to BLEU-4 (Papineni et al., 2002) with the conventions of pycocoevalcap 1.2, which papers report.
+"""BLEU, ROUGE-L and CIDEr-D, with the conventions of pycocoevalcap 1.2, which papers report.
 
-ROUGE-L (Lin, 2004) with the conventions of pycocoevalcap 1.2: beta 1.2, the best precision and the best recall.
-
-CIDEr-D (Vedantam et al., 2015) with the conventions of pycocoevalcap 1.2, where it is called CIDEr.
+- BLEU-1 to BLEU-4 (Papineni et al., 2002).
+- ROUGE-L (Lin, 2004): beta 1.2, the best precision and the best recall.
+- CIDEr-D (Vedantam et al., 2015), which pycocoevalcap calls CIDEr.
 """
 
 from __future__ import annotations

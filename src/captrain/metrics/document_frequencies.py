@@ -1,6 +1,6 @@
-"""In how many images of a named corpus each n-gram is mentioned: what CIDEr weighs words by.
+"""Document frequencies: in how many images of a named corpus each n-gram is mentioned. CIDEr weighs words by them.
 
-Refusing text that can't be scored, each with one line that says what was found and what to do.
+The checks at the end refuse texts that can't be scored. Each error is one line that says what was found and what to do.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Captions that bring their references along, scored as evaluations and runs report them.
+"""Scores of captions that bring their references along, as evaluations and runs report them, and which evaluation is the best.
 
-By which rule one of several evaluations is the best: the score that was asked for, then the validation loss.
-
-Training chooses the weights to keep by it, patience counts by it, and a report marks the best checkpoint by it.
+The best is decided by the score that was asked for, then by the validation loss. By this rule a training chooses the weights
+to keep and counts patience, and a report marks the best checkpoint.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""The words that the tokenizer knows by heart: abbreviations, contractions, punctuation to remove.
+"""What the tokenizer knows by heart: abbreviations, contractions, punctuation to remove, and a class for each character.
 
-Found by asking the reference tokenizer (CoreNLP 3.4.1) about every string of up to four letters and many longer words.
+The words were found by asking the reference tokenizer (CoreNLP 3.4.1) about every string of up to four letters and many longer
+words.
 
-What the tokenizer sees in place of each character: one representative for all letters, one for all unknown signs.
-
-The token rules then speak of a few dozen characters only. The reference tokenizer knows the Unicode of 2010 and no
-character beyond the basic plane, so emoji and newer scripts vanish from captions, as they do in published scores.
+`shadow_of` puts a representative in place of each character: one for all letters, one for all unknown signs. The token rules
+then speak of a few dozen characters only. The reference tokenizer knows the Unicode of 2010 and no character beyond the basic
+plane, so emoji and newer scripts vanish from captions, as they do in published scores.
 """
 
 from __future__ import annotations

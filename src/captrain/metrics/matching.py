@@ -1,18 +1,15 @@
-"""By which columns the images of predictions and references are matched, where their files have several that may name them.
+"""Which prediction belongs to which reference, where files name their images by several columns or spell ids differently.
 
-The columns by which most images are matched are taken; of equal ones those that leave fewer images over, that do not only
-number the rows of a file (a file name wins over such an `id`), that spell ids the same, and then those that usually name
-images.
+Files may have several columns that could name the images. Those are taken by which most images are matched; among equal ones
+those that leave fewer images over, that do not only number the rows of a file (a file name wins over such an `id`), that spell
+ids the same, and then those that usually name images.
 
-Which prediction belongs to which reference, where two files spell the ids of their images in different ways.
+Equal ids match. Any other two match when they are the same path, as far as both tell it: the picture's suffix is left out
+("dog.jpg", "dog"), folders that only one of the two names count for nothing ("photos/dog", "dog"), letters that Unicode
+spells in two ways are one, COCO's file prefix is left out and numbers lose leading zeros ("COCO_val2014_000000391895.jpg",
+391895). An id that would match two others is never matched by guess: that is an error, which names them.
 
-The rule: equal ids match. Any other two match when they are the same path, as far as both tell it: the picture's
-suffix ("dog.jpg", "dog") is left out, folders that only one of the two names count for nothing ("photos/dog", "dog"),
-letters that Unicode spells in two ways are one, COCO's file prefix is left out and numbers lose leading zeros
-("COCO_val2014_000000391895.jpg", 391895). An id that would match two others is never matched by guess: that is an error
-which names them.
-
-Captions to score as Python has them: dictionaries from the ids of images.
+Captions given in Python are dictionaries by the ids of images.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Words and n-grams as numbers in flat arrays, so that whole sets of captions are counted at once.
 
 An n-gram is the number of its first n-1 words together with the number of its last word, packed into 64 bits; its own
-number is the place of that key in a sorted array. Nothing is a Python object per n-gram.
+number is the position of that key in a sorted array. No n-gram is a Python object.
 
-References counted once: which n-grams stand in which image's references, and how often.
+`References` are counted once: which n-grams are in each image's references, and how often.
 """
 
 from __future__ import annotations

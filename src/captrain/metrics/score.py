@@ -1,6 +1,7 @@
 """Captions against references: the scores that papers report, for a whole set and for each image.
 
-References prepared once, to score any number of candidates against them: evaluation and rewards alike.
+`score_captions` scores a set once. A `Scorer` prepares the references once and scores any number of candidates against them,
+for evaluations and rewards.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How far scores may be trusted: intervals of one system, and whether one system is better than another.
 
-Both resample images, with what each image adds to a score kept beside it: for BLEU its counts (the corpus score is
-computed anew from the sums of each resample), for all other metrics its own score (the corpus score is the mean).
-So nothing is scored twice, and a thousand resamples are a few products of matrices.
+Both resample images, and keep what each image adds to a score: for BLEU its counts (the corpus score is computed from the
+sums of each resample), for all other metrics its own score (the corpus score is the mean). So nothing is scored twice, and a
+thousand resamples are a few products of matrices.
 
 CIDEr weighs words by how few images mention them. These document frequencies stay those of the full set of references:
 a resample changes which images count, not what a rare word is.

@@ -4,7 +4,8 @@ A tokenizer gives each caption one line: its tokens with single spaces between. 
 white space and ROUGE-L at plain spaces, as the reference scorers do; they differ only where a token holds a no-break
 space ("1 1/2").
 
-Tokenizers for captions in any language: words by Unicode's rules, single characters, and text that is split already.
+Besides the tokenizer of papers, three are for captions in any language: words by Unicode's rules, single characters, and text
+that is split already.
 """
 
 from __future__ import annotations

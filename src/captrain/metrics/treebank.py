@@ -5,11 +5,10 @@ removal of a short list of punctuation, as in pycocoevalcap 1.2. This module giv
 oddities are kept on purpose, since scores depend on them: brackets stay as "-lrb-" (the list to remove is upper case,
 the tokens are not), and so do "!!" and quotes around quotes; "1 1/2" is one token with a no-break space inside.
 
-The token rules: at each place in a caption the rule that reaches furthest wins, the earlier one among equals.
-
-Each pattern holds the token as its first group; what it reads beyond that group is context, and counts when lengths are
-compared ("don't": the rule "word before n't" reaches to the end and gives "do"). Patterns read the shadow of a caption
-(see `alphabet`), where one character stands for all letters outside ASCII.
+At each place in a caption the rule that reaches furthest wins, and the earlier one among equals. Each pattern holds the token
+as its first group. What it reads beyond that group is context, and counts when lengths are compared ("don't": the rule "word
+before n't" reaches to the end and gives "do"). Patterns read the shadow of a caption (`captrain.metrics.lexicon.shadow_of`), in
+which one character stands for all letters outside ASCII.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What stands in a cell of captions: a caption, several, or something that is none ("nan", a number).
+"""The columns of captions in a table, and what their cells hold: a caption, several, or no caption ("nan", a number).
 
-The names that columns usually have, and which columns of a table hold its captions.
+Columns are found by the names that they usually have.
 """
 
 from __future__ import annotations

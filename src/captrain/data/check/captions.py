@@ -1,6 +1,6 @@
-"""A look at the captions: how long, how often, in which letters, with which words.
+"""Looks at captions: how long they are, how often each comes, in which letters and with which words.
 
-How long captions are: counts by length, and a few numbers that sum them up.
+`CaptionTally` takes them in one by one. `Lengths` counts them by length and gives the numbers that sum this up.
 """
 
 from __future__ import annotations

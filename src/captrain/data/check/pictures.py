@@ -1,15 +1,13 @@
-"""A look at each picture: whether it can be used, how large it is, and what tells it from others.
+"""Looks at pictures: whether each can be used, how large it is, and which are the same or look the same.
 
-What a picture's bytes say beside its pixels: whether EXIF turns it, whether it moves. Nothing is decoded.
-
-Which pictures are the same, and which look the same, among very many.
+The file's bytes are searched, without decoding, for an EXIF orientation and for animation.
 
 Two pictures look the same if their 64-bit perceptual hashes differ in at most `NEAR_BITS` bits and their 8 x 8 colour
 patches by at most `NEAR_COLOUR` levels in the mean. (Of the 24 million pairs of Flickr8k's 7,000 pictures, the two files
 that are the same are the only one; the next differs in 8 bits and 30 levels. Copies of COCO photos at JPEG quality 40,
 half or double size are all found, copies with 2 % cut off mostly.) Pairs are found without comparing each with each
-(multi-index hashing: Norouzi, Punjani, Fleet 2012) but only if in one of three bands of bits they differ in at most one:
-that holds for all that differ in five bits, and for most of those that differ in up to eight.
+(multi-index hashing: Norouzi, Punjani, Fleet 2012): only those are compared that differ in at most one bit in one of three
+bands. All pairs that differ in up to five bits do, and most of those that differ in up to eight.
 """
 
 from __future__ import annotations

@@ -1,17 +1,15 @@
-"""What a feature store says of itself: `manifest.json`.
+"""The files of a feature store: the folder that holds them, and the manifest that describes them.
 
 A store is a folder, local or behind a URL:
 
     manifest.json                  the encoder, the preparation of pictures, the shape of features, and a line a shard
     shards/00000.000.safetensors   "features" (images, N, D), bf16, fp16 or fp32
     shards/00000.000.arrow         for each of these images its id, captions, source, offset in the shard and keys
-    shards/00000.000.rejected.jsonl   what of the shard's source could not be used, where there was such a thing
+    shards/00000.000.rejected.jsonl   what could not be used of the shard's source, if anything
     rejected.jsonl                 all of that in one file
 
-The manifest is written last. While a store is being written, the first manifest says that it is not complete, and each finished
-shard has a record of its own, `shards/00000.000.json`.
-
-The folder of a feature store, local or behind a URL. A file that can be seen in it is whole.
+A file that can be seen in the folder is complete. The manifest is written last. While a store is being written, the first
+manifest says that it is not complete, and each finished shard has a record of its own, `shards/00000.000.json`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The index of a shard: an Arrow file with a row an image, in the order of the features, memory-mapped.
+"""The two files of a shard, both memory-mapped: an Arrow index with a row an image, and the features in the same order.
 
-The features of a shard: one tensor in a safetensors file, written and mapped without torch.
+The features are one tensor in a safetensors file, written and mapped without torch.
 """
 
 from __future__ import annotations

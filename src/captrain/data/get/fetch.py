@@ -1,6 +1,7 @@
-"""Do what a plan says: files in parallel, each checked and noted, archives unpacked, pictures by address.
+"""Do what a plan says: fetch files in parallel, check and note each, unpack archives, fetch pictures by address.
 
-Files out of a zip from anywhere: nothing outside of the folder, no links, no more bytes than announced, whole files only.
+A zip may come from anywhere: nothing is written outside of the folder, links are left out, no more bytes are unpacked than
+announced, and only whole files are kept.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What a fetch would do: which files come from where, what is here already, how much room it takes.
 
-What was fetched into a folder, with checksums: later fetches know what is there, and notice what has changed at the source.
+A folder's ledger lists what was fetched into it, with checksums. By it, later fetches know what is there, and notice what
+has changed at the source.
 """
 
 from __future__ import annotations

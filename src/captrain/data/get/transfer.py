@@ -1,6 +1,6 @@
-"""One file over HTTP: gone on with where it stopped, tried again when the server fails, complete or not there at all.
+"""One file over HTTP: continued where it stopped, tried again when the server fails, and complete or not there at all.
 
-What has come lies in `NAME.part`, and in `NAME.part.json` by which mark (ETag) the server would know that version again.
+What has arrived is in `NAME.part`; `NAME.part.json` has the mark (ETag) by which the server knows that version again.
 """
 
 from __future__ import annotations

@@ -3,10 +3,8 @@
 The source is a store's folder or URL, or several with commas between them. Opening one reads its manifest; captions are
 read from the index when a sample is asked for. Of several stores, ids begin with the store's name.
 
-Embedding folders as clip-retrieval writes them: `img_emb/img_emb_0.npy` and `metadata/metadata_0.parquet`, and so on.
-
-An array has a row an image (images, D); its table has columns `image_path` and `caption`, perhaps more. Nothing in them says
-which encoder made them.
+clip-retrieval writes `img_emb/img_emb_0.npy` and `metadata/metadata_0.parquet`, and so on. An array has a row an image (images,
+D); its table has columns `image_path` and `caption`, perhaps more. Nothing in them says which encoder made them.
 """
 
 from __future__ import annotations

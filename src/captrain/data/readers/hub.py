@@ -1,9 +1,10 @@
 """Data sets of the Hugging Face library `datasets`: a folder written by `save_to_disk`, or one on the hub.
 
-The source is the folder, `hf://datasets/owner/name` (with `@revision`), or `hub:owner/name` (with `:configuration`). Pictures
-stay encoded and captions in their memory-mapped table; a sample is read when it is asked for. No code of a data set is run.
+The source is the folder, `hf://datasets/owner/name` (with `@revision`), or `hub:owner/name` (with `:configuration`). No code
+of a data set is run.
 
-Tables of the library `datasets` as samples: which columns are pictures, captions and names, and rows read when asked for.
+It is decided once a table which columns are pictures, captions and names. Pictures stay encoded and captions in their
+memory-mapped table; a row is read when it is asked for.
 """
 
 from __future__ import annotations

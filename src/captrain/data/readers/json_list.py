@@ -4,10 +4,9 @@ A `.json` file; or a folder with `metadata.json`, with one file a split (`train.
 one such file. Objects about the same image become one sample; a caption may be a list. The file is read an object at a
 time, so it may be larger than memory. COCO's and Karpathy's files are objects, not lists, and have readers of their own.
 
-What one row of a conversation about pictures says: which pictures, what was asked, what was answered.
-
-LLaVA's `conversations` (from human and gpt), the `messages` (of a role and a content, which may be a list of typed
-parts) of chat models, and flat rows of a query and a response.
+A row may also be a conversation about pictures: LLaVA's `conversations` (from human and gpt), the `messages` of chat models
+(a role and a content, which may be a list of typed parts), or a query and a response. `captrain.data.readers.conversations`
+shares what is read of these.
 """
 
 from __future__ import annotations

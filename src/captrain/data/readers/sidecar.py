@@ -1,11 +1,8 @@
 """A folder of images with captions beside them: `dog.jpg` and `dog.txt`, a caption a line, in nested folders too.
 
-Which file is whose is `captrain.data.caption_files`' to say. Where every image lies below folders called train, validation
-(val, dev) or test, those are the splits.
-
-What the caption files in a folder of images say: captions, who wrote them, and what is to be told of the files.
-
-Caption files that look like one text in paragraphs, where each of their lines would be read as a caption.
+`captrain.data.caption_files` says which file belongs to which image. If every image is below a folder called train, validation
+(val, dev) or test, those are the splits. `FolderCaptions` reads the caption files of a folder: the captions, who wrote them, and
+what a person should know about the files, for example that some look like one text in paragraphs.
 """
 
 from __future__ import annotations

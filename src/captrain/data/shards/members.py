@@ -1,13 +1,12 @@
 """The rules by which members of a tar make samples, as WebDataset has them.
 
 Members that follow one another and have the same name up to the first dot after the last slash are one sample: `dog.jpg`,
-`dog.txt` and `dog.json` have the key `dog` and the suffixes `jpg`, `txt` and `json`. Names with more dots: see `stems`.
+`dog.txt` and `dog.json` have the key `dog` and the suffixes `jpg`, `txt` and `json`.
 
-Names with dots inside: which members of a tar belong together when the first dot does not tell.
-
-WebDataset ends a sample's key at the first dot of a name, so that `0001.left.jpg`, `0001.right.jpg` and `0001.cls` are one
-sample. In names such as `22.05.jpg`, `22.05.txt`, `22.10.jpg` that makes one sample of two. A member belongs to the image
-with which it shares the longest stem; where every image has members of its own, each is a sample.
+Names with more dots need a second rule. WebDataset ends a sample's key at the first dot of a name, so that `0001.left.jpg`,
+`0001.right.jpg` and `0001.cls` are one sample; but of `22.05.jpg`, `22.05.txt`, `22.10.jpg` that rule makes one sample instead
+of two. So a member belongs to the image with which it shares the longest stem; if every image has members of its own, each
+image is a sample.
 """
 
 from __future__ import annotations

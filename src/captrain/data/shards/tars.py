@@ -1,11 +1,9 @@
-"""Walking a tar without extracting anything: where each member's data lies, and what is wrong with the rest.
+"""Walk a tar without extracting anything: where each member's data is, and what is wrong with the rest.
 
-Reads the headers of POSIX ustar, GNU (long names) and pax archives. `tarfile` of the standard library makes an object of
-some kilobytes a member and takes three times as long, which counts with shards of a million members. A tar is an untrusted
-file: whatever it holds, a walk ends, uses little memory and raises nothing; what can't be used comes as a member with a
-`problem`.
-
-The blocks of a tar: headers with their checksums, the records of pax headers, names made plain.
+Reads the headers of POSIX ustar, GNU (long names) and pax archives, with their checksums. `tarfile` of the standard library
+makes an object of some kilobytes for each member and takes three times as long, which counts with shards of a million members.
+A tar is an untrusted file: whatever it holds, a walk ends, uses little memory and raises nothing; what can't be used comes as
+a member with a `problem`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A picture on its way out: as it is, linked, or encoded anew."""
+"""A picture on its way out: as it is, linked, or encoded again."""
 
 from __future__ import annotations
 

@@ -1,15 +1,12 @@
-"""Images and a `metadata.jsonl` with columns `file_name`, `text` and, where images have several captions, `captions`; and
-where captrain wrote some, `written_by`.
+"""Images and a table of them: `metadata.jsonl`, or `metadata.csv`. Hugging Face's `imagefolder` reads both.
 
-Splits become `train.jsonl`, `validation.jsonl` and `test.jsonl`. Hugging Face's `imagefolder` and `captrain train` read it.
+`metadata.jsonl` has the columns `file_name`, `text` and, where images have several captions, `captions`; and `written_by` where
+captrain wrote some. Splits become `train.jsonl`, `validation.jsonl` and `test.jsonl`.
 
-Images and a `metadata.csv` with columns `file_name` and `text` (and `split`), a row a caption.
-
-An image with several captions has several rows. Hugging Face's `imagefolder` reads it too, a row a sample.
-
-Spreadsheets run cells that begin with one of `FORMULA`. Where that is asked for, such a caption is written with an apostrophe
-before it, and a column `apostrophe` holds a 1, by which captrain's reader takes it off again; a file's name gets `./`. (OWASP,
-"CSV Injection".)
+`metadata.csv` has the columns `file_name` and `text` (and `split`), and a row a caption, so several for an image with several.
+Spreadsheets run cells that begin with one of `FORMULA`. If asked for, such a caption is written with an apostrophe before it,
+and a column `apostrophe` holds a 1, by which captrain's reader removes it again; a file's name gets `./`. (OWASP, "CSV
+Injection".)
 """
 
 from __future__ import annotations

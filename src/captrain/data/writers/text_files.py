@@ -1,9 +1,9 @@
-"""Images with a text file beside each, `dog.jpg` and `dog.txt`, a caption a line.
+"""Images with a text file beside each: `dog.jpg` and `dog.txt`, in plain folders or in those of sd-scripts.
 
-Splits become folders. Where two images would share a text file, the second one's is called `dog.png.txt`.
+`Sidecar` writes a caption a line, and a folder a split. Where two images would share a text file, the second one's is called
+`dog.png.txt`.
 
-Folders for sd-scripts (kohya-ss): `10_dogs/1.jpg` and `1.txt`, one caption an image, shown ten times an epoch.
-
+`Kohya` writes folders for sd-scripts (kohya-ss): `10_dogs/1.jpg` and `1.txt`, one caption an image, shown ten times an epoch.
 Several splits become several such data sets, in folders called train, validation and test.
 """
 
