@@ -186,7 +186,7 @@ def test_a_form_that_knows_single_files_alone_joins_in(tmp_path: Path, monkeypat
 
     module = SimpleNamespace(recognises=lambda source, _: source.endswith("namesVal.json"), read=lines)
     real = readers.reader
-    monkeypatch.setitem(READERS, "names", "")
+    monkeypatch.setitem(READERS, "names", readers.Format(""))
     monkeypatch.setattr(
         "captrain.data.readers.detection.reader", lambda name: module if name == "names" else real(name)
     )

@@ -1,4 +1,4 @@
-"""Where the files of a data set may lie: below its folder, whatever its tables and links say."""
+"""Safe paths: a file that a table or a link names is only read from below its data set's folder."""
 
 from __future__ import annotations
 

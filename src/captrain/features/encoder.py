@@ -1,6 +1,6 @@
 """An image encoder alone: from pictures to the features that a captioner on that encoder would compute.
 
-What a kept array depends on, as keys: encoder weights, image preparation, picture content.
+The keys say what a kept array depends on: the encoder's weights, the preparation of images, the picture's content.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What is done with whole stores: describe, check and join them, write them in clip-retrieval's layout or read that.
+"""What is done with whole stores: describe, check and join them, search them, convert them to and from clip-retrieval's layout.
 
-The nearest neighbours of a picture in a store, to see that the vectors mean something.
+A search gives the nearest neighbours of a picture, to see that the vectors mean something.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
-"""A Ray cluster: an actor for each GPU, or for each core where there is none, with one source at a time.
+"""A Ray cluster as an engine: an actor for each GPU, or for each core where there is none, with one source at a time.
 
 There are never more sources on their way than actors, so nothing piles up. While sources wait, one actor more than can be placed
 is asked for, which is what makes a cluster that can grow do so. The source of an actor that dies goes to another one.
 
-One worker of a cluster: it has the model, does a source at a time, and writes its parts itself.
-
-Needs no Ray: `ray_engine` makes an actor of it.
+A `RayWorker` is what an actor runs: it has the model, does a source at a time, and writes its parts itself. It needs no Ray.
 """
 
 from __future__ import annotations

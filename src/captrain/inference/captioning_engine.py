@@ -1,4 +1,4 @@
-"""Captioning as engines do it: how a captioner is opened, and parts of captions made with it."""
+"""Captioning on engines (`captrain.features.engines`): how a captioner is opened, and how parts of captions are made."""
 
 from __future__ import annotations
 
