@@ -137,7 +137,7 @@ def _lines(what: str, total: int, unit: str) -> Advance:
 
 
 def printable(text: str) -> str:
-    """Text on one line, with what could steer a terminal (in a file name, say) as escapes.
+    """Text on one line, with anything that could steer a terminal (in a file name, for example) as escapes.
 
     >>> printable("a\\n  b"), printable("\\x1b[31mred")
     ('a b', '\\\\x1b[31mred')

@@ -1,4 +1,4 @@
-"""What travels between the layers: samples in, captions out, rejects beside them. Standard library only."""
+"""What travels between the layers: samples in, captions out, and rejects. Standard library only."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Sample:
     machine: tuple[str, ...] = ()
 
     def read(self) -> bytes:
-        """The encoded picture (a JPEG's bytes, say). Raises `OSError` if it can't be read."""
+        """The encoded picture (such as a JPEG's bytes). Raises `OSError` if it can't be read."""
         if isinstance(self.image, bytes):
             return self.image
         return read_file(self.image, LARGEST_PICTURE) if isinstance(self.image, Path) else self.image.read()
@@ -78,7 +78,7 @@ class Caption:
 
     @classmethod
     def of(cls, sample: Sample, text: str, score: float | None = None) -> Caption:
-        """A caption written for a sample, beside its references."""
+        """A caption written for a sample, with its references."""
         return cls(sample.id, text, score, tuple(sample.captions), _place(sample.image))
 
     def to_dict(self) -> dict[str, Any]:

@@ -83,13 +83,13 @@ def test_no_picture_takes_more_memory_or_time_than_is_bearable(name: str, measur
 
 
 REFUSED = {
-    "gif of a large screen": "unfolds to",
-    "png palette": "unfolds to",
-    "png rgba": "unfolds to",
-    "webp lossless solid": "unfolds to",
-    "webp of a large canvas": "unfolds to",
-    "avif that says a larger size": "unfolds to",
-    "tiff one bit of group 4": "unfolds to",
+    "gif of a large screen": "unpacks to",
+    "png palette": "unpacks to",
+    "png rgba": "unpacks to",
+    "webp lossless solid": "unpacks to",
+    "webp of a large canvas": "unpacks to",
+    "avif that says a larger size": "unpacks to",
+    "tiff one bit of group 4": "unpacks to",
     "jpeg of 631 bytes": "is truncated",
     "jpeg progressive header": "is truncated",
     "gif of 42 bytes": "is truncated",

@@ -125,7 +125,7 @@ def test_paths_of_this_machine_are_read_and_told(tmp_path: Path, caplog: pytest.
     ]
     assert [str(sample.image) for sample in pickle.loads(pickle.dumps(samples))] == names
     Path(names[0]).write_text("secret")
-    with pytest.raises(OSError, match="no picture any more"):
+    with pytest.raises(OSError, match="no longer a picture"):
         samples[0].read()
 
 

@@ -113,7 +113,7 @@ def test_a_zip_alone_is_an_error_with_the_next_step(tmp_path: Path) -> None:
     archive = write_zip(tmp_path / "photos.zip", {"1.png": picture(1), "1.txt": b"a dog"})
     with pytest.raises(DataError, match=r"photos\.zip: an archive; unpack it first \(unzip photos\.zip -d photos\)"):
         read(archive)
-    with pytest.raises(DataError, match=r"photos\.zip lies there; unpack it first"):
+    with pytest.raises(DataError, match=r"photos\.zip is there; unpack it first"):
         read(tmp_path)
 
 
@@ -131,6 +131,6 @@ def test_pictures_are_read_out_of_a_tar_beside_the_table_that_is_given(tmp_path:
     }
     assert not rejects
     with pytest.raises(
-        DataError, match=r"captions\.csv lies beside: if it is a table of these pictures, give its path"
+        DataError, match=r"captions\.csv is beside them: if it is a table of these pictures, give its path"
     ):
         read(tmp_path)

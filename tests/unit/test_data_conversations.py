@@ -138,7 +138,7 @@ def test_answers_to_the_first_question_alone_are_captions(tmp_path: Path, caplog
             "b.jpg": ("A cat.", "A black cat."),
         }
     (said,) = caplog.messages
-    assert "all rows ask 'Describe the picture.', the prompt of a training for which none is given" in said
+    assert "all rows ask 'Describe the picture.', the prompt of a training if none is given" in said
     assert "left out: 1 answer to a further question" in said
 
 
@@ -148,7 +148,7 @@ def test_different_questions_are_no_prompt(tmp_path: Path, caplog: pytest.LogCap
     with caplog.at_level(logging.INFO):
         splits = load_splits(str(file), validation_share=0)
     assert (splits.question, len(splits.train)) == ("", 2)
-    assert "rows ask 2 different questions, so none is a training's prompt" in caplog.text
+    assert "rows ask 2 different questions, so none becomes the prompt" in caplog.text
 
 
 def test_rows_that_ask_nothing_have_no_prompt(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -238,7 +238,7 @@ def test_other_tables_and_caption_files_of_a_folder_go_first(tmp_path: Path) -> 
         ('[{"image": "../a.jpg", "conversations": [{"from": "gpt", "value": "x"}]}]', "leaves the folder"),
         ('[{"image": "a.jpg", "split": "trian", "conversations": [{"from": "gpt", "value": "x"}]}]', "Did you mean"),
         ('[{"image": "a.jpg", "conversations": 5}]', "has no caption"),
-        ("[5]", "entry 1 of the list is no object"),
+        ("[5]", "entry 1 of the list is not an object"),
     ],
 )
 def test_what_is_wrong_is_one_line(tmp_path: Path, text: str, message: str) -> None:

@@ -99,7 +99,7 @@ def test_a_failure_on_the_way_leaves_the_old_folder(
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("captrain.data.writers.tables.Lines.close", fail)
+    monkeypatch.setattr("captrain.data.writers.tables.JsonLinesFile.close", fail)
     with pytest.raises(OSError, match="No space"):
         convert(str(photos), tmp_path / "out", "metadata-jsonl", overwrite=True)
     assert files(tmp_path / "out") == before

@@ -570,7 +570,7 @@ def test_names_in_a_table_stay_in_the_folder(small: Server, tmp_path: Path, run:
     small.files["/source/nocaps_val_4500_captions.json"] = json.dumps(bad).encode()
     code, _, errors = run("nocaps", tmp_path / "nocaps")
     assert code == 2
-    assert "is no plain file name" in errors
+    assert "is not a plain file name" in errors
 
 
 def test_the_catalogue_is_sound() -> None:

@@ -412,7 +412,7 @@ def test_broken_bytes_raise_picture_errors_alone(name: str, choice: st.DataObjec
         try:
             assert prepare(bytes(broken[:end]), square(16), max_pixels=1_000_000).shape == (16, 16, 3)
         except PictureError as error:
-            assert str(error).startswith(("is ", "has ", "unfolds "))
+            assert str(error).startswith(("is ", "has ", "unpacks "))
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)

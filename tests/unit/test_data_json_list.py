@@ -73,7 +73,7 @@ def test_other_json_is_not_claimed(tmp_path: Path, text: str, name: str) -> None
         ("{}", "not a JSON list"),
         ("", "not a JSON list"),
         ("[]", r"nothing to use \(no rows\)"),
-        ('[{"image": "a.jpg", "text": "x"}, 5]', r"t\.json:2: entry 2 of the list is no object"),
+        ('[{"image": "a.jpg", "text": "x"}, 5]', r"t\.json:2: entry 2 of the list is not an object"),
         ('[{"image": "a.jpg", "text": "x"} {"image": "a.jpg"}]', "no comma"),
         ('[{"image": "a.jpg", "text": "x"}', "the file ends there"),
         ('[{"image": "a.jpg", "text": "x"}, {"image": "a.', r"t\.json:2: object 2 of the list is not valid JSON"),

@@ -169,7 +169,7 @@ def test_a_folder_is_claimed_where_its_pictures_lie_elsewhere_alone(tmp_path: Pa
     [
         ("[[datasets]\n", "not valid TOML"),
         ("[general]\n", r"no data sets; expected \[\[datasets\]\]"),
-        ("[[datasets]]\nsubsets = 5\n", "'subsets' is no list of tables"),
+        ("[[datasets]]\nsubsets = 5\n", "'subsets' is not a list of tables"),
         ("[[datasets]]\n", "a subset names no image_dir"),
         (subsets({"image_dir": "../dogs"}), "leaves the folder"),
         (subsets({"image_dir": "absent"}), "image_dir 'absent' is not there"),

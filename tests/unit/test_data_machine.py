@@ -257,7 +257,7 @@ def test_an_evaluation_has_no_machine_for_a_reference(photos: Path, caplog: pyte
         "no-run", EvaluationData(str(photos), options=ReadOptions(caption_lines="whole"))
     )
     assert [sample.captions for sample in samples] == [("mine",), ("mine too",)]
-    assert "captions that captrain wrote, of 2 pictures, are no references" in caplog.text
+    assert "captions that captrain wrote, of 2 pictures, do not count as references" in caplog.text
     assert not rejects.lines
 
 

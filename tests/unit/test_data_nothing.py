@@ -45,7 +45,7 @@ def test_the_path_tried_and_the_option_that_helps(tmp_path: Path, name: str) -> 
     assert str(folder / NAME) in said and "--image-root" in said
     given = error_of(folder / name, other)
     assert str(other / NAME) in given and "--image-root" not in given
-    assert f"{other / 'images.rar'} lies there; unpack it first (unrar x images.rar)" in given
+    assert f"{other / 'images.rar'} is there; unpack it first (unrar x images.rar)" in given
 
 
 def test_an_absolute_path_is_named_as_it_stands(tmp_path: Path) -> None:
@@ -78,13 +78,13 @@ def test_the_columns_where_captions_are_missing(tmp_path: Path, name: str) -> No
 )
 def test_archives_of_an_empty_folder(tmp_path: Path, name: str, command: str) -> None:
     (tmp_path / name).touch()
-    assert f"{name} lies there; unpack it first ({command})" in error_of(tmp_path)
+    assert f"{name} is there; unpack it first ({command})" in error_of(tmp_path)
 
 
 def test_other_data_sets_beside(tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
     (tmp_path / "x.arrow").touch()
-    assert "x.arrow lies there; is that the data set?" in error_of(tmp_path)
+    assert "x.arrow is there; is that the data set?" in error_of(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -269,7 +269,7 @@ def test_java_is_looked_for_before_anything_else(monkeypatch: pytest.MonkeyPatch
 
 def test_captions_are_not_their_own_references(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text('{"id": "1", "text": "a dog"}\n')
-    with pytest.raises(DataError, match="holds no references beside its captions"):
+    with pytest.raises(DataError, match="holds no references besides its captions"):
         score(tmp_path / "p.jsonl", tmp_path / "p.jsonl")
     (tmp_path / "p.jsonl").write_text('{"id": "1", "text": "a dog", "references": ["A dog runs."]}\n')
     assert score(tmp_path / "p.jsonl", tmp_path / "p.jsonl").images == 1

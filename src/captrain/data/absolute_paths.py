@@ -82,7 +82,7 @@ class MovedPaths:
         return likely[0] if len(likely) == 1 else None
 
     def likely(self, path: str, where: str) -> list[str]:
-        """The pictures below the folder that a path may mean, all as likely; none if none is."""
+        """The pictures below the folder that a path may mean, all as likely; an empty list if there is none."""
         beginning = self._beginning(path)
         if beginning is None:
             return self._looked_for(path, where)
@@ -110,7 +110,7 @@ class MovedPaths:
         return [found] if found and split_suffix(found)[1] else self.root.index.at(relative)
 
     def _by_ends(self, path: str) -> list[str]:
-        """The pictures of which the most last parts are those of the path."""
+        """The pictures that share the most last parts with the path."""
         shared: dict[int, list[str]] = {}
         for picture in self.root.index.called(path):
             shared.setdefault(shared_parts(picture, path), []).append(picture)
@@ -187,9 +187,9 @@ class OutsidePicture:
     path: Path
 
     def read(self) -> bytes:
-        """The encoded picture. Raises `OSError` if it is none any more."""
+        """The encoded picture. Raises `OSError` if it is no longer a picture."""
         if not is_picture(str(self.path)):
-            raise OSError("is no picture any more")
+            raise OSError("is no longer a picture")
         return read_file(self.path)
 
     def __str__(self) -> str:

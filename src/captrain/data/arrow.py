@@ -73,7 +73,7 @@ def check_file(path: Path) -> None:
         except (struct.error, IndexError):
             return
     if rows > MOST_EMPTY_ROWS + size:
-        raise DataError(f"{path}: says that it has {rows} rows in {size} bytes, which can't be")
+        raise DataError(f"{path}: says that it has {rows} rows in {size} bytes, which is impossible")
 
 
 def _notes(file: BinaryIO, size: int) -> Iterator[bytes]:

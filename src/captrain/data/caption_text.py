@@ -70,7 +70,7 @@ class CaptionText:
 
     @property
     def is_random(self) -> bool:
-        """Whether `vary` can change anything, so that captions must be made anew each epoch."""
+        """Whether `vary` can change anything, so that captions must be made again each epoch."""
         return self.shuffle_tags or self.drop_tags > 0 or self.drop_captions > 0
 
     def clean(self, captions: Sequence[str]) -> list[str]:
@@ -80,8 +80,8 @@ class CaptionText:
     def vary(self, captions: Sequence[str], random: np.random.Generator) -> list[str]:
         """Cleaned captions after the random steps.
 
-        `random` comes from `captrain.data.augment.generator(seed, epoch, key, "caption")`: what comes out then hangs on
-        those three and the captions alone.
+        `random` comes from `captrain.data.augment.generator(seed, epoch, key, "caption")`: the result depends on
+        those three and the captions only.
 
         >>> text = CaptionText(shuffle_tags=True, keep_tags=1, drop_tags=0.3)
         >>> text.vary(["1girl, red hair, smile, tree"] * 2, np.random.default_rng(2))

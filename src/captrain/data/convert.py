@@ -37,7 +37,7 @@ Images = Literal["copy", "link", "encode"]
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """How many images were written, by split; how many were rejected, and where those are listed."""
+    """How many images were written, by split; how many were rejected, and where they are listed."""
 
     written: dict[str, int]
     rejected: int
@@ -82,10 +82,10 @@ def convert(
     """Write a data set in another form.
 
     Args:
-        folder: becomes the result; it appears when all is done, and is not there before.
+        folder: the result; it appears when everything is done.
         to: a name of `writers.WRITERS`.
 
-    What can't be read, has no caption, or can't be decoded when encoding is listed in `folder/rejected.jsonl`. What the
+    Images that can't be read, have no caption, or can't be decoded for encoding are listed in `folder/rejected.jsonl`. What the
     form can't hold is logged, a line for each kind. Raises `DataError` if nothing is left, or if `folder` is taken.
     """
     make_writer = writer(to)

@@ -57,7 +57,7 @@ def load_splits(
     """The splits a data set names; where it names no validation, a share of its training images, drawn by `seed`.
 
     Raises `DataError` if nothing is there, nothing can be used, there is nothing to train on, or `names` has a split that the
-    data has not, or one to train on and to measure on.
+    data does not have, or one to train on and to measure on.
     """
     rejects = Rejects()
     named = read_splits(path, rejects, format, options)
@@ -69,7 +69,7 @@ def load_splits(
         )
     if both := [name for name in roles.train if name in {*roles.validation, *roles.test}]:
         raise DataError(
-            f"{path}: split '{both[0]}' is asked for to train on and to measure on; expected different ones"
+            f"{path}: split '{both[0]}' is asked for both to train on and to measure on; expected different ones"
         )
     train, validation, test = (join_named(named, some) for some in (roles.train, roles.validation, roles.test))
     if roles.draws:
@@ -152,7 +152,7 @@ def read_splits(
 ) -> dict[str, Sequence[Sample]]:
     """What the right reader finds at `source`, or the readers of several tables, by the splits that it names ("all" if none).
 
-    What is good to know besides (pictures that no table lists) is logged.
+    Remarks, for example on pictures that no table lists, are logged.
     """
     return read_and_note(source, format or detect(source, options), rejects, options, captioned, format is None)
 

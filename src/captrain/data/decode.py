@@ -93,7 +93,7 @@ def _only_picture_errors(data: bytes) -> Iterator[None]:
     except CaptrainError:
         raise
     except Image.DecompressionBombError:
-        raise PictureError("unfolds to far more pixels than its header says or Pillow allows; scale it down") from None
+        raise PictureError("unpacks to far more pixels than its header says or Pillow allows; scale it down") from None
     except MemoryError:
         raise PictureError("needs more memory than there is; scale it down") from None
     except (

@@ -1,4 +1,4 @@
-"""What captrain wrote into caption files, remembered beside them: `.captrain/captions.jsonl` in each folder, a line a change.
+"""What captrain wrote into caption files, noted beside them: `.captrain/captions.jsonl` in each folder, a line a change.
 
 So it is copied with the folder. A line is written before its change is made, and tells what was there before: a change that
 was not made, or was undone, is known by the file being as it was. A caption counts as a machine's while it stands in its
@@ -194,7 +194,7 @@ class CaptionLedgers:
 
 
 def remark_on_machine(rejects: Rejects, id: str, where: str, makers: Sequence[str]) -> None:
-    """Remark on a sample of which a machine wrote captions; `makers` as in `Sample.machine`."""
+    """Remark on a sample with captions that a machine wrote; `makers` as in `Sample.machine`."""
     made = [maker for maker in makers if maker]
     how_many = "a caption" if len(made) == 1 else f"{len(made)} captions"
     rejects.remark(MACHINE, id, where, f"has {how_many} that captrain wrote ({made[0]})")

@@ -114,7 +114,7 @@ class Pages:
         self.groups: list[dict[int, Any]] = footer.get(4, [])
         self.rows = _rows_in(self.groups)
         if sum(self.rows) > MOST_EMPTY_ROWS + size or min(self.rows, default=0) < 0:
-            raise DataError(f"{file}: says that it has {sum(self.rows)} rows in {size} bytes, which can't be")
+            raise DataError(f"{file}: says that it has {sum(self.rows)} rows in {size} bytes, which is impossible")
         widths = _widths_in(footer.get(2, []))
         if max(widths, default=0) > WIDEST:
             raise DataError(f"{file}: has a column of values of {max(widths)} bytes each, over {WIDEST}")
@@ -168,16 +168,16 @@ class Pages:
         for page in _pages(opened, chunk, start):
             if is_bomb(page.unpacked, page.stored, LARGEST_PAGE):
                 raise DataError(
-                    f"{where}: a page of {page.stored} bytes unfolds to {page.unpacked}, over {LARGEST_PAGE}"
+                    f"{where}: a page of {page.stored} bytes unpacks to {page.unpacked}, over {LARGEST_PAGE}"
                 )
         if chunk.dictionary and chunk.kind == _BYTES and any(page.encoding in _BY_DICTIONARY for page in chunk.pages):
             chunk.longest = _longest(opened, chunk.dictionary, chunk.codec)
         pages = sum(page.unpacked for page in (chunk.dictionary, *chunk.pages) if page)
         if is_bomb(pages, chunk.stored, LARGEST_GROUP):
-            raise DataError(f"{where}: unfolds to {pages} bytes, over {LARGEST_GROUP}; write smaller row groups")
+            raise DataError(f"{where}: unpacks to {pages} bytes, over {LARGEST_GROUP}; write smaller row groups")
         if not chunk.is_flat and chunk.unpacked > LARGEST_LISTS:
             raise DataError(
-                f"{where}: its lists unfold to {chunk.unpacked} bytes, over {LARGEST_LISTS}; "
+                f"{where}: its lists unpack to {chunk.unpacked} bytes, over {LARGEST_LISTS}; "
                 "write the file with smaller row groups (row_group_size=1000)"
             )
 

@@ -63,7 +63,7 @@ def split_suffix(name: str) -> tuple[str, str]:
 
 
 def suffix_of_content(beginning: bytes) -> str:
-    """The usual ending of a picture's form, by its first `LONGEST_MARK` bytes; "" for what is no picture.
+    """The usual ending of a picture's form, by its first `LONGEST_MARK` bytes; "" for what is not a picture.
 
     >>> suffix_of_content(b"\\xff\\xd8\\xff\\xe0"), suffix_of_content(b"RIFF....WEBPVP8 "), suffix_of_content(b"-----BEGIN")
     ('.jpg', '.webp', '')

@@ -149,7 +149,7 @@ class ZipMember:
 
     def read(self) -> bytes:
         """The picture's bytes. Raises `OSError` if they are not what the zip's directory says."""
-        # Opened anew each time: an open file must not be shared by processes, and it costs little beside a picture.
+        # Opened again each time: processes must not share an open file, and opening costs little compared to a picture.
         with open_file(self.archive) as file:
             if self.offset + self.packed > os.fstat(file.fileno()).st_size:
                 raise OSError(f"{self}: the zip is broken, or another than when it was listed")
@@ -221,7 +221,7 @@ def _is_picture(name: str) -> bool:
 
 
 def _usable(info: zipfile.ZipInfo) -> str:
-    """A member's name below the zip; "" for what is no picture that may be read."""
+    """A member's name below the zip; "" for what is not a picture that may be read."""
     name = tidy_name(info.filename) or ""
     bomb = is_bomb(info.file_size, info.compress_size, LARGEST_INFLATED)
     odd = bomb or not info.filename or info.is_dir() or info.flag_bits & 1 or stat.S_ISLNK(info.external_attr >> 16)

@@ -177,7 +177,7 @@ def _cards(checked: Checked, chosen: Sequence[int]) -> list[PictureCard]:
 
 
 def _uri(sample: Sample) -> str:
-    """A thumbnail as an address that holds it; "" where the picture can't be read, which the check has told."""
+    """A thumbnail as an address that holds it; "" if the picture can't be read, which the check has reported."""
     try:
         small = encode_thumbnail(sample.read(), EDGE)
     except (PictureError, OSError):

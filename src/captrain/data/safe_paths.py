@@ -48,7 +48,7 @@ def existing(path: Path) -> Path:
             raise DataError(f"{path}: {fault}")
         if path.exists():
             return path
-    except OSError as error:  # a name that is too long, or a folder above that may not be entered
+    except OSError as error:  # a name that is too long, or a folder above that can't be entered
         raise DataError(f"{str(path)[:200]}: can't be opened ({error.strerror})") from None
     parent = path.parent
     if not parent.is_dir():
@@ -69,11 +69,11 @@ class Root:
     """The folder of a data set. Says where a named file is, and refuses what lies outside.
 
     The files of a Hugging Face cache (`snapshots/<revision>/...`) are links to `blobs/` beside `snapshots/`: those are
-    inside. Where a person asked for it, all that links below the folder lead to is inside; ids stay the paths below it.
+    inside. If a person asked for it, everything that links below the folder lead to is inside; ids stay the paths below it.
     """
 
     def __init__(self, folder: Path, *, given: bool = False, follow_links: bool = False) -> None:
-        """`given` says that a person named the folder: then absolute paths of this machine that lie outside are refused too."""
+        """`given`: a person named the folder, so absolute paths of this machine that are outside of it are refused too."""
         self.folder, self.follow_links = folder, follow_links
         self.given = self.confined = given
         self.tried = ""  # the first path that led to no image
@@ -92,7 +92,7 @@ class Root:
         self._told = self._has_archives = False
 
     def holds(self, path: str) -> bool:
-        """Whether `path`, below the folder by its name, is there in truth once all links are followed."""
+        """Whether `path`, below the folder by its name, is inside once all links are followed."""
         if self.follow_links:
             return True
         real = os.path.realpath(path)

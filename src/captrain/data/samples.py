@@ -26,7 +26,7 @@ def key_of(sample_id: str) -> int:
 
 
 class LazySamples(Sequence[Sample]):
-    """A sequence of which each sample is made by `sample_at`. A slice is lazy too."""
+    """A sequence whose samples are made by `sample_at`. A slice is lazy too."""
 
     @abstractmethod
     def sample_at(self, index: int) -> Sample:
@@ -81,7 +81,7 @@ class ChosenSamples(LazySamples):
 
 
 class QuestionSamples(LazySamples):
-    """Samples whose captions answer one question, the same for all of them; "" where they answer different ones."""
+    """Samples whose captions all answer one question; "" if they answer different ones."""
 
     def __init__(self, samples: Sequence[Sample], question: str) -> None:
         self.samples, self.question = samples, question

@@ -176,15 +176,15 @@ def _check(line: dict[str, Any]) -> None:
     if any(len(ids) != len(other or ids) for other in (contents, captions)):
         raise ValueError("ids, contents and captions differ in number")
     if not all(isinstance(id, str) for id in [line["split"], *ids]):
-        raise TypeError("a name is no text")
+        raise TypeError("a name is not text")
     if not all(CONTENT.fullmatch(content or "") for content in contents or ()):
-        raise ValueError("a key of content is none")
+        raise ValueError("a key of content is not one")
     np.array(captions or [0], dtype=np.uint64)
 
 
 def _broken(path: Path, reason: str) -> DataError:
     return DataError(
-        f"{path}: can't be read as the splits of a run ({reason}); copy it again, or remove it to draw them anew"
+        f"{path}: can't be read as the splits of a run ({reason}); copy it again, or remove it to draw them again"
     )
 
 
@@ -226,7 +226,7 @@ class Roles:
 def roles_of(path: str, named: Mapping[str, Sequence[Sample]], names: SplitNames = USUAL) -> Roles:
     """What each of the splits `named` is for: as `names` says, else by their usual names; what is trained on is for nothing else.
 
-    Raises `DataError` where `names` has a split that the data has not.
+    Raises `DataError` where `names` has a split that the data does not have.
     """
     train = own_names(path, named, names.train, [name for name in ("train", "all") if name in named][:1])
     free = [name for name in named if name not in train]

@@ -24,7 +24,7 @@ Work = TypeVar("Work", bound=Callable[..., Any])
 FOLDER_LOCK = ".captrain.lock"
 """The lock of a folder that is changed in place, in it."""
 LONGEST_NAME = 140  # bytes; some file systems take no more
-SPARE_FILES = 512  # that a process may want to open beside its locks
+SPARE_FILES = 512  # that a process may want to open besides its locks
 
 
 @dataclass(slots=True)

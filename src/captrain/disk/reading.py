@@ -55,7 +55,7 @@ def open_file(path: str | os.PathLike[str], buffering: int = DEFAULT_BUFFER_SIZE
 
 @contextmanager
 def within_file() -> Iterator[None]:
-    """Around what reads an archive by the places that it states: one before the file's start is told as a `ValueError`."""
+    """For code that reads an archive by the places that it states: a place before the file's start is a `ValueError`."""
     try:
         yield
     except OSError as error:
@@ -114,7 +114,7 @@ def _fault_of_link(path: str | os.PathLike[str], error: OSError) -> str:
 
 
 def _refuse(found: os.stat_result, path: str | os.PathLike[str]) -> None:
-    """Raise `OSError` for what is no plain file, and for a file of Linux's `/proc`, of which some have no end."""
+    """Raise `OSError` for what is not a plain file, and for files of Linux's `/proc`, since some have no end."""
     kind = kind_of_file(found.st_mode)
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
@@ -172,7 +172,7 @@ def encoding_of(path: Path, encoding: str = "") -> str:
 
 
 def unmarked(lines: Iterable[str]) -> Iterator[str]:
-    """The lines of a text, of which the first may still begin with a mark: GB18030's codec leaves it.
+    """The lines of a text; the first may still begin with a mark: GB18030's codec leaves it.
 
     >>> list(unmarked(["\ufeffa dog", "a cat"]))
     ['a dog', 'a cat']
@@ -210,7 +210,7 @@ def is_pointer_file(path: Path) -> bool:
 
 
 def pointer_at(path: Path) -> Path | None:
-    """The first pointer of a folder, in it and not in folders below; the path itself, if that is one; None if none is."""
+    """The first pointer right in a folder; the path itself, if that is one; None if there is none."""
     try:
         files = sorted(path.iterdir()) if path.is_dir() else [path]
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Images of which only features are there, in stores: they come out of mapped files by position, and no picture is touched."""
+"""Images that exist only as features, in stores: they are read from mapped files by position, and no picture is opened."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class StoredPositions:
 
     @classmethod
     def of(cls, samples: Sequence[Sample]) -> StoredPositions | None:
-        """The places of samples that are all in stores; None if none is. Raises `DataError` for a mixture."""
+        """The places of samples that are all in stores; None if no sample is. Raises `DataError` for a mixture."""
         if isinstance(samples, StoreSamples):
             return cls([samples], np.zeros(len(samples), np.int32), np.arange(len(samples)))
         if isinstance(samples, ChosenSamples):
@@ -172,7 +172,7 @@ def stored_images(
     stores = list({id(leaf.store): leaf.store for place in places.values() for leaf in place.leaves}.values())
     if any(of_split.augmentation is not None for of_split in views.values()):
         raise SettingsError(
-            f"{stores[0].label}: holds features, of which no crops or flips can be made; train on pictures"
+            f"{stores[0].label}: holds features, which can't be cropped or flipped; train on pictures"
         )
     if any(of_split.mirrored for of_split in views.values()):
         logger.warning("%s: holds no mirror images; captions are written of the pictures alone", stores[0].label)

@@ -35,7 +35,7 @@ from captrain.records import Caption, Rejects, Sample, append_jsonl, drop_half_l
 logger = logging.getLogger(__name__)
 
 PART_IMAGES = 512
-MOST_TOLD = 20  # rejected pictures that are told where they can't be listed
+MOST_TOLD = 20  # rejected pictures that are logged if they can't be listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,13 +263,13 @@ def _refuse_adding(existing: str) -> None:
 
 
 def _refuse_parts(output: Path, existing: str) -> None:
-    """Raise `UserError` where an engine has begun to write this output, unless it is written anew."""
+    """Raise `UserError` if an engine has begun to write this output, unless it is overwritten."""
     parts = PartsFolder(output)
     if parts.about() is None:
         return
     if existing != "overwrite":
         raise UserError(
-            f"{parts.folder.label}: was begun with --engine; go on with it, or begin anew with --existing overwrite"
+            f"{parts.folder.label}: was begun with --engine; go on with it, or start over with --existing overwrite"
         )
     parts.clear()
     parts.leave()

@@ -119,7 +119,7 @@ def caption_sources(
 def _run(
     runner: Engine[Captioner, AboutCaptioner], order: Captioning, sources: Sequence[EncodingSource], rejects: Rejects
 ) -> CaptionOutcome:
-    """Do what is not done, then join all parts."""
+    """Make the missing parts, then join all parts."""
     folder = order.folder
     earlier = len(order.known) + sum(note.captions for note in folder.done.values())
     job = EngineJob("caption", order, sources)
@@ -142,7 +142,7 @@ def _check(output: Path, existing: str) -> None:
     partial = partial_of(output)
     if existing == "skip" and partial.exists():
         raise UserError(
-            f"{partial}: was begun without --engine; go on without it, or begin anew with --existing overwrite"
+            f"{partial}: was begun without --engine; go on without it, or start over with --existing overwrite"
         )
 
 

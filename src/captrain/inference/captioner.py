@@ -193,7 +193,7 @@ def adjust_decoding(decoding: Decoding, changes: dict[str, Any], room: Room | No
     """A model's decoding with some settings changed.
 
     Raises `SettingsError` for unknown ones, with the nearest name, for values that a setting does not take, for those of
-    sampling where none is done, and for captions longer than the model's positions have `room` for.
+    sampling if nothing is sampled, and for captions longer than the model's positions have `room` for.
 
     >>> adjust_decoding(Decoding(beams=3), {"beams": 5}).beams
     5

@@ -105,7 +105,7 @@ def evaluate(
 
 @dataclass(frozen=True, slots=True)
 class Stated:
-    """What captions depend on beside the way of decoding: the files of the model, and words that tell which data it was.
+    """What captions depend on besides the way of decoding: the files of the model, and words that say which data it was.
 
     `pictures` is what the model's run knows of the pictures; it goes into `scores.json`.
     """
@@ -117,7 +117,7 @@ class Stated:
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """How captions are scored: the tokenizer, and which of METEOR and SPICE are computed beside the other metrics."""
+    """How captions are scored: the tokenizer, and which of METEOR and SPICE are computed besides the other metrics."""
 
     tokenizer: str = "auto"
     java_metrics: Sequence[str] = ()

@@ -129,7 +129,7 @@ def choose_samples(
     Without `data`, those that the recipe names, or else those of the run that the model is. Of the data that a run was trained
     on, those are taken that it held out, by the list in its folder.
 
-    Raises `SettingsError` where no data is told, `DataError` where it can't be used.
+    Raises `SettingsError` if no data is given, `DataError` if it can't be used.
     """
     data, split, format, options = wanted.data, wanted.split, wanted.format, wanted.options
     run = EvaluatedRun.of(model)
@@ -146,7 +146,7 @@ def choose_samples(
     else:
         samples, rejects, whole = _of_run(run, data, split, format, options)
     if made := rejects.remarked(MACHINE):
-        logger.warning("captions that captrain wrote, of %d pictures, are no references", made)
+        logger.warning("captions that captrain wrote, of %d pictures, do not count as references", made)
     if run is not None and told is None:
         samples, told = _aware(run, samples, run.owns(data) and recipe is None, whole)
     if told is not None:
@@ -157,7 +157,7 @@ def choose_samples(
 
 
 def _tell(told: HeldOutFacts, data: str, model: str) -> None:
-    """Say what is known of the pictures. Raises `DataError` where none is left to score."""
+    """Log what is known of the pictures. Raises `DataError` if none is left to score."""
     if told.held_out:
         logger.info(
             "scoring %d of the %d %s pictures of %s, by the list in its folder",

@@ -30,7 +30,7 @@ ABOUT = "about.json"
 BEFORE = "before.jsonl"
 """Captions that OUT had when this was begun; they stay."""
 JOINED = "joined"
-"""In place of what is noted when OUT is whole, or is to be written anew: what is left may go."""
+"""In place of what is noted when OUT is whole, or is to be written again: what is left may go."""
 LARGEST_NOTE = 1 << 16
 SAME = ("decoding", "prompt", "preparation", "precision", "part_images")
 
@@ -82,7 +82,7 @@ class PartsFolder:
         return parse_json_line(self.folder.read(ABOUT, LARGEST_NOTE), self.folder.where(ABOUT))
 
     def begin(self, about: Mapping[str, Any], *, anew: bool) -> None:
-        """Begin, or go on with what was begun unless all is to be written `anew`.
+        """Begin, or continue what was begun, unless everything is to be written `anew`.
 
         Raises `DataError` if that was with another model or other settings, or the folder holds something else.
         """

@@ -210,7 +210,7 @@ def _load(
         captions = captions_by[name].by_column[own[name]]
         is_file = not isinstance(source, Mapping)
         if is_file and source == references and all(known[id] == [captions[id]] for id in captions):
-            raise DataError(f"{source}: holds no references beside its captions; give the file that does")
+            raise DataError(f"{source}: holds no references besides its captions; give the file that does")
         usual = next(iter(captions_by[name].by_column)), next(iter(known_by.by_column))
         if (own[name], column) != usual:
             others = "in both files" if own[name] == column else f"and, of the references, '{column}'"

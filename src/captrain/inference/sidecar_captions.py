@@ -73,7 +73,7 @@ class Beside:
         self.maker = maker
 
     def is_done(self, sample: Sample) -> bool:
-        """Whether the same model has added its caption before, in a command that was interrupted, say."""
+        """Whether the same model has added its caption before, for example in an interrupted command."""
         image = _image(sample)
         folder = self._folder(image.parent)
         found = folder.captions.choose(image.name)
@@ -104,7 +104,7 @@ class Beside:
             self._new.append(path)
 
     def close(self) -> None:
-        """Every file is complete already; new ones, of which nothing is lost before, are brought to the disk together."""
+        """Every file is complete already; new ones, which replace nothing, are flushed to the disk together."""
         sync_all(self._new)
 
     def rejects_path(self) -> Path:

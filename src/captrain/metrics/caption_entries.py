@@ -18,7 +18,7 @@ from captrain.tabular.cells import CAPTION_COLUMNS, IMAGE_COLUMNS
 from captrain.tabular.delimited import Delimited
 
 KNOWN = {"id", "image_id", "candidate", "prediction", "reference", "references", *IMAGE_COLUMNS, *CAPTION_COLUMNS}
-"""Names that columns of tables usually have, by which it is told what separates cells."""
+"""Usual names of columns; they show what separates cells."""
 MAX_BYTES = 2**30
 """Files are held in memory as a whole; the captions of COCO take a tenth of this."""
 MAX_TEXT_BYTES = 2**20

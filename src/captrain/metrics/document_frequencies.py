@@ -166,7 +166,7 @@ def _require(held: bool, otherwise: str) -> None:
 
 
 MOST_CHARACTERS = LONGEST_CAPTION
-"""A longer caption is a mistake in the input (a whole file in one field, say), and would be slow to score."""
+"""A longer caption is a mistake in the input (such as a whole file in one field), and would be slow to score."""
 
 
 def check_pairs(predictions: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> None:

@@ -74,7 +74,7 @@ class CaptionColumns(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class GivenColumns:
-    """Columns that a person names, of images and of captions; "" for the usual ones, also in a file that has not these.
+    """Columns that a person names, of images and of captions; "" for the usual ones, also in a file that does not have these.
 
     follow_links: links that leave a folder of captions are read, and links to folders.
     """
@@ -235,7 +235,7 @@ def _records(
         id = checked_id(value_at(record, id_column), entry.where)
         if len(columns) == 1:
             yield id, _unlisted(value_at(record, columns[0])), entry.where
-        else:  # captions in numbered columns, of which some may be empty
+        else:  # captions in numbered columns; some may be empty
             cells = [_unlisted(record.get(column)) for column in columns]
             yield (
                 id,

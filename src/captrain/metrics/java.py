@@ -188,7 +188,7 @@ def _write(process: subprocess.Popen[bytes], lines: Sequence[str]) -> None:
 
 
 def _close(process: subprocess.Popen[bytes]) -> None:
-    """Close what is written to: lines that a dead program has not read are no error."""
+    """Close the input: lines that a dead program did not read are no error."""
     assert process.stdin is not None
     with suppress(OSError):
         process.stdin.close()

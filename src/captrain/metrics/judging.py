@@ -92,7 +92,7 @@ USELESS = 0.01
 
 
 def merit(scores: Mapping[str, Any], metric: str) -> tuple[float, float]:
-    """How good an evaluation is, by its scores: greater is better. What is no number counts as the worst.
+    """How good an evaluation is, by its scores: greater is better. A non-finite score counts as the worst.
 
     >>> merit({"cider": 0.5, "validation_loss": 2.0}, "cider")
     (0.5, -2.0)
@@ -123,7 +123,7 @@ def since_best(evaluations: Sequence[Mapping[str, Any]], metric: str) -> int:
 
 
 def is_constant(evaluations: Sequence[Mapping[str, Any]], metric: str) -> bool:
-    """Whether a score, of two evaluations or more, has not told one from another.
+    """Whether a score is the same in two evaluations or more.
 
     >>> is_constant([{"cider": 0.0}, {"cider": 0.0}], "cider"), is_constant([{"cider": 0.0}], "cider")
     (True, False)
@@ -153,6 +153,6 @@ def blind_spot(references: Mapping[str, Sequence[str]], metric: str, tokenizer: 
 
 
 def _number(value: Any, otherwise: float) -> float:
-    """A finite number, rounded; what is none is the worst there is."""
+    """A finite number, rounded; a non-finite one is the worst there is."""
     finite = isinstance(value, int | float) and math.isfinite(value)
     return round(float(value), SAME) + 0.0 if finite else otherwise

@@ -37,7 +37,7 @@ class Statistics:
     """What each of n images adds to the scores of a system.
 
     `bleu` (n, 10): n-grams right for lengths 1 to 4, n-grams written, length of the caption, length of the reference.
-    None where BLEU was not asked for. `means`: metric to (n,) scores, of which the corpus score is the mean.
+    None where BLEU was not asked for. `means`: metric to (n,) scores; the corpus score is their mean.
     """
 
     images: int
@@ -121,7 +121,7 @@ def corpus_bleu(sums: Array) -> Array:
 
 
 def intervals(statistics: Statistics, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, tuple[float, float]]:
-    """95 % interval of each score: percentiles of the scores of images drawn anew, with repetition (Efron 1979).
+    """95 % interval of each score: percentiles of the scores of resampled images, with repetition (Efron 1979).
 
     The draws depend on the seed and the number of images alone. Of a single image there is nothing to draw: the
     interval is its score.

@@ -185,7 +185,7 @@ def same_groups(keys: np.ndarray, pictures: np.ndarray) -> list[np.ndarray]:
 
 
 def near_groups(looks: np.ndarray, patches: np.ndarray, pictures: np.ndarray) -> list[np.ndarray]:
-    """Groups of pictures of which each looks like another of its group.
+    """Groups of pictures; each looks like another one of its group.
 
     Args:
         looks: uint64 (n,), perceptual hashes.

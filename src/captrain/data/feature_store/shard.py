@@ -32,7 +32,7 @@ COLUMNS = {
 
 
 class IndexEntry(NamedTuple):
-    """What is known of one image beside its features. `content` is the key of its encoded bytes, 32 hexadecimal digits."""
+    """What is known of one image besides its features. `content` is the key of its encoded bytes, 32 hexadecimal digits."""
 
     id: str
     captions: tuple[str, ...]

@@ -31,7 +31,7 @@ OPEN_SHARDS = 8192  # mapped at a time, below what systems allow a process
 
 @dataclass(frozen=True, slots=True)
 class StorePart:
-    """One shard as a reader sees it: how many images, how many of them without captions, and of which split."""
+    """One shard as a reader sees it: how many images, how many of them have no captions, and its split."""
 
     images: int
     captions: int

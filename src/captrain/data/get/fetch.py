@@ -249,7 +249,7 @@ def _members(opened: zipfile.ZipFile, archive: Path, pattern: str) -> Iterator[z
             continue
         if not _SAFE.fullmatch(info.filename) or any(part in (".", "..") for part in info.filename.split("/")):
             raise DataError(
-                f"{archive}: {info.filename[:100]!r} is no name that may be unpacked; this archive is not safe"
+                f"{archive}: {info.filename[:100]!r} is not a name that may be unpacked; this archive is not safe"
             )
         if stat.S_ISLNK(info.external_attr >> 16):
             raise DataError(f"{archive}: {info.filename!r} is a link; this archive is not safe")

@@ -93,7 +93,7 @@ def _one(one: Wanted, folder: Path) -> str | TransferError:
     make_folders(target.parent, folder)
     try:
         if not one.url.lower().startswith(("http://", "https://")):
-            raise TransferError("is no web address", for_good=True)
+            raise TransferError("is not a web address", for_good=True)
         download_file(one.url, target, PATIENCE)
         kind = _kind(target)
         if not kind:
@@ -109,7 +109,7 @@ def _one(one: Wanted, folder: Path) -> str | TransferError:
 
 
 def _kind(path: Path) -> str:
-    """The ending that fits a file's first bytes; "" for what is no picture."""
+    """The ending that fits a file's first bytes; "" for what is not a picture."""
     with path.open("rb") as file:
         head = file.read(16)
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
@@ -225,7 +225,7 @@ def _of_coco(table: Path, mirror: str) -> Iterator[Wanted]:
         raise DataError(f"{table}: not a COCO JSON with addresses ({type(error).__name__}: {error})"[:300]) from None
     for url, name in pairs:
         if not isinstance(name, str) or not _PLAIN_NAME.fullmatch(name) or not isinstance(url, str):
-            raise DataError(f"{table}: {str(name)[:100]!r} is no plain file name such as 0013ea2087020901.jpg")
+            raise DataError(f"{table}: {str(name)[:100]!r} is not a plain file name such as 0013ea2087020901.jpg")
         yield Wanted(f"{mirror.rstrip('/')}/{name}" if mirror else url, f"images/{name}")
 
 

@@ -76,7 +76,7 @@ def make_plan(
         mirror: address of a folder with the files under their names, instead of the source's.
         local: folder with a copy of the files, or of the pictures alone; the pictures stay there.
 
-    Raises `DataError` for an unknown data set, an address that is none, or a local copy without anything of use.
+    Raises `DataError` for an unknown data set, something that is not an address, or a local copy with nothing to use.
     """
     if name not in CATALOGUE:
         raise DataError(f"data set '{name}' is unknown: expected {', '.join(CATALOGUE)}.{nearest(name, CATALOGUE)}")
@@ -185,7 +185,7 @@ class FetchLedger:
             try:
                 self.entries = {name: _entry(values) for name, values in self._load().items()}
             except (OSError, ValueError, TypeError, AttributeError, RecursionError):
-                raise DataError(f"{self.path}: not what captrain wrote; delete it to fetch all anew") from None
+                raise DataError(f"{self.path}: not what captrain wrote; delete it to fetch everything again") from None
 
     def has(self, name: str, file: Path) -> bool:
         """Whether a file is there as it was noted. It is read whole, but for another size."""

@@ -161,7 +161,7 @@ class _Partial:
         write_text(self.mark_path, json.dumps({"mark": mark}))
 
     def finish(self) -> None:
-        open_to_append(self.path).close()  # of nothing, nothing came
+        open_to_append(self.path).close()  # nothing came
         self.path.replace(self.target)
         remove(self.mark_path)
 
@@ -202,7 +202,7 @@ def _open(url: str, headers: dict[str, str], timeout: float, partial: _Partial, 
 
 
 def _after_416(headers: Message, partial: _Partial, arrived: Arrived) -> None:
-    """No such range: either all is here already, or what is here is of no use."""
+    """No such range: either everything is here already, or what is here can't be used."""
     if headers.get("Content-Range") == f"bytes */{partial.size()}":
         return
     arrived(-partial.size())
@@ -222,7 +222,7 @@ def _begin(response: Any, start: int, partial: _Partial, arrived: Arrived) -> in
             return _number(found[3])
         arrived(-start)
         partial.begin("")
-        raise _TryAgainError("the server answers with another range than was asked for")
+        raise _TryAgainError("the server answers with a range other than the one asked for")
     if response.status != 200:
         raise _TryAgainError(f"the server answers {response.status}")
     arrived(-start)
@@ -262,12 +262,12 @@ def _clear_network_errors() -> Iterator[None]:
     except (OSError, EOFError, http.client.HTTPException) as error:
         raise _TryAgainError(f"the connection broke ({type(error).__name__})") from None
     except ValueError as error:  # an address that urllib can't take
-        raise TransferError(f"is no address that can be asked ({error})"[:200], for_good=True) from None
+        raise TransferError(f"is not an address that can be asked ({error})"[:200], for_good=True) from None
 
 
 @contextmanager
 def _clear_disk_errors(target: Path) -> Iterator[None]:
-    """One line about a disk that is full, or a folder that may not be written."""
+    """One line about a disk that is full, or a folder that can't be written."""
     try:
         yield
     except OSError as error:

@@ -62,7 +62,7 @@ def reader(name: str) -> FormatReader:
 
 
 def recognises(name: str, source: str, options: ReadOptions = BY_LOOKING) -> bool:
-    """Whether a source is of a format; one that the system can't even look at (a name that is too long) is of none."""
+    """Whether a source is of a format; False for one that the system can't look at (a name that is too long)."""
     try:
         return reader(name).recognises(source, options)
     except (OSError, ValueError):

@@ -59,7 +59,7 @@ class Columns:
     """The columns of a table that count: given ones, or those with usual names.
 
     >>> Columns().row({"Image": "a.jpg", "text": "a dog ", "split": "dev"}, "train.csv:1")
-    Row(image='a.jpg', captions=('a dog',), split='validation')
+    TableRow(image='a.jpg', captions=('a dog',), split='validation')
     >>> Columns(caption="json/title").row({"image": "a.jpg", "json": {"title": "a dog"}}, "t.jsonl:1").captions
     ('a dog',)
     """

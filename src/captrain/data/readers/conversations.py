@@ -5,7 +5,7 @@ or {"images": ["a.jpg"], "messages": [{"role": "user", "content": "What is it?"}
 
 The answers to a row's first question are its picture's captions. Answers to further questions say no more than these ask
 for, so they are left out and counted. A row about several pictures describes none of them alone: it is rejected. Where all
-rows ask the same, that question is the prompt of a training for which none is given.
+rows ask the same, that question is the prompt of a training if none is given.
 """
 
 from __future__ import annotations
@@ -119,9 +119,9 @@ class _Conversations:
 
     def _say(self, question: str) -> None:
         if question:
-            asked = f"all rows ask '{_shown(question)}', the prompt of a training for which none is given"
+            asked = f"all rows ask '{_shown(question)}', the prompt of a training if none is given"
         else:
-            asked = f"rows ask {len(self.questions):,} different questions, so none is a training's prompt"
+            asked = f"rows ask {len(self.questions):,} different questions, so none becomes the prompt"
         left_out = [
             _counted(self.further, "answer to a further question", "answers to further questions"),
             _counted(self.several, "row about several pictures", "rows about several pictures"),
@@ -151,7 +151,7 @@ def _no_picture(images: Sequence[str]) -> str:
     if not images:
         return "names no image"
     if len(images) > 1:
-        return f"is about {len(images)} images; an answer describes one picture only where it is the only one"
+        return f"is about {len(images)} images; an answer describes a picture only if it is the row's only one"
     if images[0].startswith("data:"):
         return "holds its image within its text (a data: URL); save images as files, and name these"
     return "names an image on the web; fetch it first, and name the file"

@@ -39,7 +39,7 @@ BOM = b"\xef\xbb\xbf"
 def detect(source: str, options: ReadOptions = BY_LOOKING) -> str:
     """The format's name, by what lies at `source`; tables are looked for by the columns that `options` name.
 
-    Raises `DataError` if nothing does, nothing that a reader reads, or no table that has those columns.
+    Raises `DataError` if nothing is there, if no reader reads it, or if no table has those columns.
     """
     if not is_remote(source):
         refuse_pointer(Path(source))
@@ -59,7 +59,7 @@ def detect(source: str, options: ReadOptions = BY_LOOKING) -> str:
 
 
 def _miss_table(source: str, options: ReadOptions) -> None:
-    """Raise `DataError` for a folder whose tables lack the columns that a person names; where it has none, say so."""
+    """Raise `DataError` if no table of a folder has the columns that a person names; if it has no tables, say so."""
     flag, column = "--image-column", options.image_column
     if not column:
         flag, column = "--caption-column", options.caption_column
@@ -82,9 +82,10 @@ def _miss_table(source: str, options: ReadOptions) -> None:
 def read_and_note(
     source: str, form: str, rejects: Rejects, options: ReadOptions, captioned: bool, is_guess: bool
 ) -> dict[str, Sequence[Sample]]:
-    """What the reader of a form finds, and, where the form `is_guess`, those of other tables in the folder.
+    """What the reader of a form finds and, if the form `is_guess`, what other tables in the folder hold.
 
-    What is good to know besides is logged: tables that are not read, pictures that no table lists.
+
+    What else is good to know is logged: tables that are not read, pictures that no table lists.
     """
     noted, path = len(rejects.remarks), Path(source)
     splits = read_tables(source, form, rejects, options, captioned) if is_guess and os.path.isdir(source) else None
@@ -119,7 +120,7 @@ def read_tables(
 ) -> dict[str, Sequence[Sample]] | None:
     """The samples of all tables of a folder that `form` was found in; None if one reader alone is to read it.
 
-    Tables that are not read, as their names don't say what of, are noted. Raises `DataError` as `choose` does.
+    Tables that are not read, because their names say no split, are noted. Raises `DataError` as `choose` does.
     """
     folder = Path(source)
     if READERS[form].whole_folder and (form != "sidecar" or not _files(folder, TABLE_SUFFIXES)):
@@ -154,7 +155,7 @@ def _chosen(folder: Path, found: dict[str, list[ListedTable]], form: str) -> dic
 
 
 def tables_of(folder: Path, form: str, options: ReadOptions = BY_LOOKING) -> dict[str, list[ListedTable]]:
-    """By form, the tables that lie in a folder; of a form that many files seem to be of, only if it is `form`."""
+    """By form, the tables in a folder. A form that many files seem to have counts only if it is `form`."""
     found: dict[str, list[ListedTable]] = {}
     for name in READERS:
         if not READERS[name].whole_folder:
@@ -207,8 +208,8 @@ def _read(
 def tables_there(folder: Path) -> list[str]:
     """The tables right in a folder, or in one of its folders, that are not read, and why.
 
-    Those that name images by columns that are known are several of which no name says a split. Others are told with the
-    columns that they have.
+    Tables with known columns are left unread when there are several and no name says a split. Others are reported with
+    the columns that they have.
     """
     known: list[str] = []
     said: list[str] = []
@@ -218,7 +219,7 @@ def tables_there(folder: Path) -> list[str]:
             known.append(name)
         elif columns:
             said.append(
-                f"{folder / name} lies there with the columns {listed_columns(columns)}; "
+                f"{folder / name} is there with the columns {listed_columns(columns)}; "
                 "--image-column and --caption-column say which ones count"
             )
     if len(known) > 1:
@@ -244,7 +245,7 @@ def _lists_pictures(path: Path) -> bool:
 
 
 def _columns_of(path: Path) -> Sequence[str]:
-    """The columns of a table by its first line; none of what is no table."""
+    """The columns of a table by its first line; nothing for other files."""
     try:
         if path.suffix.lower() in csv_table.SUFFIXES:
             cells = csv_table.cells_in_any_encoding(path, Columns())

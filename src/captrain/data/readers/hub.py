@@ -83,7 +83,7 @@ def _from_disk(folder: Path, follow_links: bool) -> tuple[dict[str, Dataset], tu
         if not isinstance(splits, list) or not all(
             isinstance(name, str) and re.fullmatch(r"[\w.-]+", name) for name in splits
         ):
-            raise DataError(f"{note}: its splits are no names; expected what save_to_disk writes")
+            raise DataError(f"{note}: its splits are not names; expected what save_to_disk writes")
     for name in splits:
         _stay_inside(root, f"{name}/" if name else "")
     loaded = _loading(
@@ -328,7 +328,7 @@ def _ids(table: Dataset) -> FlatTexts | None:
 
 
 def _caption_columns(table: Dataset, wanted: str, name: str) -> list[str]:
-    """The columns of captions, in their order; none if the table has none. Raises `DataError` for a wanted one it has not."""
+    """The columns of captions, in their order. Raises `DataError` for a wanted one that the table does not have."""
     if wanted in table.column_names:
         return [wanted]
     found = caption_columns((wanted.lower(),) if wanted else CAPTION_COLUMNS, tuple(table.column_names))

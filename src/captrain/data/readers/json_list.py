@@ -146,7 +146,7 @@ class Characters:
     def value(self, where: str, number: int) -> dict[str, Any]:
         """The next object."""
         if self.next() != "{":
-            raise DataError(f"{where}: entry {number} of the list is no object; {_EXAMPLE}")
+            raise DataError(f"{where}: entry {number} of the list is not an object; {_EXAMPLE}")
         return dict(self.any(where, f"object {number} of the list"))
 
     def any(self, where: str, what: str) -> Any:

@@ -115,7 +115,7 @@ def caption_at(entry: dict[str, Any], key: str, where: str) -> str:
 
 
 def name_at(entry: dict[str, Any], key: str, where: str) -> str:
-    """The path under a key. Raises `DataError` for what is none."""
+    """The path under a key. Raises `DataError` if it is not one."""
     name = encodable(text_at(entry, key, where))
     if not name.strip() or len(name.encode()) > LONGEST_NAME or any(letter in name for letter in "\n\r\0"):
         raise DataError(f"{where}: '{key}' is {name[:80]!r}; expected the path of an image")

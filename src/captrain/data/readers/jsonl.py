@@ -64,7 +64,7 @@ MOST_CHECKED = 200_000  # lines; images of larger tables are not looked for one 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """An image that a table names and that may not be read."""
+    """An image that a table names and that must not be read."""
 
     path: Path
     reason: str
@@ -105,7 +105,7 @@ class TableReader:
 
     def row_at(self, offset: int, number: int) -> TableRow:
         """The line at a byte offset."""
-        # Opened anew each time: an open file must not be shared by processes, and it costs little beside a picture.
+        # Opened again each time: processes must not share an open file, and opening costs little compared to a picture.
         with opened_lines(self.table.path) as file:
             file.seek(offset)
             return self.counted(parse_row(next_json_line(file), f"{self.table.path}:{number}", self.columns))

@@ -114,7 +114,7 @@ def read(
 ) -> dict[str, Sequence[Sample]]:
     """All pictures of all subsets; ids are their paths below the configuration's folder, or below their own.
 
-    Rejected is what is rejected in folders with caption files and in metadata files. Raises `DataError` for a
+    Rejects are those of folders with caption files and of metadata files. Raises `DataError` for a
     configuration of another form, a folder that is not there or leaves the configuration's, and if nothing is left.
     """
     path = existing(Path(source))
@@ -167,7 +167,7 @@ def _loaded(file: Path) -> dict[str, Any]:
 
 
 def _tables(config: dict[str, Any], file: Path) -> list[dict[str, Any]]:
-    """What holds for each subset: its own keys, and those of its data set and of [general] that it does not say anew."""
+    """What holds for each subset: its own keys, and those of its data set and of [general] that it does not set itself."""
     general, datasets = config.get("general", {}), config.get("datasets")
     if not isinstance(general, dict) or not _are_tables(datasets) or not datasets:
         raise DataError(f"{file}: no data sets; {_EXAMPLE}")
@@ -175,7 +175,7 @@ def _tables(config: dict[str, Any], file: Path) -> list[dict[str, Any]]:
     for dataset in datasets:
         subsets = dataset.get("subsets", [{}])  # without, a data set is one: musubi-tuner's are
         if not _are_tables(subsets):
-            raise DataError(f"{file}: 'subsets' is no list of tables; {_EXAMPLE}")
+            raise DataError(f"{file}: 'subsets' is not a list of tables; {_EXAMPLE}")
         found += [{**general, **dataset, **subset} for subset in subsets]
     return found
 
@@ -220,7 +220,7 @@ class _Places:
             if is_kind(tail) and self.root.holds(str(tail)):
                 return tail
         raise DataError(
-            f"{shown} is not there, neither are its last parts below {self.base}; expected a path of this machine or "
+            f"{shown} is not there, and neither are its last parts below {self.base}; expected a path of this machine or "
             "relative to the configuration, or give --image-root"
         )
 

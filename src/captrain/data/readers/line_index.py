@@ -141,7 +141,7 @@ def parse_row(line: bytes, where: str, columns: Columns) -> TableRow:
     """One line of a table.
 
     >>> parse_row(b'{"file_name": "a.jpg", "text": "a dog ", "split": "dev"}', "train.jsonl:1", Columns())
-    Row(image='a.jpg', captions=('a dog',), split='validation')
+    TableRow(image='a.jpg', captions=('a dog',), split='validation')
     """
     return columns.row(parse_json_line(line.removeprefix(BOM), where), where)
 

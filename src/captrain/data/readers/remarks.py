@@ -45,7 +45,7 @@ def nothing_to_use(
     none: str = "no rows",
     own: tuple[str, ...] = (),
 ) -> DataError:
-    """The error for a data set of which nothing is left.
+    """The error for a data set with nothing left to use.
 
     Args:
         roots: the folders that images were looked for in: the first path tried is named, and what lies there.
@@ -75,14 +75,14 @@ def lying_there(folders: Iterable[Path], own: tuple[str, ...] = ()) -> list[str]
             if (ending or name.lower().endswith(TABLES)) and is_pointer_file(folder / name):
                 said.append(f"{folder / name} {POINTER}")
             elif ending:
-                said.append(f"{folder / name} lies there; unpack it first ({unpacking(name)})")
+                said.append(f"{folder / name} is there; unpack it first ({unpacking(name)})")
             elif name.lower().endswith(DATA_SETS) and not (own and name.lower().endswith(own)):
-                said.append(f"{folder / name} lies there; is that the data set?")
+                said.append(f"{folder / name} is there; is that the data set?")
     return said[:3]
 
 
 def unpacking(name: str) -> str:
-    """The command that unpacks an archive, "" for what is none.
+    """The command that unpacks an archive, "" for other files.
 
     >>> unpacking("images.zip"), unpacking("shard.tgz"), unpacking("dog.jpg")
     ('unzip images.zip -d images', 'tar xzf shard.tgz', '')
@@ -133,7 +133,7 @@ def _within(name: str) -> str:
 
 
 def _pictures(root: Root) -> Iterator[str]:
-    """Paths of pictures below a folder, sorted folder by folder, as far as `MOST` entries go."""
+    """Paths of pictures below a folder, sorted folder by folder, up to `MOST` entries."""
     folders, left, looked = root.folders(), [""], 0
     while left and looked < MOST:
         prefix = left.pop()

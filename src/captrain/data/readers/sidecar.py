@@ -112,7 +112,7 @@ def read(
 
 
 class _Walk:
-    """Goes through a folder and all below it, a folder at a time, so that what is held is little beside the samples."""
+    """Goes through a folder and all below it, a folder at a time, so that little is held besides the samples."""
 
     def __init__(self, root: Path, rejects: Rejects, options: ReadOptions, captioned: bool) -> None:
         self.root, self.rejects, self.captioned = root, rejects, captioned
@@ -235,7 +235,7 @@ def captions_in_lines(
 
 
 class FolderCaptions:
-    """Takes one folder of a data set after another; what is wrong with a file is told once."""
+    """Takes one folder of a data set after another; what is wrong with a file is reported once."""
 
     def __init__(self, root: Path, rejects: Rejects, options: ReadOptions, captioned: bool) -> None:
         self.root, self.rejects, self.options, self.captioned = root, rejects, options, captioned

@@ -26,7 +26,7 @@ from captrain.tabular.cells import MARKS
 Test = Callable[[Path], bool]
 Look = Callable[[Path], tuple[bool, bool]]  # whether a table has images, and whether it has captions
 
-LOOKED_AT = 1000  # rows of which the columns are looked at, to say which hold captions
+LOOKED_AT = 1000  # rows that are searched for the columns that hold captions
 
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")  # between the words of "iconclassTrain"
 
@@ -145,13 +145,13 @@ def tables_in(folder: Path, suffixes: tuple[str, ...], look: Look, is_kind: Test
 
 
 def choose(folder: Path, tables: Sequence[ListedTable]) -> tuple[dict[str, Path], list[Path]]:
-    """Which tables of a folder are read, by split ("" where a name says none), and which are left, as no name says what of.
+    """Which tables of a folder are read, by split ("" if a name says none), and which are left, as no name says their split.
 
     A name is a split's (`train.csv`, `dev.csv`, `train/metadata.csv`), `metadata.csv`, or has a split as a word of it
     (`coco_karpathy_train.json`, `iconclassTrain.json`); tables of other names are read where there is only one. Raises
     `DataError` for two tables of the same split, or of all pictures and of a split.
     """
-    if len(tables) > 1:  # a table of scores, say, is no data set beside one with captions
+    if len(tables) > 1:  # a table of scores is not a data set if another has captions
         tables = [table for table in tables if table.by_name or table.captions]
     named = [table for table in tables if table.split or table.whole]
     if not named:
@@ -226,7 +226,7 @@ def one_table_each(
     rejects: Rejects,
     expected: str,
 ) -> dict[str, Sequence[Sample]]:
-    """The splits of several tables. Raises `DataError`, which ends with `expected`, if no sample is left."""
+    """The splits of several tables. Raises `DataError`, ending with `expected`, if no sample is left."""
     splits: dict[str, Sequence[Sample]] = {}
     for table in tables:
         merged(splits, read(table))

@@ -49,7 +49,7 @@ _BUFFER = 1 << 16  # bytes read at once: a header and, often, the caption that f
 
 
 class TarIndex:
-    """Where the images and captions of shards lie: 57 bytes a sample beside its name."""
+    """Where the images and captions of shards are: 57 bytes a sample, and its name."""
 
     def __init__(self, keys: Keys) -> None:
         self.rules = keys
@@ -170,7 +170,7 @@ class _Indexer:
         """Index a shard. Members of a sample that do not follow one another (plain `tar` packs them so) are found too."""
         self.index.shards.append(shard)
         self.index.paths.append(path)
-        waiting: dict[str, MemberGroup] = {}  # samples of which something is still missing
+        waiting: dict[str, MemberGroup] = {}  # samples that still lack a member
         try:
             with open_file(path, _BUFFER) as file:
                 for found in groups(file, self.keys, os.fstat(file.fileno()).st_size):
@@ -290,7 +290,7 @@ def _nothing_left(source: str, shards: list[TarShard], indexer: _Indexer, reject
     beside = [name for name in _names(source, deeper=False) if os.path.splitext(name)[1].lower() in TABLES]
     if beside and indexer.captioned:
         table = os.path.join(source, beside[0])
-        found += f"; {beside[0]} lies beside: if it is a table of these pictures, give its path, {table}"
+        found += f"; {beside[0]} is beside them: if it is a table of these pictures, give its path, {table}"
     return (
         f"{what}: {members}, nothing to use{found}; expected an image ({image})"
         + (f" and a caption ({captions})" if captions else "")

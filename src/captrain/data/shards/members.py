@@ -34,7 +34,7 @@ _META = re.compile(r"__[^/]*__(?:$|/)")  # WebDataset's own notes
 
 
 class SampleMember(NamedTuple):
-    """One member of a sample, of which the headers begin at `start`. `data` is there for members that were wanted."""
+    """One member of a sample; its headers begin at `start`. `data` is there for members that were wanted."""
 
     suffix: str
     name: str

@@ -1,6 +1,6 @@
 """Files behind URLs: opened by fsspec, or copied once into captrain's cache folder where any part may be asked for at any time.
 
-Each kind of URL needs a package of its own (s3fs for s3://, say), which the user installs. Only the kinds of `BACKENDS` are
+Each kind of URL needs a package of its own (s3fs for s3://), which the user installs. Only the kinds of `BACKENDS` are
 read: fsspec knows others, which open archives in archives, other machines and more.
 """
 

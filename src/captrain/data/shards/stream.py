@@ -276,6 +276,6 @@ def _opened(shard: TarShard) -> Iterator[tuple[Bytes, int | None]]:
 
 
 def _draw(*parts: object) -> int:
-    """A number of 64 bits made of these alone: the same on every machine."""
+    """A number of 64 bits made from these only: the same on every machine."""
     digest = hashlib.blake2b("/".join(map(str, parts)).encode("utf-8", "replace"), digest_size=8).digest()
     return int.from_bytes(digest, "big")

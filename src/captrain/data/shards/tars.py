@@ -63,7 +63,7 @@ class StoredMember:
 
     def read(self) -> bytes:
         """The member's bytes. Raises `OSError` if they can't be read, or are no longer there."""
-        # Opened anew each time: an open file must not be shared by processes, and it costs little beside a picture.
+        # Opened again each time: processes must not share an open file, and opening costs little compared to a picture.
         with open_file(self.path) as file:
             file.seek(self.offset)
             data = file.read(self.size)
@@ -96,7 +96,7 @@ def walk(file: Bytes, length: int | None = None, start: int = 0) -> Iterator[Mem
 
     >>> import io
     >>> list(walk(io.BytesIO(b"no tar at all")))[0].problem
-    'is no tar (it has 13 bytes)'
+    'is not a tar (it has 13 bytes)'
     """
     at = start
     try:
@@ -166,7 +166,7 @@ def _look_ahead(file: Bytes, header: Header, ahead: _Ahead, at: int) -> None:
             ahead.name = _text(value)
         elif key == b"size":
             if not value.isdigit() or len(value) > 19 or int(value) >= LARGEST_SIZE:
-                raise BrokenTarError(f"is broken at byte {at}: a size that can't be one")
+                raise BrokenTarError(f"is broken at byte {at}: an impossible size")
             ahead.size = int(value)
         elif key.startswith(b"GNU.sparse."):
             ahead.sparse = True
@@ -277,7 +277,7 @@ def _adds_up(block: bytes, stated: int) -> bool:
 def _broken(block: bytes, at: int) -> str:
     if at == 0:
         kind = next((f"it is {kind} data; unpack it" for magic, kind in _MAGIC.items() if block.startswith(magic)), "")
-        return f"is no tar ({kind or 'its first header is not one'})"
+        return f"is not a tar ({kind or 'its first header is not one'})"
     return f"is broken at byte {at}: what should be a header is not one"
 
 
@@ -305,7 +305,7 @@ def pax_records(content: bytes, at: int) -> Iterator[tuple[bytes, bytes]]:
         end = place + int(digits) if digits.isdigit() else 0
         key, equals, value = content[space + 1 : end - 1].partition(b"=")
         if not (place < space < end <= len(content) and equals and content[end - 1] == 0x0A):
-            raise BrokenTarError(f"is broken at byte {at + place}: a pax header that is none")
+            raise BrokenTarError(f"is broken at byte {at + place}: a broken pax header")
         yield key, value
         place = end
 

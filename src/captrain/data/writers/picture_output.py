@@ -29,7 +29,7 @@ _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EMLINK
 
 @dataclass(frozen=True, slots=True)
 class OutputPicture:
-    """An encoded picture: a file, or its bytes. `suffix` is that of its form; `anew` says that it was encoded by us."""
+    """An encoded picture: a file, or its bytes. `suffix` is that of its form; `anew` says that captrain encoded it."""
 
     content: Path | bytes
     suffix: str
