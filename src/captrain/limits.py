@@ -17,7 +17,7 @@ from typing import Any, AnyStr, BinaryIO
 LONGEST_CAPTION = 100_000
 """Characters of one caption. The longest paragraphs that people write about a picture have a few thousand."""
 LARGEST_CELL = 8 << 20
-"""Bytes of one cell of text in a table, decoded: a longer one is listed as no caption, and is not kept."""
+"""Bytes of one cell of text in a table, decoded: a longer one is listed as not a caption, and is not kept."""
 LARGEST_SLICE = 64 << 20
 """Bytes of a table's rows that are decoded at a time, where a single row is not larger than that."""
 LARGEST_PAGE = 128 << 20
@@ -51,7 +51,7 @@ LARGEST_UNZIPPED = 16 << 20
 UNZIPPED_TIMES = 50
 STORED_TIMES = 4
 
-TOO_LONG = f"has a text of over {LONGEST_CAPTION:,} characters, which is no caption"
+TOO_LONG = f"has a text of over {LONGEST_CAPTION:,} characters, which is not a caption"
 """Why a sample is left out, the same for all forms of data."""
 TOO_MANY = f"lists over {MOST_CAPTIONS:,} captions, which no picture has"
 """The same of too many."""
@@ -66,7 +66,7 @@ _STRINGS: dict[type, re.Pattern[Any]] = {
 
 
 def is_bomb(unpacked: int, stored: int, most: int) -> bool:
-    """Whether something unfolds to more than `most` bytes and to far more than it takes on the disk.
+    """Whether something unpacks to more than `most` bytes and to far more than it takes on the disk.
 
     >>> is_bomb(3 << 30, 22_000, 1 << 30), is_bomb(3 << 30, 2 << 30, 1 << 30)
     (True, False)
@@ -120,7 +120,7 @@ def next_json_line(file: BinaryIO) -> bytes:
 def gzipped_lines(path: Path) -> Iterator[bytes]:
     """The lines of a gzipped file, one at a time.
 
-    Raises `ValueError` for a line over `LARGEST_LINE`, and where the file unfolds to far more than it takes on the disk;
+    Raises `ValueError` for a line over `LARGEST_LINE`, and where the file unpacks to far more than it takes on the disk;
     `OSError`, `EOFError` and `zlib.error` for one that is broken.
     """
     most = max(LARGEST_UNZIPPED, UNZIPPED_TIMES * os.stat(path).st_size)
@@ -129,7 +129,7 @@ def gzipped_lines(path: Path) -> Iterator[bytes]:
             most -= len(line)
             if len(line) > LARGEST_LINE or most < 0:
                 raise ValueError(
-                    f"a line of over {LARGEST_LINE} bytes" if most >= 0 else "it unfolds to far more than it may hold"
+                    f"a line of over {LARGEST_LINE} bytes" if most >= 0 else "it unpacks to far more than it may hold"
                 )
             yield line
 

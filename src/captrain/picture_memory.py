@@ -92,7 +92,7 @@ def check_unfolding(needed: int, length: int, format: str, max_pixels: int) -> N
     """Refuse what unfolds to far more bytes than pictures do. Raises `PictureError`."""
     if max_pixels <= MAX_PIXELS and needed > max(HARMLESS, length * _MOST_UNFOLDED.get(format, _MOST_UNFOLDED_ELSE)):
         raise PictureError(
-            f"unfolds to {needed // MB} MB out of {length} bytes, as attacks on the memory do; scale it down"
+            f"unpacks to {needed // MB} MB out of {length} bytes, as attacks on the memory do; scale it down"
         )
 
 

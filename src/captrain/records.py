@@ -27,7 +27,7 @@ LARGEST_PICTURE = 2 << 30
 
 
 class Stored(Protocol):
-    """An image inside something larger, a tar or a table say: cheap to hold and to pickle, read when asked for.
+    """An image inside something larger, such as a tar or a table: cheap to hold and to pickle, read when asked for.
 
     `str` of it tells people where it is ("shards/00000.tar/dog.jpg").
     """
@@ -100,7 +100,7 @@ class Caption:
 
 
 def _place(image: Path | bytes | Stored) -> str | None:
-    """Where an image lies, so that it is found from any working folder; None where it lies nowhere."""
+    """Where an image is, so that it is found from any working folder; None if it is not a file."""
     if isinstance(image, bytes):
         return None
     return str(image.absolute()) if isinstance(image, Path) else str(image)
@@ -149,7 +149,7 @@ class Rejects:
 
 
 def _written(text: str) -> str:
-    """A text as UTF-8 can hold it: a path's bytes that are none are written as escapes, as is half a surrogate pair."""
+    """A text as UTF-8 can hold it: a path's bytes that are not UTF-8 are written as escapes, as is half a surrogate pair."""
     if text.isascii():
         return text
     try:
@@ -195,7 +195,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def lines_with_ids(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a JSON-lines file that captrain is to go on with. Raises `DataError` for a line that has none."""
+    """The lines of a JSON-lines file that captrain is to go on with. Raises `DataError` for a line without an id."""
     for number, line in enumerate(read_jsonl(path), start=1):
         if not isinstance(line.get("id"), str | int):
             found = ", ".join(map(str, list(line)[:6])) or "nothing"

@@ -238,7 +238,7 @@ DATA_ATTACKS: dict[Attack, str] = {
     one_cell: "unpacks to",
     lists_of_captions: TOO_LONG,
     lists_of_nothing: "",
-    rows_of_nothing: "which can't be",
+    rows_of_nothing: "which is impossible",
     pictures_in_a_dictionary: "the same picture twice",
     pictures_in_one_page: "unpacks to",
     wide_values: "values of",

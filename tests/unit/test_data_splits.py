@@ -85,7 +85,7 @@ def test_an_unknown_split_lists_those_that_there_are(photos: str, part: str) -> 
 
 
 def test_one_split_for_two_things_is_refused(photos: str) -> None:
-    with pytest.raises(DataError, match="split 'validation' is asked for to train on and to measure on"):
+    with pytest.raises(DataError, match="split 'validation' is asked for both to train on and to measure on"):
         loaded(photos, train_split="val", validation_split="dev")
 
 

@@ -138,7 +138,7 @@ def test_a_break_says_where() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "said"), [(b"", "0 bytes"), (b"\x1f\x8b" + b"x" * 1000, "gzip"), (b"x" * 2000, "no tar")]
+    ("data", "said"), [(b"", "0 bytes"), (b"\x1f\x8b" + b"x" * 1000, "gzip"), (b"x" * 2000, "not a tar")]
 )
 def test_what_is_no_tar_says_so(data: bytes, said: str) -> None:
     (member,) = walked(data)
@@ -159,7 +159,7 @@ def test_headers_and_members_have_limits() -> None:
     raw = repaired(huge, 124, b"\x80" + (2 << 30).to_bytes(11, "big"))
     assert "over 1073741824" in next(walk(io.BytesIO(raw))).problem
     assert "cut short" in walked(raw)[0].problem
-    assert "no tar" in walked(repaired(huge, 124, b"-0000000001\0"))[0].problem
+    assert "not a tar" in walked(repaired(huge, 124, b"-0000000001\0"))[0].problem
 
 
 def test_pax_records_that_lead_nowhere_end_the_walk() -> None:

@@ -340,7 +340,7 @@ def test_what_lies_in_the_way_of_a_named_folder_is_told(tmp_path: Path, way: str
         if way == "a link that leads nowhere" and write not in (make_folder,):
             continue  # there is no such file, and to make its folder is refused
         with pytest.raises(
-            UserError, match=r"out: is (a file|a pipe|a link to .*, which is no folder), expected a folder"
+            UserError, match=r"out: is (a file|a pipe|a link to .*, which is not a folder), expected a folder"
         ):
             write(folder)
     assert names(tmp_path) == ["out"]

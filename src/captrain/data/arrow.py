@@ -56,7 +56,7 @@ def _cell(column: Any) -> Any:
 def check_file(path: Path) -> None:
     """Look over an Arrow file or stream before its rows are mapped into memory: only the notes of its batches are read.
 
-    Raises `DataError` for one whose buffers are compressed (nobody says to how much they unfold, and neither `datasets` nor
+    Raises `DataError` for one whose buffers are compressed (nothing says to how much they unpack, and neither `datasets` nor
     captrain writes such), or that has more rows than room for them. What is broken is left to pyarrow to tell.
     """
     size = os.stat(path).st_size

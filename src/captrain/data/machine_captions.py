@@ -114,7 +114,7 @@ class CaptionLedger:
         return bool(self.changes)
 
     def makers(self, file: str, content: bytes, lines: Sequence[str]) -> tuple[str, ...]:
-        """For each line of a caption file what wrote it, as `str(Maker)`; "" for those that are a person's.
+        """For each line of a caption file what wrote it, as `str(CaptionMaker)`; "" for those that are a person's.
 
         Args:
             content: the whole file, as it is now. lines: its lines, without blank ones.

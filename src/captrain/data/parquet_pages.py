@@ -101,7 +101,7 @@ class Chunk:
 
 
 class Pages:
-    """The row groups of a file: their rows, and what their columns unfold to.
+    """The row groups of a file: their rows, and what their columns unpack to.
 
     Raises `DataError` for a file with more rows than it has room for, `ValueError` for one that is broken.
     """
@@ -122,7 +122,7 @@ class Pages:
     def slices(self, wanted: Sequence[str], most: int) -> Iterator[tuple[list[int], int]]:
         """Row groups that are decoded together, and how many rows of the wanted columns at a time, in bounded memory.
 
-        Raises `DataError` for a column that unfolds to far more than it has on the disk.
+        Raises `DataError` for a column that unpacks to far more than it has on the disk.
         """
         together: list[int] = []
         weight = 0
@@ -140,7 +140,7 @@ class Pages:
             yield together, most
 
     def slice(self, group: int, wanted: Sequence[str], most: int) -> tuple[int, int]:
-        """How many rows of a row group to decode at a time, and to how many bytes those unfold at most."""
+        """How many rows of a row group to decode at a time, and to how many bytes they unpack at most."""
         chunks = self.chunks(group, wanted)
         lists = sum(chunk.unpacked for chunk in chunks if not chunk.is_flat)
         flat = [chunk for chunk in chunks if chunk.is_flat]

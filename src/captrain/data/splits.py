@@ -156,7 +156,7 @@ def numbers(contents: Iterable[str]) -> np.ndarray:
 
 
 def known(contents: np.ndarray) -> np.ndarray:
-    """Without those that are not known: two of these are not the same picture."""
+    """Without those that are not known: two unknown ones are not the same picture."""
     return contents[contents != 0]
 
 
@@ -219,12 +219,12 @@ class Roles:
     draws: bool
 
     def of(self, role: str) -> list[str]:
-        """The splits for a purpose; none for a word that is no purpose."""
+        """The splits for a purpose; empty for another word."""
         return {"train": self.train, "validation": self.validation, "test": self.test}.get(role, [])
 
 
 def roles_of(path: str, named: Mapping[str, Sequence[Sample]], names: SplitNames = USUAL) -> Roles:
-    """What each of the splits `named` is for: as `names` says, else by their usual names; what is trained on is for nothing else.
+    """What each of the splits `named` is for: as `names` says, else by their usual names; training pictures have no other use.
 
     Raises `DataError` where `names` has a split that the data does not have.
     """

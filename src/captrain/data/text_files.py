@@ -1,4 +1,4 @@
-"""Text of people's files: one rule for what its encoding is, and for what is no text at all.
+"""Text of people's files: one rule for its encoding, and for what is not text at all.
 
 A byte-order mark says the encoding, whatever was asked for. Without one a file is in the encoding asked for, else in UTF-8.
 """
@@ -16,7 +16,7 @@ SHORTEST_WIDE = 12  # bytes of UTF-16 from which on it is told without its mark:
 LARGEST_TEXT = 1 << 20  # bytes; no caption file is larger, so a larger one is something else
 
 _BREAKS = re.compile("\r\n|[\n\r\u2028\u2029]")
-_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff]")  # a mark in the middle of a text is none
+_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff]")  # a mark in the middle of a text does not count
 _CONTROL_BYTES = bytes({*range(32)} - {*b"\t\n\r"})
 
 
@@ -34,7 +34,7 @@ class Text:
         return lines_of(self.content)
 
     def encoded(self, content: str) -> bytes:
-        """Another content, written as this one is: encoding, mark and line breaks. Raises `ValueError` if it can't be."""
+        """Another content, written in the same way: encoding, mark and line breaks. Raises `ValueError` if it can't be."""
         breaks = "\r\n" if "\r\n" in self.content else "\n"
         try:
             return self.mark + _BREAKS.sub(breaks, content).encode(self.encoding)
@@ -105,7 +105,7 @@ def checked(captions: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def control_in(text: str) -> str:
-    """The first control character of a caption, "" if it has none; line breaks and tabs are none.
+    """The first control character of a caption, "" if it has none; line breaks and tabs do not count.
 
     >>> control_in("a\\x07dog"), control_in("a dog")
     ('\\x07', '')

@@ -197,13 +197,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def link_error(path: Path | str) -> UserError:
-    """What is said of a link where captrain is to write."""
+    """The error for a link in a place that captrain is to write."""
     try:
         target = os.readlink(path)
     except OSError:
         target = "another place"
     return UserError(
-        f"{path}: is a link to {target}, and captrain writes through none; "
+        f"{path}: is a link to {target}, and captrain does not write through links; "
         "name the place that it leads to, or remove the link"
     )
 

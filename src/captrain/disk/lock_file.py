@@ -22,7 +22,7 @@ from captrain.disk.reading import kind_of_file
 from captrain.disk.temporary_files import reaches_all
 from captrain.errors import BusyError, UserError
 
-WAITS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3)  # seconds between looks at a lock that changes under our eyes
+WAITS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3)  # seconds between looks at a lock that changes meanwhile
 _NEW = os.O_CREAT | os.O_EXCL | os.O_RDWR
 _SAFELY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _EVERYBODY = 0o666
@@ -79,7 +79,7 @@ def is_lost(handle: int) -> bool:
 
 @contextmanager
 def telling(path: Path) -> Iterator[None]:
-    """Say in one line that nothing can be written at a place."""
+    """The error, in one line, for a place that can't be written."""
     try:
         yield
     except OSError as error:
@@ -99,16 +99,18 @@ def telling(path: Path) -> Iterator[None]:
 
 
 def no_folder(path: Path) -> str:
-    """What to say of a place where a folder is expected and something else lies."""
+    """The error for a place where a folder is expected and something else is."""
     mode = os.lstat(path).st_mode
     kind = (
-        f"a link to {os.readlink(path)}, which is no folder" if stat.S_ISLNK(mode) else kind_of_file(mode) or "a file"
+        f"a link to {os.readlink(path)}, which is not a folder"
+        if stat.S_ISLNK(mode)
+        else kind_of_file(mode) or "a file"
     )
     return f"{path}: is {kind}, expected a folder; choose another place"
 
 
 def _clear_away(path: Path, lock: Path, is_last: bool) -> None:
-    """Remove a lock that nobody holds. Raises `BusyError` if somebody does; one that changes under our eyes is left as it is."""
+    """Remove a lock that nobody holds. Raises `BusyError` if somebody does; a lock that changes meanwhile is left as it is."""
     handle = _open(path, lock)
     if handle is None:
         return
@@ -235,5 +237,5 @@ def _busy(path: Path, lock: Path, owner: Owner | None, is_held: bool = False) ->
 
 def _foreign(path: Path, lock: Path) -> UserError:
     return UserError(
-        f"{path}: can't be locked, {lock} is nothing that captrain wrote; remove it, or choose another name"
+        f"{path}: can't be locked, {lock} is not something that captrain wrote; remove it, or choose another name"
     )

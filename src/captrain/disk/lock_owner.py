@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-LARGEST = 4096  # bytes of a lock; what is larger is none
+LARGEST = 4096  # bytes of a lock; a larger file is not one
 LONGEST = 100  # characters of a name in it that are shown
 GROUPS = ("config", "data", "features")
 """Commands that have a second word."""
@@ -80,7 +80,7 @@ class Owner:
         return json.dumps(asdict(self)).encode()
 
     def is_near(self) -> bool:
-        """Whether it is, or was, a process of the system that runs here now: then the system knows whether it still holds."""
+        """Whether it is, or was, a process of this system since its start, which then knows whether the lock is held."""
         return self.boot == _boot() if self.boot else self.host == socket.gethostname()
 
     def is_dead(self) -> bool | None:

@@ -44,7 +44,7 @@ def locked(path: Path) -> Iterator[None]:
     """Be the only writer of a file, or of a folder that is made whole and then renamed. The lock lies beside it.
 
     Raises `BusyError`, which names the owner, while another process (or thread) writes it; `UserError` where nothing can be
-    written; at the end `CaptrainError` if the lock was removed meanwhile, with its folder say.
+    written; at the end `CaptrainError` if the lock was removed meanwhile, for example with its folder.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp(), "captions.jsonl")
@@ -166,7 +166,7 @@ def _holding(path: Path, lock: Path, goes: bool = False) -> Iterator[None]:
 
 
 def _allow_files(count: int) -> None:
-    """Let this process have so many files open, as far as the system lets it."""
+    """Let this process have so many files open, up to the system's limit."""
     try:
         import resource
     except ImportError:  # Windows has no such limit
@@ -178,7 +178,7 @@ def _allow_files(count: int) -> None:
 
 
 def _forget_in_child() -> None:
-    """A forked process holds none of these: its copies would keep them held when the one that took them has died."""
+    """A forked process must hold none of these: its copies would keep them held after the process that took them has died."""
     for held in _held.values():
         with contextlib.suppress(OSError):
             os.close(held.handle)

@@ -199,7 +199,7 @@ def is_pointer(beginning: bytes) -> bool:
 
 
 def is_pointer_file(path: Path) -> bool:
-    """Whether a file is a pointer; what can't be read is none."""
+    """Whether a file is a pointer; False if it can't be read."""
     try:
         if not path.is_file() or path.stat().st_size > _LARGEST:
             return False

@@ -45,7 +45,7 @@ def names_in(folder: str | os.PathLike[str]) -> list[str]:
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder, or a link to one; never raising, where a link leads back to itself say."""
+    """Whether an entry is a folder, or a link to one; never raising, even if a link leads back to itself."""
     return entry.is_dir(follow_symlinks=False) or (_is_link(entry) and os.path.isdir(entry))
 
 
@@ -56,8 +56,8 @@ class Folders:
     >>> folder = tempfile.mkdtemp()
     >>> os.symlink(folder, os.path.join(folder, "up"))
     >>> Folders(folder, lambda path: True).entries(""), Folders(folder, lambda path: True, follow=True).entries("")
-    ([Entry(name='up', is_folder=True, fault='is a link to a folder; --follow-links reads it', is_link=True)], \
-[Entry(name='up', is_folder=True, fault='is a link to a folder that is read already', is_link=True)])
+    ([FolderEntry(name='up', is_folder=True, fault='is a link to a folder; --follow-links reads it', is_link=True)], \
+[FolderEntry(name='up', is_folder=True, fault='is a link to a folder that is read already', is_link=True)])
     """
 
     def __init__(self, folder: str | os.PathLike[str], holds: Callable[[str], bool], *, follow: bool = False) -> None:

@@ -49,7 +49,7 @@ class NewFile:
         self.name = Path(self.file.name)
 
     def finish(self) -> None:
-        """Give it its name."""
+        """Rename it to its final name."""
         with self.file:
             self.file.flush()
             if self.mode is not None:
@@ -64,7 +64,7 @@ class NewFile:
             sync_folder(self.path.parent)
 
     def discard(self) -> None:
-        """Leave nothing of it."""
+        """Remove it."""
         with contextlib.suppress(OSError):
             self.file.close()
         with contextlib.suppress(OSError):
@@ -102,7 +102,7 @@ def write_bytes(path: Path, content: bytes, *, sync: bool = True) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole file in UTF-8, as `new_file` does; bytes of a path that are none are written as escapes that JSON has too."""
+    """Write a whole file in UTF-8, as `new_file` does; bytes of a path that are not UTF-8 become escapes of JSON."""
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
@@ -130,7 +130,7 @@ def write_new(path: Path, content: bytes) -> None:
 def open_to_append(path: Path) -> BinaryIO:
     """A file to add to, which may be new. Raises `UserError` if `path` is a link, a folder or a device.
 
-    A file that has other names, in a backup made of hard links say, gets bytes of its own first: those names keep theirs.
+    A file with other names, for example in a backup made of hard links, gets bytes of its own first: those names keep theirs.
     """
     if check_target(path) is not None and os.lstat(path).st_nlink > 1:
         write_bytes(path, read_own(path))
@@ -138,7 +138,7 @@ def open_to_append(path: Path) -> BinaryIO:
 
 
 def read_own(path: Path) -> bytes:
-    """The bytes of a file that captrain wrote itself. Raises `OSError` if it is none, a link or a pipe say."""
+    """The bytes of a file that captrain wrote itself. Raises `OSError` if it is not a plain file (but a link or a pipe)."""
     with open(path, "rb", opener=lambda name, _: os.open(name, _READ)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(f"{path}: is not a regular file")

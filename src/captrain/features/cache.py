@@ -164,7 +164,7 @@ class Keeper:
             return MemoryStore()
         if where == "auto" and self.kind == "pixels":
             logger.info(
-                "pixels of %d pictures would take %.2f GiB: they are decoded anew each epoch", total, needed / GIB
+                "pixels of %d pictures would take %.2f GiB: they are decoded again each epoch", total, needed / GIB
             )
             return None
         key = features_key(self.captioner) if self.kind == "features" else pixels_key(spec)
@@ -173,7 +173,7 @@ class Keeper:
         return DiskStore(folder, self._manifest(example), example.shape[1:])
 
     def _manifest(self, example: Tensor) -> Manifest:
-        """What is said of the store on disk."""
+        """A note about the store on disk."""
         captioner, spec = self.captioner, self.captioner.image_spec
         if self.kind == "pixels":
             encoder = EncoderNote(name="pixels", weights="none")

@@ -167,7 +167,7 @@ class DiskStore(Store):
         self.told = time.monotonic()
 
     def _whole(self) -> list[ShardNote]:
-        """The records of all shards, those of other writers too; what is broken is told once, and left out."""
+        """The records of all shards, those of other writers too; a broken one is reported once, and left out."""
         found = []
         for record in records(self.folder):
             if record not in self.records:

@@ -58,7 +58,7 @@ BATCH = 32  # pictures encoded at a time
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """What an encoding left: totals of the store, where rejects are listed, sources that could not be read, shards done now."""
+    """What an encoding left: totals of the store, where rejects are listed, sources that could not be read, shards made now."""
 
     store: str
     counts: dict[str, int]

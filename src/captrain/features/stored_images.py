@@ -171,9 +171,7 @@ def stored_images(
         raise DataError("found pictures in one split and features in another; expected all in feature stores, or none")
     stores = list({id(leaf.store): leaf.store for place in places.values() for leaf in place.leaves}.values())
     if any(of_split.augmentation is not None for of_split in views.values()):
-        raise SettingsError(
-            f"{stores[0].label}: holds features, which can't be cropped or flipped; train on pictures"
-        )
+        raise SettingsError(f"{stores[0].label}: holds features, which can't be cropped or flipped; train on pictures")
     if any(of_split.mirrored for of_split in views.values()):
         logger.warning("%s: holds no mirror images; captions are written of the pictures alone", stores[0].label)
     check_store_fits(captioner, stores)

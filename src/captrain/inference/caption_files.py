@@ -59,10 +59,10 @@ class CaptionsTarget(Protocol):
         """Whether a caption is to be written for this sample."""
 
     def begin(self, maker: CaptionMaker) -> None:
-        """Say what writes, before the first caption."""
+        """Say which model writes, before the first caption."""
 
     def is_done(self, sample: Sample) -> bool:
-        """Whether this writer has written the caption of a wanted sample before."""
+        """Whether the caption of a wanted sample was written before by this model."""
 
     def put(self, sample: Sample, caption: Caption) -> None:
         """Write one. Raises `PictureError` if it can't be written where it belongs."""
@@ -207,15 +207,15 @@ class CaptionLines:
         self.done = {str(line["id"]) for line in lines_with_ids(self.partial)} if self.partial.exists() else set()
 
     def wants(self, sample: Sample, rejects: Rejects) -> bool:
-        """Not if the file has its caption already."""
+        """True unless the file has its caption already."""
         return sample.id not in self.done
 
     def begin(self, maker: CaptionMaker) -> None:
-        """Say what writes: each line tells it."""
+        """Say which model writes: each line tells it."""
         self.maker = str(maker)
 
     def is_done(self, sample: Sample) -> bool:
-        """Not by anything that `wants` does not know."""
+        """False: `wants` knows all that is done."""
         return False
 
     def put(self, sample: Sample, caption: Caption) -> None:
@@ -243,12 +243,12 @@ def check_captions_file(output: Path) -> None:
 
 
 def partial_of(output: Path) -> Path:
-    """What one file for all is called before it is whole."""
+    """The name of the one file for all until it is complete."""
     return output.with_name(output.name + ".partial")
 
 
 def rejects_path_of(output: Path) -> Path:
-    """Where pictures that one file has no caption for are listed.
+    """Where the pictures without a caption in the file are listed.
 
     >>> rejects_path_of(Path("captions.jsonl")).name
     'captions.rejected.jsonl'
@@ -257,7 +257,7 @@ def rejects_path_of(output: Path) -> Path:
 
 
 def _refuse_adding(existing: str) -> None:
-    """Raise `UserError` where captions are to be added to those that one file for all has."""
+    """Raise `UserError` if captions are to be added to those of one file for all."""
     if existing in ("append", "prepend"):
         raise UserError(f"--existing {existing} is for text files beside pictures; with --output use skip or overwrite")
 

@@ -28,7 +28,7 @@ from captrain.records import Caption, Rejects, Sample
 
 @dataclass(frozen=True, slots=True)
 class AboutCaptioner:
-    """What decides a captioner's captions, beside how they are decoded."""
+    """What decides a captioner's captions, besides how they are decoded."""
 
     model: str
     weights: str
@@ -40,11 +40,11 @@ class AboutCaptioner:
     room: Room
 
     def maker(self, decoding: Decoding) -> CaptionMaker:
-        """What begins to write so now."""
+        """The maker of captions that are written this way from now on."""
         return CaptionMaker.now(self.model, maker_id(self.weights, self.prompt, self.preparation, decoding))
 
     def note(self, decoding: Decoding, part_images: int) -> dict[str, Any]:
-        """What is noted beside captions that are written so, as JSON can hold it."""
+        """What is noted beside captions that are written this way, for JSON."""
         facts = {
             **asdict(self), "decoding": decoding.to_dict(), "part_images": part_images, "maker": str(self.maker(decoding)),
         }  # fmt: skip

@@ -56,7 +56,7 @@ class Beside:
         elif _is_too_long(path):
             rejects.add(sample.id, str(path), "would have a name that is too long for a file; use --output")
         elif found is None and os.path.lexists(path):
-            rejects.add(sample.id, str(path), "is there and is no caption file; remove or rename it")
+            rejects.add(sample.id, str(path), "is there and is not a caption file; remove or rename it")
         elif found is not None and not found.is_empty and self.existing == "skip":
             if other := folder.written_for_another(image.name, found):
                 rejects.add(sample.id, str(image), f"would share {path.name} with {other}; use --output")
@@ -117,7 +117,7 @@ class Beside:
         return image.with_name(found.name if found is not None else captions.new_name(image.name, self.ending))
 
     def _folder(self, place: Path) -> _Folder:
-        """What lies in a folder, looked at once."""
+        """What is in a folder, looked at once."""
         if place not in self._folders:
             self._folders[place] = _Folder.of(place, self.suffixes, self.encoding)
         return self._folders[place]
@@ -168,7 +168,7 @@ def _fault(path: Path) -> str:
 
 
 def _image(sample: Sample) -> Path:
-    """Where a picture lies. Raises `UserError` if it is no file by itself."""
+    """Where a picture lies. Raises `UserError` if it is not a file by itself."""
     if isinstance(sample.image, Path):
         return sample.image
     raise UserError(

@@ -149,7 +149,7 @@ def with_intervals(system: System, resamples: int, seed: int) -> System:
 
 
 def _few(system: System, found: Mapping[str, tuple[float, float]]) -> Iterator[str]:
-    """What it means that there are few images."""
+    """A note for scores of few images."""
     if system.images >= FEW:
         return
     may_as_well_be = ""

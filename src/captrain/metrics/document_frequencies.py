@@ -107,9 +107,9 @@ class DocumentFrequencies:
 def _read(lines: Iterator[bytes]) -> DocumentFrequencies:
     """From the lines of a file; any `ValueError`, `KeyError` or `TypeError` means that they are not what `save` wrote."""
     head = json.loads(next(lines, b""))
-    _require(isinstance(head, dict) and head.get("format") == _FORMAT, "its first line names no known format")
+    _require(isinstance(head, dict) and head.get("format") == _FORMAT, "its first line does not name a known format")
     name, images, tokenizer, sizes = head["name"], head["images"], head["tokenizer"], head["sizes"]
-    _require(isinstance(name, str) and _NAME.fullmatch(name) is not None, "its name is no name")
+    _require(isinstance(name, str) and _NAME.fullmatch(name) is not None, "its name is not one")
     _require(isinstance(tokenizer, str) and isinstance(images, int) and 0 <= images <= SECOND, "bad first line")
     _require(len(sizes) == LONGEST and all(isinstance(size, int) and size >= 0 for size in sizes), "bad sizes")
     _require(sum(sizes) <= _MOST_NGRAMS, f"it has {sum(sizes)} n-grams, more than {_MOST_NGRAMS}")
@@ -135,8 +135,8 @@ def _read_words(lines: Iterator[bytes], size: int) -> tuple[dict[str, int], Numb
         words += row["words"]
         seen += row["images"]
     numbered = {word: number for number, word in enumerate(words)}
-    _require(len(words) == len(numbered) == size, "words that come up twice")
-    _require(all(isinstance(word, str) and word.split() == [word] for word in words), "words that are none")
+    _require(len(words) == len(numbered) == size, "words that come twice")
+    _require(all(isinstance(word, str) and word.split() == [word] for word in words), "words that are not text")
     return numbered, _whole_numbers(seen)
 
 

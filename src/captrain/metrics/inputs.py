@@ -45,7 +45,7 @@ ID_KEYS = tuple(dict.fromkeys(("image_id", "id", "file_name", "filename", "image
 CAPTION_KEYS = tuple(dict.fromkeys(("caption", "text", "candidate", "prediction", *CAPTION_COLUMNS)))
 REFERENCE_KEYS = tuple(dict.fromkeys(("references", "captions", "reference", "caption", "text", *CAPTION_COLUMNS)))
 MAX_CHARACTERS = LONGEST_CAPTION
-"""A longer caption is no caption, and would take minutes to score."""
+"""A longer text is not a caption, and would take minutes to score."""
 
 T = TypeVar("T")
 Values = Iterable[tuple[str, Any, str]]  # id, caption or captions, and place of each entry
@@ -98,7 +98,7 @@ def predictions_in(path: Path, given: GivenColumns = GivenColumns()) -> CaptionC
     """Image id to its one caption.
 
     Raises `DataError` naming the file and the entry: what can't be read, an image with two captions, a caption that
-    is no text.
+    is not text.
     """
     entries = read_entries(path, lines=False, follow_links=given.follow_links)
     if broken := next((entry for entry in entries if entry.fault), None):
@@ -129,7 +129,7 @@ def references_in(path: Path, given: GivenColumns = GivenColumns()) -> CaptionCo
 
     Left out, and logged with their number, are rows with too few or too many cells, texts that are no captions ("nan", a
     number), and captions that are marked as rejected or canned (VizWiz). Raises `DataError` naming the file and the entry:
-    what can't be read, references that are no text, an image with an empty list.
+    what can't be read, references that are not text, an image with an empty list.
     """
     entries = read_entries(path, lines=True, follow_links=given.follow_links)
     for reason, left in (
@@ -157,7 +157,7 @@ def references_in(path: Path, given: GivenColumns = GivenColumns()) -> CaptionCo
 
     read = _read(path, entries, collect, "reference", given)
     for where, text in list(odd.items())[:1]:
-        logger.warning("%s: left out %d texts that are no captions (%s: '%s', ...)", path, len(odd), where, text)
+        logger.warning("%s: left out %d texts that are not captions (%s: '%s', ...)", path, len(odd), where, text)
     return read
 
 

@@ -59,7 +59,7 @@ def score_captions(
     `document_frequencies`. One BLEU brings all four. The tokenizer `auto` is the one that suits the references'
     script. For many rounds over the same references see `Scorer`.
 
-    Raises `DataError` when ids do not match, an image has no reference or a caption is no text; `UserError` for an
+    Raises `DataError` when ids do not match, an image has no reference or a caption is not text; `UserError` for an
     unknown metric or tokenizer.
 
     >>> captions = {"1": "a dog runs on grass", "2": "two cats sleep"}

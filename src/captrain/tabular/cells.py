@@ -16,7 +16,7 @@ from typing import Any
 from captrain.limits import LONGEST_CAPTION, MOST_CAPTIONS, TOO_LONG, TOO_MANY
 
 LONGEST_LIST = 1 << 17  # characters of a list written out as text; a longer one is not read
-LONGEST_NOTHING = 40  # characters of what says nothing, and of what is shown of it
+LONGEST_NOTHING = 40  # characters of a text that says nothing, and of what is shown of it
 
 # What pandas and spreadsheets write where nothing is, in small letters.
 _NOTHING = frozenset(
@@ -53,10 +53,10 @@ def _is_surely_caption(value: Any) -> bool:
 
 
 def sifted(values: Iterable[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The captions among some values, and those values that are none, as text. Empty ones are neither.
+    """The captions among some values, and those values that are not captions, as text. Empty ones are neither.
 
     A text that is a list, as Python, pandas, numpy or JSON write one, is taken for what it lists. One that is longer than any
-    caption is none, and `captrain.limits.TOO_LONG` stands for it; `TOO_MANY` stands for all of too many.
+    caption is not a caption, and `captrain.limits.TOO_LONG` stands for it; `TOO_MANY` stands for all of too many.
 
     >>> sifted(["a dog ", None, "", "nan", 7, "['it runs', \\"it's fast\\"]"])
     (('a dog', 'it runs', "it's fast"), ('nan', '7'))
@@ -86,7 +86,7 @@ def sifted(values: Iterable[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def no_caption(odd: Sequence[str] = ()) -> str:
-    """Why a picture is left out that has no caption, but perhaps texts that are none.
+    """Why a picture without a caption is left out, with its texts that are not captions.
 
     >>> no_caption(), no_caption(["nan"])
     ('has no caption', "has no caption, only 'nan'")
@@ -113,7 +113,7 @@ def _texts(value: Any) -> list[str]:
 
 
 def listed_in(text: str) -> list[str] | None:
-    """What a text lists that is a list of strings; None if it is none, or can't be read. Nothing in it is executed.
+    """What a text lists that is a list of strings; None if it is not one, or can't be read. Nothing in it is executed.
 
     >>> listed_in("['a dog', \\"it's a cat\\"]"), listed_in("['a dog'\\n 'a cat']"), listed_in("[sic] a dog")
     (['a dog', "it's a cat"], ['a dog', 'a cat'], None)

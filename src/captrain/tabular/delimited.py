@@ -176,7 +176,7 @@ class TextLines:
         return taken
 
     def give_back(self, lines: list[str]) -> None:
-        """Have lines come again that were given last."""
+        """Give the last lines again."""
         self._waiting.extendleft(reversed(lines))
         self.number -= len(lines)
 

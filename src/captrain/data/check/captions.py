@@ -183,7 +183,7 @@ class Lengths:
 
     @classmethod
     def of(cls, lengths: array[int]) -> Lengths | None:
-        """Sum up; None for no captions.
+        """The summary; None for no captions.
 
         >>> Lengths.of(array("H", [2, 7, 8])).bins
         ((1, 5, 1), (6, 8, 2))

@@ -39,7 +39,7 @@ EXAMPLES = 3
 
 @dataclass(frozen=True, slots=True)
 class CheckLimits:
-    """From where on something is a problem: pixels in all, pixels of the shorter edge, words, tokens."""
+    """The limits beyond which something is a problem: pixels in all, pixels of the shorter edge, words, tokens."""
 
     max_pixels: int = MAX_PIXELS
     min_edge: int = 64
@@ -49,7 +49,7 @@ class CheckLimits:
 
 @dataclass(frozen=True)
 class Checked:
-    """What a check found. `images` counts those that a reader gives, also those whose pixels turn out to be no use."""
+    """What a check found. `images` counts those that a reader gives, also those whose pixels turn out to be unusable."""
 
     images: int
     captions: int

@@ -15,7 +15,7 @@ Grade = Literal["wrong", "remark"]
 
 @dataclass(frozen=True, slots=True)
 class ProblemKind:
-    """A kind of problem. `wrong` is not used in training, or harms it; a `remark` is used, and good to know."""
+    """A kind of problem. `wrong`: not used in training, or harmful to it. `remark`: used, and good to know."""
 
     name: str
     grade: Grade
@@ -71,7 +71,7 @@ class Finding:
 
 
 class Findings:
-    """Everything found, in flat buffers, so that a million problems are no million objects.
+    """Everything found, in flat buffers, so that a million problems do not take a million objects.
 
     >>> findings = Findings()
     >>> findings.add("tiny", 4, "is 1 x 1 pixels")
@@ -137,5 +137,5 @@ def kind_of_picture_error(reason: str) -> str:
     """
     if reason.startswith("is truncated"):
         return "truncated"
-    too_large = "over the limit of" in reason or reason.startswith(("unfolds to", "needs more memory"))
+    too_large = "over the limit of" in reason or reason.startswith(("unpacks to", "needs more memory"))
     return "too-large" if too_large else "unreadable"

@@ -265,7 +265,7 @@ class StoreFolder:
         final = self._path(name)
         try:
             make_folders(final.parent, Path(self.place))
-            with new_file(final, clear=False) as file:  # `features.writing.remove_temporary` does
+            with new_file(final, clear=False) as file:  # `feature_store.writer.remove_temporary` does
                 file.writelines(chunks)
         except OSError as error:
             error.filename = error.filename or str(final)

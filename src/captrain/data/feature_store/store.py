@@ -131,7 +131,7 @@ class FeatureStore(VectorStore):
 
 @dataclass(frozen=True, slots=True)
 class StoredFeatures:
-    """In place of a sample's picture: there is none, only features in a store."""
+    """In place of a sample's picture: only its features exist, in a store."""
 
     label: str
 

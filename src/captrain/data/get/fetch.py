@@ -36,7 +36,7 @@ SLACK = 64 * MB  # bytes that a file of unknown length may have anyway
 
 
 class _StoppedError(Exception):
-    """Another file failed, or the user has had enough; what came stays."""
+    """Another file failed, or the user stopped; what came stays."""
 
 
 class _Meter:
@@ -60,7 +60,7 @@ class _Meter:
                 self.advance(news)
 
     def finish(self) -> None:
-        """All is there: sizes of the catalogue may be rough."""
+        """Everything is there: the catalogue's sizes may be rough."""
         self.advance(self.left)
 
 

@@ -42,7 +42,7 @@ def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:
 
 
 def is_store(place: str) -> bool:
-    """Whether a feature store or an embedding folder lies at a path or URL; never raises."""
+    """Whether a feature store or an embedding folder is at a path or URL; never raises."""
     if not is_remote(place):
         return _has_mark(os.path.join(place, MANIFEST)) or is_embedding_folder(place)
     if (

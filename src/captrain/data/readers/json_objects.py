@@ -107,7 +107,7 @@ def text_at(entry: dict[str, Any], key: str, where: str) -> str:
 
 
 def caption_at(entry: dict[str, Any], key: str, where: str) -> str:
-    """The caption under a key; null or a number as text, which `Gathered` counts as no caption. Raises as `text_at` does."""
+    """The caption under a key; null or a number as text, which is no caption (`tabular.cells`). Raises as `text_at`."""
     value = entry.get(key)
     if key in entry and (value is None or isinstance(value, int | float)):
         return "null" if value is None or isinstance(value, bool) else str(value)

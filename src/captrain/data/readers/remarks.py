@@ -67,7 +67,7 @@ def nothing_to_use(
 
 
 def lying_there(folders: Iterable[Path], own: tuple[str, ...] = ()) -> list[str]:
-    """What lies right in folders and may be the data that is missed: archives, other data sets, pointers of Git LFS."""
+    """What is right in folders and may be the missing data: archives, other data sets, pointers of Git LFS."""
     said = []
     for folder in folders:
         for name in names_in_folder(folder):
