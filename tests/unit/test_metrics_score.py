@@ -233,14 +233,14 @@ def edited(change: Callable[[list[dict[str, Any]]], object], path: Path) -> None
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda rows: rows[0].update(format="other"), "no known format"),
+        (lambda rows: rows[0].update(format="other"), "a known format"),
         (lambda rows: rows[0].update(name="a|b"), "its name is not one"),
         (lambda rows: rows[0].update(images=True), "more mentions than images"),
         (lambda rows: rows[0].update(images="3"), "bad first line"),
         (lambda rows: rows[0].update(sizes=[10**9, 1, 1, 1]), "more than 50000000"),
         (lambda rows: rows[0].update(sizes=[1, 2]), "bad sizes"),
         (lambda rows: rows[0].pop("tokenizer"), "tokenizer"),
-        (lambda rows: rows[1].update(words=rows[1]["words"][:1] * len(rows[1]["words"])), "come up twice"),
+        (lambda rows: rows[1].update(words=rows[1]["words"][:1] * len(rows[1]["words"])), "come twice"),
         (lambda rows: rows[1]["words"].__setitem__(0, "two words"), "words that are not text"),
         (lambda rows: rows[1]["words"].__setitem__(0, 5), "words that are not text"),
         (lambda rows: rows[1]["images"].__setitem__(0, 1.5), "not whole"),
@@ -251,7 +251,7 @@ def edited(change: Callable[[list[dict[str, Any]]], object], path: Path) -> None
         (lambda rows: rows[3]["first"].pop(), "unequal length"),
         (lambda rows: rows.pop(), "Expecting value"),
         (lambda rows: rows.clear(), "Expecting value"),
-        (lambda rows: rows.__setitem__(0, [1]), "no known format"),
+        (lambda rows: rows.__setitem__(0, [1]), "a known format"),
     ],
 )
 def test_a_broken_file_of_frequencies_is_refused_in_one_line(

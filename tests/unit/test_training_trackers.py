@@ -381,7 +381,7 @@ def test_mlflow_of_a_run_that_somebody_sent_leads_nowhere(
         if place == "artifacts":
             shutil.rmtree(again / "mlflow" / place)
         (again / "mlflow" / place).symlink_to(target)
-        with pytest.raises(UserError, match="writes through none"):
+        with pytest.raises(UserError, match="does not write through links"):
             _go_on(again, first.id)
     other = _sent(tmp_path, "other-name")
     os.link(other / "mlflow" / "mlflow.db", victims / "theirs.db")
