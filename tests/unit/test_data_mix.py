@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captrain.data.epoch_order import Mixture
+from captrain.data.samples import Mixture
 
 LABELS = np.repeat([0, 1, 2], [6, 3, 1])
 

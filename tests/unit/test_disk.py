@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from captrain.data.new_folder import new_folder
+from captrain.data.writers import new_folder
 from captrain.disk import temporary_files
 from captrain.disk.folders import (
     aside,

@@ -13,11 +13,11 @@ import torch
 
 from captrain.data.caption_text import CaptionText
 from captrain.data.dataset import Splits, load_splits
-from captrain.data.epoch_order import Mixture
 from captrain.data.feature_store.layout import EncoderNote, FeaturesNote, Manifest, StoreFolder
 from captrain.data.feature_store.shard import IndexEntry, IndexRows, ShardIndex
 from captrain.data.feature_store.writer import FeatureShard, StoreWriter
 from captrain.data.readers import reader
+from captrain.data.samples import Mixture
 from captrain.errors import DataError
 from captrain.features.stored_images import StoredImages, StoredPositions, stored_captions
 from captrain.records import Rejects, Sample

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captrain.data.epoch_order import Mixture
+from captrain.data.samples import Mixture
 from captrain.errors import SettingsError
 from captrain.settings.schema import DistributedSettings, ModelSettings, Settings, TrainingSettings
 from captrain.training.distributed.group import Group, here

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captrain.data.epoch_order import Mixture
+from captrain.data.samples import Mixture
 from captrain.training.rows import LengthMixture, by_length
 
 LENGTHS = np.random.default_rng(0).integers(30, 120, 1000)

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from captrain.data.dataset import read_splits
-from captrain.data.new_folder import guarded, new_folder
 from captrain.data.read_options import BY_LOOKING, ReadOptions
-from captrain.data.writers import SHARD_SIZE, FormTarget, FormWriter, Losses, OutputSample, writer
+from captrain.data.writers import SHARD_SIZE, FormTarget, FormWriter, Losses, OutputSample, guarded, new_folder, writer
 from captrain.data.writers.picture_output import OutputPicture, encode_picture
 from captrain.errors import DataError, PictureError, SettingsError
 from captrain.picture_memory import MAX_PIXELS

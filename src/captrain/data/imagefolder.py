@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from captrain.data.new_folder import new_folder
 from captrain.data.read_options import BY_LOOKING, ReadOptions
 from captrain.data.readers import reader
 from captrain.data.safe_paths import existing
-from captrain.data.writers import Losses
+from captrain.data.writers import Losses, new_folder
 from captrain.data.writers.picture_output import OutputPicture, PictureFolder
 from captrain.data.writers.tables import JsonLinesFile
 from captrain.disk.folders import remove

@@ -31,8 +31,8 @@ from captrain.data.feature_store.shard import IndexRows, ShardIndex, map_shard
 from captrain.data.feature_store.store import FeatureStore, VectorStore
 from captrain.data.feature_store.writer import FeatureShard, StoreWriter, locked_store, records
 from captrain.data.images import ImageSpec, prepare
-from captrain.data.new_folder import new_folder
 from captrain.data.readers.features import ARRAYS, TABLES, EmbeddingFolder, check_alike, open_stores
+from captrain.data.writers import new_folder
 from captrain.disk.reading import read_file
 from captrain.disk.writing import create
 from captrain.errors import DataError, ModelError, PictureError

@@ -14,7 +14,7 @@ import numpy as np
 
 from captrain.data.augment import Augmentation
 from captrain.data.caption_text import CaptionText
-from captrain.data.epoch_order import Mixture
+from captrain.data.samples import Mixture
 from captrain.errors import DataError, SettingsError
 from captrain.features.stored_images import StoredImages
 from captrain.models.captioner import CaptionerModel

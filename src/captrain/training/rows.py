@@ -16,8 +16,7 @@ from torch.utils.data import Dataset, Sampler
 
 from captrain.data.augment import generator
 from captrain.data.caption_text import CaptionText
-from captrain.data.epoch_order import Mixture
-from captrain.data.samples import key_of
+from captrain.data.samples import Mixture, key_of
 from captrain.errors import SettingsError
 from captrain.features.training_images import Images
 from captrain.models.captioner import CaptionerModel

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from captrain.data.epoch_order import Mixture
+from captrain.data.samples import Mixture
 from captrain.disk.writing import write_text
 from captrain.features.stored_images import StoredImages
 from captrain.features.training_images import Images

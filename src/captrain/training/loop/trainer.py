@@ -19,7 +19,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import TrainerControl, TrainingArguments
 
-from captrain.data.epoch_order import Mixture
+from captrain.data.samples import Mixture
 from captrain.errors import TrainingError, reason_of
 from captrain.metrics.java import JavaError
 from captrain.models.captioner import CaptionerModel
