@@ -90,7 +90,7 @@ def test_crash_leaves_what_was_finished(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A shard that was being written when the power went: the rest is found, the half one ignored and made again."""
-    monkeypatch.setattr(cache, "images_of", lambda features: 16)
+    monkeypatch.setattr(cache, "images_a_shard", lambda features: 16)
     _keep(captioner, samples, tmp_path)
     records = sorted((tmp_path / "kept").rglob("*.json"))[1:]
     assert len(records) == 2
