@@ -257,7 +257,11 @@ def test_a_folder_on_a_file_system_that_is_read_only(place: Path, words: str) ->
 
 
 VANISHING = [
-    (f"caption trained photos --output made/out.jsonl {M}", "captrain.inference.caption_files.CaptionLines.put", "made"),
+    (
+        f"caption trained photos --output made/out.jsonl {M}",
+        "captrain.inference.caption_files.CaptionLines.put",
+        "made",
+    ),
     (f"caption trained bare {M}", "captrain.inference.sidecar_captions.Beside.put", "bare"),
     (f"evaluate trained photos --output made {M}", "captrain.inference.evaluate.Progress.add", "made"),
     (TRAIN, "captrain.training.run_folder.folder.RunFolder.append", "run"),

@@ -173,7 +173,7 @@ class PathsHere:
         return name
 
     def picture(self, name: str) -> OutsidePicture | None:
-        """The picture of such an id; None if it lies in the folder."""
+        """The picture with such an id; None if it is in the folder."""
         folder, _, base = name.rpartition("/")
         if folder not in self.folders or os.path.lexists(os.path.join(self.root.folder, name)):
             return None
@@ -182,7 +182,7 @@ class PathsHere:
 
 @dataclass(frozen=True, slots=True)
 class OutsidePicture:
-    """A picture that lies outside of its table's folder. It is read, and that is all: nothing is written beside it."""
+    """A picture that lies outside of its table's folder. It is only read: nothing is written beside it."""
 
     path: Path
 

@@ -35,7 +35,7 @@ def plain_rows(batch: Any) -> Iterator[dict[str, Any]]:
 
 
 def _unfolded(batch: Any) -> int:
-    """Bytes of a batch's values, at most: one in a dictionary may come in each row."""
+    """Bytes of a batch's values, at most: a value in a dictionary may come in each row."""
     chunks = [chunk for column in batch.columns for chunk in getattr(column, "chunks", [column])]
     repeated = (len(chunk) * chunk.dictionary.nbytes for chunk in chunks if hasattr(chunk, "dictionary"))
     return int(batch.nbytes) + sum(repeated)
@@ -103,12 +103,12 @@ def _batch(note: bytes) -> tuple[int, bool]:
 
 
 def _table(note: bytes, at: int) -> int:
-    """Where a table of FlatBuffers begins that is referred to at a place."""
+    """Where a table of FlatBuffers begins, from the reference at a place."""
     return at + int(struct.unpack_from("<I", note, at)[0])
 
 
 def _place(note: bytes, table: int, number: int) -> int:
-    """Where a field of a table stands, 0 if it has none."""
+    """Where a field of a table is, 0 if the table does not have it."""
     slots = table - int(struct.unpack_from("<i", note, table)[0])
     if slots < 0 or 4 + 2 * number >= struct.unpack_from("<H", note, slots)[0]:
         return 0

@@ -190,7 +190,7 @@ def prepared(samples: Iterable[Sample], prepare: Prepare) -> Iterator[tuple[Samp
 
 
 def _tried(prepare: Prepare, sample: Sample) -> OutputPicture | PictureError:
-    """Only what is wrong with a sample's own file is an answer; other errors stop the work."""
+    """What is wrong with a sample's own file is returned; other errors stop the work."""
     try:
         return prepare(sample)
     except PictureError as error:

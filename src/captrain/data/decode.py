@@ -85,7 +85,7 @@ def decode(data: bytes, max_pixels: int, enough: Callable[[Size], Size | None] |
 
 @contextmanager
 def _only_picture_errors(data: bytes) -> Iterator[None]:
-    """Whatever goes wrong is a `PictureError`."""
+    """Any failure is a `PictureError`."""
     if not data:
         raise PictureError("is empty (0 bytes)")
     try:

@@ -119,7 +119,7 @@ class EngineWork:
 
 
 class Engine(ABC, Generic[Model, About]):
-    """Opened with `with`: what it started ends then."""
+    """A context manager: what it started ends with it."""
 
     def __init__(self, opening: ModelOpening[Model, About], devices: Sequence[str], address: str | None) -> None:
         self.opening, self.devices, self.address = opening, devices, address
@@ -216,7 +216,7 @@ class LocalEngine(Engine[Model, About]):
                         done.result()
 
     def close(self) -> None:
-        """Nothing outlives `run`."""
+        """Nothing to close."""
 
 
 class EngineJob:

@@ -68,7 +68,7 @@ class CaptionsTarget(Protocol):
         """Write one. Raises `PictureError` if it can't be written where it belongs."""
 
     def close(self) -> None:
-        """All captions are written."""
+        """Finish: all captions are written."""
 
     def rejects_path(self) -> Path:
         """Where to list rejected pictures."""

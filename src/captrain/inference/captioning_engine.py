@@ -127,7 +127,7 @@ class Captioning(PartsOrder[Captioner]):
         return self.folder.find(name)
 
     def for_worker(self, cores: int) -> Captioning:
-        """With a folder that knows no parts."""
+        """The same with a folder that knows no parts."""
         workers = cores if self.reader.workers is None else self.reader.workers
         return replace(self, folder=self.folder.empty(), reader=replace(self.reader, workers=workers))
 

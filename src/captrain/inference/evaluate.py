@@ -215,7 +215,7 @@ class Progress:
         return [Caption.of(sample, *self.lines[sample.id][way]) for sample in done]
 
     def close(self) -> None:
-        """All is written in its place."""
+        """Everything is in its place."""
         if self.path is not None:
             remove(self.path)
 

@@ -134,7 +134,7 @@ class PartsFolder:
             self.folder.remove(f"{name}.jsonl")
 
     def empty(self) -> PartsFolder:
-        """The same that knows no parts: for another machine."""
+        """The same without knowledge of parts, for another machine."""
         bare = copy(self)
         bare.done = {}
         return bare
@@ -174,7 +174,7 @@ class PartsFolder:
             return
 
     def _look(self) -> None:
-        """See which parts are there."""
+        """Find the parts that are there."""
         for name in self.folder.names(""):
             if is_temporary(name):
                 self.folder.remove(name)

@@ -203,7 +203,7 @@ EARLIER = ".tmp"  # how temporary names ended before
 
 
 class StoreFolder:
-    """Files by their names, with slashes, below a folder or URL."""
+    """Files below a folder or URL, by their names with slashes."""
 
     def __init__(self, place: str) -> None:
         self.place = place.rstrip("/") or place

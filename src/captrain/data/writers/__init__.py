@@ -88,7 +88,7 @@ class FormWriter(Protocol):
         """Write one. Raises `PictureError`, with nothing written of it, for a picture that the form can't hold."""
 
     def close(self) -> None:
-        """All items are written."""
+        """Finish: all samples are written."""
 
 
 def writer(name: str) -> type[FormWriter]:
