@@ -176,7 +176,7 @@ def parse(caption: str) -> tuple[ShapeGroup, ...] | None:
     Capitals, punctuation and spacing don't matter; a number that disagrees ("two circle", "there are a star") does.
 
     >>> parse("There is a big blue disc in the middle.")
-    (Group(count=1, size='large', colour='blue', shape='circle', place='centre'),)
+    (ShapeGroup(count=1, size='large', colour='blue', shape='circle', place='centre'),)
     >>> parse("a blue disc in the middle") is None  # no size
     True
     """

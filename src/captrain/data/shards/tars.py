@@ -137,7 +137,7 @@ def _cut(at: int, block: bytes) -> str:
     if is_pointer(block):
         return POINTER
     if at == 0:
-        return f"is no tar (it has {len(block)} bytes)"
+        return f"is not a tar (it has {len(block)} bytes)"
     if block:
         return f"is cut short in a header, at byte {at + len(block)}"
     return f"is cut short at byte {at}: it has no end mark"
