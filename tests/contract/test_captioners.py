@@ -9,12 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from captrain.models.captioner import PARTS, CaptionerModel
-from captrain.models.checkpoint.folder import FAMILIES, family_class, load_captioner, save_captioner
+from captrain.models.captioner import CaptionerModel
+from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.models.decoding import Decoding
+from captrain.models.families import FAMILIES, family_named
 from captrain.models.layers.packing import even_groups
 from captrain.models.layers.vision import turned_back
 from captrain.models.learning_parts import add_lora, count_parameters
+from captrain.models.parts import PARTS
 from captrain.testing import TINY_CAPTIONERS, clear_pictures, teach
 
 CAPTIONS = [["a red dog runs", "the dog"], ["a blue cat sits in the grass"], ["two small green square", "snow"]]
@@ -41,7 +43,7 @@ def test_every_tiny_checkpoint_belongs_to_a_family() -> None:
 
 
 def test_family_is_found_from_the_checkpoint(captioner: CaptionerModel) -> None:
-    assert type(captioner) is family_class(captioner.family)
+    assert type(captioner) is family_named(captioner.family).captioner_class()
 
 
 def test_pictures_become_vectors(captioner: CaptionerModel, pixels: Tensor) -> None:

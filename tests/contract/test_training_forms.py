@@ -20,13 +20,10 @@ from captrain.models.adapters import is_adapter
 from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.export import export
 from captrain.models.checkpoint.folder import (
-    FAMILIES,
-    MODEL_TYPES,
-    _import,
-    family_class,
     load_captioner,
     save_captioner,
 )
+from captrain.models.families import FAMILIES, family_named, load_object
 from captrain.models.learning_parts import add_lora
 from captrain.settings.schema import Settings
 from captrain.testing import clear_pictures, teach, tiny_photos, tiny_text_decoder, tiny_vision_encoder
@@ -145,10 +142,11 @@ def _logits(captioner: CaptionerModel) -> Tensor:
 
 def _by_plain_libraries(like: CaptionerModel, folder: Path) -> CaptionerModel:
     """The same captioner, its weights loaded by transformers and peft alone."""
-    plain = _import(next(place for family, place in MODEL_TYPES.values() if family == like.family))
+    family = family_named(like.family)
+    plain = load_object(next(iter(family.checkpoints.values())))
     config = folder / "adapter_config.json"
     base = json.loads(config.read_text())["base_model_name_or_path"] if config.is_file() else folder
-    captioner = family_class(like.family)(plain.from_pretrained(base), like.tokenizer, like.image_spec)
+    captioner = family.captioner_class()(plain.from_pretrained(base), like.tokenizer, like.image_spec)
     captioner.prompt = like.prompt
     if config.is_file():
         captioner.model = PeftModel.from_pretrained(captioner.model, folder)

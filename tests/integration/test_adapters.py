@@ -174,8 +174,8 @@ def test_a_base_that_is_on_no_hub_and_one_that_is_an_adapter_are_named(bare: Pat
 def test_a_part_that_is_cut_off_stops_the_run_before_its_first_step(
     tmp_path: Path, cli: Cli, photos: Path, blip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look = BlipCaptioner.look
-    monkeypatch.setattr(BlipCaptioner, "look", lambda self, pixels: look(self, pixels).detach())
+    encode_image = BlipCaptioner.encode_image
+    monkeypatch.setattr(BlipCaptioner, "encode_image", lambda self, pixels: encode_image(self, pixels).detach())
     result = cli("train", photos, tmp_path / "run", "--model", blip, "--method full", WORDS)
     assert result.code == 2
     assert "no gradient reaches the vision part (" in result.last_line

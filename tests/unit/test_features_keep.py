@@ -24,9 +24,10 @@ from captrain.features.encoder import PREPARATION_VERSION, features_key, pixels_
 from captrain.features.stream import stream_pictures
 from captrain.features.training_images import KeptImages, LiveImages
 from captrain.models.build import DecoderSizes, Mapper, joined, prefixed
-from captrain.models.captioner import CaptionerModel, plain_name
+from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.image_preparation import write_preparation
 from captrain.models.learning_parts import add_lora, freeze
+from captrain.models.parts import plain_name
 from captrain.records import Rejects, Sample
 from captrain.testing import clear_pictures, teach
 

@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from captrain.errors import ModelError, SettingsError
 from captrain.models.adapters import lora_modules
-from captrain.models.captioner import PARTS, CaptionerModel, plain_name
+from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import load_captioner
 from captrain.models.learning_parts import (
     STARTS,
@@ -24,6 +24,7 @@ from captrain.models.learning_parts import (
     lower_frozen,
     quantization,
 )
+from captrain.models.parts import PARTS, plain_name
 from captrain.testing import TINY_CAPTIONERS, clear_pictures, teach
 from captrain.training.optimization.optimizers import parameter_groups
 

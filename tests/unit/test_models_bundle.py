@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from captrain.errors import ModelError
-from captrain.models.checkpoint.folder import family_class, load_captioner, save_captioner
+from captrain.models.checkpoint.folder import load_captioner, save_captioner
+from captrain.models.families import family_named
 from captrain.models.learning_parts import add_lora
 
 Damage = Callable[[Path], object]
@@ -162,4 +163,4 @@ def test_run_folder_stands_for_its_model(saved: Path, tmp_path: Path) -> None:
 
 def test_unknown_family_names_the_nearest() -> None:
     with pytest.raises(ModelError, match="Did you mean 'blip'"):
-        family_class("bilp")
+        family_named("bilp")

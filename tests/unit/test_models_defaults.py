@@ -6,14 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from captrain.models.checkpoint.folder import MODEL_TYPES
-from captrain.models.defaults import FAMILY_BY_TYPE, default_values, family_of
+from captrain.models.defaults import default_values, family_of
 from captrain.settings.schema import ModelSettings, Settings
 from captrain.training.captioner_setup import build_captioner, fill_defaults, place
-
-
-def test_model_types_are_those_that_are_loaded() -> None:
-    assert {kind: family for kind, (family, _) in MODEL_TYPES.items()} == FAMILY_BY_TYPE
 
 
 @pytest.mark.parametrize("family", ["blip", "blip-2", "encoder-decoder", "git", "prefix"])

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from captrain.errors import ModelError
 from captrain.models.build import DecoderSizes, Mapper, join_prefix, load_vision, prefixed
-from captrain.models.checkpoint import folder as bundle
 from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.models.checkpoint.image_preparation import read_preparation
 from captrain.models.decoding import Decoding
@@ -44,14 +43,6 @@ ENCODERS = {
     "mobilenet": ("MobileNetV1", {"image_size": 32, "depth_multiplier": 0.25}),
     "blip": ("BlipVision", TOWER),
 }
-
-
-@pytest.fixture(autouse=True)
-def _known_family(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(bundle.FAMILIES, "prefix", "captrain.models.families.prefix.captioner:PrefixCaptioner")
-    monkeypatch.setitem(
-        bundle.MODEL_TYPES, "captrain_prefix", ("prefix", "captrain.models.families.prefix.model:PrefixModel")
-    )
 
 
 @pytest.fixture(scope="module")
@@ -136,9 +127,9 @@ def test_normalisation_is_stored_and_replayed(folders: tuple[str, str], tmp_path
     assert (features.norm(dim=-1) - 1).abs().min() > 0.1
     save_captioner(captioner, tmp_path)
     for found in (captioner, load_captioner(str(tmp_path))):
-        torch.testing.assert_close(found.context(features), found.context(features * 7))
+        torch.testing.assert_close(found.project(features), found.project(features * 7))
     plain = prefixed(*folders, "words", SIZES, [], SMALL).eval()
-    assert (plain.context(features) - plain.context(features * 7)).abs().max() > 0.01
+    assert (plain.project(features) - plain.project(features * 7)).abs().max() > 0.01
 
 
 def test_mapper_alone_learns_behind_a_resting_language_model(captioner: PrefixCaptioner) -> None:
@@ -295,12 +286,12 @@ def test_tokenizer_must_fit_and_end(folders: tuple[str, str]) -> None:
 
 def test_foreign_features_are_refused_in_one_line(captioner: PrefixCaptioner, folders: tuple[str, str]) -> None:
     with pytest.raises(ModelError, match="found vectors of width 99, expected 24"):
-        captioner.context(torch.zeros(1, 1, 99))
+        captioner.project(torch.zeros(1, 1, 99))
     with pytest.raises(ModelError, match="found 5 vectors an image, expected 1"):
-        captioner.context(torch.zeros(1, 5, 24))
+        captioner.project(torch.zeros(1, 5, 24))
     placed = prefixed(*folders, "words", SIZES, [], Mapper("transformer", 4, 3, 1, 4, positions=True), "all")
     with pytest.raises(ModelError, match="found 5 vectors an image, expected 17"):
-        placed.context(torch.zeros(1, 5, 24))
+        placed.project(torch.zeros(1, 5, 24))
 
 
 def _save_encoder(kind: str, folder: Path) -> str:

@@ -112,8 +112,8 @@ def test_a_part_that_is_cut_off_is_named(
         freeze(captioner, ())
     else:
         add_lora(captioner, 4, 8, 0.0, parts=("vision", "language"))
-    look = captioner.look
-    monkeypatch.setattr(captioner, "look", lambda pixels: DETACHED[how](look(pixels)))
+    encode_image = captioner.encode_image
+    monkeypatch.setattr(captioner, "encode_image", lambda pixels: DETACHED[how](encode_image(pixels)))
     with pytest.raises(ModelError, match=r"no gradient reaches the vision part \(\d+ weights, first ") as error:
         _check(captioner)
     assert how != "detached" or "language" not in str(error.value).split("it should learn")[0]

@@ -20,15 +20,17 @@ from captrain.data.feature_store.manifest import EncoderNote, FeaturesNote
 from captrain.data.images import Decode, ImageSpec
 from captrain.errors import ModelError
 from captrain.models.build import load_vision
-from captrain.models.captioner import CaptionerModel, plain_name
+from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.archive import is_archive
-from captrain.models.checkpoint.folder import MODEL_TYPES, clear_errors, load_captioner
+from captrain.models.checkpoint.folder import clear_errors, load_captioner
 from captrain.models.checkpoint.image_preparation import Resize, adjust, read_preparation
 from captrain.models.checkpoint.loading import read_config
 from captrain.models.checkpoint.located import find_model_folder
 from captrain.models.device import choose_device, choose_precision
+from captrain.models.families import family_of_type
 from captrain.models.families.prefix.model import vectors_of
 from captrain.models.layers.vision import scale
+from captrain.models.parts import plain_name
 
 Vectors = Literal["all", "pooled"]
 """What is kept of a picture: all vectors of its encoder, or the one for the whole image (of CLIP the projected embedding)."""
@@ -65,17 +67,17 @@ class Encoder:
         )
 
 
-class _Look(nn.Module):
+class _ImageHalf(nn.Module):
     """The image half of a captioner, or an encoder of transformers, as one forward from pixels to vectors."""
 
     def __init__(self, half: CaptionerModel | PreTrainedModel, vectors: Vectors) -> None:
         super().__init__()
-        self.sees, self.vectors = half, vectors
+        self.encoder, self.vectors = half, vectors
 
     def forward(self, pixels: Tensor) -> Tensor:
-        if isinstance(self.sees, CaptionerModel):
-            return self.sees.look(pixels)
-        return vectors_of(self.sees, pixels, self.vectors)
+        if isinstance(self.encoder, CaptionerModel):
+            return self.encoder.encode_image(pixels)
+        return vectors_of(self.encoder, pixels, self.vectors)
 
 
 def open_encoder(
@@ -107,7 +109,7 @@ def open_encoder(
             half = load_vision(folder, vectors, spec)
             weights = weights_digest(_own_weights(half))
     where = choose_device(device)
-    module = _Look(half, vectors).eval().requires_grad_(False)
+    module = _ImageHalf(half, vectors).eval().requires_grad_(False)
     module.to(device=where, memory_format=torch.channels_last)  # type: ignore[call-overload]
     note = EncoderNote(
         name=source, type=config.model_type, revision=getattr(config, "_commit_hash", None), weights=weights
@@ -119,7 +121,7 @@ def _holds_captioner(folder: str) -> bool:
     """Whether a folder, archive or hub id is a captioner, and not an encoder alone; adapters and archives always are."""
     if is_archive(folder) or Path(folder, "adapter_config.json").is_file():
         return True
-    return read_config(folder).model_type in MODEL_TYPES
+    return family_of_type(read_config(folder).model_type) is not None
 
 
 def on_device(encoder: Encoder, device: str) -> Encoder:

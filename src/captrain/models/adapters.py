@@ -16,10 +16,11 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from captrain.errors import ModelError, nearest
-from captrain.models.captioner import CaptionerModel, plain_name
+from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.loading import load_adapter
 from captrain.models.checkpoint.located import EXTRAS, in_folder, is_cached, looks_like_path
 from captrain.models.checkpoint.weight_files import read_json
+from captrain.models.parts import plain_name
 
 CONFIG = "adapter_config.json"
 BASE = "base"

@@ -19,7 +19,8 @@ from transformers.pytorch_utils import Conv1D
 
 from captrain.errors import ModelError, SettingsError, nearest
 from captrain.models.adapters import has_adapter, lora_modules, name_base
-from captrain.models.captioner import PARTS, CaptionerModel, plain_name
+from captrain.models.captioner import CaptionerModel
+from captrain.models.parts import PARTS, plain_name
 
 STARTS = {"default": True, "gaussian": "gaussian", "orthogonal": "orthogonal", "pissa": "pissa", "olora": "olora"}
 """How adapters can begin, and what peft calls it."""

@@ -1,8 +1,8 @@
-"""Captioners that are on the model hub, by short names, and what each family does unless told otherwise. Loads no torch."""
+"""Captioners on the model hub, by short names. Loads no torch."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,33 +73,6 @@ CHECKPOINTS = (
 )  # fmt: skip
 
 HUB_IDS = {checkpoint.name: checkpoint.hub_id for checkpoint in CHECKPOINTS if checkpoint.hub_id is not None}
-
-
-@dataclass(frozen=True, slots=True)
-class FamilyDefaults:
-    """What a family does where the settings say nothing.
-
-    Image size and preparation are the checkpoint's own, in every family.
-
-    Attributes:
-        prompt: words before every caption, where the checkpoint has none of its own.
-        label_smoothing: of the loss. learning_rates: by method; `new` is a decoder from scratch.
-    """
-
-    prompt: str = ""
-    label_smoothing: float = 0.0
-    learning_rates: dict[str, float] = field(default_factory=lambda: {"lora": 5e-4, "full": 1e-5})
-
-
-FAMILY_DEFAULTS = {
-    "blip": FamilyDefaults(label_smoothing=0.1),
-    "encoder-decoder": FamilyDefaults(learning_rates={"lora": 5e-4, "full": 5e-5, "new": 1e-3}),
-    "prefix": FamilyDefaults(learning_rates={"lora": 5e-4, "full": 2e-5, "new": 1e-3}),
-    "git": FamilyDefaults(),
-    "blip-2": FamilyDefaults(prompt="a photo of"),
-}
-"""By family. BLIP's smoothing and BLIP-2's prompt are LAVIS's. Its prompt for BLIP on COCO, "a picture of", is in the recipes
-`blip-coco-*`: captions in a user's own style need none."""
 
 
 def resolve_name(name: str) -> str:

@@ -17,9 +17,9 @@ from captrain.models.checkpoint.folder import load_captioner
 from captrain.models.decoding import LEAST, Decoding, Room
 from captrain.models.defaults import learning_rate_of
 from captrain.models.device import PRECISIONS, choose_device, choose_precision
+from captrain.models.families import family_named, joined_family
 from captrain.models.layers.attention import quicken_dropout
 from captrain.models.learning_parts import add_lora, checkpoint_activations, freeze, lower_frozen, quantization
-from captrain.models.zoo import FAMILY_DEFAULTS
 from captrain.settings.schema import ModelSettings, Settings, TrainingSettings
 from captrain.settings.schema.conflicts import asked, frozen_of, method_of
 
@@ -79,7 +79,7 @@ def _set_prompt(captioner: CaptionerModel, settings: Settings, question: str) ->
         captioner.prompt = question
         logger.info("prompt: '%s', which the data asks; --prompt gives another, --prompt \"\" none", question)
     if model.encoder is None:
-        captioner.prompt = captioner.prompt or FAMILY_DEFAULTS[captioner.family].prompt
+        captioner.prompt = captioner.prompt or family_named(captioner.family).prompt
 
 
 def _no_question(captioner: CaptionerModel, settings: Settings, question: str) -> str:
@@ -146,7 +146,7 @@ def fill_defaults(settings: Settings, captioner: CaptionerModel) -> Settings:
     """Settings with every `None` that the family decides replaced by what it decides."""
     model, training = settings.model, settings.training
     method = method_of(model)
-    own = FAMILY_DEFAULTS[captioner.family]
+    own = family_named(captioner.family)
     spec = captioner.image_spec
     filled: dict[str, Any] = {
         "model": {
@@ -156,7 +156,7 @@ def fill_defaults(settings: Settings, captioner: CaptionerModel) -> Settings:
             "image_size": spec.height,
             "resize": spec.resize,
             "decode": spec.decode,
-            "image_vectors": model.image_vectors or ("pooled" if model.join == "prefix" else "all"),
+            "image_vectors": model.image_vectors or joined_family(model.join).image_vectors,
             "precision": next(name for name, kind in PRECISIONS.items() if kind == captioner.precision),
         },
         "training": {
@@ -223,7 +223,7 @@ def _groups_rows(captioner: CaptionerModel, settings: Settings) -> bool:
 
 def _patch_dropout(captioner: CaptionerModel, training: TrainingSettings) -> float:
     """The share of vectors to drop; refused where they are places of a sentence and not of a picture."""
-    if training.patch_dropout and captioner.family in ("prefix", "blip-2"):
+    if training.patch_dropout and not family_named(captioner.family).sees_patches:
         raise SettingsError(f"patch_dropout: a {captioner.family} captioner reads no patches; leave it out")
     return training.patch_dropout
 
@@ -244,6 +244,4 @@ def _fresh_modules(model: ModelSettings) -> tuple[str, ...]:
         raise SettingsError(
             "method lora: a new decoder has nothing to adapt; use --method full, or give --decoder a pretrained one"
         )
-    if model.join == "prefix":
-        return ("mapper",)
-    return ("crossattention", "ln_cross_attn", "enc_to_dec_proj", "encoder.norm", "encoder.positions")
+    return joined_family(model.join).fresh_modules

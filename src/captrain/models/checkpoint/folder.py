@@ -9,7 +9,6 @@ import json
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from importlib import import_module
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, cast
@@ -17,12 +16,10 @@ from typing import Any, cast
 import torch
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
-import captrain.models.families.prefix.model  # makes prefix captioners known to the Auto classes
-import captrain.models.layers.vision  # noqa: F401  # makes wrapped encoders known to the Auto classes
 from captrain.data.images import ImageSpec
 from captrain.disk.reading import POINTER, pointer_at
 from captrain.disk.writing import write_text
-from captrain.errors import ModelError, nearest
+from captrain.errors import ModelError
 from captrain.models.adapters import (
     SAVED,
     attach_adapter,
@@ -41,34 +38,12 @@ from captrain.models.checkpoint.located import EXTRAS, find_model_folder, is_cac
 from captrain.models.checkpoint.trusted_code import save_code
 from captrain.models.checkpoint.weight_files import read_json
 from captrain.models.decoding import Decoding
+from captrain.models.families import FAMILIES, Family, family_named, family_of_type, load_object
 from captrain.models.vocabulary import has_tokenizer, load_tokenizer
 from captrain.models.zoo import name_hint
 
-FAMILIES = {
-    "blip": "captrain.models.families.blip:BlipCaptioner",
-    "blip-2": "captrain.models.families.blip2:Blip2Captioner",
-    "encoder-decoder": "captrain.models.families.encoder_decoder:EncoderDecoderCaptioner",
-    "git": "captrain.models.families.git:GitCaptioner",
-    "prefix": "captrain.models.families.prefix.captioner:PrefixCaptioner",
-}
-"""Every family, and where its class is."""
-
-MODEL_TYPES = {
-    "blip": ("blip", "captrain.models.families.blip:BlipForConditionalGeneration"),
-    "blip-2": ("blip-2", "transformers:Blip2ForConditionalGeneration"),
-    "captrain_prefix": ("prefix", "captrain.models.families.prefix.model:PrefixModel"),
-    "git": ("git", "captrain.models.families.git:GitForCausalLM"),
-    "vision-encoder-decoder": ("encoder-decoder", "transformers:VisionEncoderDecoderModel"),
-}
-"""For each `model_type` of a config.json: the family, and the class that loads the weights."""
-
-PROCESSORS = {
-    "blip": "BlipImageProcessor",
-    "blip-2": "BlipImageProcessor",
-    "git": "CLIPImageProcessor",
-    "crop": "CLIPImageProcessor",
-    "squash": "ViTImageProcessor",
-}
+CROPPING_PROCESSOR = "CLIPImageProcessor"
+"""The image processor of transformers that crops, whatever the family."""
 LONGEST_REASON = 300
 LONGEST_PROMPT = 10_000  # characters; no decoder has room for so many
 
@@ -122,12 +97,12 @@ def _load_adapter(folder: str, quantize: BitsAndBytesConfig | None, base: str | 
     return captioner
 
 
-def _assembled(model: PreTrainedModel, family: str, words: str, places: Sequence[str]) -> CaptionerModel:
+def _assembled(model: PreTrainedModel, family: Family, words: str, places: Sequence[str]) -> CaptionerModel:
     """A captioner from its weights, the tokenizer in `words`, and what the first of some places says of the rest."""
     specs = (_preparation(place, needed=place == places[-1]) for place in places)
     spec = next(found for found in specs if found is not None)
     extras = next(filter(None, map(read_extras, places)), {})
-    captioner = family_class(family)(model, load_tokenizer(words), spec)
+    captioner = family.captioner_class()(model, load_tokenizer(words), spec)
     captioner.prompt = str(extras.get("prompt", ""))
     if len(captioner.prompt) > LONGEST_PROMPT:
         raise ModelError(f"{words}: its prompt has {len(captioner.prompt):,} characters, over {LONGEST_PROMPT:,}")
@@ -175,9 +150,8 @@ def save_captioner(captioner: CaptionerModel, folder: Path) -> None:
     model.save_pretrained(folder, **(SAVED if has_adapter(captioner) else {}))
     save_code(captioner.core(), folder)
     captioner.tokenizer.save_pretrained(folder)
-    processor = PROCESSORS.get(captioner.family) or PROCESSORS[captioner.image_spec.resize]
-    if captioner.image_spec.resize == "crop":
-        processor = PROCESSORS["crop"]
+    crops = captioner.image_spec.resize == "crop"
+    processor = CROPPING_PROCESSOR if crops else family_named(captioner.family).image_processor
     write_preparation(folder, captioner.image_spec, processor)
     extras = {
         "family": captioner.family,
@@ -189,17 +163,6 @@ def save_captioner(captioner: CaptionerModel, folder: Path) -> None:
     write_text(folder / EXTRAS, json.dumps(extras, indent=2) + "\n")
     for weights in folder.glob("*.safetensors"):  # the library lets nobody but their owner read them
         weights.chmod(stat.S_IMODE((folder / EXTRAS).stat().st_mode))
-
-
-def family_class(name: str) -> type[CaptionerModel]:
-    """The class of a family, imported when asked for.
-
-    >>> family_class("blip").__name__
-    'BlipCaptioner'
-    """
-    if name not in FAMILIES:
-        raise ModelError(f"unknown family '{name}'.{nearest(name, FAMILIES)} Families: {', '.join(FAMILIES)}")
-    return cast(type[CaptionerModel], _import(FAMILIES[name]))
 
 
 def holds_adapter(source: str) -> bool:
@@ -240,17 +203,18 @@ def clear_errors(source: str) -> Iterator[None]:
         raise ModelError(f"{source}: can't be loaded as a captioner: {reason[:LONGEST_REASON]}{hint}") from error
 
 
-def _load_weights(source: str, quantize: BitsAndBytesConfig | None) -> tuple[PreTrainedModel, str]:
+def _load_weights(source: str, quantize: BitsAndBytesConfig | None) -> tuple[PreTrainedModel, Family]:
     """A checkpoint's model in fp32 (where it is not quantised), and its family. Raises when weights are missing from it."""
     config = read_config(source)
-    if config.model_type not in MODEL_TYPES:
+    family = family_of_type(config.model_type)
+    if family is None:
         raise ModelError(f"{source}: a '{config.model_type}' is of no known family; families: {', '.join(FAMILIES)}")
-    family, place = MODEL_TYPES[config.model_type]
+    place = family.checkpoints[config.model_type]
     expected = place.rpartition(":")[2]
     if config.architectures and expected not in config.architectures:
         raise ModelError(f"{source}: a {config.architectures[0]} writes no captions; expected a {expected}")
     how = {} if quantize is None else {"quantization_config": quantize, "device_map": {"": torch.cuda.current_device()}}
-    model, info = load_with_report(_import(place), source, config, **how)
+    model, info = load_with_report(load_object(place), source, config, **how)
     missing = sorted(info["missing_keys"])
     if missing:
         raise ModelError(
@@ -264,9 +228,3 @@ def _check_base_has_a_place(captioner: CaptionerModel) -> None:
     model: Any = captioner.model
     if has_adapter(captioner) and not all(config.base_model_name_or_path for config in model.peft_config.values()):
         raise ModelError("the adapter's base is on no disk; save the base first, and load it from there")
-
-
-def _import(place: str) -> Any:
-    """An object by `module:name`."""
-    module, name = place.split(":")
-    return getattr(import_module(module), name)

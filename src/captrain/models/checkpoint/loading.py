@@ -16,7 +16,15 @@ from typing import Any, cast
 import torch
 import transformers.dynamic_module_utils
 from peft import PeftModel
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from captrain.errors import ModelError
 from captrain.models.checkpoint.located import asked, in_folder, offline
@@ -30,6 +38,7 @@ from captrain.models.checkpoint.weight_files import (
     inside,
     read_json,
 )
+from captrain.models.families import FAMILIES, load_object
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +71,24 @@ _ROUNDS = re.compile(r"pissa_niter_[0-9]{1,2}")
 transformers.dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # nothing is ever asked on the terminal
 
 
+_registered: set[str] = set()
+
+
+def register_own_models() -> None:
+    """Tell the Auto classes of transformers about the models that families bring themselves (`Family.own_models`).
+
+    This is the one place that does so. It runs before any configuration is read.
+    """
+    for place in (place for family in FAMILIES.values() for place in family.own_models):
+        if place not in _registered:
+            _registered.add(place)
+            model = load_object(place)
+            config = model.config_class
+            if config.model_type not in CONFIG_MAPPING:
+                AutoConfig.register(config.model_type, config)
+            AutoModel.register(config, model, exist_ok=True)
+
+
 def read_config(source: str) -> PreTrainedConfig:
     """A checkpoint's configuration, of which nothing can lead to code or to another model.
 
@@ -71,6 +98,7 @@ def read_config(source: str) -> PreTrainedConfig:
     content = read_json(Path(folder, "config.json"))
     check_counts(source, content, None)
     check_code(source, content)
+    register_own_models()
     with offline():
         if asked().remote_code:
             register_code(source, folder, content)
@@ -81,6 +109,7 @@ def read_config(source: str) -> PreTrainedConfig:
 
 def part_config(values: dict[str, Any]) -> PreTrainedConfig:
     """The configuration of a part, from what the whole model's says of it."""
+    register_own_models()
     settings = dict(values)
     with offline():
         return _tamed(

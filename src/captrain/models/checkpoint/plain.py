@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from textwrap import fill
 
@@ -12,26 +11,6 @@ from captrain.models.captioner import CaptionerModel
 WIDTH = 100  # of a line of code
 OWN_KINDS = '"model_type": "captrain_'
 """In the configuration of a model with parts that transformers does not know."""
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """What `generate` is given beside pixels, and how many tokens of what it gives back stand before the caption."""
-
-    argument: str
-    ids: list[int]
-    before: int
-    pictures: int = 0
-    """Placeholders of the picture before the ids, and their number."""
-    placeholder: int = 0
-
-    def code(self) -> str:
-        """The ids as Python.
-
-        >>> Given("input_ids", [2, 7], 2).code(), Given("input_ids", [2], 9, 8, 50265).code()
-        ('[2, 7]', '[50265] * 8 + [2]')
-        """
-        return f"[{self.placeholder}] * {self.pictures} + {self.ids}" if self.pictures else str(self.ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +50,10 @@ def plain_code(captioner: CaptionerModel, base: str, place: Place) -> str | None
 
     `base` is the hub id of an adapter's base model; empty where that lies in the captioner's own folder.
     """
-    if OWN_KINDS in captioner.core().config.to_json_string():
+    given = captioner.plain_inputs()
+    if given is None or OWN_KINDS in captioner.core().config.to_json_string():
         return None
-    kind, given = type(captioner.core()).__name__, GIVEN[captioner.family](captioner)
+    kind = type(captioner.core()).__name__
     adapter = hasattr(captioner.model, "peft_config")
     beside = json.dumps(base) if base else 'f"{place}/base"'
     lines = [
@@ -128,39 +108,3 @@ def _options(captioner: CaptionerModel) -> str:
     first = [name for name in ("num_beams", "max_new_tokens") if name in config]
     options = ", ".join(f"{name}={config[name]!r}" for name in [*first, *sorted(set(config) - set(first))])
     return fill(options, WIDTH, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
-
-
-def _blip(captioner: CaptionerModel) -> Given:
-    """BLIP's `generate` puts the start token in the first place, and leaves the last one out."""
-    start = [captioner.start_id, *captioner.prompt_ids()]
-    return Given("input_ids", [*start, captioner.end_id], len(start))
-
-
-def _blip2(captioner: CaptionerModel) -> Given:
-    """Placeholders, then what OPT's captions begin with, or what T5's encoder reads."""
-    config = captioner.core().config
-    words = captioner.tokenizer(captioner.prompt, add_special_tokens=False)["input_ids"] if captioner.prompt else []
-    placeholders = (int(config.num_query_tokens), int(config.image_token_index))
-    if captioner.decoder.config.is_encoder_decoder:
-        return Given("input_ids", [*words, captioner.end_id], 1, *placeholders)
-    start = [captioner.start_id, *words]
-    return Given("input_ids", start, placeholders[0] + len(start), *placeholders)
-
-
-def _encoder_decoder(captioner: CaptionerModel) -> Given:
-    start = [captioner.start_id, *captioner.prompt_ids()]
-    return Given("decoder_input_ids", start, len(start))
-
-
-def _git(captioner: CaptionerModel) -> Given:
-    start = [captioner.start_id, *captioner.prompt_ids()]
-    return Given("input_ids", start, len(start))
-
-
-GIVEN: dict[str, Callable[[CaptionerModel], Given]] = {
-    "blip": _blip,
-    "blip-2": _blip2,
-    "encoder-decoder": _encoder_decoder,
-    "git": _git,
-}
-"""For each family that transformers knows, what its `generate` is given."""

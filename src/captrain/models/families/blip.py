@@ -16,8 +16,9 @@ from transformers.models.blip.modeling_blip import BlipAttention
 from transformers.models.blip.modeling_blip_text import BlipTextSelfAttention
 
 from captrain.models.captioner import CaptionerModel
+from captrain.models.decoding import GenerateInputs
 from captrain.models.layers.attention import attend
-from captrain.models.layers.vision import see
+from captrain.models.layers.vision import run_encoder
 
 
 class FusedVisionAttention(BlipAttention):
@@ -109,15 +110,15 @@ class BlipCaptioner(CaptionerModel):
         """512 in the published checkpoints."""
         return int(self.core().config.text_config.max_position_embeddings)
 
-    def look(self, pixels: Tensor) -> Tensor:
+    def encode_image(self, pixels: Tensor) -> Tensor:
         """All vectors of the ViT, the class vector first."""
-        return see(self.core().vision_model, pixels).last_hidden_state
+        return run_encoder(self.core().vision_model, pixels).last_hidden_state
 
-    def context(self, features: Tensor) -> Tensor:
+    def project(self, features: Tensor) -> Tensor:
         """BLIP's cross-attention projects the vectors itself: there is no bridge."""
         return features
 
-    def read(self, context: Tensor, input_ids: Tensor, position_ids: Tensor, mask: Tensor) -> Tensor:
+    def decode(self, context: Tensor, input_ids: Tensor, position_ids: Tensor, mask: Tensor) -> Tensor:
         """Hidden states of the decoder's last layer."""
         return self.decoder.bert(
             input_ids,
@@ -131,6 +132,11 @@ class BlipCaptioner(CaptionerModel):
     def head(self, hidden: Tensor) -> Tensor:
         """BERT's prediction head."""
         return self.decoder.cls(hidden)
+
+    def plain_inputs(self) -> GenerateInputs:
+        """BLIP's `generate` replaces the first token by the start token, and leaves the last one out."""
+        start = [self.start_id, *self.prompt_ids()]
+        return GenerateInputs("input_ids", [*start, self.end_id], len(start))
 
     def part_prefixes(self) -> dict[str, tuple[str, ...]]:
         """The cross-attention that joins the halves lives in the decoder's layers: it belongs to `language`."""

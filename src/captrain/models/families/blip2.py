@@ -17,16 +17,16 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from captrain.data.images import ImageSpec
 from captrain.errors import ModelError
 from captrain.models.captioner import CaptionerModel
-from captrain.models.decoding import Decoding
+from captrain.models.decoding import Decoding, GenerateInputs
 from captrain.models.families.prefix.captioner import (
     behind_prefix,
+    generate_causal,
+    generate_seq2seq,
     room_for_words,
     scale_before_head,
-    write_causal,
-    write_seq2seq,
 )
 from captrain.models.layers.attention import share_features
-from captrain.models.layers.vision import see
+from captrain.models.layers.vision import run_encoder
 
 LANGUAGES = ("opt", "t5")
 """Kinds of language models that BLIP-2 was published with, and that packed rows were compared with."""
@@ -70,11 +70,11 @@ class Blip2Captioner(CaptionerModel):
         """2,016 for OPT, whose context of 2,048 the answers share."""
         return room_for_words(self.decoder.config, self.core().config.num_query_tokens + 1)
 
-    def look(self, pixels: Tensor) -> Tensor:
+    def encode_image(self, pixels: Tensor) -> Tensor:
         """All vectors of the ViT, the class vector first."""
-        return see(self.core().vision_model, pixels).last_hidden_state
+        return run_encoder(self.core().vision_model, pixels).last_hidden_state
 
-    def context(self, features: Tensor) -> Tensor:
+    def project(self, features: Tensor) -> Tensor:
         """The answers (R, P, W); for T5 what its encoder makes of them, the prompt and the end token (R, P + words, W)."""
         core = self.core()
         questions = core.query_tokens.expand(len(features), -1, -1)
@@ -86,7 +86,7 @@ class Blip2Captioner(CaptionerModel):
         source = torch.cat([prefix, words.expand(len(prefix), -1, -1)], 1)
         return self.decoder.get_encoder()(inputs_embeds=source).last_hidden_state
 
-    def read(self, context: Tensor, input_ids: Tensor, position_ids: Tensor, mask: Tensor) -> Tensor:
+    def decode(self, context: Tensor, input_ids: Tensor, position_ids: Tensor, mask: Tensor) -> Tensor:
         """Hidden states of the language model's last layer, those of the answers left out."""
         if self.has_encoder:
             states = self.decoder.get_decoder()(
@@ -108,11 +108,11 @@ class Blip2Captioner(CaptionerModel):
         """The language model's head."""
         return self.decoder.get_output_embeddings()(hidden)
 
-    def write(self, context: Tensor, config: GenerationConfig) -> list[list[int]]:
+    def generate_tokens(self, context: Tensor, config: GenerationConfig) -> list[list[int]]:
         """Token ids written for each image."""
         prompt = [self.start_id, *self.prompt_ids()]
-        write = write_seq2seq if self.has_encoder else write_causal
-        return write(self.decoder, context, prompt, config)
+        generate = generate_seq2seq if self.has_encoder else generate_causal
+        return generate(self.decoder, context, prompt, config)
 
     def generation_config(self, decoding: Decoding) -> GenerationConfig:
         """How to write; the placeholder that stands for an image in transformers' inputs is no word of a caption."""
@@ -124,6 +124,15 @@ class Blip2Captioner(CaptionerModel):
     def prompt_ids(self) -> list[int]:
         """Token ids that captions begin with: none for T5, which reads the prompt with the answers."""
         return [] if self.has_encoder else self._prompt()
+
+    def plain_inputs(self) -> GenerateInputs:
+        """Placeholders of the picture, then what OPT's captions begin with, or what T5's encoder reads."""
+        config = self.core().config
+        placeholders = (int(config.num_query_tokens), int(config.image_token_index))
+        if self.has_encoder:
+            return GenerateInputs("input_ids", [*self._prompt(), self.end_id], 1, *placeholders)
+        start = [self.start_id, *self._prompt()]
+        return GenerateInputs("input_ids", start, placeholders[0] + len(start), *placeholders)
 
     def part_prefixes(self) -> dict[str, tuple[str, ...]]:
         """Questions, Q-Former and projection are the bridge."""

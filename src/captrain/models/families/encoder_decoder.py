@@ -24,8 +24,9 @@ from captrain.data.images import ImageSpec
 from captrain.errors import ModelError
 from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.loading import class_for, load_model, read_config
+from captrain.models.decoding import GenerateInputs
 from captrain.models.layers.attention import share_features
-from captrain.models.layers.vision import VisionVectors, see
+from captrain.models.layers.vision import VisionVectors, run_encoder
 
 HEADS = ("lm_head", "cls")
 """What decoders of transformers call the module between hidden states and vocabulary."""
@@ -75,19 +76,21 @@ class EncoderDecoderCaptioner(CaptionerModel):
         config = self.decoder.config
         return int(config.pad_token_id) + 1 if config.model_type in COUNT_AFTER_PADDING else 0
 
-    def look(self, pixels: Tensor) -> Tensor:
+    def encode_image(self, pixels: Tensor) -> Tensor:
         """The encoder's vectors."""
         encoder = self.core().encoder
-        return encoder.look(pixels) if isinstance(encoder, VisionVectors) else see(encoder, pixels).last_hidden_state
+        if isinstance(encoder, VisionVectors):
+            return encoder.encode_image(pixels)
+        return run_encoder(encoder, pixels).last_hidden_state
 
-    def context(self, features: Tensor) -> Tensor:
+    def project(self, features: Tensor) -> Tensor:
         """Vectors in the decoder's width: located if they are a grid, projected if the encoder's width differs."""
         encoder = self.core().encoder
-        features = encoder.locate(features) if isinstance(encoder, VisionVectors) else features
+        features = encoder.add_positions(features) if isinstance(encoder, VisionVectors) else features
         projection = getattr(self.core(), "enc_to_dec_proj", None)
         return features if projection is None else projection(features)
 
-    def read(self, context: Tensor, input_ids: Tensor, position_ids: Tensor, mask: Tensor) -> Tensor:
+    def decode(self, context: Tensor, input_ids: Tensor, position_ids: Tensor, mask: Tensor) -> Tensor:
         """Hidden states of the decoder's last layer."""
         return self.decoder.base_model(
             input_ids=input_ids,
@@ -103,6 +106,11 @@ class EncoderDecoderCaptioner(CaptionerModel):
             if hasattr(self.decoder, name):
                 return getattr(self.decoder, name)(hidden)
         raise ModelError(f"decoder {type(self.decoder).__name__}: found no head named {' or '.join(HEADS)}")
+
+    def plain_inputs(self) -> GenerateInputs:
+        """Start token and prompt, for the decoder."""
+        start = [self.start_id, *self.prompt_ids()]
+        return GenerateInputs("decoder_input_ids", start, len(start))
 
     def part_prefixes(self) -> dict[str, tuple[str, ...]]:
         """The cross-attention lives in the decoder's layers: it belongs to `language`."""

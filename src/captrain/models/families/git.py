@@ -21,10 +21,10 @@ from transformers.models.git.modeling_git import GitSelfAttention, GitVisionAtte
 from captrain.data.images import ImageSpec
 from captrain.errors import ModelError
 from captrain.models.captioner import CaptionerModel
-from captrain.models.decoding import until
+from captrain.models.decoding import GenerateInputs, until
 from captrain.models.families.prefix.captioner import behind_prefix
 from captrain.models.layers.attention import attend
-from captrain.models.layers.vision import see
+from captrain.models.layers.vision import run_encoder
 
 
 class SharedImageCache(DynamicCache):
@@ -123,15 +123,15 @@ class GitCaptioner(CaptionerModel):
         """1,024 in the published checkpoints; the image takes none of them."""
         return int(self.core().config.max_position_embeddings)
 
-    def look(self, pixels: Tensor) -> Tensor:
+    def encode_image(self, pixels: Tensor) -> Tensor:
         """All vectors of the ViT, the class vector first."""
-        return see(self.core().git.image_encoder, pixels).last_hidden_state
+        return run_encoder(self.core().git.image_encoder, pixels).last_hidden_state
 
-    def context(self, features: Tensor) -> Tensor:
+    def project(self, features: Tensor) -> Tensor:
         """Vectors projected to the decoder's width, and normalised."""
         return self.core().git.visual_projection(features)
 
-    def read(self, context: Tensor, input_ids: Tensor, position_ids: Tensor, mask: Tensor) -> Tensor:
+    def decode(self, context: Tensor, input_ids: Tensor, position_ids: Tensor, mask: Tensor) -> Tensor:
         """Hidden states of the decoder's last layer, those of the image left out."""
         git, vectors = self.core().git, context.shape[1]
         words = git.embeddings(input_ids=input_ids, position_ids=position_ids)
@@ -142,7 +142,7 @@ class GitCaptioner(CaptionerModel):
         """The language model's head, one linear layer."""
         return self.core().output(hidden)
 
-    def write(self, context: Tensor, config: GenerationConfig) -> list[list[int]]:
+    def generate_tokens(self, context: Tensor, config: GenerationConfig) -> list[list[int]]:
         """Token ids written for each image. The image goes through the decoder once, for all its beams and all their words."""
         prompt = [self.start_id, *self.prompt_ids()]
         given = torch.tensor([prompt] * len(context), device=context.device)
@@ -155,6 +155,11 @@ class GitCaptioner(CaptionerModel):
             generation_config=config,
         )
         return [until(row, config.eos_token_id) for row in written[:, len(prompt) :].tolist()]
+
+    def plain_inputs(self) -> GenerateInputs:
+        """Start token and prompt."""
+        start = [self.start_id, *self.prompt_ids()]
+        return GenerateInputs("input_ids", start, len(start))
 
     def part_prefixes(self) -> dict[str, tuple[str, ...]]:
         """The projection is the bridge; what tells the frames of a video apart goes with it."""

@@ -102,6 +102,22 @@ def even_groups(lengths: Sequence[int]) -> list[list[int]]:
     return [order[:cut].tolist(), order[cut:].tolist()]
 
 
+def row_groups(caption_ids: Tensor, split: bool) -> list[tuple[list[int] | slice, int]]:
+    """The rows of a batch in groups that are decoded together, each with the length of its longest row.
+
+    Args:
+        caption_ids: (R, L), as in `PackedRows`. split: whether there may be two groups; else all rows are one, padding included.
+
+    >>> row_groups(torch.tensor([[1, 1, 1, 2, 2, 2], [1, 0, 0, 0, 0, 0]]), split=True)
+    [([1], 1), ([0], 6)]
+    """
+    if not split:
+        return [(slice(None), caption_ids.shape[1])]
+    lengths = caption_ids.count_nonzero(1).tolist()
+    groups = even_groups(lengths)
+    return [(rows, lengths[rows[-1]]) for rows in groups] if len(groups) > 1 else [(slice(None), max(lengths))]
+
+
 NUMBERS_AT_ONCE = 1 << 18
 """Scores looked at together: in fp32 they fit the cache of a core."""
 NUMBERS_AT_ONCE_ON_GPU = 1 << 26

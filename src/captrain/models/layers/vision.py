@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, BlipVisionConfig, BlipVisionModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
@@ -79,14 +79,14 @@ class VisionVectors(PreTrainedModel):
 
     def forward(self, pixel_values: Tensor, **kwargs: Any) -> BaseModelOutput:
         """Normalised pixels (I, 3, height, width) -> vectors (I, N, D)."""
-        return BaseModelOutput(last_hidden_state=self.locate(self.look(pixel_values)))
+        return BaseModelOutput(last_hidden_state=self.add_positions(self.encode_image(pixel_values)))
 
-    def look(self, pixel_values: Tensor) -> Tensor:
+    def encode_image(self, pixel_values: Tensor) -> Tensor:
         """What the encoder alone makes of the pixels: vectors (I, N, D)."""
-        output = see(self.encoder, pixel_values)
+        output = run_encoder(self.encoder, pixel_values)
         return pooled_vector(output)[:, None] if self.config.vectors == "pooled" else rows_of_vectors(output[0])
 
-    def locate(self, vectors: Tensor) -> Tensor:
+    def add_positions(self, vectors: Tensor) -> Tensor:
         """Vectors (I, N, D) normalised, each with its place in the grid added."""
         normed = self.norm(vectors.float())
         if self.positions is None:
@@ -94,12 +94,7 @@ class VisionVectors(PreTrainedModel):
         return normed + self.positions(torch.arange(vectors.shape[1], device=vectors.device))
 
 
-AutoConfig.register(VisionVectorsConfig.model_type, VisionVectorsConfig)
-AutoModel.register(VisionVectorsConfig, VisionVectors)
-AutoModel.register(BlipVisionConfig, BlipVisionModel, exist_ok=True)  # transformers left this one out
-
-
-def see(encoder: PreTrainedModel, pixels: Tensor) -> Any:
+def run_encoder(encoder: PreTrainedModel, pixels: Tensor) -> Any:
     """An encoder's output for normalised pixels (I, 3, height, width).
 
     At another size than its own an encoder with learned positions interpolates them, if it can.
@@ -161,7 +156,7 @@ def load_encoder(source: str, vectors: str, height: int, width: int) -> PreTrain
             f"{source}: a '{config.model_type}' reads {encoder.main_input_name}, not pictures; expected a vision encoder"
         )
     with evaluating(encoder), torch.no_grad():
-        output = see(encoder, torch.zeros(1, 3, height, width))
+        output = run_encoder(encoder, torch.zeros(1, 3, height, width))
     states = output.last_hidden_state
     if vectors == "all" and states.dim() == 3 and getattr(encoder.config, "hidden_size", None) == states.shape[-1]:
         return encoder

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from captrain.errors import ModelError
 from captrain.models.adapters import kind_of
-from captrain.models.captioner import CaptionerModel, plain_name
+from captrain.models.captioner import CaptionerModel
+from captrain.models.parts import plain_name
 from captrain.training.distributed.group import here
 from captrain.training.distributed.sharding import local
 

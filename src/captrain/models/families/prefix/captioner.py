@@ -79,15 +79,15 @@ class PrefixCaptioner(CaptionerModel):
         """1,024 for GPT-2, less what the prefix takes."""
         return room_for_words(self.decoder.config, self.core().config.prefix_length)
 
-    def look(self, pixels: Tensor) -> Tensor:
+    def encode_image(self, pixels: Tensor) -> Tensor:
         """The encoder's vectors, not yet normalised."""
-        return self.core().look(pixels)
+        return self.core().encode_image(pixels)
 
-    def context(self, features: Tensor) -> Tensor:
+    def project(self, features: Tensor) -> Tensor:
         """The prefix (R, P, W), gone through the language model's encoder if it has one."""
-        return self.core().read_prefix(self.core().prefix(features))
+        return self.core().encode_prefix(self.core().prefix(features))
 
-    def read(self, context: Tensor, input_ids: Tensor, position_ids: Tensor, mask: Tensor) -> Tensor:
+    def decode(self, context: Tensor, input_ids: Tensor, position_ids: Tensor, mask: Tensor) -> Tensor:
         """Hidden states of the language model's last layer."""
         if self.has_encoder:
             states = self.decoder.get_decoder()(
@@ -125,11 +125,11 @@ class PrefixCaptioner(CaptionerModel):
             r"query_key_value|dense|dense_h_to_4h|dense_4h_to_h|[qkvo]|wi|wi_[01]|wo)",
         }[part]
 
-    def write(self, context: Tensor, config: GenerationConfig) -> list[list[int]]:
+    def generate_tokens(self, context: Tensor, config: GenerationConfig) -> list[list[int]]:
         """Token ids written for each image."""
         if self.has_encoder:
-            return write_seq2seq(self.decoder, context, [self.start_id, *self.prompt_ids()], config)
-        return write_causal(self.decoder, context, self.prompt_ids(), config)
+            return generate_seq2seq(self.decoder, context, [self.start_id, *self.prompt_ids()], config)
+        return generate_causal(self.decoder, context, self.prompt_ids(), config)
 
     def _in_its_words(self, mask: Tensor) -> Tensor:
         """A mask as the language model's attention takes it: eager attention adds it to the scores."""
@@ -245,7 +245,7 @@ def scale_before_head(config: PreTrainedConfig) -> float:
     return float(config.d_model**-0.5) if getattr(config, SCALED.get(config.model_type, ""), False) else 1.0
 
 
-def write_causal(
+def generate_causal(
     language: PreTrainedModel, prefix: Tensor, prompt: list[int], config: GenerationConfig
 ) -> list[list[int]]:
     """Token ids written behind a prefix (I, P, W) and a prompt, without end and padding.
@@ -266,7 +266,7 @@ def write_causal(
     return [until(row, config.eos_token_id) for row in written.tolist()]
 
 
-def write_seq2seq(
+def generate_seq2seq(
     language: PreTrainedModel, context: Tensor, prompt: list[int], config: GenerationConfig
 ) -> list[list[int]]:
     """Token ids written from what the model's own encoder made of a prefix (I, P, W), without prompt, end and padding.

@@ -1,4 +1,4 @@
-"""Encoder, mapper and language model as one transformers model, which the Auto classes know once this module is imported.
+"""Encoder, mapper and language model as one transformers model.
 
 Shape letters: I images, N vectors of an image, D their width, P prefix vectors, L tokens, W width of the language model.
 """
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import (
-    AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
@@ -28,7 +27,7 @@ from transformers.utils import ModelOutput
 from captrain.errors import ModelError
 from captrain.models.checkpoint.loading import new_model
 from captrain.models.families.prefix.mapper import PrefixConfig, begin, check_mapper, language_width, make_mapper
-from captrain.models.layers.vision import pooled_vector, rows_of_vectors, see
+from captrain.models.layers.vision import pooled_vector, rows_of_vectors, run_encoder
 
 PROJECTED = {
     "clip_vision_model": CLIPVisionModelWithProjection,
@@ -67,7 +66,7 @@ class PrefixModel(PreTrainedModel, GenerationMixin):
         """First weights of the mapper; the other two know their own."""
         begin(module)
 
-    def look(self, pixel_values: Tensor) -> Tensor:
+    def encode_image(self, pixel_values: Tensor) -> Tensor:
         """The encoder's vectors (I, N, D) of normalised pixels (I, 3, height, width)."""
         return vectors_of(self.encoder, pixel_values, self.config.vectors)
 
@@ -77,7 +76,7 @@ class PrefixModel(PreTrainedModel, GenerationMixin):
         vectors = vectors.float()
         return self.mapper(normalize(vectors, dim=-1) if self.config.normalize else vectors)
 
-    def read_prefix(self, prefix: Tensor) -> Tensor:
+    def encode_prefix(self, prefix: Tensor) -> Tensor:
         """What the words attend to (I, P, W): the prefix itself, or what the language model's own encoder makes of it."""
         if not self.language.config.is_encoder_decoder:
             return prefix
@@ -85,7 +84,7 @@ class PrefixModel(PreTrainedModel, GenerationMixin):
 
     def forward(self, pixel_values: Tensor, input_ids: Tensor) -> ModelOutput:
         """Logits of tokens (I, L) behind the prefix of pictures: (I, P + L, V), or (I, L, V) from a decoder of its own."""
-        context = self.read_prefix(self.prefix(self.look(pixel_values)))
+        context = self.encode_prefix(self.prefix(self.encode_image(pixel_values)))
         if self.language.config.is_encoder_decoder:
             return self.language(encoder_outputs=BaseModelOutput(context), decoder_input_ids=input_ids)
         words = self.language.get_input_embeddings()(input_ids)
@@ -94,7 +93,7 @@ class PrefixModel(PreTrainedModel, GenerationMixin):
     @torch.no_grad()
     def generate(self, pixel_values: Tensor, **options: Any) -> Tensor:
         """Token ids of captions; `options` are those of transformers' `generate`."""
-        context = self.read_prefix(self.prefix(self.look(pixel_values)))
+        context = self.encode_prefix(self.prefix(self.encode_image(pixel_values)))
         options.setdefault("generation_config", self.generation_config)
         if self.language.config.is_encoder_decoder:
             return self.language.generate(encoder_outputs=BaseModelOutput(context), **options)
@@ -102,13 +101,9 @@ class PrefixModel(PreTrainedModel, GenerationMixin):
         return self.language.generate(inputs_embeds=context, attention_mask=seen, **options)
 
 
-AutoConfig.register(PrefixConfig.model_type, PrefixConfig)
-AutoModel.register(PrefixConfig, PrefixModel)
-
-
 def vectors_of(encoder: PreTrainedModel, pixels: Tensor, vectors: str) -> Tensor:
     """An encoder's vectors (I, N, D) of normalised pixels (I, 3, height, width): all of them, or N = 1 for the whole image."""
-    output = see(encoder, pixels)
+    output = run_encoder(encoder, pixels)
     if vectors == "all":
         return rows_of_vectors(output.last_hidden_state)
     projected = getattr(output, "image_embeds", None)
