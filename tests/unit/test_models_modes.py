@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from captrain.features.cache import Keeper, Keeping
+from captrain.features.cache import CacheOptions, FeatureCache
 from captrain.features.training_images import Images
 from captrain.inference.captioner import features_of
 from captrain.models.captioner import CaptionerModel
@@ -56,7 +56,7 @@ def test_what_looks_at_a_captioner_leaves_it_learning(
     assert False in before
     pixels = torch.from_numpy(clear_pictures(2, captioner.image_spec.height))
     images = Pictures(samples[:2], pixels)
-    Keeper(captioner, Keeping("memory", tmp_path), 2)._compute(pixels)
+    FeatureCache(captioner, CacheOptions("memory", tmp_path), 2)._compute(pixels)
     assert _modes(captioner) == before
     features = features_of(captioner, images, [0, 1])
     assert _modes(captioner) == before

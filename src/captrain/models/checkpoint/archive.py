@@ -15,7 +15,6 @@ import shutil
 import stat
 import struct
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -25,7 +24,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipInfo
 
 from captrain.disk.folders import link_error
 from captrain.disk.locks import tidy
-from captrain.disk.reading import open_file, within_file
+from captrain.disk.reading import ZIP_ERRORS, open_file, within_file
 from captrain.disk.writing import new_file
 from captrain.errors import ModelError
 
@@ -115,15 +114,7 @@ def unpack(path: Path, folder: Path) -> None:
             _check_room(path, folder, sum(member.file_size for member in members.values()))
             for name, facts in stated.items():
                 _unpack_member(path, archive, members[name], facts, folder / name)
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        struct.error,
-        EOFError,
-        ValueError,
-        NotImplementedError,
-        RuntimeError,
-    ) as error:
+    except ZIP_ERRORS as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ModelError(f"{path}: is no zip, or cut short or damaged ({reason}); copy or download it again") from None
 
