@@ -15,7 +15,7 @@ from captrain.models.decoding import Decoding
 from captrain.models.families import FAMILIES, family_named
 from captrain.models.layers.packing import even_groups
 from captrain.models.layers.vision import turned_back
-from captrain.models.learning_parts import add_lora, count_parameters
+from captrain.models.learning_parts import LoraOptions, add_lora, count_parameters
 from captrain.models.parts import PARTS
 from captrain.testing import TINY_CAPTIONERS, clear_pictures, teach
 
@@ -158,7 +158,7 @@ def test_captions_come_one_a_picture_with_scores(captioner: CaptionerModel, pixe
 
 
 def test_training_mode_reaches_only_what_learns(captioner: CaptionerModel) -> None:
-    add_lora(captioner, rank=2, alpha=4, dropout=0.1)
+    add_lora(captioner, LoraOptions(rank=2, alpha=4, dropout=0.1))
     captioner.train()
     assert not any(module.training for _, module in captioner.part_modules("vision"))
     assert any(module.training for _, module in captioner.part_modules("language"))
@@ -171,7 +171,7 @@ def test_what_learned_is_saved_and_loaded(
 ) -> None:
     before = captioner(**_rows(captioner), pixels=pixels).loss.detach()
     if method == "lora":
-        add_lora(captioner, rank=4, alpha=8, dropout=0.0, parts=("vision", "language"))
+        add_lora(captioner, LoraOptions(rank=4, alpha=8, dropout=0.0, parts=("vision", "language")))
     losses = teach(captioner, steps=5)
     assert losses[-1] < losses[0]
     captioner.prompt, captioner.decoding = "a small", Decoding(beams=2, max_new_tokens=7)

@@ -24,7 +24,7 @@ from captrain.models.checkpoint.folder import (
     save_captioner,
 )
 from captrain.models.families import FAMILIES, family_named, load_object
-from captrain.models.learning_parts import add_lora
+from captrain.models.learning_parts import LoraOptions, add_lora
 from captrain.settings.schema import Settings
 from captrain.testing import clear_pictures, teach, tiny_photos, tiny_text_decoder, tiny_vision_encoder
 from captrain.training.run import load, ready
@@ -96,7 +96,7 @@ def forms(
             return place
         if kind == "adapter":
             captioner = load_captioner(str(tiny_folders[family]))
-            add_lora(captioner, 4, 8, 0.1, parts=("vision", "language"))
+            add_lora(captioner, LoraOptions(4, 8, 0.1, parts=("vision", "language")))
             teach(captioner, steps=3, learning_rate=1e-2)
             save_captioner(captioner, place / "model")
             return place

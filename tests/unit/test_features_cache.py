@@ -23,10 +23,10 @@ from captrain.features.cache_arrays import DiskStore, MemoryStore
 from captrain.features.encoder import PREPARATION_VERSION, features_key, pixels_key
 from captrain.features.stream import stream_pictures
 from captrain.features.training_images import CachedImages, LiveImages
-from captrain.models.build import DecoderSizes, Mapper, joined, prefixed
+from captrain.models.build import Mapper, NewDecoder, build_encoder_decoder, build_prefix
 from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.image_preparation import write_preparation
-from captrain.models.learning_parts import add_lora, freeze
+from captrain.models.learning_parts import LoraOptions, add_lora, freeze
 from captrain.models.parts import plain_name
 from captrain.records import Rejects, Sample
 from captrain.testing import clear_pictures, teach
@@ -146,13 +146,13 @@ def test_all_vectors_and_the_pooled_one_are_kept_apart(join: str, tmp_path: Path
     torch.manual_seed(0)
     MobileNetV1Model(MobileNetV1Config(depth_multiplier=0.25, image_size=64)).save_pretrained(tmp_path)
     write_preparation(tmp_path, ImageSpec(64, 64, (0.5,) * 3, (0.5,) * 3), "ViTImageProcessor")
-    parts = (str(tmp_path), None, "words", DecoderSizes(1, 16, 2, 0.0, 100), ["a dog", "a dog"])
+    parts = (str(tmp_path), None, NewDecoder(1, 16, 2, 0.0, 100), ["a dog", "a dog"])
     keys, features = {}, {}
     for vectors in ("all", "pooled"):
         made = (
-            prefixed(*parts, Mapper("transformer", 2, 2, 1, 2), vectors)
+            build_prefix(*parts, Mapper("transformer", 2, 2, 1, 2), vectors)
             if join == "prefix"
-            else joined(*parts, vectors)
+            else build_encoder_decoder(*parts, vectors)
         )
         made.requires_grad_(False)
         keys[vectors] = features_key(made)
@@ -175,7 +175,7 @@ def _key_of_earlier_versions(captioner: CaptionerModel) -> str:
 def test_key_ignores_what_does_not_decide_features(captioner: CaptionerModel) -> None:
     """The decoder may learn, and adapters may ride on it: the encoder's features stay valid."""
     key = features_key(captioner)
-    add_lora(captioner, rank=2, alpha=4, dropout=0.0)
+    add_lora(captioner, LoraOptions(rank=2, alpha=4, dropout=0.0))
     teach(captioner, steps=1)
     assert not captioner.vision_learns()
     assert features_key(captioner) == key

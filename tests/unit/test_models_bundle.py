@@ -13,7 +13,7 @@ import pytest
 from captrain.errors import ModelError
 from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.models.families import family_named
-from captrain.models.learning_parts import add_lora
+from captrain.models.learning_parts import LoraOptions, add_lora
 
 Damage = Callable[[Path], object]
 
@@ -24,7 +24,7 @@ def saved(tiny_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("saved")
     captioner = load_captioner(str(tiny_folders["blip"]))
     save_captioner(captioner, folder / "full")
-    add_lora(captioner, rank=2, alpha=4, dropout=0.0)
+    add_lora(captioner, LoraOptions(rank=2, alpha=4, dropout=0.0))
     save_captioner(captioner, folder / "lora")
     return folder
 

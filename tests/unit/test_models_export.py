@@ -27,7 +27,7 @@ from captrain.models.checkpoint.card import last_name, model_card
 from captrain.models.checkpoint.export import export, lower, merge_adapter
 from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.models.decoding import Decoding
-from captrain.models.learning_parts import add_lora
+from captrain.models.learning_parts import LoraOptions, add_lora
 from captrain.testing import clear_pictures, teach
 
 CLASSES = {"blip": "BlipForConditionalGeneration", "encoder-decoder": "VisionEncoderDecoderModel"}
@@ -56,7 +56,7 @@ def lora_run(
     run = tmp_path_factory.mktemp("runs") / "cats"
     captioner = load_captioner(str(tiny_folders[request.param]))
     captioner.decoding = DECODING
-    add_lora(captioner, 4, 8, 0.1, dora=True, rslora=True)
+    add_lora(captioner, LoraOptions(4, 8, 0.1, dora=True, rslora=True))
     teach(captioner, steps=12, learning_rate=1e-2)
     save_captioner(captioner, run / "model")
     (run / "settings.yaml").write_text(yaml.safe_dump(SETTINGS))
@@ -73,7 +73,7 @@ def test_merged_equals_unmerged_through_save_and_load(
     family: str, kind: str, tiny_folders: dict[str, Path], tmp_path: Path
 ) -> None:
     captioner = load_captioner(str(tiny_folders[family]))
-    add_lora(captioner, 4, 8, 0.1, **KINDS[kind])
+    add_lora(captioner, LoraOptions(4, 8, 0.1, **KINDS[kind]))
     untaught = _logits(captioner)
     teach(captioner, steps=6, learning_rate=1e-2)
     save_captioner(captioner, tmp_path / "lora")
@@ -163,7 +163,7 @@ def test_weight_too_large_for_fp16_is_refused(taught_folders: dict[str, Path]) -
 
 def test_weights_that_are_no_numbers_are_not_merged(tiny_folders: dict[str, Path]) -> None:
     captioner = load_captioner(str(tiny_folders["blip"]))
-    add_lora(captioner, 2, 4, 0.0)
+    add_lora(captioner, LoraOptions(2, 4, 0.0))
     next(w for name, w in captioner.named_parameters() if "lora_B" in name).data.fill_(float("nan"))
     with pytest.raises(ModelError, match="can't be merged") as error:
         merge_adapter(captioner)
@@ -192,7 +192,7 @@ def test_one_file_loads_anywhere(merge: bool, lora_run: Path, tmp_path: Path) ->
 def test_adapter_trained_on_an_archive_refers_to_it(taught_folders: dict[str, Path], tmp_path: Path) -> None:
     export(str(taught_folders["blip"]), tmp_path / "base.zip")
     captioner = load_captioner(str(tmp_path / "base.zip"))
-    add_lora(captioner, 2, 4, 0.0)
+    add_lora(captioner, LoraOptions(2, 4, 0.0))
     teach(captioner, steps=2)
     save_captioner(captioner, tmp_path / "lora")
     assert _captions(load_captioner(str(tmp_path / "lora"))) == _captions(captioner)

@@ -17,7 +17,7 @@ from captrain.errors import ModelError
 from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.models.families.git import GitCaptioner, GitForCausalLM, behind_image
-from captrain.models.learning_parts import add_lora
+from captrain.models.learning_parts import LoraOptions, add_lora
 from captrain.models.parts import PARTS
 from captrain.testing import clear_pictures, teach, tiny_git
 
@@ -61,7 +61,7 @@ def test_adapters_reach_every_matrix_but_the_head(captioner: CaptionerModel) -> 
     linear = {name for name, module in captioner.core().named_modules() if isinstance(module, torch.nn.Linear)}
     chosen = {name for name in linear if any(re.fullmatch(captioner.lora_targets(part), name) for part in PARTS)}
     assert linear - chosen == {"output"}
-    add_lora(captioner, rank=2, alpha=4, dropout=0.0, parts=PARTS)
+    add_lora(captioner, LoraOptions(rank=2, alpha=4, dropout=0.0, parts=PARTS))
     assert teach(captioner, steps=3)[-1] < teach(captioner, steps=1)[0] * 2
 
 

@@ -16,7 +16,7 @@ from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import load_captioner
 from captrain.models.contexts import evaluating
 from captrain.models.decoding import Decoding
-from captrain.models.learning_parts import add_lora
+from captrain.models.learning_parts import LoraOptions, add_lora
 from captrain.records import Sample
 from captrain.testing import TINY_CAPTIONERS, clear_pictures
 from captrain.training.loop.validation import Validator
@@ -39,7 +39,7 @@ class Pictures(Images):
 def captioner(request: pytest.FixtureRequest, tiny_folders: dict[str, Path]) -> CaptionerModel:
     """In training: the text half with dropout, the image half frozen and in evaluation mode."""
     captioner = load_captioner(str(tiny_folders[request.param]))
-    add_lora(captioner, 2, 4, 0.1)
+    add_lora(captioner, LoraOptions(2, 4, 0.1))
     captioner.decoding = Decoding(beams=1, max_new_tokens=3)
     return captioner.train()
 

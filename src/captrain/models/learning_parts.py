@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -38,45 +39,52 @@ FROM_THE_WEIGHTS = ("pissa", "olora")
 """Beginnings that move a part of the weights into the adapter, so that it can't be wider than they are."""
 
 
-def add_lora(
-    captioner: CaptionerModel,
-    rank: int,
-    alpha: float,
-    dropout: float,
-    parts: Sequence[str] = ("language",),
-    target_modules: Sequence[str] = (),
-    fresh_modules: Sequence[str] = (),
-    layers: Sequence[str] = ("attention", "feed-forward"),
-    rslora: bool = False,
-    dora: bool = False,
-    start: str = "default",
-) -> None:
-    """Freeze the captioner and give it LoRA adapters (Hu et al. 2021), which learn.
+@dataclass(frozen=True, slots=True)
+class LoraOptions:
+    """LoRA adapters (Hu et al. 2021).
+
+    Attributes:
+        rank, alpha, dropout: the adapter's output is multiplied by alpha / rank; dropout is on its input.
+        parts, layers: the parts and the kinds of layers that get adapters.
+        target_modules: the ends of the names of the modules that get adapters, instead of parts and layers.
+        rslora: multiply by alpha / sqrt(rank), so that high ranks learn as fast as low ones (Kalajdzievski 2023).
+        dora: learn the length of each row apart from its direction (Liu et al. 2024). Slower, often better at low ranks.
+        start: one of `STARTS`. `pissa` (Meng et al. 2024) and `olora` (Büyükakyüz 2024) begin with the weights' main directions.
+    """
+
+    rank: int
+    alpha: float
+    dropout: float
+    parts: Sequence[str] = ("language",)
+    target_modules: Sequence[str] = ()
+    layers: Sequence[str] = ("attention", "feed-forward")
+    rslora: bool = False
+    dora: bool = False
+    start: str = "default"
+
+
+def add_lora(captioner: CaptionerModel, lora: LoraOptions, fresh_modules: Sequence[str] = ()) -> None:
+    """Freeze the captioner, and add LoRA adapters, which learn.
 
     Args:
-        rank, alpha, dropout: the adapter's output is multiplied by alpha / rank, its input dropped out.
-        parts, layers: parts and kinds of layers that get adapters. target_modules: ends of module names, instead.
         fresh_modules: modules that were never trained (a new cross-attention, say); they learn whole, beside the adapters.
-        rslora: multiply by alpha / sqrt(rank), so that high ranks learn as fast as low ones (Kalajdzievski 2023).
-        dora: learn each row's length apart from its direction (Liu et al. 2024). Slower, often better at low ranks.
-        start: one of `STARTS`. `pissa` (Meng et al. 2024) and `olora` (Büyükakyüz 2024) begin with the weights' main directions.
 
-    Raises `ModelError` when a part or a name matches nothing, when the adapters can't begin as asked, or when the captioner
-    has an adapter already.
+    Raises `ModelError` if a part or a name matches nothing, if the adapters can't begin as asked, or if the captioner has an
+    adapter already.
     """
     _check_plain(captioner)
-    names = lora_modules(captioner, parts, layers, target_modules, fresh_modules)
-    _check_start(captioner, start, rank, names)
+    names = lora_modules(captioner, lora.parts, lora.layers, lora.target_modules, fresh_modules)
+    _check_start(captioner, lora.start, lora.rank, names)
     present = [name for name in fresh_modules if any(name in module for module, _ in captioner.named_modules())]
     config = LoraConfig(
-        r=rank,
-        lora_alpha=alpha,  # peft multiplies by alpha / r; a fraction is fine
-        lora_dropout=dropout,
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # peft multiplies by alpha / r; a fraction is fine
+        lora_dropout=lora.dropout,
         target_modules=names,
         modules_to_save=present or None,
-        use_rslora=rslora,
-        use_dora=dora,
-        init_lora_weights=STARTS[start],
+        use_rslora=lora.rslora,
+        use_dora=lora.dora,
+        init_lora_weights=STARTS[lora.start],
     )
     captioner.model = get_peft_model(captioner.core(), config)
     name_base(captioner)

@@ -63,55 +63,57 @@ class Family:
         return cast("type[CaptionerModel]", load_object(self.captioner))
 
 
-_BLIP = Family(
-    name="blip",
-    captioner="captrain.models.families.blip:BlipCaptioner",
-    checkpoints={"blip": "captrain.models.families.blip:BlipForConditionalGeneration"},
-    image_processor="BlipImageProcessor",
-    label_smoothing=0.1,  # as LAVIS; its prompt for COCO, "a picture of", is in the recipes blip-coco-*
-    hub_words=("blip",),
-)
-_BLIP_2 = Family(
-    name="blip-2",
-    captioner="captrain.models.families.blip2:Blip2Captioner",
-    checkpoints={"blip-2": "transformers:Blip2ForConditionalGeneration"},
-    image_processor="BlipImageProcessor",
-    prompt="a photo of",  # as LAVIS
-    sees_patches=False,
-    hub_words=("blip2", "blip-2"),
-)
-_ENCODER_DECODER = Family(
-    name="encoder-decoder",
-    captioner="captrain.models.families.encoder_decoder:EncoderDecoderCaptioner",
-    checkpoints={"vision-encoder-decoder": "transformers:VisionEncoderDecoderModel"},
-    own_models=(
-        "captrain.models.layers.vision:VisionVectors",
-        "transformers:BlipVisionModel",  # transformers has it, but AutoModel does not know it
+_BUILT_IN = (
+    Family(
+        name="blip",
+        captioner="captrain.models.families.blip:BlipCaptioner",
+        checkpoints={"blip": "captrain.models.families.blip:BlipForConditionalGeneration"},
+        image_processor="BlipImageProcessor",
+        label_smoothing=0.1,  # as LAVIS; its prompt for COCO, "a picture of", is in the recipes blip-coco-*
+        hub_words=("blip",),
     ),
-    learning_rates={"lora": 5e-4, "full": 5e-5, "new": 1e-3},
-    join="cross-attention",
-    fresh_modules=("crossattention", "ln_cross_attn", "enc_to_dec_proj", "encoder.norm", "encoder.positions"),
-)
-_GIT = Family(
-    name="git",
-    captioner="captrain.models.families.git:GitCaptioner",
-    checkpoints={"git": "captrain.models.families.git:GitForCausalLM"},
-    image_processor="CLIPImageProcessor",
-    hub_words=("git",),
-)
-_PREFIX = Family(
-    name="prefix",
-    captioner="captrain.models.families.prefix.captioner:PrefixCaptioner",
-    checkpoints={"captrain_prefix": "captrain.models.families.prefix.model:PrefixModel"},
-    own_models=("captrain.models.families.prefix.model:PrefixModel",),
-    learning_rates={"lora": 5e-4, "full": 2e-5, "new": 1e-3},
-    sees_patches=False,
-    join="prefix",
-    image_vectors="pooled",
-    fresh_modules=("mapper",),
+    Family(
+        name="blip-2",
+        captioner="captrain.models.families.blip2:Blip2Captioner",
+        checkpoints={"blip-2": "transformers:Blip2ForConditionalGeneration"},
+        image_processor="BlipImageProcessor",
+        prompt="a photo of",  # as LAVIS
+        sees_patches=False,
+        hub_words=("blip2", "blip-2"),
+    ),
+    Family(
+        name="encoder-decoder",
+        captioner="captrain.models.families.encoder_decoder:EncoderDecoderCaptioner",
+        checkpoints={"vision-encoder-decoder": "transformers:VisionEncoderDecoderModel"},
+        own_models=(
+            "captrain.models.layers.vision:VisionVectors",
+            "transformers:BlipVisionModel",  # transformers has it, but AutoModel does not know it
+        ),
+        learning_rates={"lora": 5e-4, "full": 5e-5, "new": 1e-3},
+        join="cross-attention",
+        fresh_modules=("crossattention", "ln_cross_attn", "enc_to_dec_proj", "encoder.norm", "encoder.positions"),
+    ),
+    Family(
+        name="git",
+        captioner="captrain.models.families.git:GitCaptioner",
+        checkpoints={"git": "captrain.models.families.git:GitForCausalLM"},
+        image_processor="CLIPImageProcessor",
+        hub_words=("git",),
+    ),
+    Family(
+        name="prefix",
+        captioner="captrain.models.families.prefix.captioner:PrefixCaptioner",
+        checkpoints={"captrain_prefix": "captrain.models.families.prefix.model:PrefixModel"},
+        own_models=("captrain.models.families.prefix.model:PrefixModel",),
+        learning_rates={"lora": 5e-4, "full": 2e-5, "new": 1e-3},
+        sees_patches=False,
+        join="prefix",
+        image_vectors="pooled",
+        fresh_modules=("mapper",),
+    ),
 )
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (_BLIP, _BLIP_2, _ENCODER_DECODER, _GIT, _PREFIX)}
+FAMILIES: dict[str, Family] = {family.name: family for family in _BUILT_IN}
 """All families by name. `register_family` adds to them."""
 
 

@@ -134,8 +134,10 @@ class EncoderDecoderCaptioner(CaptionerModel):
         }[part]
 
 
-def join(encoder: PreTrainedModel, decoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """One captioner of an encoder and a decoder; widths that differ get a linear projection (the bridge)."""
+def join_encoder_decoder(
+    encoder: PreTrainedModel, decoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> PreTrainedModel:
+    """One model of an encoder and a decoder. If their widths differ, a linear projection (the bridge) joins them."""
     config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder.config, decoder.config)
     config.decoder_start_token_id = _first_id(
         decoder.config.bos_token_id, tokenizer.bos_token_id, tokenizer.cls_token_id
