@@ -23,7 +23,7 @@ from captrain.models.checkpoint.folder import (
     load_captioner,
     save_captioner,
 )
-from captrain.models.families import FAMILIES, family_named, load_object
+from captrain.models.families import FAMILIES, family_named, import_object
 from captrain.models.learning_parts import LoraOptions, add_lora
 from captrain.settings.schema import Settings
 from captrain.testing import clear_pictures, teach, tiny_photos, tiny_text_decoder, tiny_vision_encoder
@@ -143,7 +143,7 @@ def _logits(captioner: CaptionerModel) -> Tensor:
 def _by_plain_libraries(like: CaptionerModel, folder: Path) -> CaptionerModel:
     """The same captioner, its weights loaded by transformers and peft alone."""
     family = family_named(like.family)
-    plain = load_object(next(iter(family.checkpoints.values())))
+    plain = import_object(next(iter(family.checkpoints.values())))
     config = folder / "adapter_config.json"
     base = json.loads(config.read_text())["base_model_name_or_path"] if config.is_file() else folder
     captioner = family.captioner_class()(plain.from_pretrained(base), like.tokenizer, like.image_spec)

@@ -274,13 +274,13 @@ def test_gpt2_takes_pissa_and_refuses_olora(joined: CaptionerModel) -> None:
 @pytest.mark.parametrize(
     ("start", "rank", "message"),
     [
-        ("eva", 4, "'eva' is not offered, as it needs training data"),
-        ("corda", 4, "needs training data"),
+        ("eva", 4, "'eva' is not offered, as it needs a pass over training data"),
+        ("corda", 4, "needs a pass over training data"),
         ("loftq", 4, "quantised"),
-        ("pissa_niter_16", 4, "drawn anew"),
+        ("pissa_niter_16", 4, "drawn again"),
         ("gausian", 4, "Did you mean 'gaussian'"),
         ("orthogonal", 3, "needs an even rank, found 3"),
-        ("pissa", 33, r"rank 33 is more than .* has \(32\)"),
+        ("pissa", 33, r"rank 33 is larger than the rank of .* \(32\)"),
     ],
 )
 def test_beginnings_that_can_not_be_are_refused(start: str, rank: int, message: str, blip: CaptionerModel) -> None:
@@ -373,7 +373,7 @@ def test_half_that_can_not_compute_again_is_refused_where_it_learns(joined: Capt
     freeze(joined, ("vision",))
     checkpoint_activations(joined)
     freeze(joined, ())
-    with pytest.raises(ModelError, match="checkpoint_activations: MobileNetV1Model keeps its activations"):
+    with pytest.raises(ModelError, match="checkpoint_activations: MobileNetV1Model stores its activations"):
         checkpoint_activations(joined)
 
 

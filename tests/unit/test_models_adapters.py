@@ -67,7 +67,7 @@ def test_an_adapter_on_a_merged_model_needs_a_base_on_disk(adapter: Path, tmp_pa
     assert not has_adapter(captioner)
     save_captioner(captioner, tmp_path / "merged")
     add_lora(captioner, LoraOptions(2, 4, 0.0))
-    with pytest.raises(ModelError, match="the adapter's base is on no disk; save the base first"):
+    with pytest.raises(ModelError, match="the adapter's base is not on disk; save the base first"):
         save_captioner(captioner, tmp_path / "second")
 
 

@@ -173,8 +173,8 @@ def test_t5_head_of_its_own_survives_saving(t5: CaptionerModel, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"eos_token_id": None}, "says no eos_token_id in its text_config"),
-        ({"bos_token_id": None}, "says no bos_token_id in its text_config"),
+        ({"eos_token_id": None}, "has no eos_token_id in its text_config"),
+        ({"bos_token_id": None}, "has no bos_token_id in its text_config"),
         ({"vocab_size": 5}, "its tokenizer has 23 entries, the language model only 5; use its own"),
         ({"model_type": "gpt2"}, "its language model is a 'gpt2'; expected one of opt, t5"),
     ],

@@ -63,7 +63,7 @@ FULL: dict[str, tuple[Damage, str]] = {
     "config is a list": (_write("config.json", "[1]"), "found a JSON list"),
     "config says nothing": (_write("config.json", "{}"), "model_type"),
     "kind that nobody knows": (_edit("config.json", model_type="bogus"), "model type `bogus`"),
-    "kind of no family": (_edit("config.json", model_type="bert"), "'bert' is of no known family; families: blip, blip-2"),
+    "kind of no family": (_edit("config.json", model_type="bert"), "'bert' belongs to no known family; families: blip, blip-2"),
     "sizes are words": (_edit("config.json", text_config={"vocab_size": "many"}), "vocab_size"),
     "sizes of another model": (_edit("config.json", text_config={"hidden_size": 64, "vocab_size": 29}), "can't be loaded"),
     "no weights": (_remove("*.safetensors"), "model.safetensors is missing"),

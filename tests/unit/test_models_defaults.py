@@ -37,8 +37,8 @@ def test_what_a_folder_tells_is_what_loading_finds(family: str, tiny_folders: di
         ({"encoder": "vit"}, "encoder-decoder", "join: cross-attention"),
         ({"encoder": "vit", "join": "prefix"}, "prefix", "join: prefix"),
         ({"model": "blip-large"}, "blip", "the published checkpoint blip-large"),
-        ({"model": "ada/cats-git"}, "git", "taken for it by the name 'ada/cats-git', its config.json decides"),
-        ({"model": "ada/cats"}, "encoder-decoder", "taken for it by the name 'ada/cats', its config.json decides"),
+        ({"model": "ada/cats-git"}, "git", "guessed from the name 'ada/cats-git'; its config.json decides"),
+        ({"model": "ada/cats"}, "encoder-decoder", "guessed from the name 'ada/cats'; its config.json decides"),
     ],
 )
 def test_how_a_family_is_known(values: dict[str, str], family: str, known_by: str) -> None:
@@ -65,4 +65,4 @@ def test_values(values: dict[str, object], expected: dict[str, object]) -> None:
 @pytest.mark.parametrize("content", ["[]", "{", "[" * 100_000, '{"model_type": ["blip"]}', "\x00"])
 def test_a_broken_config_is_no_error(content: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(content)
-    assert family_of(ModelSettings(model=str(tmp_path))).known_by.startswith("taken for it")
+    assert family_of(ModelSettings(model=str(tmp_path))).known_by.startswith("guessed from")

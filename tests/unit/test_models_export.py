@@ -24,7 +24,7 @@ from captrain.errors import CaptrainError, ModelError
 from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint import export as hub
 from captrain.models.checkpoint.card import last_name, model_card
-from captrain.models.checkpoint.export import export, lower, merge_adapter
+from captrain.models.checkpoint.export import cast_weights, export, merge_adapter
 from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.models.decoding import Decoding
 from captrain.models.learning_parts import LoraOptions, add_lora
@@ -157,8 +157,8 @@ def test_weight_too_large_for_fp16_is_refused(taught_folders: dict[str, Path]) -
     with torch.no_grad():
         captioner.core().vision_model.post_layernorm.weight[0] = 70000.0
     with pytest.raises(ModelError, match=r"post_layernorm\.weight holds a weight that fp16 can't hold .*bf16"):
-        lower(captioner, "fp16")
-    lower(captioner, "bf16")
+        cast_weights(captioner, "fp16")
+    cast_weights(captioner, "bf16")
 
 
 def test_weights_that_are_no_numbers_are_not_merged(tiny_folders: dict[str, Path]) -> None:
@@ -314,7 +314,7 @@ def test_push_is_private_unless_asked(public: bool, fake_hub: type[_Hub], taught
 def test_push_without_a_token_or_a_name_begins_nothing(
     fake_hub: type[_Hub], monkeypatch: pytest.MonkeyPatch, taught_folders: dict[str, Path]
 ) -> None:
-    with pytest.raises(ModelError, match="is no name for the hub; expected owner/name"):
+    with pytest.raises(ModelError, match="is not a valid hub id; expected owner/name"):
         hub.push(str(taught_folders["blip"]), "ada/cats/too/deep")
     monkeypatch.setattr(hub, "get_token", lambda: None)
     with pytest.raises(ModelError, match="no token for the model hub; run 'hf auth login'"):
@@ -352,15 +352,15 @@ def test_download_takes_no_code_and_says_why_not(monkeypatch: pytest.MonkeyPatch
         return str(tmp_path)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
-    assert hub.download("ada/cats", tmp_path) == str(tmp_path)
+    assert hub.download_model("ada/cats", tmp_path) == str(tmp_path)
     assert len(asked) == 2, "old weights only where there are no others"
     assert not any(pattern.endswith((".bin", ".py")) for pattern in asked[0])
     (tmp_path / "model.safetensors").touch()
-    hub.download("ada/cats", tmp_path)
+    hub.download_model("ada/cats", tmp_path)
     assert len(asked) == 3
     monkeypatch.undo()
     with pytest.raises(ModelError, match=r"ada/cats: can't be fetched") as error:
-        hub.download("ada/cats", tmp_path)
+        hub.download_model("ada/cats", tmp_path)
     assert "\n" not in str(error.value)
 
 

@@ -142,5 +142,5 @@ def test_text_only_checkpoint_is_refused_in_one_line(tmp_path: Path, captioner: 
     config = transformers.BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=32)
     transformers.BertLMHeadModel(config).save_pretrained(tmp_path)
     captioner.tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match=r"a 'bert' is of no known family; families: .*git"):
+    with pytest.raises(ModelError, match=r"a 'bert' belongs to no known family; families: .*git"):
         load_captioner(str(tmp_path))

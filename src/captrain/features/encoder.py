@@ -181,7 +181,7 @@ def weights_digest(weights: Iterable[tuple[str, Tensor]]) -> str:
     return digest.hexdigest()
 
 
-def check_same(store: str, note: EncoderNote, name: str, weights: str) -> None:
+def check_same_encoder(store: str, note: EncoderNote, name: str, weights: str) -> None:
     """Raise `ModelError`, naming both, unless an encoder's weights are those that a store was made with."""
     if note.weights != weights:
         raise ModelError(

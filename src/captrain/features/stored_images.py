@@ -15,7 +15,7 @@ from captrain.data.feature_store.store import StoreSamples, VectorStore
 from captrain.data.samples import Chosen, Joined, Prefixed
 from captrain.errors import DataError, ModelError, SettingsError
 from captrain.features.cache_arrays import as_tensor
-from captrain.features.encoder import PREPARATION_VERSION, check_same, encoder_note
+from captrain.features.encoder import PREPARATION_VERSION, check_same_encoder, encoder_note
 from captrain.features.training_images import Images, Views
 from captrain.models.captioner import CaptionerModel
 from captrain.records import Sample
@@ -132,7 +132,7 @@ class Places:
         return cls(leaves, leaf.astype(np.int32), np.concatenate([part.inner for part in places]))
 
 
-def captions_of(samples: Sequence[Sample], most: int = MOST_TO_LEARN_WORDS) -> Iterator[str]:
+def vocabulary_captions(samples: Sequence[Sample], most: int = MOST_TO_LEARN_WORDS) -> Iterator[str]:
     """The captions that a vocabulary is made of: those of all samples, in order.
 
     Of more than `most` stored samples, `most` are taken, evenly spread, and their captions are read shard by shard, so that
@@ -204,7 +204,7 @@ def check_stores_fit(captioner: CaptionerModel, stores: Sequence[VectorStore]) -
                 store.label,
             )
         else:
-            check_same(store.label, store.encoder, f"the encoder of {mine.name}", mine.weights)
+            check_same_encoder(store.label, store.encoder, f"the encoder of {mine.name}", mine.weights)
             _check_preparation(store, captioner)
         shape = (store.features.tokens, store.features.width)
         if shape != tuple(made.shape[1:]):

@@ -26,7 +26,7 @@ class FoundFamily:
 
 
 def family_of(model: ModelSettings) -> FoundFamily:
-    """The family that settings are about: by what they join, by the checkpoint's config, by a published name, or guessed.
+    """The family of the model that settings name: by `join`, by the checkpoint's config, by a published name, or by a guess.
 
     >>> family_of(ModelSettings(model="git-base-coco"))
     FoundFamily(name='git', known_by='the published checkpoint git-base-coco')
@@ -46,11 +46,11 @@ def family_of(model: ModelSettings) -> FoundFamily:
     name = hub_id.rsplit("/", 1)[-1].lower()
     words = {word: family.name for family in FAMILIES.values() for word in family.hub_words if word in name}
     guess = words[max(words, key=len)] if words else joined_family("cross-attention").name
-    return FoundFamily(guess, f"taken for it by the name {hub_id!r}, its config.json decides")
+    return FoundFamily(guess, f"guessed from the name {hub_id!r}; its config.json decides")
 
 
 def learning_rate_of(family: str, model: ModelSettings) -> float:
-    """The family's peak learning rate for the method; a decoder from scratch has one of its own.
+    """The family's peak learning rate for the method; a decoder from scratch has its own.
 
     >>> learning_rate_of("blip", ModelSettings()), learning_rate_of("encoder-decoder", ModelSettings(encoder="vit"))
     (0.0005, 0.001)
@@ -61,7 +61,7 @@ def learning_rate_of(family: str, model: ModelSettings) -> float:
 
 
 def default_values(family: str, model: ModelSettings) -> dict[str, Any]:
-    """Settings by leaf name, as far as they are known before anything is loaded.
+    """The defaults by the names of settings, as far as they are known before anything is loaded.
 
     >>> default_values("blip", ModelSettings())["label_smoothing"]
     0.1
@@ -85,7 +85,7 @@ def default_values(family: str, model: ModelSettings) -> dict[str, Any]:
 
 
 def _picture(folder: Path, extras: dict[str, Any]) -> dict[str, Any]:
-    """How a checkpoint's folder says that pictures are prepared; nothing where it does not say."""
+    """The image preparation that a checkpoint's folder states; empty if it states none."""
     from captrain.models.checkpoint.image_preparation import read_preparation
 
     spec = extras.get("image_spec")
@@ -99,7 +99,7 @@ def _picture(folder: Path, extras: dict[str, Any]) -> dict[str, Any]:
 
 
 def _folder(name: str) -> Path | None:
-    """The folder of a model, or of the model in a run; None where there is none."""
+    """The folder of a model, or of the model in a run; None if there is no such folder."""
     path = Path(name)
     inner = path / "model"
     if inner.is_dir() and not (path / "config.json").is_file():
@@ -108,13 +108,13 @@ def _folder(name: str) -> Path | None:
 
 
 def _type_of(folder: Path) -> str | None:
-    """The family by `config.json`."""
+    """The name of the family, by `config.json`."""
     family = family_of_type(str(_read(folder / "config.json").get("model_type")))
     return None if family is None else family.name
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A small JSON object; an empty one where it is missing or is none."""
+    """A small JSON object; empty if the file is missing or holds something else."""
     try:
         if path.stat().st_size > LARGEST_CONFIG:
             return {}

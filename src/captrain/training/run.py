@@ -13,7 +13,7 @@ from captrain.data.recipe import load_recipe_data, take_uncaptioned, tell_machin
 from captrain.disk.locks import clear_lock, locked_folder
 from captrain.errors import BusyError, DataError, SettingsError
 from captrain.features.cache import GIB, CacheOptions
-from captrain.features.stored_images import StoredImages, captions_of
+from captrain.features.stored_images import StoredImages, vocabulary_captions
 from captrain.features.training_images import MIRRORED, PLAIN, Images, Views
 from captrain.metrics.java import check_java
 from captrain.models.captioner import CaptionerModel
@@ -198,7 +198,7 @@ def ready(settings: Settings, splits: Splits, run: RunFolder | None) -> tuple[Ca
 
     What lies nowhere else is first written to the run's `base/`: adapters refer to it, and a resumed run begins there.
     """
-    captioner = begun(settings, captions_of(splits.train), run, splits.question)
+    captioner = begun(settings, vocabulary_captions(splits.train), run, splits.question)
     check_words(captioner, splits.train, settings)
     place(captioner, settings.model)
     filled = fill_optimizer(fill_defaults(settings, captioner), settings.training, captioner.device)

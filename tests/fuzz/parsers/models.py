@@ -89,9 +89,9 @@ def _archive(folder: Path) -> None:
 
 
 def _open_archive(folder: Path) -> None:
-    from captrain.models.checkpoint.archive import opened
+    from captrain.models.checkpoint.archive import unpacked
 
-    with opened(str(folder / "model.zip")) as place:
+    with unpacked(str(folder / "model.zip")) as place:
         found = {path.relative_to(place).as_posix() for path in Path(place).rglob("*") if path.is_file()}
     if "config.json" not in found:
         raise ModelError("no model in it")

@@ -1,4 +1,4 @@
-"""Code without captrain, for the card of an exported captioner: transformers (and peft) write the same caption with it."""
+"""Code for the card of an exported captioner, without captrain: transformers (and peft) generate the same caption."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from captrain.models.captioner import CaptionerModel
 
 WIDTH = 100  # of a line of code
 OWN_KINDS = '"model_type": "captrain_'
-"""In the configuration of a model with parts that transformers does not know."""
+"""In configurations of models with parts that transformers does not know."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where the code finds the captioner: on the hub, or in a folder of this name that it runs beside or in."""
+class ModelPlace:
+    """Where the code finds the captioner: on the hub, or in a folder of this name, which it runs in or beside."""
 
     name: str
     on_hub: bool = False
 
     def code(self) -> str:
-        """A line that says so.
+        """The line of code for it.
 
-        >>> Place("ada/cats", on_hub=True).code()
+        >>> ModelPlace("ada/cats", on_hub=True).code()
         'place = "ada/cats"'
         """
         name = json.dumps(self.name)
@@ -32,8 +32,8 @@ class Place:
         )
 
 
-def captrain_code(place: Place) -> str:
-    """Calls of captrain that write a picture's caption."""
+def captrain_code(place: ModelPlace) -> str:
+    """Code that captions a picture with captrain."""
     lines = [
         *([] if place.on_hub else ["from pathlib import Path", ""]),
         "import captrain",
@@ -45,10 +45,10 @@ def captrain_code(place: Place) -> str:
     return "\n".join(lines)
 
 
-def plain_code(captioner: CaptionerModel, base: str, place: Place) -> str | None:
-    """Calls of transformers, and of peft for an adapter, that write a picture's caption; None where they can't load it.
+def plain_code(captioner: CaptionerModel, base: str, place: ModelPlace) -> str | None:
+    """Code that captions a picture with transformers, and peft for an adapter; None if they can't load the captioner.
 
-    `base` is the hub id of an adapter's base model; empty where that lies in the captioner's own folder.
+    `base` is the hub id of an adapter's base model; empty if the base is in the captioner's own folder.
     """
     given = captioner.plain_inputs()
     if given is None or OWN_KINDS in captioner.core().config.to_json_string():
@@ -79,8 +79,8 @@ def plain_code(captioner: CaptionerModel, base: str, place: Place) -> str | None
     return "\n".join(lines)
 
 
-def differences(captioner: CaptionerModel) -> list[str]:
-    """Sentences on what captrain does that the plain code does not, and on what it takes to compare the two."""
+def code_differences(captioner: CaptionerModel) -> list[str]:
+    """Sentences on what captrain does and the plain code does not."""
     found = [
         "Both decode and resize a JPEG alike, to the bit (of PNGs captrain also lays transparent pixels over white, and scales "
         "16-bit grey). captrain computes in bf16 where the device does so fast; loaded with "
@@ -102,7 +102,7 @@ def _said(prompt: str) -> str:
 
 
 def _options(captioner: CaptionerModel) -> str:
-    """How captrain has captions written, as arguments: those that people change first."""
+    """The options that captrain generates with, as arguments; those that people change come first."""
     config = captioner.generation_config(captioner.decoding).to_diff_dict()
     config.pop("transformers_version", None)
     first = [name for name in ("num_beams", "max_new_tokens") if name in config]

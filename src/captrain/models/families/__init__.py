@@ -60,7 +60,7 @@ class Family:
         >>> family_named("blip").captioner_class().__name__
         'BlipCaptioner'
         """
-        return cast("type[CaptionerModel]", load_object(self.captioner))
+        return cast("type[CaptionerModel]", import_object(self.captioner))
 
 
 _BUILT_IN = (
@@ -164,10 +164,10 @@ def joined_family(join: str) -> Family:
     return next(family for family in FAMILIES.values() if family.join == join)
 
 
-def load_object(place: str) -> Any:
+def import_object(place: str) -> Any:
     """The object that "module:name" names, imported now.
 
-    >>> load_object("captrain.errors:ModelError").__name__
+    >>> import_object("captrain.errors:ModelError").__name__
     'ModelError'
     """
     module, _, name = place.partition(":")
