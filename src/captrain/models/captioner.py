@@ -25,14 +25,7 @@ from transformers.utils import ModelOutput
 
 from captrain.data.images import ImageSpec
 from captrain.models.contexts import evaluating, keep_still
-from captrain.models.decoding import (
-    Decoding,
-    GenerateInputs,
-    Room,
-    Written,
-    generate_with_cross_attention,
-    mean_log_probabilities,
-)  # fmt: skip
+from captrain.models.decoding import Decoding, GenerateInputs, Room, Written, generate_cross_attending, mean_log_probs
 from captrain.models.families import FAMILIES
 from captrain.models.layers.attention import causal_caption_mask
 from captrain.models.layers.packing import IGNORED, PackedRows, pack, row_groups, token_loss
@@ -56,19 +49,20 @@ class CaptionerModel(nn.Module, ABC):
 
     Attributes:
         model: the transformers model itself, or a PEFT model around it.
-        tokenizer: its tokenizer; captions are tokenised without special tokens.
-        image_spec: how a picture becomes pixels.
+        tokenizer: its tokenizer; captions are tokenised without special tokens. image_spec: how a picture becomes pixels.
         prompt: words before every caption. decoding: how captions are generated unless asked otherwise.
         origins: the models that training went through before, oldest first, if it began from an adapter.
         precision: of matrix products. label_smoothing: of the loss. patch_dropout: the share of context that training drops.
         groups_rows: whether rows of similar length are decoded together in training, which saves padding.
-        shares_features: whether beams of an image can share its keys and values (the decoder uses `attend`).
+        shares_features: whether the beams of an image share its keys and values (the decoder uses `attend`).
         image_positions: positions of the decoder that the image takes, beside `max_positions`.
     """
 
     family: ClassVar[str]
     shares_features: bool = True
     image_positions: int = 0
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, image_spec: ImageSpec) -> None:
         super().__init__()
@@ -82,8 +76,6 @@ class CaptionerModel(nn.Module, ABC):
         self.label_smoothing = FAMILIES[self.family].label_smoothing if self.family in FAMILIES else 0.0
         self.patch_dropout = 0.0
         self.groups_rows = False
-        self.mean: Tensor
-        self.std: Tensor
         self.register_buffer("mean", torch.tensor(image_spec.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(image_spec.std).view(1, -1, 1, 1), persistent=False)
 
@@ -148,9 +140,8 @@ class CaptionerModel(nn.Module, ABC):
 
         This is for decoders with cross-attention. A family whose decoder takes the image in another way overrides it.
         """
-        prompt = [self.start_id, *self.prompt_ids()]
-        shared, first = self.shares_features, self.first_position
-        return generate_with_cross_attention(self.decoder, context, prompt, config, shared, first)
+        how = (config, self.shares_features, self.first_position)
+        return generate_cross_attending(self.decoder, context, [self.start_id, *self.prompt_ids()], *how)
 
     def plain_inputs(self) -> GenerateInputs | None:
         """What `generate` of transformers takes beside pixels, for the code on a model card; None without such code."""
@@ -227,7 +218,7 @@ class CaptionerModel(nn.Module, ABC):
         with self.autocast():
             mask = causal_caption_mask(rows.caption_ids)
             logits = self.head(self.decode(self.project(features), rows.input_ids, rows.position_ids, mask))
-        return mean_log_probabilities(logits, rows.labels, [len(caption) for caption in captions], longest)
+        return mean_log_probs(logits, rows.labels, [len(caption) for caption in captions], longest)
 
     def generation_config(self, decoding: Decoding) -> GenerationConfig:
         """Decoding as transformers takes it, within the decoder's positions. Tokens that the model suppresses stay suppressed."""

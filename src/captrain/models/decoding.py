@@ -130,7 +130,7 @@ class GenerateInputs:
 
 
 @torch.no_grad()
-def generate_with_cross_attention(
+def generate_cross_attending(
     decoder: PreTrainedModel,
     context: Tensor,
     prompt: list[int],
@@ -183,14 +183,14 @@ def until(tokens: list[int], end: int) -> list[int]:
     return tokens[: tokens.index(end)] if end in tokens else tokens
 
 
-def mean_log_probabilities(logits: Tensor, labels: Tensor, lengths: list[int], longest: int) -> list[float]:
+def mean_log_probs(logits: Tensor, labels: Tensor, lengths: list[int], longest: int) -> list[float]:
     """The mean log-probability per token of one caption in each row, end token included.
 
     Args:
         logits: (R, L, V). labels: (R, L), the tokens to predict, or `IGNORED`. lengths: tokens of each caption.
         longest: at this length a caption was cut off, and has no end token.
 
-    >>> found = mean_log_probabilities(torch.zeros(1, 3, 2), torch.tensor([[0, 1, 1]]), [2], longest=9)
+    >>> found = mean_log_probs(torch.zeros(1, 3, 2), torch.tensor([[0, 1, 1]]), [2], longest=9)
     >>> [round(value, 4) for value in found]
     [-0.6931]
     """

@@ -75,7 +75,7 @@ _registered: set[str] = set()
 
 
 def register_own_models() -> None:
-    """Tell the Auto classes of transformers about the models that families bring themselves (`Family.own_models`).
+    """Register the models that families define themselves (`Family.own_models`) with the Auto classes of transformers.
 
     This is the one place that does so. It runs before any configuration is read.
     """

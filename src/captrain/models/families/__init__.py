@@ -1,7 +1,7 @@
 """The families of captioners: one record for each, with all that differs between them. Loads no torch.
 
-A family is a class that keeps the contract of `captrain.models.captioner`, and its record here. The record names classes as
-"module:Class", and they are imported when they are needed.
+A family is a class that keeps the contract of `captrain.models.captioner`, and its record here. Records name classes as
+"module:Class"; they are imported when they are needed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Family:
         name: its name, in `captrain.json` and everywhere else.
         captioner: its subclass of `CaptionerModel`.
         checkpoints: for each `model_type` of a config.json, the class that loads the weights.
-        own_models: models that transformers does not know; its Auto classes are told of them before anything is loaded.
+        own_models: models to register with transformers' Auto classes, which do not know them.
         image_processor: the processor of transformers that reads a saved image preparation, where pictures are squashed.
         prompt: words before every caption, where the checkpoint has no prompt of its own.
         label_smoothing: label smoothing of the loss.
@@ -34,7 +34,7 @@ class Family:
         join: the value of `--join` that builds a new captioner of this family; "" if captioners are only loaded.
         image_vectors: the vectors of its encoder that a new captioner uses.
         fresh_modules: modules of a new captioner that no checkpoint has trained: they learn whole, beside adapters.
-        hub_words: words in hub ids that tell the family, where there is no config.json to look at yet.
+        hub_words: words in hub ids that hint at the family, before config.json is there.
 
     >>> Family("owl", "zoo.owl:OwlCaptioner", {"owl": "zoo.owl:OwlModel"}).learning_rates["lora"]
     0.0005

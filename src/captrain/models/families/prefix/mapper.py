@@ -159,6 +159,7 @@ def init_mapper(module: nn.Module) -> None:
 
 
 Vectors = Literal["all", "pooled"]
+"""The features of a picture: all vectors of its encoder, or one for the whole image (for CLIP the projected embedding)."""
 MapperKind = Literal["mlp", "transformer"]
 
 
