@@ -16,8 +16,8 @@ COPIED = ("src", "tests/conftest.py", "tests/contract", "pyproject.toml")
 FAMILIES, TESTING = "src/captrain/models/families/__init__.py", "src/captrain/testing.py"
 OWL = "src/captrain/models/families/owl.py"
 AT_RUN_TIME = """
+from captrain import Family, register_family
 from captrain.models.checkpoint.folder import load_captioner, save_captioner
-from captrain.models.families import Family, register_family
 from captrain.testing import *
 from captrain.testing import _enliven, _word_tokenizer
 
