@@ -24,7 +24,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.utils import ModelOutput
 
 from captrain.data.images import ImageSpec
-from captrain.models.contexts import evaluating, keep_still
+from captrain.models.contexts import evaluating, evaluate_frozen
 from captrain.models.decoding import Decoding, GenerateInputs, Room, Written, generate_cross_attending, mean_log_probs
 from captrain.models.families import FAMILIES
 from captrain.models.layers.attention import causal_caption_mask
@@ -266,10 +266,10 @@ class CaptionerModel(nn.Module, ABC):
         super().train(mode)
         if mode:
             for part in PARTS:
-                keep_still([module for _, module in self.part_modules(part)])
+                evaluate_frozen([module for _, module in self.part_modules(part)])
             if hasattr(self.model, "peft_config"):  # running statistics of what is frozen are not saved with an adapter
                 for norm in (module for module in self.modules() if isinstance(module, _BatchNorm)):
-                    keep_still([norm])
+                    evaluate_frozen([norm])
         return self
 
     def part_modules(self, part: str) -> Iterator[tuple[str, nn.Module]]:

@@ -44,7 +44,7 @@ def modes_kept(module: nn.Module) -> Iterator[None]:
             inner.training = mode
 
 
-def keep_still(modules: Sequence[nn.Module]) -> None:
+def evaluate_frozen(modules: Sequence[nn.Module]) -> None:
     """Evaluation mode (no dropout, fixed statistics) for modules of which no weight learns; if one learns, nothing changes."""
     if any(weight.requires_grad for module in modules for weight in module.parameters(recurse=False)):
         return
