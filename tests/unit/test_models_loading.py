@@ -146,7 +146,7 @@ def test_no_count_beyond_the_weights(count: int, name: str, nesting: list[str], 
 
 
 def test_switches_hold_in_this_process_and_its_children_alone() -> None:
-    code = "from captrain.models.checkpoint.located import asked; print(asked().remote_code)"
+    code = "from captrain.models.checkpoint.located import current_trust; print(current_trust().remote_code)"
     try:
         located.set_trust(remote_code=True)
         assert located.current_trust().remote_code

@@ -72,7 +72,7 @@ def find_weights(folder: str, safe: str = SAFE, pickled: str = PICKLED) -> Weigh
 
 
 def check_pickle(path: Path) -> None:
-    """Raise `ModelError` for a compressed file of `torch.save`: torch never compresses, so it could be a zip bomb."""
+    """Raise `ModelError` for a file of `torch.save` that unpacks to more than its size: torch never compresses."""
     if not zipfile.is_zipfile(path):
         return
     check_directory(path, MOST_STORAGES)
@@ -83,7 +83,9 @@ def check_pickle(path: Path) -> None:
         raise ModelError(f"{path}: is damaged ({error}); copy or download it again") from None
     packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
     if packed or sum(member.file_size for member in members) > path.stat().st_size:
-        raise ModelError(f"{path}: is compressed, which torch.save never does; get it from another source")
+        raise ModelError(
+            f"{path}: unpacks to more than its size, which no file of torch.save does; get it from another source"
+        )
 
 
 def inside(folder: Path, name: str) -> Path:
