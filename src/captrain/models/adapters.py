@@ -210,7 +210,7 @@ def lora_modules(
 def layer_kind(name: str) -> str:
     """Whether a layer belongs to the attention or to the feed-forward half of its block, by its name.
 
-    >>> layer_kind("h.0.crossattention.c_proj"), kind_of("h.0.mlp.c_proj"), layer_kind("layer.1.output.dense")
+    >>> layer_kind("h.0.crossattention.c_proj"), layer_kind("h.0.mlp.c_proj"), layer_kind("layer.1.output.dense")
     ('attention', 'feed-forward', 'feed-forward')
     """
     inside = re.split(r"\.\d+\.", name)[-1]  # what comes after the number of the block

@@ -24,7 +24,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.utils import ModelOutput
 
 from captrain.data.images import ImageSpec
-from captrain.models.contexts import evaluating, evaluate_frozen
+from captrain.models.contexts import evaluate_frozen, evaluating
 from captrain.models.decoding import Decoding, GenerateInputs, Room, Written, generate_cross_attending, mean_log_probs
 from captrain.models.families import FAMILIES
 from captrain.models.layers.attention import causal_caption_mask
