@@ -17,8 +17,19 @@ if TYPE_CHECKING:
 
     from captrain.inference.captioner import Captioner
     from captrain.metrics.compare import System
+    from captrain.models.families import Family as Family
+    from captrain.models.families import register_family as register_family
 
-__all__ = ["__version__", "load", "score"]
+__all__ = ["Family", "__version__", "load", "register_family", "score"]
+
+
+def __getattr__(name: str) -> Any:
+    """Families, imported when they are asked for."""
+    if name not in ("Family", "register_family"):
+        raise AttributeError(f"module 'captrain' has no attribute '{name}'")
+    from captrain.models import families
+
+    return getattr(families, name)
 
 
 def load(

@@ -270,5 +270,5 @@ def test_pipe_urls_missing_shards_and_foreign_folders_are_one_clear_line(
 
 def test_fp16_is_for_gpus(cli: Cli, tars: Path, encoder: Path, tmp_path: Path) -> None:
     result = cli("encode", tars, tmp_path / "store", "--encoder", encoder, "--device cpu --precision fp16")
-    assert result.code == 2 and "precision fp16: found a CPU" in result.last_line
+    assert result.code == 2 and "precision fp16: needs a GPU, found a CPU" in result.last_line
     assert not (tmp_path / "store").exists()

@@ -249,7 +249,7 @@ def _vector(store: VectorStore, picture: Path, encoder: str | None) -> np.ndarra
     """A picture's mean vector (D,), by the store's encoder and preparation."""
     note = store.encoder
     if store.features.vectors == "pixels":
-        raise DataError(f"{store.label}: holds pixels that a training kept; expected features")
+        raise DataError(f"{store.label}: holds pixels that a training run cached; expected features")
     name = encoder or (note.name if note else None)
     if name is None:
         raise ModelError(f"{store.label}: does not say which encoder made it; name it: --encoder")
