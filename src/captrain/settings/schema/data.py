@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import Parameter
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from captrain.settings.schema.base import Section, Share, panel
+from captrain.settings.schema.base import Panel, RecipeOnly, Section, Share
 
-READING = panel("Reading the data", 11)
-PICTURES = panel("Data: views of pictures", 11.1)
-WORDS = panel("Data: words of captions", 11.2)
+READING = Panel("Reading the data", 11)
+PICTURES = Panel("Data: views of pictures", 11.1)
+WORDS = Panel("Data: words of captions", 11.2)
 
 
 def _listed(value: object) -> object:
@@ -82,7 +81,7 @@ class Source(Section):
 class DataSettings(ReadingSettings):
     """How pictures and captions become training rows."""
 
-    sources: Annotated[tuple[Source, ...], Parameter(parse=False)] = ()
+    sources: Annotated[tuple[Source, ...], RecipeOnly()] = ()
     """Several data sets at once, in recipes only: a list of `path`, `ratio`, `format` and names of splits."""
     train_split: SplitNames | None = None
     """Splits to train on, by the names that the data has. Default: train; of data without splits everything."""

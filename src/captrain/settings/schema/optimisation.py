@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from captrain.settings.schema import Settings, TrainingSettings
+from captrain.settings.schema.model import ModelSettings
+from captrain.settings.schema.training import BETA1, DECAY_RATE, TrainingSettings
 
 CONSTANT = ("constant", "constant_lr")
 WITH_DECAY_RATE = ("step", "linear_warmup_step_lr")
@@ -14,11 +13,9 @@ SCHEDULES = {"schedule-free": "constant"}
 """The default schedule of optimizers that have another one than cosine."""
 OWN_RATES: dict[str, Callable[[float], float]] = {"lion": lambda family: family / 5, "prodigy": lambda family: 1.0}
 """The default learning rate of optimizers that make another one of the family's."""
-BETA1, BETA2_OF_ADAM = 0.9, 0.999
+BETA2_OF_ADAM = 0.999
 BETA2 = {"lion": 0.99}
 """The default beta2 of optimizers that have another one than Adam's."""
-DECAY_RATE = 0.1
-"""Default of the setting `decay_rate`."""
 
 
 def schedule_of(training: TrainingSettings) -> str:
@@ -40,20 +37,18 @@ def beta2_of(training: TrainingSettings) -> float:
     return BETA2.get(training.optimizer, BETA2_OF_ADAM) if training.beta2 is None else training.beta2
 
 
-def optimisation(settings: Settings) -> Iterator[str]:
+def optimisation(training: TrainingSettings, model: ModelSettings) -> Iterator[str]:
     """All conflicts of the optimisation.
 
-    >>> from captrain.settings.schema import Settings, TrainingSettings
-    >>> list(optimisation(Settings.model_construct(training=TrainingSettings(schedule="step", decay_epochs=9))))
+    >>> list(optimisation(TrainingSettings(schedule="step", decay_epochs=9), ModelSettings()))
     ['decay_epochs 9 is longer than the run of 5 epochs, the rate would never fall']
     """
-    training = settings.training
     yield from _schedule(training)
     yield from _rates(training)
     if training.optimizer == "adafactor":
         yield from _adafactor(training)
     if training.optimizer == "prodigy":
-        yield from _prodigy(settings)
+        yield from _prodigy(training, model)
     if training.optimizer == "schedule-free":
         yield from _schedule_free(training)
 
@@ -86,13 +81,12 @@ def _adafactor(training: TrainingSettings) -> Iterator[str]:
         yield "beta1, beta2: optimizer adafactor has neither, leave them out"
 
 
-def _prodigy(settings: Settings) -> Iterator[str]:
+def _prodigy(training: TrainingSettings, model: ModelSettings) -> Iterator[str]:
     """It finds one rate for everything that learns."""
-    training = settings.training
     names = [f"{part}_learning_rate" for part in ("vision", "bridge", "language")]
     given = [name for name in names if getattr(training, name) is not None]
     given += ["vision_layer_decay"] * (training.vision_layer_decay != 1)
-    given += ["lora_plus"] * (settings.model.lora_plus != 1)
+    given += ["lora_plus"] * (model.lora_plus != 1)
     if given:
         yield f"{', '.join(given)}: optimizer prodigy finds one rate for all weights, leave that out"
 
@@ -103,5 +97,5 @@ def _schedule_free(training: TrainingSettings) -> Iterator[str]:
         yield f"schedule {schedule}: optimizer schedule-free averages weights instead of lowering the rate, leave it out"
     if training.beta1 == 0:
         yield "beta1 0: optimizer schedule-free needs more"
-    if getattr(training, "ema", 0):
+    if training.ema:
         yield "ema: optimizer schedule-free averages the weights already, leave one out"

@@ -13,9 +13,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from captrain.settings.schema.base import Section, Share, panel
+from captrain.settings.schema.base import Panel, Section, Share
 from captrain.settings.schema.data import DataSettings
-from captrain.settings.schema.optimisation import BETA1, DECAY_RATE
 
 OptimizerName = Literal["adamw", "muon", "adamw-8bit", "adafactor", "lion", "schedule-free", "prodigy"]
 ScheduleName = Literal[
@@ -25,9 +24,14 @@ ScheduleName = Literal[
 TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 BatchSize = Annotated[int, Field(ge=1)] | Literal["auto"]
 
-RATE = panel("Training: learning rate", 12.1)
-OVERFITTING = panel("Training: against overfitting", 12.2)
-WATCHING = panel("Training: checkpoints, logs, trackers", 12.3)
+BETA1 = 0.9
+"""Default of the setting `beta1`."""
+DECAY_RATE = 0.1
+"""Default of the setting `decay_rate`."""
+
+RATE = Panel("Training: learning rate", 12.1)
+OVERFITTING = Panel("Training: against overfitting", 12.2)
+WATCHING = Panel("Training: checkpoints, logs, trackers", 12.3)
 
 
 class TrainingSettings(Section):
