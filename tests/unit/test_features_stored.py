@@ -23,8 +23,8 @@ from captrain.errors import DataError
 from captrain.features.stored_images import Places, StoredImages, captions_of
 from captrain.records import Rejects, Sample
 from captrain.training import run
-from captrain.training.captions import BlockMixture, StoredCaptions, by_blocks
-from captrain.training.rows import TokenizedCaptions
+from captrain.training.captions import StoredCaptions, TokenizedCaptions
+from captrain.training.rows import BlockMixture, by_blocks
 
 SHARD = 4
 IMAGES = 27
@@ -123,7 +123,7 @@ def test_tokens_of_stored_captions_are_those_of_the_tokenised_ones(
     monkeypatch.setattr(run, "MOST_AT_ONCE", len(images) - 1)
     monkeypatch.setattr(run, "caption_text", lambda data: text)
     data: Any = type("Data", (), {"max_tokens": 4})()
-    captions = run.tokenize(captioner, {"train": images, "validation": stored(splits.validation)}, data)
+    captions = run.tokenize_captions(captioner, {"train": images, "validation": stored(splits.validation)}, data)
     assert [type(captions[name]) for name in ("train", "validation")] == [StoredCaptions, TokenizedCaptions]
 
 

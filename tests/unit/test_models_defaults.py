@@ -9,7 +9,8 @@ import pytest
 from captrain.models.checkpoint.folder import MODEL_TYPES
 from captrain.models.defaults import FAMILY_BY_TYPE, default_values, family_of
 from captrain.settings.schema import ModelSettings, Settings
-from captrain.training.captioner_setup import build_captioner, fill_defaults, place
+from captrain.training.captioner_setup import build_captioner, place
+from captrain.training.resolve import fill_defaults
 
 
 def test_model_types_are_those_that_are_loaded() -> None:

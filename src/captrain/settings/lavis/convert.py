@@ -26,7 +26,16 @@ from captrain.settings.lavis.models import (
     take_prompt,
     weights_of,
 )
-from captrain.settings.lavis.sections import AS_IT_IS, CROPS, LEFT_OUT, NO_MATTER, SECTIONS, Imported, Section, hint
+from captrain.settings.lavis.sections import (
+    AS_IT_IS,
+    CROPS,
+    LEFT_OUT,
+    NO_MATTER,
+    SECTIONS,
+    Imported,
+    LavisSection,
+    hint,
+)
 from captrain.settings.load import leaves, read_yaml, validate
 from captrain.settings.schema import Settings
 from captrain.settings.schema.optimisation import CONSTANT, WITH_DECAY_RATE
@@ -59,7 +68,7 @@ def import_lavis(path: Path, model: str | None = None) -> Imported:
 
 def _import(content: Mapping[Any, Any], where: str, checkpoint: str | None) -> Imported:
     """LAVIS's sections as a recipe."""
-    whole = Section("", content, where)
+    whole = LavisSection("", content, where)
     model, datasets, run = (whole.part(name) for name in ("model", "datasets", "run"))
     done = Imported()
     kind = architecture_of(model)
@@ -81,7 +90,7 @@ def _import(content: Mapping[Any, Any], where: str, checkpoint: str | None) -> I
     return done
 
 
-def _data_sets(sections: Section, done: Imported) -> list[Section]:
+def _data_sets(sections: LavisSection, done: Imported) -> list[LavisSection]:
     """Processors, image folders and ratios of the data sets; returns their text processors."""
     if len(sections.values) > MOST_DATA_SETS:
         raise SettingsError(f"{sections.where}: {len(sections.values)} data sets, expected at most {MOST_DATA_SETS}")
@@ -100,7 +109,7 @@ def _data_sets(sections: Section, done: Imported) -> list[Section]:
     return [data.part("text_processor") for data in parts]
 
 
-def _mix(parts: list[Section], done: Imported) -> None:
+def _mix(parts: list[LavisSection], done: Imported) -> None:
     """Several data sets become sources under the names that LAVIS has for them."""
     ratios = [data.take("sample_ratio", "a number") for data in parts]
     with_ratio = None not in ratios
@@ -114,7 +123,7 @@ def _mix(parts: list[Section], done: Imported) -> None:
     done.note("datasets", "LAVIS knows where its data sets lie; put the path of each into data.sources")
 
 
-def _vision(processors: Section, done: Imported) -> None:
+def _vision(processors: LavisSection, done: Imported) -> None:
     """How pictures are cropped, turned and resized."""
     train, evaluation = processors.part("train"), processors.part("eval")
     name = train.take("name", "a name", "")
@@ -136,7 +145,7 @@ def _vision(processors: Section, done: Imported) -> None:
         _leave_out(part, SECTIONS["vis_processor"], done)
 
 
-def _text(processors: Section, done: Imported) -> None:
+def _text(processors: LavisSection, done: Imported) -> None:
     """How captions are cleaned, and the prompt before them."""
     train, evaluation = processors.part("train"), processors.part("eval")
     name = train.take("name", "a name", "")
@@ -152,7 +161,7 @@ def _text(processors: Section, done: Imported) -> None:
         _leave_out(part, SECTIONS["text_processor"], done)
 
 
-def _images(data: Section, done: Imported, alone: bool) -> None:
+def _images(data: LavisSection, done: Imported, alone: bool) -> None:
     """Where the user's pictures lie."""
     images = data.values.get("images") or data.part("build_info").values.get("images")
     storage = images.get("storage") if isinstance(images, Mapping) else images
@@ -173,7 +182,7 @@ def _images(data: Section, done: Imported, alone: bool) -> None:
     )
 
 
-def _run(run: Section, done: Imported) -> None:
+def _run(run: LavisSection, done: Imported) -> None:
     """The training itself."""
     task = run.take("task", "a name", "captioning")
     if task != "captioning":
@@ -194,7 +203,7 @@ def _run(run: Section, done: Imported) -> None:
         done.note("run.evaluate", "`captrain evaluate MODEL DATA --recipe FILE` does it: nothing is trained")
 
 
-def _device(run: Section, done: Imported) -> None:
+def _device(run: LavisSection, done: Imported) -> None:
     """Where and with which arithmetic."""
     device = run.take("device", "a name", "cuda")
     done.set("device", device.partition(":")[0])
@@ -209,8 +218,8 @@ def _device(run: Section, done: Imported) -> None:
         )
 
 
-def _leave_out(section: Section, known: frozenset[str], done: Imported) -> None:
-    """Note what has no counterpart, and what nobody knows; say nothing of values that change nothing."""
+def _leave_out(section: LavisSection, known: frozenset[str], done: Imported) -> None:
+    """ImportNote what has no counterpart, and what nobody knows; say nothing of values that change nothing."""
     for key, value in section.values.items():
         name = f"{section.name}.{key}"
         if key in LEFT_OUT and value is not None and value not in NO_MATTER.get(key, ()):
@@ -234,10 +243,10 @@ SPLITS = {
 MOST_SPLITS = 100
 
 
-def splits_of(run: Section) -> Iterator[tuple[str, list[str]]]:
+def splits_of(run: LavisSection) -> Iterator[tuple[str, list[str]]]:
     """The settings of splits that differ from what is done anyway. Raises `SettingsError` for what is no list of names.
 
-    >>> list(splits_of(Section("run", {"train_splits": ["train"], "test_splits": ["val", "test"]}, "f")))
+    >>> list(splits_of(LavisSection("run", {"train_splits": ["train"], "test_splits": ["val", "test"]}, "f")))
     [('test_split', ['val', 'test'])]
     """
     for key, (leaf, usual) in SPLITS.items():
@@ -263,7 +272,7 @@ def drop_unused(generation: dict[str, Any]) -> None:
         generation.pop(name, None)
 
 
-def take_schedule(run: Section, done: Imported) -> None:
+def take_schedule(run: LavisSection, done: Imported) -> None:
     """Take over the schedule, its floor, its falls and its warm-up."""
     name = run.take("lr_sched", "a name", "linear_warmup_cosine_lr")
     known = get_args(ScheduleName)
@@ -284,7 +293,7 @@ def take_schedule(run: Section, done: Imported) -> None:
     _warmup(run, done)
 
 
-def _warmup(run: Section, done: Imported) -> None:
+def _warmup(run: LavisSection, done: Imported) -> None:
     """The warm-up. LAVIS counts its batches, captrain the steps that they are gathered into."""
     start = run.take("warmup_lr", "a number", -1.0)
     if start >= 0:

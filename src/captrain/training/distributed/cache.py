@@ -16,11 +16,11 @@ from captrain.features.stream import default_workers
 from captrain.features.training_images import PLAIN, Images, KeptImages, LiveImages, Views
 from captrain.models.captioner import CaptionerModel
 from captrain.records import Rejects, Sample
-from captrain.training.distributed.group import Group
+from captrain.training.distributed.group import ProcessGroup
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SplitShare:
     """What one process found of a split: positions of usable pictures in it (images,), their keys, of kept ones their views."""
 
     positions: np.ndarray
@@ -29,7 +29,7 @@ class Part:
 
 
 def keep_together(
-    group: Group,
+    group: ProcessGroup,
     captioner: CaptionerModel,
     splits: dict[str, Sequence[Sample]],
     keeping: Keeping,
@@ -62,7 +62,7 @@ def keep_together(
         return _images(captioner, splits, keeping, views, parts)
 
 
-def _where(captioner: CaptionerModel, pictures: int, keeping: Keeping, group: Group) -> str:
+def _where(captioner: CaptionerModel, pictures: int, keeping: Keeping, group: ProcessGroup) -> str:
     """On disk what one process would keep in memory: the system's file cache holds it once for all processes of a machine."""
     if keeping.where == "auto" and captioner.vision_learns():
         spec = captioner.image_spec
@@ -76,20 +76,20 @@ def _workers() -> int:
     return max(1, default_workers() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
-def _part(images: Images, share: range) -> Part:
+def _part(images: Images, share: range) -> SplitShare:
     """What to tell the others."""
     positions = np.array(share, dtype=np.int64)[images.taken]
     if isinstance(images, KeptImages):
-        return Part(positions, list(images.keys), list(images.views))
-    return Part(positions, list(images.contents or ()), [])
+        return SplitShare(positions, list(images.keys), list(images.views))
+    return SplitShare(positions, list(images.contents or ()), [])
 
 
-def _joined(parts: list[Part]) -> Part:
+def _joined(parts: list[SplitShare]) -> SplitShare:
     """All processes' parts of a split, in its order."""
     positions = np.concatenate([part.positions for part in parts])
     order = np.argsort(positions, kind="stable")
     keys, views = ([item for part in parts for item in getattr(part, name)] for name in ("keys", "views"))
-    return Part(
+    return SplitShare(
         positions[order], [keys[at] for at in order] if keys else [], [views[at] for at in order] if views else []
     )
 
@@ -99,7 +99,7 @@ def _images(
     splits: dict[str, Sequence[Sample]],
     keeping: Keeping,
     views: Mapping[str, Views],
-    parts: dict[str, Part],
+    parts: dict[str, SplitShare],
 ) -> dict[str, Images]:
     """The images of all splits, from what all processes have found."""
     total = sum(len(part.positions) for part in parts.values())

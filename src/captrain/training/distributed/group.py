@@ -31,7 +31,7 @@ OTHER_PLANS = {"ACCELERATE_USE_FSDP": "fsdp", "ACCELERATE_USE_DEEPSPEED": "deeps
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class ProcessGroup:
     """`size` processes, of which this is number `rank`. All of them make the same calls in the same order."""
 
     rank: int = 0
@@ -83,7 +83,7 @@ class Group:
         if failed:
             raise SystemExit(codes[failed[0]])
 
-    def after_first(self, work: Callable[[], T]) -> T:
+    def main_process_first(self, work: Callable[[], T]) -> T:
         """The result of work that the first process does before the others begin with it: they find what it left on disk."""
         made: list[T] = []
         for turn in (True, False):
@@ -97,15 +97,15 @@ def _exit_code(error: Exception) -> int:
     return error.exit_code if isinstance(error, CaptrainError) else 1
 
 
-def here() -> Group:
+def here() -> ProcessGroup:
     """The group that this process is in."""
     if distributed.is_available() and distributed.is_initialized():
-        return Group(distributed.get_rank(), distributed.get_world_size())
-    return Group()
+        return ProcessGroup(distributed.get_rank(), distributed.get_world_size())
+    return ProcessGroup()
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Group]:
+def process_group(device: str) -> Iterator[ProcessGroup]:
     """The group of this training; processes that were started as one find each other here.
 
     Args:
@@ -170,7 +170,7 @@ def _take_share_of_machine(device: str) -> None:
     kind.set_device(local)
 
 
-class Onlooker(RunFolder):
+class ReadOnlyRunFolder(RunFolder):
     """A run folder that another process of the group keeps. What reads works; what writes does nothing."""
 
     def claim(self, *args: Any, **kwargs: Any) -> list[str]:

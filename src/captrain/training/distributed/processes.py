@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 SECONDS_TO_TELL = 1.5  # after one process has ended, for others to end of the same cause
 SECONDS_TO_END = 5.0  # for a process that is told to end
-QUIET_ENDS = (1, 2, 3)  # of a process that leaves the word to another one (see `Group.together`)
+QUIET_ENDS = (1, 2, 3)  # of a process that leaves the word to another one (see `ProcessGroup.together`)
 QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR"}  # torch would warn of weights that are not used, and of looking for them
 
 
@@ -42,7 +42,7 @@ class DeadWorkerError(TrainingError):
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class LastWord:
     """What a process says as its last word: the result of its work, or what it failed with."""
 
     result: Any = None
@@ -56,7 +56,7 @@ class Worker:
     rank: int
     process: BaseProcess
     channel: Connection
-    told: Told | None = None
+    told: LastWord | None = None
     ended: float = 0.0
 
     def listen(self) -> None:
@@ -211,13 +211,13 @@ def _work(channel: Connection, work: Callable[..., Any], arguments: Sequence[Any
     tqdm.set_lock(threading.RLock())  # its own one is left behind, and told about, by a process that is ended
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        told = Told(work(*arguments))
+        told = LastWord(work(*arguments))
     except SystemExit as end:
         end_process(end.code if isinstance(end.code, int) else 1)
     except BaseException as failure:
         if logger.isEnabledFor(logging.DEBUG) and not hasattr(failure, "exit_code"):
             traceback.print_exc()
-        told = Told(failure=_that_travels(failure))
+        told = LastWord(failure=_that_travels(failure))
     channel.send(told)
     end_process(0 if told.failure is None else 1)
 

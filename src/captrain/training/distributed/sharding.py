@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from captrain.models.captioner import CaptionerModel
-from captrain.training.distributed.group import Group
+from captrain.training.distributed.group import ProcessGroup
 
 ENTRANCES = ("encode", "generate", "log_probabilities")
 """Methods of a captioner that use its weights, beside forward."""
@@ -44,7 +44,7 @@ class Shared(nn.Module):
             self.module.set_requires_gradient_sync(True)  # type: ignore[operator]
 
 
-def share_out(captioner: CaptionerModel, group: Group) -> None:
+def share_out(captioner: CaptionerModel, group: ProcessGroup) -> None:
     """Let each process keep its share of all weights; every layer comes together for itself, the rest as one."""
     for weight in captioner.parameters():
         weight.data = weight.data.contiguous()  # weights of convolutions have channels last; torch can't share that out
@@ -73,7 +73,7 @@ def layers(module: nn.Module) -> list[nn.Module]:
 
 
 @contextmanager
-def whole_in_first(captioner: CaptionerModel, group: Group) -> Iterator[None]:
+def whole_in_first(captioner: CaptionerModel, group: ProcessGroup) -> Iterator[None]:
     """While this is open the first process's captioner has all of its weights, in the machine's memory: to be saved.
 
     Not to be computed with.

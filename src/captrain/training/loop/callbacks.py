@@ -14,7 +14,7 @@ from captrain.training.loop.validation import advice
 logger = logging.getLogger(__name__)
 
 
-class Rhythm(TrainerCallback):
+class CheckpointSchedule(TrainerCallback):
     """When to save and to evaluate, beyond Trainer's every epoch."""
 
     def __init__(

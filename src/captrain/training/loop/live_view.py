@@ -183,7 +183,7 @@ class LiveView(TrainerCallback):
         images, captions = self.image_pace.a_second() or 0.0, self.caption_pace.a_second() or 0.0
         a_second = (self.seen - self.first) / max(now - self.begun, 1e-9)
         left = (self.images * self.epochs - self.seen) / max(a_second, 1e-9)
-        return {"img/s": f"{images:.1f}", "captions/s": f"{captions:.1f}", "time left": duration(left)}
+        return {"img/s": f"{images:.1f}", "captions/s": f"{captions:.1f}", "time left": clock_time(left)}
 
     def _images(self, state: TrainerState) -> int:
         """Images seen so far; the last batch of an epoch may be a short one."""
@@ -196,10 +196,10 @@ def _caption(caption: Caption) -> Text:
     return Text.assemble((printable(caption.text) or "(nothing)", "bold"), (f"  {printable(caption.id)}", "dim"))
 
 
-def duration(seconds: float) -> str:
+def clock_time(seconds: float) -> str:
     """Hours, minutes and seconds.
 
-    >>> duration(59.6), duration(3725), duration(200_000)
+    >>> clock_time(59.6), clock_time(3725), clock_time(200_000)
     ('0:01:00', '1:02:05', '2 d 7:33:20')
     """
     minutes, rest = divmod(round(seconds), 60)

@@ -159,7 +159,7 @@ def reading_state(folder: Path) -> Iterator[None]:
 
 def load_learned(captioner: CaptionerModel, folder: Path) -> None:
     """Take over what `save_learned` wrote. Raises `RunError` when the captioner is not the one that was saved."""
-    check_fits(captioner, folder)
+    check_checkpoint_fits(captioner, folder)
     with reading_state(folder):
         saved = load_file(folder / WEIGHTS)
     with torch.no_grad():
@@ -167,7 +167,7 @@ def load_learned(captioner: CaptionerModel, folder: Path) -> None:
             tensor.copy_(saved[name])
 
 
-def check_fits(captioner: CaptionerModel, folder: Path) -> None:
+def check_checkpoint_fits(captioner: CaptionerModel, folder: Path) -> None:
     """Raise `RunError` unless a checkpoint is whole and holds just what this captioner learns: the same names and shapes."""
     with reading_state(folder), safe_open(folder / WEIGHTS, framework="pt") as file:
         saved = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (not a dict)
@@ -209,7 +209,7 @@ FILE = "running.json"
 
 @dataclass(slots=True)
 class Running:
-    """Where a run stands within its lines of metrics.jsonl, its epoch, and a series of steps that were left out."""
+    """Where a run stands within its lines of metrics.jsonl, its epoch, and a series of left-out steps."""
 
     loss: float = 0.0
     """Sum of the losses of steps since the last line."""
@@ -220,7 +220,7 @@ class Running:
     left_out: int = 0
     """Of those, how many were left out."""
     bad_steps: int = 0
-    """Steps left out so far, because their loss or gradient was no number."""
+    """Steps left out so far, because their loss or gradient was non-finite."""
     bad_in_a_row: int = 0
     """How many of those were the latest steps."""
     epoch_is_open: bool = False

@@ -7,6 +7,7 @@ import math
 import os
 import platform
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,6 @@ from captrain.errors import RunError
 from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import save_captioner
 from captrain.records import Rejects, append_jsonl, drop_half_line, read_json, read_jsonl, write_jsonl
-from captrain.settings.schema import Settings
 from captrain.training.run_folder.checkpoints import BEST, Running, put_replaced_back
 from captrain.training.run_folder.place import (
     BEGUN,
@@ -41,9 +41,10 @@ from captrain.training.run_folder.place import (
     FINISHED,
     SETTINGS,
     RunPlace,
-    part_of,
+    RunRequest,
     scores_in,
     told,
+    value_at,
 )
 from captrain.version import __version__
 from captrain.yaml_text import dump_yaml
@@ -59,6 +60,24 @@ OWN = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What `settings.yaml` says of a run.
+
+    Attributes:
+        settings: by section, all of them. requested: what was asked for, as `RunRequest.to_dict` gives it.
+        counts: of images and captions. fingerprints: of the model and each split. parameters: of each part of the model.
+        device: on which it was computed.
+    """
+
+    settings: dict[str, Any]
+    requested: dict[str, Any]
+    counts: dict[str, int]
+    fingerprints: dict[str, str]
+    parameters: dict[str, dict[str, int]]
+    device: str
+
+
 class RunFolder(RunPlace):
     """One training's folder. Models and logs are replaced in one rename; a crash leaves the old or the new, never half."""
 
@@ -67,20 +86,15 @@ class RunFolder(RunPlace):
         self.model = path / "model"
         self.checkpoints = path / CHECKPOINTS
 
-    def claim(
-        self, settings: Settings, data: str | None, resume: bool, overwrite: bool, force: bool = False
-    ) -> list[str]:
+    def claim(self, request: RunRequest) -> list[str]:
         """Make the folder ours: begin a run, or go on with the one that is there.
 
-        Returns what has changed of its settings that changes its result; there is none unless `force` allows it.
-
-        Raises `RunError` when it holds a run of such other settings or data (unless `force` or `overwrite`), no run but one is
-        to be gone on with, or other people's files.
+        Returns and raises as `look` does.
         """
-        changes = self.look(settings, data, resume, overwrite, force)
+        changes = self.look(request)
         self._refuse_links()
         clear_litter(self.path)
-        if self.is_being_cleared() or (overwrite and self.read_settings() is not None):
+        if self.is_being_cleared() or (request.overwrite and self.read_settings() is not None):
             evaluation = self.path / "evaluation"  # which somebody may be writing
             with locked_folders([] if evaluation.is_symlink() else [evaluation], goes=True):
                 self._clear()
@@ -91,16 +105,7 @@ class RunFolder(RunPlace):
         put_replaced_back(self.checkpoints)
         return changes
 
-    def write_settings(
-        self,
-        requested: Settings,
-        resolved: Settings,
-        data: str | None,
-        counts: dict[str, int],
-        parameters: Any,
-        device: str,
-        marks: dict[str, str],
-    ) -> None:
+    def write_settings(self, facts: RunFacts) -> None:
         """`settings.yaml`: everything needed to understand the run, and to repeat it."""
         content = {
             "captrain": {
@@ -109,25 +114,25 @@ class RunFolder(RunPlace):
                 "torch": str(torch.__version__),
                 "transformers": transformers.__version__,
                 "platform": platform.platform(),
-                "device": device,
+                "device": facts.device,
             },
-            "settings": resolved.model_dump(mode="json"),
-            "requested": self.requested(requested, data),
-            "data": counts,
-            "fingerprints": marks,
-            "parameters": parameters,
+            "settings": facts.settings,
+            "requested": facts.requested,
+            "data": facts.counts,
+            "fingerprints": facts.fingerprints,
+            "parameters": facts.parameters,
         }
         write_text(self.path / SETTINGS, dump_yaml(content))
 
     def filled_before(self, section: str, name: str) -> Any:
         """A setting as an earlier sitting of this run filled it in; None where there was none."""
-        return part_of(self.read_settings(), "settings", section, name)
+        return value_at(self.read_settings(), "settings", section, name)
 
     def check_same(self, counts: dict[str, int], marks: dict[str, str]) -> None:
         """Raise `RunError` unless data and frozen weights are those that the run began with, by their sizes and fingerprints."""
         found = self.read_settings()
-        before = {name: part_of(found, "data", name) for name in counts}
-        marked = {name: part_of(found, "fingerprints", name) for name in marks}
+        before = {name: value_at(found, "data", name) for name in counts}
+        marked = {name: value_at(found, "fingerprints", name) for name in marks}
         changed = [
             f"{name} was {before[name]} and is {now}" for name, now in counts.items() if before[name] not in (None, now)
         ]
@@ -208,7 +213,7 @@ class RunFolder(RunPlace):
 
     def uncaptioned(self) -> int:
         """How many pictures were left out because they have no caption."""
-        count = part_of(self.read_settings(), "data", "uncaptioned")
+        count = value_at(self.read_settings(), "data", "uncaptioned")
         return count if isinstance(count, int) else 0
 
     def best(self) -> dict[str, Any]:

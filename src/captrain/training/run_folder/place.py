@@ -1,11 +1,13 @@
-"""What lies where a run is to be: another run, a checkpoint to go back to, other people's files. Loads no torch.
+"""A run folder before anything is written: does it hold another run, a checkpoint to go back to, other people's files?
 
-Which settings of a run may change when it goes on, and what a change of the others would do.
+Says which settings of a run may change when it goes on, and what a change of the others would do. Loads no torch.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,6 @@ from captrain.disk.temporary import TEMPORARY
 from captrain.errors import RunError
 from captrain.models.checkpoint.located import EXTRAS
 from captrain.records import read_json
-from captrain.settings.schema import Settings
 from captrain.yaml_text import read_yaml_file
 
 SETTINGS = "settings.yaml"
@@ -29,6 +30,27 @@ WEIGHTS = "learned.safetensors"
 NAME = re.compile(r".+-(\d{1,18})")
 OTHER_CHECKPOINT = "go back to another checkpoint (--resume-from STEP), or begin anew with --overwrite"
 """What to do where a checkpoint is broken."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What a training was asked to do in a run folder.
+
+    Attributes:
+        source: the data set; None where the settings name several.
+        settings: by section, those that differ from their defaults.
+        resume: there has to be a run. overwrite: begin from scratch. force: go on although settings, data or model have changed.
+    """
+
+    source: str | None
+    settings: Mapping[str, Any]
+    resume: bool = False
+    overwrite: bool = False
+    force: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `settings.yaml` has it: the source, then the settings by section."""
+        return {"source": self.source and str(Path(self.source)), **self.settings}
 
 
 class RunPlace:
@@ -46,33 +68,27 @@ class RunPlace:
         """Whether the run that is here was to be removed, and that was cut off."""
         return (self.path / CLEARING).is_file()
 
-    def look(
-        self, settings: Settings, data: str | None, resume: bool = False, overwrite: bool = False, force: bool = False
-    ) -> list[str]:
-        """What has changed of the settings of the run that is here that changes its result; none unless `force` allows it.
+    def look(self, request: RunRequest) -> list[str]:
+        """The changed settings of the run in this folder that change its result; there are none unless `force` allows them.
 
-        Raises `RunError` when it holds a run of such other settings or data (unless `force` or `overwrite`), no run but one is
-        to be gone on with, or other people's files.
+        Raises `RunError` when the folder holds a run of such other settings or data (unless `force` or `overwrite`), when it
+        holds no run and `resume` asks for one, or when it holds other people's files.
         """
         found, changes = self.read_settings(), []
         if found is None:
             self._check_own()
-            if resume:
+            if request.resume:
                 raise RunError(
                     f"{self.path}: holds no run to go on with; leave --resume or --resume-from out to begin one"
                 )
-        elif not overwrite:
-            changes = harmful_changes(found["requested"], self.requested(settings, data))
-        if changes and not force:
+        elif not request.overwrite:
+            changes = harmful_changes(found["requested"], request.to_dict())
+        if changes and not request.force:
             raise RunError(
                 f"{self.path}: holds another run ({told(changes)}); choose another folder, "
-                "--force to go on with it all the same, or --overwrite to begin anew"
+                "--force to go on with it all the same, or --overwrite to begin from scratch"
             )
         return changes
-
-    def requested(self, settings: Settings, data: str | None) -> dict[str, Any]:
-        """What was asked for, without what was left at its default; the source is null where the settings name several."""
-        return {"source": data and str(Path(data)), **settings.model_dump(mode="json", exclude_defaults=True)}
 
     def read_settings(self) -> dict[str, Any] | None:
         """`settings.yaml` of the run that is here, if there is one; a file of that name that no run wrote is none."""
@@ -109,10 +125,10 @@ def scores_in(path: Path) -> dict[str, float]:
     return dict(scores)
 
 
-def part_of(content: Any, *names: str) -> Any:
+def value_at(content: Any, *names: str) -> Any:
     """What stands below some names in a file's content; None where that is missing or of another form.
 
-    >>> part_of({"data": {"train": 3}}, "data", "train"), part_of({"data": [3]}, "data", "train")
+    >>> value_at({"data": {"train": 3}}, "data", "train"), value_at({"data": [3]}, "data", "train")
     (3, None)
     """
     for name in names:

@@ -18,7 +18,7 @@ from captrain.errors import SettingsError
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TrackerPlace:
     """A tracker's class as `module:name`, the package that it needs, and the extra that installs it."""
 
     where: str
@@ -27,9 +27,9 @@ class Place:
 
 
 TRACKERS = {
-    "tensorboard": Place("captrain.training.trackers.tensorboard:TensorBoard", "tensorboard", "track"),
-    "wandb": Place("captrain.training.trackers.wandb:WandB", "wandb", "wandb"),
-    "mlflow": Place("captrain.training.trackers.mlflow:MLflow", "mlflow", "mlflow"),
+    "tensorboard": TrackerPlace("captrain.training.trackers.tensorboard:TensorBoard", "tensorboard", "track"),
+    "wandb": TrackerPlace("captrain.training.trackers.wandb:WandB", "wandb", "wandb"),
+    "mlflow": TrackerPlace("captrain.training.trackers.mlflow:MLflow", "mlflow", "mlflow"),
 }
 
 

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,7 @@ from captrain.memory_budget import counted
 from captrain.models.contexts import untouched_randomness
 from captrain.picture_memory import MAX_PIXELS
 from captrain.records import Sample, read_jsonl
-from captrain.settings.schema import Settings
-from captrain.training.loop.validation import Validation, spread
+from captrain.training.loop.validation import Validation, evenly_spaced
 from captrain.training.run_folder.logbook import logged
 from captrain.training.trackers import SampleCaption, TrackedRun, Tracker, open_tracker
 
@@ -43,20 +43,19 @@ class Following(TrainerCallback):
     MLflow never forget: there it is a run of its own from then on, told from the beginning.
 
     Args:
-        names: of the trackers. folder: of the run. settings: the filled ones. samples: those whose captions are shown.
+        names: of the trackers. run: as each tracker is told of it at its beginning. samples: those whose captions are shown.
         latest: the last validation. goes_back: whether the steps from here on may be others than an earlier sitting took.
     """
 
     def __init__(
         self,
         names: Sequence[str],
-        folder: Path,
-        settings: Settings,
+        run: TrackedRun,
         samples: Sequence[Sample],
         latest: Callable[[], Validation | None],
         goes_back: bool = False,
     ) -> None:
-        self.names, self.folder, self.settings, self.goes_back = names, folder, settings, goes_back
+        self.names, self.run, self.folder, self.goes_back = names, run, run.folder, goes_back
         self.samples, self.latest = samples, latest
         self.pictures: list[Image | None] | None = None
         self.open: dict[str, Tracker] = {}
@@ -108,22 +107,18 @@ class Following(TrainerCallback):
             self.open.clear()
 
     def _open(self, name: str, step: int) -> None:
-        """Open a tracker where it was left, or anew where it has steps that are no longer true."""
-        chosen, before = self.settings.training, self.before.get(name, {})
-        run_name = chosen.run_name or self.folder.resolve().name
-        anew = self.goes_back and any(at > step for kind, at in before.items() if kind != "id")
-        if anew:
-            run_name, before = f"{run_name} from step {step}", {}
-        settings = self.settings.model_dump(mode="json")
-        tracker = open_tracker(
-            name, TrackedRun(self.folder, chosen.project, run_name, settings, step, before.get("id"))
-        )
+        """Open a tracker where it was left, or from scratch where it has steps that the run no longer has."""
+        run, before = self.run, self.before.get(name, {})
+        from_scratch = self.goes_back and any(at > step for kind, at in before.items() if kind != "id")
+        if from_scratch:
+            run, before = replace(run, name=f"{run.name} from step {step}"), {}
+        tracker = open_tracker(name, replace(run, step=step, id=before.get("id")))
         self.open[name] = tracker
-        if anew:
+        if from_scratch:
             self.before[name], self.notes[name] = {}, {}
         if tracker.id is not None:
             self._note(name, "id", tracker.id)
-        if anew:
+        if from_scratch:
             self._retell(tracker)
 
     def _retell(self, tracker: Tracker) -> None:
@@ -163,7 +158,7 @@ class Following(TrainerCallback):
 
     def _captions(self, validation: Validation) -> list[SampleCaption]:
         """The fixed pictures with their captions of now; the pictures are decoded once."""
-        chosen = spread(validation.predictions, self.settings.evaluation.samples)
+        chosen = evenly_spaced(validation.predictions, len(self.samples))
         if self.pictures is None:
             self.pictures = [small_picture(sample) for sample in self.samples]
         return [
