@@ -1,6 +1,7 @@
-"""From a recipe, those that it builds on, and flags to checked settings; unknown names are refused with the nearest known one.
+"""Turns a recipe, the recipes that it extends, and flags into checked settings.
 
-A YAML file from anywhere, read safely: small, UTF-8, plain values only, no key twice; one line for whatever is wrong.
+Unknown names are refused with the nearest known one. Recipes are read safely, wherever they come from: small, UTF-8, plain
+values only, no key twice. Whatever is wrong becomes one line.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The original BLIP repository's flat files (salesforce/BLIP: `configs/caption_coco.yaml`, `nocaps.yaml`), in LAVIS's sections.
 
-Both trained the same models by the same rules; what the old files leave to the code stands here.
+Both repositories trained the same models by the same rules. What the old files leave to their code is written down here.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
-"""One section of a LAVIS file, its values checked as they are taken.
+"""The parts of an import from LAVIS: a section whose values are checked, the recipe and notes so far, and a table of its keys.
 
-What an import of a LAVIS file has found so far: a recipe, and notes on what has no counterpart.
-
-What the keys of LAVIS's captioning files come to: taken as they are, of no matter here, or without counterpart, and why.
+The table says for each key of LAVIS's captioning files whether it is a setting here, does not matter, or has no counterpart.
 """
 
 from __future__ import annotations

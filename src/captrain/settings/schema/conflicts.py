@@ -1,7 +1,7 @@
-"""What settings say against each other: every conflict of a recipe, each in a few words.
+"""Settings that contradict each other: every conflict of a recipe, each in a few words.
 
-Only what was asked for counts, which is what differs from its default: a run's saved settings and what `config show` prints name
-every setting, and both are recipes.
+Only settings that differ from their defaults count. A run's saved settings and the output of `config show` name every setting,
+and both are recipes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ADAPTERS = (
     "rank", "alpha", "dropout", "lora_parts", "lora_layers", "target_modules", "lora_init", "rslora", "dora", "lora_plus",
 )  # fmt: skip
 OF_NEW_ADAPTERS = ("lora_layers", "target_modules", "lora_init")
-"""What can't be told from an adapter that is there; the rest is compared with it."""
+"""Settings that a saved adapter does not record; the others are compared with it."""
 VIEWS = ("crop_scale", "flip", "randaugment", "views")
 VALIDATED = ("evaluate_every", "validation_limit", "metric", "samples")
 Names = tuple[str, ...] | None
@@ -55,7 +55,7 @@ def conflicts(settings: Sections) -> list[str]:
 
 
 def method_of(model: ModelSettings) -> str:
-    """LoRA, and all weights of a captioner that is joined anew, unless the settings say otherwise."""
+    """`lora`, or `full` for a newly joined captioner, unless the settings name a method."""
     return model.method or ("lora" if model.encoder is None else "full")
 
 
@@ -86,14 +86,14 @@ def _are(names: list[str], rest: str) -> Iterator[str]:
 
 
 def _captioner(settings: Sections) -> Iterator[str]:
-    """A checkpoint, or a captioner that is joined anew."""
+    """A checkpoint, or a newly joined captioner: settings of the other one mean nothing."""
     model = settings.model
     if model.encoder is not None:
         yield from _are(asked(model, "model"), "not used with encoder, which joins a new captioner, leave one out")
         yield from _are(asked(model, "base", "continue_adapter"), "for an adapter given as model, but encoder is given")
         return
     for_joined = asked(model, "decoder", *NEW_DECODER, *MAPPER)
-    yield from _are(for_joined, "for a captioner that is joined anew, give encoder too")
+    yield from _are(for_joined, "for a newly joined captioner, give encoder too")
 
 
 def _decoder(settings: Sections) -> Iterator[str]:
@@ -108,7 +108,7 @@ def _decoder(settings: Sections) -> Iterator[str]:
 
 
 def _prefix(settings: Sections) -> Iterator[str]:
-    """What belongs to prefix captioners, and to their kinds of mappers."""
+    """Settings of prefix captioners and of each kind of mapper."""
     model = settings.model
     others_frozen = model.freeze is not None and model.freeze != frozen_of(model)
     if model.only_prefix and (model.join != "prefix" or model.method == "lora" or others_frozen):
@@ -126,7 +126,7 @@ def _prefix(settings: Sections) -> Iterator[str]:
 
 
 def _learning(settings: Sections) -> Iterator[str]:
-    """What learns, and what is kept in few bits."""
+    """Which weights learn, and which are quantised."""
     model = settings.model
     full = method_of(model) == "full"
     if full and set(frozen_of(model)) >= PARTS:
@@ -141,11 +141,11 @@ def _learning(settings: Sections) -> Iterator[str]:
 
 
 def _adapters(settings: Sections) -> Iterator[str]:
-    """What belongs to LoRA."""
+    """Settings of LoRA adapters."""
     model = settings.model
     names = [name for name in asked(model, *ADAPTERS) if name != "dropout" or model.dropout]
     if method_of(model) == "full":
-        why = "the method is full" if model.method else "a captioner that is joined anew learns with method full"
+        why = "the method is full" if model.method else "a newly joined captioner learns with method full"
         yield from _are(names, f"for LoRA adapters, but {why}")
         if model.encoder is None:
             yield from _are(asked(model, "continue_adapter"), "for method lora, but the method is full")
@@ -172,7 +172,7 @@ def _pictures(settings: Sections) -> Iterator[str]:
 
 
 def _words(settings: Sections) -> Iterator[str]:
-    """What is done to captions."""
+    """Changes to the text of captions."""
     data = settings.data
     if wrong := [pair for pair in data.replace if pair.find("=") < 1]:
         yield f"replace {wrong[0]!r}: expected old=new"
@@ -201,7 +201,7 @@ def _in_two(where: str, train: Names, validation: Names, test: Names) -> Iterato
 
 
 def _measured(settings: Sections) -> Iterator[str]:
-    """What to measure on, told twice in different words."""
+    """Two settings that both say what to measure on."""
     data = settings.data
     named = next((name for name in ("validation_split", "validation_data") if getattr(data, name)), None)
     if named and data.validation_share:
@@ -214,7 +214,7 @@ def _measured(settings: Sections) -> Iterator[str]:
 
 
 def _validation(settings: Sections) -> Iterator[str]:
-    """What needs something to validate on, where the settings say that there is nothing."""
+    """Settings that need validation pictures, where the settings leave none."""
     data = settings.data
     nothing = data.validation_split == () and not any(source.validation_split for source in data.sources)
     if nothing and (names := needing_validation(settings)):
@@ -222,7 +222,7 @@ def _validation(settings: Sections) -> Iterator[str]:
 
 
 def needing_validation(settings: Sections) -> list[str]:
-    """The settings that were asked for and mean nothing without validation pictures."""
+    """The settings that were given and mean nothing without validation pictures."""
     return [*asked(settings.training, "patience"), *asked(settings.evaluation, *VALIDATED)]
 
 

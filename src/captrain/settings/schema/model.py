@@ -1,7 +1,4 @@
-"""Settings of the captioner.
-
-Settings of how captions are written.
-"""
+"""Settings of the captioner, and of how it writes captions."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from pydantic import Field
 
 from captrain.settings.schema.base import Panel, PartName, Section, Share
 
-JOINED = Panel("A captioner that is joined anew", 10.1)
+JOINED = Panel("A newly joined captioner", 10.1)
 LORA = Panel("LoRA", 10.2)
 
 

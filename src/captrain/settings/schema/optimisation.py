@@ -1,4 +1,4 @@
-"""What settings of the optimisation say against each other: optimizer, learning rates and schedule."""
+"""Defaults and conflicts of the optimisation: optimizer, learning rates and schedule."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def default_rate(optimizer: str, family: float) -> float:
 
 
 def beta2_of(training: TrainingSettings) -> float:
-    """The memory of squared gradients, the optimizer's own unless one is given."""
+    """`beta2`, the decay of the mean of squared gradients: as given, or the optimizer's default."""
     return BETA2.get(training.optimizer, BETA2_OF_ADAM) if training.beta2 is None else training.beta2
 
 
@@ -54,7 +54,7 @@ def optimisation(training: TrainingSettings, model: ModelSettings) -> Iterator[s
 
 
 def _schedule(training: TrainingSettings) -> Iterator[str]:
-    """What the schedule has no use for, and falls that the run is too short for."""
+    """Settings that the schedule does not use, and falls that the run is too short for."""
     schedule = schedule_of(training)
     if training.min_learning_rate and schedule in CONSTANT:
         yield f"min_learning_rate {training.min_learning_rate}: schedule {schedule} never falls, leave it out"
@@ -76,13 +76,13 @@ def _rates(training: TrainingSettings) -> Iterator[str]:
 
 
 def _adafactor(training: TrainingSettings) -> Iterator[str]:
-    """It has rows and columns for memory."""
+    """Adafactor keeps rows and columns instead of moments, so it has no betas."""
     if training.beta1 != BETA1 or beta2_of(training) != BETA2_OF_ADAM:
         yield "beta1, beta2: optimizer adafactor has neither, leave them out"
 
 
 def _prodigy(training: TrainingSettings, model: ModelSettings) -> Iterator[str]:
-    """It finds one rate for everything that learns."""
+    """Prodigy finds one rate for all weights."""
     names = [f"{part}_learning_rate" for part in ("vision", "bridge", "language")]
     given = [name for name in names if getattr(training, name) is not None]
     given += ["vision_layer_decay"] * (training.vision_layer_decay != 1)
@@ -92,7 +92,7 @@ def _prodigy(training: TrainingSettings, model: ModelSettings) -> Iterator[str]:
 
 
 def _schedule_free(training: TrainingSettings) -> Iterator[str]:
-    """It averages the weights itself, in place of a falling rate."""
+    """Schedule-free averages the weights instead of lowering the rate."""
     if (schedule := schedule_of(training)) not in CONSTANT:
         yield f"schedule {schedule}: optimizer schedule-free averages weights instead of lowering the rate, leave it out"
     if training.beta1 == 0:

@@ -63,7 +63,7 @@ def keep_together(
 
 
 def _where(captioner: CaptionerModel, pictures: int, keeping: Keeping, group: ProcessGroup) -> str:
-    """On disk what one process would keep in memory: the system's file cache holds it once for all processes of a machine."""
+    """Where features go: on disk, even where one process would use memory, as the system's file cache then holds them once."""
     if keeping.where == "auto" and captioner.vision_learns():
         spec = captioner.image_spec
         fits = pictures * spec.height * spec.width * 3 <= keeping.memory()
@@ -77,7 +77,7 @@ def _workers() -> int:
 
 
 def _part(images: Images, share: range) -> SplitShare:
-    """What to tell the others."""
+    """What this process tells the others."""
     positions = np.array(share, dtype=np.int64)[images.taken]
     if isinstance(images, KeptImages):
         return SplitShare(positions, list(images.keys), list(images.views))

@@ -1,8 +1,6 @@
-"""The processes of a training: which of them this is, and how they tell each other things.
+"""The processes of a training: which one this is, and how they exchange values.
 
-A training in one process is a group of one, for which all of this does nothing.
-
-The run folder as processes see it that write nothing into it.
+A training in one process is a group of one, for which all of this does nothing. `ReadOnlyRunFolder` is for all but the first.
 """
 
 from __future__ import annotations
@@ -137,7 +135,7 @@ def _begin(device: str) -> None:
 
 
 def _refuse_other_plans() -> None:
-    """Refuse what `accelerate launch` was told beside the settings: two plans would shard twice."""
+    """Refuse sharding that `accelerate launch` was configured for: with that of the settings, weights would be sharded twice."""
     for name, strategy in OTHER_PLANS.items():
         if os.environ.get(name, "").lower() == "true":
             raise SettingsError(
@@ -171,7 +169,7 @@ def _take_share_of_machine(device: str) -> None:
 
 
 class ReadOnlyRunFolder(RunFolder):
-    """A run folder that another process of the group keeps. What reads works; what writes does nothing."""
+    """A run folder that another process of the group writes. Reading works; writing does nothing."""
 
     def claim(self, *args: Any, **kwargs: Any) -> list[str]:
         """Whose it is, the first process has found out."""

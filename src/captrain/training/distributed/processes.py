@@ -1,6 +1,6 @@
-"""Processes that work together on one machine: started, watched, and ended together, whatever happens to one of them.
+"""Starts processes that work together on one machine, watches them, and ends all of them when one fails.
 
-What torchrun, `accelerate launch` and captrain itself tell a process that they start as one of a group. Imports no torch.
+Also reads what torchrun, `accelerate launch` and captrain tell a process that they start as one of a group. Imports no torch.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR"}  # torch would warn of weights that are
 
 
 class DeadWorkerError(TrainingError):
-    """A process ended without a word: it was killed, or crashed."""
+    """A process ended without saying why: it was killed, or crashed."""
 
 
 @dataclass(frozen=True, slots=True)
 class LastWord:
-    """What a process says as its last word: the result of its work, or what it failed with."""
+    """What a process reports at its end: the result of its work, or what it failed with."""
 
     result: Any = None
     failure: BaseException | None = None

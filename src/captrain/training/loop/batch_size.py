@@ -1,6 +1,6 @@
-"""`--batch-size auto`: the largest batch that fits, found before the first step and without a trace in the captioner.
+"""`--batch-size auto`: the largest batch that fits, found before the first step; the captioner stays as it was.
 
-Out of memory in the middle of a training: which settings to change, with the values they have now.
+Also: which settings to change when a training runs out of memory.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ GIB = 2**30
 
 @dataclass
 class Standing:
-    """Where a training stands: what the live view shows. Every value is a few words, ready to be read."""
+    """What the live view shows of a training. Every value is ready to be read."""
 
     title: str = "train"
     step: dict[str, str] = field(default_factory=dict)
@@ -179,7 +179,7 @@ class LiveView(TrainerCallback):
         self.standing.title = f"epoch {epoch} of {self.epochs}, step {state.global_step} of {state.max_steps}"
 
     def _speed(self, now: float) -> dict[str, str]:
-        """Rates of the last steps; time left by all that this sitting did, validation included."""
+        """Rates of the last steps; time left by all that this session did, validation included."""
         images, captions = self.image_pace.a_second() or 0.0, self.caption_pace.a_second() or 0.0
         a_second = (self.seen - self.first) / max(now - self.begun, 1e-9)
         left = (self.images * self.epochs - self.seen) / max(a_second, 1e-9)

@@ -1,6 +1,6 @@
-"""What is measured while training: loss and scores of written captions, on validation images.
+"""Validation: the loss and the scores of written captions on validation images.
 
-How a run's captions are judged: the tokenizer of its scores, and what to know of the score that chooses the best model.
+Decides the tokenizer of the scores, and warns of a score that can't choose the best model.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Validator:
     captions to score.
 
     Of several processes each takes a part of the images; the first one judges what all have written, and tells the others.
-    All make equally many batches, since weights that are shared out come together for each: one whose part is smaller ends
-    with an image that does not count.
+    All compute equally many batches, because shared-out weights are gathered for each batch: a process with fewer images ends
+    with one that does not count.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Gradients, not names, decide whether something learns: what should and gets none is an error, before it costs an epoch."""
+"""Checks by their gradients that the weights which should learn do. Those without any are an error in the first steps."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class Received(IntEnum):
 class GradientCheck:
     """Looks at the gradients of the first steps, after all batches of a step were added up.
 
-    Each kind of layer of each part that learns, and each module that was asked for by name, must get some. Whole kinds are looked
-    at and not single weights, of which some never get any for good reasons: a pooler that nobody reads, the query of an attention
-    to a single vector, A of an adapter while its B is zero.
+    Each kind of layer of each learning part, and each module that was asked for by name, must get a gradient. Single weights may
+    have none for good reasons: a pooler that nobody reads, the query of an attention to a single vector, A of an adapter while
+    its B is zero. So whole kinds are checked.
 
     Args:
         target_modules: names that adapters were asked for. looks: False with DeepSpeed, which takes gradients away at once.
@@ -53,7 +53,7 @@ class GradientCheck:
 
     def __call__(self, captioner: CaptionerModel) -> None:
         """Raise `ModelError` where something that should learn got no gradient in this step."""
-        if self.all is None:  # not before: weights that are shared out are others than they were
+        if self.all is None:  # not earlier: sharing out weights replaces them
             self.all = self.waiting = should_learn(captioner, self.target_modules)
             _warn_of_idle_adapters(captioner)
         if not self.waiting:

@@ -56,7 +56,7 @@ def _after_warmup(fall: Callable[[Shape, int], float]) -> Callable[[Shape, int],
 
 
 def _progress(shape: Shape, step: int) -> float:
-    """How much of the way from the end of the warm-up to the end of the run is behind."""
+    """The share of the steps after the warm-up that are done."""
     return min(1.0, (step - shape.warmup) / max(1, shape.steps - shape.warmup))
 
 

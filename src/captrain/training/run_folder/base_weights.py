@@ -38,7 +38,7 @@ def check_base(run: RunFolder, changes: Sequence[str]) -> None:
     if run.base.is_dir() and (made := [change for change in changes if change.split(" ")[0] in MADE_OF]):
         raise RunError(
             f"{run.path}: its weights lie on {run.base}, which was made of another model ({told(made)}); "
-            "choose another folder, or --overwrite to begin anew"
+            "choose another folder, or --overwrite to begin from scratch"
         )
 
 

@@ -1,4 +1,4 @@
-"""The run folder: who may write into it, and what is written how."""
+"""The run folder: who may write into it, and how each file is written."""
 
 from __future__ import annotations
 
@@ -125,11 +125,11 @@ class RunFolder(RunPlace):
         write_text(self.path / SETTINGS, dump_yaml(content))
 
     def filled_before(self, section: str, name: str) -> Any:
-        """A setting as an earlier sitting of this run filled it in; None where there was none."""
+        """A setting as an earlier session of this run filled it in; None where there was none."""
         return value_at(self.read_settings(), "settings", section, name)
 
     def check_same(self, counts: dict[str, int], marks: dict[str, str]) -> None:
-        """Raise `RunError` unless data and frozen weights are those that the run began with, by their sizes and fingerprints."""
+        """Raise `RunError` unless sizes and fingerprints of data and frozen weights are those that the run began with."""
         found = self.read_settings()
         before = {name: value_at(found, "data", name) for name in counts}
         marked = {name: value_at(found, "fingerprints", name) for name in marks}
@@ -141,7 +141,7 @@ class RunFolder(RunPlace):
             what = "model" if changed == ["model: other content"] else "data"
             raise RunError(
                 f"{self.path}: the {what} has changed since this run began ({told(changed)}); "
-                "--force to go on with what is there now, or --overwrite to begin anew"
+                "--force to go on with what is there now, or --overwrite to begin from scratch"
             )
 
     def rewind(self, step: int, checkpoint: Path | None) -> None:
@@ -157,7 +157,7 @@ class RunFolder(RunPlace):
         self._restore_best(None if checkpoint is None else checkpoint / BEST)
 
     def append(self, name: str, lines: list[dict[str, Any]]) -> None:
-        """Add lines to a log. What is no number (the loss of steps that were left out) becomes null."""
+        """Add lines to a log. A non-finite value (the loss of left-out steps) becomes null."""
         append_jsonl(self.path / name, [{key: _plain(value) for key, value in line.items()} for line in lines])
 
     def best_files(self) -> list[Path]:
@@ -227,7 +227,7 @@ class RunFolder(RunPlace):
         return scores_in(path) if path.is_file() else {}
 
     def seconds_so_far(self) -> float:
-        """Seconds that earlier sittings of this run took, by the last line of its metrics."""
+        """Seconds that earlier sessions of this run took, by the last line of its metrics."""
         path = self.path / "metrics.jsonl"
         lines = list(read_jsonl(path)) if path.is_file() else []
         seconds = lines[-1].get("seconds") if lines else None

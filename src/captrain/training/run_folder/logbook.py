@@ -1,6 +1,6 @@
-"""What a run writes down while it trains: `metrics.jsonl` and `samples.jsonl`, and a line for people at each evaluation.
+"""The logs of a run, `metrics.jsonl` and `samples.jsonl`, and a log line at each evaluation.
 
-An alarm for captioners that stopped saying anything: one caption for all pictures, or captions that never end.
+Warns when captions collapse: one caption for all pictures, or captions that never end.
 """
 
 from __future__ import annotations
@@ -137,5 +137,5 @@ def collapse(written: Sequence[Caption], cut_off: int, positions: str | None = N
 
 
 def _share(known: Counter[str]) -> float:
-    """The share of the commonest among texts; 0 where there are none."""
+    """The share of the commonest text; 0 without texts."""
     return max(known.values(), default=0) / max(known.total(), 1)

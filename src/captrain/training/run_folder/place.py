@@ -22,13 +22,13 @@ SETTINGS = "settings.yaml"
 FINISHED = "finished.json"
 CHECKPOINTS = "checkpoints"
 CLEARING = ".captrain-clearing"
-"""An empty file that says: what is here is being removed. It goes last: whoever comes next ends a removal that was cut off."""
+"""An empty file: the run in this folder is being removed. It is removed last, so that the next command can finish a removal."""
 BEGUN = ("base", ".base.new", f"{SETTINGS}.tmp")
-"""What there may be of a run that was ended before its settings were written."""
+"""What a run leaves that ended before it wrote its settings."""
 WEIGHTS = "learned.safetensors"
 """The file that every whole checkpoint has."""
 NAME = re.compile(r".+-(\d{1,18})")
-OTHER_CHECKPOINT = "go back to another checkpoint (--resume-from STEP), or begin anew with --overwrite"
+OTHER_CHECKPOINT = "go back to another checkpoint (--resume-from STEP), or begin from scratch with --overwrite"
 """What to do where a checkpoint is broken."""
 
 
@@ -61,11 +61,11 @@ class RunPlace:
         self.base = path / "base"
 
     def is_finished(self) -> bool:
-        """Whether the run that is here is done."""
+        """Whether the run in this folder is done."""
         return (self.path / FINISHED).is_file() and not self.is_being_cleared()
 
     def is_being_cleared(self) -> bool:
-        """Whether the run that is here was to be removed, and that was cut off."""
+        """Whether the removal of a run here was cut off."""
         return (self.path / CLEARING).is_file()
 
     def look(self, request: RunRequest) -> list[str]:
@@ -91,7 +91,7 @@ class RunPlace:
         return changes
 
     def read_settings(self) -> dict[str, Any] | None:
-        """`settings.yaml` of the run that is here, if there is one; a file of that name that no run wrote is none."""
+        """`settings.yaml` of the run in this folder; None without a run, or where no run wrote the file."""
         if self.is_being_cleared():
             return None
         path = self.path / SETTINGS
@@ -103,7 +103,7 @@ class RunPlace:
         return content if ours else None
 
     def _check_own(self) -> None:
-        """Raise `RunError` where there is no run and the folder holds more than what one leaves that was ended at once."""
+        """Raise `RunError` where there is no run, and the folder holds more than a run leaves that ended early."""
         if not self.path.exists() or self.is_being_cleared():
             return
         if not self.path.is_dir():
@@ -137,11 +137,11 @@ def value_at(content: Any, *names: str) -> Any:
 
 
 def check_switches(path: Path, resume: bool, overwrite: bool) -> None:
-    """Raise `RunError` where a run is to be gone on with and begun anew at once."""
+    """Raise `RunError` for flags that say both: go on with the run, and begin from scratch."""
     if resume and overwrite:
         raise RunError(
             f"{path}: found both --resume (or --resume-from) and --overwrite, expected one: "
-            "go on with the run or begin anew"
+            "go on with the run or begin from scratch"
         )
 
 
@@ -153,7 +153,7 @@ def whole_checkpoints(folder: Path) -> dict[int, Path]:
 
 
 def find_checkpoint(folder: Path, wanted: str) -> Path:
-    """The checkpoint of a step ("500"), or that lies in a folder. Raises `RunError` when there is none such."""
+    """The checkpoint of a step ("500"), or that lies in a folder. Raises `RunError` where there is no such checkpoint."""
     found = whole_checkpoints(folder)
     if wanted.isdecimal() and int(wanted) in found:
         return found[int(wanted)]

@@ -1,7 +1,4 @@
-"""Places that a run can be followed at: a plain dict from a name to where its tracker is, imported when it is asked for.
-
-What every tracker keeps to: a page of a run elsewhere that is given scalars and sample captions.
-"""
+"""Trackers, by name; each is imported when it is asked for. A tracker shows scalars and sample captions of a run elsewhere."""
 
 from __future__ import annotations
 
@@ -65,7 +62,7 @@ class TrackedRun:
     """The run as a tracker is told of it.
 
     `folder` is the run's own, `step` where it goes on from (0 at its begin), `id` the tracker's own name of the run, where an
-    earlier sitting had one, and `settings` are the filled ones, by section.
+    earlier session had one, and `settings` are the filled ones, by section.
     """
 
     folder: Path
@@ -89,7 +86,7 @@ class SampleCaption:
 class Tracker(Protocol):
     """One place that a run is followed at. Whatever it raises, training goes on without it.
 
-    It is made with a `TrackedRun`. `id` is its name of the run, by which the next sitting continues it. `rewinds` says that it
+    It is made with a `TrackedRun`. `id` is its name of the run, by which the next session continues it. `rewinds` says that it
     forgets by itself the steps after the one where the run goes on; others are not given a step again.
     """
 

@@ -1,4 +1,4 @@
-"""Gives a run's trackers what they show, and lets training go on when one of them dies."""
+"""Feeds a run's trackers; training goes on when one of them fails."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ LONGEST = 256  # pixels of a picture's longer side
 class Following(TrainerCallback):
     """The trackers of a run.
 
-    `trackers.json` in the run folder holds each tracker's own id of the run, so that the next sitting continues it, and the
-    last steps that it was given, so that it is not given steps again that were trained again after an interruption.
+    `trackers.json` in the run folder holds each tracker's own id of the run, so that the next session continues it, and the
+    last steps that it was given, so that steps trained again after an interruption are not sent twice.
 
     A run that goes back on purpose takes other steps than those that a tracker has. TensorBoard forgets these by itself. W&B and
-    MLflow never forget: there it is a run of its own from then on, told from the beginning.
+    MLflow never forget: there a new run begins, which is given all steps again.
 
     Args:
         names: of the trackers. run: as each tracker is told of it at its beginning. samples: those whose captions are shown.
-        latest: the last validation. goes_back: whether the steps from here on may be others than an earlier sitting took.
+        latest: the last validation. goes_back: whether the steps from here on may be others than an earlier session took.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Following(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Open them all, where an earlier sitting left them."""
+        """Open them all, where an earlier session left them."""
         self.notes, self.before = _read_notes(self.folder), _read_notes(self.folder)
         for name in self.names:
             self._safely(name, partial(self._open, name, state.global_step))
@@ -130,7 +130,7 @@ class Following(TrainerCallback):
             tracker.scalars(line["step"], known | {"epoch": float(line["epoch"])})
 
     def _give(self, kind: str, step: int, give: Callable[[Tracker, int], None]) -> None:
-        """Give all trackers something of a step, unless an earlier sitting gave it to them."""
+        """Give all trackers something of a step, unless an earlier session gave it to them."""
         for name, tracker in list(self.open.items()):
             if tracker.rewinds or step > self.before.get(name, {}).get(kind, -1):
                 self._safely(name, partial(self._give_one, name, kind, tracker, step, give))
@@ -184,7 +184,7 @@ def small_picture(sample: Sample, longest: int = LONGEST) -> Image | None:
 
 
 def _read_notes(folder: Path) -> dict[str, dict[str, Any]]:
-    """What earlier sittings noted; nothing where there is no such file, or it is not what this class writes."""
+    """What earlier sessions noted; nothing where there is no such file, or it is not what this class writes."""
     try:
         notes = json.loads((folder / NOTES).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -54,7 +54,7 @@ class WandB:
     def _log(self, step: int, values: dict[str, Any]) -> None:
         """Into the row of a step, or the next one that W&B still takes: it drops what goes back behind the rows it has.
 
-        Rows are not numbered from 0: files of several sittings offline are one run once they are sent, each row once.
+        Rows are not numbered from 0: files of several sessions offline are one run once they are sent, each row once.
         """
         self.run.log({**values, "step": step}, step=max(step, self.run.step))
 
