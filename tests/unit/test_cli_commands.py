@@ -41,7 +41,11 @@ def fake(monkeypatch):
     """Puts a fake function in the place of a real one, without loading the real module."""
     for command in COMMANDS_WITH_LIBRARIES:
         monkeypatch.setattr(f"captrain.cli.{command}.quiet_libraries", lambda: None)
-    for name in ("models.located.check_model", "data.readers.detect", "training.run_place.RunPlace.look"):
+    for name in (
+        "models.checkpoint.located.check_model",
+        "data.readers.detect",
+        "training.run_folder.place.RunPlace.look",
+    ):
         monkeypatch.setattr(f"captrain.{name}", lambda *args: None)
 
     def put(place: str, **functions: Call) -> None:
