@@ -30,7 +30,8 @@ from captrain.models.checkpoint.folder import (
 from captrain.models.learning_parts import add_lora
 from captrain.settings.schema import Settings
 from captrain.testing import clear_pictures, teach, tiny_photos, tiny_text_decoder, tiny_vision_encoder
-from captrain.training.run import load_data, prepare_captioner
+from captrain.training.data_setup import load_data
+from captrain.training.run import prepare_captioner
 from captrain.training.run_folder.folder import RunFolder
 from captrain.training.run_folder.place import RunRequest
 

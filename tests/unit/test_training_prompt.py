@@ -13,7 +13,8 @@ from captrain.models.checkpoint.folder import save_captioner
 from captrain.settings.schema import Settings
 from captrain.testing import tiny_blip, tiny_blip2, tiny_photos, tiny_text_decoder, tiny_vision_encoder
 from captrain.training.captioner_setup import build_captioner
-from captrain.training.run import load_data, prepare_captioner
+from captrain.training.data_setup import load_data
+from captrain.training.run import prepare_captioner
 
 QUESTION = "what is it"
 NO_BASE = Path("-")

@@ -10,26 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from captrain.data.dataset import Splits
-from captrain.data.recipe import load_recipe_data, take_uncaptioned, tell_machine_captions, warn_of_leaks
 from captrain.disk.locks import clear_lock, locked_folder
-from captrain.errors import BusyError, DataError, SettingsError
-from captrain.features.cache import GIB, Keeping
-from captrain.features.stored_images import StoredImages, captions_of
-from captrain.features.training_images import MIRRORED, PLAIN, Images, Views
+from captrain.errors import BusyError
+from captrain.features.stored_images import captions_of
 from captrain.metrics.java import check_java
 from captrain.models.captioner import CaptionerModel
 from captrain.models.decoding import Room
 from captrain.models.device import choose_device, compile_captioner
 from captrain.models.learning_parts import count_parameters
-from captrain.paths import cache_folder
 from captrain.records import Sample
 from captrain.report.run import write_report
-from captrain.settings.schema import DataSettings, Settings, TrainingSettings
-from captrain.settings.schema.conflicts import needing_validation
+from captrain.settings.schema import Settings, TrainingSettings
 from captrain.training.captioner_setup import adapt, check_captions, first_captioner, place
-from captrain.training.captions import MOST_AT_ONCE, StoredCaptions, TokenizedCaptions
-from captrain.training.distributed.cache import keep_together
-from captrain.training.distributed.group import ProcessGroup, ReadOnlyRunFolder, here, process_group
+from captrain.training.data_setup import TrainingData, count, left_out, load_data, make_mixture, prepare_data
+from captrain.training.distributed.group import ProcessGroup, ReadOnlyRunFolder, process_group
 from captrain.training.distributed.strategy import check_distribution
 from captrain.training.dry_run import preview
 from captrain.training.held_out import keep_splits, score_best_model, scores_of_test
@@ -37,8 +31,6 @@ from captrain.training.loop.batch_size import choose_batch_size
 from captrain.training.loop.stopping import SIGNALS, ends_on_signals
 from captrain.training.loop.validation import decide_tokenizer
 from captrain.training.resolve import (
-    augmentation,
-    caption_text,
     distribution_of,
     fill_batch_size,
     fill_defaults,
@@ -51,7 +43,7 @@ from captrain.training.run_folder.checkpoints import Checkpoints, check_checkpoi
 from captrain.training.run_folder.folder import RunFacts, RunFolder
 from captrain.training.run_folder.place import RunPlace, RunRequest, check_switches
 from captrain.training.trackers import chosen
-from captrain.training.trainer_setup import TrainingData, make_mixture, make_rows, make_trainer
+from captrain.training.trainer_setup import make_trainer
 
 logger = logging.getLogger(__name__)
 
@@ -132,16 +124,7 @@ def _train(group: ProcessGroup, settings: Settings, out: Path, request: RunReque
     mixture = make_mixture(filled, data)
     with group.together():
         check_distribution(distribution_of(filled), group.size, captioner.device.type)
-        run.write_settings(
-            RunFacts(
-                filled.model_dump(mode="json"),
-                request.to_dict(),
-                count(data) | left_out(data, splits),
-                fingerprints,
-                count_parameters(captioner),
-                str(captioner.device),
-            )
-        )
+        run.write_settings(facts_of(request, filled, captioner, data, splits, fingerprints))
         run.write_rejects(splits.rejects)
         tell_what_learns(captioner, data, splits, filled.data.max_tokens)
         if group.is_first:
@@ -163,9 +146,7 @@ def _train(group: ProcessGroup, settings: Settings, out: Path, request: RunReque
             return Outcome(out, len(splits.rejects), None, {}, {})
         test_scores = score_best_model(run, splits, final_test(filled))
         following.tested(trainer.state.global_step, test_scores)
-    scores = finish(run)
-    listed = run.write_rejects(splits.rejects)
-    return Outcome(out, len(splits.rejects), listed, scores, test_scores, splits.uncaptioned, run.best())
+    return finish(run, splits, test_scores)
 
 
 def make_checkpoints(run: RunFolder, training: TrainingSettings) -> Checkpoints:
@@ -190,23 +171,6 @@ def describe(settings: Settings, data: str | None) -> str:
     return preview(filled, captioner, splits, count_parameters(captioner))
 
 
-def load_data(settings: Settings, data: str | None) -> Splits:
-    """The splits that the settings ask for, of the data set or else of their sources. Pictures without a caption are counted.
-
-    Raises `SettingsError` where something was asked for that needs validation pictures, and there are none.
-    """
-    splits = load_recipe_data(settings.data, settings.training.seed, data)
-    splits.uncaptioned = take_uncaptioned(splits.rejects)
-    if not len(splits.validation) and (names := needing_validation(settings)):
-        raise SettingsError(
-            f"{', '.join(names)}: there is nothing to validate on, the data names no validation split and "
-            f"validation_share is {settings.data.validation_share:g}; leave out what needs it, or give --validation-split"
-        )
-    warn_of_leaks(splits, settings.data)
-    tell_machine_captions(splits, settings.data)
-    return splits
-
-
 def prepare_captioner(settings: Settings, splits: Splits, run: RunFolder | None) -> tuple[CaptionerModel, Settings]:
     """The captioner on its device with its learning weights chosen, and settings that family and optimizer have completed.
 
@@ -220,44 +184,6 @@ def prepare_captioner(settings: Settings, splits: Splits, run: RunFolder | None)
     if filled.training.compile:
         compile_captioner(captioner)
     return captioner, filled
-
-
-def cache_images(captioner: CaptionerModel, splits: Splits, data: DataSettings, seed: int) -> dict[str, Images]:
-    """Features or pixels of all training and validation pictures; bad pictures are rejected.
-
-    Where captions are written of mirror images too, the features of these are kept of validation pictures.
-    """
-    budget = None if data.memory_budget is None else int(data.memory_budget * GIB)
-    keeping = Keeping(data.keep, cache_folder() / "kept", budget, data.workers, data.max_pixels)
-    mirrors = captioner.decoding.mirror and not captioner.vision_learns()
-    views = {"train": Views(data.views, augmentation(data), seed), "validation": MIRRORED if mirrors else PLAIN}
-    pictures = {"train": splits.train, "validation": splits.validation}
-    images = keep_together(here(), captioner, pictures, keeping, splits.rejects, views)
-    if not len(images["train"]):
-        raise DataError(f"none of {len(splits.train)} training pictures can be used: {splits.rejects.summary()}")
-    return images
-
-
-def tokenize_captions(
-    captioner: CaptionerModel, images: dict[str, Images], data: DataSettings
-) -> dict[str, TokenizedCaptions]:
-    """The captions of all images; what cleans their text cleans all of them, what varies it comes in training alone."""
-    text = caption_text(data)
-
-    def of_split(images: Images) -> TokenizedCaptions:
-        if isinstance(images, StoredImages) and len(images) > MOST_AT_ONCE:
-            return StoredCaptions(captioner, images, data.max_tokens, text)
-        return TokenizedCaptions(captioner, images.samples, data.max_tokens, text)
-
-    return {name: of_split(images[name]) for name in images}
-
-
-def prepare_data(captioner: CaptionerModel, splits: Splits, filled: Settings) -> TrainingData:
-    """Images whose features or pixels are at hand, their captions as tokens, and training rows of both; each is made once."""
-    images = cache_images(captioner, splits, filled.data, filled.training.seed)
-    captions = tokenize_captions(captioner, images, filled.data)
-    rows = make_rows(filled, captioner, images["train"], captions["train"])
-    return TrainingData(images, captions, rows, splits.sources())
 
 
 def fill_open_ends(run: RunFolder, settings: Settings, captioner: CaptionerModel, data: TrainingData) -> Settings:
@@ -275,16 +201,14 @@ def _fill_tokenizer(settings: Settings, samples: Sequence[Sample], before: str |
     return fill_tokenizer(settings, decide_tokenizer(samples, evaluation.tokenize, evaluation.validation_limit, before))
 
 
-def count(data: TrainingData) -> dict[str, int]:
-    """How many images and captions each split has."""
-    counts = {f"{split}_images": len(images) for split, images in data.images.items()}
-    return counts | {f"{split}_captions": captions.total for split, captions in data.captions.items()}
-
-
-def left_out(data: TrainingData, splits: Splits) -> dict[str, int]:
-    """How many captions were cut, and how many samples are not used."""
-    cut = sum(captions.cut for captions in data.captions.values())
-    return {"cut_captions": cut, "rejected": len(splits.rejects), "uncaptioned": splits.uncaptioned}
+def facts_of(
+    request: RunRequest, filled: Settings, captioner: CaptionerModel, data: TrainingData, splits: Splits,
+    fingerprints: dict[str, str],
+) -> RunFacts:  # fmt: skip
+    """What `settings.yaml` says of the run."""
+    counts = count(data) | left_out(data, splits)
+    settings, device = filled.model_dump(mode="json"), str(captioner.device)
+    return RunFacts(settings, request.to_dict(), counts, fingerprints, count_parameters(captioner), device)
 
 
 def tell_what_learns(captioner: CaptionerModel, data: TrainingData, splits: Splits, max_tokens: int) -> None:
@@ -312,13 +236,14 @@ def _why_cut(captioner: CaptionerModel, max_tokens: int) -> str:
     return f"they are longer than --max-tokens (now {max_tokens})"
 
 
-def finish(run: RunFolder) -> dict[str, float]:
-    """Report written, run marked as done; its best scores in validation."""
+def finish(run: RunFolder, splits: Splits, test_scores: dict[str, float]) -> Outcome:
+    """Write the report and mark the run as done."""
     scores = run.best_scores()
     try:
         write_report(run.path)
-    except BusyError as error:  # somebody looks at the run just now: that is worth no training
+    except BusyError as error:  # another command is reading the run: no reason to fail a training
         logger.warning("%s; captrain report %s writes one of the whole run", error, run.path)
     run.finish(scores)
     logger.info("done: %s", run.path / "report.html")
-    return scores
+    listed = run.write_rejects(splits.rejects)
+    return Outcome(run.path, len(splits.rejects), listed, scores, test_scores, splits.uncaptioned, run.best())

@@ -4,40 +4,29 @@ from __future__ import annotations
 
 import json
 import logging
-import math
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from captrain.data.mix import Mixture
 from captrain.disk.writing import write_text
-from captrain.features.stored_images import StoredImages
 from captrain.features.training_images import Images
 from captrain.models.captioner import CaptionerModel
 from captrain.records import write_jsonl
 from captrain.settings.schema import Settings
-from captrain.training.captions import TokenizedCaptions, VariedCaptions
+from captrain.training.captions import TokenizedCaptions
+from captrain.training.data_setup import TrainingData, steps_an_epoch
 from captrain.training.distributed.group import here
 from captrain.training.distributed.strategy import Strategy, make_strategy
-from captrain.training.loop.batch_size import Batches
 from captrain.training.loop.callbacks import CheckpointSchedule, Discernment, Patience
 from captrain.training.loop.live_view import LiveView
 from captrain.training.loop.stopping import SIGNALS, Stopped
 from captrain.training.loop.trainer import CaptionTrainer
 from captrain.training.loop.trainer_adapter import EpochData
 from captrain.training.loop.validation import Validation, Validator, advice, blind_spot_of, evenly_spaced
-from captrain.training.resolve import (
-    batches_of,
-    decided,
-    distribution_of,
-    learning_plan,
-    learning_rates,
-    source_ratios,
-)
-from captrain.training.rows import BlockMixture, Collator, LengthMixture, TrainingRows, word_dropout
+from captrain.training.resolve import batches_of, decided, distribution_of, learning_plan
+from captrain.training.rows import Collator, word_dropout
 from captrain.training.run_folder.checkpoints import Checkpoints
 from captrain.training.run_folder.folder import RunFolder
 from captrain.training.run_folder.logbook import Logbook
@@ -45,21 +34,6 @@ from captrain.training.trackers import TrackedRun, chosen
 from captrain.training.trackers.follow import Following
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingData:
-    """What a run learns from and is measured on.
-
-    Attributes:
-        images, captions: by split ("train", "validation"), in the same order.
-        rows: of the training split. labels: for each of its samples the number of its data set (samples,).
-    """
-
-    images: dict[str, Images]
-    captions: dict[str, TokenizedCaptions]
-    rows: TrainingRows
-    labels: np.ndarray
 
 
 def make_trainer(
@@ -102,13 +76,7 @@ def make_trainer(
     following = Following(names, tracked_run(run, settings), samples, lambda: trainer.latest, goes_back)
     callbacks: list[TrainerCallback] = [
         Logbook(run, run.seconds_so_far(), evaluation.samples, lambda: trainer.latest),
-        CheckpointSchedule(
-            training.checkpoint_every,
-            training.checkpoint_every_epochs,
-            evaluation.evaluate_every,
-            steps,
-            training.epochs,
-        ),
+        checkpoint_schedule(settings, steps),
         LiveView(len(mixture), training.epochs, batches.step, collator, lambda: trainer.latest),
         *judging_callbacks(settings, data.images["validation"]),
         following,
@@ -118,6 +86,14 @@ def make_trainer(
     for callback in callbacks:
         trainer.add_callback(callback)
     return trainer, following
+
+
+def checkpoint_schedule(settings: Settings, steps_per_epoch: int) -> CheckpointSchedule:
+    """When the run saves and evaluates."""
+    training, every = settings.training, settings.evaluation.evaluate_every
+    return CheckpointSchedule(
+        training.checkpoint_every, training.checkpoint_every_epochs, every, steps_per_epoch, training.epochs
+    )
 
 
 def tracked_run(run: RunFolder, settings: Settings) -> TrackedRun:
@@ -153,34 +129,6 @@ def judging_callbacks(settings: Settings, images: Images) -> list[TrainerCallbac
         return [Discernment(metric, patience), *stops]
     logger.warning(advice(reason, patience))
     return stops
-
-
-def make_mixture(settings: Settings, data: TrainingData) -> Mixture:
-    """Which rows each epoch has. Raises `SettingsError` for a warm-up longer than the run."""
-    images, captions = data.images["train"], data.captions["train"]
-    training, batches = settings.training, batches_of(settings.training)
-    mixture = Mixture(data.labels[images.taken], source_ratios(settings.data), captions.repeats, training.seed)
-    if isinstance(images, StoredImages) and images.blocks is not None:
-        mixture = BlockMixture(mixture, images.blocks)
-    window, lengths = training.length_window, captions.lengths
-    if window > 1 and lengths is not None and settings.data.captions_per_image == "all":
-        mixture = LengthMixture(mixture, lengths, batches.step, window)
-    learning_rates(training).warmup(steps_an_epoch(batches, mixture) * training.epochs)
-    return mixture
-
-
-def steps_an_epoch(batches: Batches, mixture: Mixture) -> int:
-    """Steps of the optimizer in an epoch."""
-    return math.ceil(math.ceil(len(mixture) / batches.images) / batches.accumulate)
-
-
-def make_rows(
-    settings: Settings, captioner: CaptionerModel, images: Images, captions: TokenizedCaptions
-) -> TrainingRows:
-    """Rows of captions that are tokenised once, or again in each epoch where their words vary."""
-    seed = settings.training.seed
-    varied = VariedCaptions(captions, captioner, images.samples, seed) if captions.text.is_random else None
-    return TrainingRows(varied or captions, settings.data.captions_per_image, seed)
 
 
 def training_arguments(

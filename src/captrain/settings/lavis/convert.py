@@ -1,11 +1,7 @@
-"""A runtime file of LAVIS (sections model, datasets, run) as a recipe, and what of it has no counterpart.
+"""Turns a runtime file of LAVIS (sections model, datasets, run) into a recipe, and notes what has no counterpart.
 
 Values are read as LAVIS reads them (Li et al. 2022; salesforce/LAVIS: `blip_caption.py`, `blip_processors.py`,
-`runner_base.py`, `lr_scheduler.py`), with its defaults where the file is silent and captrain's differ.
-
-What LAVIS's `run` section says of splits and of writing, in captrain's words.
-
-The learning rate's curve of a LAVIS file (`lavis/common/optims.py`), by LAVIS's own names.
+`runner_base.py`, `optims.py`), with its defaults where the file is silent and captrain's differ.
 """
 
 from __future__ import annotations
@@ -35,7 +31,7 @@ from captrain.settings.lavis.sections import (
     Imported,
     LavisSection,
     hint,
-)
+)  # fmt: skip
 from captrain.settings.load import leaves, read_yaml, validate
 from captrain.settings.schema import Settings
 from captrain.settings.schema.optimisation import CONSTANT, WITH_DECAY_RATE
@@ -59,10 +55,8 @@ def import_lavis(path: Path, model: str | None = None) -> Imported:
     if not isinstance(content, Mapping) or not {"model", "run"} & set(content):
         kind = "nothing" if content is None else f"a {type(content).__name__}"
         found = _listed(content) if isinstance(content, Mapping) else kind
-        raise SettingsError(
-            f"{where}: found {found}, expected sections model, datasets and run as LAVIS has them, or the keys of BLIP's "
-            "caption_coco.yaml"
-        )
+        expected = "sections model, datasets and run as LAVIS has them, or the keys of BLIP's caption_coco.yaml"
+        raise SettingsError(f"{where}: found {found}, expected {expected}")
     return _import(content, where, model)
 
 
@@ -219,7 +213,7 @@ def _device(run: LavisSection, done: Imported) -> None:
 
 
 def _leave_out(section: LavisSection, known: frozenset[str], done: Imported) -> None:
-    """ImportNote what has no counterpart, and what nobody knows; say nothing of values that change nothing."""
+    """Note what has no counterpart, and what nobody knows; say nothing of values that change nothing."""
     for key, value in section.values.items():
         name = f"{section.name}.{key}"
         if key in LEFT_OUT and value is not None and value not in NO_MATTER.get(key, ()):
@@ -299,8 +293,7 @@ def _warmup(run: LavisSection, done: Imported) -> None:
     if start >= 0:
         done.set("warmup_learning_rate", start)
     batches, gathered = run.take("warmup_steps", "a whole number", 0), done.get("accumulate") or 1
-    done.set("warmup_steps", -(-batches // gathered))
+    steps = -(-batches // gathered)
+    done.set("warmup_steps", steps)
     if batches and gathered > 1:
-        done.note(
-            "run.warmup_steps", f"{batches} batches are {done.get('warmup_steps')} steps here: {gathered} are added up"
-        )
+        done.note("run.warmup_steps", f"{batches} batches are {steps} steps here: {gathered} are added up")

@@ -59,7 +59,8 @@ CALLED: dict[str, tuple[str, ...]] = {
 
 ATTRIBUTES = (
     "_tr_loss", "_globalstep_last_logged", "accelerator", "callback_handler", "model_accepts_loss_kwargs", "model_wrapped",
-    "_loss_shifts_labels", "is_deepspeed_enabled", "data_collator", "train_dataset", "optimizer", "lr_scheduler", "control", "state",
+    "_loss_shifts_labels", "is_deepspeed_enabled", "data_collator", "train_dataset", "optimizer", "lr_scheduler", "control",
+    "state",
 )  # fmt: skip
 """Attributes that Trainer sets and captrain reads or changes."""
 
