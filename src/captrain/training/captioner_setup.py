@@ -155,7 +155,7 @@ def _mapper(model: ModelSettings) -> Mapper:
 
 
 def _check_size(captioner: CaptionerModel, source: str) -> None:
-    """Raise `ModelError` unless the image half takes pictures of the size that was asked for: many have fixed positions."""
+    """Raise `ModelError` unless the image encoder takes pictures of the given size: many have a fixed number of positions."""
     spec = captioner.image_spec
     try:
         with torch.no_grad():
@@ -168,7 +168,7 @@ def _check_size(captioner: CaptionerModel, source: str) -> None:
 
 
 def _check_mirror(captioner: CaptionerModel) -> None:
-    """Raise `ModelError` unless what the image half makes of a mirrored picture can be turned back."""
+    """Raise `ModelError` unless the vectors of a mirrored picture can be mirrored back."""
     spec = captioner.image_spec
     with torch.no_grad():
         captioner.encode(
@@ -203,7 +203,7 @@ def place(captioner: CaptionerModel, settings: ModelSettings) -> None:
 
 
 def adapt(captioner: CaptionerModel, settings: Settings) -> None:
-    """Decide which weights learn, by filled settings. Beside adapters, what is frozen goes to bf16 where products are bf16."""
+    """Choose the weights that learn, by filled settings. With adapters, frozen weights go to bf16 where products are bf16."""
     model = settings.model
     captioner.label_smoothing = decided(settings.training.label_smoothing)
     captioner.patch_dropout = _patch_dropout(captioner, settings.training)

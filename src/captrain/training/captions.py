@@ -146,7 +146,7 @@ class StoredCaptions(TokenizedCaptions):
 
     @property
     def lengths(self) -> None:
-        """Not known before they were all read."""
+        """None: not known before all were read."""
         return None
 
     def __getitem__(self, sample: int) -> list[list[int]]:

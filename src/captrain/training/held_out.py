@@ -87,7 +87,7 @@ def _without(trained: Iterable[tuple[str, str]], now: Iterable[str]) -> Iterator
 
 
 def _warn(validation: Iterable[str], earlier: Iterable[str], before: str) -> None:
-    """Say how many validation pictures the training's beginning has learned from."""
+    """Warn of validation pictures that the model was trained on earlier."""
     held = numbers(validation)
     seen = int(np.isin(held, known(numbers(earlier))).sum())
     if seen:
@@ -142,7 +142,7 @@ def score_best_model(run: RunFolder, splits: Splits, how: FinalTest) -> dict[str
 
 
 def scores_of_test(run: Path) -> dict[str, float]:
-    """Scores of the last test of a run, if there was one."""
+    """Scores of a run's last test; empty where there was none."""
     path = run / FOLDER / "scores.json"
     return scores_in(path) if path.is_file() else {}
 

@@ -37,7 +37,7 @@ class ProcessGroup:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that writes files and speaks."""
+        """Whether this is the process that writes files and logs."""
         return self.rank == 0
 
     def gather(self, value: T) -> list[T]:
@@ -57,7 +57,7 @@ class ProcessGroup:
         return values[0]
 
     def wait(self) -> None:
-        """Go on when all are here."""
+        """Wait until all processes have called this."""
         self.gather(None)
 
     @contextmanager
@@ -126,7 +126,7 @@ def process_group(device: str) -> Iterator[ProcessGroup]:
 
 
 def _begin(device: str) -> None:
-    """Find the others."""
+    """Join the group of processes."""
     _refuse_other_plans()
     if device not in COLLECTIVES:
         raise SettingsError(f"device {device}: found several processes, but there they can't work together; start one")
@@ -172,7 +172,7 @@ class ReadOnlyRunFolder(RunFolder):
     """A run folder that another process of the group writes. Reading works; writing does nothing."""
 
     def claim(self, *args: Any, **kwargs: Any) -> list[str]:
-        """Whose it is, the first process has found out."""
+        """The first process has claimed it."""
         return []
 
     def write_settings(self, *args: Any, **kwargs: Any) -> None:
@@ -188,10 +188,10 @@ class ReadOnlyRunFolder(RunFolder):
         """Nothing."""
 
     def save_base(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: it is there when this is asked for."""
+        """Nothing: the first process has written it before this is called."""
 
     def copy_base(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: it is there when this is asked for."""
+        """Nothing: the first process has written it before this is called."""
 
     def write_rejects(self, *args: Any, **kwargs: Any) -> Path | None:
         """Nothing."""

@@ -60,7 +60,7 @@ class Worker:
     ended: float = 0.0
 
     def listen(self) -> None:
-        """Take its last word, if it has said it."""
+        """Receive its last word, if it was sent."""
         try:
             if self.told is None and self.channel.poll():
                 self.told = self.channel.recv()
@@ -132,7 +132,7 @@ def _free_port() -> int:
 
 
 def _watch(workers: Sequence[Worker]) -> None:
-    """Wait until all have done their work; or one has failed, and others have had the time to fail of the same cause."""
+    """Wait until all are done, or until one has failed and the others have had time to fail of the same cause."""
     while running := [worker for worker in workers if not worker.ended]:
         failed = any(worker.failed for worker in workers)
         waited_for: list[Any] = [worker.process.sentinel for worker in running]
@@ -174,7 +174,7 @@ def _manner(code: int) -> str:
 
 
 def _end(workers: Sequence[Worker]) -> None:
-    """End whatever still runs: it would wait for the others for ever."""
+    """End all processes that still run: they would wait for the others for ever."""
     for end in ("terminate", "kill"):
         for worker in workers:
             if worker.process.is_alive():
@@ -186,7 +186,7 @@ def _end(workers: Sequence[Worker]) -> None:
 
 @contextmanager
 def _handing_on(workers: Sequence[Worker]) -> Iterator[None]:
-    """Hand signals on to the workers, which know where they can stop; only the main thread can."""
+    """Pass signals on to the workers, which know where they can stop. Only the main thread can catch them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -205,7 +205,7 @@ def _handing_on(workers: Sequence[Worker]) -> Iterator[None]:
 
 
 def _work(channel: Connection, work: Callable[..., Any], arguments: Sequence[Any]) -> None:
-    """What a worker process does."""
+    """The work of one process."""
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)  # Ctrl-C on the terminal reaches the process that started this one, which hands it on
     tqdm.set_lock(threading.RLock())  # its own one is left behind, and told about, by a process that is ended
@@ -223,7 +223,7 @@ def _work(channel: Connection, work: Callable[..., Any], arguments: Sequence[Any
 
 
 def _that_travels(failure: BaseException) -> BaseException:
-    """The failure, or what it says, where it can't be told to another process."""
+    """The failure, or an error with its text where it can't be pickled."""
     try:
         pickle.loads(pickle.dumps(failure))
     except Exception:
@@ -234,7 +234,7 @@ def _that_travels(failure: BaseException) -> BaseException:
 
 
 def _end_with_parent() -> None:
-    """End when the process is gone that started this one, however it went."""
+    """End when the parent process has ended, however it ended."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -242,7 +242,7 @@ def _end_with_parent() -> None:
 
 
 def is_member() -> bool:
-    """Whether this process was started as one of a group."""
+    """Whether this process was started as one of several."""
     return {"RANK", "WORLD_SIZE"} <= os.environ.keys()
 
 

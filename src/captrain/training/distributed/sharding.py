@@ -24,7 +24,7 @@ ENTRANCES = ("encode", "generate", "log_probabilities")
 
 
 class Shared(nn.Module):
-    """A captioner whose weights are shared out, as what a trainer steps with."""
+    """A captioner with sharded weights, as a trainer uses it."""
 
     def __init__(self, captioner: CaptionerModel) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Shared(nn.Module):
 
 
 def share_out(captioner: CaptionerModel, group: ProcessGroup) -> None:
-    """Let each process keep its share of all weights; every layer comes together for itself, the rest as one."""
+    """Shard all weights over the processes. Each layer is gathered by itself when it is needed, the rest at once."""
     for weight in captioner.parameters():
         weight.data = weight.data.contiguous()  # weights of convolutions have channels last; torch can't share that out
     mesh = init_device_mesh(captioner.device.type, (group.size,))
@@ -74,7 +74,7 @@ def layers(module: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def whole_in_first(captioner: CaptionerModel, group: ProcessGroup) -> Iterator[None]:
-    """While this is open the first process's captioner has all of its weights, in the machine's memory: to be saved.
+    """While this is open the first process's captioner has all of its weights in the machine's memory, to be saved.
 
     Not to be computed with.
     """

@@ -39,7 +39,7 @@ class Strategy:
         self.group, self.zero = group, zero
 
     def arguments(self, precision: torch.dtype) -> dict[str, Any]:
-        """Further arguments of the trainer. Processes that do not write are no louder than the first."""
+        """Further arguments of the trainer. The other processes log no more than the first."""
         return {"log_level_replica": "passive"}
 
     def share_out(self, captioner: CaptionerModel) -> None:
@@ -142,7 +142,7 @@ def zero_configuration(zero: ZeroSettings, precision: torch.dtype) -> dict[str, 
 
 
 def check_configuration(configuration: dict[str, Any]) -> None:
-    """Have DeepSpeed's own schema judge the part that is about ZeRO. Raises pydantic's error for what it does not know."""
+    """Check the part about ZeRO against DeepSpeed's own schema. Raises pydantic's error for what that does not know."""
     schema = importlib.import_module("deepspeed.runtime.zero.config").DeepSpeedZeroConfig
     schema(**configuration["zero_optimization"])
 

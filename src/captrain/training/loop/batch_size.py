@@ -130,7 +130,7 @@ def _longest_batches(
 def _by_trying(
     captioner: CaptionerModel, batch: Callable[[int], dict[str, Tensor]], most: int, set_aside: int
 ) -> tuple[int, str]:
-    """Double until a step does not fit, or takes more than its share."""
+    """Double the batch until a step does not fit, or takes more than its share."""
     total = torch.cuda.get_device_properties(captioner.device).total_memory
     reserve = torch.empty(set_aside, dtype=torch.uint8, device=captioner.device)
     size, taken = 0, 0
@@ -163,7 +163,7 @@ def _fits(captioner: CaptionerModel, batch: Callable[[int], dict[str, Tensor]], 
 def _by_counting(
     captioner: CaptionerModel, batch: Callable[[int], dict[str, Tensor]], most: int, set_aside: int
 ) -> tuple[int, str]:
-    """What one and two images keep for the way back tells what an image keeps."""
+    """Estimate from what one and two images keep for the backward pass."""
     one, two = (_kept(captioner, batch(size)) for size in (1, 2))
     free = int(FREE_SHARE * psutil.virtual_memory().available)
     size = largest_by_estimate(one, two, set_aside, free, most)
@@ -174,7 +174,7 @@ def _by_counting(
 
 
 def _kept(captioner: CaptionerModel, batch: dict[str, Tensor]) -> int:
-    """Bytes that a forward keeps for the way back, weights not among them."""
+    """Bytes that a forward pass keeps for the backward pass, without weights."""
     weights = {weight.untyped_storage().data_ptr() for weight in captioner.parameters()}
     kept: dict[int, int] = {}
 
@@ -191,7 +191,7 @@ def _kept(captioner: CaptionerModel, batch: dict[str, Tensor]) -> int:
 
 
 def _clean(captioner: CaptionerModel) -> None:
-    """Give back what a step took."""
+    """Free what a step allocated."""
     captioner.zero_grad(set_to_none=True)
     gc.collect()
     if captioner.device.type == "cuda":

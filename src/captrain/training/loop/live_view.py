@@ -43,7 +43,7 @@ class Standing:
     caption: Text | None = None
 
     def __rich__(self) -> RenderableType:
-        """A panel of as many rows as there is something to say of."""
+        """A panel with a row for each value that is known."""
         rows = Table.grid(padding=(0, 2))
         rows.add_column(style="dim", no_wrap=True)
         rows.add_column(overflow="fold")
@@ -82,7 +82,7 @@ class Pace:
             self.marks.popleft()
 
     def pause(self, now: float) -> None:
-        """Leave out the time since the last step: it went into something else. Marks move forward by as much."""
+        """Leave out the time since the last step, which went into something else: marks move forward by as much."""
         gap = now - self.marks[-1][0]
         self.marks = deque((moment + gap, count) for moment, count in self.marks)
 

@@ -38,7 +38,7 @@ class Signals:
 
     @contextmanager
     def caught(self) -> Iterator[None]:
-        """Catch them in here; other threads than the main one can't, and leave them as they are."""
+        """Catch both signals in here. Only the main thread can; others leave them as they are."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -71,7 +71,7 @@ class Signals:
 
 
 SIGNALS = Signals()
-"""Handlers belong to the whole process, and so does this."""
+"""One for the whole process, as signal handlers are."""
 
 
 def told_place(step: int, checkpoint: int) -> str:
@@ -87,7 +87,7 @@ def told_place(step: int, checkpoint: int) -> str:
 
 
 def ends_on_signals(train: Callable[P, T]) -> Callable[P, T]:
-    """Let a training be stopped by SIGTERM or SIGINT: what it raises then is `StoppedError`, which says how to go on."""
+    """Turn SIGTERM and SIGINT during a training into a `StoppedError` that says how to go on."""
 
     @functools.wraps(train)
     def stoppable(*args: P.args, **kwargs: P.kwargs) -> T:

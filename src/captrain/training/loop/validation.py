@@ -75,7 +75,7 @@ class Validator:
         self.batches = [(part or self.positions[:1], bool(part)) for part in parts]  # and whether they count
 
     def __call__(self, captioner: CaptionerModel) -> Validation:
-        """Loss and scores now."""
+        """Compute loss and scores of the captioner as it is now."""
         with evaluating(captioner):
             scores = {"validation_loss": self._loss(captioner)}
             parts = self.group.gather(self._write(captioner))

@@ -131,7 +131,7 @@ def _is_zero(values: Tensor) -> bool:
 
 
 def _warn_of_idle_adapters(captioner: CaptionerModel) -> None:
-    """Name the single adapters that got nothing: not wrong, but of no use."""
+    """Warn of single adapters without a gradient: they do no harm, and are of no use."""
     adapters: dict[str, Weights] = {}
     for name, weight in captioner.named_parameters():
         if weight.requires_grad and ".lora_" in name:

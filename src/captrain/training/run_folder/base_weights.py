@@ -30,7 +30,7 @@ MADE_OF = ("model.model", "model.continue_adapter", "model.encoder", "model.deco
 
 
 def check_base(run: RunFolder, changes: Sequence[str]) -> None:
-    """Raise `RunError` where a run that has a base is to go on with another one: what it saved would be on the wrong base.
+    """Raise `RunError` where settings would change the base of a run that has one: its saved weights belong to the old base.
 
     Args:
         changes: of settings, as `RunFolder.claim` gives them.

@@ -127,7 +127,7 @@ def save_learned(captioner: CaptionerModel, folder: Path) -> None:
 
 @contextmanager
 def reading_state(folder: Path) -> Iterator[None]:
-    """Around what reads a checkpoint's files: they must lie in it, unpack to no more than they are, and be whole.
+    """Reads a checkpoint's files safely: they must lie in its folder, be whole, and unpack to no more than their size.
 
     torch's reader runs nothing that is in them. Raises `RunError` on one line for whatever it refuses.
     """
@@ -168,7 +168,7 @@ def load_learned(captioner: CaptionerModel, folder: Path) -> None:
 
 
 def check_checkpoint_fits(captioner: CaptionerModel, folder: Path) -> None:
-    """Raise `RunError` unless a checkpoint is whole and holds just what this captioner learns: the same names and shapes."""
+    """Raise `RunError` unless a checkpoint is whole and holds exactly what this captioner learns, by names and shapes."""
     with reading_state(folder), safe_open(folder / WEIGHTS, framework="pt") as file:
         saved = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (not a dict)
     _check_state(folder)

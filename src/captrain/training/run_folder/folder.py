@@ -52,7 +52,7 @@ from captrain.yaml_text import dump_yaml
 SCORES = "scores.json"
 LOGS = ("metrics.jsonl", "samples.jsonl")
 MEASURED = ("predictions.jsonl", SCORES)
-"""What the best model was found to write and to score."""
+"""Captions and scores of the best model."""
 OWN = (
     *LOGS, *MEASURED, SETTINGS, FINISHED, SPLITS, f"{SPLITS}.tmp", "rejected.jsonl", "report.html",
     "model", "model.new", "model.old", "base", ".base.new", "checkpoints", "evaluation",
@@ -161,7 +161,7 @@ class RunFolder(RunPlace):
         append_jsonl(self.path / name, [{key: _plain(value) for key, value in line.items()} for line in lines])
 
     def best_files(self) -> list[Path]:
-        """What belongs to the best model."""
+        """The files and folders of the best model."""
         return [self.model, *(self.path / name for name in MEASURED)]
 
     def log_files(self) -> list[Path]:
@@ -177,7 +177,7 @@ class RunFolder(RunPlace):
         self._put_in_place(new)
 
     def _put_in_place(self, new: Path) -> None:
-        """Let a folder be `model/`; what was is gone only then."""
+        """Move a folder to `model/`; the old model is removed only then."""
         replace_folder(new, self.model, self.path / "model.old")
 
     def save_base(self, captioner: CaptionerModel) -> None:
@@ -189,7 +189,7 @@ class RunFolder(RunPlace):
         self._put_base(lambda new: link_tree(folder, new, copies=True))
 
     def _put_base(self, write: Callable[[Path], object]) -> None:
-        """Let what is written be `base/`, whole or not at all."""
+        """Write `base/`, whole or not at all."""
         new = self.path / ".base.new"
         remove(new)
         write(new)
@@ -198,7 +198,7 @@ class RunFolder(RunPlace):
         sync_folder(self.path)
 
     def write_rejects(self, rejects: Rejects) -> Path | None:
-        """`rejected.jsonl`, if anything was."""
+        """Write `rejected.jsonl`, if anything was rejected."""
         path = self.path / "rejected.jsonl"
         if not rejects:
             remove(path)
@@ -217,7 +217,7 @@ class RunFolder(RunPlace):
         return count if isinstance(count, int) else 0
 
     def best(self) -> dict[str, Any]:
-        """What is known of the best model, as it was when it was saved: scores, intervals, epoch; nothing before there is one."""
+        """Scores, intervals and epoch of the best model, from when it was saved; empty before there is one."""
         path = self.path / SCORES
         return read_json(path) if path.is_file() else {}
 
@@ -252,7 +252,7 @@ class RunFolder(RunPlace):
                     raise link_error(folder / links[0].name)
 
     def _clear(self) -> None:
-        """Remove what a run writes, and nothing else; a removal that is cut off is ended by whoever comes next."""
+        """Remove what a run writes, and nothing else. The next command finishes a removal that is cut off."""
         write_text(self.path / CLEARING, "")
         self._remove(OWN)
 
@@ -267,7 +267,7 @@ class RunFolder(RunPlace):
         self._remove(["model.new", "model.old"])
 
     def _restore_best(self, kept: Path | None) -> None:
-        """Put back the best model that a checkpoint holds. One that was never measured is the last, not the best, and stays."""
+        """Put back the best model that a checkpoint holds. A model that was never measured is the last one, not the best, and stays."""
         if kept is not None and (kept / self.model.name).is_dir():
             self._remove(["model.new"])
             link_all([kept / self.model.name], self.path / "model.new")
@@ -281,7 +281,7 @@ class RunFolder(RunPlace):
 
 
 def _came_before(line: dict[str, Any], step: int, epoch_is_open: bool) -> bool:
-    """Whether a log line is older than a checkpoint of a step; with the epoch open its evaluation is still to come."""
+    """Whether a log line is older than a checkpoint of a step. While the epoch is open, its evaluation is still to come."""
     at = line.get("step")
     if not isinstance(at, int | float):  # no line of a run; the report leaves it out too
         return False

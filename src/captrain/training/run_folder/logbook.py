@@ -83,7 +83,7 @@ class Logbook(TrainerCallback):
 
 
 def _trouble(validation: Validation) -> str | None:
-    """What is wrong with the captions of a validation as a whole."""
+    """The problem with the captions of a validation as a whole, if there is one."""
     return collapse(validation.predictions, validation.cut_off, validation.positions)
 
 

@@ -122,7 +122,7 @@ class Following(TrainerCallback):
             self._retell(tracker)
 
     def _retell(self, tracker: Tracker) -> None:
-        """Give a tracker the scalars of all steps so far."""
+        """Send a tracker the scalars of all steps so far."""
         path = self.folder / METRICS
         for line in read_jsonl(path) if path.is_file() else ():
             values = {f"{line['kind']}/{key}": value for key, value in line.items() if key not in PLACE}
@@ -130,7 +130,7 @@ class Following(TrainerCallback):
             tracker.scalars(line["step"], known | {"epoch": float(line["epoch"])})
 
     def _give(self, kind: str, step: int, give: Callable[[Tracker, int], None]) -> None:
-        """Give all trackers something of a step, unless an earlier session gave it to them."""
+        """Send all trackers something of a step, unless an earlier session sent it."""
         for name, tracker in list(self.open.items()):
             if tracker.rewinds or step > self.before.get(name, {}).get(kind, -1):
                 self._safely(name, partial(self._give_one, name, kind, tracker, step, give))
