@@ -186,7 +186,7 @@ class Watch(TrainerCallback):
         self.trainer.guard.begin_step()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Save after a signal. At the last step of an epoch this is before its evaluation, which the next session then does first."""
+        """Save after a signal. At the end of an epoch this is before its evaluation, with which the next session begins."""
         self.stops = self._asked_anywhere(args)
         if self.stops:
             control.should_save = True

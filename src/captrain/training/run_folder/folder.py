@@ -267,7 +267,7 @@ class RunFolder(RunPlace):
         self._remove(["model.new", "model.old"])
 
     def _restore_best(self, kept: Path | None) -> None:
-        """Put back the best model that a checkpoint holds. A model that was never measured is the last one, not the best, and stays."""
+        """Put back the best model that a checkpoint holds. A model that was never measured stays: it is the last one."""
         if kept is not None and (kept / self.model.name).is_dir():
             self._remove(["model.new"])
             link_all([kept / self.model.name], self.path / "model.new")
