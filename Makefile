@@ -26,10 +26,11 @@ test: $(INSTALLED)  ## all tests, on all cores
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-lowest: $(LOWEST_INSTALLED)  ## the quick part of the tests, on the oldest transformers that is supported: about 2 minutes
-	$(LOWEST)/bin/python -m pytest -q tests/unit/test_training_adapter.py tests/contract/test_captioners.py \
+	$(LOWEST)/bin/python -m pytest -n auto --dist worksteal tests/unit/test_training_adapter.py \
 		tests/unit/test_training_gradients.py tests/unit/test_training_batch_size.py tests/unit/test_models_packing.py \
-		tests/integration/test_invariants.py
-	$(LOWEST)/bin/python -m pytest -q tests/integration/test_resume.py -k "mid-epoch or going_back"
+		tests/contract/test_captioners.py tests/integration/test_invariants.py::test_kept_features_equal_live_ones \
+		tests/integration/test_invariants.py::test_accumulated_batches_equal_one_batch \
+		tests/integration/test_resume.py::test_going_back_to_any_checkpoint
 
 check: $(INSTALLED)  ## lint, format, types, import layers
 	$(BIN)/ruff check .
