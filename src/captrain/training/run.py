@@ -105,8 +105,7 @@ def _train(group: ProcessGroup, settings: Settings, out: Path, request: RunReque
         changes = run.claim(request)
         check_base(run, changes)
     if not group.from_first(changes) and resume_from is None and (scores := run.finished()) is not None:
-        logger.info("%s: this run is finished; use --overwrite to train again", out)
-        return Outcome(out, *run.rejected(), scores, scores_of_test(out), run.uncaptioned(), run.best())
+        return finished_before(run, scores)
 
     checkpoints = make_checkpoints(run, settings.training)
     with group.together():
@@ -128,13 +127,12 @@ def _train(group: ProcessGroup, settings: Settings, out: Path, request: RunReque
         run.write_rejects(splits.rejects)
         tell_what_learns(captioner, data, splits, filled.data.max_tokens)
         if group.is_first:
-            began_with = filled.model.model if filled.model.encoder is None else None
-            keep_splits(out, data.images, splits, began_with, goes_on=last is not None)
+            keep_splits(out, data.images, splits, begun_with(filled), goes_on=last is not None)
             checkpoints.drop_after(last)
             if last is not None:
                 logger.info("going on from step %d (%s)", checkpoints.last_step(), last)
         run.rewind(checkpoints.last_step(), last)
-    goes_back = resume_from is not None or bool(changes)
+    goes_back = bool(resume_from or changes)
     trainer, following = make_trainer(run, filled, captioner, data, mixture, checkpoints, goes_back)
     with following.until_done():
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
@@ -147,6 +145,17 @@ def _train(group: ProcessGroup, settings: Settings, out: Path, request: RunReque
         test_scores = score_best_model(run, splits, final_test(filled))
         following.tested(trainer.state.global_step, test_scores)
     return finish(run, splits, test_scores)
+
+
+def finished_before(run: RunFolder, scores: dict[str, float]) -> Outcome:
+    """The outcome of a run that is done already."""
+    logger.info("%s: this run is finished; use --overwrite to train again", run.path)
+    return Outcome(run.path, *run.rejected(), scores, scores_of_test(run.path), run.uncaptioned(), run.best())
+
+
+def begun_with(settings: Settings) -> str | None:
+    """The checkpoint that the training began with; None for a newly joined captioner."""
+    return settings.model.model if settings.model.encoder is None else None
 
 
 def make_checkpoints(run: RunFolder, training: TrainingSettings) -> Checkpoints:
