@@ -13,13 +13,24 @@ POINTS ?= 200
 SLICE ?= 1/1
 COMMAND ?=
 
-.PHONY: demo test check bench fuzz faults docs clean
+# The oldest transformers that is supported, with the packages it needs older than constraints.txt has them.
+LOWEST := .venv-lowest
+LOWEST_INSTALLED := $(LOWEST)/.installed
+
+.PHONY: demo test test-lowest check bench fuzz faults docs clean
 
 demo: $(INSTALLED)  ## train on pictures it draws itself, about 2 minutes on 2 cores
 	$(BIN)/captrain demo --overwrite
 
 test: $(INSTALLED)  ## all tests, on all cores
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+test-lowest: $(LOWEST_INSTALLED)  ## the quick part of the tests, on the oldest transformers that is supported: about 2 minutes
+	$(LOWEST)/bin/python -m pytest -n auto --dist worksteal tests/unit/test_training_adapter.py \
+		tests/unit/test_training_gradients.py tests/unit/test_training_batch_size.py tests/unit/test_models_packing.py \
+		tests/contract/test_captioners.py tests/integration/test_invariants.py::test_kept_features_equal_live_ones \
+		tests/integration/test_invariants.py::test_accumulated_batches_equal_one_batch \
+		tests/integration/test_resume.py::test_going_back_to_any_checkpoint
 
 check: $(INSTALLED)  ## lint, format, types, import layers
 	$(BIN)/ruff check .
@@ -44,5 +55,14 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+# Beside the packages of $(VENV), which come after its own.
+$(LOWEST_INSTALLED): $(INSTALLED) constraints-lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	packages=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+		echo "import site; site.addsitedir('$$packages')" \
+		> $$($(LOWEST)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/after.pth
+	$(LOWEST)/bin/python -m pip install --quiet --no-deps --requirement constraints-lowest.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) runs .pytest_cache .mypy_cache .ruff_cache

@@ -25,7 +25,8 @@ from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import save_captioner
 from captrain.records import Sample
 from captrain.settings.load import load_recipe, resolve
-from captrain.training.captioner_setup import adapt, build_captioner, fill_defaults, place
+from captrain.training.captioner_setup import adapt, build_captioner, place
+from captrain.training.resolve import fill_defaults
 
 Pair = tuple[Sample, str]
 

@@ -27,8 +27,10 @@ from captrain.models.families import FAMILIES, family_named, import_object
 from captrain.models.learning_parts import LoraOptions, add_lora
 from captrain.settings.schema import Settings
 from captrain.testing import clear_pictures, teach, tiny_photos, tiny_text_decoder, tiny_vision_encoder
-from captrain.training.run import load, ready
+from captrain.training.data_setup import load_data
+from captrain.training.run import prepare_captioner
 from captrain.training.run_folder.folder import RunFolder
+from captrain.training.run_folder.place import RunRequest
 
 JOINED = {"encoder-decoder": {}, "prefix": {"join": "prefix"}}
 METHODS: dict[str, dict[str, Any]] = {
@@ -126,8 +128,8 @@ def _train(photos: Path, out: Path, model: dict[str, Any]) -> Tensor:
     """A run that begins, learns a little and is saved; the logits of the captioner in memory."""
     settings = Settings.model_validate({"model": {"device": "cpu", "precision": "fp32", **model}})
     run = RunFolder(out)
-    run.claim(settings, str(photos), resume=False, overwrite=False)
-    captioner, _ = ready(settings, load(settings, str(photos)), run)
+    run.claim(RunRequest(str(photos), settings.requested()))
+    captioner, _ = prepare_captioner(settings, load_data(settings, str(photos)), run)
     teach(captioner, steps=2, learning_rate=1e-2)
     run.save_model(captioner)
     return _logits(captioner)

@@ -10,7 +10,7 @@ import torch
 from run_tools import Cli, lines_of, losses_of
 from safetensors.torch import load_file
 
-from captrain.training.loop.callbacks import Rhythm
+from captrain.training.loop.callbacks import CheckpointSchedule
 from captrain.training.optimization import optimizers
 
 LIBRARIES = {name: kind.library for name, kind in optimizers.KINDS.items()}
@@ -53,14 +53,14 @@ def test_each_learns_and_resumes_to_the_last_bit(
     if optimizer != "prodigy":  # its rate grows from 1e-6, for longer than this
         assert sum(losses[-3:]) < sum(losses[:3]) - 0.1
 
-    original = Rhythm.on_step_end
+    original = CheckpointSchedule.on_step_end
 
-    def killed(self: Rhythm, args, state, control, **kwargs: object) -> None:
+    def killed(self: CheckpointSchedule, args, state, control, **kwargs: object) -> None:
         if state.global_step == 7:
             raise Killed
         original(self, args, state, control, **kwargs)
 
-    monkeypatch.setattr(Rhythm, "on_step_end", killed)
+    monkeypatch.setattr(CheckpointSchedule, "on_step_end", killed)
     with pytest.raises(Killed):
         cli("train", photos, tmp_path / "resumed", "--model", blip, words)
     monkeypatch.undo()

@@ -16,7 +16,7 @@ import captrain.training.run_folder.folder as run_folder
 from captrain.data.convert import FormOptions, convert
 from captrain.features.cache import FeatureCache
 from captrain.testing import tiny_blip, tiny_photos
-from captrain.training.loop.callbacks import Rhythm
+from captrain.training.loop.callbacks import CheckpointSchedule
 from captrain.training.loop.trainer import CaptionTrainer
 from captrain.training.run_folder.checkpoints import Checkpoints
 from captrain.training.run_folder.folder import RunFolder
@@ -61,12 +61,12 @@ def at_step(step: int) -> Callable[..., bool]:
 POINTS: dict[str, tuple[Any, str, Callable[..., bool], bool]] = {
     "writing the untrained model": (RunFolder, "save_base", lambda *_: True, True),
     "encoding": (FeatureCache, "_flush", lambda feature_cache, pending: bool(pending), True),
-    "before any checkpoint": (Rhythm, "on_step_end", at_step(1), False),
-    "in mid-epoch": (Rhythm, "on_step_end", at_step(4), False),
+    "before any checkpoint": (CheckpointSchedule, "on_step_end", at_step(1), False),
+    "in mid-epoch": (CheckpointSchedule, "on_step_end", at_step(4), False),
     "writing a checkpoint": (Checkpoints, "publish", lambda checkpoints, step: step >= 3, False),
     "evaluating": (CaptionTrainer, "evaluate", lambda trainer: True, True),
     "replacing the model": (run_folder.os, "replace", lambda old, new: str(new).endswith("model.old"), True),
-    "in the second epoch": (Rhythm, "on_step_end", at_step(6), False),
+    "in the second epoch": (CheckpointSchedule, "on_step_end", at_step(6), False),
     "writing the report": (RunFolder, "best_scores", lambda run: True, False),
 }
 CASES = [

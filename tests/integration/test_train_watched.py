@@ -11,7 +11,7 @@ import yaml
 from run_tools import QUICK, Cli, lines_of
 
 from captrain.models.captioner import CaptionerModel
-from captrain.training.trackers import TRACKERS, Place
+from captrain.training.trackers import TRACKERS, TrackerPlace
 
 COMMON = f"--validation-share 0.25 --epochs 2 --checkpoint-every 2 {QUICK}"
 
@@ -26,7 +26,7 @@ class Broken:
 @pytest.fixture
 def broken(monkeypatch: pytest.MonkeyPatch) -> None:
     """W&B is installed, and can't be reached."""
-    monkeypatch.setitem(TRACKERS, "wandb", Place(f"{__name__}:Broken", "captrain", "wandb"))
+    monkeypatch.setitem(TRACKERS, "wandb", TrackerPlace(f"{__name__}:Broken", "captrain", "wandb"))
 
 
 def test_a_dead_tracker_does_not_end_or_change_a_training(cli: Cli, blip: Path, photos: Path, broken: None) -> None:
@@ -62,7 +62,7 @@ def test_what_is_followed_is_the_run_as_it_is_now(
     cli: Cli, blip: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also after it went back and took other steps, and with the scores of the final test."""
-    monkeypatch.setitem(TRACKERS, "wandb", Place(f"{__name__}:Kept", "captrain", "wandb"))
+    monkeypatch.setitem(TRACKERS, "wandb", TrackerPlace(f"{__name__}:Kept", "captrain", "wandb"))
     words = f"{COMMON} --keep-checkpoints 9 --trackers wandb"
     assert cli("train", photos, "run", "--model", blip, words, "--test-data", photos).code == 0
     assert_followed("run")
@@ -88,7 +88,7 @@ def assert_followed(name: str) -> None:
 def test_a_missing_package_ends_it_before_anything_begins(
     cli: Cli, blip: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(TRACKERS, "mlflow", Place("nowhere:Nothing", "no_such_package", "mlflow"))
+    monkeypatch.setitem(TRACKERS, "mlflow", TrackerPlace("nowhere:Nothing", "no_such_package", "mlflow"))
     result = cli("train", photos, "run", "--model", blip, COMMON, "--trackers", "mlflow")
     assert result.code == 2
     assert "pip install 'captrain[mlflow]'" in result.last_line

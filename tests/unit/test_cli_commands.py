@@ -64,7 +64,7 @@ def training(fake) -> Call:
     left = {"rejected": 0, "rejects_file": None, "uncaptioned": 0, "best": {}}
     call = Call(SimpleNamespace(run=Path("runs/x"), **left, **scores))
     fake("captrain.training.run", describe=Call("dry"))
-    fake("captrain.training.distributed.launch", train_on_devices=call, spread=Call([]))
+    fake("captrain.training.distributed.launch", train_on_devices=call, worker_environments=Call([]))
     return call
 
 

@@ -50,7 +50,7 @@ ALLOWED = {
     ("training/run_folder/checkpoints.py", "save_file"): FRESH,
     ("training/run_folder/checkpoints.py", "os.replace"): "gives a new folder its name; a rename follows no link",
     ("training/run_folder/folder.py", "os.replace"): "gives a new folder its name; a rename follows no link",
-    ("training/distributed/trainer.py", "torch.save"): FRESH,
+    ("training/loop/trainer_adapter.py", "torch.save"): FRESH,
     ("data/writers/webdataset.py", "TarFile"): FILE,
 }
 

@@ -21,9 +21,9 @@ from captrain.data.samples import Mixture
 from captrain.errors import DataError
 from captrain.features.stored_images import StoredImages, StoredPositions, vocabulary_captions
 from captrain.records import Rejects, Sample
-from captrain.training import run
-from captrain.training.captions import BlockMixture, StoredCaptions, by_blocks
-from captrain.training.rows import TokenizedCaptions
+from captrain.training import data_setup
+from captrain.training.captions import StoredCaptions, TokenizedCaptions
+from captrain.training.rows import BlockMixture, by_blocks
 
 SHARD = 4
 IMAGES = 27
@@ -119,10 +119,10 @@ def test_tokens_of_stored_captions_are_those_of_the_tokenised_ones(
     assert asked.repeats.tolist() == at_once.repeats.tolist()
     for sample in range(len(at_once)):
         assert asked[sample] == at_once[sample] and asked.at(sample, 3) == at_once.at(sample, 3)
-    monkeypatch.setattr(run, "MOST_AT_ONCE", len(images) - 1)
-    monkeypatch.setattr(run, "caption_text", lambda data: text)
+    monkeypatch.setattr(data_setup, "MOST_AT_ONCE", len(images) - 1)
+    monkeypatch.setattr(data_setup, "caption_text", lambda data: text)
     data: Any = type("Data", (), {"max_tokens": 4})()
-    captions = run.tokenize(captioner, {"train": images, "validation": stored(splits.validation)}, data)
+    captions = data_setup.tokenize_captions(captioner, {"train": images, "validation": stored(splits.validation)}, data)
     assert [type(captions[name]) for name in ("train", "validation")] == [StoredCaptions, TokenizedCaptions]
 
 

@@ -23,7 +23,6 @@ from captrain.models.learning_parts import LoraOptions, add_lora, freeze
 from captrain.settings.schema import Settings
 from captrain.testing import clear_pictures, teach, tiny_text_decoder
 from captrain.training import captioner_setup
-from captrain.training.run_folder.base_weights import begun
 from captrain.training.run_folder.folder import RunFolder
 
 
@@ -145,7 +144,7 @@ def test_quantised_weights_are_those_of_the_merged_model(
     model = {"model": str(adapter), "quantize": "4bit", "device": "cpu", "continue_adapter": continues}
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()
-    captioner = begun(Settings.model_validate({"model": model}), [], None if dry else run)
+    captioner = captioner_setup.first_captioner(Settings.model_validate({"model": model}), [], None if dry else run)
     if continues:
         assert loads == [("blip", bits)]
     else:

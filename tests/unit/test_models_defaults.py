@@ -8,7 +8,8 @@ import pytest
 
 from captrain.models.defaults import default_values, family_of
 from captrain.settings.schema import ModelSettings, Settings
-from captrain.training.captioner_setup import build_captioner, fill_defaults, place
+from captrain.training.captioner_setup import build_captioner, place
+from captrain.training.resolve import fill_defaults
 
 
 @pytest.mark.parametrize("family", ["blip", "blip-2", "encoder-decoder", "git", "prefix"])

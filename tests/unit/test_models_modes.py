@@ -19,8 +19,8 @@ from captrain.models.decoding import Decoding
 from captrain.models.learning_parts import LoraOptions, add_lora
 from captrain.records import Sample
 from captrain.testing import TINY_CAPTIONERS, clear_pictures
+from captrain.training.captions import TokenizedCaptions
 from captrain.training.loop.validation import Validator
-from captrain.training.rows import TokenizedCaptions
 
 
 class Pictures(Images):

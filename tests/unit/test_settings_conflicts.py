@@ -14,7 +14,7 @@ from captrain.settings.load import resolve
 NEW = "encoder: vit"
 CONFLICTS = {
     "model: {model: a, encoder: b}": ["model is not used with encoder"],
-    "model: {decoder: gpt2, mapper_layers: 2}": ["decoder, mapper_layers are for a captioner that is joined anew"],
+    "model: {decoder: gpt2, mapper_layers: 2}": ["decoder, mapper_layers are for a newly joined captioner"],
     f"model: {{{NEW}, decoder: gpt2, decoder_layers: 5}}": ["decoder_layers is for a new decoder, but decoder is 'gpt2'"],
     f"model: {{{NEW}, decoder_width: 100, decoder_heads: 3}}": ["decoder_heads 3 do not divide decoder_width 100"],
     f"model: {{{NEW}, prefix_length: 5}}": ["prefix_length is for `join: prefix`, but join is cross-attention"],
@@ -27,7 +27,7 @@ CONFLICTS = {
     "model: {method: full, quantize: 4bit}": ["quantize 4bit: only weights that stay as they are"],
     "model: {device: cpu, precision: fp16}": ["precision fp16"],
     "model: {method: full, rank: 4, rslora: true}": ["rank, rslora are for LoRA adapters, but the method is full"],
-    f"model: {{{NEW}, rank: 4}}": ["rank is for LoRA adapters, but a captioner that is joined anew learns with method full"],
+    f"model: {{{NEW}, rank: 4}}": ["rank is for LoRA adapters, but a newly joined captioner learns with method full"],
     "model: {target_modules: [q], lora_parts: [vision]}": ["lora_parts is not used with target_modules"],
     "data: {crop_scale: [0.9, 0.5]}": ["crop_scale 0.9 0.5: expected the smaller share first"],
     "data: {views: 3}": ["views 3: nothing makes them differ"],

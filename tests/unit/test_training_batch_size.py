@@ -15,11 +15,13 @@ from captrain.features.training_images import Images
 from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import load_captioner
 from captrain.records import Sample
-from captrain.settings.schema import Settings
+from captrain.settings.schema import TrainingSettings
 from captrain.testing import tiny_blip
+from captrain.training.captions import TokenizedCaptions
 from captrain.training.loop import batch_size
-from captrain.training.loop.batch_size import fill_batch_size, find_batch_size, images_a_batch, largest_by_estimate
-from captrain.training.rows import Row, TokenizedCaptions, TrainingRows
+from captrain.training.loop.batch_size import choose_batch_size, find_batch_size, largest_by_estimate
+from captrain.training.resolve import batches_of
+from captrain.training.rows import TrainingRow, TrainingRows
 
 GIB = 2**30
 
@@ -100,7 +102,7 @@ def test_the_search_leaves_no_trace(captioner, monkeypatch) -> None:
 def test_the_longest_row_counts(captioner) -> None:
     images = GreyImages(captioner, 40)
     batch = batch_size._longest_batches(captioner, images, rows_of(captioner, images))(3)
-    longest = max(len(row.captions[1]) for row in (Row(*rows_of(captioner, images)[0, n]) for n in range(40)))
+    longest = max(len(row.captions[1]) for row in (TrainingRow(*rows_of(captioner, images)[0, n]) for n in range(40)))
     lengths = (batch["caption_ids"] == 2).sum(1)
     assert lengths.tolist() == [longest + 1] * 3
 
@@ -124,16 +126,17 @@ def test_out_of_memory_while_trying_is_not_an_error(captioner) -> None:
         batch_size._fits(captioner, lambda size: (_ for _ in ()).throw(RuntimeError("size mismatch")), 2)
 
 
-def test_a_number_stays_and_an_earlier_sitting_decides(captioner) -> None:
+def test_an_earlier_session_decides(captioner) -> None:
     images = GreyImages(captioner, 40)
     rows = rows_of(captioner, images)
-    fixed = Settings.model_validate({"training": {"batch_size": 3}})
-    assert fill_batch_size(fixed, captioner, images, rows, before=16) == fixed
-    auto = Settings.model_validate({"training": {"batch_size": "auto"}})
-    assert images_a_batch(fill_batch_size(auto, captioner, images, rows, before=16)) == 16
-    assert images_a_batch(fill_batch_size(auto, captioner, images, rows, before=None)) == 8
+    assert choose_batch_size(captioner, images, rows, before=16) == 16
+    assert choose_batch_size(captioner, images, rows, before=None) == 8
+
+
+def test_only_filled_settings_have_batches() -> None:
+    assert batches_of(TrainingSettings(batch_size=3, accumulate=2)).step == 6
     with pytest.raises(ValueError, match="not filled in"):
-        images_a_batch(auto)
+        batches_of(TrainingSettings(batch_size="auto"))
 
 
 def test_little_memory_still_gives_one() -> None:

@@ -16,11 +16,17 @@ from hypothesis import strategies as st
 from captrain.data.samples import Mixture
 from captrain.errors import SettingsError
 from captrain.settings.schema import DistributedSettings, ModelSettings, Settings, TrainingSettings
-from captrain.training.distributed.group import Group, here
-from captrain.training.distributed.launch import spread
+from captrain.training.distributed.group import ProcessGroup, here
+from captrain.training.distributed.launch import worker_environments
 from captrain.training.distributed.processes import DeadWorkerError, run_workers
 from captrain.training.distributed.sharding import layers
-from captrain.training.distributed.strategy import check_configuration, check_spread, zero_configuration
+from captrain.training.distributed.strategy import (
+    ZeroSettings,
+    check_configuration,
+    check_distribution,
+    zero_configuration,
+)
+from captrain.training.resolve import distribution_of
 from captrain.training.rows import EpochSampler
 
 
@@ -64,7 +70,7 @@ def of(devices: str, batch: int = 4, **distributed: object) -> Settings:
 )
 def test_what_does_not_fit_is_refused(settings: Settings, words: str) -> None:
     with pytest.raises(SettingsError) as error:
-        spread(settings)
+        worker_environments(settings)
     assert words in str(error.value)
 
 
@@ -76,11 +82,11 @@ def test_devices_are_names_or_numbers(devices: str) -> None:
 
 def test_no_process_is_started_in_one_that_was_started(monkeypatch: pytest.MonkeyPatch) -> None:
     """torchrun has started as many as there shall be."""
-    assert len(spread(of("cpu:2"))) == 2
+    assert len(worker_environments(of("cpu:2"))) == 2
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert spread(of("cpu:2")) == []
-    assert spread(Settings()) == []
+    assert worker_environments(of("cpu:2")) == []
+    assert worker_environments(Settings()) == []
 
 
 @pytest.mark.parametrize(
@@ -90,26 +96,27 @@ def test_no_process_is_started_in_one_that_was_started(monkeypatch: pytest.Monke
 def test_what_needs_whole_weights_is_refused_where_they_are_shared_out(training: TrainingSettings, words: str) -> None:
     settings = Settings(training=training, distributed=DistributedSettings(strategy="fsdp"))
     with pytest.raises(SettingsError, match=words):
-        check_spread(settings, 2, "cuda")
-    check_spread(settings.model_copy(update={"distributed": DistributedSettings()}), 2, "cuda")
+        check_distribution(distribution_of(settings), 2, "cuda")
+    whole = settings.model_copy(update={"distributed": DistributedSettings()})
+    check_distribution(distribution_of(whole), 2, "cuda")
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
 @pytest.mark.parametrize("offload", [False, True])
 def test_the_configuration_of_zero(stage: int, offload: bool) -> None:
     """Under the names that DeepSpeed's documentation has."""
-    found = zero_configuration(stage, offload, torch.float16)
+    found = zero_configuration(ZeroSettings(stage, offload), torch.float16)
     sharing = found["zero_optimization"]
     assert sharing["stage"] == stage
     assert ("offload_optimizer" in sharing, "offload_param" in sharing) == (offload, offload and stage == 3)
     assert found["fp16"] == {"enabled": "auto"}
-    assert "fp16" not in zero_configuration(stage, offload, torch.bfloat16)
+    assert "fp16" not in zero_configuration(ZeroSettings(stage, offload), torch.bfloat16)
 
 
 def test_deepspeed_knows_the_configuration() -> None:
     pytest.importorskip("deepspeed", reason="DeepSpeed is not installed: its schema can't judge the configuration")
     for stage in (1, 2, 3):
-        check_configuration(zero_configuration(stage, True, torch.float32))
+        check_configuration(zero_configuration(ZeroSettings(stage, True), torch.float32))
 
 
 def test_only_outermost_layers_come_together_for_themselves() -> None:
@@ -125,10 +132,10 @@ def test_a_group_of_one_waits_for_nobody() -> None:
     assert (group.rank, group.size, group.is_first) == (0, 1, True)
     assert group.gather("a") == ["a"]
     assert group.from_first("a") == "a"
-    assert group.after_first(lambda: "a") == "a"
+    assert group.main_process_first(lambda: "a") == "a"
     with pytest.raises(KeyError), group.together():
         raise KeyError
-    assert not Group(1, 2).is_first
+    assert not ProcessGroup(1, 2).is_first
 
 
 # Processes that are watched. The work is of the standard library, so that they start at once.

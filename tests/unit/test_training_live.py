@@ -13,7 +13,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from captrain.records import Caption
 from captrain.training.loop import live_view
-from captrain.training.loop.live_view import LiveView, Pace, duration
+from captrain.training.loop.live_view import LiveView, Pace, clock_time
 
 ARGS: Any = TrainingArguments
 
@@ -77,7 +77,7 @@ def test_rates_leave_the_evaluation_out_and_time_left_does_not(clock: SimpleName
     state.global_step = 6
     collator.captions += 20
     view.on_step_end(ARGS, state, TrainerControl())
-    assert view.standing.speed == {"img/s": "4.0", "captions/s": "20.0", "time left": duration(56 / (24 / 66))}
+    assert view.standing.speed == {"img/s": "4.0", "captions/s": "20.0", "time left": clock_time(56 / (24 / 66))}
 
 
 def test_a_hostile_name_cannot_steer_the_terminal(clock: SimpleNamespace) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
-from captrain.settings.schema import Settings
-from captrain.training.loop.batch_size import is_out_of_memory, what_to_change
+from captrain.training.loop.batch_size import Batches, MemorySettings, is_out_of_memory, what_to_change
 
 
 @pytest.mark.parametrize(
@@ -38,13 +39,17 @@ def test_other_errors_are_not(error: BaseException) -> None:
     assert not is_out_of_memory(error)
 
 
-def settings(**sections: dict) -> Settings:
-    return Settings.model_validate(sections)
+def now(batch_size: int = 8, accumulate: int = 1, **values: Any) -> MemorySettings:
+    """The settings of a run that ran out of memory."""
+    usual: dict[str, Any] = {
+        "image_size": 384, "precision": "fp32", "checkpoint_activations": False, "captions_per_image": "all",
+        "max_tokens": 64, "beams": 3, "max_new_tokens": 30,
+    }  # fmt: skip
+    return MemorySettings(Batches(batch_size, accumulate), **(usual | values))
 
 
 def test_three_settings_are_named_with_their_values() -> None:
-    told = what_to_change(settings(training={"batch_size": 8, "accumulate": 3}), writing=False).split("; ", 3)
-    assert told == [
+    assert what_to_change(now(accumulate=3), writing=False).split("; ") == [
         "--batch-size 4 --accumulate 6 (now 8 and 3, the step stays the same)",
         "--checkpoint-activations (off now)",
         "--captions-per-image one (now all)",
@@ -52,19 +57,15 @@ def test_three_settings_are_named_with_their_values() -> None:
 
 
 def test_what_can_go_no_lower_is_not_named() -> None:
-    lowest = settings(
-        training={"batch_size": 1},
-        model={"checkpoint_activations": True, "image_size": 384},
-        data={"captions_per_image": 1},
-    )
+    lowest = now(batch_size=1, checkpoint_activations=True, captions_per_image=1)
     told = what_to_change(lowest, writing=False)
-    assert told.split("; ") == ["--max-tokens (now 64)", "--image-size (now 384)", "--precision bf16 (now auto)"]
+    assert told.split("; ") == ["--max-tokens (now 64)", "--image-size (now 384)", "--precision bf16 (now fp32)"]
 
 
 def test_writing_captions_takes_memory_by_beams() -> None:
-    told = what_to_change(settings(generation={"beams": 5, "max_new_tokens": 40}), writing=True)
+    told = what_to_change(now(beams=5, max_new_tokens=40), writing=True)
     assert told.split("; ")[1:] == ["--beams 1 (now 5)", "--max-new-tokens (now 40)"]
 
 
 def test_odd_batches_stay_whole() -> None:
-    assert "--batch-size 2 --accumulate 2 (now 5 and 1)" in what_to_change(settings(training={"batch_size": 5}), False)
+    assert "--batch-size 2 --accumulate 2 (now 5 and 1)" in what_to_change(now(batch_size=5), writing=False)

@@ -13,7 +13,8 @@ from captrain.models.checkpoint.folder import save_captioner
 from captrain.settings.schema import Settings
 from captrain.testing import tiny_blip, tiny_blip2, tiny_photos, tiny_text_decoder, tiny_vision_encoder
 from captrain.training.captioner_setup import build_captioner
-from captrain.training.run import load, ready
+from captrain.training.data_setup import load_data
+from captrain.training.run import prepare_captioner
 
 QUESTION = "what is it"
 NO_BASE = Path("-")
@@ -69,6 +70,6 @@ def test_a_dry_run_on_conversations_shows_their_question_as_the_prompt(tmp_path:
     (tmp_path / "chat.json").write_text(json.dumps(rows), encoding="utf-8")
     wanted = settings(model=str(tiny_blip(tmp_path / "blip")))
     wanted = wanted.model_copy(update={"data": wanted.data.model_copy(update={"image_root": photos})})
-    splits = load(wanted, str(tmp_path / "chat.json"))
-    captioner, filled = ready(wanted, splits, None)
+    splits = load_data(wanted, str(tmp_path / "chat.json"))
+    captioner, filled = prepare_captioner(wanted, splits, None)
     assert (captioner.prompt, filled.data.prompt) == (QUESTION, QUESTION)

@@ -10,7 +10,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from captrain.errors import SettingsError
 from captrain.settings.schema import TrainingSettings
-from captrain.training.optimization.schedules import check_ends, make_curve, make_scheduler, warmup_steps
+from captrain.training.optimization.schedules import Schedule, make_curve, make_scheduler
+from captrain.training.resolve import learning_rates
 
 PEAK = 2e-4
 
@@ -19,10 +20,15 @@ def filled(**values: object) -> TrainingSettings:
     return TrainingSettings.model_validate({"learning_rate": PEAK, "schedule": "cosine", **values})
 
 
+def schedule(**values: object) -> Schedule:
+    """The learning rate of a training with some settings."""
+    return learning_rates(filled(**values))
+
+
 def rates(steps: int, **values: object) -> list[float]:
-    training = filled(**values)
-    curve = make_curve(training, steps)
-    return [float(training.learning_rate or 0) * curve(step) for step in range(steps)]
+    found = learning_rates(filled(**values))
+    curve = make_curve(found, steps)
+    return [found.peak * curve(step) for step in range(steps)]
 
 
 def lavis_rates(name: str, epochs: int, batches: int, run: dict[str, float]) -> list[float]:
@@ -72,8 +78,8 @@ def test_lavis_breaks_a_warmup_off_at_the_end_of_the_first_epoch(caplog: pytest.
 
 
 def test_our_curves_end_at_the_floor_and_peak_after_the_warmup() -> None:
-    for schedule in ("cosine", "linear"):
-        curve = make_curve(filled(schedule=schedule, warmup_steps=10, min_learning_rate=PEAK / 4), 110)
+    for name in ("cosine", "linear"):
+        curve = make_curve(schedule(schedule=name, warmup_steps=10, min_learning_rate=PEAK / 4), 110)
         assert curve(10) == 1 and curve(110) == pytest.approx(0.25)
         assert curve(60) == pytest.approx(0.625)  # half of the way
         falls = [curve(step) for step in range(10, 111)]
@@ -81,8 +87,8 @@ def test_our_curves_end_at_the_floor_and_peak_after_the_warmup() -> None:
 
 
 def test_a_warmup_rises_from_its_start() -> None:
-    for schedule in ("cosine", "linear", "constant", "step"):
-        found = rates(20, schedule=schedule, warmup_steps=4, warmup_learning_rate=PEAK / 2)
+    for name in ("cosine", "linear", "constant", "step"):
+        found = rates(20, schedule=name, warmup_steps=4, warmup_learning_rate=PEAK / 2)
         assert found[:4] == pytest.approx([PEAK * part for part in (0.5, 0.625, 0.75, 0.875)])
 
 
@@ -94,9 +100,9 @@ def test_steps_fall_every_few_epochs() -> None:
 def test_the_default_is_what_transformers_has() -> None:
     from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup
 
-    for schedule, make in (("cosine", get_cosine_schedule_with_warmup), ("linear", get_linear_schedule_with_warmup)):
+    for name, make in (("cosine", get_cosine_schedule_with_warmup), ("linear", get_linear_schedule_with_warmup)):
         theirs = make(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0), 4, 61)
-        ours = make_curve(filled(schedule=schedule, warmup=0.05), 61)
+        ours = make_curve(schedule(schedule=name, warmup=0.05), 61)
         assert [ours(step) for step in range(61)] == pytest.approx([theirs.lr_lambdas[0](step) for step in range(61)])
 
 
@@ -104,7 +110,7 @@ def test_groups_keep_their_proportion() -> None:
     weights = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
     groups = [{"params": [weights[0]], "lr": PEAK}, {"params": [weights[1]], "lr": PEAK / 10}]
     optimizer = torch.optim.SGD(groups, lr=PEAK)
-    scheduler = make_scheduler(filled(warmup_steps=2, warmup_learning_rate=PEAK / 4), optimizer, 10)
+    scheduler = make_scheduler(schedule(warmup_steps=2, warmup_learning_rate=PEAK / 4), optimizer, 10)
     for _ in range(6):
         first, second = scheduler.get_last_lr()
         assert second == pytest.approx(first / 10)
@@ -114,7 +120,7 @@ def test_groups_keep_their_proportion() -> None:
 
 def test_a_resumed_curve_goes_on_where_it_was() -> None:
     def fresh() -> LambdaLR:
-        return make_scheduler(filled(), torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=PEAK), 20)
+        return make_scheduler(schedule(), torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=PEAK), 20)
 
     whole = fresh()
     expected = []
@@ -138,17 +144,18 @@ def test_a_resumed_curve_goes_on_where_it_was() -> None:
 
 def test_a_warmup_longer_than_the_run_is_refused() -> None:
     with pytest.raises(SettingsError, match="warmup_steps 21: longer than the run, which has 20 steps in 5 epochs"):
-        warmup_steps(filled(warmup_steps=21), 20)
-    assert warmup_steps(filled(warmup_steps=20), 20) == 20
-    assert warmup_steps(filled(warmup=0.05), 61) == 4
+        schedule(warmup_steps=21).warmup(20)
+    assert schedule(warmup_steps=20).warmup(20) == 20
+    assert schedule(warmup=0.05).warmup(61) == 4
+    assert schedule(warmup=0.05, warmup_steps=0).warmup(61) == 0
 
 
 @pytest.mark.parametrize("name", ["min_learning_rate", "warmup_learning_rate"])
 def test_ends_above_the_peak_are_refused(name: str) -> None:
-    training = TrainingSettings.model_validate({name: 0.1}).model_copy(update={"learning_rate": PEAK})
+    training = filled().model_copy(update={name: 0.1})
     with pytest.raises(SettingsError, match=f"{name} 0.1: is above the peak"):
-        check_ends(training)
-    check_ends(filled(**{name: PEAK}))
+        learning_rates(training)
+    learning_rates(filled(**{name: PEAK}))
 
 
 @pytest.mark.parametrize(

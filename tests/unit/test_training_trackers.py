@@ -76,6 +76,7 @@ class Trainings:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.monkeypatch = folder, monkeypatch
+        self.run = TrackedRun(folder, "captrain", folder.name, {"training": {"epochs": 5}})
         self.made: list[Recorder] = []
 
     def sitting(
@@ -91,7 +92,7 @@ class Trainings:
 
         self.monkeypatch.setattr(follow, "open_tracker", open_tracker)
         latest = SimpleNamespace(predictions=[Caption("a.jpg", "a dog"), Caption("b.jpg", "a cat")])
-        following = Following(("wandb",), self.folder, Settings(), SAMPLES, lambda: latest, goes_back)
+        following = Following(("wandb",), self.run, SAMPLES, lambda: latest, goes_back)
         state, control = TrainerState(global_step=steps.start - 1, max_steps=steps.stop - 1), TrainerControl()
         args: Any = TrainingArguments
         with following.until_done():
@@ -175,7 +176,7 @@ def test_a_training_that_ends_on_its_way_is_not_marked_as_done(trainings: Traini
         return trainings.made[-1]
 
     trainings.monkeypatch.setattr(follow, "open_tracker", recorded)
-    following = Following(("wandb",), trainings.folder, Settings(), SAMPLES, lambda: None)
+    following = Following(("wandb",), trainings.run, SAMPLES, lambda: None)
     args: Any = TrainingArguments
     with pytest.raises(KeyboardInterrupt), following.until_done():
         following.on_train_begin(args, TrainerState(), TrainerControl())

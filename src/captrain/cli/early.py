@@ -93,13 +93,14 @@ def check_training(
 
     `writes`: whether it will write into `out`; a dry run does not.
     """
-    from captrain.training.run_folder.place import CHECKPOINTS, RunPlace, check_switches, find_checkpoint
+    from captrain.training.run_folder.place import CHECKPOINTS, RunPlace, RunRequest, check_switches, find_checkpoint
 
     place = RunPlace(out)
     if writes:
-        check_switches(out, resume or resume_from is not None, overwrite)
+        resumes = resume or resume_from is not None
+        check_switches(out, resumes, overwrite)
         _check_above(out)
-        place.look(settings, data, resume or resume_from is not None, overwrite, force)
+        place.look(RunRequest(data, settings.requested(), resumes, overwrite, force))
         if resume_from is not None:
             find_checkpoint(out / CHECKPOINTS, resume_from)
         elif place.is_finished() and not overwrite:

@@ -22,6 +22,22 @@ from captrain.settings.schema import (
     Settings,
     TrainingSettings,
 )
+from captrain.settings.schema.base import Panel, RecipeOnly
+
+
+def _mark_flags(*schemas: type[Section]) -> None:
+    """Tell the library that parses flags what the marks beside settings say: their box in the help, and which have no flag."""
+    for field in (field for schema in schemas for field in schema.model_fields.values()):
+        if any(isinstance(mark, Parameter) for mark in field.metadata):
+            continue
+        for mark in list(field.metadata):
+            if isinstance(mark, Panel):
+                field.metadata.append(Parameter(group=Group(mark.title, sort_key=mark.place)))
+            elif isinstance(mark, RecipeOnly):
+                field.metadata.append(Parameter(parse=False))
+
+
+_mark_flags(ModelSettings, ReadingSettings, DataSettings, TrainingSettings)
 
 ModelFlags = Annotated[ModelSettings | None, Parameter(name="*", group=Group("Model", sort_key=10))]
 ReadingFlags = Annotated[ReadingSettings | None, Parameter(name="*", group=Group("Reading the data", sort_key=11))]

@@ -76,11 +76,11 @@ def train(
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "resume_from": resume_from, "force": force}
     check_training(settings, source, folder, **how, writes=not dry_run)
     quiet_libraries()
-    from captrain.training.distributed.launch import spread, train_on_devices
+    from captrain.training.distributed.launch import train_on_devices, worker_environments
     from captrain.training.run import describe
 
     if dry_run:
-        spread(settings)
+        worker_environments(settings)
         print(describe(settings, source))
         return 0
     outcome = train_on_devices(settings, source, folder, prepare=partial(_prepare, **verbosity()), **how)

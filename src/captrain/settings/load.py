@@ -1,6 +1,7 @@
-"""From a recipe, those that it builds on, and flags to checked settings; unknown names are refused with the nearest known one.
+"""Turns a recipe, the recipes that it extends, and flags into checked settings.
 
-A YAML file from anywhere, read safely: small, UTF-8, plain values only, no key twice; one line for whatever is wrong.
+Unknown names are refused with the nearest known one. Recipes are read safely, wherever they come from: small, UTF-8, plain
+values only, no key twice. Whatever is wrong becomes one line.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ EXPECTED = {
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class RecipeLayer:
     """What one recipe file says by itself."""
 
     path: Path
@@ -68,13 +69,13 @@ def load_recipe(path: str | Path) -> dict[str, dict[str, Any]]:
     return merged
 
 
-def recipe_layers(path: str | Path) -> list[Layer]:
+def recipe_layers(path: str | Path) -> list[RecipeLayer]:
     """A recipe and those that it builds on: `extends: other.yaml`, relative to the file that says so. The nearest comes first.
 
     Raises `SettingsError` when a file is missing, is not YAML, names an unknown section or key, builds on itself in the end or
     on more than nine others, and when a value of a recipe below the first is wrong.
     """
-    layers: list[Layer] = []
+    layers: list[RecipeLayer] = []
     seen: list[Path] = []
     following: Path | None = Path(path)
     where = f"recipe {path}"
@@ -176,7 +177,7 @@ def _expected(problem: Mapping[str, Any]) -> str:
     return EXPECTED.get(problem["type"], problem["msg"]).format(**problem.get("ctx", {}))
 
 
-def _load_layer(path: Path, where: str) -> tuple[Layer, str | None]:
+def _load_layer(path: Path, where: str) -> tuple[RecipeLayer, str | None]:
     """One recipe file, and the name of the one that it builds on."""
     content = read_yaml(path, where)
     content = {} if content is None else content
@@ -187,7 +188,7 @@ def _load_layer(path: Path, where: str) -> tuple[Layer, str | None]:
         content["data"] = {"sources": content["data"]}
     for name, section in content.items():
         _check_section(str(name), section, where)
-    return Layer(path, {str(name): dict(section or {}) for name, section in content.items()}), base
+    return RecipeLayer(path, {str(name): dict(section or {}) for name, section in content.items()}), base
 
 
 def _base_of(content: dict[Any, Any], where: str) -> str | None:
@@ -212,7 +213,7 @@ def _check_chain(path: Path, seen: list[Path], where: str) -> None:
         raise SettingsError(f"{where} is no file; expected the path of one recipe such as base.yaml")
 
 
-def _check_values(layer: Layer, where: str) -> None:
+def _check_values(layer: RecipeLayer, where: str) -> None:
     """Refuse a wrong value by the name of the file that has it; what contradicts itself can be put right above it."""
     try:
         Settings.model_validate(layer.sections)

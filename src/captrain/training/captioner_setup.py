@@ -1,16 +1,16 @@
-"""From settings to a captioner that is ready to learn, and to settings without open ends."""
+"""From settings to a captioner that is ready to learn."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
 
 import torch
 
 from captrain.errors import ModelError, SettingsError
-from captrain.models.adapters import check_saved_whole, lora_of
+from captrain.models.adapters import check_saved_whole
 from captrain.models.build import (
     Mapper,
     NewDecoder,
@@ -20,10 +20,9 @@ from captrain.models.build import (
     load_pretrained,
 )
 from captrain.models.captioner import CaptionerModel
-from captrain.models.checkpoint.folder import load_captioner
+from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.models.decoding import LEAST, Decoding, Room
-from captrain.models.defaults import learning_rate_of
-from captrain.models.device import PRECISIONS, choose_device, choose_precision
+from captrain.models.device import choose_device, choose_precision
 from captrain.models.families import family_named, joined_family
 from captrain.models.layers.attention import quicken_dropout
 from captrain.models.learning_parts import (
@@ -34,8 +33,14 @@ from captrain.models.learning_parts import (
     lower_frozen,
     quantization,
 )
+from captrain.models.vocabulary import RoundTrip, spread_captions
+from captrain.records import Sample
 from captrain.settings.schema import ModelSettings, Settings, TrainingSettings
 from captrain.settings.schema.conflicts import asked, frozen_of, method_of
+from captrain.training.captions import check_longest, check_words
+from captrain.training.resolve import caption_text, decided
+from captrain.training.run_folder.base_weights import keep_travelling_base
+from captrain.training.run_folder.folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +48,7 @@ logger = logging.getLogger(__name__)
 def build_captioner(
     settings: Settings, captions: Iterable[str], base: Path | None, question: str = ""
 ) -> CaptionerModel:
-    """The captioner before any of its weights learned: from `base` if the run has one, from a checkpoint, or joined anew.
+    """The captioner before any of its weights learned: from `base` if the run has one, from a checkpoint, or newly joined.
 
     `question` is what the data asks for its captions: the prompt, where neither settings nor the checkpoint have one.
     """
@@ -63,6 +68,35 @@ def build_captioner(
     _set_prompt(captioner, settings, question)
     captioner.decoding = _decoding(captioner, settings)
     return captioner.eval()
+
+
+def first_captioner(
+    settings: Settings, captions: Iterable[str], run: RunFolder | None, question: str = ""
+) -> CaptionerModel:
+    """The captioner that a run begins with; what its adapter will need lies on the disk.
+
+    Args:
+        run: where it is kept, and found by a run that goes on; None for a dry run, which keeps nothing.
+        question: what the data asks for its captions, as `build_captioner` takes it.
+    """
+    captioner = build_captioner(settings, captions, run.base if run else None, question)
+    model = settings.model
+    if model.continue_adapter:
+        if run is not None:
+            keep_travelling_base(captioner, model.model, model.base, run)
+        return captioner
+    merged = method_of(model) == "lora" and captioner.core().name_or_path == ""
+    if run is not None and (merged or model.encoder is not None):
+        if not run.base.is_dir():
+            run.save_base(captioner)
+        captioner.core().name_or_path = str(run.base)
+    if not merged or not model.quantize:
+        return captioner
+    if run is not None:
+        return build_captioner(settings, captions, run.base, question)
+    with TemporaryDirectory(prefix="captrain-") as folder:
+        save_captioner(captioner, Path(folder))
+        return build_captioner(settings, captions, Path(folder), question)
 
 
 def _joined(model: ModelSettings, captions: Iterable[str], seed: int) -> CaptionerModel:
@@ -136,7 +170,7 @@ def _mapper(model: ModelSettings) -> Mapper:
 
 
 def _check_size(captioner: CaptionerModel, source: str) -> None:
-    """Raise `ModelError` unless the image half takes pictures of the size that was asked for: many have fixed positions."""
+    """Raise `ModelError` unless the image encoder takes pictures of the given size: many have a fixed number of positions."""
     spec = captioner.image_spec
     try:
         with torch.no_grad():
@@ -149,7 +183,7 @@ def _check_size(captioner: CaptionerModel, source: str) -> None:
 
 
 def _check_mirror(captioner: CaptionerModel) -> None:
-    """Raise `ModelError` unless what the image half makes of a mirrored picture can be turned back."""
+    """Raise `ModelError` unless the vectors of a mirrored picture can be mirrored back."""
     spec = captioner.image_spec
     with torch.no_grad():
         captioner.encode(
@@ -157,43 +191,18 @@ def _check_mirror(captioner: CaptionerModel) -> None:
         )
 
 
-def fill_defaults(settings: Settings, captioner: CaptionerModel) -> Settings:
-    """Settings with every `None` that the family decides replaced by what it decides."""
-    model, training = settings.model, settings.training
-    method = method_of(model)
-    own = family_named(captioner.family)
-    spec = captioner.image_spec
-    filled: dict[str, Any] = {
-        "model": {
-            **(_of_adapter(captioner, model) if model.continue_adapter else {}),
-            "method": method,
-            "freeze": frozen_of(model) if method == "full" else None,
-            "image_size": spec.height,
-            "resize": spec.resize,
-            "decode": spec.decode,
-            "image_vectors": model.image_vectors or joined_family(model.join).image_vectors,
-            "precision": next(name for name, kind in PRECISIONS.items() if kind == captioner.precision),
-        },
-        "training": {
-            "learning_rate": training.learning_rate or learning_rate_of(captioner.family, model),
-            "label_smoothing": own.label_smoothing if training.label_smoothing is None else training.label_smoothing,
-        },
-        "data": {"prompt": captioner.prompt},
-    }
-    sections = {name: getattr(settings, name).model_copy(update=values) for name, values in filled.items()}
-    return settings.model_copy(update=sections)
+def check_captions(captioner: CaptionerModel, samples: Sequence[Sample], settings: Settings) -> RoundTrip:
+    """Check some of the captions, as they are learned, before anything is computed: can tokenizer and decoder hold them?
 
-
-def _of_adapter(captioner: CaptionerModel, model: ModelSettings) -> dict[str, Any]:
-    """What an adapter that goes on learning is like. Raises `SettingsError` where something else was asked for."""
-    own = lora_of(captioner)
-    for name in asked(model, *own):
-        if getattr(model, name) != own[name]:
-            raise SettingsError(
-                f"{name}: found {getattr(model, name)}, but the adapter of {model.model} has {own[name]}; leave it out, "
-                "or leave --continue-adapter out for a new adapter"
-            )
-    return own
+    Raises `DataError` where the tokenizer loses too many words, unless the settings accept that; `SettingsError` where
+    captions are longer than the decoder's positions, and the settings ask for their whole length.
+    """
+    data = settings.data
+    captions = caption_text(data).clean(tuple(spread_captions(samples)))
+    if asked(data, "max_tokens"):
+        check_longest(captioner, captions, data.max_tokens)
+    is_joined = settings.model.encoder is not None
+    return check_words(captioner, captions, accept_lost=data.accept_lost_words, is_joined=is_joined)
 
 
 def place(captioner: CaptionerModel, settings: ModelSettings) -> None:
@@ -209,13 +218,13 @@ def place(captioner: CaptionerModel, settings: ModelSettings) -> None:
 
 
 def adapt(captioner: CaptionerModel, settings: Settings) -> None:
-    """Decide which weights learn, by filled settings. Beside adapters, what is frozen goes to bf16 where products are bf16."""
+    """Choose the weights that learn, by filled settings. With adapters, frozen weights go to bf16 where products are bf16."""
     model = settings.model
-    captioner.label_smoothing = settings.training.label_smoothing or 0.0
+    captioner.label_smoothing = decided(settings.training.label_smoothing)
     captioner.patch_dropout = _patch_dropout(captioner, settings.training)
     captioner.groups_rows = _groups_rows(captioner, settings)
     if model.method == "full":
-        freeze(captioner, model.freeze or ())
+        freeze(captioner, frozen_of(model))
     else:
         torch.manual_seed(settings.training.seed)
         if not model.continue_adapter:

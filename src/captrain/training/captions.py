@@ -1,35 +1,132 @@
-"""Captions of stored images, tokenised when a batch asks for them: a training on a large store begins at once.
+"""Captions as token ids: tokenised once, or when a batch asks for them.
 
-Whether tokenizer and decoder hold the captions that are to be learned: looked at before anything is computed.
-
-From settings to how training data is changed and mixed: views of pictures, words of captions, shares of data sets.
+Also checks, before anything is computed, that tokenizer and decoder can hold the captions.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
-from captrain.data.augment import Augmentation
+from captrain.data.augment import generator
 from captrain.data.caption_text import CaptionText
-from captrain.data.samples import Mixture
+from captrain.data.samples import key_of
 from captrain.errors import DataError, SettingsError
 from captrain.features.stored_images import StoredImages
 from captrain.models.captioner import CaptionerModel
 from captrain.models.decoding import Room
-from captrain.models.vocabulary import RoundTrip, round_trip, spread_captions
+from captrain.models.vocabulary import RoundTrip, round_trip
 from captrain.records import Sample
-from captrain.settings.schema import DataSettings, Settings
-from captrain.settings.schema.conflicts import asked
-from captrain.training.rows import AS_WRITTEN, TokenizedCaptions
 
+logger = logging.getLogger(__name__)
+
+AS_WRITTEN = CaptionText()
+CHUNK = 1024  # samples whose captions are tokenised at a time
 MOST_AT_ONCE = 100_000  # images whose captions are tokenised before the first step
+
+
+class Captions(Protocol):
+    """The captions of samples as token ids, as an epoch shows them."""
+
+    def __len__(self) -> int: ...
+
+    def at(self, sample: int, epoch: int) -> list[list[int]]: ...
+
+
+class TokenizedCaptions:
+    """The token ids of all captions of all samples, tokenised once, in one flat array.
+
+    `captions[i]` are the captions of sample i, `repeats[i]` how often an epoch shows it. `cut` counts captions that were
+    longer than allowed.
+    """
+
+    are_kept = True
+
+    def __init__(
+        self, captioner: CaptionerModel, samples: Sequence[Sample], max_tokens: int, text: CaptionText = AS_WRITTEN
+    ) -> None:
+        self.max_tokens, self.text = max_tokens, text
+        pieces: list[np.ndarray] = []
+        lengths: list[int] = []
+        counts: list[int] = []
+        repeats: list[int] = []
+        self.cut = 0
+        for start in range(0, len(samples), CHUNK):
+            chunk = [samples[index] for index in range(start, min(start + CHUNK, len(samples)))]
+            repeats += [sample.repeats for sample in chunk]
+            captions = [text.clean(sample.captions) for sample in chunk]
+            counts += [len(texts) for texts in captions]
+            ids, cut = captioner.tokenize([text for texts in captions for text in texts], max_tokens)
+            self.cut += cut
+            lengths += [len(caption) for caption in ids]
+            pieces += [np.array(caption, dtype=np.int32) for caption in ids]
+        self.tokens = np.concatenate(pieces) if pieces else np.zeros(0, np.int32)
+        self.caption_ends = np.cumsum([0, *lengths])
+        self.sample_ends = np.cumsum([0, *counts])
+        self.repeats = np.array(repeats, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.sample_ends) - 1
+
+    @property
+    def total(self) -> int:
+        """How many captions."""
+        return len(self.caption_ends) - 1
+
+    @property
+    def lengths(self) -> np.ndarray | None:
+        """How many tokens the row of each sample has, a start token a caption counted in (samples,)."""
+        tokens = self.caption_ends + np.arange(len(self.caption_ends))
+        return np.diff(tokens[self.sample_ends])
+
+    def __getitem__(self, sample: int) -> list[list[int]]:
+        first, last = self.sample_ends[sample], self.sample_ends[sample + 1]
+        ends = self.caption_ends
+        return [self.tokens[ends[caption] : ends[caption + 1]].tolist() for caption in range(first, last)]
+
+    def at(self, sample: int, epoch: int) -> list[list[int]]:
+        """The same in every epoch."""
+        return self[sample]
+
+
+class VariedCaptions:
+    """Captions whose words change from epoch to epoch (shuffled tags, say).
+
+    A caption that an epoch leaves as it is keeps the ids that it has; only the changed ones are tokenised.
+    """
+
+    def __init__(
+        self, captions: TokenizedCaptions, captioner: CaptionerModel, samples: Sequence[Sample], seed: int
+    ) -> None:
+        """`captions` are those of the samples, in their order."""
+        self.captions, self.captioner, self.samples, self.seed = captions, captioner, samples, seed
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def at(self, sample: int, epoch: int) -> list[list[int]]:
+        """As seed, epoch and the sample's id decide."""
+        found, text = self.samples[sample], self.captions.text
+        random = generator(self.seed, epoch, key_of(found.id), "caption")
+        clean = text.clean(found.captions)
+        varied = text.vary(clean, random)
+        changed = [index for index, (before, now) in enumerate(zip(clean, varied, strict=True)) if before != now]
+        if len(changed) == len(varied) or not self.captions.are_kept:
+            return self.captioner.tokenize(varied, self.captions.max_tokens)[0]
+        ids = self.captions[sample]
+        new, _ = self.captioner.tokenize([varied[index] for index in changed], self.captions.max_tokens)
+        for index, tokens in zip(changed, new, strict=True):
+            ids[index] = tokens
+        return ids
 
 
 class StoredCaptions(TokenizedCaptions):
     """The captions of stored images as token ids. `cut` is not known before they were all read; it counts as none."""
+
+    are_kept = False
 
     def __init__(
         self, captioner: CaptionerModel, images: StoredImages, max_tokens: int, text: CaptionText = AS_WRITTEN
@@ -49,63 +146,29 @@ class StoredCaptions(TokenizedCaptions):
 
     @property
     def lengths(self) -> None:
-        """Not known before they were all read."""
+        """None: not known before all were read."""
         return None
 
     def __getitem__(self, sample: int) -> list[list[int]]:
         return self.captioner.tokenize(self.text.clean(self.samples[sample].captions), self.max_tokens)[0]
 
 
-class BlockMixture(Mixture):
-    """A mixture whose epochs go through a store a few shards at a time: for stores that are larger than the memory."""
-
-    def __init__(self, mixture: Mixture, blocks: np.ndarray) -> None:
-        """`blocks` holds for each image the number of its shard (images,)."""
-        self.mixture, self.blocks, self.seed = mixture, blocks, mixture.seed
-
-    def __len__(self) -> int:
-        return len(self.mixture)
-
-    def order(self, epoch: int) -> np.ndarray:
-        """The rows of that epoch of the mixture, gathered by shards."""
-        return by_blocks(self.mixture.order(epoch), self.blocks, self.seed, epoch)
-
-
-def by_blocks(order: np.ndarray, blocks: np.ndarray, seed: int, epoch: int, at_once: int = 16) -> np.ndarray:
-    """A shuffled order of images, gathered so that only `at_once` blocks are read from at a time.
+def check_words(
+    captioner: CaptionerModel, captions: Sequence[str], *, accept_lost: bool = False, is_joined: bool = False
+) -> RoundTrip:
+    """Report how many words of the captions survive the tokenizer, and which do not.
 
     Args:
-        order: positions of images, shuffled (rows,). blocks: for each image the number of its block (images,).
+        captions: some of them, as they are learned. accept_lost: go on whatever is lost.
+        is_joined: whether the captioner is joined from an encoder and a decoder, so that it can have another tokenizer.
 
-    Returns:
-        The same positions (rows,). Blocks come in an order drawn by seed and epoch, so many at a time; the images of these
-        come in the order that they have in `order`.
-
-    >>> by_blocks(np.array([3, 0, 2, 1]), np.array([0, 0, 1, 1]), seed=0, epoch=0, at_once=1).tolist()
-    [3, 2, 0, 1]
+    Raises `DataError` where too many are lost to train on.
     """
-    count = int(blocks.max(initial=-1)) + 1
-    turn = np.random.default_rng([seed, epoch, count]).permutation(count) // at_once
-    return order[np.argsort(turn[blocks[order]], kind="stable")]
-
-
-logger = logging.getLogger(__name__)
-
-
-def check_words(captioner: CaptionerModel, samples: Sequence[Sample], settings: Settings) -> RoundTrip:
-    """Look at how many words of the captions come back from the tokenizer, and tell what does not.
-
-    Some captions are looked at, evenly spread, as they are learned: after what the settings do to their text.
-
-    Raises `DataError` where more are lost than a training can do with, unless the settings accept that; `SettingsError` where
-    captions are longer than the decoder's positions, and the settings ask for their whole length.
-    """
-    captions = caption_text(settings.data).clean(tuple(spread_captions(samples)))
-    _check_lengths(captioner, captions, settings)
     found = round_trip(captioner.tokenizer, captions)
-    if found.is_refused and not settings.data.accept_lost_words:
-        joined = settings.model.encoder is not None
-        cure = "--tokenizer word-pieces, or a folder or hub id" if joined else "--model, or --encoder with --tokenizer"
+    if found.is_refused and not accept_lost:
+        cure = (
+            "--tokenizer word-pieces, or a folder or hub id" if is_joined else "--model, or --encoder with --tokenizer"
+        )
         raise DataError(
             f"the tokenizer does not keep {found.told}. The model could never write them. Choose a model whose tokenizer "
             f"knows them ({cure}), or go on with --accept-lost-words"
@@ -117,55 +180,19 @@ def check_words(captioner: CaptionerModel, samples: Sequence[Sample], settings: 
     return found
 
 
-def _check_lengths(captioner: CaptionerModel, captions: list[str], settings: Settings) -> None:
-    """Hold a limit of tokens that was asked for against the decoder's positions. Where no caption needs more it does no harm."""
-    room, asked_for = Room.of(captioner), settings.data.max_tokens
-    if not asked(settings.data, "max_tokens") or asked_for <= room.most or not captions:
+def check_longest(captioner: CaptionerModel, captions: Sequence[str], max_tokens: int) -> None:
+    """Compare a limit of tokens that was asked for with the decoder's positions; log where there is less room.
+
+    Raises `SettingsError` where one of the captions needs more than there is.
+    """
+    room = Room.of(captioner)
+    if max_tokens <= room.most or not captions:
         return
-    ids = captioner.tokenizer(captions, add_special_tokens=False, verbose=False)["input_ids"]
+    ids = captioner.tokenizer(list(captions), add_special_tokens=False, verbose=False)["input_ids"]
     longest = 1 + max(len(caption) for caption in ids)
     if longest > room.most:
         raise SettingsError(
-            f"max_tokens: found {asked_for}, and captions of up to {longest} tokens, but {room.told}; expected at most "
+            f"max_tokens: found {max_tokens}, and captions of up to {longest} tokens, but {room.told}; expected at most "
             f"{room.most}, which cuts longer captions and counts them"
         )
-    logger.warning("max_tokens: found %d, but %s: there is room for %d", asked_for, room.told, room.most)
-
-
-def augmentation(data: DataSettings) -> Augmentation | None:
-    """How training pictures are varied; None where they are not."""
-    asked = Augmentation(crop_scale=data.crop_scale, flip=data.flip, randaugment=data.randaugment)
-    return asked if asked.is_random else None
-
-
-def caption_text(data: DataSettings) -> CaptionText:
-    """What is done to the words of captions."""
-    return CaptionText(
-        lower_case=data.lower_case,
-        strip_punctuation=data.strip_punctuation,
-        max_words=data.max_words,
-        prefix=data.prefix,
-        suffix=data.suffix,
-        replace=tuple(_pair(pair) for pair in data.replace),
-        remove_words=data.remove_words,
-        shuffle_tags=data.shuffle_tags,
-        keep_tags=data.keep_tags,
-        drop_tags=data.drop_tags,
-        drop_captions=data.drop_captions,
-    )
-
-
-def source_ratios(data: DataSettings) -> list[float] | None:
-    """The ratios of several data sets; None where all their images are shown once an epoch."""
-    ratios = [source.ratio for source in data.sources if source.ratio is not None]
-    return ratios or None
-
-
-def _pair(text: str) -> tuple[str, str]:
-    """`old=new` as a pair.
-
-    >>> _pair("dog=hound")
-    ('dog', 'hound')
-    """
-    old, _, new = text.partition("=")
-    return old, new
+    logger.warning("max_tokens: found %d, but %s: there is room for %d", max_tokens, room.told, room.most)

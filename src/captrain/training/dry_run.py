@@ -12,7 +12,7 @@ from captrain.data.dataset import Splits
 from captrain.models.captioner import CaptionerModel
 from captrain.models.layers.packing import IGNORED
 from captrain.settings.schema import Settings
-from captrain.training.captions import caption_text
+from captrain.training.resolve import caption_text
 from captrain.yaml_text import dump_yaml
 
 

@@ -1,12 +1,13 @@
-"""What a run trains on and what it holds out, written down picture by picture: later evaluations go by it.
+"""Held-out pictures: a list of what each split holds, and the test of the best model at the end of a training.
 
-The test at the end of a training: the best model captions the test split once, and is scored as `captrain evaluate` does.
+Later evaluations go by the list. The test captions the test split once, and scores it as `captrain evaluate` does.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -31,8 +32,6 @@ from captrain.features.training_images import Images
 from captrain.inference.captioner import Captioner
 from captrain.inference.evaluate import Scoring, Stated, evaluate_samples
 from captrain.records import Rejects, Sample, read_jsonl, write_jsonl
-from captrain.settings.schema import Settings
-from captrain.training.loop.batch_size import images_a_batch
 from captrain.training.run_folder.folder import RunFolder
 from captrain.training.run_folder.place import scores_in
 
@@ -89,7 +88,7 @@ def _without(trained: Iterable[tuple[str, str]], now: Iterable[str]) -> Iterator
 
 
 def _warn(validation: Iterable[str], earlier: Iterable[str], before: str) -> None:
-    """Say how many validation pictures the training's beginning has learned from."""
+    """Warn of validation pictures that the model was trained on earlier."""
     held = numbers(validation)
     seen = int(np.isin(held, known(numbers(earlier))).sum())
     if seen:
@@ -103,7 +102,26 @@ FOLDER = "test"
 METRICS = "metrics.jsonl"
 
 
-def score_best_model(run: RunFolder, settings: Settings, splits: Splits) -> dict[str, float]:
+@dataclass(frozen=True, slots=True)
+class FinalTest:
+    """How the best model is tested.
+
+    Attributes:
+        device, precision: on which, and how it computes; "auto" is decided by the machine that tests.
+        batch_size, workers: pictures captioned at a time, and threads that read them; None for as many as there are cores.
+        max_pixels: larger pictures are rejected. metric: a score that is computed because it was asked for. tokenizer: of scores.
+    """
+
+    device: str
+    precision: str
+    batch_size: int
+    workers: int | None
+    max_pixels: int
+    metric: str
+    tokenizer: str
+
+
+def score_best_model(run: RunFolder, splits: Splits, how: FinalTest) -> dict[str, float]:
     """Scores of the run's best model on the test split; none where there is no such split.
 
     Writes captions and scores to `test/` in the run folder and a line of kind "test" to its metrics. An interrupted test goes on
@@ -112,13 +130,12 @@ def score_best_model(run: RunFolder, settings: Settings, splits: Splits) -> dict
     if not len(splits.test):
         return {}
     logger.info("testing the best model on %d pictures", len(splits.test))
-    captioner = Captioner.load(str(run.model), settings.model.device, settings.model.precision)
+    captioner = Captioner.load(str(run.model), how.device, how.precision)
     rejects = Rejects()
     stated = Stated(run.model, ("test", str(len(splits.test))))
     found = evaluate_samples(
         captioner, splits.test, rejects, {"captions": captioner.model.decoding}, run.path / FOLDER, stated,
-        Batching(2 * images_a_batch(settings), settings.data.workers, settings.data.max_pixels),
-        Scoring(settings.evaluation.tokenize, (settings.evaluation.metric,)),
+        Batching(how.batch_size, how.workers, how.max_pixels), Scoring(how.tokenizer, (how.metric,)),
     )  # fmt: skip
     splits.rejects.lines.extend(rejects.lines)
     _note(run, found.scores)
@@ -126,7 +143,7 @@ def score_best_model(run: RunFolder, settings: Settings, splits: Splits) -> dict
 
 
 def scores_of_test(run: Path) -> dict[str, float]:
-    """Scores of the last test of a run, if there was one."""
+    """Scores of a run's last test; empty where there was none."""
     path = run / FOLDER / "scores.json"
     return scores_in(path) if path.is_file() else {}
 

@@ -1,35 +1,28 @@
-"""Training rows: an image with the captions it carries this epoch, drawn by seed, epoch and image alone.
+"""Training rows: an image with the captions that it carries in an epoch, drawn by seed, epoch and image alone.
 
-Words hidden from the text half while it learns: it has to look at the image to go on.
-
-An epoch in batches of rows that are about as long: what is computed for padding is lost.
+Also: in which order an epoch has its rows, how rows become batches, and which words the text half does not see.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from captrain.data.augment import generator
-from captrain.data.caption_text import CaptionText
-from captrain.data.samples import Mixture, key_of
+from captrain.data.samples import Mixture
 from captrain.errors import SettingsError
 from captrain.features.training_images import Images
 from captrain.models.captioner import CaptionerModel
 from captrain.models.layers.packing import IGNORED, PackedRows, pack
-from captrain.records import Sample
-from captrain.settings.schema import TrainingSettings
+from captrain.training.captions import Captions
 
-AS_WRITTEN = CaptionText()
-CHUNK = 1024
 CaptionsPerImage = str | int
 
 
-class Row(NamedTuple):
+class TrainingRow(NamedTuple):
     """An image by its position, and the captions (token ids) that it carries in an epoch.
 
     A row that is not `learned` only keeps a process busy that has no row of a batch: nothing comes of it.
@@ -41,87 +34,7 @@ class Row(NamedTuple):
     learned: bool = True
 
 
-class Captions(Protocol):
-    """The captions of samples as token ids, as an epoch shows them."""
-
-    def __len__(self) -> int: ...
-
-    def at(self, sample: int, epoch: int) -> list[list[int]]: ...
-
-
-class TokenizedCaptions:
-    """The token ids of all captions of all samples, tokenised once, in one flat array.
-
-    `captions[i]` are the captions of sample i, `repeats[i]` how often an epoch shows it. `cut` counts captions that were
-    longer than allowed.
-    """
-
-    def __init__(
-        self, captioner: CaptionerModel, samples: Sequence[Sample], max_tokens: int, text: CaptionText = AS_WRITTEN
-    ) -> None:
-        pieces: list[np.ndarray] = []
-        lengths: list[int] = []
-        counts: list[int] = []
-        repeats: list[int] = []
-        self.cut = 0
-        for start in range(0, len(samples), CHUNK):
-            chunk = [samples[index] for index in range(start, min(start + CHUNK, len(samples)))]
-            repeats += [sample.repeats for sample in chunk]
-            captions = [text.clean(sample.captions) for sample in chunk]
-            counts += [len(texts) for texts in captions]
-            ids, cut = captioner.tokenize([text for texts in captions for text in texts], max_tokens)
-            self.cut += cut
-            lengths += [len(caption) for caption in ids]
-            pieces += [np.array(caption, dtype=np.int32) for caption in ids]
-        self.tokens = np.concatenate(pieces) if pieces else np.zeros(0, np.int32)
-        self.caption_ends = np.cumsum([0, *lengths])
-        self.sample_ends = np.cumsum([0, *counts])
-        self.repeats = np.array(repeats, dtype=np.int64)
-
-    def __len__(self) -> int:
-        return len(self.sample_ends) - 1
-
-    @property
-    def total(self) -> int:
-        """How many captions."""
-        return len(self.caption_ends) - 1
-
-    @property
-    def lengths(self) -> np.ndarray | None:
-        """How many tokens the row of each sample has, a start token a caption counted in (samples,)."""
-        tokens = self.caption_ends + np.arange(len(self.caption_ends))
-        return np.diff(tokens[self.sample_ends])
-
-    def __getitem__(self, sample: int) -> list[list[int]]:
-        first, last = self.sample_ends[sample], self.sample_ends[sample + 1]
-        ends = self.caption_ends
-        return [self.tokens[ends[caption] : ends[caption + 1]].tolist() for caption in range(first, last)]
-
-    def at(self, sample: int, epoch: int) -> list[list[int]]:
-        """The same in every epoch."""
-        return self[sample]
-
-
-class VariedCaptions:
-    """Captions whose words change from epoch to epoch (shuffled tags, say), so that they are tokenised when asked for."""
-
-    def __init__(
-        self, captioner: CaptionerModel, samples: Sequence[Sample], max_tokens: int, text: CaptionText, seed: int
-    ) -> None:
-        self.captioner, self.samples, self.max_tokens, self.text, self.seed = captioner, samples, max_tokens, text, seed
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def at(self, sample: int, epoch: int) -> list[list[int]]:
-        """As seed, epoch and the sample's id decide."""
-        found = self.samples[sample]
-        random = generator(self.seed, epoch, key_of(found.id), "caption")
-        ids, _ = self.captioner.tokenize(self.text.vary(self.text.clean(found.captions), random), self.max_tokens)
-        return ids
-
-
-class TrainingRows(Dataset[Row]):
+class TrainingRows(Dataset[TrainingRow]):
     """Row (epoch, i): image i and the captions that it carries in that epoch. Row (epoch, ~i) is the same, not learned."""
 
     def __init__(self, captions: Captions, captions_per_image: CaptionsPerImage, seed: int) -> None:
@@ -132,16 +45,16 @@ class TrainingRows(Dataset[Row]):
     def __len__(self) -> int:
         return len(self.captions)
 
-    def __getitem__(self, place: tuple[int, int]) -> Row:
+    def __getitem__(self, place: tuple[int, int]) -> TrainingRow:
         epoch, index = place
         if index < 0:
             return self[epoch, ~index]._replace(learned=False)
         captions = self.captions.at(index, epoch)
         if self.most is None or len(captions) <= int(self.most):
-            return Row(index, epoch, captions)
+            return TrainingRow(index, epoch, captions)
         draw = np.random.default_rng([self.seed, epoch, index])
         chosen = sorted(draw.choice(len(captions), int(self.most), replace=False))
-        return Row(index, epoch, [captions[number] for number in chosen])
+        return TrainingRow(index, epoch, [captions[number] for number in chosen])
 
 
 class EpochSampler(Sampler[list[tuple[int, int]]]):
@@ -186,7 +99,7 @@ class Collator:
         self.images = images
         self.captions = 0
 
-    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
+    def __call__(self, rows: Sequence[TrainingRow]) -> dict[str, Any]:
         """Pack a batch of rows."""
         self.captions += sum(len(row.captions) for row in rows)
         packed = pack([row.captions for row in rows], self.start, self.end, self.prompt)
@@ -225,18 +138,18 @@ class WordDropout:
         packed.input_ids[hidden] = self.hidden_id
 
 
-def word_dropout(captioner: CaptionerModel, training: TrainingSettings) -> WordDropout | None:
-    """As the settings ask, None where they don't. Hidden words are read as the tokenizer's mask, or its unknown token.
+def word_dropout(captioner: CaptionerModel, share: float, seed: int) -> WordDropout | None:
+    """Hides a share of the words; None for a share of 0. Hidden words become the tokenizer's mask, or its unknown token.
 
     Raises `SettingsError` for a tokenizer that has neither.
     """
-    if not training.word_dropout:
+    if not share:
         return None
     found = (captioner.tokenizer.mask_token_id, captioner.tokenizer.unk_token_id)
     hidden = next((int(id) for id in found if id is not None), None)
     if hidden is None:
         raise SettingsError("word_dropout: the tokenizer has neither a mask nor an unknown token; leave it out")
-    return WordDropout(training.word_dropout, hidden, training.seed)
+    return WordDropout(share, hidden, seed)
 
 
 class LengthMixture(Mixture):
@@ -278,3 +191,36 @@ def by_length(
         batches = rows[np.argsort(lengths[rows], kind="stable")].reshape(-1, batch_size)
         pieces.append(draw.permutation(batches).reshape(-1))
     return np.concatenate([*pieces, order[whole:]])
+
+
+class BlockMixture(Mixture):
+    """A mixture whose epochs go through a store a few shards at a time: for stores that are larger than the memory."""
+
+    def __init__(self, mixture: Mixture, blocks: np.ndarray) -> None:
+        """`blocks` holds for each image the number of its shard (images,)."""
+        self.mixture, self.blocks, self.seed = mixture, blocks, mixture.seed
+
+    def __len__(self) -> int:
+        return len(self.mixture)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The rows of that epoch of the mixture, gathered by shards."""
+        return by_blocks(self.mixture.order(epoch), self.blocks, self.seed, epoch)
+
+
+def by_blocks(order: np.ndarray, blocks: np.ndarray, seed: int, epoch: int, at_once: int = 16) -> np.ndarray:
+    """A shuffled order of images, gathered so that only `at_once` blocks are read from at a time.
+
+    Args:
+        order: positions of images, shuffled (rows,). blocks: for each image the number of its block (images,).
+
+    Returns:
+        The same positions (rows,). Blocks come in an order drawn by seed and epoch, so many at a time; the images of these
+        come in the order that they have in `order`.
+
+    >>> by_blocks(np.array([3, 0, 2, 1]), np.array([0, 0, 1, 1]), seed=0, epoch=0, at_once=1).tolist()
+    [3, 2, 0, 1]
+    """
+    count = int(blocks.max(initial=-1)) + 1
+    turn = np.random.default_rng([seed, epoch, count]).permutation(count) // at_once
+    return order[np.argsort(turn[blocks[order]], kind="stable")]

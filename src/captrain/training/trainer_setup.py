@@ -1,68 +1,55 @@
-"""From settings, a captioner and what is kept of its pictures to a trainer with everything that happens around its steps.
-
-Around the steps of a trainer: where it goes on after a stop, and where it stops when it is asked to.
-"""
+"""From settings, a captioner and its data to a trainer with everything that happens around its steps."""
 
 from __future__ import annotations
 
 import json
 import logging
-import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import torch
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from captrain.data.samples import Mixture
 from captrain.disk.writing import write_text
-from captrain.features.stored_images import StoredImages
 from captrain.features.training_images import Images
 from captrain.models.captioner import CaptionerModel
 from captrain.records import write_jsonl
 from captrain.settings.schema import Settings
-from captrain.training.captions import BlockMixture, caption_text, source_ratios
+from captrain.training.captions import TokenizedCaptions
+from captrain.training.data_setup import TrainingData, steps_an_epoch
 from captrain.training.distributed.group import here
-from captrain.training.distributed.strategy import strategy_of
-from captrain.training.loop.batch_size import images_a_batch, images_a_step
-from captrain.training.loop.callbacks import Discernment, Patience, Rhythm
+from captrain.training.distributed.strategy import Strategy, make_strategy
+from captrain.training.loop.callbacks import CheckpointSchedule, Discernment, Patience
 from captrain.training.loop.live_view import LiveView
 from captrain.training.loop.stopping import SIGNALS, Stopped
 from captrain.training.loop.trainer import CaptionTrainer
-from captrain.training.loop.validation import Validation, Validator, advice, blind_spot_of, spread
-from captrain.training.optimization.schedules import warmup_steps
-from captrain.training.rows import (
-    Collator,
-    LengthMixture,
-    TokenizedCaptions,
-    TrainingRows,
-    VariedCaptions,
-    word_dropout,
-)
+from captrain.training.loop.trainer_adapter import EpochData
+from captrain.training.loop.validation import Validation, Validator, advice, blind_spot_of, evenly_spaced
+from captrain.training.resolve import batches_of, decided, distribution_of, learning_plan
+from captrain.training.rows import Collator, word_dropout
 from captrain.training.run_folder.checkpoints import Checkpoints
 from captrain.training.run_folder.folder import RunFolder
 from captrain.training.run_folder.logbook import Logbook
-from captrain.training.trackers import chosen
+from captrain.training.trackers import TrackedRun, chosen
 from captrain.training.trackers.follow import Following
-
-if TYPE_CHECKING:
-    from captrain.training.loop.trainer import CaptionTrainer
-
 
 logger = logging.getLogger(__name__)
 
 
 def make_trainer(
-    run: RunFolder, settings: Settings, captioner: CaptionerModel,
-    images: dict[str, Images], captions: dict[str, TokenizedCaptions], checkpoints: Checkpoints, labels: np.ndarray,
-    goes_back: bool,
+    run: RunFolder, settings: Settings, captioner: CaptionerModel, data: TrainingData, mixture: Mixture,
+    checkpoints: Checkpoints, goes_back: bool,
 ) -> tuple[CaptionTrainer, Following]:  # fmt: skip
-    """The trainer with its callbacks; and of these the one that outlives it, because the final test is followed too."""
+    """The trainer with its callbacks, and the one of these that outlives it, because the final test is followed too.
+
+    Args:
+        settings: filled. goes_back: whether the steps from here on may be others than an earlier session took.
+    """
     training, evaluation = settings.training, settings.evaluation
-    rows = make_rows(settings, captioner, images["train"], captions["train"])
-    mixture = make_mixture(settings, images["train"], captions["train"], labels)
-    steps = steps_an_epoch(settings, mixture)
-    validator = make_validator(settings, images["validation"], captions["validation"])
+    plan, batches = learning_plan(settings), batches_of(settings.training)
+    steps = steps_an_epoch(batches, mixture)
+    validator = make_validator(settings, data.images["validation"], data.captions["validation"])
+    strategy = strategy_of(settings)
 
     def on_best(validation: Validation) -> None:
         run.save_model(captioner)
@@ -71,33 +58,27 @@ def make_trainer(
         judged = {**place, **validation.judgement.to_dict(), "scores": validation.scores}
         write_text(run.path / "scores.json", json.dumps(judged, indent=2) + "\n")
 
-    collator = Collator(captioner, images["train"], word_dropout(captioner, training))
+    hide_words = word_dropout(captioner, training.word_dropout, training.seed)
+    collator = Collator(captioner, data.images["train"], hide_words)
     trainer = CaptionTrainer(
         captioner,
-        training_arguments(settings, run, captioner, validator is not None),
-        rows,
-        mixture,
-        collator,
-        settings,
+        training_arguments(settings, run, captioner, strategy, validator is not None),
+        EpochData(data.rows, mixture, collator),
+        plan,
+        strategy,
         checkpoints,
         validator,
         on_best,
     )
-    shown = spread(validator.positions, evaluation.samples) if validator else []
-    samples = [images["validation"].samples[position] for position in shown]
+    shown = evenly_spaced(validator.positions, evaluation.samples) if validator else []
+    samples = [data.images["validation"].samples[position] for position in shown]
     names = chosen(training.trackers) if here().is_first else ()
-    following = Following(names, run.path, settings, samples, lambda: trainer.latest, goes_back)
+    following = Following(names, tracked_run(run, settings), samples, lambda: trainer.latest, goes_back)
     callbacks: list[TrainerCallback] = [
         Logbook(run, run.seconds_so_far(), evaluation.samples, lambda: trainer.latest),
-        Rhythm(
-            training.checkpoint_every,
-            training.checkpoint_every_epochs,
-            evaluation.evaluate_every,
-            steps,
-            training.epochs,
-        ),
-        LiveView(len(mixture), training.epochs, images_a_step(settings), collator, lambda: trainer.latest),
-        *judging_callbacks(settings, images["validation"]),
+        checkpoint_schedule(settings, steps),
+        LiveView(len(mixture), training.epochs, batches.step, collator, lambda: trainer.latest),
+        *judging_callbacks(settings, data.images["validation"]),
         following,
         Watch(trainer, steps),
     ]
@@ -107,70 +88,61 @@ def make_trainer(
     return trainer, following
 
 
+def checkpoint_schedule(settings: Settings, steps_per_epoch: int) -> CheckpointSchedule:
+    """When the run saves and evaluates."""
+    training, every = settings.training, settings.evaluation.evaluate_every
+    return CheckpointSchedule(
+        training.checkpoint_every, training.checkpoint_every_epochs, every, steps_per_epoch, training.epochs
+    )
+
+
+def tracked_run(run: RunFolder, settings: Settings) -> TrackedRun:
+    """The run as trackers are told of it."""
+    name = settings.training.run_name or run.path.resolve().name
+    return TrackedRun(run.path, settings.training.project, name, settings.model_dump(mode="json"))
+
+
+def strategy_of(settings: Settings) -> Strategy:
+    """How the processes of this training share the model."""
+    distribution = distribution_of(settings)
+    return make_strategy(distribution.strategy, distribution.zero, here())
+
+
 def make_validator(settings: Settings, images: Images, captions: TokenizedCaptions) -> Validator | None:
     """What measures the captioner on validation images; None where there are none. Without gradients twice as many fit."""
     if not len(images):
         return None
     evaluation = settings.evaluation
-    at_once = 2 * images_a_batch(settings) // here().size
+    at_once = 2 * batches_of(settings.training).images // here().size
     return Validator(images, captions, at_once, evaluation.validation_limit, evaluation.metric, evaluation.tokenize)
 
 
 def judging_callbacks(settings: Settings, images: Images) -> list[TrainerCallback]:
-    """What looks after the score that chooses. One that can tell nothing is named before the first step, or when it shows."""
+    """What watches the score that chooses. A score that can tell nothing is named before the first step, or when it shows."""
     if not len(images):
         return []
-    metric, patience = settings.evaluation.metric, settings.training.patience
+    evaluation, patience = settings.evaluation, settings.training.patience
+    metric = evaluation.metric
     stops: list[TrainerCallback] = [Patience(metric, patience)] if patience else []
-    if (reason := blind_spot_of(settings, images.samples)) is None:
+    reason = blind_spot_of(images.samples, metric, evaluation.tokenize, evaluation.validation_limit)
+    if reason is None:
         return [Discernment(metric, patience), *stops]
     logger.warning(advice(reason, patience))
     return stops
 
 
-def make_mixture(settings: Settings, images: Images, captions: TokenizedCaptions, labels: np.ndarray) -> Mixture:
-    """Which rows each epoch has."""
-    mixture = Mixture(labels[images.taken], source_ratios(settings.data), captions.repeats, settings.training.seed)
-    if isinstance(images, StoredImages) and images.blocks is not None:
-        mixture = BlockMixture(mixture, images.blocks)
-    window, lengths = settings.training.length_window, captions.lengths
-    if window == 1 or lengths is None or settings.data.captions_per_image != "all":
-        return mixture
-    return LengthMixture(mixture, lengths, images_a_step(settings), window)
-
-
-def steps_an_epoch(settings: Settings, mixture: Mixture) -> int:
-    """Steps of the optimizer in an epoch."""
-    return math.ceil(math.ceil(len(mixture) / images_a_batch(settings)) / settings.training.accumulate)
-
-
-def check_length(settings: Settings, images: Images, captions: TokenizedCaptions, labels: np.ndarray) -> None:
-    """Raise `SettingsError` for a warm-up longer than the run."""
-    if settings.training.warmup_steps:
-        mixture = make_mixture(settings, images, captions, labels)
-        warmup_steps(settings.training, steps_an_epoch(settings, mixture) * settings.training.epochs)
-
-
-def make_rows(
-    settings: Settings, captioner: CaptionerModel, images: Images, captions: TokenizedCaptions
-) -> TrainingRows:
-    """Rows of captions that are tokenised once, or anew in each epoch where their words vary."""
-    data, seed, text = settings.data, settings.training.seed, caption_text(settings.data)
-    varied = VariedCaptions(captioner, images.samples, data.max_tokens, text, seed) if text.is_random else None
-    return TrainingRows(varied or captions, data.captions_per_image, seed)
-
-
 def training_arguments(
-    settings: Settings, run: RunFolder, captioner: CaptionerModel, validates: bool
+    settings: Settings, run: RunFolder, captioner: CaptionerModel, strategy: Strategy, validates: bool
 ) -> TrainingArguments:
-    """The settings in Trainer's words. Arithmetic is the captioner's own affair, logs and trackers are our callbacks'."""
+    """The settings in Trainer's words. The captioner sees to its precision itself, callbacks to logs and trackers."""
     training, metric = settings.training, settings.evaluation.metric
+    batches = batches_of(training)
     return TrainingArguments(
         output_dir=str(run.checkpoints),
-        per_device_train_batch_size=images_a_batch(settings) // here().size,
-        gradient_accumulation_steps=training.accumulate,
+        per_device_train_batch_size=batches.images // here().size,
+        gradient_accumulation_steps=batches.accumulate,
         num_train_epochs=training.epochs,
-        learning_rate=float(training.learning_rate or 0),
+        learning_rate=decided(training.learning_rate),
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_gradient_norm,
         seed=training.seed,
@@ -189,12 +161,12 @@ def training_arguments(
         dataloader_num_workers=0,
         disable_tqdm=True,
         report_to="none",
-        **strategy_of(settings.distributed, here()).arguments(captioner.precision),
+        **strategy.arguments(captioner.precision),
     )
 
 
 class Watch(TrainerCallback):
-    """The last of a trainer's callbacks: what the others do at the beginning is done then."""
+    """Goes on after a stop, and stops when asked to. The last of a trainer's callbacks: the others have begun before it does."""
 
     def __init__(self, trainer: CaptionTrainer, steps_per_epoch: int) -> None:
         self.trainer = trainer
@@ -214,7 +186,7 @@ class Watch(TrainerCallback):
         self.trainer.guard.begin_step()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Save when a signal has come; at the last step of an epoch, before its evaluation, which then comes first next time."""
+        """Save after a signal. At the end of an epoch this is before its evaluation, with which the next session begins."""
         self.stops = self._asked_anywhere(args)
         if self.stops:
             control.should_save = True

@@ -189,7 +189,7 @@ def _go_on(folder: Path) -> None:
     from captrain.inference.evaluation_data import EvaluatedRun
     from captrain.models.checkpoint.card import model_card
     from captrain.training.held_out import scores_of_test
-    from captrain.training.run_folder.checkpoints import Checkpoints, Running, check_fits, load_learned
+    from captrain.training.run_folder.checkpoints import Checkpoints, Running, check_checkpoint_fits, load_learned
     from captrain.training.run_folder.folder import RunFolder
 
     run = RunFolder(folder / "run")
@@ -202,7 +202,7 @@ def _go_on(folder: Path) -> None:
     if last is None:
         raise CaptrainError("no checkpoint")
     captioner = _captioner()
-    check_fits(captioner, last)
+    check_checkpoint_fits(captioner, last)
     run.check_same({}, {})
     run.filled_before("training", "batch_size")
     run.rewind(1, last)

@@ -1,6 +1,6 @@
 """The original BLIP repository's flat files (salesforce/BLIP: `configs/caption_coco.yaml`, `nocaps.yaml`), in LAVIS's sections.
 
-Both trained the same models by the same rules; what the old files leave to the code stands here.
+Both repositories trained the same models by the same rules. What the old files leave to their code is written down here.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from captrain.errors import SettingsError
-from captrain.settings.lavis.sections import Imported, Kind, Note, Section
+from captrain.settings.lavis.sections import Imported, ImportNote, Kind, LavisSection
 
 KEYS: dict[str, tuple[str, Kind]] = {
     "vit": ("model.vit_type", "a name"),
@@ -60,7 +60,7 @@ def in_sections(content: Mapping[Any, Any], where: str) -> dict[str, Any]:
             f"{where}: is a file of BLIP for {task or 'another task'}, expected one for captioning, with "
             f"{', '.join(sorted(OF_CAPTIONING))}"
         )
-    flat = Section("", content, where)
+    flat = LavisSection("", content, where)
     whole: dict[str, Any] = {"model": {}, "datasets": {"coco_caption": {}}, "run": {}}
     for key, value in content.items():
         if key not in KEYS:
@@ -77,7 +77,7 @@ def in_sections(content: Mapping[Any, Any], where: str) -> dict[str, Any]:
 def in_its_words(done: Imported, content: Mapping[Any, Any]) -> None:
     """Notes under the keys that the file has, and none on what it does not say."""
     names = {place: key for key, (place, _) in KEYS.items()}
-    found = [Note(names.get(note.key, note.key.removeprefix("run.")), note.reason) for note in done.notes]
+    found = [ImportNote(names.get(note.key, note.key.removeprefix("run.")), note.reason) for note in done.notes]
     done.notes[:] = [note for note in found if note.key in set(map(str, content))]
 
 

@@ -1,11 +1,7 @@
-"""A runtime file of LAVIS (sections model, datasets, run) as a recipe, and what of it has no counterpart.
+"""Turns a runtime file of LAVIS (sections model, datasets, run) into a recipe, and notes what has no counterpart.
 
 Values are read as LAVIS reads them (Li et al. 2022; salesforce/LAVIS: `blip_caption.py`, `blip_processors.py`,
-`runner_base.py`, `lr_scheduler.py`), with its defaults where the file is silent and captrain's differ.
-
-What LAVIS's `run` section says of splits and of writing, in captrain's words.
-
-The learning rate's curve of a LAVIS file (`lavis/common/optims.py`), by LAVIS's own names.
+`runner_base.py`, `optims.py`), with its defaults where the file is silent and captrain's differ.
 """
 
 from __future__ import annotations
@@ -26,7 +22,16 @@ from captrain.settings.lavis.models import (
     take_prompt,
     weights_of,
 )
-from captrain.settings.lavis.sections import AS_IT_IS, CROPS, LEFT_OUT, NO_MATTER, SECTIONS, Imported, Section, hint
+from captrain.settings.lavis.sections import (
+    AS_IT_IS,
+    CROPS,
+    LEFT_OUT,
+    NO_MATTER,
+    SECTIONS,
+    Imported,
+    LavisSection,
+    hint,
+)  # fmt: skip
 from captrain.settings.load import leaves, read_yaml, validate
 from captrain.settings.schema import Settings
 from captrain.settings.schema.optimisation import CONSTANT, WITH_DECAY_RATE
@@ -50,16 +55,14 @@ def import_lavis(path: Path, model: str | None = None) -> Imported:
     if not isinstance(content, Mapping) or not {"model", "run"} & set(content):
         kind = "nothing" if content is None else f"a {type(content).__name__}"
         found = _listed(content) if isinstance(content, Mapping) else kind
-        raise SettingsError(
-            f"{where}: found {found}, expected sections model, datasets and run as LAVIS has them, or the keys of BLIP's "
-            "caption_coco.yaml"
-        )
+        expected = "sections model, datasets and run as LAVIS has them, or the keys of BLIP's caption_coco.yaml"
+        raise SettingsError(f"{where}: found {found}, expected {expected}")
     return _import(content, where, model)
 
 
 def _import(content: Mapping[Any, Any], where: str, checkpoint: str | None) -> Imported:
     """LAVIS's sections as a recipe."""
-    whole = Section("", content, where)
+    whole = LavisSection("", content, where)
     model, datasets, run = (whole.part(name) for name in ("model", "datasets", "run"))
     done = Imported()
     kind = architecture_of(model)
@@ -81,7 +84,7 @@ def _import(content: Mapping[Any, Any], where: str, checkpoint: str | None) -> I
     return done
 
 
-def _data_sets(sections: Section, done: Imported) -> list[Section]:
+def _data_sets(sections: LavisSection, done: Imported) -> list[LavisSection]:
     """Processors, image folders and ratios of the data sets; returns their text processors."""
     if len(sections.values) > MOST_DATA_SETS:
         raise SettingsError(f"{sections.where}: {len(sections.values)} data sets, expected at most {MOST_DATA_SETS}")
@@ -100,7 +103,7 @@ def _data_sets(sections: Section, done: Imported) -> list[Section]:
     return [data.part("text_processor") for data in parts]
 
 
-def _mix(parts: list[Section], done: Imported) -> None:
+def _mix(parts: list[LavisSection], done: Imported) -> None:
     """Several data sets become sources under the names that LAVIS has for them."""
     ratios = [data.take("sample_ratio", "a number") for data in parts]
     with_ratio = None not in ratios
@@ -114,7 +117,7 @@ def _mix(parts: list[Section], done: Imported) -> None:
     done.note("datasets", "LAVIS knows where its data sets lie; put the path of each into data.sources")
 
 
-def _vision(processors: Section, done: Imported) -> None:
+def _vision(processors: LavisSection, done: Imported) -> None:
     """How pictures are cropped, turned and resized."""
     train, evaluation = processors.part("train"), processors.part("eval")
     name = train.take("name", "a name", "")
@@ -136,7 +139,7 @@ def _vision(processors: Section, done: Imported) -> None:
         _leave_out(part, SECTIONS["vis_processor"], done)
 
 
-def _text(processors: Section, done: Imported) -> None:
+def _text(processors: LavisSection, done: Imported) -> None:
     """How captions are cleaned, and the prompt before them."""
     train, evaluation = processors.part("train"), processors.part("eval")
     name = train.take("name", "a name", "")
@@ -152,7 +155,7 @@ def _text(processors: Section, done: Imported) -> None:
         _leave_out(part, SECTIONS["text_processor"], done)
 
 
-def _images(data: Section, done: Imported, alone: bool) -> None:
+def _images(data: LavisSection, done: Imported, alone: bool) -> None:
     """Where the user's pictures lie."""
     images = data.values.get("images") or data.part("build_info").values.get("images")
     storage = images.get("storage") if isinstance(images, Mapping) else images
@@ -173,7 +176,7 @@ def _images(data: Section, done: Imported, alone: bool) -> None:
     )
 
 
-def _run(run: Section, done: Imported) -> None:
+def _run(run: LavisSection, done: Imported) -> None:
     """The training itself."""
     task = run.take("task", "a name", "captioning")
     if task != "captioning":
@@ -194,7 +197,7 @@ def _run(run: Section, done: Imported) -> None:
         done.note("run.evaluate", "`captrain evaluate MODEL DATA --recipe FILE` does it: nothing is trained")
 
 
-def _device(run: Section, done: Imported) -> None:
+def _device(run: LavisSection, done: Imported) -> None:
     """Where and with which arithmetic."""
     device = run.take("device", "a name", "cuda")
     done.set("device", device.partition(":")[0])
@@ -209,7 +212,7 @@ def _device(run: Section, done: Imported) -> None:
         )
 
 
-def _leave_out(section: Section, known: frozenset[str], done: Imported) -> None:
+def _leave_out(section: LavisSection, known: frozenset[str], done: Imported) -> None:
     """Note what has no counterpart, and what nobody knows; say nothing of values that change nothing."""
     for key, value in section.values.items():
         name = f"{section.name}.{key}"
@@ -234,10 +237,10 @@ SPLITS = {
 MOST_SPLITS = 100
 
 
-def splits_of(run: Section) -> Iterator[tuple[str, list[str]]]:
+def splits_of(run: LavisSection) -> Iterator[tuple[str, list[str]]]:
     """The settings of splits that differ from what is done anyway. Raises `SettingsError` for what is no list of names.
 
-    >>> list(splits_of(Section("run", {"train_splits": ["train"], "test_splits": ["val", "test"]}, "f")))
+    >>> list(splits_of(LavisSection("run", {"train_splits": ["train"], "test_splits": ["val", "test"]}, "f")))
     [('test_split', ['val', 'test'])]
     """
     for key, (leaf, usual) in SPLITS.items():
@@ -263,7 +266,7 @@ def drop_unused(generation: dict[str, Any]) -> None:
         generation.pop(name, None)
 
 
-def take_schedule(run: Section, done: Imported) -> None:
+def take_schedule(run: LavisSection, done: Imported) -> None:
     """Take over the schedule, its floor, its falls and its warm-up."""
     name = run.take("lr_sched", "a name", "linear_warmup_cosine_lr")
     known = get_args(ScheduleName)
@@ -284,14 +287,13 @@ def take_schedule(run: Section, done: Imported) -> None:
     _warmup(run, done)
 
 
-def _warmup(run: Section, done: Imported) -> None:
+def _warmup(run: LavisSection, done: Imported) -> None:
     """The warm-up. LAVIS counts its batches, captrain the steps that they are gathered into."""
     start = run.take("warmup_lr", "a number", -1.0)
     if start >= 0:
         done.set("warmup_learning_rate", start)
     batches, gathered = run.take("warmup_steps", "a whole number", 0), done.get("accumulate") or 1
-    done.set("warmup_steps", -(-batches // gathered))
+    steps = -(-batches // gathered)
+    done.set("warmup_steps", steps)
     if batches and gathered > 1:
-        done.note(
-            "run.warmup_steps", f"{batches} batches are {done.get('warmup_steps')} steps here: {gathered} are added up"
-        )
+        done.note("run.warmup_steps", f"{batches} batches are {steps} steps here: {gathered} are added up")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from captrain.errors import SettingsError, nearest
-from captrain.settings.lavis.sections import CAPTIONS_AN_IMAGE, Imported, Section
+from captrain.settings.lavis.sections import CAPTIONS_AN_IMAGE, Imported, LavisSection
 
 BLIP_PROMPT, BLIP_2_PROMPT = "a picture of", "a photo of"
 
@@ -109,7 +109,7 @@ ARCHITECTURES = {
 """By `model.arch`. BLIP's decoder is given start token and prompt as words that count; BLIP-2's reads them as vectors."""
 
 
-def architecture_of(model: Section) -> Architecture:
+def architecture_of(model: LavisSection) -> Architecture:
     """The architecture that a file names. Raises `SettingsError` for one that is no captioner of a family here."""
     name = model.take("arch", "a name", "blip_caption")
     if name not in ARCHITECTURES:
@@ -120,7 +120,7 @@ def architecture_of(model: Section) -> Architecture:
     return ARCHITECTURES[name]
 
 
-def weights_of(model: Section, kind: Architecture) -> Weights:
+def weights_of(model: LavisSection, kind: Architecture) -> Weights:
     """The model type that a file names. Raises `SettingsError` for one that the architecture does not have on the hub."""
     usual = kind.usual
     if kind is ARCHITECTURES["blip_caption"]:
@@ -135,7 +135,7 @@ def weights_of(model: Section, kind: Architecture) -> Weights:
     return kind.types[name]
 
 
-def take_model(model: Section, kind: Architecture, weights: Weights, done: Imported) -> None:
+def take_model(model: LavisSection, kind: Architecture, weights: Weights, done: Imported) -> None:
     """Which checkpoint, and which of its weights learn."""
     finished = model.take("load_finetuned", "true or false", True)
     done.set("model", weights.checkpoint if finished or not weights.before else weights.before)
@@ -155,7 +155,7 @@ def take_model(model: Section, kind: Architecture, weights: Weights, done: Impor
         done.set("checkpoint_activations", True)
 
 
-def take_prompt(model: Section, weights: Weights, texts: list[Section], done: Imported) -> None:
+def take_prompt(model: LavisSection, weights: Weights, texts: list[LavisSection], done: Imported) -> None:
     """The one prompt that is learned and written behind: of training, else of the model, which has a default.
 
     `texts` are the data sets' text processors.
@@ -185,7 +185,7 @@ def _either(names: Collection[str]) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
-def take_lengths(run: Section, model: Section, kind: Architecture, done: Imported) -> None:
+def take_lengths(run: LavisSection, model: LavisSection, kind: Architecture, done: Imported) -> None:
     """Lengths in tokens. captrain counts those of the caption alone, and its end."""
     prompt = done.get("prompt") or ""
     tokens, certain = count_tokens(prompt, done.get("model"))
@@ -213,7 +213,7 @@ def take_lengths(run: Section, model: Section, kind: Architecture, done: Importe
         )
 
 
-def take_batch(run: Section, datasets: Section, done: Imported) -> None:
+def take_batch(run: LavisSection, datasets: LavisSection, done: Imported) -> None:
     """Pairs of an image and a caption, as images with all of their captions."""
     pairs = run.take("batch_size_train", "a whole number")
     if pairs is None:

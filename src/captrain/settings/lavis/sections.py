@@ -1,8 +1,6 @@
-"""One section of a LAVIS file, its values checked as they are taken.
+"""The parts of an import from LAVIS: a section whose values are checked, the recipe and notes so far, and a table of its keys.
 
-What an import of a LAVIS file has found so far: a recipe, and notes on what has no counterpart.
-
-What the keys of LAVIS's captioning files come to: taken as they are, of no matter here, or without counterpart, and why.
+The table says for each key of LAVIS's captioning files whether it is a setting here, does not matter, or has no counterpart.
 """
 
 from __future__ import annotations
@@ -21,14 +19,14 @@ YAML_1_1 = {"yes": True, "no": False, "on": True, "off": False}
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class LavisSection:
     """One section of the file, with the place that its errors name."""
 
     name: str
     values: Mapping[Any, Any]
     where: str
 
-    def part(self, key: str) -> Section:
+    def part(self, key: str) -> LavisSection:
         """The section below a key; an empty one where there is none."""
         values = self.values.get(key)
         name = f"{self.name}.{key}" if self.name else key
@@ -36,7 +34,7 @@ class Section:
             raise SettingsError(
                 f"{self.where}: {name} holds a {type(values).__name__}, expected a section as LAVIS has it"
             )
-        return Section(name, values or {}, self.where)
+        return LavisSection(name, values or {}, self.where)
 
     def take(self, key: str, kind: Kind, default: Any = None) -> Any:
         """A value as the kind that it has to be; the default where the file is silent or says null."""
@@ -74,7 +72,7 @@ def _as_kind(value: Any, kind: Kind) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class ImportNote:
     """A key of the file that has no counterpart, or another value here, and why."""
 
     key: str
@@ -86,7 +84,7 @@ class Imported:
     """A recipe's sections, and what to know about them."""
 
     recipe: dict[str, dict[str, Any]] = field(default_factory=dict)
-    notes: list[Note] = field(default_factory=list)
+    notes: list[ImportNote] = field(default_factory=list)
     evaluates: bool = False
     """Whether the file is for an evaluation alone."""
 
@@ -100,7 +98,7 @@ class Imported:
 
     def note(self, key: str, reason: str) -> None:
         """Say that a key has no counterpart, or a changed value."""
-        self.notes.append(Note(key, reason))
+        self.notes.append(ImportNote(key, reason))
 
 
 def hint(name: str, known: Any) -> str:

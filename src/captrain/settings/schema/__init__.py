@@ -7,12 +7,15 @@ all sections, because flags use them without the section (`--rank 16`). `None` m
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import model_validator
 
 from captrain.settings.schema.base import Section
 from captrain.settings.schema.conflicts import conflicts
 from captrain.settings.schema.data import DataSettings, ReadingSettings, Source
 from captrain.settings.schema.model import GenerationSettings, ModelSettings
+from captrain.settings.schema.sections import Sections
 from captrain.settings.schema.training import (
     ComputingSettings,
     DistributedSettings,
@@ -35,15 +38,8 @@ __all__ = [
 ]
 
 
-class Settings(Section):
+class Settings(Sections):
     """All sections together: what a recipe holds and what a run saves."""
-
-    model: ModelSettings = ModelSettings()
-    data: DataSettings = DataSettings()
-    training: TrainingSettings = TrainingSettings()
-    generation: GenerationSettings = GenerationSettings()
-    evaluation: EvaluationSettings = EvaluationSettings()
-    distributed: DistributedSettings = DistributedSettings()
 
     @model_validator(mode="after")
     def _agrees(self) -> Settings:
@@ -52,3 +48,11 @@ class Settings(Section):
             many = f"{len(found)} settings contradict others: " if len(found) > 1 else ""
             raise ValueError(many + "; ".join(found))
         return self
+
+    def requested(self) -> dict[str, Any]:
+        """By section, the settings that differ from their defaults, as plain values.
+
+        >>> Settings(model=ModelSettings(rank=4)).requested()
+        {'model': {'rank': 4}}
+        """
+        return self.model_dump(mode="json", exclude_defaults=True)

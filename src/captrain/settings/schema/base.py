@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from cyclopts import Group, Parameter
 from pydantic import BaseModel, ConfigDict, Field
 
-Part = Literal["vision", "bridge", "language"]
+PartName = Literal["vision", "bridge", "language"]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -19,6 +19,17 @@ class Section(BaseModel):
     )
 
 
-def panel(title: str, place: float) -> Parameter:
-    """Where the help of commands lists a setting's flag: in a box of its own, among the others by `place`."""
-    return Parameter(group=Group(title, sort_key=place))
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """The box in which the help of commands lists a setting's flag; boxes are sorted by `place`.
+
+    It is a mark beside a setting's type. The command line reads it; nothing here needs the library that parses flags.
+    """
+
+    title: str
+    place: float
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeOnly:
+    """Marks a setting that recipes and Python calls have, and the command line has not."""

@@ -1,19 +1,18 @@
-"""What settings say against each other: every conflict of a recipe, each in a few words.
+"""Settings that contradict each other: every conflict of a recipe, each in a few words.
 
-Only what was asked for counts, which is what differs from its default: a run's saved settings and what `config show` prints name
-every setting, and both are recipes.
+Only settings that differ from their defaults count. A run's saved settings and the output of `config show` name every setting,
+and both are recipes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from captrain.settings.schema.base import Section
+from captrain.settings.schema.model import GenerationSettings, ModelSettings
 from captrain.settings.schema.optimisation import optimisation
-
-if TYPE_CHECKING:
-    from captrain.settings.schema import GenerationSettings, ModelSettings, Settings
+from captrain.settings.schema.sections import Sections
 
 NEW_DECODER = ("tokenizer", "vocabulary_size", "decoder_layers", "decoder_width", "decoder_heads", "decoder_dropout")
 MAPPER = (
@@ -24,18 +23,17 @@ ADAPTERS = (
     "rank", "alpha", "dropout", "lora_parts", "lora_layers", "target_modules", "lora_init", "rslora", "dora", "lora_plus",
 )  # fmt: skip
 OF_NEW_ADAPTERS = ("lora_layers", "target_modules", "lora_init")
-"""What can't be told from an adapter that is there; the rest is compared with it."""
+"""Settings that a saved adapter does not record; the others are compared with it."""
 VIEWS = ("crop_scale", "flip", "randaugment", "views")
 VALIDATED = ("evaluate_every", "validation_limit", "metric", "samples")
 Names = tuple[str, ...] | None
 PARTS = frozenset({"vision", "bridge", "language"})
 
 
-def conflicts(settings: Settings) -> list[str]:
+def conflicts(settings: Sections) -> list[str]:
     """All conflicts, in the order of the sections; an empty list for settings that agree.
 
-    >>> from captrain.settings.schema import GenerationSettings, Settings
-    >>> conflicts(Settings.model_construct(generation=GenerationSettings(top_p=0.5, min_new_tokens=40)))
+    >>> conflicts(Sections(generation=GenerationSettings(top_p=0.5, min_new_tokens=40)))
     ['top_p is for sampling, set sample too', 'min_new_tokens 40 is more than max_new_tokens 30']
     """
     rules = (
@@ -50,14 +48,14 @@ def conflicts(settings: Settings) -> list[str]:
         _measured,
         _validation,
         _rates,
-        optimisation,
+        _optimisation,
         _writing,
     )
     return [conflict for rule in rules for conflict in rule(settings)]
 
 
 def method_of(model: ModelSettings) -> str:
-    """LoRA, and all weights of a captioner that is joined anew, unless the settings say otherwise."""
+    """`lora`, or `full` for a newly joined captioner, unless the settings name a method."""
     return model.method or ("lora" if model.encoder is None else "full")
 
 
@@ -71,7 +69,6 @@ def frozen_of(model: ModelSettings) -> tuple[str, ...]:
 def asked(section: Section, *names: str) -> list[str]:
     """Those of the settings that differ from their defaults.
 
-    >>> from captrain.settings.schema import ModelSettings
     >>> asked(ModelSettings(rank=4, alpha=32), "rank", "alpha", "dropout")
     ['rank']
     """
@@ -88,18 +85,18 @@ def _are(names: list[str], rest: str) -> Iterator[str]:
         yield f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} {rest}"
 
 
-def _captioner(settings: Settings) -> Iterator[str]:
-    """A checkpoint, or a captioner that is joined anew."""
+def _captioner(settings: Sections) -> Iterator[str]:
+    """A checkpoint, or a newly joined captioner: settings of the other one mean nothing."""
     model = settings.model
     if model.encoder is not None:
         yield from _are(asked(model, "model"), "not used with encoder, which joins a new captioner, leave one out")
         yield from _are(asked(model, "base", "continue_adapter"), "for an adapter given as model, but encoder is given")
         return
     for_joined = asked(model, "decoder", *NEW_DECODER, *MAPPER)
-    yield from _are(for_joined, "for a captioner that is joined anew, give encoder too")
+    yield from _are(for_joined, "for a newly joined captioner, give encoder too")
 
 
-def _decoder(settings: Settings) -> Iterator[str]:
+def _decoder(settings: Sections) -> Iterator[str]:
     """A given decoder has its own sizes; those of a new one must fit together."""
     model = settings.model
     if model.encoder is None:
@@ -110,8 +107,8 @@ def _decoder(settings: Settings) -> Iterator[str]:
         yield f"decoder_heads {model.decoder_heads} do not divide decoder_width {model.decoder_width}"
 
 
-def _prefix(settings: Settings) -> Iterator[str]:
-    """What belongs to prefix captioners, and to their kinds of mappers."""
+def _prefix(settings: Sections) -> Iterator[str]:
+    """Settings of prefix captioners and of each kind of mapper."""
     model = settings.model
     others_frozen = model.freeze is not None and model.freeze != frozen_of(model)
     if model.only_prefix and (model.join != "prefix" or model.method == "lora" or others_frozen):
@@ -128,8 +125,8 @@ def _prefix(settings: Settings) -> Iterator[str]:
         yield "mapper_positions is for `image_vectors: all`"
 
 
-def _learning(settings: Settings) -> Iterator[str]:
-    """What learns, and what is kept in few bits."""
+def _learning(settings: Sections) -> Iterator[str]:
+    """Which weights learn, and which are quantised."""
     model = settings.model
     full = method_of(model) == "full"
     if full and set(frozen_of(model)) >= PARTS:
@@ -143,12 +140,12 @@ def _learning(settings: Settings) -> Iterator[str]:
         yield "precision fp16: a cpu has no fast fp16, use bf16, fp32 or auto"
 
 
-def _adapters(settings: Settings) -> Iterator[str]:
-    """What belongs to LoRA."""
+def _adapters(settings: Sections) -> Iterator[str]:
+    """Settings of LoRA adapters."""
     model = settings.model
     names = [name for name in asked(model, *ADAPTERS) if name != "dropout" or model.dropout]
     if method_of(model) == "full":
-        why = "the method is full" if model.method else "a captioner that is joined anew learns with method full"
+        why = "the method is full" if model.method else "a newly joined captioner learns with method full"
         yield from _are(names, f"for LoRA adapters, but {why}")
         if model.encoder is None:
             yield from _are(asked(model, "continue_adapter"), "for method lora, but the method is full")
@@ -158,7 +155,7 @@ def _adapters(settings: Settings) -> Iterator[str]:
         yield from _are(asked(model, "lora_parts", "lora_layers"), "not used with target_modules, leave one out")
 
 
-def _pictures(settings: Settings) -> Iterator[str]:
+def _pictures(settings: Sections) -> Iterator[str]:
     """How pictures are varied and kept."""
     data = settings.data
     if data.crop_scale and data.crop_scale[0] > data.crop_scale[1]:
@@ -174,8 +171,8 @@ def _pictures(settings: Settings) -> Iterator[str]:
         yield from _are(asked(data, "memory_budget"), f"for what is kept in memory, but keep is {data.keep}")
 
 
-def _words(settings: Settings) -> Iterator[str]:
-    """What is done to captions."""
+def _words(settings: Sections) -> Iterator[str]:
+    """Changes to the text of captions."""
     data = settings.data
     if wrong := [pair for pair in data.replace if pair.find("=") < 1]:
         yield f"replace {wrong[0]!r}: expected old=new"
@@ -183,7 +180,7 @@ def _words(settings: Settings) -> Iterator[str]:
         yield "keep_tags is for shuffle_tags or drop_tags, set one of them"
 
 
-def _splits(settings: Settings) -> Iterator[str]:
+def _splits(settings: Sections) -> Iterator[str]:
     """Which pictures are for what."""
     data = settings.data
     if len({source.ratio is None for source in data.sources}) > 1:
@@ -203,8 +200,8 @@ def _in_two(where: str, train: Names, validation: Names, test: Names) -> Iterato
             yield f"{where}{both[0]!r} is in train_split and in {name}"
 
 
-def _measured(settings: Settings) -> Iterator[str]:
-    """What to measure on, told twice in different words."""
+def _measured(settings: Sections) -> Iterator[str]:
+    """Two settings that both say what to measure on."""
     data = settings.data
     named = next((name for name in ("validation_split", "validation_data") if getattr(data, name)), None)
     if named and data.validation_share:
@@ -216,20 +213,20 @@ def _measured(settings: Settings) -> Iterator[str]:
         yield "test_data: test_split is empty, so nothing of it is used"
 
 
-def _validation(settings: Settings) -> Iterator[str]:
-    """What needs something to validate on, where the settings say that there is nothing."""
+def _validation(settings: Sections) -> Iterator[str]:
+    """Settings that need validation pictures, where the settings leave none."""
     data = settings.data
     nothing = data.validation_split == () and not any(source.validation_split for source in data.sources)
     if nothing and (names := needing_validation(settings)):
         yield f"{', '.join(names)}: validation_split is empty, so there is nothing to validate on"
 
 
-def needing_validation(settings: Settings) -> list[str]:
-    """The settings that were asked for and mean nothing without validation pictures."""
+def needing_validation(settings: Sections) -> list[str]:
+    """The settings that were given and mean nothing without validation pictures."""
     return [*asked(settings.training, "patience"), *asked(settings.evaluation, *VALIDATED)]
 
 
-def _rates(settings: Settings) -> Iterator[str]:
+def _rates(settings: Sections) -> Iterator[str]:
     """Learning rates of parts that do not learn."""
     model = settings.model
     if method_of(model) == "full":
@@ -244,7 +241,12 @@ def _rates(settings: Settings) -> Iterator[str]:
             )
 
 
-def _writing(settings: Settings) -> Iterator[str]:
+def _optimisation(settings: Sections) -> Iterator[str]:
+    """Optimizer, learning rates and schedule."""
+    yield from optimisation(settings.training, settings.model)
+
+
+def _writing(settings: Sections) -> Iterator[str]:
     """How captions are written."""
     generation = settings.generation
     if not generation.sample:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import Parameter
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from captrain.settings.schema.base import Section, Share, panel
+from captrain.settings.schema.base import Panel, RecipeOnly, Section, Share
 
-READING = panel("Reading the data", 11)
-PICTURES = panel("Data: views of pictures", 11.1)
-WORDS = panel("Data: words of captions", 11.2)
+READING = Panel("Reading the data", 11)
+PICTURES = Panel("Data: views of pictures", 11.1)
+WORDS = Panel("Data: words of captions", 11.2)
 
 
 def _listed(value: object) -> object:
@@ -38,7 +37,7 @@ SplitNames = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 
 
 class ReadingSettings(Section):
-    """How to read a data set, where looking at it does not tell."""
+    """How to read a data set, where its files do not show it."""
 
     format: Annotated[str | None, READING] = None
     """Form of the data: `sidecar`, `jsonl`, `coco`, `webdataset` ... (`captrain data formats`). Default: found by looking."""
@@ -82,7 +81,7 @@ class Source(Section):
 class DataSettings(ReadingSettings):
     """How pictures and captions become training rows."""
 
-    sources: Annotated[tuple[Source, ...], Parameter(parse=False)] = ()
+    sources: Annotated[tuple[Source, ...], RecipeOnly()] = ()
     """Several data sets at once, in recipes only: a list of `path`, `ratio`, `format` and names of splits."""
     train_split: SplitNames | None = None
     """Splits to train on, by the names that the data has. Default: train; of data without splits everything."""
@@ -99,7 +98,7 @@ class DataSettings(ReadingSettings):
     learn_from_machine_captions: bool = False
     """Learn from captions that captrain wrote, too. Default: they are left out, and counted."""
     captions_per_image: Literal["all", "one"] | Annotated[int, Field(ge=1)] = "all"
-    """Captions of an image that ride in its row each epoch: all, one, or a number, drawn anew each epoch."""
+    """Captions of an image that an epoch trains on: all, one, or a number; which ones is drawn again in each epoch."""
     crop_scale: Annotated[
         tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] | None, PICTURES
     ] = None
@@ -127,13 +126,13 @@ class DataSettings(ReadingSettings):
     remove_words: Annotated[tuple[str, ...], WORDS] = ()
     """Words or phrases that captions lose."""
     shuffle_tags: Annotated[bool, WORDS] = False
-    """Shuffle the comma-separated tags of a caption, anew in each epoch."""
+    """Shuffle the comma-separated tags of a caption, again in each epoch."""
     keep_tags: Annotated[int, Field(ge=0), WORDS] = 0
     """Leading tags that are neither shuffled nor dropped."""
     drop_tags: Annotated[Share, WORDS] = 0.0
-    """Share of tags left out, drawn anew in each epoch."""
+    """Share of tags left out, drawn again in each epoch."""
     drop_captions: Annotated[Share, WORDS] = 0.0
-    """Share of captions left empty, drawn anew in each epoch."""
+    """Share of captions left empty, drawn again in each epoch."""
     accept_lost_words: Annotated[bool, WORDS] = False
     """Train although many words of the captions do not come back from the tokenizer: unknown to it, or without their accents."""
     prompt: str | None = None

@@ -1,7 +1,4 @@
-"""Settings of the captioner.
-
-Settings of how captions are written.
-"""
+"""Settings of the captioner, and of how it writes captions."""
 
 from __future__ import annotations
 
@@ -9,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from captrain.settings.schema.base import Part, Section, Share, panel
+from captrain.settings.schema.base import Panel, PartName, Section, Share
 
-JOINED = panel("A captioner that is joined anew", 10.1)
-LORA = panel("LoRA", 10.2)
+JOINED = Panel("A newly joined captioner", 10.1)
+LORA = Panel("LoRA", 10.2)
 
 
 class ModelSettings(Section):
@@ -69,7 +66,7 @@ class ModelSettings(Section):
     slightly other pixels. Saved with the model. Default: the checkpoint's, else `exact`."""
     method: Literal["lora", "full"] | None = None
     """Train LoRA adapters, or the weights themselves. Default: lora, and full for a joined captioner."""
-    freeze: tuple[Part, ...] | None = None
+    freeze: tuple[PartName, ...] | None = None
     """Parts that do not learn when the method is `full`. Default: none, and the vision part of a joined captioner."""
     rank: Annotated[int, Field(ge=1), LORA] = 16
     """Rank of the LoRA matrices."""
@@ -77,7 +74,7 @@ class ModelSettings(Section):
     """LoRA scaling: the adapter's output is multiplied by alpha / rank."""
     dropout: Annotated[Share, LORA] = 0.05
     """Dropout on the LoRA adapters' input."""
-    lora_parts: Annotated[tuple[Part, ...], LORA] = ("language",)
+    lora_parts: Annotated[tuple[PartName, ...], LORA] = ("language",)
     """Parts that get LoRA adapters."""
     lora_layers: Annotated[tuple[Literal["attention", "feed-forward", "all-linear"], ...], LORA] = (
         "attention",

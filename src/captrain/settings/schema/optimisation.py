@@ -1,12 +1,11 @@
-"""What settings of the optimisation say against each other: optimizer, learning rates and schedule."""
+"""Defaults and conflicts of the optimisation: optimizer, learning rates and schedule."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from captrain.settings.schema import Settings, TrainingSettings
+from captrain.settings.schema.model import ModelSettings
+from captrain.settings.schema.training import BETA1, DECAY_RATE, TrainingSettings
 
 CONSTANT = ("constant", "constant_lr")
 WITH_DECAY_RATE = ("step", "linear_warmup_step_lr")
@@ -14,11 +13,9 @@ SCHEDULES = {"schedule-free": "constant"}
 """The default schedule of optimizers that have another one than cosine."""
 OWN_RATES: dict[str, Callable[[float], float]] = {"lion": lambda family: family / 5, "prodigy": lambda family: 1.0}
 """The default learning rate of optimizers that make another one of the family's."""
-BETA1, BETA2_OF_ADAM = 0.9, 0.999
+BETA2_OF_ADAM = 0.999
 BETA2 = {"lion": 0.99}
 """The default beta2 of optimizers that have another one than Adam's."""
-DECAY_RATE = 0.1
-"""Default of the setting `decay_rate`."""
 
 
 def schedule_of(training: TrainingSettings) -> str:
@@ -36,30 +33,28 @@ def default_rate(optimizer: str, family: float) -> float:
 
 
 def beta2_of(training: TrainingSettings) -> float:
-    """The memory of squared gradients, the optimizer's own unless one is given."""
+    """`beta2`, the decay of the mean of squared gradients: as given, or the optimizer's default."""
     return BETA2.get(training.optimizer, BETA2_OF_ADAM) if training.beta2 is None else training.beta2
 
 
-def optimisation(settings: Settings) -> Iterator[str]:
+def optimisation(training: TrainingSettings, model: ModelSettings) -> Iterator[str]:
     """All conflicts of the optimisation.
 
-    >>> from captrain.settings.schema import Settings, TrainingSettings
-    >>> list(optimisation(Settings.model_construct(training=TrainingSettings(schedule="step", decay_epochs=9))))
+    >>> list(optimisation(TrainingSettings(schedule="step", decay_epochs=9), ModelSettings()))
     ['decay_epochs 9 is longer than the run of 5 epochs, the rate would never fall']
     """
-    training = settings.training
     yield from _schedule(training)
     yield from _rates(training)
     if training.optimizer == "adafactor":
         yield from _adafactor(training)
     if training.optimizer == "prodigy":
-        yield from _prodigy(settings)
+        yield from _prodigy(training, model)
     if training.optimizer == "schedule-free":
         yield from _schedule_free(training)
 
 
 def _schedule(training: TrainingSettings) -> Iterator[str]:
-    """What the schedule has no use for, and falls that the run is too short for."""
+    """Settings that the schedule does not use, and falls that the run is too short for."""
     schedule = schedule_of(training)
     if training.min_learning_rate and schedule in CONSTANT:
         yield f"min_learning_rate {training.min_learning_rate}: schedule {schedule} never falls, leave it out"
@@ -81,27 +76,26 @@ def _rates(training: TrainingSettings) -> Iterator[str]:
 
 
 def _adafactor(training: TrainingSettings) -> Iterator[str]:
-    """It has rows and columns for memory."""
+    """Adafactor keeps rows and columns instead of moments, so it has no betas."""
     if training.beta1 != BETA1 or beta2_of(training) != BETA2_OF_ADAM:
         yield "beta1, beta2: optimizer adafactor has neither, leave them out"
 
 
-def _prodigy(settings: Settings) -> Iterator[str]:
-    """It finds one rate for everything that learns."""
-    training = settings.training
+def _prodigy(training: TrainingSettings, model: ModelSettings) -> Iterator[str]:
+    """Prodigy finds one rate for all weights."""
     names = [f"{part}_learning_rate" for part in ("vision", "bridge", "language")]
     given = [name for name in names if getattr(training, name) is not None]
     given += ["vision_layer_decay"] * (training.vision_layer_decay != 1)
-    given += ["lora_plus"] * (settings.model.lora_plus != 1)
+    given += ["lora_plus"] * (model.lora_plus != 1)
     if given:
         yield f"{', '.join(given)}: optimizer prodigy finds one rate for all weights, leave that out"
 
 
 def _schedule_free(training: TrainingSettings) -> Iterator[str]:
-    """It averages the weights itself, in place of a falling rate."""
+    """Schedule-free averages the weights instead of lowering the rate."""
     if (schedule := schedule_of(training)) not in CONSTANT:
         yield f"schedule {schedule}: optimizer schedule-free averages weights instead of lowering the rate, leave it out"
     if training.beta1 == 0:
         yield "beta1 0: optimizer schedule-free needs more"
-    if getattr(training, "ema", 0):
+    if training.ema:
         yield "ema: optimizer schedule-free averages the weights already, leave one out"

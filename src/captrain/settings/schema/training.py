@@ -1,11 +1,4 @@
-"""Settings of the optimisation.
-
-Settings of a training on several devices.
-
-Settings of what is measured while training.
-
-Settings of how a finished captioner runs.
-"""
+"""Settings of the optimisation, of several devices, of what is measured, and of how a finished captioner runs."""
 
 from __future__ import annotations
 
@@ -13,9 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from captrain.settings.schema.base import Section, Share, panel
+from captrain.settings.schema.base import Panel, Section, Share
 from captrain.settings.schema.data import DataSettings
-from captrain.settings.schema.optimisation import BETA1, DECAY_RATE
 
 OptimizerName = Literal["adamw", "muon", "adamw-8bit", "adafactor", "lion", "schedule-free", "prodigy"]
 ScheduleName = Literal[
@@ -25,9 +17,14 @@ ScheduleName = Literal[
 TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 BatchSize = Annotated[int, Field(ge=1)] | Literal["auto"]
 
-RATE = panel("Training: learning rate", 12.1)
-OVERFITTING = panel("Training: against overfitting", 12.2)
-WATCHING = panel("Training: checkpoints, logs, trackers", 12.3)
+BETA1 = 0.9
+"""Default of the setting `beta1`."""
+DECAY_RATE = 0.1
+"""Default of the setting `decay_rate`."""
+
+RATE = Panel("Training: learning rate", 12.1)
+OVERFITTING = Panel("Training: against overfitting", 12.2)
+WATCHING = Panel("Training: checkpoints, logs, trackers", 12.3)
 
 
 class TrainingSettings(Section):
@@ -43,7 +40,7 @@ class TrainingSettings(Section):
     """Batches that are sorted by the length of their rows together, so that less is padded; 1 leaves the order random, which
     learns better. Only where images carry all their captions."""
     optimizer: OptimizerName = "adamw"
-    """What turns gradients into steps; all but adamw, muon and adafactor need `pip install 'captrain[optim]'`."""
+    """The optimizer; all but adamw, muon and adafactor need `pip install 'captrain[optim]'`."""
     compile: bool = False
     """Compile the captioner with torch.compile: slow first steps, then faster ones where it helps. Needs a compiler."""
     learning_rate: Annotated[Annotated[float, Field(gt=0)] | None, RATE] = None
@@ -59,9 +56,9 @@ class TrainingSettings(Section):
     weight_decay: Annotated[float, Field(ge=0), OVERFITTING] = 0.01
     """Weight decay; biases, norms and other vectors have none."""
     beta1: Annotated[float, Field(ge=0, lt=1)] = BETA1
-    """The optimizer's memory of gradients; adafactor has none."""
+    """Decay of the optimizer's mean of gradients; adafactor has none."""
     beta2: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Its memory of squared gradients; 0.98 forgets faster: for short trainings from scratch. Default: 0.999, lion 0.99."""
+    """Decay of its mean of squared gradients; 0.98 suits short trainings from scratch. Default: 0.999, lion 0.99."""
     schedule: Annotated[ScheduleName | None, RATE] = None
     """How the rate falls after the warm-up; names with `_lr` are LAVIS's. Default: cosine, and constant for schedule-free."""
     min_learning_rate: Annotated[float, Field(ge=0), RATE] = 0.0
@@ -81,11 +78,11 @@ class TrainingSettings(Section):
     label_smoothing: Annotated[Share | None, OVERFITTING] = None
     """Share of each target given to all other tokens. Default: the family's own (BLIP 0.1, others 0)."""
     patch_dropout: Annotated[Share, OVERFITTING] = 0.0
-    """Share of an image's vectors that the text half does not see in a step, drawn anew for each image. Not for prefixes."""
+    """Share of an image's vectors that the text half does not see in a step, drawn again for each image. Not for prefixes."""
     word_dropout: Annotated[Share, OVERFITTING] = 0.0
-    """Share of the words that the text half reads hidden from it, drawn anew in each epoch; it still learns to write all."""
+    """Share of the words hidden from the text half as it reads, drawn again in each epoch; it still learns to write all."""
     ema: Annotated[Share, OVERFITTING] = 0.0
-    """Measure and keep a running average of the weights, over about the last 1 / (1 - ema) steps (0.999, say). 0 is none."""
+    """Measure and keep a running average of the weights over about the last 1 / (1 - ema) steps, such as 0.999. 0 for none."""
     seed: int = 0
     """Seed of everything random: new weights, splits, order, dropout."""
     patience: Annotated[Annotated[int, Field(ge=1)] | None, OVERFITTING] = None
@@ -101,20 +98,20 @@ class TrainingSettings(Section):
     keep_checkpoints: Annotated[int, Field(ge=1), WATCHING] = 2
     """Checkpoints that stay on disk, the newest first."""
     max_bad_steps: Annotated[int, Field(ge=1), WATCHING] = 10
-    """Steps in a row that are left out because their loss or gradient is no number, before training stops."""
+    """Steps in a row with a non-finite loss or gradient before training stops. Such a step is left out."""
     log_every: Annotated[int, Field(ge=1), WATCHING] = 10
     """Steps between lines of metrics.jsonl."""
     trackers: Annotated[tuple[TrackerName, ...] | None, WATCHING] = None
     """Where else to follow the run: needs `pip install 'captrain[track]'` (tensorboard), `captrain[wandb]` or
     `captrain[mlflow]`. Default: tensorboard where it is installed."""
     project: Annotated[str, WATCHING] = "captrain"
-    """What trackers file the run under: W&B's project, MLflow's experiment."""
+    """The name that groups runs in trackers: W&B's project, MLflow's experiment."""
     run_name: Annotated[str | None, WATCHING] = None
-    """The run's name there. Default: its folder's."""
+    """The run's name in trackers. Default: the name of its folder."""
 
 
 class DistributedSettings(Section):
-    """Over which devices a training is spread, and how. It says nothing about what is learned."""
+    """Which devices a training uses, and how they share it. What is learned stays the same."""
 
     devices: Annotated[str, StringConstraints(pattern=r"^(all|cpu:\d+|\d+(,\d+)*)$")] | None = None
     """GPUs of this machine to train on: `all`, or numbers such as `0,1`; `cpu:2` for two processes. Default: one device."""
@@ -123,19 +120,19 @@ class DistributedSettings(Section):
     zero_stage: Literal[1, 2, 3] = 2
     """What ZeRO shares out: 1 the optimizer's memory, 2 gradients as well, 3 weights as well."""
     zero_offload: bool = False
-    """Keep what ZeRO shares out in the memory of the machine: room for larger models, slower steps."""
+    """Keep what ZeRO shares out in the machine's memory: larger models fit, steps are slower."""
 
 
 TokenizeName = Literal["ptb", "unicode", "characters", "auto"]
 
 
 class ScoringSettings(Section):
-    """How far scores are looked into. These are flags only."""
+    """Intervals and comparisons of scores. These are flags only."""
 
     bootstrap: Annotated[int, Field(ge=0, le=100_000)] = 1000
     """Resamples for 95 % intervals and comparisons; 0 leaves them out."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Of the resamples."""
+    """Seed of the resamples."""
 
 
 class EvaluationSettings(Section):

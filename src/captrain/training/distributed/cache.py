@@ -16,7 +16,7 @@ from captrain.features.stream import default_workers
 from captrain.features.training_images import PLAIN, CachedImages, Images, LiveImages, Views
 from captrain.models.captioner import CaptionerModel
 from captrain.records import Rejects, Sample
-from captrain.training.distributed.group import Group
+from captrain.training.distributed.group import ProcessGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class CachedShare:
 
 
 def cache_features_together(
-    group: Group,
+    group: ProcessGroup,
     captioner: CaptionerModel,
     splits: dict[str, Sequence[Sample]],
     options: CacheOptions,
@@ -67,7 +67,7 @@ def cache_features_together(
         return _images(captioner, splits, options, views, gathered)
 
 
-def _where(captioner: CaptionerModel, pictures: int, options: CacheOptions, group: Group) -> str:
+def _where(captioner: CaptionerModel, pictures: int, options: CacheOptions, group: ProcessGroup) -> str:
     """Disk instead of memory: the file cache of the system holds it once for all processes of a machine."""
     if options.where == "auto" and captioner.vision_learns():
         spec = captioner.image_spec

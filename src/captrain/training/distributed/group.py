@@ -1,8 +1,6 @@
-"""The processes of a training: which of them this is, and how they tell each other things.
+"""The processes of a training: which one this is, and how they exchange values.
 
-A training in one process is a group of one, for which all of this does nothing.
-
-The run folder as processes see it that write nothing into it.
+A training in one process is a group of one, for which all of this does nothing. `ReadOnlyRunFolder` is for all but the first.
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ OTHER_PLANS = {"ACCELERATE_USE_FSDP": "fsdp", "ACCELERATE_USE_DEEPSPEED": "deeps
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class ProcessGroup:
     """`size` processes, of which this is number `rank`. All of them make the same calls in the same order."""
 
     rank: int = 0
@@ -39,7 +37,7 @@ class Group:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that writes files and speaks."""
+        """Whether this is the process that writes files and logs."""
         return self.rank == 0
 
     def gather(self, value: T) -> list[T]:
@@ -59,7 +57,7 @@ class Group:
         return values[0]
 
     def wait(self) -> None:
-        """Go on when all are here."""
+        """Wait until all processes have called this."""
         self.gather(None)
 
     @contextmanager
@@ -83,7 +81,7 @@ class Group:
         if failed:
             raise SystemExit(codes[failed[0]])
 
-    def after_first(self, work: Callable[[], T]) -> T:
+    def main_process_first(self, work: Callable[[], T]) -> T:
         """The result of work that the first process does before the others begin with it: they find what it left on disk."""
         made: list[T] = []
         for turn in (True, False):
@@ -97,15 +95,15 @@ def _exit_code(error: Exception) -> int:
     return error.exit_code if isinstance(error, CaptrainError) else 1
 
 
-def here() -> Group:
+def here() -> ProcessGroup:
     """The group that this process is in."""
     if distributed.is_available() and distributed.is_initialized():
-        return Group(distributed.get_rank(), distributed.get_world_size())
-    return Group()
+        return ProcessGroup(distributed.get_rank(), distributed.get_world_size())
+    return ProcessGroup()
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Group]:
+def process_group(device: str) -> Iterator[ProcessGroup]:
     """The group of this training; processes that were started as one find each other here.
 
     Args:
@@ -128,7 +126,7 @@ def joined(device: str) -> Iterator[Group]:
 
 
 def _begin(device: str) -> None:
-    """Find the others."""
+    """Join the group of processes."""
     _refuse_other_plans()
     if device not in COLLECTIVES:
         raise SettingsError(f"device {device}: found several processes, but there they can't work together; start one")
@@ -137,7 +135,7 @@ def _begin(device: str) -> None:
 
 
 def _refuse_other_plans() -> None:
-    """Refuse what `accelerate launch` was told beside the settings: two plans would shard twice."""
+    """Refuse sharding that `accelerate launch` was configured for: with that of the settings, weights would be sharded twice."""
     for name, strategy in OTHER_PLANS.items():
         if os.environ.get(name, "").lower() == "true":
             raise SettingsError(
@@ -170,11 +168,11 @@ def _take_share_of_machine(device: str) -> None:
     kind.set_device(local)
 
 
-class Onlooker(RunFolder):
-    """A run folder that another process of the group keeps. What reads works; what writes does nothing."""
+class ReadOnlyRunFolder(RunFolder):
+    """A run folder that another process of the group writes. Reading works; writing does nothing."""
 
     def claim(self, *args: Any, **kwargs: Any) -> list[str]:
-        """Whose it is, the first process has found out."""
+        """The first process has claimed it."""
         return []
 
     def write_settings(self, *args: Any, **kwargs: Any) -> None:
@@ -190,10 +188,10 @@ class Onlooker(RunFolder):
         """Nothing."""
 
     def save_base(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: it is there when this is asked for."""
+        """Nothing: the first process has written it before this is called."""
 
     def copy_base(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: it is there when this is asked for."""
+        """Nothing: the first process has written it before this is called."""
 
     def write_rejects(self, *args: Any, **kwargs: Any) -> Path | None:
         """Nothing."""

@@ -13,7 +13,8 @@ from captrain.errors import SettingsError, TrainingError
 from captrain.models.device import choose_device
 from captrain.settings.schema import Settings
 from captrain.training.distributed.processes import DeadWorkerError, is_member, run_workers
-from captrain.training.distributed.strategy import check_spread
+from captrain.training.distributed.strategy import check_distribution
+from captrain.training.resolve import distribution_of
 from captrain.training.run import Outcome, train
 from captrain.training.run_folder.checkpoints import Checkpoints
 
@@ -25,15 +26,15 @@ def train_on_devices(
 ) -> Outcome:
     """Train as `captrain.training.run.train` does, on the devices that the settings name.
 
-    A process that torchrun or accelerate started is one of a group already, and trains its part. A script that calls this
-    has to guard its own beginning (`if __name__ == "__main__"`), as it is imported by the processes that are started.
+    A process that torchrun or accelerate started is one of a group already, and trains its share. A script that calls this
+    needs `if __name__ == "__main__"` around its call: the processes that are started import it.
 
     Args:
         prepare: called in each new process before anything else (to set up its logging, say). how: as for `train`.
 
     Raises `TrainingError` when a process dies; what `train` raises otherwise.
     """
-    environments = spread(settings)
+    environments = worker_environments(settings)
     if not environments:
         return train(settings, data, out, **how)
     if settings.distributed.devices and settings.distributed.devices.startswith("cpu"):
@@ -44,10 +45,10 @@ def train_on_devices(
         raise TrainingError(f"{error}, so the training stopped; {_saved(out)}") from None
 
 
-def spread(settings: Settings) -> list[dict[str, str]]:
+def worker_environments(settings: Settings) -> list[dict[str, str]]:
     """The environment of each process that has to be started; none where this one trains.
 
-    Raises `SettingsError` for devices that are not there, or that the training can't be spread over.
+    Raises `SettingsError` for devices that are not there, or that can't share the training.
     """
     devices = settings.distributed.devices
     if devices is None or is_member():
@@ -56,11 +57,11 @@ def spread(settings: Settings) -> list[dict[str, str]]:
         count = int(devices.removeprefix("cpu:"))
         if count < 1:
             raise SettingsError(f"devices {devices}: expected at least one process, such as cpu:2")
-        check_spread(settings, count, "cpu")
+        check_distribution(distribution_of(settings), count, "cpu")
         return [{"CUDA_VISIBLE_DEVICES": ""}] * count
     kind = choose_device(settings.model.device).type
     numbers = _numbers(devices, kind)
-    check_spread(settings, len(numbers), kind)
+    check_distribution(distribution_of(settings), len(numbers), kind)
     visible = _visible(kind)
     ids = ",".join(visible[number] if visible else str(number) for number in numbers)
     return [{VISIBLE[kind]: ids}] * len(numbers)

@@ -1,6 +1,6 @@
-"""Processes that work together on one machine: started, watched, and ended together, whatever happens to one of them.
+"""Starts processes that work together on one machine, watches them, and ends all of them when one fails.
 
-What torchrun, `accelerate launch` and captrain itself tell a process that they start as one of a group. Imports no torch.
+Also reads what torchrun, `accelerate launch` and captrain tell a process that they start as one of a group. Imports no torch.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ logger = logging.getLogger(__name__)
 
 SECONDS_TO_TELL = 1.5  # after one process has ended, for others to end of the same cause
 SECONDS_TO_END = 5.0  # for a process that is told to end
-QUIET_ENDS = (1, 2, 3)  # of a process that leaves the word to another one (see `Group.together`)
+QUIET_ENDS = (1, 2, 3)  # of a process that leaves the word to another one (see `ProcessGroup.together`)
 QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR"}  # torch would warn of weights that are not used, and of looking for them
 
 
 class DeadWorkerError(TrainingError):
-    """A process ended without a word: it was killed, or crashed."""
+    """A process ended without saying why: it was killed, or crashed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What a process says as its last word: the result of its work, or what it failed with."""
+class LastWord:
+    """What a process reports at its end: the result of its work, or what it failed with."""
 
     result: Any = None
     failure: BaseException | None = None
@@ -56,11 +56,11 @@ class Worker:
     rank: int
     process: BaseProcess
     channel: Connection
-    told: Told | None = None
+    told: LastWord | None = None
     ended: float = 0.0
 
     def listen(self) -> None:
-        """Take its last word, if it has said it."""
+        """Receive its last word, if it was sent."""
         try:
             if self.told is None and self.channel.poll():
                 self.told = self.channel.recv()
@@ -132,7 +132,7 @@ def _free_port() -> int:
 
 
 def _watch(workers: Sequence[Worker]) -> None:
-    """Wait until all have done their work; or one has failed, and others have had the time to fail of the same cause."""
+    """Wait until all are done, or until one has failed and the others have had time to fail of the same cause."""
     while running := [worker for worker in workers if not worker.ended]:
         failed = any(worker.failed for worker in workers)
         waited_for: list[Any] = [worker.process.sentinel for worker in running]
@@ -174,7 +174,7 @@ def _manner(code: int) -> str:
 
 
 def _end(workers: Sequence[Worker]) -> None:
-    """End whatever still runs: it would wait for the others for ever."""
+    """End all processes that still run: they would wait for the others for ever."""
     for end in ("terminate", "kill"):
         for worker in workers:
             if worker.process.is_alive():
@@ -186,7 +186,7 @@ def _end(workers: Sequence[Worker]) -> None:
 
 @contextmanager
 def _handing_on(workers: Sequence[Worker]) -> Iterator[None]:
-    """Hand signals on to the workers, which know where they can stop; only the main thread can."""
+    """Pass signals on to the workers, which know where they can stop. Only the main thread can catch them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -205,25 +205,25 @@ def _handing_on(workers: Sequence[Worker]) -> Iterator[None]:
 
 
 def _work(channel: Connection, work: Callable[..., Any], arguments: Sequence[Any]) -> None:
-    """What a worker process does."""
+    """The work of one process."""
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)  # Ctrl-C on the terminal reaches the process that started this one, which hands it on
     tqdm.set_lock(threading.RLock())  # its own one is left behind, and told about, by a process that is ended
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        told = Told(work(*arguments))
+        told = LastWord(work(*arguments))
     except SystemExit as end:
         end_process(end.code if isinstance(end.code, int) else 1)
     except BaseException as failure:
         if logger.isEnabledFor(logging.DEBUG) and not hasattr(failure, "exit_code"):
             traceback.print_exc()
-        told = Told(failure=_that_travels(failure))
+        told = LastWord(failure=_that_travels(failure))
     channel.send(told)
     end_process(0 if told.failure is None else 1)
 
 
 def _that_travels(failure: BaseException) -> BaseException:
-    """The failure, or what it says, where it can't be told to another process."""
+    """The failure, or an error with its text where it can't be pickled."""
     try:
         pickle.loads(pickle.dumps(failure))
     except Exception:
@@ -234,7 +234,7 @@ def _that_travels(failure: BaseException) -> BaseException:
 
 
 def _end_with_parent() -> None:
-    """End when the process is gone that started this one, however it went."""
+    """End when the parent process has ended, however it ended."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -242,7 +242,7 @@ def _end_with_parent() -> None:
 
 
 def is_member() -> bool:
-    """Whether this process was started as one of a group."""
+    """Whether this process was started as one of several."""
     return {"RANK", "WORLD_SIZE"} <= os.environ.keys()
 
 

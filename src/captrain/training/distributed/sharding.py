@@ -17,14 +17,14 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from captrain.models.captioner import CaptionerModel
-from captrain.training.distributed.group import Group
+from captrain.training.distributed.group import ProcessGroup
 
 ENTRANCES = ("encode", "generate", "log_probabilities")
 """Methods of a captioner that use its weights, beside forward."""
 
 
 class Shared(nn.Module):
-    """A captioner whose weights are shared out, as what a trainer steps with."""
+    """A captioner with sharded weights, as a trainer uses it."""
 
     def __init__(self, captioner: CaptionerModel) -> None:
         super().__init__()
@@ -44,8 +44,8 @@ class Shared(nn.Module):
             self.module.set_requires_gradient_sync(True)  # type: ignore[operator]
 
 
-def share_out(captioner: CaptionerModel, group: Group) -> None:
-    """Let each process keep its share of all weights; every layer comes together for itself, the rest as one."""
+def share_out(captioner: CaptionerModel, group: ProcessGroup) -> None:
+    """Shard all weights over the processes. Each layer is gathered by itself when it is needed, the rest at once."""
     for weight in captioner.parameters():
         weight.data = weight.data.contiguous()  # weights of convolutions have channels last; torch can't share that out
     mesh = init_device_mesh(captioner.device.type, (group.size,))
@@ -73,8 +73,8 @@ def layers(module: nn.Module) -> list[nn.Module]:
 
 
 @contextmanager
-def whole_in_first(captioner: CaptionerModel, group: Group) -> Iterator[None]:
-    """While this is open the first process's captioner has all of its weights, in the machine's memory: to be saved.
+def whole_in_first(captioner: CaptionerModel, group: ProcessGroup) -> Iterator[None]:
+    """While this is open the first process's captioner has all of its weights in the machine's memory, to be saved.
 
     Not to be computed with.
     """

@@ -1,8 +1,6 @@
-"""How a model is spread over the processes of a group: what a trainer asks at the few places where it matters.
+"""How several processes share a model: DDP, FSDP2, or DeepSpeed's ZeRO (Rajbhandari et al. 2020, arXiv 1910.02054).
 
-ZeRO (Rajbhandari et al. 2020, arXiv 1910.02054) through DeepSpeed: its configuration, made from the settings.
-
-Whether a training can be spread as the settings say: asked before anything is begun.
+A trainer asks a `Strategy` at the few places where it matters. `check_distribution` refuses early what can't work.
 """
 
 from __future__ import annotations
@@ -11,6 +9,7 @@ import importlib
 import importlib.util
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,10 +18,16 @@ from torch.optim import Optimizer
 
 from captrain.errors import SettingsError
 from captrain.models.captioner import CaptionerModel
-from captrain.settings.schema import Settings
-from captrain.settings.schema.training import DistributedSettings
 from captrain.training.distributed import sharding
-from captrain.training.distributed.group import Group
+from captrain.training.distributed.group import ProcessGroup
+
+
+@dataclass(frozen=True, slots=True)
+class ZeroSettings:
+    """What DeepSpeed's ZeRO shares out (`stage` 1, 2 or 3), and whether it keeps that in the machine's memory (`offload`)."""
+
+    stage: int = 2
+    offload: bool = False
 
 
 class Strategy:
@@ -30,11 +35,11 @@ class Strategy:
 
     shares_optimizer = False
 
-    def __init__(self, settings: DistributedSettings, group: Group) -> None:
-        self.settings, self.group = settings, group
+    def __init__(self, group: ProcessGroup, zero: ZeroSettings = ZeroSettings()) -> None:
+        self.group, self.zero = group, zero
 
     def arguments(self, precision: torch.dtype) -> dict[str, Any]:
-        """Further arguments of the trainer. Processes that do not write are no louder than the first."""
+        """Further arguments of the trainer. The other processes log no more than the first."""
         return {"log_level_replica": "passive"}
 
     def share_out(self, captioner: CaptionerModel) -> None:
@@ -86,10 +91,10 @@ class Sharding(Strategy):
 
 
 class Zero(Strategy):
-    """DeepSpeed, which Trainer brings; it keeps the optimizer's state in files of its own, for the same number of processes."""
+    """DeepSpeed, which Trainer drives. It writes the optimizer's state as one file a process, and resumes with as many."""
 
     def arguments(self, precision: torch.dtype) -> dict[str, Any]:
-        configuration = zero_configuration(self.settings.zero_stage, self.settings.zero_offload, precision)
+        configuration = zero_configuration(self.zero, precision)
         check_configuration(configuration)
         return {**super().arguments(precision), "deepspeed": configuration}
 
@@ -97,31 +102,31 @@ class Zero(Strategy):
         return self.whole_in_all(captioner)
 
     def whole_in_all(self, captioner: CaptionerModel) -> AbstractContextManager[None]:
-        return whole(captioner) if self.settings.zero_stage == 3 else nullcontext()
+        return gathered_weights(captioner) if self.zero.stage == 3 else nullcontext()
 
 
 STRATEGIES: dict[str, type[Strategy]] = {"ddp": Strategy, "fsdp": Sharding, "deepspeed": Zero}
 
 
-def strategy_of(settings: DistributedSettings, group: Group) -> Strategy:
-    """As the settings say; a process alone shares nothing out."""
-    return (STRATEGIES[settings.strategy] if group.size > 1 else Strategy)(settings, group)
+def make_strategy(name: str, zero: ZeroSettings, group: ProcessGroup) -> Strategy:
+    """The strategy of a name, one of `STRATEGIES`; a process alone shares nothing out."""
+    return (STRATEGIES[name] if group.size > 1 else Strategy)(group, zero)
 
 
-def zero_configuration(stage: int, offload: bool, precision: torch.dtype) -> dict[str, Any]:
-    """What DeepSpeed wants to know; what says "auto" Trainer fills in from its own arguments.
+def zero_configuration(zero: ZeroSettings, precision: torch.dtype) -> dict[str, Any]:
+    """DeepSpeed's configuration. Trainer fills in what says "auto" from its own arguments.
 
-    bf16 is the captioner's own affair (weights stay in fp32, products are computed in bf16), as everywhere in captrain.
+    The captioner sees to bf16 itself, as everywhere in captrain: weights stay in fp32, products are computed in bf16.
 
-    >>> zero_configuration(2, False, torch.float32)["zero_optimization"]["stage"]
+    >>> zero_configuration(ZeroSettings(stage=2), torch.float32)["zero_optimization"]["stage"]
     2
     """
-    sharing: dict[str, Any] = {"stage": stage, "contiguous_gradients": True, "overlap_comm": True}
-    if offload:
+    sharing: dict[str, Any] = {"stage": zero.stage, "contiguous_gradients": True, "overlap_comm": True}
+    if zero.offload:
         sharing["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
-    if stage == 3:
+    if zero.stage == 3:
         sharing["stage3_gather_16bit_weights_on_model_save"] = False
-        if offload:
+        if zero.offload:
             sharing["offload_param"] = {"device": "cpu", "pin_memory": True}
     configuration: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": "auto",
@@ -137,58 +142,70 @@ def zero_configuration(stage: int, offload: bool, precision: torch.dtype) -> dic
 
 
 def check_configuration(configuration: dict[str, Any]) -> None:
-    """Have DeepSpeed's own schema judge the part that is about ZeRO. Raises pydantic's error for what it does not know."""
+    """Check the part about ZeRO against DeepSpeed's own schema. Raises pydantic's error for what that does not know."""
     schema = importlib.import_module("deepspeed.runtime.zero.config").DeepSpeedZeroConfig
     schema(**configuration["zero_optimization"])
 
 
 @contextmanager
-def whole(module: nn.Module) -> Iterator[None]:
+def gathered_weights(module: nn.Module) -> Iterator[None]:
     """While this is open each process has all weights of a module that ZeRO's stage 3 shared out."""
     gathered = importlib.import_module("deepspeed.zero").GatheredParameters
     with gathered(list(module.parameters()), modifier_rank=None):
         yield
 
 
-def check_spread(settings: Settings, size: int, device: str) -> None:
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """What decides whether several processes can share a training. A `batch_size` of 0 is not known yet."""
+
+    strategy: str = "ddp"
+    zero: ZeroSettings = ZeroSettings()
+    batch_size: int = 0
+    optimizer: str = "adamw"
+    quantizes: bool = False
+    compiles: bool = False
+    averages: bool = False
+
+
+def check_distribution(training: Distribution, size: int, device: str) -> None:
     """Raise `SettingsError` unless `size` processes on this kind of device can share the training.
 
-    >>> from captrain.settings.schema import TrainingSettings
-    >>> check_spread(Settings(training=TrainingSettings(batch_size=6)), 4, "cuda")
+    >>> check_distribution(Distribution(batch_size=6), 4, "cuda")
     Traceback (most recent call last):
     captrain.errors.SettingsError: batch_size 6: can't be shared out evenly over 4 devices; expected a multiple of 4, such as 8
     """
-    batch = settings.training.batch_size
-    if batch != "auto" and batch % size:
+    batch = training.batch_size
+    if batch % size:
         raise SettingsError(
             f"batch_size {batch}: can't be shared out evenly over {size} devices; "
             f"expected a multiple of {size}, such as {-(-batch // size) * size}"
         )
-    if settings.distributed.strategy != "ddp":
-        _check_sharing(settings)
-    if settings.distributed.strategy == "deepspeed":
+    if training.strategy != "ddp":
+        _check_sharing(training)
+    if training.strategy == "deepspeed":
         _check_deepspeed(device)
-    elif settings.distributed.zero_offload:
+    elif training.zero.offload:
         raise SettingsError("zero_offload: is for --strategy deepspeed alone; leave it out, or add that")
 
 
-def _check_sharing(settings: Settings) -> None:
-    """What needs the weights whole in each process."""
-    strategy = settings.distributed.strategy
-    if settings.model.quantize:
+def _check_sharing(training: Distribution) -> None:
+    """Refuse what needs the weights whole in each process."""
+    strategy = training.strategy
+    if training.quantizes:
         raise SettingsError(f"strategy {strategy}: quantised weights can't be shared out; use --strategy ddp")
-    if settings.training.compile:
+    if training.compiles:
         raise SettingsError(
             f"strategy {strategy}: can't compile weights that are shared out; leave --compile out, or use ddp"
         )
-    if settings.training.ema:
+    if training.averages:
         raise SettingsError(
             f"strategy {strategy}: can't average weights that are shared out; leave --ema out, or use ddp"
         )
-    if settings.training.optimizer != "adamw":
+    if training.optimizer != "adamw":
         raise SettingsError(
-            f"strategy {strategy}: shares out the memory of optimizer adamw only, found "
-            f"{settings.training.optimizer}; use that, or --strategy ddp"
+            f"strategy {strategy}: shares out the memory of optimizer adamw only, found {training.optimizer}; use that, "
+            "or --strategy ddp"
         )
 
 

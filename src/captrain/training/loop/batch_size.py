@@ -1,6 +1,6 @@
-"""`--batch-size auto`: the largest batch that fits, found before the first step and without a trace in the captioner.
+"""`--batch-size auto`: the largest batch that fits, found before the first step; the captioner stays as it was.
 
-Out of memory in the middle of a training: which settings to change, with the values they have now.
+Also: which settings to change when a training runs out of memory.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import gc
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import psutil
@@ -18,9 +19,8 @@ from torch import Tensor
 from captrain.features.training_images import Images
 from captrain.models.captioner import CaptionerModel
 from captrain.models.contexts import modes_kept, untouched_randomness
-from captrain.settings.schema import Settings
 from captrain.training.distributed.group import here
-from captrain.training.rows import Collator, Row, TrainingRows
+from captrain.training.rows import Collator, TrainingRow, TrainingRows
 
 logger = logging.getLogger(__name__)
 
@@ -37,32 +37,30 @@ OPTIMIZER_BYTES = 12  # of a learning weight: its gradient and AdamW's two momen
 Trial = Callable[[int], int]
 
 
-def images_a_batch(settings: Settings) -> int:
-    """The batch size of filled settings."""
-    size = settings.training.batch_size
-    if size == "auto":
-        raise ValueError("batch_size auto: was not filled in")
-    return size
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """How many images are computed at a time, over all processes, and how many such batches make a step.
+
+    >>> Batches(8, accumulate=4).step
+    32
+    """
+
+    images: int
+    accumulate: int = 1
+
+    @property
+    def step(self) -> int:
+        """The images of one step of the optimizer."""
+        return self.images * self.accumulate
 
 
-def images_a_step(settings: Settings) -> int:
-    """The images of one step of the optimizer: those of all batches that it adds up."""
-    return images_a_batch(settings) * settings.training.accumulate
-
-
-def fill_batch_size(
-    settings: Settings, captioner: CaptionerModel, images: Images, rows: TrainingRows, before: int | None
-) -> Settings:
-    """Settings with a number where they said `auto`: that of the run's earlier sitting, or what fits now.
+def choose_batch_size(captioner: CaptionerModel, images: Images, rows: TrainingRows, before: int | None) -> int:
+    """What `auto` comes to: the size of the run's earlier session, or the largest that fits now.
 
     Of several processes the one with the least room decides for all.
     """
-    if settings.training.batch_size != "auto":
-        return settings
     group = here()
-    size = before or min(group.gather(find_batch_size(captioner, images, rows))) * group.size
-    training = settings.training.model_copy(update={"batch_size": size})
-    return settings.model_copy(update={"training": training})
+    return before or min(group.gather(find_batch_size(captioner, images, rows))) * group.size
 
 
 def find_batch_size(captioner: CaptionerModel, images: Images, rows: TrainingRows) -> int:
@@ -123,7 +121,7 @@ def _longest_batches(
     collate = Collator(captioner, images)
 
     def batch(size: int) -> dict[str, Tensor]:
-        made: dict[str, Any] = collate([Row(*longest)] * size)
+        made: dict[str, Any] = collate([TrainingRow(*longest)] * size)
         return {name: tensor.to(captioner.device) for name, tensor in made.items()}
 
     return batch
@@ -132,7 +130,7 @@ def _longest_batches(
 def _by_trying(
     captioner: CaptionerModel, batch: Callable[[int], dict[str, Tensor]], most: int, set_aside: int
 ) -> tuple[int, str]:
-    """Double until a step does not fit, or takes more than its share."""
+    """Double the batch until a step does not fit, or takes more than its share."""
     total = torch.cuda.get_device_properties(captioner.device).total_memory
     reserve = torch.empty(set_aside, dtype=torch.uint8, device=captioner.device)
     size, taken = 0, 0
@@ -165,7 +163,7 @@ def _fits(captioner: CaptionerModel, batch: Callable[[int], dict[str, Tensor]], 
 def _by_counting(
     captioner: CaptionerModel, batch: Callable[[int], dict[str, Tensor]], most: int, set_aside: int
 ) -> tuple[int, str]:
-    """What one and two images keep for the way back tells what an image keeps."""
+    """Estimate from what one and two images keep for the backward pass."""
     one, two = (_kept(captioner, batch(size)) for size in (1, 2))
     free = int(FREE_SHARE * psutil.virtual_memory().available)
     size = largest_by_estimate(one, two, set_aside, free, most)
@@ -176,7 +174,7 @@ def _by_counting(
 
 
 def _kept(captioner: CaptionerModel, batch: dict[str, Tensor]) -> int:
-    """Bytes that a forward keeps for the way back, weights not among them."""
+    """Bytes that a forward pass keeps for the backward pass, without weights."""
     weights = {weight.untyped_storage().data_ptr() for weight in captioner.parameters()}
     kept: dict[int, int] = {}
 
@@ -193,7 +191,7 @@ def _kept(captioner: CaptionerModel, batch: dict[str, Tensor]) -> int:
 
 
 def _clean(captioner: CaptionerModel) -> None:
-    """Give back what a step took."""
+    """Free what a step allocated."""
     captioner.zero_grad(set_to_none=True)
     gc.collect()
     if captioner.device.type == "cuda":
@@ -231,38 +229,50 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError | OSError) and any(sign in str(error).lower() for sign in SIGNS)
 
 
-def what_to_change(settings: Settings, writing: bool) -> str:
+@dataclass(frozen=True, slots=True)
+class MemorySettings:
+    """The settings of a run that decide how much memory it takes."""
+
+    batches: Batches
+    image_size: int
+    precision: str
+    checkpoint_activations: bool
+    captions_per_image: str | int
+    max_tokens: int
+    beams: int
+    max_new_tokens: int
+
+
+def what_to_change(now: MemorySettings, writing: bool) -> str:
     """Three settings that lower the memory of a step, or of `writing` captions in a validation, with their present values.
 
-    What costs least comes first: half the batch and twice as many of them are the same step.
+    The cheapest comes first: half the batch and twice as many of them are the same step.
     """
-    advice = [*_smaller_batch(settings), *(_of_writing(settings) if writing else _of_a_step(settings))]
-    advice += [f"--image-size (now {settings.model.image_size})"]
-    if settings.model.precision in ("auto", "fp32"):
-        advice.append(f"--precision bf16 (now {settings.model.precision})")
+    advice = [*_smaller_batch(now.batches), *(_of_writing(now) if writing else _of_a_step(now))]
+    advice += [f"--image-size (now {now.image_size})"]
+    if now.precision == "fp32":
+        advice.append("--precision bf16 (now fp32)")
     return "; ".join(advice[:MOST_ADVICE])
 
 
-def _smaller_batch(settings: Settings) -> list[str]:
-    """Where the batch can be cut."""
-    size, accumulate = settings.training.batch_size, settings.training.accumulate
-    if size == "auto" or size == 1:
+def _smaller_batch(batches: Batches) -> list[str]:
+    """A smaller batch, unless it is one image already."""
+    size, accumulate = batches.images, batches.accumulate
+    if size == 1:
         return []
     same = "" if size % 2 else ", the step stays the same"
     return [f"--batch-size {size // 2} --accumulate {accumulate * 2} (now {size} and {accumulate}{same})"]
 
 
-def _of_a_step(settings: Settings) -> list[str]:
-    """What a step keeps for the way back."""
-    data = settings.data
-    advice = [] if settings.model.checkpoint_activations else ["--checkpoint-activations (off now)"]
-    if data.captions_per_image not in ("one", 1):
-        advice.append(f"--captions-per-image one (now {data.captions_per_image})")
-    return [*advice, f"--max-tokens (now {data.max_tokens})"]
+def _of_a_step(now: MemorySettings) -> list[str]:
+    """What a step keeps for its backward pass."""
+    advice = [] if now.checkpoint_activations else ["--checkpoint-activations (off now)"]
+    if now.captions_per_image not in ("one", 1):
+        advice.append(f"--captions-per-image one (now {now.captions_per_image})")
+    return [*advice, f"--max-tokens (now {now.max_tokens})"]
 
 
-def _of_writing(settings: Settings) -> list[str]:
+def _of_writing(now: MemorySettings) -> list[str]:
     """Captions are written for twice the images of a step, each with all its beams."""
-    beams = settings.generation.beams
-    advice = [f"--beams 1 (now {beams})"] if beams > 1 else []
-    return [*advice, f"--max-new-tokens (now {settings.generation.max_new_tokens})"]
+    advice = [f"--beams 1 (now {now.beams})"] if now.beams > 1 else []
+    return [*advice, f"--max-new-tokens (now {now.max_new_tokens})"]

@@ -1,4 +1,4 @@
-"""When things happen around steps: checkpoints in mid-epoch, evaluations now and then, an early end."""
+"""When a training saves, evaluates and stops early."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from captrain.training.loop.validation import advice
 logger = logging.getLogger(__name__)
 
 
-class Rhythm(TrainerCallback):
-    """When to save and to evaluate, beyond Trainer's every epoch."""
+class CheckpointSchedule(TrainerCallback):
+    """When to save and when to evaluate; Trainer by itself does both at the end of every epoch."""
 
     def __init__(
         self,
@@ -32,9 +32,9 @@ class Rhythm(TrainerCallback):
         self.epochs = epochs
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """A checkpoint in mid-epoch. The last step of an epoch has none: its checkpoint comes after the evaluation.
+        """A checkpoint in mid-epoch. The last step of an epoch gets its checkpoint after the evaluation instead.
 
-        Where a checkpoint comes a log line does too: the mean loss of the next one then needs nothing from before the checkpoint.
+        Each checkpoint comes with a log line. The mean loss of the next line then needs nothing from before the checkpoint.
         """
         ends_epoch = state.global_step % self.steps_per_epoch == 0
         if ends_epoch or state.global_step % self.checkpoint_every == 0:
@@ -65,13 +65,13 @@ def _named(line: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Discernment(TrainerCallback):
-    """Says, once, that the score which chooses the best model was the same at the first evaluations."""
+    """Warns once when the score that chooses the best model was the same at the first two evaluations."""
 
     def __init__(self, metric: str, patience: int | None) -> None:
         self.metric, self.patience = metric, patience
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """At the second evaluation, which is the first that can tell; a run that is gone on with has a log of the first."""
+        """Compare at the second evaluation; a resumed run has the first one in its log."""
         found = evaluations_of(state, self.metric)
         if len(found) == 2 and is_constant(found, self.metric):
             value = found[-1][self.metric]
@@ -81,7 +81,7 @@ class Discernment(TrainerCallback):
 class Patience(TrainerCallback):
     """Stops after some evaluations without a better one, by the rule that chooses the best model.
 
-    It counts in the log that every checkpoint holds, so that a run which is started again stops where it would have stopped.
+    It counts evaluations in the log that every checkpoint holds, so that a resumed run stops where it would have stopped.
     """
 
     def __init__(self, metric: str, patience: int) -> None:
@@ -90,7 +90,7 @@ class Patience(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """A run that had stopped already stays so."""
+        """A run that had stopped stays stopped."""
         self._stop_if_exhausted(args, state, control)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -34,7 +34,7 @@ GIB = 2**30
 
 @dataclass
 class Standing:
-    """Where a training stands: what the live view shows. Every value is a few words, ready to be read."""
+    """What the live view shows of a training. Every value is ready to be read."""
 
     title: str = "train"
     step: dict[str, str] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Standing:
     caption: Text | None = None
 
     def __rich__(self) -> RenderableType:
-        """A panel of as many rows as there is something to say of."""
+        """A panel with a row for each value that is known."""
         rows = Table.grid(padding=(0, 2))
         rows.add_column(style="dim", no_wrap=True)
         rows.add_column(overflow="fold")
@@ -82,7 +82,7 @@ class Pace:
             self.marks.popleft()
 
     def pause(self, now: float) -> None:
-        """Leave out the time since the last step: it went into something else. Marks move forward by as much."""
+        """Leave out the time since the last step, which went into something else: marks move forward by as much."""
         gap = now - self.marks[-1][0]
         self.marks = deque((moment + gap, count) for moment, count in self.marks)
 
@@ -179,11 +179,11 @@ class LiveView(TrainerCallback):
         self.standing.title = f"epoch {epoch} of {self.epochs}, step {state.global_step} of {state.max_steps}"
 
     def _speed(self, now: float) -> dict[str, str]:
-        """Rates of the last steps; time left by all that this sitting did, validation included."""
+        """Rates of the last steps; time left by all that this session did, validation included."""
         images, captions = self.image_pace.a_second() or 0.0, self.caption_pace.a_second() or 0.0
         a_second = (self.seen - self.first) / max(now - self.begun, 1e-9)
         left = (self.images * self.epochs - self.seen) / max(a_second, 1e-9)
-        return {"img/s": f"{images:.1f}", "captions/s": f"{captions:.1f}", "time left": duration(left)}
+        return {"img/s": f"{images:.1f}", "captions/s": f"{captions:.1f}", "time left": clock_time(left)}
 
     def _images(self, state: TrainerState) -> int:
         """Images seen so far; the last batch of an epoch may be a short one."""
@@ -196,10 +196,10 @@ def _caption(caption: Caption) -> Text:
     return Text.assemble((printable(caption.text) or "(nothing)", "bold"), (f"  {printable(caption.id)}", "dim"))
 
 
-def duration(seconds: float) -> str:
+def clock_time(seconds: float) -> str:
     """Hours, minutes and seconds.
 
-    >>> duration(59.6), duration(3725), duration(200_000)
+    >>> clock_time(59.6), clock_time(3725), clock_time(200_000)
     ('0:01:00', '1:02:05', '2 d 7:33:20')
     """
     minutes, rest = divmod(round(seconds), 60)

@@ -1,4 +1,4 @@
-"""Steps whose loss or gradient is no number: left out and counted, until there are too many in a row."""
+"""Steps with a non-finite loss or gradient: left out and counted, until there are too many in a row."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def first_infinite(model: nn.Module) -> str:
-    """The name of the first weight that learns and holds a value that is no number, or infinite; "" while all are finite.
+    """The name of the first weight that learns and holds a non-finite value; "" while all are finite.
 
     >>> model = nn.Linear(2, 1)
     >>> first_infinite(model)
@@ -33,15 +33,18 @@ def first_infinite(model: nn.Module) -> str:
 
 
 class Guarded(Protocol):
-    """What a guard looks at of a trainer: its counts, its running loss, and the scaler of fp16."""
+    """What a guard reads of a trainer: its counts, its running loss, and the scaler of fp16."""
 
     running: Running
     accelerator: Accelerator
-    _tr_loss: Tensor
+    running_loss: Tensor
 
 
 class Guard:
-    """Judges each step of a trainer by its gradient's norm, which all processes share; counts in the trainer's running state."""
+    """Decides by the norm of its gradient whether a step can be taken; all processes share that norm, and so decide alike.
+
+    Counts go into the trainer's running state.
+    """
 
     def __init__(self, trainer: Guarded, most: int) -> None:
         """`most` is how many steps in a row may be left out before training stops."""
@@ -56,7 +59,7 @@ class Guard:
 
     def begin_step(self) -> None:
         """Remember the running loss, which a step that is left out has no part in."""
-        self.loss_before = self.trainer._tr_loss.clone()
+        self.loss_before = self.trainer.running_loss.clone()
 
     def passes(self, norm: Any, step: int) -> bool:
         """Whether the step can be taken; if not, it is counted."""

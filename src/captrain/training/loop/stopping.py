@@ -1,4 +1,4 @@
-"""Being asked to stop: a training that is told so ends its step, saves a checkpoint, and says how to go on."""
+"""Stopping on SIGINT and SIGTERM: a training ends its step, saves a checkpoint, and says how to go on."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Signals:
 
     @contextmanager
     def caught(self) -> Iterator[None]:
-        """Catch them in here; other threads than the main one can't, and leave them as they are."""
+        """Catch both signals in here. Only the main thread can; others leave them as they are."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -52,7 +52,7 @@ class Signals:
 
     @contextmanager
     def waiting(self, waits: bool) -> Iterator[None]:
-        """Whether signals wait in here for the end of a step. One that still waits ends what does not wait, before it begins."""
+        """Whether signals wait in here for the end of a step. A waiting one ends work that does not wait before it begins."""
         before, self.waits = self.waits, waits
         try:
             if self.asked and not waits:
@@ -71,11 +71,11 @@ class Signals:
 
 
 SIGNALS = Signals()
-"""Handlers belong to the whole process, and so does this."""
+"""One for the whole process, as signal handlers are."""
 
 
 def told_place(step: int, checkpoint: int) -> str:
-    """Where a training stands, and how much of it is saved.
+    """At which step a training is, and how much of it is saved.
 
     >>> told_place(12, 12), told_place(12, 10), told_place(3, 0)
     ('at step 12, which a checkpoint holds', 'at step 12; the last checkpoint is of step 10', 'at step 3, before any checkpoint')
@@ -87,7 +87,7 @@ def told_place(step: int, checkpoint: int) -> str:
 
 
 def ends_on_signals(train: Callable[P, T]) -> Callable[P, T]:
-    """Let a training be stopped by SIGTERM or SIGINT: what it raises then is `StoppedError`, which says how to go on."""
+    """Turn SIGTERM and SIGINT during a training into a `StoppedError` that says how to go on."""
 
     @functools.wraps(train)
     def stoppable(*args: P.args, **kwargs: P.kwargs) -> T:

@@ -1,14 +1,14 @@
-"""`transformers.Trainer` with few seams overridden.
+"""The training loop: `transformers.Trainer` with a packed loss, rates of their own for parts, and captions as evaluation.
 
-Packed loss, parts with their own rates, captions as evaluation, checkpoints that are whole or not there.
+Checkpoints are whole or not there. What depends on Trainer's inside is in `trainer_adapter`.
 """
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -17,37 +17,52 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
-from transformers import TrainerControl, TrainingArguments
+from transformers import TrainingArguments
 
-from captrain.data.samples import Mixture
 from captrain.errors import TrainingError, reason_of
 from captrain.metrics.java import JavaError
 from captrain.models.captioner import CaptionerModel
 from captrain.models.contexts import untouched_randomness
-from captrain.settings.schema import Settings
-from captrain.training.distributed.strategy import strategy_of
-from captrain.training.distributed.trainer import SpreadTrainer
-from captrain.training.loop.batch_size import is_out_of_memory, what_to_change
+from captrain.training.distributed.strategy import Strategy
+from captrain.training.loop.batch_size import MemorySettings, is_out_of_memory, what_to_change
 from captrain.training.loop.callbacks import is_best
 from captrain.training.loop.non_finite import Guard, first_infinite
 from captrain.training.loop.stopping import SIGNALS, Stopped, told_place
+from captrain.training.loop.trainer_adapter import EpochData, TrainerAdapter
 from captrain.training.loop.validation import Validation, Validator
 from captrain.training.optimization.gradients import GradientCheck
-from captrain.training.optimization.optimizers import averaged_weights, make_optimizer
-from captrain.training.optimization.schedules import make_scheduler
+from captrain.training.optimization.optimizers import Optimization, averaged_weights, make_optimizer
+from captrain.training.optimization.schedules import Schedule, make_scheduler
 from captrain.training.optimization.weight_average import WeightAverage
-from captrain.training.rows import Collator, EpochSampler, TrainingRows
 from captrain.training.run_folder.checkpoints import Checkpoints, Running, load_learned, save_learned
 
 logger = logging.getLogger(__name__)
 
 
-class CaptionTrainer(SpreadTrainer):
+@dataclass(frozen=True, slots=True)
+class LearningPlan:
+    """How a trainer learns, and what it stops for.
+
+    Attributes:
+        metric: the score that chooses the best model.
+        max_bad_steps: so many left-out steps in a row end the training.
+        average_decay: of the running average of weights that is measured and kept; 0 for none.
+        target_modules: names of modules that adapters were asked for: each has to learn.
+    """
+
+    optimization: Optimization
+    schedule: Schedule
+    memory: MemorySettings
+    metric: str = "cider"
+    max_bad_steps: int = 10
+    average_decay: float = 0.0
+    target_modules: tuple[str, ...] = ()
+
+
+class CaptionTrainer(TrainerAdapter):
     """Trains a captioner on packed rows.
 
     Args:
-        mixture: which rows an epoch has, and in which order.
-        settings: of the run, filled: they make the optimizer.
         checkpoints: where checkpoints go.
         validator: measures the captioner at the end of epochs, or None. on_best: called when its score is the best yet.
     """
@@ -56,37 +71,28 @@ class CaptionTrainer(SpreadTrainer):
         self,
         captioner: CaptionerModel,
         args: TrainingArguments,
-        rows: TrainingRows,
-        mixture: Mixture,
-        collator: Collator,
-        settings: Settings,
+        data: EpochData,
+        plan: LearningPlan,
+        strategy: Strategy,
         checkpoints: Checkpoints,
         validator: Validator | None,
         on_best: Callable[[Validation], None],
     ) -> None:
-        super().__init__(captioner, args, data_collator=collator, train_dataset=rows, eval_dataset=rows)
-        rank, size = self.group.rank, self.group.size
-        self.sampler = EpochSampler(mixture, args.per_device_train_batch_size * size, rank, size)
-        self.strategy = strategy_of(settings.distributed, self.group)
-        self.settings = settings
+        super().__init__(captioner, args, data, strategy)
+        self.plan = plan
         self.checkpoints = checkpoints
         self.validator = validator
         self.on_best = on_best
         self.latest: Validation | None = None
-        self.found_best = False
         self.running = Running()
-        self.guard = Guard(self, settings.training.max_bad_steps)
-        self.gradient_check = GradientCheck(settings.model.target_modules, looks=not self.is_deepspeed_enabled)
+        self.guard = Guard(self, plan.max_bad_steps)
+        self.gradient_check = GradientCheck(plan.target_modules, looks=not self.is_deepspeed_enabled)
         self.resumed_from: Path | None = None
-        self.average = WeightAverage(captioner, settings.training.ema) if settings.training.ema else None
+        self.average = WeightAverage(captioner, plan.average_decay) if plan.average_decay else None
         if self.average is not None:
             self.add_callback(self.average)
-        self.control: TrainerControl
         self.optimizer: torch.optim.Optimizer | None
         self.lr_scheduler: LRScheduler | None
-        # The captioner divides the summed loss by the tokens of all accumulated batches; its labels are shifted already.
-        self.model_accepts_loss_kwargs = True
-        self._loss_shifts_labels = False
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Train on from a checkpoint or from the beginning; whatever ends it, callbacks close what they have opened."""
@@ -104,63 +110,45 @@ class CaptionTrainer(SpreadTrainer):
             raise
 
     def take_up(self) -> None:
-        """Go on within the lines, the epoch and the counts in which the checkpoint was made; called when all else is ready."""
+        """Go on within the log line, the epoch and the counts of the checkpoint; called when everything else is ready."""
         if self.resumed_from is None:
             return
         self.running = Running.load(self.resumed_from)
-        self._tr_loss += self.running.loss
-        self._globalstep_last_logged = self.running.line_step
+        self.restore_log(self.running.loss, self.running.line_step)
         if self.running.epoch_is_open:
-            self._load_rng_state(str(self.resumed_from))
-            self.resumed_from = None  # the random generators go on from here
+            self.restore_random_state(self.resumed_from)
             self.running.epoch_is_open = False
-            self.control = self.callback_handler.on_epoch_end(self.args, self.state, self.control)
-            epoch = float(self.state.epoch or 0)
-            self._maybe_log_save_evaluate(self._tr_loss, None, self.model_wrapped, None, epoch, None, time.time())
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        """As the checkpoint has it, unless it was taken up earlier."""
-        if self.resumed_from is not None:
-            super()._load_rng_state(checkpoint)
-
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> Any:
-        """Tell the sampler the epoch first: on a resumed epoch accelerate does not. A run that stopped early has none left."""
-        if self.control.should_training_stop:
-            return None
-        self.sampler.set_epoch(kwargs["epoch"])
-        return super()._run_epoch(*args, **kwargs)
+            self.end_epoch()
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """As the settings say, with a group for each part and kind of weight."""
+        """The optimizer, with a group for each part and kind of weight."""
         if self.optimizer is None:
             self.strategy.share_out(self.captioner)
-            self.optimizer = make_optimizer(self.model, self.settings)
+            self.optimizer = make_optimizer(self.model, self.plan.optimization)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
-        """The learning rate's curve, as the settings say."""
+        """The learning rate's curve."""
         if self.lr_scheduler is None:
             of = cast(torch.optim.Optimizer, optimizer or self.optimizer)
-            self.lr_scheduler = make_scheduler(self.settings.training, of, num_training_steps)
+            self.lr_scheduler = make_scheduler(self.plan.schedule, of, num_training_steps)
         return self.lr_scheduler
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
-        """The loss; one that is no number makes its whole gradient none, so that all processes find it in their common norm."""
+        """The loss. A non-finite one makes its whole gradient non-finite, so that all processes see it in their common norm."""
         loss = super().compute_loss(*args, **kwargs)
         return loss * (loss.detach() * 0 + 1)
 
-    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """The norm, clipped or not. A step whose gradient is no number is left out: weights and optimizer stay as they are."""
-        norm = super()._get_grad_norm(model, grad_norm)
+    def check_step(self, model: nn.Module, norm: Any) -> None:
+        """Leave out a step with a non-finite gradient: weights and optimizer stay as they are."""
         if self.guard.passes(norm, self.state.global_step + 1):
             self.gradient_check(self.captioner)
-            return norm
-        self._tr_loss.copy_(self.guard.loss_before)
-        if self.accelerator.scaler is None:  # which leaves the step out by itself, and needs the gradients for it
+            return
+        self.running_loss.copy_(self.guard.loss_before)
+        if self.accelerator.scaler is None:  # a scaler leaves the step out by itself, and needs the gradients for it
             model.zero_grad(set_to_none=True)
         if self.guard.exhausted:
             raise self._failure(f"in {self.running.bad_in_a_row} steps in a row the gradient's norm was {float(norm)}")
-        return norm
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """The mean loss is that of the steps that were taken."""
@@ -192,7 +180,7 @@ class CaptionTrainer(SpreadTrainer):
         """
         if self.args.world_size <= 1:
             self.running.epoch_is_open = True
-            self._save_checkpoint(self.model_wrapped, None)
+            self.save_now()
 
     def averaged(self) -> AbstractContextManager[None]:
         """While this is open the captioner has the weights that are measured and kept: their average, where there is one."""
@@ -207,40 +195,34 @@ class CaptionTrainer(SpreadTrainer):
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.latest.scores.items()}
         if self.args.metric_for_best_model == f"{metric_key_prefix}_cider_and_bleu_4":
             metrics[self.args.metric_for_best_model] = metrics["eval_cider"] + metrics["eval_bleu_4"]
-        self.found_best = is_best(metrics, self.state, self.settings.evaluation.metric)
+        self.found_best = is_best(metrics, self.state, self.plan.metric)
         if self.found_best:
-            with self.strategy.whole_in_first(self.captioner):
+            with self.whole_in_first():
                 self._write_in_first("the best model", partial(self.on_best, self.latest))
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        """What Trainer notes of the best evaluation: no step, or it would note a folder for staging that is gone soon."""
-        if self.found_best:
-            self.state.best_metric = metrics[str(self.args.metric_for_best_model)]
-        return self.found_best
-
     # Checkpoints: whole or not there.
 
-    def _get_output_dir(self, trial: Any) -> str:
-        """Trainer writes into the staging folder; `_save_checkpoint` moves what is complete."""
-        return str(self.checkpoints.staging)
+    def checkpoint_folder(self) -> Path:
+        """Trainer writes into the staging folder; `write_checkpoint` moves what is complete."""
+        return self.checkpoints.staging
 
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+    def write_checkpoint(self, write: Callable[[], None]) -> None:
         """Write all state, then publish it in one rename. A full disk ends the run and leaves the last checkpoint as it was.
 
-        While steps are left out there is none: their weights may be spoiled, and the last one is the last good one.
+        There is no checkpoint while steps are left out: their weights may be spoiled, and the last checkpoint is a good one.
         """
         averaged_weights(self.optimizer)
         self._require_finite_weights()
         step = self.state.global_step
         if self.running.bad_in_a_row:
-            logger.warning("no checkpoint at step %d: its gradient was no number", step)
+            logger.warning("no checkpoint at step %d: its gradient was non-finite", step)
             return
-        losses = self.group.gather(float(self._tr_loss))
-        self.running.loss, self.running.line_step = sum(losses) / len(losses), self._globalstep_last_logged
-        self._write("the checkpoint", partial(super()._save_checkpoint, model, trial))
+        losses = self.group.gather(float(self.running_loss))
+        self.running.loss, self.running.line_step = sum(losses) / len(losses), self.last_logged_step
+        self._write("the checkpoint", write)
         staged = self.checkpoints.staging / f"checkpoint-{step}"
         self._write_in_first("the checkpoint", partial(self.running.save, staged))
         self._write_in_first("the checkpoint", partial(self.checkpoints.publish, step))
@@ -262,28 +244,28 @@ class CaptionTrainer(SpreadTrainer):
                 self._write(what, write)
 
     def _require_finite_weights(self) -> None:
-        """Weights that are no numbers are neither saved nor measured: what is on disk stays good."""
+        """Non-finite weights are neither saved nor measured: what is on disk stays good."""
         if name := first_infinite(self.model):
             raise self._failure(f"the weight {name} is no longer finite")
 
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """Only what learns; the rest is where the run began."""
-        save_learned(self.captioner, Path(str(output_dir)))
+    def save_weights(self, folder: Path) -> None:
+        """What learns, and its average where there is one."""
+        save_learned(self.captioner, folder)
         if self.average is not None:
-            self.average.save(Path(str(output_dir)))
+            self.average.save(folder)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """The counterpart of `_save`."""
-        load_learned(self.model, Path(resume_from_checkpoint))
+    def load_weights(self, folder: Path) -> None:
+        """The counterpart of `save_weights`."""
+        load_learned(self.model, folder)
         if self.average is not None:
-            self.average.load(Path(resume_from_checkpoint))
+            self.average.load(folder)
 
     def _out_of_memory(self, *, writing: bool) -> TrainingError:
         """An error that names three settings to change."""
         what = "out of memory while writing validation captions" if writing else "out of memory"
         return TrainingError(
             f"{self._stopped(what)}. Change one of these three, then run the command again with --force: "
-            f"{what_to_change(self.settings, writing)}"
+            f"{what_to_change(self.plan.memory, writing)}"
         )
 
     def _stopped(self, what: str) -> str:
@@ -293,5 +275,5 @@ class CaptionTrainer(SpreadTrainer):
         return f"training stopped at step {self.state.global_step}: {what}; {safe}"
 
     def _failure(self, what: str) -> TrainingError:
-        """An error for numbers that went astray: where training stopped, what is safe, what to do."""
+        """The error for non-finite numbers: where training stopped, what is safe, what to do."""
         return TrainingError(f"{self._stopped(what)}. To go on lower --learning-rate and add --force")

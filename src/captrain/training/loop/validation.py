@@ -1,6 +1,6 @@
-"""What is measured while training: loss and scores of written captions, on validation images.
+"""Validation: the loss and the scores of written captions on validation images.
 
-How a run's captions are judged: the tokenizer of its scores, and what to know of the score that chooses the best model.
+Decides the tokenizer of the scores, and warns of a score that can't choose the best model.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ from captrain.models.contexts import evaluating
 from captrain.models.decoding import Room
 from captrain.progress import track
 from captrain.records import Caption, Sample
-from captrain.settings.schema import Settings
+from captrain.training.captions import TokenizedCaptions
 from captrain.training.distributed.group import here
-from captrain.training.rows import TokenizedCaptions
 
 Item = TypeVar("Item")
 
@@ -50,8 +49,8 @@ class Validator:
     captions to score.
 
     Of several processes each takes a part of the images; the first one judges what all have written, and tells the others.
-    All make equally many batches, since weights that are shared out come together for each: one whose part is smaller ends
-    with an image that does not count.
+    All compute equally many batches, because shared-out weights are gathered for each batch: a process with fewer images ends
+    with one that does not count.
     """
 
     def __init__(
@@ -76,7 +75,7 @@ class Validator:
         self.batches = [(part or self.positions[:1], bool(part)) for part in parts]  # and whether they count
 
     def __call__(self, captioner: CaptionerModel) -> Validation:
-        """Loss and scores now."""
+        """Compute loss and scores of the captioner as it is now."""
         with evaluating(captioner):
             scores = {"validation_loss": self._loss(captioner)}
             parts = self.group.gather(self._write(captioner))
@@ -124,10 +123,10 @@ class Validator:
         return predictions, cut_off
 
 
-def spread(items: Sequence[Item], count: int) -> list[Item]:
-    """`count` of the items, evenly spread and always the same ones.
+def evenly_spaced(items: Sequence[Item], count: int) -> list[Item]:
+    """`count` of the items at even distances, always the same ones.
 
-    >>> spread("abcdef", 3)
+    >>> evenly_spaced("abcdef", 3)
     ['a', 'c', 'e']
     """
     step = max(1, len(items) // max(count, 1))
@@ -137,29 +136,25 @@ def spread(items: Sequence[Item], count: int) -> list[Item]:
 logger = logging.getLogger(__name__)
 
 
-def fill_tokenizer(settings: Settings, samples: Sequence[Sample], before: str | None) -> Settings:
-    """Settings with a tokenizer of scores in place of `auto`: the one that the run had `before`, or what suits the references.
+def decide_tokenizer(samples: Sequence[Sample], asked: str, limit: int | None = None, before: str | None = None) -> str:
+    """The tokenizer of a run's scores: as asked; for `auto` that of the run's earlier session, or what suits the references.
 
     Args:
-        samples: that will be validated; without any, `auto` stays for whoever scores.
+        samples: that will be validated, the first `limit` of them; without any, `auto` stays for whoever scores.
     """
-    evaluation = settings.evaluation
     if not len(samples):
-        return settings
-    choice = choose_tokenizer(evaluation.tokenize, _references(samples, evaluation.validation_limit), before)
-    if evaluation.tokenize == AUTO:
+        return asked
+    choice = choose_tokenizer(asked, _references(samples, limit), before)
+    if asked == AUTO:
         logger.info("scores count the words of the tokenizer %s (--tokenize auto): %s", choice.tokenizer, choice.why)
     elif choice.note:
         logger.warning(choice.note)
-    return settings.model_copy(update={"evaluation": evaluation.model_copy(update={"tokenize": choice.tokenizer})})
+    return choice.tokenizer
 
 
-def blind_spot_of(settings: Settings, samples: Sequence[Sample]) -> str | None:
-    """Why the score that chooses can't tell epochs apart, by the references alone; None where it may, or nothing is measured."""
-    evaluation = settings.evaluation
-    if not len(samples):
-        return None
-    return blind_spot(_references(samples, evaluation.validation_limit), evaluation.metric, evaluation.tokenize)
+def blind_spot_of(samples: Sequence[Sample], metric: str, tokenizer: str, limit: int | None = None) -> str | None:
+    """Why a score can't tell epochs apart, by the references alone; None where it may, or nothing is validated."""
+    return blind_spot(_references(samples, limit), metric, tokenizer) if len(samples) else None
 
 
 def advice(reason: str, patience: int | None) -> str:
@@ -176,7 +171,7 @@ def advice(reason: str, patience: int | None) -> str:
     )
 
 
-def _references(samples: Sequence[Sample], limit: int | None) -> dict[str, Sequence[str]]:
-    """Of those that are validated; without captions there is nothing to compare with."""
+def _references(samples: Sequence[Sample], limit: int | None = None) -> dict[str, Sequence[str]]:
+    """The captions of the first `limit` samples, by id; samples without captions are left out."""
     chosen = (samples[index] for index in range(len(samples))[:limit])
     return {sample.id: sample.captions for sample in chosen if sample.captions}

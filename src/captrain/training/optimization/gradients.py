@@ -1,4 +1,4 @@
-"""Gradients, not names, decide whether something learns: what should and gets none is an error, before it costs an epoch."""
+"""Checks by their gradients that the weights which should learn do. Those without any are an error in the first steps."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CROSS = re.compile(r"cross|encdec", re.IGNORECASE)
 Weights = list[tuple[str, nn.Parameter]]
 
 
-class Found(IntEnum):
+class Received(IntEnum):
     """What a group of weights got in a step."""
 
     NOTHING = 0
@@ -38,9 +38,9 @@ class Found(IntEnum):
 class GradientCheck:
     """Looks at the gradients of the first steps, after all batches of a step were added up.
 
-    Each kind of layer of each part that learns, and each module that was asked for by name, must get some. Whole kinds are looked
-    at and not single weights, of which some never get any for good reasons: a pooler that nobody reads, the query of an attention
-    to a single vector, A of an adapter while its B is zero.
+    Each kind of layer of each learning part, and each module that was asked for by name, must get a gradient. Single weights may
+    have none for good reasons: a pooler that nobody reads, the query of an attention to a single vector, A of an adapter while
+    its B is zero. So whole kinds are checked.
 
     Args:
         target_modules: names that adapters were asked for. looks: False with DeepSpeed, which takes gradients away at once.
@@ -54,17 +54,17 @@ class GradientCheck:
 
     def __call__(self, captioner: CaptionerModel) -> None:
         """Raise `ModelError` where something that should learn got no gradient in this step."""
-        if self.all is None:  # not before: weights that are shared out are others than they were
+        if self.all is None:  # not earlier: sharing out weights replaces them
             self.all = self.waiting = should_learn(captioner, self.target_modules)
             _warn_of_idle_adapters(captioner)
         if not self.waiting:
             return
         self.steps += 1
         found = gradients_of(self.waiting)
-        self.waiting = {name: weights for name, weights in self.waiting.items() if found[name] != Found.GRADIENT}
+        self.waiting = {name: weights for name, weights in self.waiting.items() if found[name] != Received.GRADIENT}
         if not self.waiting:
             return
-        patient = self.steps < LONGEST_WAIT and all(found[name] == Found.ZEROS for name in self.waiting)
+        patient = self.steps < LONGEST_WAIT and all(found[name] == Received.ZEROS for name in self.waiting)
         if not (patient and _has_closed_gate(captioner)):
             raise ModelError(_told(self.waiting, self.all, found, self.steps))
 
@@ -87,11 +87,11 @@ def should_learn(captioner: CaptionerModel, target_modules: Sequence[str] = ()) 
     return groups
 
 
-def gradients_of(groups: dict[str, Weights]) -> dict[str, Found]:
+def gradients_of(groups: dict[str, Weights]) -> dict[str, Received]:
     """What each group got, in any of the processes that train together."""
     own = {name: _found(weight for _, weight in weights) for name, weights in groups.items()}
     everywhere = here().gather(own)
-    return {name: Found(max(process[name] for process in everywhere)) for name in own}
+    return {name: Received(max(process[name] for process in everywhere)) for name in own}
 
 
 def _kind(name: str) -> str:
@@ -107,14 +107,14 @@ def _kind(name: str) -> str:
     return "cross-attention" if kind == "attention" and CROSS.search(module) else kind
 
 
-def _found(weights: Iterable[nn.Parameter]) -> Found:
+def _found(weights: Iterable[nn.Parameter]) -> Received:
     """The most that one of some weights got."""
-    found = Found.NOTHING
+    found = Received.NOTHING
     for weight in weights:
         if weight.grad is not None:
-            found = Found.ZEROS
+            found = Received.ZEROS
             if bool(local(weight.grad).any()):
-                return Found.GRADIENT
+                return Received.GRADIENT
     return found
 
 
@@ -132,12 +132,12 @@ def _is_zero(values: Tensor) -> bool:
 
 
 def _warn_of_idle_adapters(captioner: CaptionerModel) -> None:
-    """Name the single adapters that got nothing: not wrong, but of no use."""
+    """Warn of single adapters without a gradient: they do no harm, and are of no use."""
     adapters: dict[str, Weights] = {}
     for name, weight in captioner.named_parameters():
         if weight.requires_grad and ".lora_" in name:
             adapters.setdefault(ADAPTER.split(plain_name(name))[0], []).append((name, weight))
-    idle = [name for name, found in gradients_of(adapters).items() if found != Found.GRADIENT]
+    idle = [name for name, found in gradients_of(adapters).items() if found != Received.GRADIENT]
     if idle and here().is_first:
         logger.warning(
             "%d of %d adapters got no gradient in the first step and may never learn: %s",
@@ -145,7 +145,7 @@ def _warn_of_idle_adapters(captioner: CaptionerModel) -> None:
         )  # fmt: skip
 
 
-def _told(idle: dict[str, Weights], everything: dict[str, Weights], found: dict[str, Found], steps: int) -> str:
+def _told(idle: dict[str, Weights], everything: dict[str, Weights], found: dict[str, Received], steps: int) -> str:
     """What does not learn, on one line; of a part that does not learn at all only the part."""
     working = {name.split(":")[0] for name in everything.keys() - idle.keys()}
     told: dict[str, Weights] = {}
@@ -153,7 +153,7 @@ def _told(idle: dict[str, Weights], everything: dict[str, Weights], found: dict[
         part = name.split(":")[0]
         told.setdefault(name if part in working or part == "target_modules" else f"the {part} part", []).extend(weights)
     names = [f"{name} ({len(weights)} weights, first {plain_name(weights[0][0])})" for name, weights in told.items()]
-    what = "none" if all(found[name] == Found.NOTHING for name in idle) else "only zeros"
+    what = "none" if all(found[name] == Received.NOTHING for name in idle) else "only zeros"
     when = "before the first step" if steps == 1 else f"in {steps} steps"
     return (
         f"no gradient reaches {'; '.join(names)}: it should learn, and {when} got {what}, so nothing would change there; "

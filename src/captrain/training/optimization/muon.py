@@ -33,7 +33,7 @@ class MuonWithAdamW(Optimizer):
         self._share()
 
     def _share(self) -> None:
-        """Both halves work on this optimizer's own groups and memories, so that whoever changes or saves those needs no more."""
+        """Both halves work on this optimizer's own groups and state, so that changing or saving these is enough."""
         matrices = [group for group in self.param_groups if group[MATRICES]]
         others = [group for group in self.param_groups if not group[MATRICES]]
         halves: list[Optimizer] = []
@@ -69,7 +69,7 @@ class MuonWithAdamW(Optimizer):
 
 
 def _split(groups: Iterable[dict[str, Any]], apart: set[int]) -> list[dict[str, Any]]:
-    """Each group as two: its matrices, and the rest; without those that are empty."""
+    """Each group split into its matrices and the rest, without empty groups."""
     split = []
     for group in groups:
         for matrices in (True, False):

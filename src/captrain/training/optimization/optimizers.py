@@ -1,14 +1,14 @@
-"""From settings to an optimizer over a captioner's learning weights: AdamW of torch, others through their libraries.
+"""The optimizer of a captioner's learning weights: torch's AdamW, others from their libraries.
 
-Learning weights as an optimizer's groups: which rate each has, and whether it decays.
+Weights come in groups, which say the learning rate of each and whether it decays.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,17 +19,14 @@ from transformers.optimization import Adafactor
 from captrain.errors import SettingsError
 from captrain.models.captioner import CaptionerModel
 from captrain.models.parts import PARTS, plain_name
-from captrain.settings.schema import Settings, TrainingSettings
-from captrain.settings.schema.optimisation import beta2_of, default_rate, schedule_of
 from captrain.training.optimization.muon import MuonWithAdamW, lists_of_vectors
-from captrain.training.optimization.schedules import check_ends
 
 Groups = list[dict[str, Any]]
 Betas = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class OptimizerKind:
     """What captrain knows of an optimizer.
 
     Attributes:
@@ -86,40 +83,20 @@ def _prodigy(captioner: CaptionerModel, groups: Groups, rate: float, betas: Beta
     return Prodigy(groups, lr=rate, betas=betas, safeguard_warmup=True)
 
 
-KINDS: dict[str, Kind] = {
-    "adamw": Kind(_adamw),
-    "muon": Kind(_muon),
-    "adamw-8bit": Kind(_adamw_8bit, "bitsandbytes", devices=("cpu", "cuda", "xpu")),
-    "adafactor": Kind(_adafactor),
-    "lion": Kind(_lion, "lion_pytorch"),
-    "schedule-free": Kind(_schedule_free, "schedulefree"),
-    "prodigy": Kind(_prodigy, "prodigyopt"),
+KINDS: dict[str, OptimizerKind] = {
+    "adamw": OptimizerKind(_adamw),
+    "muon": OptimizerKind(_muon),
+    "adamw-8bit": OptimizerKind(_adamw_8bit, "bitsandbytes", devices=("cpu", "cuda", "xpu")),
+    "adafactor": OptimizerKind(_adafactor),
+    "lion": OptimizerKind(_lion, "lion_pytorch"),
+    "schedule-free": OptimizerKind(_schedule_free, "schedulefree"),
+    "prodigy": OptimizerKind(_prodigy, "prodigyopt"),
 }
 
 
-def fill_optimizer(filled: Settings, asked: TrainingSettings, device: torch.device) -> Settings:
-    """Settings with everything replaced that is `None` for the optimizer to decide.
-
-    Args:
-        filled: with the family's learning rate where none was asked for. asked: what the user said.
-
-    Raises `SettingsError` where the optimizer is not installed or does not run on the device, or where the rates do not fit.
-    """
-    training = filled.training
-    _check(KINDS[training.optimizer], training.optimizer, device)
-    rate = float(training.learning_rate or 0)
-    values = {
-        "learning_rate": default_rate(training.optimizer, rate) if asked.learning_rate is None else rate,
-        "beta2": beta2_of(training),
-        "schedule": schedule_of(training),
-    }
-    training = training.model_copy(update=values)
-    check_ends(training)
-    return filled.model_copy(update={"training": training})
-
-
-def _check(kind: Kind, name: str, device: torch.device) -> None:
-    """Refuse an optimizer that can't work here, before anything is begun."""
+def check_optimizer(name: str, device: torch.device) -> None:
+    """Raise `SettingsError` where an optimizer is not installed, or does not run on the device."""
+    kind = KINDS[name]
     if kind.library and importlib.util.find_spec(kind.library) is None:
         raise SettingsError(f"optimizer {name}: needs {kind.library}, which is not here; pip install 'captrain[optim]'")
     if device.type not in kind.devices:
@@ -128,21 +105,39 @@ def _check(kind: Kind, name: str, device: torch.device) -> None:
         )
 
 
-def make_optimizer(captioner: CaptionerModel, settings: Settings) -> Optimizer:
-    """The optimizer of filled settings, with a group for each part and kind of weight; biases and norms do not decay."""
-    training = settings.training
-    rate = float(training.learning_rate or 0)
-    part_rates = {part: own for part in PARTS if (own := getattr(training, f"{part}_learning_rate"))}
+@dataclass(frozen=True, slots=True)
+class Optimization:
+    """How weights learn.
+
+    Attributes:
+        optimizer: its name, one of `KINDS`.
+        learning_rate: the peak, for parts without a rate of their own in `part_rates`.
+        betas: the memories of gradients and of squared gradients.
+        weight_decay: of matrices; biases, norms and other vectors have none.
+        lora_plus, vision_layer_decay: as `parameter_groups` takes them.
+    """
+
+    optimizer: str
+    learning_rate: float
+    betas: Betas
+    weight_decay: float = 0.0
+    part_rates: Mapping[str, float] = field(default_factory=dict)
+    lora_plus: float = 1.0
+    vision_layer_decay: float = 1.0
+
+
+def make_optimizer(captioner: CaptionerModel, how: Optimization) -> Optimizer:
+    """The optimizer, with a group for each part and kind of weight."""
     groups = parameter_groups(
-        captioner, rate, part_rates, training.weight_decay, settings.model.lora_plus, training.vision_layer_decay
+        captioner, how.learning_rate, how.part_rates, how.weight_decay, how.lora_plus, how.vision_layer_decay
     )
-    return KINDS[training.optimizer].make(captioner, groups, rate, (training.beta1, float(training.beta2 or 0)))
+    return KINDS[how.optimizer].make(captioner, groups, how.learning_rate, how.betas)
 
 
 def averaged_weights(optimizer: Optimizer | None) -> None:
-    """Put the weights in place that are validated and saved. They differ from those that are trained with schedule-free alone.
+    """Switch to the weights that are validated and saved. Only schedule-free trains other weights than these.
 
-    `Trainer` puts the others back before the next step.
+    `Trainer` switches back before the next step.
     """
     if callable(switch := getattr(optimizer, "eval", None)):
         switch()
@@ -167,7 +162,7 @@ class _Key:
 def parameter_groups(
     captioner: CaptionerModel,
     learning_rate: float,
-    part_rates: dict[str, float],
+    part_rates: Mapping[str, float],
     weight_decay: float,
     lora_plus: float = 1.0,
     vision_layer_decay: float = 1.0,

@@ -17,7 +17,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from captrain.errors import SettingsError
-from captrain.settings.schema import TrainingSettings
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +56,7 @@ def _after_warmup(fall: Callable[[Shape, int], float]) -> Callable[[Shape, int],
 
 
 def _progress(shape: Shape, step: int) -> float:
-    """How much of the way from the end of the warm-up to the end of the run is behind."""
+    """The share of the steps after the warm-up that are done."""
     return min(1.0, (step - shape.warmup) / max(1, shape.steps - shape.warmup))
 
 
@@ -149,48 +148,67 @@ LAVIS: dict[str, Callable[[Shape, int], float]] = {
 }
 
 
-def make_curve(training: TrainingSettings, steps: int) -> Curve:
-    """The factor of each group's own peak, for each step from 0 on, of a run of so many steps, by filled settings.
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The learning rate of a run: a warm-up to the peak, then a fall. All rates are for weights that learn at the peak.
 
-    Start and floor are given as rates for `learning_rate`; groups with other rates have them in proportion.
+    Attributes:
+        name: of the curve, one of `OWN` or `LAVIS`.
+        peak, start, floor: the highest rate, that of the first step, and the lowest at the end.
+        epochs: of the run.
+        warmup_steps: of the warm-up; where this is 0, `warmup_share` of all steps are.
+        decay_rate, decay_epochs: factor of each fall of the curves with steps, and the epochs between falls.
+    """
+
+    name: str
+    peak: float
+    epochs: int
+    start: float = 0.0
+    floor: float = 0.0
+    warmup_steps: int = 0
+    warmup_share: float = 0.0
+    decay_rate: float = 0.1
+    decay_epochs: int = 1
+
+    def __post_init__(self) -> None:
+        for name, rate in (("warmup_learning_rate", self.start), ("min_learning_rate", self.floor)):
+            if rate > self.peak:
+                raise SettingsError(
+                    f"{name} {rate}: is above the peak of {self.peak}; lower it, or give a higher learning_rate"
+                )
+
+    def warmup(self, steps: int) -> int:
+        """Steps of the warm-up in a run of so many steps. Raises `SettingsError` where the run has fewer.
+
+        >>> Schedule("cosine", 1e-4, epochs=5, warmup_share=0.05).warmup(61)
+        4
+        """
+        if self.warmup_steps > steps:
+            raise SettingsError(
+                f"warmup_steps {self.warmup_steps}: longer than the run, which has {steps} steps in {self.epochs} epochs; "
+                "lower it, or train for more epochs"
+            )
+        return self.warmup_steps or math.ceil(steps * self.warmup_share)
+
+
+def make_curve(schedule: Schedule, steps: int) -> Curve:
+    """The factor of the peak at each step, from 0 on, of a run of so many steps.
+
+    Each group of weights has its own peak, and the same factor of it.
 
     Raises `SettingsError` when the warm-up is longer than the run.
     """
-    peak = float(training.learning_rate or 0)
-    name = str(training.schedule)
-    warmup = warmup_steps(training, steps)
-    start = training.warmup_learning_rate
-    start = (peak if name in LAVIS else 0.0) if start is None else start
+    peak, warmup = schedule.peak, schedule.warmup(steps)
     shape = Shape(
-        steps, max(1, steps // training.epochs), training.epochs, warmup, start / peak, training.min_learning_rate / peak,
-        training.decay_rate, training.decay_epochs,
+        steps, max(1, steps // schedule.epochs), schedule.epochs, warmup, schedule.start / peak, schedule.floor / peak,
+        schedule.decay_rate, schedule.decay_epochs,
     )  # fmt: skip
-    if name in LAVIS and warmup > shape.epoch_steps and start < peak:
-        logger.warning("%s warms up in the first epoch alone: %d of %d steps", name, shape.epoch_steps, warmup)
-    curve = {**OWN, **LAVIS}[name]
+    if schedule.name in LAVIS and warmup > shape.epoch_steps and schedule.start < peak:
+        logger.warning("%s warms up in the first epoch alone: %d of %d steps", schedule.name, shape.epoch_steps, warmup)
+    curve = {**OWN, **LAVIS}[schedule.name]
     return lambda step: curve(shape, step)
 
 
-def check_ends(training: TrainingSettings) -> None:
-    """Raise `SettingsError` when the warm-up starts or the fall ends above the peak, by filled settings."""
-    for name in ("warmup_learning_rate", "min_learning_rate"):
-        rate, peak = getattr(training, name) or 0.0, float(training.learning_rate or 0)
-        if rate > peak:
-            raise SettingsError(f"{name} {rate}: is above the peak of {peak}; lower it, or give a higher learning_rate")
-
-
-def warmup_steps(training: TrainingSettings, steps: int) -> int:
-    """Steps of the warm-up of a run. Raises `SettingsError` when they are more than the run has."""
-    if training.warmup_steps is None:
-        return math.ceil(steps * training.warmup)
-    if training.warmup_steps > steps:
-        raise SettingsError(
-            f"warmup_steps {training.warmup_steps}: longer than the run, which has {steps} steps in {training.epochs} epochs; "
-            "lower it, or train for more epochs"
-        )
-    return training.warmup_steps
-
-
-def make_scheduler(training: TrainingSettings, optimizer: Optimizer, steps: int) -> LambdaLR:
+def make_scheduler(schedule: Schedule, optimizer: Optimizer, steps: int) -> LambdaLR:
     """The curve on an optimizer's groups. Its state is the number of steps alone, so that a resumed run has the same rates."""
-    return LambdaLR(optimizer, make_curve(training, steps))
+    return LambdaLR(optimizer, make_curve(schedule, steps))

@@ -1,4 +1,4 @@
-"""A running average of the learning weights: what is measured and kept, while the optimizer goes on with its own.
+"""A running average of the learning weights. It is measured and saved; the optimizer goes on with its own weights.
 
 Polyak averaging (Polyak and Juditsky 1992) with an exponential window, as TensorFlow's `ExponentialMovingAverage` has it.
 """
@@ -68,7 +68,7 @@ class WeightAverage(TrainerCallback):
         path = folder / AVERAGE
         if not path.is_file():
             raise RunError(
-                f"{folder}: holds no average of the weights; go on without --ema, or begin anew with --overwrite"
+                f"{folder}: holds no average of the weights; go on without --ema, or begin from scratch with --overwrite"
             )
         with reading_state(folder):
             saved = load_file(path)

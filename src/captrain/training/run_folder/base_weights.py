@@ -1,17 +1,15 @@
-"""What of a run's beginning is kept in its folder, as `base/`: weights that lie nowhere else, and that its adapter needs.
+"""A run's `base/`: the weights that its adapter needs and that lie nowhere else.
 
-These are captioners that were joined anew, adapters merged into their base, and bases that travel with an adapter that goes on
+These are newly joined captioners, adapters merged into their base, and bases that travel with an adapter that goes on
 learning. A base that has a place of its own (a checkpoint's folder, a hub id) stays there, and the adapter names it.
 
-Short marks of a run's data and of its frozen weights: whether what lies under the same names is still the same.
+Fingerprints of a run's data and of its frozen weights tell whether files of the same names still hold the same.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -22,12 +20,8 @@ from captrain.features.stored_images import StoredImages
 from captrain.features.training_images import CachedImages, Images
 from captrain.models.adapters import name_base, travels_with
 from captrain.models.captioner import CaptionerModel
-from captrain.models.checkpoint.folder import model_folder, save_captioner
-from captrain.settings.schema import Settings
-from captrain.settings.schema.conflicts import method_of
-from captrain.training.captioner_setup import build_captioner
-from captrain.training.captions import StoredCaptions
-from captrain.training.rows import TokenizedCaptions
+from captrain.models.checkpoint.folder import model_folder
+from captrain.training.captions import StoredCaptions, TokenizedCaptions
 from captrain.training.run_folder.folder import RunFolder
 from captrain.training.run_folder.place import told
 
@@ -36,7 +30,7 @@ MADE_OF = ("model.model", "model.continue_adapter", "model.encoder", "model.deco
 
 
 def check_base(run: RunFolder, changes: Sequence[str]) -> None:
-    """Raise `RunError` where a run that has a base is to go on with another one: what it saved would be on the wrong base.
+    """Raise `RunError` where settings would change the base of a run that has one: its saved weights belong to the old base.
 
     Args:
         changes: of settings, as `RunFolder.claim` gives them.
@@ -44,38 +38,11 @@ def check_base(run: RunFolder, changes: Sequence[str]) -> None:
     if run.base.is_dir() and (made := [change for change in changes if change.split(" ")[0] in MADE_OF]):
         raise RunError(
             f"{run.path}: its weights lie on {run.base}, which was made of another model ({told(made)}); "
-            "choose another folder, or --overwrite to begin anew"
+            "choose another folder, or --overwrite to begin from scratch"
         )
 
 
-def begun(settings: Settings, captions: Iterable[str], run: RunFolder | None, question: str = "") -> CaptionerModel:
-    """The captioner that a run begins with; what its adapter will need lies on the disk.
-
-    Args:
-        run: where it is kept, and found by a run that goes on; None for a dry run, which keeps nothing.
-        question: what the data asks for its captions, as `build_captioner` takes it.
-    """
-    captioner = build_captioner(settings, captions, run.base if run else None, question)
-    model = settings.model
-    if model.continue_adapter:
-        if run is not None:
-            _keep_travelling(captioner, model.model, model.base, run)
-        return captioner
-    merged = method_of(model) == "lora" and captioner.core().name_or_path == ""
-    if run is not None and (merged or model.encoder is not None):
-        if not run.base.is_dir():
-            run.save_base(captioner)
-        captioner.core().name_or_path = str(run.base)
-    if not merged or not model.quantize:
-        return captioner
-    if run is not None:
-        return build_captioner(settings, captions, run.base, question)
-    with TemporaryDirectory(prefix="captrain-") as folder:
-        save_captioner(captioner, Path(folder))
-        return build_captioner(settings, captions, Path(folder), question)
-
-
-def _keep_travelling(captioner: CaptionerModel, source: str, base: str | None, run: RunFolder) -> None:
+def keep_travelling_base(captioner: CaptionerModel, source: str, base: str | None, run: RunFolder) -> None:
     """Copy the base that lies with an adapter, and let the adapter name the copy: the other run or archive may go."""
     with model_folder(source) as folder:
         if base is None and (beside := travels_with(folder)) is not None and not run.base.is_dir():
@@ -88,7 +55,7 @@ def _keep_travelling(captioner: CaptionerModel, source: str, base: str | None, r
 LOOKED_AT = 64  # numbers of each weight
 
 
-def fingerprints(
+def fingerprints_of(
     captioner: CaptionerModel, images: dict[str, Images], captions: dict[str, TokenizedCaptions]
 ) -> dict[str, str]:
     """Marks of the model and of each split."""

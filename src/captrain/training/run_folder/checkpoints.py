@@ -1,6 +1,6 @@
-"""Checkpoints that are either whole or not there: written beside, renamed when complete, the oldest removed last.
+"""Checkpoints are whole or not there: written beside, renamed when complete; then the oldest is removed.
 
-What a checkpoint holds beside Trainer's own state, so that a run goes on as if it had never stopped.
+They hold more than Trainer's own state, so that a run goes on as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class Checkpoints:
     """The `checkpoints/` folder of a run.
 
     A checkpoint is written into `checkpoints/.writing/` and moved to `checkpoints/PREFIX-STEP` in one rename, once all of it
-    is on the disk; what a crash left under `.writing` is thrown away by the run that goes on (`drop_after`). To ask which
-    checkpoints there are changes nothing. Each holds the best model of its time too
-    (linked, not copied), so that a run can go back to any of them.
+    is on the disk. The run that goes on removes what a crash left under `.writing` (`drop_after`); only asking which
+    checkpoints there are changes nothing. Each also holds the best model of its time (linked, not copied), so that a run can
+    go back to any of them.
 
     Args:
         best: files and folders of the best model so far; they become part of each checkpoint.
-        logs: files that are brought to the disk with it: whoever goes on from a checkpoint needs their lines up to there.
+        logs: files that are flushed to the disk with it: a run that goes on needs their lines up to the checkpoint.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Checkpoints:
         self.staging = folder / STAGING
 
     def steps(self) -> list[int]:
-        """Steps that there is a whole checkpoint of, oldest first."""
+        """The steps of the whole checkpoints, oldest first."""
         return list(self._found())
 
     def path(self, step: int) -> Path:
@@ -72,7 +72,7 @@ class Checkpoints:
         return max(self._found(), default=0)
 
     def find(self, wanted: str) -> Path:
-        """The checkpoint of a step ("500"), or that lies in a folder. Raises `RunError` when this run has none such."""
+        """The checkpoint of a step ("500"), or that lies in a folder. Raises `RunError` when this run has no such checkpoint."""
         return find_checkpoint(self.folder, wanted)
 
     def drop_after(self, chosen: Path | None) -> None:
@@ -100,7 +100,7 @@ class Checkpoints:
         remove(self.staging)
 
     def _remove(self, checkpoint: Path) -> None:
-        """Take a checkpoint away in one rename, so that none is ever found with half of its files."""
+        """Remove a checkpoint by a rename first, so that none is ever found with half of its files."""
         if checkpoint.is_dir():
             trash = make_folders(self.staging, self.folder.parent) / f"old-{checkpoint.name}"
             remove(trash)
@@ -113,7 +113,7 @@ class Checkpoints:
 
 
 def put_replaced_back(folder: Path) -> None:
-    """Put a checkpoint back that was to be replaced by one of the same step, where that was cut off: it may be the only one."""
+    """Put back a checkpoint whose replacement by one of the same step was cut off: it may be the only one."""
     for old in (folder / STAGING).glob(f"{REPLACED}*"):
         if old.is_dir() and not old.is_symlink():
             put_back(folder / old.name.removeprefix(REPLACED), old)
@@ -127,7 +127,7 @@ def save_learned(captioner: CaptionerModel, folder: Path) -> None:
 
 @contextmanager
 def reading_state(folder: Path) -> Iterator[None]:
-    """Around what reads a checkpoint's files: they must lie in it, unpack to no more than they are, and be whole.
+    """Reads a checkpoint's files safely: they must lie in its folder, be whole, and unpack to no more than their size.
 
     torch's reader runs nothing that is in them. Raises `RunError` on one line for whatever it refuses.
     """
@@ -153,13 +153,13 @@ def reading_state(folder: Path) -> Iterator[None]:
         )
         raise RunError(
             f"{folder}: damaged, or not written by captrain ({reason}); go back to an earlier one with --resume-from, or begin "
-            "anew with --overwrite"
+            "from scratch with --overwrite"
         ) from error
 
 
 def load_learned(captioner: CaptionerModel, folder: Path) -> None:
     """Take over what `save_learned` wrote. Raises `RunError` when the captioner is not the one that was saved."""
-    check_fits(captioner, folder)
+    check_checkpoint_fits(captioner, folder)
     with reading_state(folder):
         saved = load_file(folder / WEIGHTS)
     with torch.no_grad():
@@ -167,8 +167,8 @@ def load_learned(captioner: CaptionerModel, folder: Path) -> None:
             tensor.copy_(saved[name])
 
 
-def check_fits(captioner: CaptionerModel, folder: Path) -> None:
-    """Raise `RunError` unless a checkpoint is whole and holds just what this captioner learns: the same names and shapes."""
+def check_checkpoint_fits(captioner: CaptionerModel, folder: Path) -> None:
+    """Raise `RunError` unless a checkpoint is whole and holds exactly what this captioner learns, by names and shapes."""
     with reading_state(folder), safe_open(folder / WEIGHTS, framework="pt") as file:
         saved = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (not a dict)
     _check_state(folder)
@@ -178,7 +178,7 @@ def check_fits(captioner: CaptionerModel, folder: Path) -> None:
     if odd:
         raise RunError(
             f"{folder}: was made by a captioner that learns other weights (first difference: {odd[0]}); "
-            "go back to the model settings of this run, or begin anew with --overwrite"
+            "go back to the model settings of this run, or begin from scratch with --overwrite"
         )
 
 
@@ -191,7 +191,7 @@ def _check_state(folder: Path) -> None:
         state = TrainerState.load_from_json(str(path))
         logged = state.log_history
         if not all(isinstance(step, int) and step >= 0 for step in (state.global_step, state.max_steps)):
-            raise ValueError(f"{path.name} says no number of steps")
+            raise ValueError(f"{path.name} has no number of steps")
         if not isinstance(logged, list) or not all(isinstance(line, dict) for line in logged):
             raise ValueError(f"{path.name} has no list of what was logged")
 
@@ -209,7 +209,7 @@ FILE = "running.json"
 
 @dataclass(slots=True)
 class Running:
-    """Where a run stands within its lines of metrics.jsonl, its epoch, and a series of steps that were left out."""
+    """Where a run stands: within a line of metrics.jsonl, within an epoch, and within a series of left-out steps."""
 
     loss: float = 0.0
     """Sum of the losses of steps since the last line."""
@@ -220,7 +220,7 @@ class Running:
     left_out: int = 0
     """Of those, how many were left out."""
     bad_steps: int = 0
-    """Steps left out so far, because their loss or gradient was no number."""
+    """Steps left out so far, because their loss or gradient was non-finite."""
     bad_in_a_row: int = 0
     """How many of those were the latest steps."""
     epoch_is_open: bool = False

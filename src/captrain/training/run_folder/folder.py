@@ -1,4 +1,4 @@
-"""The run folder: who may write into it, and what is written how."""
+"""The run folder: who may write into it, and how each file is written."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import os
 import platform
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,6 @@ from captrain.errors import RunError
 from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import save_captioner
 from captrain.records import Rejects, append_jsonl, drop_half_line, read_json, read_jsonl, write_jsonl
-from captrain.settings.schema import Settings
 from captrain.training.run_folder.checkpoints import BEST, Running, put_replaced_back
 from captrain.training.run_folder.place import (
     BEGUN,
@@ -41,9 +41,10 @@ from captrain.training.run_folder.place import (
     FINISHED,
     SETTINGS,
     RunPlace,
-    part_of,
+    RunRequest,
     scores_in,
     told,
+    value_at,
 )
 from captrain.version import __version__
 from captrain.yaml_text import dump_yaml
@@ -51,12 +52,30 @@ from captrain.yaml_text import dump_yaml
 SCORES = "scores.json"
 LOGS = ("metrics.jsonl", "samples.jsonl")
 MEASURED = ("predictions.jsonl", SCORES)
-"""What the best model was found to write and to score."""
+"""Captions and scores of the best model."""
 OWN = (
     *LOGS, *MEASURED, SETTINGS, FINISHED, SPLITS, f"{SPLITS}.tmp", "rejected.jsonl", "report.html",
     "model", "model.new", "model.old", "base", ".base.new", "checkpoints", "evaluation",
     "tensorboard", "trackers.json", "wandb", "mlflow", "test", CLEARING,
 )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What `settings.yaml` says of a run.
+
+    Attributes:
+        settings: by section, all of them. requested: what was asked for, as `RunRequest.to_dict` gives it.
+        counts: of images and captions. fingerprints: of the model and each split. parameters: of each part of the model.
+        device: on which it was computed.
+    """
+
+    settings: dict[str, Any]
+    requested: dict[str, Any]
+    counts: dict[str, int]
+    fingerprints: dict[str, str]
+    parameters: dict[str, dict[str, int]]
+    device: str
 
 
 class RunFolder(RunPlace):
@@ -67,20 +86,15 @@ class RunFolder(RunPlace):
         self.model = path / "model"
         self.checkpoints = path / CHECKPOINTS
 
-    def claim(
-        self, settings: Settings, data: str | None, resume: bool, overwrite: bool, force: bool = False
-    ) -> list[str]:
+    def claim(self, request: RunRequest) -> list[str]:
         """Make the folder ours: begin a run, or go on with the one that is there.
 
-        Returns what has changed of its settings that changes its result; there is none unless `force` allows it.
-
-        Raises `RunError` when it holds a run of such other settings or data (unless `force` or `overwrite`), no run but one is
-        to be gone on with, or other people's files.
+        Returns and raises as `look` does.
         """
-        changes = self.look(settings, data, resume, overwrite, force)
+        changes = self.look(request)
         self._refuse_links()
         clear_litter(self.path)
-        if self.is_being_cleared() or (overwrite and self.read_settings() is not None):
+        if self.is_being_cleared() or (request.overwrite and self.read_settings() is not None):
             evaluation = self.path / "evaluation"  # which somebody may be writing
             with locked_folders([] if evaluation.is_symlink() else [evaluation], goes=True):
                 self._clear()
@@ -91,16 +105,7 @@ class RunFolder(RunPlace):
         put_replaced_back(self.checkpoints)
         return changes
 
-    def write_settings(
-        self,
-        requested: Settings,
-        resolved: Settings,
-        data: str | None,
-        counts: dict[str, int],
-        parameters: Any,
-        device: str,
-        marks: dict[str, str],
-    ) -> None:
+    def write_settings(self, facts: RunFacts) -> None:
         """`settings.yaml`: everything needed to understand the run, and to repeat it."""
         content = {
             "captrain": {
@@ -109,25 +114,25 @@ class RunFolder(RunPlace):
                 "torch": str(torch.__version__),
                 "transformers": transformers.__version__,
                 "platform": platform.platform(),
-                "device": device,
+                "device": facts.device,
             },
-            "settings": resolved.model_dump(mode="json"),
-            "requested": self.requested(requested, data),
-            "data": counts,
-            "fingerprints": marks,
-            "parameters": parameters,
+            "settings": facts.settings,
+            "requested": facts.requested,
+            "data": facts.counts,
+            "fingerprints": facts.fingerprints,
+            "parameters": facts.parameters,
         }
         write_text(self.path / SETTINGS, dump_yaml(content))
 
     def filled_before(self, section: str, name: str) -> Any:
-        """A setting as an earlier sitting of this run filled it in; None where there was none."""
-        return part_of(self.read_settings(), "settings", section, name)
+        """A setting as an earlier session of this run filled it in; None where there was none."""
+        return value_at(self.read_settings(), "settings", section, name)
 
     def check_same(self, counts: dict[str, int], marks: dict[str, str]) -> None:
-        """Raise `RunError` unless data and frozen weights are those that the run began with, by their sizes and fingerprints."""
+        """Raise `RunError` unless sizes and fingerprints of data and frozen weights are those that the run began with."""
         found = self.read_settings()
-        before = {name: part_of(found, "data", name) for name in counts}
-        marked = {name: part_of(found, "fingerprints", name) for name in marks}
+        before = {name: value_at(found, "data", name) for name in counts}
+        marked = {name: value_at(found, "fingerprints", name) for name in marks}
         changed = [
             f"{name} was {before[name]} and is {now}" for name, now in counts.items() if before[name] not in (None, now)
         ]
@@ -136,7 +141,7 @@ class RunFolder(RunPlace):
             what = "model" if changed == ["model: other content"] else "data"
             raise RunError(
                 f"{self.path}: the {what} has changed since this run began ({told(changed)}); "
-                "--force to go on with what is there now, or --overwrite to begin anew"
+                "--force to go on with what is there now, or --overwrite to begin from scratch"
             )
 
     def rewind(self, step: int, checkpoint: Path | None) -> None:
@@ -152,11 +157,11 @@ class RunFolder(RunPlace):
         self._restore_best(None if checkpoint is None else checkpoint / BEST)
 
     def append(self, name: str, lines: list[dict[str, Any]]) -> None:
-        """Add lines to a log. What is no number (the loss of steps that were left out) becomes null."""
+        """Add lines to a log. A non-finite value (the loss of left-out steps) becomes null."""
         append_jsonl(self.path / name, [{key: _plain(value) for key, value in line.items()} for line in lines])
 
     def best_files(self) -> list[Path]:
-        """What belongs to the best model."""
+        """The files and folders of the best model."""
         return [self.model, *(self.path / name for name in MEASURED)]
 
     def log_files(self) -> list[Path]:
@@ -172,7 +177,7 @@ class RunFolder(RunPlace):
         self._put_in_place(new)
 
     def _put_in_place(self, new: Path) -> None:
-        """Let a folder be `model/`; what was is gone only then."""
+        """Move a folder to `model/`; the old model is removed only then."""
         replace_folder(new, self.model, self.path / "model.old")
 
     def save_base(self, captioner: CaptionerModel) -> None:
@@ -184,7 +189,7 @@ class RunFolder(RunPlace):
         self._put_base(lambda new: link_tree(folder, new, copies=True))
 
     def _put_base(self, write: Callable[[Path], object]) -> None:
-        """Let what is written be `base/`, whole or not at all."""
+        """Write `base/`, whole or not at all."""
         new = self.path / ".base.new"
         remove(new)
         write(new)
@@ -193,7 +198,7 @@ class RunFolder(RunPlace):
         sync_folder(self.path)
 
     def write_rejects(self, rejects: Rejects) -> Path | None:
-        """`rejected.jsonl`, if anything was."""
+        """Write `rejected.jsonl`, if anything was rejected."""
         path = self.path / "rejected.jsonl"
         if not rejects:
             remove(path)
@@ -208,11 +213,11 @@ class RunFolder(RunPlace):
 
     def uncaptioned(self) -> int:
         """How many pictures were left out because they have no caption."""
-        count = part_of(self.read_settings(), "data", "uncaptioned")
+        count = value_at(self.read_settings(), "data", "uncaptioned")
         return count if isinstance(count, int) else 0
 
     def best(self) -> dict[str, Any]:
-        """What is known of the best model, as it was when it was saved: scores, intervals, epoch; nothing before there is one."""
+        """Scores, intervals and epoch of the best model, from when it was saved; empty before there is one."""
         path = self.path / SCORES
         return read_json(path) if path.is_file() else {}
 
@@ -222,7 +227,7 @@ class RunFolder(RunPlace):
         return scores_in(path) if path.is_file() else {}
 
     def seconds_so_far(self) -> float:
-        """Seconds that earlier sittings of this run took, by the last line of its metrics."""
+        """Seconds that earlier sessions of this run took, by the last line of its metrics."""
         path = self.path / "metrics.jsonl"
         lines = list(read_jsonl(path)) if path.is_file() else []
         seconds = lines[-1].get("seconds") if lines else None
@@ -247,7 +252,7 @@ class RunFolder(RunPlace):
                     raise link_error(folder / links[0].name)
 
     def _clear(self) -> None:
-        """Remove what a run writes, and nothing else; a removal that is cut off is ended by whoever comes next."""
+        """Remove what a run writes, and nothing else. The next command finishes a removal that is cut off."""
         write_text(self.path / CLEARING, "")
         self._remove(OWN)
 
@@ -262,7 +267,7 @@ class RunFolder(RunPlace):
         self._remove(["model.new", "model.old"])
 
     def _restore_best(self, kept: Path | None) -> None:
-        """Put back the best model that a checkpoint holds. One that was never measured is the last, not the best, and stays."""
+        """Put back the best model that a checkpoint holds. A model that was never measured stays: it is the last one."""
         if kept is not None and (kept / self.model.name).is_dir():
             self._remove(["model.new"])
             link_all([kept / self.model.name], self.path / "model.new")
@@ -276,7 +281,7 @@ class RunFolder(RunPlace):
 
 
 def _came_before(line: dict[str, Any], step: int, epoch_is_open: bool) -> bool:
-    """Whether a log line is older than a checkpoint of a step; with the epoch open its evaluation is still to come."""
+    """Whether a log line is older than a checkpoint of a step. While the epoch is open, its evaluation is still to come."""
     at = line.get("step")
     if not isinstance(at, int | float):  # no line of a run; the report leaves it out too
         return False

@@ -1,6 +1,6 @@
-"""What a run writes down while it trains: `metrics.jsonl` and `samples.jsonl`, and a line for people at each evaluation.
+"""The logs of a run, `metrics.jsonl` and `samples.jsonl`, and a log line at each evaluation.
 
-An alarm for captioners that stopped saying anything: one caption for all pictures, or captions that never end.
+Warns when captions collapse: one caption for all pictures, or captions that never end.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from captrain.records import Caption
 from captrain.training.loop.live_view import SHOWN
-from captrain.training.loop.validation import Validation, spread
+from captrain.training.loop.validation import Validation, evenly_spaced
 from captrain.training.run_folder.folder import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Logbook(TrainerCallback):
         validation = self.latest()
         if validation is None:
             return
-        chosen = spread(validation.predictions, self.samples)
+        chosen = evenly_spaced(validation.predictions, self.samples)
         place = self._place(state)
         self.run.append("samples.jsonl", [{**place, **caption.to_dict()} for caption in chosen])
         scores = ", ".join(f"{name} {value:.4f}" for name, value in validation.scores.items() if name in SHOWN)
@@ -83,7 +83,7 @@ class Logbook(TrainerCallback):
 
 
 def _trouble(validation: Validation) -> str | None:
-    """What is wrong with the captions of a validation as a whole."""
+    """The problem with the captions of a validation as a whole, if there is one."""
     return collapse(validation.predictions, validation.cut_off, validation.positions)
 
 
@@ -137,5 +137,5 @@ def collapse(written: Sequence[Caption], cut_off: int, positions: str | None = N
 
 
 def _share(known: Counter[str]) -> float:
-    """The share of the commonest among texts; 0 where there are none."""
+    """The share of the commonest text; 0 without texts."""
     return max(known.values(), default=0) / max(known.total(), 1)

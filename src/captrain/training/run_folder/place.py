@@ -1,11 +1,13 @@
-"""What lies where a run is to be: another run, a checkpoint to go back to, other people's files. Loads no torch.
+"""A run folder before anything is written: does it hold another run, a checkpoint to go back to, other people's files?
 
-Which settings of a run may change when it goes on, and what a change of the others would do.
+Says which settings of a run may change when it goes on, and what a change of the others would do. Loads no torch.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +16,41 @@ from captrain.disk.temporary_files import TEMPORARY
 from captrain.errors import RunError
 from captrain.models.checkpoint.located import EXTRAS
 from captrain.records import read_json
-from captrain.settings.schema import Settings
 from captrain.yaml_text import read_yaml_file
 
 SETTINGS = "settings.yaml"
 FINISHED = "finished.json"
 CHECKPOINTS = "checkpoints"
 CLEARING = ".captrain-clearing"
-"""An empty file that says: what is here is being removed. It goes last: whoever comes next ends a removal that was cut off."""
+"""An empty file: the run in this folder is being removed. It is removed last, so that the next command can finish a removal."""
 BEGUN = ("base", ".base.new", f"{SETTINGS}.tmp")
-"""What there may be of a run that was ended before its settings were written."""
+"""What a run leaves that ended before it wrote its settings."""
 WEIGHTS = "learned.safetensors"
 """The file that every whole checkpoint has."""
 NAME = re.compile(r".+-(\d{1,18})")
-OTHER_CHECKPOINT = "go back to another checkpoint (--resume-from STEP), or begin anew with --overwrite"
+OTHER_CHECKPOINT = "go back to another checkpoint (--resume-from STEP), or begin from scratch with --overwrite"
 """What to do where a checkpoint is broken."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What a training was asked to do in a run folder.
+
+    Attributes:
+        source: the data set; None where the settings name several.
+        settings: by section, those that differ from their defaults.
+        resume: there has to be a run. overwrite: begin from scratch. force: go on although settings, data or model have changed.
+    """
+
+    source: str | None
+    settings: Mapping[str, Any]
+    resume: bool = False
+    overwrite: bool = False
+    force: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `settings.yaml` has it: the source, then the settings by section."""
+        return {"source": self.source and str(Path(self.source)), **self.settings}
 
 
 class RunPlace:
@@ -39,43 +61,37 @@ class RunPlace:
         self.base = path / "base"
 
     def is_finished(self) -> bool:
-        """Whether the run that is here is done."""
+        """Whether the run in this folder is done."""
         return (self.path / FINISHED).is_file() and not self.is_being_cleared()
 
     def is_being_cleared(self) -> bool:
-        """Whether the run that is here was to be removed, and that was cut off."""
+        """Whether the removal of a run here was cut off."""
         return (self.path / CLEARING).is_file()
 
-    def look(
-        self, settings: Settings, data: str | None, resume: bool = False, overwrite: bool = False, force: bool = False
-    ) -> list[str]:
-        """What has changed of the settings of the run that is here that changes its result; none unless `force` allows it.
+    def look(self, request: RunRequest) -> list[str]:
+        """The changed settings of the run in this folder that change its result; there are none unless `force` allows them.
 
-        Raises `RunError` when it holds a run of such other settings or data (unless `force` or `overwrite`), no run but one is
-        to be gone on with, or other people's files.
+        Raises `RunError` when the folder holds a run of such other settings or data (unless `force` or `overwrite`), when it
+        holds no run and `resume` asks for one, or when it holds other people's files.
         """
         found, changes = self.read_settings(), []
         if found is None:
             self._check_own()
-            if resume:
+            if request.resume:
                 raise RunError(
                     f"{self.path}: holds no run to go on with; leave --resume or --resume-from out to begin one"
                 )
-        elif not overwrite:
-            changes = harmful_changes(found["requested"], self.requested(settings, data))
-        if changes and not force:
+        elif not request.overwrite:
+            changes = harmful_changes(found["requested"], request.to_dict())
+        if changes and not request.force:
             raise RunError(
                 f"{self.path}: holds another run ({told(changes)}); choose another folder, "
-                "--force to go on with it all the same, or --overwrite to begin anew"
+                "--force to go on with it all the same, or --overwrite to begin from scratch"
             )
         return changes
 
-    def requested(self, settings: Settings, data: str | None) -> dict[str, Any]:
-        """What was asked for, without what was left at its default; the source is null where the settings name several."""
-        return {"source": data and str(Path(data)), **settings.model_dump(mode="json", exclude_defaults=True)}
-
     def read_settings(self) -> dict[str, Any] | None:
-        """`settings.yaml` of the run that is here, if there is one; a file of that name that no run wrote is none."""
+        """`settings.yaml` of the run in this folder; None without a run, or where no run wrote the file."""
         if self.is_being_cleared():
             return None
         path = self.path / SETTINGS
@@ -87,7 +103,7 @@ class RunPlace:
         return content if ours else None
 
     def _check_own(self) -> None:
-        """Raise `RunError` where there is no run and the folder holds more than what one leaves that was ended at once."""
+        """Raise `RunError` where there is no run, and the folder holds more than a run leaves that ended early."""
         if not self.path.exists() or self.is_being_cleared():
             return
         if not self.path.is_dir():
@@ -109,10 +125,10 @@ def scores_in(path: Path) -> dict[str, float]:
     return dict(scores)
 
 
-def part_of(content: Any, *names: str) -> Any:
+def value_at(content: Any, *names: str) -> Any:
     """What stands below some names in a file's content; None where that is missing or of another form.
 
-    >>> part_of({"data": {"train": 3}}, "data", "train"), part_of({"data": [3]}, "data", "train")
+    >>> value_at({"data": {"train": 3}}, "data", "train"), value_at({"data": [3]}, "data", "train")
     (3, None)
     """
     for name in names:
@@ -121,11 +137,11 @@ def part_of(content: Any, *names: str) -> Any:
 
 
 def check_switches(path: Path, resume: bool, overwrite: bool) -> None:
-    """Raise `RunError` where a run is to be gone on with and begun anew at once."""
+    """Raise `RunError` for flags that say both: go on with the run, and begin from scratch."""
     if resume and overwrite:
         raise RunError(
             f"{path}: found both --resume (or --resume-from) and --overwrite, expected one: "
-            "go on with the run or begin anew"
+            "go on with the run or begin from scratch"
         )
 
 
@@ -137,7 +153,7 @@ def whole_checkpoints(folder: Path) -> dict[int, Path]:
 
 
 def find_checkpoint(folder: Path, wanted: str) -> Path:
-    """The checkpoint of a step ("500"), or that lies in a folder. Raises `RunError` when there is none such."""
+    """The checkpoint of a step ("500"), or that lies in a folder. Raises `RunError` where there is no such checkpoint."""
     found = whole_checkpoints(folder)
     if wanted.isdecimal() and int(wanted) in found:
         return found[int(wanted)]

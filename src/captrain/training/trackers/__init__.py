@@ -1,7 +1,4 @@
-"""Places that a run can be followed at: a plain dict from a name to where its tracker is, imported when it is asked for.
-
-What every tracker keeps to: a page of a run elsewhere that is given scalars and sample captions.
-"""
+"""Trackers, by name; each is imported when it is asked for. A tracker shows scalars and sample captions of a run elsewhere."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from captrain.errors import SettingsError
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TrackerPlace:
     """A tracker's class as `module:name`, the package that it needs, and the extra that installs it."""
 
     where: str
@@ -27,9 +24,9 @@ class Place:
 
 
 TRACKERS = {
-    "tensorboard": Place("captrain.training.trackers.tensorboard:TensorBoard", "tensorboard", "track"),
-    "wandb": Place("captrain.training.trackers.wandb:WandB", "wandb", "wandb"),
-    "mlflow": Place("captrain.training.trackers.mlflow:MLflow", "mlflow", "mlflow"),
+    "tensorboard": TrackerPlace("captrain.training.trackers.tensorboard:TensorBoard", "tensorboard", "track"),
+    "wandb": TrackerPlace("captrain.training.trackers.wandb:WandB", "wandb", "wandb"),
+    "mlflow": TrackerPlace("captrain.training.trackers.mlflow:MLflow", "mlflow", "mlflow"),
 }
 
 
@@ -65,7 +62,7 @@ class TrackedRun:
     """The run as a tracker is told of it.
 
     `folder` is the run's own, `step` where it goes on from (0 at its begin), `id` the tracker's own name of the run, where an
-    earlier sitting had one, and `settings` are the filled ones, by section.
+    earlier session had one, and `settings` are the filled ones, by section.
     """
 
     folder: Path
@@ -89,7 +86,7 @@ class SampleCaption:
 class Tracker(Protocol):
     """One place that a run is followed at. Whatever it raises, training goes on without it.
 
-    It is made with a `TrackedRun`. `id` is its name of the run, by which the next sitting continues it. `rewinds` says that it
+    It is made with a `TrackedRun`. `id` is its name of the run, by which the next session continues it. `rewinds` says that it
     forgets by itself the steps after the one where the run goes on; others are not given a step again.
     """
 

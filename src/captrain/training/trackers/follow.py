@@ -1,4 +1,4 @@
-"""Gives a run's trackers what they show, and lets training go on when one of them dies."""
+"""Feeds a run's trackers; training goes on when one of them fails."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,7 @@ from captrain.memory_budget import counted
 from captrain.models.contexts import untouched_randomness
 from captrain.picture_memory import MAX_PIXELS
 from captrain.records import Sample, read_jsonl
-from captrain.settings.schema import Settings
-from captrain.training.loop.validation import Validation, spread
+from captrain.training.loop.validation import Validation, evenly_spaced
 from captrain.training.run_folder.logbook import logged
 from captrain.training.trackers import SampleCaption, TrackedRun, Tracker, open_tracker
 
@@ -36,27 +36,26 @@ LONGEST = 256  # pixels of a picture's longer side
 class Following(TrainerCallback):
     """The trackers of a run.
 
-    `trackers.json` in the run folder holds each tracker's own id of the run, so that the next sitting continues it, and the
-    last steps that it was given, so that it is not given steps again that were trained again after an interruption.
+    `trackers.json` in the run folder holds each tracker's own id of the run, so that the next session continues it, and the
+    last steps that it was given, so that steps trained again after an interruption are not sent twice.
 
     A run that goes back on purpose takes other steps than those that a tracker has. TensorBoard forgets these by itself. W&B and
-    MLflow never forget: there it is a run of its own from then on, told from the beginning.
+    MLflow never forget: there a new run begins, which is given all steps again.
 
     Args:
-        names: of the trackers. folder: of the run. settings: the filled ones. samples: those whose captions are shown.
-        latest: the last validation. goes_back: whether the steps from here on may be others than an earlier sitting took.
+        names: of the trackers. run: as each tracker is told of it at its beginning. samples: those whose captions are shown.
+        latest: the last validation. goes_back: whether the steps from here on may be others than an earlier session took.
     """
 
     def __init__(
         self,
         names: Sequence[str],
-        folder: Path,
-        settings: Settings,
+        run: TrackedRun,
         samples: Sequence[Sample],
         latest: Callable[[], Validation | None],
         goes_back: bool = False,
     ) -> None:
-        self.names, self.folder, self.settings, self.goes_back = names, folder, settings, goes_back
+        self.names, self.run, self.folder, self.goes_back = names, run, run.folder, goes_back
         self.samples, self.latest = samples, latest
         self.pictures: list[Image | None] | None = None
         self.open: dict[str, Tracker] = {}
@@ -66,7 +65,7 @@ class Following(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Open them all, where an earlier sitting left them."""
+        """Open them all, where an earlier session left them."""
         self.notes, self.before = _read_notes(self.folder), _read_notes(self.folder)
         for name in self.names:
             self._safely(name, partial(self._open, name, state.global_step))
@@ -108,26 +107,22 @@ class Following(TrainerCallback):
             self.open.clear()
 
     def _open(self, name: str, step: int) -> None:
-        """Open a tracker where it was left, or anew where it has steps that are no longer true."""
-        chosen, before = self.settings.training, self.before.get(name, {})
-        run_name = chosen.run_name or self.folder.resolve().name
-        anew = self.goes_back and any(at > step for kind, at in before.items() if kind != "id")
-        if anew:
-            run_name, before = f"{run_name} from step {step}", {}
-        settings = self.settings.model_dump(mode="json")
-        tracker = open_tracker(
-            name, TrackedRun(self.folder, chosen.project, run_name, settings, step, before.get("id"))
-        )
+        """Open a tracker where it was left, or from scratch where it has steps that the run no longer has."""
+        run, before = self.run, self.before.get(name, {})
+        from_scratch = self.goes_back and any(at > step for kind, at in before.items() if kind != "id")
+        if from_scratch:
+            run, before = replace(run, name=f"{run.name} from step {step}"), {}
+        tracker = open_tracker(name, replace(run, step=step, id=before.get("id")))
         self.open[name] = tracker
-        if anew:
+        if from_scratch:
             self.before[name], self.notes[name] = {}, {}
         if tracker.id is not None:
             self._note(name, "id", tracker.id)
-        if anew:
+        if from_scratch:
             self._retell(tracker)
 
     def _retell(self, tracker: Tracker) -> None:
-        """Give a tracker the scalars of all steps so far."""
+        """Send a tracker the scalars of all steps so far."""
         path = self.folder / METRICS
         for line in read_jsonl(path) if path.is_file() else ():
             values = {f"{line['kind']}/{key}": value for key, value in line.items() if key not in PLACE}
@@ -135,7 +130,7 @@ class Following(TrainerCallback):
             tracker.scalars(line["step"], known | {"epoch": float(line["epoch"])})
 
     def _give(self, kind: str, step: int, give: Callable[[Tracker, int], None]) -> None:
-        """Give all trackers something of a step, unless an earlier sitting gave it to them."""
+        """Send all trackers something of a step, unless an earlier session sent it."""
         for name, tracker in list(self.open.items()):
             if tracker.rewinds or step > self.before.get(name, {}).get(kind, -1):
                 self._safely(name, partial(self._give_one, name, kind, tracker, step, give))
@@ -163,7 +158,7 @@ class Following(TrainerCallback):
 
     def _captions(self, validation: Validation) -> list[SampleCaption]:
         """The fixed pictures with their captions of now; the pictures are decoded once."""
-        chosen = spread(validation.predictions, self.settings.evaluation.samples)
+        chosen = evenly_spaced(validation.predictions, len(self.samples))
         if self.pictures is None:
             self.pictures = [small_picture(sample) for sample in self.samples]
         return [
@@ -189,7 +184,7 @@ def small_picture(sample: Sample, longest: int = LONGEST) -> Image | None:
 
 
 def _read_notes(folder: Path) -> dict[str, dict[str, Any]]:
-    """What earlier sittings noted; nothing where there is no such file, or it is not what this class writes."""
+    """What earlier sessions noted; nothing where there is no such file, or it is not what this class writes."""
     try:
         notes = json.loads((folder / NOTES).read_text(encoding="utf-8"))
     except (OSError, ValueError):

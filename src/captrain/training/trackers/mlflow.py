@@ -65,7 +65,7 @@ class MLflow:
         self.client.set_terminated(self.id, "FINISHED" if whole else "KILLED")
 
     def _same(self, run_id: str | None) -> str | None:
-        """The run of an earlier sitting, running again; None if there is none, or the run's own database has it no more."""
+        """The run of an earlier session, running again; None if there is none, or the run's own database has it no more."""
         if run_id is None:
             return None
         try:
@@ -85,7 +85,7 @@ class MLflow:
         if place == f"{self.home.resolve().as_uri()}/{self.id}/artifacts" and self.id.isalnum():
             return True
         logger.warning(
-            "mlflow: its database puts samples into %s, not into %s, so they are left out there; remove %s to begin anew",
+            "mlflow: its database puts samples into %s, not into %s, so they are left out there; remove %s to begin from scratch",
             place, self.home, self.home.parent,
         )  # fmt: skip
         return False

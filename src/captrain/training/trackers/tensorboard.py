@@ -19,7 +19,7 @@ class TensorBoard:
     rewinds = True
 
     def __init__(self, run: TrackedRun) -> None:
-        # Steps from the purged one on, of a sitting that got further, are left out of TensorBoard's pages.
+        # Steps from the purged one on, of a session that got further, are left out of TensorBoard's pages.
         folder = make_folders(run.folder / "tensorboard", run.folder)
         unguessed = f".{secrets.token_hex(8)}"  # the rest of the file's name can be guessed
         self.writer = SummaryWriter(log_dir=str(folder), purge_step=run.step + 1, filename_suffix=unguessed)

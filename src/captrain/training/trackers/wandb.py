@@ -52,14 +52,14 @@ class WandB:
         self._log(step, {"samples/pictures": pictures, "samples/captions": table})
 
     def _log(self, step: int, values: dict[str, Any]) -> None:
-        """Into the row of a step, or the next one that W&B still takes: it drops what goes back behind the rows it has.
+        """Log into the row of a step, or the next row that W&B still takes: it drops rows of earlier steps.
 
-        Rows are not numbered from 0: files of several sittings offline are one run once they are sent, each row once.
+        Rows are not numbered from 0: files of several sessions offline are one run once they are sent, each row once.
         """
         self.run.log({**values, "step": step}, step=max(step, self.run.step))
 
     def close(self, *, whole: bool) -> None:
-        """Send the rest; a run that was interrupted is marked so."""
+        """Send the rest, and mark an interrupted run as such."""
         self.run.finish(exit_code=0 if whole else 1)
 
 
