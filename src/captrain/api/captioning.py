@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from captrain.api.checks import check_captions_file, check_data, check_lengths, check_models
-from captrain.api.options import CAPTIONING, how_to_read, place, place_or_none, sort_settings
+from captrain.api.options import CAPTIONING, Place, how_to_read, place, place_or_none, sort_settings
 from captrain.api.session import session
 from captrain.api.settings import ComputingOptions, GenerationOptions, ReadingOptions
 from captrain.errors import UserError
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from captrain.inference.caption_files import CaptionOutcome
     from captrain.inference.captioning import Writer
 
-Place = str | os.PathLike[str]
 Existing = Literal["skip", "overwrite", "append", "prepend"]
 Engine = Literal["local", "ray"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from captrain.api.checks import check_data as check_there
 from captrain.api.checks import check_models
-from captrain.api.options import READING, how_to_read, place, place_or_none, sort_settings
+from captrain.api.options import READING, Place, how_to_read, place, place_or_none, sort_settings
 from captrain.api.session import session
 from captrain.api.settings import ReadingOptions
 from captrain.data.samples import Joined
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from captrain.data.check.check import Checked
     from captrain.models.round_trip import RoundTrip
 
-Place = str | os.PathLike[str]
 ROWS_AT_ONCE = 1000
 SHOWN_WORDS = 12
 _kept_folders: list[TemporaryDirectory[str]] = []  # of data sets that are in use: removed when the process ends

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from captrain.api.options import Place
 from captrain.errors import RunError, UserError
 from captrain.records import read_jsonl
 
@@ -69,7 +70,7 @@ class Run:
     (0.93, 'two children build a sand castle')
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: Place) -> None:
         """Raises `RunError` where there is no run."""
         self.path = Path(path)
         if not self.path.is_dir():
@@ -123,7 +124,7 @@ class Run:
 
         return load(self.path, device=device, precision=precision)
 
-    def report(self, output: str | Path | None = None) -> Path:
+    def report(self, output: Place | None = None) -> Path:
         """Write the report (to report.html in the run folder, or to `output`), and return where it lies."""
         from captrain.report.run import write_report
 
