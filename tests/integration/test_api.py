@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 import captrain
 from captrain.errors import CaptrainError, StoppedError, TrainingError
 from captrain.testing import tiny_photos
-from captrain.training.trainer import CaptionTrainer
+from captrain.training.loop.trainer import CaptionTrainer
 
 WORDS = f"--validation-share 0.25 --epochs 2 --dropout 0.2 --sample {QUICK}"
 HOW: dict[str, Any] = {

@@ -18,7 +18,7 @@ from captrain.settings.schema import ComputingSettings
 
 if TYPE_CHECKING:
     from captrain.inference.caption_files import CaptionOutcome
-    from captrain.inference.captioning import Writer
+    from captrain.inference.captioner import Captioner
 
 Existing = Literal["skip", "overwrite", "append", "prepend"]
 Engine = Literal["local", "ray"]
@@ -44,7 +44,7 @@ def load(
     cache: Place | None = None,
     trust_remote_code: bool = False,
     safetensors_only: bool = False,
-) -> Writer:
+) -> Captioner:
     """Load a captioner (a run or its folder, a model folder, a .zip, a hub id or a short name), ready to describe pictures.
 
     Args:
@@ -68,10 +68,10 @@ def load(
     dict_keys(['caption'])
     """
     from captrain.api.session import trusting
-    from captrain.inference.captioning import Writer
+    from captrain.inference.captioner import Captioner
 
     with trusting(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only):
-        return Writer.load(place(source), device=device, precision=precision, cache=place_or_none(cache))
+        return Captioner.load(place(source), device=device, precision=precision, cache=place_or_none(cache))
 
 
 @overload
@@ -185,17 +185,17 @@ def caption(
 def _captions(model: str, images: list[str], **how: Any) -> Captions:
     """The captions of all pictures, kept in memory."""
     from captrain.data.dataset import list_images
-    from captrain.inference.captioning import Writer
+    from captrain.inference.captioner import Captioner
     from captrain.progress import track
 
     rejects = Rejects()
     by_persons = replace(how["options"], machine_captions=False)  # only these are references
     samples = list_images(images, rejects, format=how["format"], options=by_persons)
-    writer = Writer.load(model, how["device"], how["precision"])
+    captioner = Captioner.load(model, how["device"], how["precision"])
     found = []
     with track("caption", len(samples)) as advance:
-        lines = writer.stream(
-            samples, writer.decoding(how["decoding"]), rejects, how["batch_size"], how["workers"], how["max_pixels"]
+        lines = captioner.stream(
+            samples, captioner.decoding(how["decoding"]), rejects, how["batch_size"], how["workers"], how["max_pixels"]
         )
         for index, line in lines:
             found.append((index, Caption.of(samples[index], line.text, line.score)))

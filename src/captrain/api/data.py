@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import datasets
 
     from captrain.data.check.check import Checked
-    from captrain.models.round_trip import RoundTrip
+    from captrain.models.vocabulary import RoundTrip
 
 ROWS_AT_ONCE = 1000
 SHOWN_WORDS = 12
@@ -308,7 +308,7 @@ def check_rejects_file(path: Path) -> None:
 
 def load_tokenizer(model: str) -> Any:
     """The tokenizer of a checkpoint, with or without a model around it."""
-    from captrain.models.located import find_model_folder
+    from captrain.models.checkpoint.located import find_model_folder
     from captrain.models.vocabulary import load_tokenizer as load_from
 
     is_tokenizer = Path(model, "tokenizer_config.json").is_file()
@@ -327,7 +327,7 @@ def token_counter(tokenizer: Any) -> Callable[[list[str]], list[int]]:
 
 def words_kept(tokenizer: Any, found: Checked) -> RoundTrip:
     """What a tokenizer keeps of the captions, by some of them."""
-    from captrain.models.round_trip import round_trip, spread_captions
+    from captrain.models.vocabulary import round_trip, spread_captions
 
     return round_trip(tokenizer, spread_captions(found.samples))
 

@@ -87,12 +87,16 @@ def sort_settings(call: str, given: Mapping[str, Any], sections: Mapping[str, ty
 
 def settings_from(recipe: Place | None, given: Mapping[str, Mapping[str, Any]]) -> Settings:
     """Settings of a recipe file and of keyword arguments or flags: these before the recipe, the recipe before the defaults."""
-    return resolve(None, given) if recipe is None else resolve(load_recipe(recipe), given, f"recipe {recipe}")
+    return (
+        resolve(None, given)
+        if recipe is None
+        else resolve(load_recipe(place(recipe)), given, f"recipe {place(recipe)}")
+    )
 
 
 def how_to_read(reading: Mapping[str, Any]) -> dict[str, Any]:
     """What settings say about reading a data set, as keyword arguments `format` and `options`."""
-    from captrain.data.readers.options import ReadOptions
+    from captrain.data.options import ReadOptions
 
     said = ReadingSettings(**reading)
     return {"format": said.format, "options": ReadOptions.of(said)}

@@ -13,7 +13,7 @@ from captrain.records import read_jsonl
 if TYPE_CHECKING:
     import pandas
 
-    from captrain.inference.captioning import Writer
+    from captrain.inference.captioner import Captioner
 
 EXPECTED = "expected the folder that 'captrain train DATA OUT' writes: give OUT"
 DIGITS = 4
@@ -118,7 +118,7 @@ class Run:
         path = self.path / "rejected.jsonl"
         return list(read_jsonl(path)) if path.is_file() else []
 
-    def captioner(self, *, device: str = "auto", precision: str = "auto") -> Writer:
+    def captioner(self, *, device: str = "auto", precision: str = "auto") -> Captioner:
         """The best model, ready to caption. Raises `ModelError` where there is none yet."""
         from captrain.api.captioning import load
 
@@ -142,7 +142,7 @@ class Run:
         return run_html(self.path)
 
     def _scores(self, name: str) -> dict[str, float]:
-        from captrain.training.run_place import scores_in
+        from captrain.training.run_folder.place import scores_in
 
         path = self.path / name
         return scores_in(path) if path.is_file() else {}

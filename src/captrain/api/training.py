@@ -20,7 +20,7 @@ from captrain.errors import SettingsError, UserError
 from captrain.metrics.own import Metric, check_metrics
 from captrain.records import Caption
 from captrain.settings.schema import Settings
-from captrain.settings.schema.evaluation import allowing_metrics
+from captrain.settings.schema.training import allowing_metrics
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -157,7 +157,7 @@ def describe(
         how = {"resume": False, "overwrite": False, "resume_from": None, "force": False}
         order = order_training("captrain.describe", data, ".", recipe, settings, how, writes=False)
         with undisturbed():
-            from captrain.training.launch import spread
+            from captrain.training.distributed.launch import spread
             from captrain.training.run import describe as describe_run
 
             spread(order.settings)
@@ -196,8 +196,8 @@ def carry_out(
     `prepare` is called in each process that is started; by default it speaks as this one does.
     """
     with undisturbed() if restores else nullcontext():
+        from captrain.training.distributed.launch import spread, train_on_devices
         from captrain.training.extensions import Extensions
-        from captrain.training.launch import spread, train_on_devices
 
         extensions = Extensions(tuple(callbacks), dict(metrics or {}))
         if spread(order.settings):
@@ -223,7 +223,7 @@ def _prepare(level: int) -> None:
     import transformers.utils.logging as transformers_logging
 
     from captrain.messages import speak
-    from captrain.models.quiet import LIBRARIES
+    from captrain.models.contexts import LIBRARIES
 
     speak(level)
     if level > logging.DEBUG:

@@ -11,8 +11,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from captrain.metrics.own import Metric
 from captrain.training.distributed.group import here
-from captrain.training.logbook import logged
-from captrain.training.validate import Validation
+from captrain.training.loop.validation import Validation
+from captrain.training.run_folder.logbook import logged
 
 EVENTS = ("on_start", "on_log", "on_epoch", "on_end")
 """What a callback of captrain's kind may have, at least one of them (see `captrain.api.training.Callback`)."""
