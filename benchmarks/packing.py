@@ -33,7 +33,7 @@ from captrain.data.images import ImageSpec
 from captrain.models.families import blip
 from captrain.models.layers.attention import quicken_dropout
 from captrain.models.layers.packing import pack
-from captrain.models.learning_parts import add_lora, lower_frozen
+from captrain.models.learning_parts import LoraOptions, add_lora, lower_frozen
 
 CAPTIONS = 5
 TOKENS = range(10, 19)
@@ -157,7 +157,7 @@ def packed_step(images: int, device: torch.device, bf16: bool, encode: bool) -> 
     captioner = blip.BlipCaptioner(blip.BlipForConditionalGeneration(BlipConfig()), NoTokenizer(), spec)  # type: ignore[arg-type]
     captioner.precision = torch.bfloat16 if bf16 else torch.float32
     captioner.to(device)
-    add_lora(captioner, rank=16, alpha=32, dropout=0.05)
+    add_lora(captioner, LoraOptions(rank=16, alpha=32, dropout=0.05))
     if bf16:
         lower_frozen(captioner)
     quicken_dropout(captioner)

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from captrain.api.training import describe as describe
     from captrain.api.training import train as train
     from captrain.inference.captioner import Captioner as Captioner
+    from captrain.models.families import Family as Family
+    from captrain.models.families import register_family as register_family
     from captrain.records import Caption as Caption
     from captrain.records import Sample as Sample
 
@@ -43,6 +45,7 @@ _PLACES = {
     "Captioner": "captrain.inference.captioner",
     "Captions": "captrain.api.captioning",
     "Check": "captrain.api.data",
+    "Family": "captrain.models.families",
     "History": "captrain.api.runs",
     "Run": "captrain.api.runs",
     "Sample": "captrain.records",
@@ -56,6 +59,7 @@ _PLACES = {
     "evaluate": "captrain.api.scoring",
     "load": "captrain.api.captioning",
     "read": "captrain.api.data",
+    "register_family": "captrain.models.families",
     "score": "captrain.api.scoring",
     "train": "captrain.api.training",
 }
@@ -67,6 +71,7 @@ __all__ = [
     "Captioner",
     "Captions",
     "Check",
+    "Family",
     "History",
     "Run",
     "Sample",
@@ -82,6 +87,7 @@ __all__ = [
     "evaluate",
     "load",
     "read",
+    "register_family",
     "score",
     "train",
 ]

@@ -9,12 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from captrain.models.captioner import PARTS, CaptionerModel
-from captrain.models.checkpoint.folder import FAMILIES, family_class, load_captioner, save_captioner
+from captrain.models.captioner import CaptionerModel
+from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.models.decoding import Decoding
+from captrain.models.families import FAMILIES, family_named
 from captrain.models.layers.packing import even_groups
 from captrain.models.layers.vision import turned_back
-from captrain.models.learning_parts import add_lora, count_parameters
+from captrain.models.learning_parts import LoraOptions, add_lora, count_parameters
+from captrain.models.parts import PARTS
 from captrain.testing import TINY_CAPTIONERS, clear_pictures, teach
 
 CAPTIONS = [["a red dog runs", "the dog"], ["a blue cat sits in the grass"], ["two small green square", "snow"]]
@@ -41,7 +43,7 @@ def test_every_tiny_checkpoint_belongs_to_a_family() -> None:
 
 
 def test_family_is_found_from_the_checkpoint(captioner: CaptionerModel) -> None:
-    assert type(captioner) is family_class(captioner.family)
+    assert type(captioner) is family_named(captioner.family).captioner_class()
 
 
 def test_pictures_become_vectors(captioner: CaptionerModel, pixels: Tensor) -> None:
@@ -156,7 +158,7 @@ def test_captions_come_one_a_picture_with_scores(captioner: CaptionerModel, pixe
 
 
 def test_training_mode_reaches_only_what_learns(captioner: CaptionerModel) -> None:
-    add_lora(captioner, rank=2, alpha=4, dropout=0.1)
+    add_lora(captioner, LoraOptions(rank=2, alpha=4, dropout=0.1))
     captioner.train()
     assert not any(module.training for _, module in captioner.part_modules("vision"))
     assert any(module.training for _, module in captioner.part_modules("language"))
@@ -169,7 +171,7 @@ def test_what_learned_is_saved_and_loaded(
 ) -> None:
     before = captioner(**_rows(captioner), pixels=pixels).loss.detach()
     if method == "lora":
-        add_lora(captioner, rank=4, alpha=8, dropout=0.0, parts=("vision", "language"))
+        add_lora(captioner, LoraOptions(rank=4, alpha=8, dropout=0.0, parts=("vision", "language")))
     losses = teach(captioner, steps=5)
     assert losses[-1] < losses[0]
     captioner.prompt, captioner.decoding = "a small", Decoding(beams=2, max_new_tokens=7)

@@ -20,14 +20,11 @@ from captrain.models.adapters import is_adapter
 from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.export import export
 from captrain.models.checkpoint.folder import (
-    FAMILIES,
-    MODEL_TYPES,
-    _import,
-    family_class,
     load_captioner,
     save_captioner,
 )
-from captrain.models.learning_parts import add_lora
+from captrain.models.families import FAMILIES, family_named, import_object
+from captrain.models.learning_parts import LoraOptions, add_lora
 from captrain.settings.schema import Settings
 from captrain.testing import clear_pictures, teach, tiny_photos, tiny_text_decoder, tiny_vision_encoder
 from captrain.training.run import load, ready
@@ -99,7 +96,7 @@ def forms(
             return place
         if kind == "adapter":
             captioner = load_captioner(str(tiny_folders[family]))
-            add_lora(captioner, 4, 8, 0.1, parts=("vision", "language"))
+            add_lora(captioner, LoraOptions(4, 8, 0.1, parts=("vision", "language")))
             teach(captioner, steps=3, learning_rate=1e-2)
             save_captioner(captioner, place / "model")
             return place
@@ -145,10 +142,11 @@ def _logits(captioner: CaptionerModel) -> Tensor:
 
 def _by_plain_libraries(like: CaptionerModel, folder: Path) -> CaptionerModel:
     """The same captioner, its weights loaded by transformers and peft alone."""
-    plain = _import(next(place for family, place in MODEL_TYPES.values() if family == like.family))
+    family = family_named(like.family)
+    plain = import_object(next(iter(family.checkpoints.values())))
     config = folder / "adapter_config.json"
     base = json.loads(config.read_text())["base_model_name_or_path"] if config.is_file() else folder
-    captioner = family_class(like.family)(plain.from_pretrained(base), like.tokenizer, like.image_spec)
+    captioner = family.captioner_class()(plain.from_pretrained(base), like.tokenizer, like.image_spec)
     captioner.prompt = like.prompt
     if config.is_file():
         captioner.model = PeftModel.from_pretrained(captioner.model, folder)

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from captrain.models.checkpoint.folder import load_captioner, save_captioner
-from captrain.models.learning_parts import add_lora
+from captrain.models.learning_parts import LoraOptions, add_lora
 from captrain.testing import (
     tiny_blip,
     tiny_encoder_decoder,
@@ -154,7 +154,7 @@ class Honest:
             make(root / make.__name__.removeprefix("tiny_"))
         tiny_photos(root / "photos", count=4, captions=2)
         captioner = load_captioner(str(root / "blip"))
-        add_lora(captioner, 4, 8, 0.0, ("language",))
+        add_lora(captioner, LoraOptions(4, 8, 0.0, ("language",)))
         save_captioner(captioner, root / "adapter")
         return cls(root)
 

@@ -110,7 +110,10 @@ def test_only_adapters_go_on_and_have_a_base(tmp_path: Path, cli: Cli, photos: P
         2, f"error: continue_adapter: {blip} has no adapter that could go on learning; leave it out"
     )  # fmt: skip
     result = cli("train", photos, tmp_path / "run", "--model", blip, WORDS, "--base", blip)
-    assert (result.code, result.last_line) == (2, f"error: {blip}: is no adapter, so it has no base; leave --base out")
+    assert (result.code, result.last_line) == (
+        2,
+        f"error: {blip}: is not an adapter, so it has no base; leave --base out",
+    )
 
 
 # Adapters that peft alone saved, and bases that moved.
@@ -160,11 +163,11 @@ def test_a_base_that_is_on_no_hub_and_one_that_is_an_adapter_are_named(bare: Pat
     (bare / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "ada/blip-of-cats"}))
     with pytest.raises(
         ModelError,
-        match=rf"{bare}: is an adapter, and its base model ada/blip-of-cats can't be had \(it is not on this",
+        match=rf"{bare}: is an adapter, and its base model ada/blip-of-cats can't be loaded \(it is not on this",
     ) as error:
         load_captioner(str(bare))
     assert "\n" not in str(error.value)
-    with pytest.raises(ModelError, match="is an adapter itself: export it merged, and give that"):
+    with pytest.raises(ModelError, match="is an adapter itself: export it merged, and use the export as the base"):
         load_captioner(str(bare), base=str(trained))
 
 
@@ -174,8 +177,8 @@ def test_a_base_that_is_on_no_hub_and_one_that_is_an_adapter_are_named(bare: Pat
 def test_a_part_that_is_cut_off_stops_the_run_before_its_first_step(
     tmp_path: Path, cli: Cli, photos: Path, blip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look = BlipCaptioner.look
-    monkeypatch.setattr(BlipCaptioner, "look", lambda self, pixels: look(self, pixels).detach())
+    encode_image = BlipCaptioner.encode_image
+    monkeypatch.setattr(BlipCaptioner, "encode_image", lambda self, pixels: encode_image(self, pixels).detach())
     result = cli("train", photos, tmp_path / "run", "--model", blip, "--method full", WORDS)
     assert result.code == 2
     assert "no gradient reaches the vision part (" in result.last_line

@@ -20,7 +20,7 @@ import captrain
 from captrain.models.checkpoint.export import export
 from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.models.decoding import Decoding
-from captrain.models.learning_parts import add_lora
+from captrain.models.learning_parts import LoraOptions, add_lora
 from captrain.testing import TINY_CAPTIONERS, teach, tiny_blip2
 
 PHOTOS = 6
@@ -86,7 +86,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
         export(str(root / "tiny" / f"set-{name}"), root / name, dtype="bf16" if name == "git" else "fp32")
     adapted = load_captioner(str(made["blip"]))
     adapted.prompt, adapted.decoding = "a small", Decoding(length_penalty=0.5, max_new_tokens=7)
-    add_lora(adapted, 4, 8, 0.1)
+    add_lora(adapted, LoraOptions(4, 8, 0.1))
     teach(adapted, steps=4, learning_rate=1e-2)
     save_captioner(adapted, root / "tiny" / "adapter")
     export(str(root / "tiny" / "adapter"), root / "kept-adapter", merge=False)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from run_tools import QUICK, Cli, lines_of
 
-from captrain.features.cache import Keeper
+from captrain.features.cache import FeatureCache
 from captrain.models.captioner import CaptionerModel
 from captrain.testing import tiny_photos
 from captrain.training.loop.trainer import CaptionTrainer
@@ -131,7 +131,7 @@ def test_a_tokenizer_that_was_asked_for_stays(chinese: Path, cli: Cli, encoder: 
 def test_lengths_are_held_against_the_positions_before_any_work(
     words: str, cli: Cli, photos: Path, blip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Keeper, "__init__", lambda *_: pytest.fail("encodes"))
+    monkeypatch.setattr(FeatureCache, "__init__", lambda *_: pytest.fail("encodes"))
     monkeypatch.setattr(CaptionerModel, "encode", lambda *_, **__: pytest.fail("encodes"))
     result = cli(*words.format(photos=photos, blip=blip).split())
     assert result.code == 2
@@ -171,7 +171,7 @@ def test_captions_that_the_tokenizer_cannot_hold(
     write_captions(ten, ("ein Hund läuft", "le chien court vite"))
     words = ("--model", blip, QUICK, "--epochs 1", mode)
     with monkeypatch.context() as patch:
-        patch.setattr(Keeper, "__init__", lambda *_: pytest.fail("encodes"))
+        patch.setattr(FeatureCache, "__init__", lambda *_: pytest.fail("encodes"))
         result = cli("train", ten, "run", *words)
     assert result.code == 2
     assert "error: the tokenizer does not keep" in result.last_line

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from run_tools import QUICK, Cli, lines_of
 
-from captrain.features.cache import Keeper
+from captrain.features.cache import FeatureCache
 from captrain.metrics import java, judging
 from captrain.metrics.java import JavaError, MetricScores
 
@@ -42,7 +42,7 @@ def test_without_java_nothing_begins(
     mode: str, cli: Cli, blip: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(java.shutil, "which", lambda name: None)
-    monkeypatch.setattr(Keeper, "__init__", lambda *_: pytest.fail("encodes"))
+    monkeypatch.setattr(FeatureCache, "__init__", lambda *_: pytest.fail("encodes"))
     result = cli("train", photos, "run", "--model", blip, COMMON, mode)
     assert result.code == 2
     assert result.err.strip() == (

@@ -270,7 +270,7 @@ VANISHING = [
     ("data convert side made/new --to sidecar", "captrain.data.writers.sidecar.Sidecar.put", "side"),
     ("data check side", "captrain.data.check.captions.CaptionTally.add", "side"),
     (f"evaluate trained side --output made {M}", "captrain.inference.evaluate.Progress.add", "side"),
-    ("export trained made/plain", "captrain.models.checkpoint.export.lower", "made"),
+    ("export trained made/plain", "captrain.models.checkpoint.export.cast_weights", "made"),
 ]
 
 

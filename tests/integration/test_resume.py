@@ -14,7 +14,7 @@ from run_tools import QUICK, Cli, lines_of
 
 import captrain.training.run_folder.folder as run_folder
 from captrain.data.convert import convert
-from captrain.features.cache import Keeper
+from captrain.features.cache import FeatureCache
 from captrain.testing import tiny_blip, tiny_photos
 from captrain.training.loop.callbacks import Rhythm
 from captrain.training.loop.trainer import CaptionTrainer
@@ -60,7 +60,7 @@ def at_step(step: int) -> Callable[..., bool]:
 
 POINTS: dict[str, tuple[Any, str, Callable[..., bool], bool]] = {
     "writing the untrained model": (RunFolder, "save_base", lambda *_: True, True),
-    "encoding": (Keeper, "_flush", lambda keeper, pending: bool(pending), True),
+    "encoding": (FeatureCache, "_flush", lambda feature_cache, pending: bool(pending), True),
     "before any checkpoint": (Rhythm, "on_step_end", at_step(1), False),
     "in mid-epoch": (Rhythm, "on_step_end", at_step(4), False),
     "writing a checkpoint": (Checkpoints, "publish", lambda checkpoints, step: step >= 3, False),
@@ -160,14 +160,14 @@ def leave_halves(run: Path) -> None:
 PROGRAM = """
 import os, signal, sys, torch
 from captrain.cli import main
-from captrain.features.cache import Keeper
+from captrain.features.cache import FeatureCache
 from captrain.training.run_folder.checkpoints import Checkpoints
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 if sys.argv[1] == "encoding":
-    Keeper._flush = die
+    FeatureCache._flush = die
 if sys.argv[1] == "writing":
     Checkpoints.publish = lambda self, step, publish=Checkpoints.publish: die() if step == 4 else publish(self, step)
 torch.set_num_threads(1)

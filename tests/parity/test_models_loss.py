@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from captrain.models.build import DecoderSizes, joined
+from captrain.models.build import NewDecoder, build_encoder_decoder
 from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import load_captioner
 from captrain.models.layers.packing import IGNORED
@@ -34,9 +34,9 @@ def captioner(kind: str, tiny_folders: dict[str, Path], tmp_path: Path) -> Capti
         return load_captioner(str(tiny_folders["blip" if kind == "blip" else "encoder-decoder"])).eval()
     encoder = tiny_vision_encoder(tmp_path / "vision")
     decoder = str(tiny_text_decoder(tmp_path / "language")) if kind == "pretrained decoder" else None
-    sizes = DecoderSizes(layers=2, width=32, heads=4, dropout=0.1, vocabulary_size=100)
+    sizes = NewDecoder(layers=2, width=32, heads=4, dropout=0.1, vocabulary_size=100)
     texts = [text for texts in CAPTIONS for text in texts] * 2
-    captioner = joined(str(encoder), decoder, "words", sizes, texts)
+    captioner = build_encoder_decoder(str(encoder), decoder, sizes, texts)
     with torch.no_grad():
         for name, parameter in captioner.named_parameters():
             if parameter.dim() > 1 and ("crossattention" in name or (decoder is None and ".decoder." in name)):

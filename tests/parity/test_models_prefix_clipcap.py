@@ -13,7 +13,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from transformers.modeling_outputs import BaseModelOutput
 
 from captrain.models.build import Mapper, join_prefix, load_vision
-from captrain.models.checkpoint import folder
 from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.models.checkpoint.image_preparation import read_preparation
 from captrain.models.decoding import Decoding
@@ -37,14 +36,6 @@ MAPPERS = {
     "prefix of one": Mapper("mlp", 1),
 }
 LENGTH = 12
-
-
-@pytest.fixture(autouse=True)
-def _known_family(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(folder.FAMILIES, "prefix", "captrain.models.families.prefix.captioner:PrefixCaptioner")
-    monkeypatch.setitem(
-        folder.MODEL_TYPES, "captrain_prefix", ("prefix", "captrain.models.families.prefix.model:PrefixModel")
-    )
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from transformers import AutoImageProcessor, AutoTokenizer
 from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.models.decoding import Decoding
-from captrain.models.learning_parts import add_lora
+from captrain.models.learning_parts import LoraOptions, add_lora
 from captrain.testing import LESSONS, clear_pictures, teach
 
 CLASSES = {"blip": "BlipForConditionalGeneration", "encoder-decoder": "VisionEncoderDecoderModel"}
@@ -37,7 +37,7 @@ def test_full_run_is_a_plain_checkpoint(family: str, taught_folders: dict[str, P
 @pytest.mark.parametrize("family", CLASSES)
 def test_lora_run_is_a_plain_adapter(family: str, tiny_folders: dict[str, Path], tmp_path: Path) -> None:
     captioner = load_captioner(str(tiny_folders[family]))
-    add_lora(captioner, rank=8, alpha=32, dropout=0.0)
+    add_lora(captioner, LoraOptions(rank=8, alpha=32, dropout=0.0))
     teach(captioner, steps=30, learning_rate=1e-2)
     save_captioner(captioner, tmp_path)
     base = getattr(transformers, CLASSES[family]).from_pretrained(tiny_folders[family]).eval()

@@ -35,7 +35,7 @@ REFUSED = {
     "estimate photos --encoder no/vit": "no/vit: can't be loaded: no folder of this name",
     "estimate no-photos --encoder mobilenet-v1-0.75-224": "no-photos: not found",
     "export no-run out": "no-run: can't be loaded: no folder of this name",
-    "export model taken": "taken: is a file or holds files",
+    "export model taken": "taken: is a file, or a folder that is not empty",
     "push no-run ada/cats": "no-run: can't be loaded: no folder of this name",
     "train photos run": "Salesforce/blip-image-captioning-base: can't be loaded: no folder of this name",
     "train photos run --model no/blip": "Give a checkpoint's folder: --model FOLDER",

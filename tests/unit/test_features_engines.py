@@ -19,7 +19,7 @@ from captrain.features.engines.base import Work
 from captrain.features.engines.ray_engine import MOST_DEATHS, Share, Worker, _Pool, alone, finished, known_of, share_of
 from captrain.features.pipeline import Pipeline
 from captrain.features.sources import BlockSource
-from captrain.models.checkpoint.located import Asked, ask, asked
+from captrain.models.checkpoint.located import Trust, current_trust, set_trust
 from captrain.records import Sample
 
 NOTE = ShardNote(
@@ -145,10 +145,10 @@ def test_a_source_that_kills_every_worker_ends_the_run_with_its_name() -> None:
         pool.run()
 
 
-@pytest.mark.parametrize("told", [Asked(remote_code=True), Asked(safetensors_only=True), Asked()])
-def test_a_worker_elsewhere_trusts_what_the_command_was_told_to(told: Asked, tmp_path: Path) -> None:
+@pytest.mark.parametrize("told", [Trust(remote_code=True), Trust(safetensors_only=True), Trust()])
+def test_a_worker_elsewhere_trusts_what_the_command_was_told_to(told: Trust, tmp_path: Path) -> None:
     try:
         Worker(Opening("e"), "cpu", str(tmp_path / "not here"), asked=pickle.loads(pickle.dumps(told)))
-        assert asked() == told
+        assert current_trust() == told
     finally:
-        ask()
+        set_trust()

@@ -17,11 +17,11 @@ from captrain.data.images import prepare
 from captrain.data.readers import reader
 from captrain.errors import DataError
 from captrain.features import cache_arrays as kept_store
-from captrain.features.cache import Keeping, keep_images
-from captrain.features.cache_arrays import DiskStore, MemoryStore, Store
+from captrain.features.cache import CacheOptions, cache_features
+from captrain.features.cache_arrays import ArrayStore, DiskStore, MemoryStore
 from captrain.features.manage import describe, search, verify
 from captrain.features.stored_images import StoredImages
-from captrain.features.training_images import KeptImages
+from captrain.features.training_images import CachedImages
 from captrain.models.captioner import CaptionerModel
 from captrain.models.learning_parts import freeze
 from captrain.records import Rejects, Sample
@@ -29,9 +29,11 @@ from captrain.records import Rejects, Sample
 
 def _keep(
     captioner: CaptionerModel, samples: Sequence[Sample], folder: Path, where: str = "disk", **options: int
-) -> KeptImages:
-    images = keep_images(captioner, {"train": samples}, Keeping(where, folder / "kept", **options), Rejects())["train"]
-    assert isinstance(images, KeptImages)
+) -> CachedImages:
+    images = cache_features(captioner, {"train": samples}, CacheOptions(where, folder / "kept", **options), Rejects())[
+        "train"
+    ]
+    assert isinstance(images, CachedImages)
     return images
 
 
@@ -48,7 +50,7 @@ def disk_store(folder: Path, dtype: str = "float32", images: int = 99) -> DiskSt
     return DiskStore(folder, manifest, (1, 2))
 
 
-def add(store: Store, values: dict[str, float], dtype: torch.dtype = torch.float32) -> None:
+def add(store: ArrayStore, values: dict[str, float], dtype: torch.dtype = torch.float32) -> None:
     """Keep an array of a value under each key."""
     entries = [Entry(f"picture {key}", ("a dog",), "a.jsonl:1", key) for key in values]
     store.add(entries, torch.tensor(list(values.values()), dtype=dtype)[:, None, None].expand(-1, 1, 2))
@@ -57,7 +59,7 @@ def add(store: Store, values: dict[str, float], dtype: torch.dtype = torch.float
 @pytest.mark.parametrize("kind", ["memory", "disk"])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "uint8"])
 def test_store_gives_rows_of_several_batches(kind: str, dtype: str, tmp_path: Path) -> None:
-    store: Store = MemoryStore() if kind == "memory" else disk_store(tmp_path, dtype, images=3)
+    store: ArrayStore = MemoryStore() if kind == "memory" else disk_store(tmp_path, dtype, images=3)
     add(store, {A: 1, B: 2, C: 3}, getattr(torch, dtype))
     add(store, {D: 4}, getattr(torch, dtype))
     rows = store.rows([D, A, A])
@@ -142,7 +144,7 @@ def test_what_is_kept_is_a_store_as_any_other(captioner: CaptionerModel, samples
     near = search([str(folder)], tmp_path / "7.png", count=1)
     assert near[0].id == "7.png" and near[0].cosine == pytest.approx(1, abs=1e-5)
     splits = reader("features").read(str(folder), Rejects())
-    stored = keep_images(captioner, {"train": splits["all"]}, Keeping("auto", tmp_path), Rejects())["train"]
+    stored = cache_features(captioner, {"train": splits["all"]}, CacheOptions("auto", tmp_path), Rejects())["train"]
     assert isinstance(stored, StoredImages)
     assert torch.equal(stored.rows(range(20))["features"], images.rows(range(20))["features"])
 
@@ -159,6 +161,6 @@ def test_pixels_are_kept_in_the_same_form_and_not_taken_for_features(
     assert verify(str(folder)) == []
     splits = reader("features").read(str(folder), Rejects())
     with pytest.raises(DataError, match="holds pixels"):
-        keep_images(captioner, {"train": splits["all"]}, Keeping("auto", tmp_path), Rejects())
+        cache_features(captioner, {"train": splits["all"]}, CacheOptions("auto", tmp_path), Rejects())
     with pytest.raises(DataError, match="holds pixels"):
         search([str(folder)], tmp_path / "7.png", encoder="none")

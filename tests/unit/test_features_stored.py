@@ -20,7 +20,7 @@ from captrain.data.feature_store.writer import Shard, StoreWriter
 from captrain.data.mix import Mixture
 from captrain.data.readers import reader
 from captrain.errors import DataError
-from captrain.features.stored_images import Places, StoredImages, captions_of
+from captrain.features.stored_images import Places, StoredImages, vocabulary_captions
 from captrain.records import Rejects, Sample
 from captrain.training import run
 from captrain.training.captions import BlockMixture, StoredCaptions, by_blocks
@@ -101,10 +101,10 @@ def test_rows_keep_the_kind_of_number_where_arithmetic_is_not_fp32(tmp_path: Pat
 
 def test_captions_read_by_shards_are_the_samples_captions(splits: Splits) -> None:
     wanted = [caption for sample in splits.train for caption in sample.captions]
-    assert list(captions_of(splits.train)) == wanted
-    assert list(captions_of([Sample("a", b"", ("x", "y"))])) == ["x", "y"]
+    assert list(vocabulary_captions(splits.train)) == wanted
+    assert list(vocabulary_captions([Sample("a", b"", ("x", "y"))])) == ["x", "y"]
     assert stored(splits.train).captions() == len(wanted)
-    few = list(captions_of(splits.train, most=5))
+    few = list(vocabulary_captions(splits.train, most=5))
     places = np.linspace(0, len(splits.train), 5, endpoint=False, dtype=int)
     assert few == [caption for place in places for caption in splits.train[int(place)].captions]
 

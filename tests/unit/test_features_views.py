@@ -11,8 +11,8 @@ import torch
 from captrain.data.augment import Augmentation
 from captrain.data.images import MAX_PIXELS, prepare
 from captrain.data.picture_files import content_key
-from captrain.features.cache import Keeping, keep_images
-from captrain.features.training_images import PLAIN, KeptImages, LiveImages, Views
+from captrain.features.cache import CacheOptions, cache_features
+from captrain.features.training_images import PLAIN, CachedImages, LiveImages, Views
 from captrain.models.captioner import CaptionerModel
 from captrain.records import Rejects, Sample
 
@@ -60,9 +60,11 @@ def test_kept_views_are_the_features_of_those_pixels(
     captioner: CaptionerModel, samples: list[Sample], tmp_path: Path
 ) -> None:
     views = Views(3, CROP, seed=5)
-    images = keep_images(captioner, {"train": samples}, Keeping("disk", tmp_path / "kept"), Rejects(), {"train": views})
+    images = cache_features(
+        captioner, {"train": samples}, CacheOptions("disk", tmp_path / "kept"), Rejects(), {"train": views}
+    )
     kept = images["train"]
-    assert isinstance(kept, KeptImages)
+    assert isinstance(kept, CachedImages)
     for epoch in range(3):
         wanted = [views.at(content_key(sample.read()), epoch) for sample in samples]
         made = np.stack([pixels(captioner, sample, views, view) for sample, view in zip(samples, wanted, strict=True)])
@@ -77,14 +79,14 @@ def test_kept_views_are_the_features_of_those_pixels(
 
 def test_other_splits_have_no_views(captioner: CaptionerModel, samples: list[Sample], tmp_path: Path) -> None:
     splits = {"train": samples[:3], "validation": samples[3:]}
-    images = keep_images(captioner, splits, Keeping("memory", tmp_path), Rejects(), {"train": Views(2, CROP)})
-    assert isinstance(images["train"], KeptImages)
+    images = cache_features(captioner, splits, CacheOptions("memory", tmp_path), Rejects(), {"train": Views(2, CROP)})
+    assert isinstance(images["train"], CachedImages)
     assert len(images["train"].store) == 3 * 2 + 3
 
 
 def test_views_made_anew_are_not_kept(captioner: CaptionerModel, samples: list[Sample], tmp_path: Path) -> None:
     views = Views(1, CROP, seed=5)
-    images = keep_images(captioner, {"train": samples}, Keeping("auto", tmp_path), Rejects(), {"train": views})
+    images = cache_features(captioner, {"train": samples}, CacheOptions("auto", tmp_path), Rejects(), {"train": views})
     live = images["train"]
     assert isinstance(live, LiveImages)
     for epoch in (0, 1):
@@ -97,8 +99,8 @@ def test_views_made_anew_are_not_kept(captioner: CaptionerModel, samples: list[S
 def test_what_speaks_of_sides_is_not_mirrored(captioner: CaptionerModel, samples: list[Sample], tmp_path: Path) -> None:
     sided = Sample("sided", samples[0].image, ("a dog on the left",), "sided")
     plain, mirrored = prepare(samples[0].read(), captioner.image_spec), Views(1, FLIP)
-    live = keep_images(
-        captioner, {"train": [samples[0], sided]}, Keeping("off", tmp_path), Rejects(), {"train": mirrored}
+    live = cache_features(
+        captioner, {"train": [samples[0], sided]}, CacheOptions("off", tmp_path), Rejects(), {"train": mirrored}
     )["train"]
     found = live.rows([0, 1], 0)["pixels"].numpy()
     assert np.array_equal(found[0], plain[:, ::-1])

@@ -13,7 +13,7 @@ import pytest
 
 from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.models.contexts import quietly
-from captrain.models.learning_parts import add_lora
+from captrain.models.learning_parts import LoraOptions, add_lora
 from captrain.testing import TINY_CAPTIONERS, tiny_photos
 
 CODE = """
@@ -30,7 +30,7 @@ print("shown:", *lines, sep="\\n")
 def test_nothing_is_printed_for_any_family(tiny_folders: dict[str, Path], tmp_path: Path) -> None:
     """In a fresh process, with all warnings on, while loading and while the first caption is written."""
     captioner = load_captioner(str(tiny_folders["blip"]))
-    add_lora(captioner, 4, 8, 0.0, ("language",))
+    add_lora(captioner, LoraOptions(4, 8, 0.0, ("language",)))
     save_captioner(captioner, tmp_path / "adapter")
     picture = next(tiny_photos(tmp_path / "photos", count=1).glob("*.png"))
     words = [str(picture), *map(str, tiny_folders.values()), str(tmp_path / "adapter")]

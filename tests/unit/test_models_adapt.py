@@ -13,10 +13,11 @@ from transformers.pytorch_utils import Conv1D
 
 from captrain.errors import ModelError, SettingsError
 from captrain.models.adapters import lora_modules
-from captrain.models.captioner import PARTS, CaptionerModel, plain_name
+from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import load_captioner
 from captrain.models.learning_parts import (
     STARTS,
+    LoraOptions,
     add_lora,
     checkpoint_activations,
     count_parameters,
@@ -24,6 +25,7 @@ from captrain.models.learning_parts import (
     lower_frozen,
     quantization,
 )
+from captrain.models.parts import PARTS, plain_name
 from captrain.testing import TINY_CAPTIONERS, clear_pictures, teach
 from captrain.training.optimization.optimizers import parameter_groups
 
@@ -59,21 +61,21 @@ def _learning(captioner: CaptionerModel) -> list[str]:
 
 
 def test_blip_gets_adapters_on_attention_and_feed_forward_of_the_text_decoder(blip: CaptionerModel) -> None:
-    add_lora(blip, rank=4, alpha=8, dropout=0.0)
+    add_lora(blip, LoraOptions(rank=4, alpha=8, dropout=0.0))
     prefix = "text_decoder.bert.encoder.layer"
     assert _adapted(blip) == {f"{prefix}.{layer}.{name}" for layer in (0, 1) for name in BLIP_LAYER}
     assert all("lora_" in name for name in _learning(blip))
 
 
 def test_vision_part_gets_adapters_on_request(blip: CaptionerModel) -> None:
-    add_lora(blip, rank=4, alpha=8, dropout=0.0, parts=("vision",))
+    add_lora(blip, LoraOptions(rank=4, alpha=8, dropout=0.0, parts=("vision",)))
     names = ("self_attn.qkv", "self_attn.projection", "mlp.fc1", "mlp.fc2")
     assert _adapted(blip) == {f"vision_model.encoder.layers.{layer}.{name}" for layer in (0, 1) for name in names}
     assert blip.vision_learns()
 
 
 def test_encoder_decoder_gets_adapters_in_every_layer(joined: CaptionerModel) -> None:
-    add_lora(joined, rank=4, alpha=8, dropout=0.0, parts=("language", "bridge", "vision"))
+    add_lora(joined, LoraOptions(rank=4, alpha=8, dropout=0.0, parts=("language", "bridge", "vision")))
     kinds = {re.sub(r"\d+", "N", name) for name in _adapted(joined)}
     assert "enc_to_dec_proj" in kinds
     assert {f"decoder.transformer.h.N.{name}" for name in ("attn.c_attn", "crossattention.q_attn", "mlp.c_fc")} <= kinds
@@ -81,32 +83,32 @@ def test_encoder_decoder_gets_adapters_in_every_layer(joined: CaptionerModel) ->
 
 
 def test_chosen_target_modules_stand_instead_of_parts(blip: CaptionerModel) -> None:
-    add_lora(blip, rank=4, alpha=8, dropout=0.0, target_modules=("query", "qkv"))
+    add_lora(blip, LoraOptions(rank=4, alpha=8, dropout=0.0, target_modules=("query", "qkv")))
     assert {name.rsplit(".", 1)[-1] for name in _adapted(blip)} == {"query", "qkv"}
 
 
 def test_target_module_that_matches_nothing_lists_the_real_names(blip: CaptionerModel) -> None:
     with pytest.raises(ModelError) as error:
-        add_lora(blip, rank=4, alpha=8, dropout=0.0, target_modules=("query", "q_proj"))
+        add_lora(blip, LoraOptions(rank=4, alpha=8, dropout=0.0, target_modules=("query", "q_proj")))
     text = str(error.value)
     assert "'q_proj' matches no module" in text
     assert "attention.self.query" in text
     assert "self_attn.qkv" in text
     assert "\n" not in text
     with pytest.raises(ModelError, match="matches no module"):
-        add_lora(blip, rank=4, alpha=8, dropout=0.0, target_modules=("uery",))
+        add_lora(blip, LoraOptions(rank=4, alpha=8, dropout=0.0, target_modules=("uery",)))
 
 
 def test_part_without_layers_is_refused(blip: CaptionerModel) -> None:
     with pytest.raises(ModelError, match="the part 'bridge' of a blip captioner has no layers"):
-        add_lora(blip, rank=4, alpha=8, dropout=0.0, parts=("bridge",))
+        add_lora(blip, LoraOptions(rank=4, alpha=8, dropout=0.0, parts=("bridge",)))
 
 
 def test_adapters_begin_without_effect_and_then_learn(blip: CaptionerModel) -> None:
     pixels = torch.from_numpy(clear_pictures(2))
     rows = blip.pack([[[6, 7]], [[8, 9, 10]]]).to_dict()
     before = blip(**rows, pixels=pixels).loss
-    add_lora(blip.eval(), rank=4, alpha=8, dropout=0.0)
+    add_lora(blip.eval(), LoraOptions(rank=4, alpha=8, dropout=0.0))
     torch.testing.assert_close(blip(**rows, pixels=pixels).loss, before)
     losses = teach(blip, steps=5, learning_rate=1e-2)
     assert losses[-1] < losses[0]
@@ -143,7 +145,7 @@ def test_freezing_everything_is_refused(joined: CaptionerModel) -> None:
 
 def test_counts_of_an_adapter(blip: CaptionerModel) -> None:
     total = sum(parameter.numel() for parameter in blip.parameters())
-    add_lora(blip, rank=4, alpha=8, dropout=0.0)
+    add_lora(blip, LoraOptions(rank=4, alpha=8, dropout=0.0))
     counts = count_parameters(blip)
     width, layers = 32, 2
     square, wide = 4 * 2 * width, 4 * (width + 2 * width)
@@ -153,7 +155,7 @@ def test_counts_of_an_adapter(blip: CaptionerModel) -> None:
 
 
 def test_lowered_weights_give_nearly_the_same_loss(blip: CaptionerModel) -> None:
-    add_lora(blip, rank=4, alpha=8, dropout=0.0)
+    add_lora(blip, LoraOptions(rank=4, alpha=8, dropout=0.0))
     blip.eval()
     blip.precision = torch.bfloat16
     pixels = torch.from_numpy(clear_pictures(2))
@@ -216,13 +218,13 @@ def test_all_linear_takes_every_matrix_but_the_vocabulary(family_captioner: Capt
 
 def test_kinds_that_a_part_lacks_are_refused(joined: CaptionerModel, blip: CaptionerModel) -> None:
     with pytest.raises(ModelError, match=r"'bridge' of a encoder-decoder captioner has no layers.*\(attention\)"):
-        add_lora(joined, 4, 8, 0.0, parts=("language", "bridge"), layers=("attention",))
+        add_lora(joined, LoraOptions(4, 8, 0.0, parts=("language", "bridge"), layers=("attention",)))
     with pytest.raises(ModelError, match="'bridge' of a blip captioner has no layers"):
-        add_lora(blip, 4, 8, 0.0, parts=("bridge",), layers=("all-linear",))
+        add_lora(blip, LoraOptions(4, 8, 0.0, parts=("bridge",), layers=("all-linear",)))
 
 
 def test_fresh_modules_learn_whole_and_get_no_adapters(joined: CaptionerModel) -> None:
-    add_lora(joined, 4, 8, 0.0, fresh_modules=("crossattention", "enc_to_dec_proj", "not.there"))
+    add_lora(joined, LoraOptions(4, 8, 0.0), fresh_modules=("crossattention", "enc_to_dec_proj", "not.there"))
     assert not any("crossattention" in name for name in _adapted(joined))
     whole = {name for name in _learning(joined) if "lora_" not in name}
     assert any("crossattention" in name for name in whole)
@@ -231,8 +233,8 @@ def test_fresh_modules_learn_whole_and_get_no_adapters(joined: CaptionerModel) -
 
 
 def test_scale_of_plain_and_rank_stabilised_adapters(blip: CaptionerModel, joined: CaptionerModel) -> None:
-    add_lora(blip, rank=16, alpha=32, dropout=0.0)
-    add_lora(joined, rank=16, alpha=32, dropout=0.0, rslora=True)
+    add_lora(blip, LoraOptions(rank=16, alpha=32, dropout=0.0))
+    add_lora(joined, LoraOptions(rank=16, alpha=32, dropout=0.0, rslora=True))
     assert _scales(blip) == {2.0}
     assert _scales(joined) == {8.0}
 
@@ -248,7 +250,7 @@ def test_every_kind_of_adapter_begins_without_effect_and_learns(options: dict[st
     pixels = torch.from_numpy(clear_pictures(2))
     rows = blip.eval().pack([[[6, 7]], [[8, 9, 10]]]).to_dict()
     before = blip(**rows, pixels=pixels).logits
-    add_lora(blip, rank=4, alpha=8, dropout=0.0, **options)
+    add_lora(blip, LoraOptions(rank=4, alpha=8, dropout=0.0, **options))
     torch.testing.assert_close(blip.eval()(**rows, pixels=pixels).logits, before, rtol=1e-4, atol=1e-4)
     losses = teach(blip, steps=4, learning_rate=3e-3)
     assert losses[-1] < losses[0]
@@ -261,29 +263,29 @@ def test_every_kind_of_adapter_begins_without_effect_and_learns(options: dict[st
 
 def test_gpt2_takes_pissa_and_refuses_olora(joined: CaptionerModel) -> None:
     with pytest.raises(ModelError, match=r"olora: peft can't do it for decoder\.transformer"):
-        add_lora(joined, 4, 8, 0.0, start="olora")
+        add_lora(joined, LoraOptions(4, 8, 0.0, start="olora"))
     pixels = torch.from_numpy(clear_pictures(1))
     rows = joined.eval().pack([[[6, 7]]]).to_dict()
     before = joined(**rows, pixels=pixels).logits
-    add_lora(joined, 4, 8, 0.0, start="pissa")
+    add_lora(joined, LoraOptions(4, 8, 0.0, start="pissa"))
     torch.testing.assert_close(joined.eval()(**rows, pixels=pixels).logits, before, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
     ("start", "rank", "message"),
     [
-        ("eva", 4, "'eva' is not offered, as it needs training data"),
-        ("corda", 4, "needs training data"),
+        ("eva", 4, "'eva' is not offered, as it needs a pass over training data"),
+        ("corda", 4, "needs a pass over training data"),
         ("loftq", 4, "quantised"),
-        ("pissa_niter_16", 4, "drawn anew"),
+        ("pissa_niter_16", 4, "drawn again"),
         ("gausian", 4, "Did you mean 'gaussian'"),
         ("orthogonal", 3, "needs an even rank, found 3"),
-        ("pissa", 33, r"rank 33 is more than .* has \(32\)"),
+        ("pissa", 33, r"rank 33 is larger than the rank of .* \(32\)"),
     ],
 )
 def test_beginnings_that_can_not_be_are_refused(start: str, rank: int, message: str, blip: CaptionerModel) -> None:
     with pytest.raises(ModelError, match=message) as error:
-        add_lora(blip, rank, 8, 0.0, start=start)
+        add_lora(blip, LoraOptions(rank, 8, 0.0, start=start))
     assert "\n" not in str(error.value)
     assert not hasattr(blip.model, "peft_config")
 
@@ -298,7 +300,7 @@ def test_quantised_weights_are_not_lowered(blip: CaptionerModel) -> None:
 
 
 def test_groups_hold_every_learning_weight_once(blip: CaptionerModel) -> None:
-    add_lora(blip, 4, 8, 0.0, parts=("vision", "language"), dora=True)
+    add_lora(blip, LoraOptions(4, 8, 0.0, parts=("vision", "language"), dora=True))
     groups = parameter_groups(blip, 1e-3, {"vision": 1e-4}, 0.1, lora_plus=16)
     members = [id(weight) for group in groups for weight in group["params"]]
     assert sorted(members) == sorted(id(weight) for weight in blip.parameters() if weight.requires_grad)
@@ -323,7 +325,7 @@ def test_groups_without_lora_plus_spare_biases_and_norms_from_decay(blip: Captio
 
 @pytest.mark.parametrize("parts", [("language",), ("language", "vision")])
 def test_activations_computed_again_change_nothing(parts: tuple[str, ...], family_captioner: CaptionerModel) -> None:
-    add_lora(family_captioner, 4, 8, dropout=0.2, parts=parts)
+    add_lora(family_captioner, LoraOptions(4, 8, dropout=0.2, parts=parts))
     pixels = torch.from_numpy(clear_pictures(2, family_captioner.image_spec.height))
     rows = family_captioner.pack([[[6, 7], [8]], [[8, 9, 10], [7, 6]]]).to_dict()  # packed: two captions a row
     plain = _loss_and_gradients(family_captioner, rows, pixels)
@@ -371,7 +373,7 @@ def test_half_that_can_not_compute_again_is_refused_where_it_learns(joined: Capt
     freeze(joined, ("vision",))
     checkpoint_activations(joined)
     freeze(joined, ())
-    with pytest.raises(ModelError, match="checkpoint_activations: MobileNetV1Model keeps its activations"):
+    with pytest.raises(ModelError, match="checkpoint_activations: MobileNetV1Model stores its activations"):
         checkpoint_activations(joined)
 
 

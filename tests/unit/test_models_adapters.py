@@ -14,12 +14,12 @@ from transformers import ResNetConfig, ResNetModel
 from captrain.data.images import ImageSpec
 from captrain.errors import ModelError
 from captrain.models.adapters import base_of, check_saved_whole, has_adapter, merge_adapter
-from captrain.models.build import DecoderSizes, joined
+from captrain.models.build import NewDecoder, build_encoder_decoder
 from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint import folder as bundle
 from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.models.checkpoint.image_preparation import write_preparation
-from captrain.models.learning_parts import add_lora, freeze
+from captrain.models.learning_parts import LoraOptions, add_lora, freeze
 from captrain.settings.schema import Settings
 from captrain.testing import clear_pictures, teach, tiny_text_decoder
 from captrain.training import captioner_setup
@@ -35,7 +35,7 @@ def blip(tiny_folders: dict[str, Path]) -> CaptionerModel:
 @pytest.fixture
 def adapter(blip: CaptionerModel, tmp_path: Path) -> Path:
     """An adapter that learned something, in a run folder."""
-    add_lora(blip, 2, 4, 0.0)
+    add_lora(blip, LoraOptions(2, 4, 0.0))
     teach(blip, steps=2, learning_rate=1e-2)
     save_captioner(blip, tmp_path / "first" / "model")
     return tmp_path / "first"
@@ -51,7 +51,7 @@ def test_a_second_adapter_and_a_base_that_learns_are_refused(adapter: Path) -> N
     """One would be saved, and the other lost."""
     captioner = load_captioner(str(adapter))
     with pytest.raises(ModelError, match="has an adapter already"):
-        add_lora(captioner, 4, 8, 0.0)
+        add_lora(captioner, LoraOptions(4, 8, 0.0))
     with pytest.raises(ModelError, match="has an adapter already"):
         freeze(captioner, ("vision",))
     captioner.requires_grad_(True)
@@ -66,15 +66,15 @@ def test_an_adapter_on_a_merged_model_needs_a_base_on_disk(adapter: Path, tmp_pa
     merge_adapter(captioner)
     assert not has_adapter(captioner)
     save_captioner(captioner, tmp_path / "merged")
-    add_lora(captioner, 2, 4, 0.0)
-    with pytest.raises(ModelError, match="the adapter's base is on no disk; save the base first"):
+    add_lora(captioner, LoraOptions(2, 4, 0.0))
+    with pytest.raises(ModelError, match="the adapter's base is not on disk; save the base first"):
         save_captioner(captioner, tmp_path / "second")
 
 
 @pytest.mark.parametrize("name", ["word_embeddings", "cls.predictions.decoder"])
 def test_a_weight_that_two_layers_share_is_not_merged(name: str, blip: CaptionerModel, tmp_path: Path) -> None:
     """The adapter works on one of them, and merging would change both."""
-    add_lora(blip, 2, 4, 0.0, target_modules=(name,))
+    add_lora(blip, LoraOptions(2, 4, 0.0, target_modules=(name,)))
     teach(blip, steps=2, learning_rate=1e-2)
     save_captioner(blip, tmp_path)
     loaded = load_captioner(str(tmp_path))
@@ -92,10 +92,10 @@ def test_running_statistics_beside_an_adapter_stand_still(tmp_path: Path) -> Non
     ResNetModel(config).save_pretrained(tmp_path / "resnet")
     write_preparation(tmp_path / "resnet", ImageSpec(64, 64, (0.5,) * 3, (0.5,) * 3), "ViTImageProcessor")
     decoder = tiny_text_decoder(tmp_path / "gpt2")
-    made = joined(str(tmp_path / "resnet"), str(decoder), "words", DecoderSizes(1, 16, 2, 0.0, 100), [])
+    made = build_encoder_decoder(str(tmp_path / "resnet"), str(decoder), NewDecoder(1, 16, 2, 0.0, 100), [])
     save_captioner(made, tmp_path / "base")
     captioner = load_captioner(str(tmp_path / "base"))
-    add_lora(captioner, 2, 4, 0.1, target_modules=("c_attn", "embedder.convolution"))
+    add_lora(captioner, LoraOptions(2, 4, 0.1, target_modules=("c_attn", "embedder.convolution")))
     assert captioner.vision_learns()
     optimizer = torch.optim.AdamW([weight for weight in captioner.parameters() if weight.requires_grad], 1e-2)
     rows = captioner.pack([[[6, 7]], [[8]]]).to_dict()

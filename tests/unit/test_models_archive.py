@@ -17,7 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captrain.errors import ModelError
-from captrain.models.checkpoint.archive import MANIFEST, fault_of_name, is_archive, opened, unpack, write_archive
+from captrain.models.checkpoint.archive import (
+    MANIFEST,
+    fault_of_name,
+    is_archive,
+    unpack_archive,
+    unpacked,
+    write_archive,
+)
 from captrain.models.checkpoint.weight_files import check_pickle
 
 FILES = {"config.json": b'{"a": 1}', "model.safetensors": bytes(range(256)) * 40, "README.md": b"# card\n" * 50}
@@ -56,7 +63,7 @@ def _refused(path: Path, tmp_path: Path, *words: str) -> None:
     target.mkdir(parents=True)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ModelError) as error:
-        unpack(path, target)
+        unpack_archive(path, target)
     text = str(error.value)
     for word in words:
         assert word in text
@@ -69,7 +76,7 @@ def _refused(path: Path, tmp_path: Path, *words: str) -> None:
 def test_what_was_packed_comes_out(tmp_path: Path) -> None:
     files = {**FILES, "base/config.json": b"{}"}
     write_archive(_folder(tmp_path / "model", files), tmp_path / "model.zip")
-    with opened(str(tmp_path / "model.zip")) as folder:
+    with unpacked(str(tmp_path / "model.zip")) as folder:
         found = {
             path.relative_to(folder).as_posix(): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()
         }
@@ -97,15 +104,15 @@ def test_errors_inside_name_the_archive(tmp_path: Path) -> None:
     write_archive(_folder(tmp_path / "model"), tmp_path / "model.zip")
     with (
         pytest.raises(ModelError, match=r"model\.zip/config\.json: odd"),
-        opened(str(tmp_path / "model.zip")) as folder,
+        unpacked(str(tmp_path / "model.zip")) as folder,
     ):
         raise ModelError(f"{folder}/config.json: odd")
 
 
 def test_folders_and_hub_ids_are_left_alone(tmp_path: Path) -> None:
-    with opened(str(tmp_path)) as folder:
+    with unpacked(str(tmp_path)) as folder:
         assert folder == str(tmp_path)
-    with opened("some/captioner") as name:
+    with unpacked("some/captioner") as name:
         assert name == "some/captioner"
     assert not is_archive(str(tmp_path / "missing.zip"))
 
@@ -143,7 +150,7 @@ def test_pickles_are_refused(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["modeling_evil.py", "run.sh", "noextension", "lib.so"])
 def test_files_of_no_model_are_refused(name: str, tmp_path: Path) -> None:
-    _refused(_crafted(tmp_path / "evil.zip", name), tmp_path, "is no file of a model")
+    _refused(_crafted(tmp_path / "evil.zip", name), tmp_path, "is not a file of a model")
 
 
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFDIR, stat.S_IFIFO, stat.S_IFCHR])
@@ -156,7 +163,7 @@ def test_links_and_devices_are_refused(kind: int, tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize("name", ["config.json", "Config.JSON"])
 def test_members_that_are_there_twice_are_refused(name: str, tmp_path: Path) -> None:
-    _refused(_crafted(tmp_path / "evil.zip", name), tmp_path, "is there twice")
+    _refused(_crafted(tmp_path / "evil.zip", name), tmp_path, "occurs twice")
 
 
 def test_encrypted_members_are_refused(tmp_path: Path) -> None:
@@ -179,7 +186,7 @@ def test_unusual_packing_is_refused(method: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["bomb.json", "bomb.safetensors"])
 def test_bombs_are_refused_before_they_unpack(name: str, tmp_path: Path) -> None:
-    _refused(_crafted(tmp_path / "evil.zip", name, bytes(20 << 20)), tmp_path, "no model shrinks so far")
+    _refused(_crafted(tmp_path / "evil.zip", name, bytes(20 << 20)), tmp_path, "no model shrinks that much")
 
 
 def _restate(path: Path, name: bytes, size: int) -> None:
@@ -219,7 +226,7 @@ def test_member_without_room_on_the_disk_is_refused(tmp_path: Path, monkeypatch:
 def test_wrong_checksum_is_refused(name: str, tmp_path: Path) -> None:
     changed = {**FILES, name: FILES[name][:-1] + b"!"}
     path = _zip(tmp_path / "evil.zip", [(MANIFEST, _manifest(FILES)), *changed.items()])
-    _refused(path, tmp_path, name, "wrong checksum")
+    _refused(path, tmp_path, name, "has another checksum")
 
 
 def test_members_and_manifest_must_agree(tmp_path: Path) -> None:
@@ -264,7 +271,7 @@ def test_any_changed_byte_is_harmless(whole: Callable[[], bytes], place: int, va
         path.write_bytes(content)
         target.mkdir()
         try:
-            unpack(path, target)
+            unpack_archive(path, target)
         except ModelError as error:
             assert "\n" not in str(error)
         else:

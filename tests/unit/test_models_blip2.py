@@ -21,11 +21,12 @@ from transformers import (
 )
 
 from captrain.errors import ModelError
-from captrain.models.captioner import PARTS, CaptionerModel
+from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.models.decoding import Decoding
 from captrain.models.families.blip2 import Blip2Captioner
 from captrain.models.learning_parts import freeze
+from captrain.models.parts import PARTS
 from captrain.testing import clear_pictures, teach, tiny_blip2
 
 OPT = {"num_hidden_layers": 32, "num_attention_heads": 32, "vocab_size": 50272}
@@ -114,9 +115,9 @@ def test_opt_reads_the_prompt_before_the_caption(opt: CaptionerModel) -> None:
 
 def test_t5_reads_the_prompt_in_its_encoder(t5: CaptionerModel) -> None:
     features = t5.encode(torch.from_numpy(clear_pictures(1)))
-    bare = t5.context(features)
+    bare = t5.project(features)
     t5.prompt = "a small"
-    prompted = t5.context(features)
+    prompted = t5.project(features)
     assert bare.shape[1] == 4 + 1  # answers and end token
     assert prompted.shape[1] == 4 + 2 + 1
     assert t5.prompt_ids() == []
@@ -172,8 +173,8 @@ def test_t5_head_of_its_own_survives_saving(t5: CaptionerModel, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"eos_token_id": None}, "says no eos_token_id in its text_config"),
-        ({"bos_token_id": None}, "says no bos_token_id in its text_config"),
+        ({"eos_token_id": None}, "has no eos_token_id in its text_config"),
+        ({"bos_token_id": None}, "has no bos_token_id in its text_config"),
         ({"vocab_size": 5}, "its tokenizer has 23 entries, the language model only 5; use its own"),
         ({"model_type": "gpt2"}, "its language model is a 'gpt2'; expected one of opt, t5"),
     ],

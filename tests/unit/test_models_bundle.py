@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from captrain.errors import ModelError
-from captrain.models.checkpoint.folder import family_class, load_captioner, save_captioner
-from captrain.models.learning_parts import add_lora
+from captrain.models.checkpoint.folder import load_captioner, save_captioner
+from captrain.models.families import family_named
+from captrain.models.learning_parts import LoraOptions, add_lora
 
 Damage = Callable[[Path], object]
 
@@ -23,7 +24,7 @@ def saved(tiny_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("saved")
     captioner = load_captioner(str(tiny_folders["blip"]))
     save_captioner(captioner, folder / "full")
-    add_lora(captioner, rank=2, alpha=4, dropout=0.0)
+    add_lora(captioner, LoraOptions(rank=2, alpha=4, dropout=0.0))
     save_captioner(captioner, folder / "lora")
     return folder
 
@@ -62,7 +63,7 @@ FULL: dict[str, tuple[Damage, str]] = {
     "config is a list": (_write("config.json", "[1]"), "found a JSON list"),
     "config says nothing": (_write("config.json", "{}"), "model_type"),
     "kind that nobody knows": (_edit("config.json", model_type="bogus"), "model type `bogus`"),
-    "kind of no family": (_edit("config.json", model_type="bert"), "'bert' is of no known family; families: blip, blip-2"),
+    "kind of no family": (_edit("config.json", model_type="bert"), "'bert' belongs to no known family; families: blip, blip-2"),
     "sizes are words": (_edit("config.json", text_config={"vocab_size": "many"}), "vocab_size"),
     "sizes of another model": (_edit("config.json", text_config={"hidden_size": 64, "vocab_size": 29}), "can't be loaded"),
     "no weights": (_remove("*.safetensors"), "model.safetensors is missing"),
@@ -162,4 +163,4 @@ def test_run_folder_stands_for_its_model(saved: Path, tmp_path: Path) -> None:
 
 def test_unknown_family_names_the_nearest() -> None:
     with pytest.raises(ModelError, match="Did you mean 'blip'"):
-        family_class("bilp")
+        family_named("bilp")

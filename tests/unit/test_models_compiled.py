@@ -42,5 +42,5 @@ def test_loss_and_gradients_stay_for_rows_of_any_length(blip: CaptionerModel, ti
 
 def test_without_a_compiler_it_is_refused(blip: CaptionerModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(SettingsError, match=r"compile: needs a C\+\+ compiler, which is not here"):
+    with pytest.raises(SettingsError, match=r"compile: needs a C\+\+ compiler, found none"):
         compile_captioner(blip)

@@ -24,10 +24,10 @@ from captrain.errors import CaptrainError, ModelError
 from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint import export as hub
 from captrain.models.checkpoint.card import last_name, model_card
-from captrain.models.checkpoint.export import export, lower, merge_adapter
+from captrain.models.checkpoint.export import cast_weights, export, merge_adapter
 from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.models.decoding import Decoding
-from captrain.models.learning_parts import add_lora
+from captrain.models.learning_parts import LoraOptions, add_lora
 from captrain.testing import clear_pictures, teach
 
 CLASSES = {"blip": "BlipForConditionalGeneration", "encoder-decoder": "VisionEncoderDecoderModel"}
@@ -56,7 +56,7 @@ def lora_run(
     run = tmp_path_factory.mktemp("runs") / "cats"
     captioner = load_captioner(str(tiny_folders[request.param]))
     captioner.decoding = DECODING
-    add_lora(captioner, 4, 8, 0.1, dora=True, rslora=True)
+    add_lora(captioner, LoraOptions(4, 8, 0.1, dora=True, rslora=True))
     teach(captioner, steps=12, learning_rate=1e-2)
     save_captioner(captioner, run / "model")
     (run / "settings.yaml").write_text(yaml.safe_dump(SETTINGS))
@@ -73,7 +73,7 @@ def test_merged_equals_unmerged_through_save_and_load(
     family: str, kind: str, tiny_folders: dict[str, Path], tmp_path: Path
 ) -> None:
     captioner = load_captioner(str(tiny_folders[family]))
-    add_lora(captioner, 4, 8, 0.1, **KINDS[kind])
+    add_lora(captioner, LoraOptions(4, 8, 0.1, **KINDS[kind]))
     untaught = _logits(captioner)
     teach(captioner, steps=6, learning_rate=1e-2)
     save_captioner(captioner, tmp_path / "lora")
@@ -157,13 +157,13 @@ def test_weight_too_large_for_fp16_is_refused(taught_folders: dict[str, Path]) -
     with torch.no_grad():
         captioner.core().vision_model.post_layernorm.weight[0] = 70000.0
     with pytest.raises(ModelError, match=r"post_layernorm\.weight holds a weight that fp16 can't hold .*bf16"):
-        lower(captioner, "fp16")
-    lower(captioner, "bf16")
+        cast_weights(captioner, "fp16")
+    cast_weights(captioner, "bf16")
 
 
 def test_weights_that_are_no_numbers_are_not_merged(tiny_folders: dict[str, Path]) -> None:
     captioner = load_captioner(str(tiny_folders["blip"]))
-    add_lora(captioner, 2, 4, 0.0)
+    add_lora(captioner, LoraOptions(2, 4, 0.0))
     next(w for name, w in captioner.named_parameters() if "lora_B" in name).data.fill_(float("nan"))
     with pytest.raises(ModelError, match="can't be merged") as error:
         merge_adapter(captioner)
@@ -192,7 +192,7 @@ def test_one_file_loads_anywhere(merge: bool, lora_run: Path, tmp_path: Path) ->
 def test_adapter_trained_on_an_archive_refers_to_it(taught_folders: dict[str, Path], tmp_path: Path) -> None:
     export(str(taught_folders["blip"]), tmp_path / "base.zip")
     captioner = load_captioner(str(tmp_path / "base.zip"))
-    add_lora(captioner, 2, 4, 0.0)
+    add_lora(captioner, LoraOptions(2, 4, 0.0))
     teach(captioner, steps=2)
     save_captioner(captioner, tmp_path / "lora")
     assert _captions(load_captioner(str(tmp_path / "lora"))) == _captions(captioner)
@@ -314,7 +314,7 @@ def test_push_is_private_unless_asked(public: bool, fake_hub: type[_Hub], taught
 def test_push_without_a_token_or_a_name_begins_nothing(
     fake_hub: type[_Hub], monkeypatch: pytest.MonkeyPatch, taught_folders: dict[str, Path]
 ) -> None:
-    with pytest.raises(ModelError, match="is no name for the hub; expected owner/name"):
+    with pytest.raises(ModelError, match="is not a valid hub id; expected owner/name"):
         hub.push(str(taught_folders["blip"]), "ada/cats/too/deep")
     monkeypatch.setattr(hub, "get_token", lambda: None)
     with pytest.raises(ModelError, match="no token for the model hub; run 'hf auth login'"):
@@ -352,15 +352,15 @@ def test_download_takes_no_code_and_says_why_not(monkeypatch: pytest.MonkeyPatch
         return str(tmp_path)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
-    assert hub.download("ada/cats", tmp_path) == str(tmp_path)
+    assert hub.download_model("ada/cats", tmp_path) == str(tmp_path)
     assert len(asked) == 2, "old weights only where there are no others"
     assert not any(pattern.endswith((".bin", ".py")) for pattern in asked[0])
     (tmp_path / "model.safetensors").touch()
-    hub.download("ada/cats", tmp_path)
+    hub.download_model("ada/cats", tmp_path)
     assert len(asked) == 3
     monkeypatch.undo()
     with pytest.raises(ModelError, match=r"ada/cats: can't be fetched") as error:
-        hub.download("ada/cats", tmp_path)
+        hub.download_model("ada/cats", tmp_path)
     assert "\n" not in str(error.value)
 
 

@@ -14,10 +14,11 @@ from transformers import BertTokenizer, GitConfig, PreTrainedTokenizerFast
 
 from captrain.data.images import ImageSpec
 from captrain.errors import ModelError
-from captrain.models.captioner import PARTS, CaptionerModel
+from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.models.families.git import GitCaptioner, GitForCausalLM, behind_image
-from captrain.models.learning_parts import add_lora
+from captrain.models.learning_parts import LoraOptions, add_lora
+from captrain.models.parts import PARTS
 from captrain.testing import clear_pictures, teach, tiny_git
 
 PLAIN_LOGITS = """
@@ -60,7 +61,7 @@ def test_adapters_reach_every_matrix_but_the_head(captioner: CaptionerModel) -> 
     linear = {name for name, module in captioner.core().named_modules() if isinstance(module, torch.nn.Linear)}
     chosen = {name for name in linear if any(re.fullmatch(captioner.lora_targets(part), name) for part in PARTS)}
     assert linear - chosen == {"output"}
-    add_lora(captioner, rank=2, alpha=4, dropout=0.0, parts=PARTS)
+    add_lora(captioner, LoraOptions(rank=2, alpha=4, dropout=0.0, parts=PARTS))
     assert teach(captioner, steps=3)[-1] < teach(captioner, steps=1)[0] * 2
 
 
@@ -141,5 +142,5 @@ def test_text_only_checkpoint_is_refused_in_one_line(tmp_path: Path, captioner: 
     config = transformers.BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=32)
     transformers.BertLMHeadModel(config).save_pretrained(tmp_path)
     captioner.tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match=r"a 'bert' is of no known family; families: .*git"):
+    with pytest.raises(ModelError, match=r"a 'bert' belongs to no known family; families: .*git"):
         load_captioner(str(tmp_path))

@@ -8,9 +8,10 @@ import pytest
 import torch
 from transformers import ConvNextConfig, ConvNextModel, SwinConfig, SwinModel
 
-from captrain.models.captioner import CaptionerModel, plain_name
+from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import load_captioner
-from captrain.models.learning_parts import add_lora
+from captrain.models.learning_parts import LoraOptions, add_lora
+from captrain.models.parts import plain_name
 from captrain.training.optimization.optimizers import layer_powers, parameter_groups
 
 
@@ -38,7 +39,7 @@ def test_each_layer_of_the_image_half_has_its_rate(blip: CaptionerModel) -> None
 
 
 def test_adapters_decay_with_their_layer(blip: CaptionerModel) -> None:
-    add_lora(blip, 4, 8, 0.0, parts=("vision", "language"))
+    add_lora(blip, LoraOptions(4, 8, 0.0, parts=("vision", "language")))
     groups = parameter_groups(blip, 1.0, {}, 0.0, lora_plus=16, vision_layer_decay=0.5)
     found = {id(weight): group["lr"] for group in groups for weight in group["params"]}
     for name, weight in blip.named_parameters():

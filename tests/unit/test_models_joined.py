@@ -12,15 +12,15 @@ from torch import Tensor
 from transformers import BertTokenizer, PreTrainedModel, VisionEncoderDecoderModel
 
 from captrain.errors import ModelError
-from captrain.models.build import DecoderSizes, joined
+from captrain.models.build import NewDecoder, PreparationChanges, build_encoder_decoder
 from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.models.decoding import Decoding
 from captrain.models.layers.vision import VisionVectors
-from captrain.models.learning_parts import add_lora, freeze
+from captrain.models.learning_parts import LoraOptions, add_lora, freeze
 from captrain.testing import LESSONS, WORDS, clear_pictures, teach, tiny_text_decoder, tiny_vision_encoder
 
-SIZES = DecoderSizes(layers=1, width=32, heads=4, dropout=0.1, vocabulary_size=100)
+SIZES = NewDecoder(layers=1, width=32, heads=4, dropout=0.1, vocabulary_size=100)
 VIT = {
     "hidden_size": 24,
     "intermediate_size": 48,
@@ -69,7 +69,9 @@ def _save_encoder(kind: str, folder: Path) -> Path:
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_encoder_trains_saves_and_loads(kind: str, vectors: str, tmp_path: Path) -> None:
     encoder = _save_encoder(kind, tmp_path / "encoder")
-    captioner = joined(str(encoder), None, "words", SIZES, list(LESSONS) * 2, vectors, image_size=32)
+    captioner = build_encoder_decoder(
+        str(encoder), None, SIZES, list(LESSONS) * 2, vectors, changes=PreparationChanges(32)
+    )
     pixels = torch.from_numpy(clear_pictures(3))
     features = _features(captioner, pixels)
     assert features.shape[1] == 1 if vectors == "pooled" else features.shape[1] >= 1
@@ -102,7 +104,7 @@ def test_encoder_keeps_its_weights_when_wrapped(kind: str, tmp_path: Path) -> No
             if weight.is_floating_point():
                 weight.add_(torch.rand_like(weight))
     model.save_pretrained(encoder)
-    captioner = joined(str(encoder), None, "words", SIZES, LESSONS, "pooled", image_size=32)
+    captioner = build_encoder_decoder(str(encoder), None, SIZES, LESSONS, "pooled", changes=PreparationChanges(32))
     save_captioner(captioner, tmp_path / "saved")
     for found in (captioner, load_captioner(str(tmp_path / "saved"))):
         weights = found.core().encoder.encoder.state_dict()
@@ -110,7 +112,9 @@ def test_encoder_keeps_its_weights_when_wrapped(kind: str, tmp_path: Path) -> No
 
 
 def test_vision_part_learns_when_asked(tmp_path: Path) -> None:
-    captioner = joined(str(_save_encoder("convnext", tmp_path)), None, "words", SIZES, LESSONS, image_size=32)
+    captioner = build_encoder_decoder(
+        str(_save_encoder("convnext", tmp_path)), None, SIZES, LESSONS, changes=PreparationChanges(32)
+    )
     freeze(captioner, ("language",))
     before = _features(captioner, torch.from_numpy(clear_pictures(2)))
     losses = teach(captioner, steps=5, learning_rate=1e-2)
@@ -120,7 +124,9 @@ def test_vision_part_learns_when_asked(tmp_path: Path) -> None:
 
 def test_grid_is_read_row_by_row(tmp_path: Path) -> None:
     """One bright corner: its vector, and no other, stands where reading order puts it."""
-    captioner = joined(str(_save_encoder("convnext", tmp_path)), None, "words", SIZES, LESSONS, image_size=64)
+    captioner = build_encoder_decoder(
+        str(_save_encoder("convnext", tmp_path)), None, SIZES, LESSONS, changes=PreparationChanges(64)
+    )
     dark = torch.zeros(1, 64, 64, 3, dtype=torch.uint8)
     lit = dark.clone()
     lit[:, :16, 48:] = 255
@@ -132,8 +138,8 @@ def test_grid_is_read_row_by_row(tmp_path: Path) -> None:
 
 def test_joined_captioner_of_plain_parts_is_plain(tmp_path: Path) -> None:
     """ViT and GPT-2 need no wrapping: what is saved is a `VisionEncoderDecoderModel` that needs nothing of captrain."""
-    captioner = joined(
-        str(tiny_vision_encoder(tmp_path / "v")), str(tiny_text_decoder(tmp_path / "t")), "words", SIZES, []
+    captioner = build_encoder_decoder(
+        str(tiny_vision_encoder(tmp_path / "v")), str(tiny_text_decoder(tmp_path / "t")), SIZES, []
     )
     save_captioner(captioner, tmp_path / "saved")
     assert "captrain" not in (tmp_path / "saved" / "config.json").read_text()
@@ -197,7 +203,9 @@ def test_lora_on_a_joined_captioner_lets_new_cross_attention_learn_whole(tmp_pat
     save_captioner(captioner, tmp_path / "run" / "base")
     captioner.core().name_or_path = "/moved/away"
     add_lora(
-        captioner, rank=2, alpha=4, dropout=0.0, fresh_modules=("crossattention", "ln_cross_attn", "enc_to_dec_proj")
+        captioner,
+        LoraOptions(rank=2, alpha=4, dropout=0.0),
+        fresh_modules=("crossattention", "ln_cross_attn", "enc_to_dec_proj"),
     )
     learning = [name for name, parameter in captioner.named_parameters() if parameter.requires_grad]
     adapters = [name for name in learning if "lora_" in name]
@@ -224,32 +232,36 @@ def test_decoder_without_cross_attention_is_refused_in_one_line(model: str, tmp_
     config = getattr(transformers, model.replace("ForCausalLM", "Config"))(**settings)
     getattr(transformers, model)(config).save_pretrained(tmp_path / "decoder")
     with pytest.raises(ModelError, match=r"can't be the decoder.*gpt2") as error:
-        joined(str(tiny_vision_encoder(tmp_path / "v")), str(tmp_path / "decoder"), "words", SIZES, [])
+        build_encoder_decoder(str(tiny_vision_encoder(tmp_path / "v")), str(tmp_path / "decoder"), SIZES, [])
     assert "\n" not in str(error.value)
 
 
 def test_text_model_is_refused_as_an_encoder(tmp_path: Path) -> None:
     transformers.BertModel(transformers.BertConfig(**TEXT)).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="'bert' reads input_ids, not pictures"):
-        joined(str(tmp_path), None, "words", SIZES, LESSONS, image_size=32)
+        build_encoder_decoder(str(tmp_path), None, SIZES, LESSONS, changes=PreparationChanges(32))
 
 
 def test_encoder_without_preparation_needs_a_size(tmp_path: Path) -> None:
     _save_encoder("vit", tmp_path)
     with pytest.raises(ModelError, match="give --image-size"):
-        joined(str(tmp_path), None, "words", SIZES, LESSONS)
+        build_encoder_decoder(str(tmp_path), None, SIZES, LESSONS)
 
 
 def test_heads_must_divide_the_width(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="5 heads do not divide a width of 32"):
-        joined(
-            str(tiny_vision_encoder(tmp_path)), None, "words", DecoderSizes(1, 32, 5, 0.0, 100), LESSONS, image_size=32
+        build_encoder_decoder(
+            str(tiny_vision_encoder(tmp_path)),
+            None,
+            NewDecoder(1, 32, 5, 0.0, 100),
+            LESSONS,
+            changes=PreparationChanges(32),
         )
 
 
 def test_same_seed_same_new_weights(tmp_path: Path) -> None:
     encoder = str(tiny_vision_encoder(tmp_path))
-    one, same, other = (joined(encoder, None, "words", SIZES, LESSONS, seed=seed) for seed in (1, 1, 2))
+    one, same, other = (build_encoder_decoder(encoder, None, SIZES, LESSONS, seed=seed) for seed in (1, 1, 2))
     weights = [captioner.decoder.transformer.h[0].mlp.c_fc.weight for captioner in (one, same, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
@@ -259,7 +271,7 @@ def _with_decoder(kind: str, folder: Path) -> CaptionerModel:
     """A lively captioner of the tiny ViT and a pretrained decoder, its new cross-attention made to matter."""
     DECODERS[kind](folder / "language")
     encoder = str(tiny_vision_encoder(folder / "vision"))
-    captioner = joined(encoder, str(folder / "language"), "words", SIZES, []).eval()
+    captioner = build_encoder_decoder(encoder, str(folder / "language"), SIZES, []).eval()
     _scale(captioner, lambda name: "crossattention" in name or "enc_to_dec" in name)
     return captioner
 

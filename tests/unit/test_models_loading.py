@@ -148,18 +148,18 @@ def test_no_count_beyond_the_weights(count: int, name: str, nesting: list[str], 
 def test_switches_hold_in_this_process_and_its_children_alone() -> None:
     code = "from captrain.models.checkpoint.located import asked; print(asked().remote_code)"
     try:
-        located.ask(remote_code=True)
-        assert located.asked().remote_code
+        located.set_trust(remote_code=True)
+        assert located.current_trust().remote_code
         child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert child.stdout.strip() == "True"
         os.environ[located.VARIABLE] = "1 1 1"
-        assert located.asked() == located.Asked() or os.getppid() == 1
+        assert located.current_trust() == located.Trust() or os.getppid() == 1
         for odd in ("", "x", f"{os.getpid()}", f"{os.getpid()} 1", "a b c d"):
             os.environ[located.VARIABLE] = odd
-            assert located.asked() == located.Asked()
+            assert located.current_trust() == located.Trust()
     finally:
-        located.ask()
-    assert located.asked() == located.Asked()
+        located.set_trust()
+    assert located.current_trust() == located.Trust()
 
 
 def test_a_hub_model_is_one_commit_of_one_repository(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

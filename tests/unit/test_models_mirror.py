@@ -48,7 +48,7 @@ def test_an_encoder_that_sees_cells_alone_sees_the_same_mirrored() -> None:
 @pytest.mark.parametrize("count", [35, 32, 46])
 def test_what_is_no_grid_is_refused(count: int) -> None:
     """Learned queries, for one."""
-    with pytest.raises(ModelError, match=f"mirror: the encoder's {count} vectors are no grid"):
+    with pytest.raises(ModelError, match=f"mirror: the encoder's {count} vectors do not form a grid"):
         grid_of(count, 224, 224)
 
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from captrain.features.cache import Keeper, Keeping
+from captrain.features.cache import CacheOptions, FeatureCache
 from captrain.features.training_images import Images
 from captrain.inference.captioner import features_of
 from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import load_captioner
 from captrain.models.contexts import evaluating
 from captrain.models.decoding import Decoding
-from captrain.models.learning_parts import add_lora
+from captrain.models.learning_parts import LoraOptions, add_lora
 from captrain.records import Sample
 from captrain.testing import TINY_CAPTIONERS, clear_pictures
 from captrain.training.loop.validation import Validator
@@ -39,7 +39,7 @@ class Pictures(Images):
 def captioner(request: pytest.FixtureRequest, tiny_folders: dict[str, Path]) -> CaptionerModel:
     """In training: the text half with dropout, the image half frozen and in evaluation mode."""
     captioner = load_captioner(str(tiny_folders[request.param]))
-    add_lora(captioner, 2, 4, 0.1)
+    add_lora(captioner, LoraOptions(2, 4, 0.1))
     captioner.decoding = Decoding(beams=1, max_new_tokens=3)
     return captioner.train()
 
@@ -56,7 +56,7 @@ def test_what_looks_at_a_captioner_leaves_it_learning(
     assert False in before
     pixels = torch.from_numpy(clear_pictures(2, captioner.image_spec.height))
     images = Pictures(samples[:2], pixels)
-    Keeper(captioner, Keeping("memory", tmp_path), 2)._compute(pixels)
+    FeatureCache(captioner, CacheOptions("memory", tmp_path), 2)._compute(pixels)
     assert _modes(captioner) == before
     features = features_of(captioner, images, [0, 1])
     assert _modes(captioner) == before

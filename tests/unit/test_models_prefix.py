@@ -13,18 +13,17 @@ from safetensors import safe_open
 from torch import Tensor
 
 from captrain.errors import ModelError
-from captrain.models.build import DecoderSizes, Mapper, join_prefix, load_vision, prefixed
-from captrain.models.checkpoint import folder as bundle
+from captrain.models.build import Mapper, NewDecoder, PreparationChanges, build_prefix, join_prefix, load_vision
 from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.models.checkpoint.image_preparation import read_preparation
 from captrain.models.decoding import Decoding
 from captrain.models.families.prefix.captioner import PrefixCaptioner, load_language
 from captrain.models.families.prefix.mapper import PrefixConfig, make_mapper
-from captrain.models.learning_parts import add_lora, count_parameters, freeze
+from captrain.models.learning_parts import LoraOptions, add_lora, count_parameters, freeze
 from captrain.models.vocabulary import load_tokenizer
 from captrain.testing import LESSONS, clear_pictures, teach, tiny_text_decoder, tiny_vision_encoder
 
-SIZES = DecoderSizes(layers=1, width=32, heads=4, dropout=0.1, vocabulary_size=100)
+SIZES = NewDecoder(layers=1, width=32, heads=4, dropout=0.1, vocabulary_size=100)
 SMALL = Mapper("transformer", prefix_length=4, projection_length=3, layers=1, heads=4)
 TOWER = {
     "hidden_size": 24,
@@ -46,14 +45,6 @@ ENCODERS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _known_family(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(bundle.FAMILIES, "prefix", "captrain.models.families.prefix.captioner:PrefixCaptioner")
-    monkeypatch.setitem(
-        bundle.MODEL_TYPES, "captrain_prefix", ("prefix", "captrain.models.families.prefix.model:PrefixModel")
-    )
-
-
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """A tiny encoder and a tiny GPT-2."""
@@ -63,7 +54,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 @pytest.fixture
 def captioner(folders: tuple[str, str]) -> PrefixCaptioner:
-    return prefixed(*folders, "words", SIZES, [], SMALL)
+    return build_prefix(*folders, SIZES, [], SMALL)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +93,7 @@ def test_weights_are_named_as_clipcap_names_them() -> None:
 def test_encoder_trains_saves_and_loads(kind: str, vectors: str, folders: tuple[str, str], tmp_path: Path) -> None:
     encoder = _save_encoder(kind, tmp_path / "encoder")
     mapper = Mapper("transformer", 4, 3, 1, 4, positions=True, normalize=True)
-    captioner = prefixed(encoder, folders[1], "words", SIZES, [], mapper, vectors, image_size=32)
+    captioner = build_prefix(encoder, folders[1], SIZES, [], mapper, vectors, changes=PreparationChanges(32))
     pixels = torch.from_numpy(clear_pictures(3))
     features = _features(captioner, pixels)
     assert (features.shape[1] == 1) == (vectors == "pooled" or kind == "mobilenet")
@@ -119,7 +110,7 @@ def test_encoder_trains_saves_and_loads(kind: str, vectors: str, folders: tuple[
 
 def test_pooled_vector_of_clip_is_its_projected_embedding(folders: tuple[str, str], tmp_path: Path) -> None:
     encoder = _save_encoder("clip", tmp_path)
-    captioner = prefixed(encoder, folders[1], "words", SIZES, [], SMALL, image_size=32)
+    captioner = build_prefix(encoder, folders[1], SIZES, [], SMALL, changes=PreparationChanges(32))
     pixels = torch.from_numpy(clear_pictures(2))
     images = (pixels.permute(0, 3, 1, 2) / 255 - captioner.mean) / captioner.std
     plain = transformers.CLIPModel.from_pretrained(encoder).eval()
@@ -131,14 +122,14 @@ def test_pooled_vector_of_clip_is_its_projected_embedding(folders: tuple[str, st
 def test_normalisation_is_stored_and_replayed(folders: tuple[str, str], tmp_path: Path) -> None:
     """Vectors of any length say the same, before and after saving; what is kept of pictures stays as the encoder gave it."""
     normalised = Mapper("transformer", 4, 3, 1, 4, normalize=True)
-    captioner = prefixed(*folders, "words", SIZES, [], normalised).eval()
+    captioner = build_prefix(*folders, SIZES, [], normalised).eval()
     features = _features(captioner, torch.from_numpy(clear_pictures(2)))
     assert (features.norm(dim=-1) - 1).abs().min() > 0.1
     save_captioner(captioner, tmp_path)
     for found in (captioner, load_captioner(str(tmp_path))):
-        torch.testing.assert_close(found.context(features), found.context(features * 7))
-    plain = prefixed(*folders, "words", SIZES, [], SMALL).eval()
-    assert (plain.context(features) - plain.context(features * 7)).abs().max() > 0.01
+        torch.testing.assert_close(found.project(features), found.project(features * 7))
+    plain = build_prefix(*folders, SIZES, [], SMALL).eval()
+    assert (plain.project(features) - plain.project(features * 7)).abs().max() > 0.01
 
 
 def test_mapper_alone_learns_behind_a_resting_language_model(captioner: PrefixCaptioner) -> None:
@@ -160,7 +151,7 @@ def test_adapters_on_the_language_model_beside_a_mapper_that_learns_whole(
 ) -> None:
     save_captioner(captioner, tmp_path / "run" / "base")
     captioner.core().name_or_path = "/moved/away"
-    add_lora(captioner, rank=2, alpha=4, dropout=0.0, fresh_modules=("mapper",))
+    add_lora(captioner, LoraOptions(rank=2, alpha=4, dropout=0.0), fresh_modules=("mapper",))
     learning = [name for name, weight in captioner.named_parameters() if weight.requires_grad]
     assert {name.split(".")[3] for name in learning} == {"mapper", "language"}
     assert all("lora_" in name for name in learning if ".language." in name)
@@ -176,7 +167,7 @@ def test_adapters_on_the_language_model_beside_a_mapper_that_learns_whole(
 
 
 def test_new_language_model_learns_to_write(folders: tuple[str, str]) -> None:
-    captioner = prefixed(folders[0], None, "words", SIZES, list(LESSONS) * 2, SMALL, seed=1)
+    captioner = build_prefix(folders[0], None, SIZES, list(LESSONS) * 2, SMALL, seed=1)
     assert captioner.decoder.config.model_type == "gpt2"
     assert not captioner.decoder.config.add_cross_attention
     assert captioner.decoder.config.vocab_size == len(captioner.tokenizer)
@@ -185,8 +176,8 @@ def test_new_language_model_learns_to_write(folders: tuple[str, str]) -> None:
     features = _features(captioner, torch.from_numpy(clear_pictures(8)))
     assert [line.text for line in captioner.generate(features)] == list(LESSONS)
     assert captioner.generation_config(Decoding()).suppress_tokens == [captioner.tokenizer.unk_token_id]
-    again, other = (prefixed(folders[0], None, "words", SIZES, LESSONS * 2, SMALL, seed=seed) for seed in (1, 2))
-    first = prefixed(folders[0], None, "words", SIZES, LESSONS * 2, SMALL, seed=1)
+    again, other = (build_prefix(folders[0], None, SIZES, LESSONS * 2, SMALL, seed=seed) for seed in (1, 2))
+    first = build_prefix(folders[0], None, SIZES, LESSONS * 2, SMALL, seed=1)
     assert torch.equal(first.core().mapper.prefix_const, again.core().mapper.prefix_const)
     assert not torch.equal(first.core().mapper.prefix_const, other.core().mapper.prefix_const)
 
@@ -271,12 +262,12 @@ def test_what_does_not_fit_is_refused_in_one_line(folders: tuple[str, str], tmp_
         ),
         r"'bert' reads input_ids, not pictures": (str(tmp_path / "bert"), language, SMALL),
         r"no tokenizer could be loaded|its tokenizer has": (encoder, _without_tokenizer(language, tmp_path), SMALL),
-        r"5 heads do not divide a width of 32": (encoder, None, SMALL, "pooled", DecoderSizes(1, 32, 5, 0.0, 100)),
+        r"5 heads do not divide a width of 32": (encoder, None, SMALL, "pooled", NewDecoder(1, 32, 5, 0.0, 100)),
     }  # fmt: skip
     for message, (vision, words, mapper, *rest) in refused.items():
         vectors, sizes = [*rest, *["pooled", SIZES][len(rest) :]]
         with pytest.raises(ModelError, match=message) as error:
-            prefixed(vision, words, "words", sizes, LESSONS, mapper, vectors, image_size=32)
+            build_prefix(vision, words, sizes, LESSONS, mapper, vectors, changes=PreparationChanges(32))
         assert "\n" not in str(error.value)
 
 
@@ -295,12 +286,12 @@ def test_tokenizer_must_fit_and_end(folders: tuple[str, str]) -> None:
 
 def test_foreign_features_are_refused_in_one_line(captioner: PrefixCaptioner, folders: tuple[str, str]) -> None:
     with pytest.raises(ModelError, match="found vectors of width 99, expected 24"):
-        captioner.context(torch.zeros(1, 1, 99))
+        captioner.project(torch.zeros(1, 1, 99))
     with pytest.raises(ModelError, match="found 5 vectors an image, expected 1"):
-        captioner.context(torch.zeros(1, 5, 24))
-    placed = prefixed(*folders, "words", SIZES, [], Mapper("transformer", 4, 3, 1, 4, positions=True), "all")
+        captioner.project(torch.zeros(1, 5, 24))
+    placed = build_prefix(*folders, SIZES, [], Mapper("transformer", 4, 3, 1, 4, positions=True), "all")
     with pytest.raises(ModelError, match="found 5 vectors an image, expected 17"):
-        placed.context(torch.zeros(1, 5, 24))
+        placed.project(torch.zeros(1, 5, 24))
 
 
 def _save_encoder(kind: str, folder: Path) -> str:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from captrain.models.vocabulary import MOST_LOST, RoundTrip, make_tokenizer, round_trip, spread_captions, words_of
+from captrain.models.vocabulary import MOST_LOST, RoundTrip, make_tokenizer, round_trip, split_words, spread_captions
 from captrain.records import Sample
 
 #                                                             words, unknown, without accents, in another case
@@ -59,8 +59,8 @@ def test_every_word_is_counted_once(words: PreTrainedTokenizerBase, captions: li
 
 @given(st.text(string.ascii_letters + string.digits + " éüñ狗猫,.!'-", max_size=60))
 def test_words_do_not_hang_on_spaces_and_signs_around_them(text: str) -> None:
-    assert words_of(text) == words_of(f"  {text} .. ") == words_of(text.replace("狗", " 狗 "))
-    assert "".join(words_of(text)) == "".join(letter for letter in text if letter.isalnum())
+    assert split_words(text) == split_words(f"  {text} .. ") == split_words(text.replace("狗", " 狗 "))
+    assert "".join(split_words(text)) == "".join(letter for letter in text if letter.isalnum())
 
 
 def test_what_is_told() -> None:

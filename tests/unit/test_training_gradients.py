@@ -13,14 +13,14 @@ from torch import Tensor
 from transformers.models.gpt2.modeling_gpt2 import GPT2Attention
 
 from captrain.errors import ModelError
-from captrain.models.build import DecoderSizes, Mapper, joined, prefixed
+from captrain.models.build import Mapper, NewDecoder, build_encoder_decoder, build_prefix
 from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import load_captioner
-from captrain.models.learning_parts import add_lora, checkpoint_activations, freeze
+from captrain.models.learning_parts import LoraOptions, add_lora, checkpoint_activations, freeze
 from captrain.testing import TINY_CAPTIONERS, clear_pictures, tiny_text_decoder, tiny_vision_encoder
 from captrain.training.optimization.gradients import LONGEST_WAIT, GradientCheck, should_learn
 
-SIZES = DecoderSizes(1, 16, 2, 0.0, 100)
+SIZES = NewDecoder(1, 16, 2, 0.0, 100)
 LORA: dict[str, dict[str, Any]] = {
     "language": {},
     "vision": {"parts": ("vision",)},
@@ -62,7 +62,7 @@ def _check(captioner: CaptionerModel, **options: Any) -> GradientCheck:
 
 @pytest.mark.parametrize("kind", LORA)
 def test_no_adapter_of_any_family_is_taken_for_idle(kind: str, captioner: CaptionerModel) -> None:
-    add_lora(captioner, 4, 8, 0.1, **LORA[kind])
+    add_lora(captioner, LoraOptions(4, 8, 0.1, **LORA[kind]))
     assert _check(captioner).waiting == {}
 
 
@@ -87,12 +87,14 @@ def test_no_part_of_any_family_is_taken_for_idle(
 def test_one_vector_an_image_is_enough(mapper: Any, learning: str, tmp_path: Path) -> None:
     """A query has nothing to choose from then and gets no gradient; the attention as a whole does."""
     encoder, decoder = tiny_vision_encoder(tmp_path / "vit"), tiny_text_decoder(tmp_path / "gpt2")
-    parts = (str(encoder), str(decoder), "words", SIZES, [])
-    made = [joined(*parts, vectors="pooled"), prefixed(*parts, Mapper(mapper, 2, 2, 1, 2))]
+    parts = (str(encoder), str(decoder), SIZES, [])
+    made = [build_encoder_decoder(*parts, vectors="pooled"), build_prefix(*parts, Mapper(mapper, 2, 2, 1, 2))]
     for captioner in made:
         if learning == "lora":
             add_lora(
-                captioner, 4, 8, 0.0, fresh_modules=("crossattention", "ln_cross_attn", "enc_to_dec_proj", "mapper")
+                captioner,
+                LoraOptions(4, 8, 0.0),
+                fresh_modules=("crossattention", "ln_cross_attn", "enc_to_dec_proj", "mapper"),
             )
             assert any(name.endswith("new modules") for name in should_learn(captioner))
         else:
@@ -111,9 +113,9 @@ def test_a_part_that_is_cut_off_is_named(
     if method == "full":
         freeze(captioner, ())
     else:
-        add_lora(captioner, 4, 8, 0.0, parts=("vision", "language"))
-    look = captioner.look
-    monkeypatch.setattr(captioner, "look", lambda pixels: DETACHED[how](look(pixels)))
+        add_lora(captioner, LoraOptions(4, 8, 0.0, parts=("vision", "language")))
+    encode_image = captioner.encode_image
+    monkeypatch.setattr(captioner, "encode_image", lambda pixels: DETACHED[how](encode_image(pixels)))
     with pytest.raises(ModelError, match=r"no gradient reaches the vision part \(\d+ weights, first ") as error:
         _check(captioner)
     assert how != "detached" or "language" not in str(error.value).split("it should learn")[0]
@@ -123,7 +125,7 @@ def test_a_part_that_is_cut_off_is_named(
 def test_cross_attention_that_is_skipped_is_named(
     encoder_decoder: CaptionerModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add_lora(encoder_decoder, 4, 8, 0.0)
+    add_lora(encoder_decoder, LoraOptions(4, 8, 0.0))
     attend = GPT2Attention.forward
 
     def cut_off(self: GPT2Attention, *args: Any, **kwargs: Any) -> Any:
@@ -140,13 +142,13 @@ def test_a_module_that_was_asked_for_by_name_is_named(
 ) -> None:
     """The pooler of this encoder is not read by anybody."""
     names = ("encoder.pooler.dense", "c_attn")
-    add_lora(encoder_decoder, 4, 8, 0.0, target_modules=names)
+    add_lora(encoder_decoder, LoraOptions(4, 8, 0.0, target_modules=names))
     with pytest.raises(ModelError, match=r"no gradient reaches .*target_modules: encoder\.pooler\.dense"):
         _check(encoder_decoder, target_modules=names)
 
 
 def test_single_idle_adapters_are_told(encoder_decoder: CaptionerModel, caplog: pytest.LogCaptureFixture) -> None:
-    add_lora(encoder_decoder, 4, 8, 0.0, parts=("vision",), layers=("all-linear",))
+    add_lora(encoder_decoder, LoraOptions(4, 8, 0.0, parts=("vision",), layers=("all-linear",)))
     with caplog.at_level(logging.WARNING):
         _check(encoder_decoder)
     assert "1 of 13 adapters got no gradient in the first step and may never learn: encoder.pooler.dense" in caplog.text

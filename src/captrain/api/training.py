@@ -26,6 +26,7 @@ from captrain.settings.schema.training import allowing_metrics
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
+    from captrain.models.families import Family
     from captrain.training.extensions import Extensions
     from captrain.training.run import Outcome
 
@@ -198,13 +199,16 @@ def carry_out(
     `prepare` is called in each process that is started; by default it speaks as this one does.
     """
     with undisturbed() if restores else nullcontext():
+        from captrain.models.families import FAMILIES
         from captrain.training.distributed.launch import spread, train_on_devices
         from captrain.training.extensions import Extensions
 
         extensions = Extensions(tuple(callbacks), dict(metrics or {}))
         if spread(order.settings):
             _check_travels(extensions)
-        speaking = prepare or partial(_prepare, logging.getLogger("captrain").getEffectiveLevel())
+        speaking = prepare or partial(
+            _prepare, logging.getLogger("captrain").getEffectiveLevel(), tuple(FAMILIES.values())
+        )
         return train_on_devices(
             order.settings, order.source, order.out, prepare=speaking, extensions=extensions, **order.how
         )
@@ -220,13 +224,16 @@ def _check_callbacks(callbacks: Sequence[Any]) -> None:
             )
 
 
-def _prepare(level: int) -> None:
-    """What each of several processes does before it trains."""
+def _prepare(level: int, families: Sequence[Family]) -> None:
+    """What each of several processes does before it trains. It knows the families that were registered in this one."""
     import transformers.utils.logging as transformers_logging
 
     from captrain.messages import speak
     from captrain.models.contexts import LIBRARIES
+    from captrain.models.families import register_family
 
+    for family in families:
+        register_family(family)
     speak(level)
     if level > logging.DEBUG:
         logging.captureWarnings(True)

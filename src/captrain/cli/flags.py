@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Group, Parameter
 from pydantic import Field
 
-from captrain.models.checkpoint.located import ask
+from captrain.models.checkpoint.located import set_trust
 from captrain.settings.load import Nested, load_recipe, resolve
 from captrain.settings.schema import (
     ComputingSettings,
@@ -70,7 +70,7 @@ ComputingFlags = Annotated[ComputingSettings | None, Parameter(name="*", group=G
 def trust(flags: TrustSettings | None) -> None:
     """Let this command, and the processes that it starts, take from models' files what its flags say, and nothing more."""
     flags = flags or TrustSettings()
-    ask(remote_code=flags.trust_remote_code, safetensors_only=flags.safetensors_only)
+    set_trust(remote_code=flags.trust_remote_code, safetensors_only=flags.safetensors_only)
 
 
 def given(**sections: Section | None) -> dict[str, dict[str, Any]]:

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from captrain.data.picture_files import is_hidden, is_unicode, split_suffix
 from captrain.data.shards.tars import StoredMember, tidy, walk
-from captrain.disk.reading import open_file
+from captrain.disk.reading import ZIP_ERRORS, open_file
 from captrain.disk.walking import Folders
 from captrain.limits import LARGEST_INFLATED, is_bomb
 
@@ -193,7 +193,7 @@ def _in_zip(archive: Path) -> Iterator[tuple[str, ZipMember]]:
     try:
         with open_file(archive) as file, zipfile.ZipFile(file) as opened:
             infos = opened.infolist()
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, struct.error, zlib.error) as error:
+    except (OSError, *ZIP_ERRORS) as error:
         logger.warning("%s: can't be read as a zip (%s)", archive, getattr(error, "strerror", None) or error)
         return
     for info in infos[:MOST_MEMBERS]:

@@ -15,6 +15,9 @@ import codecs
 import errno
 import os
 import stat
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import DEFAULT_BUFFER_SIZE, BufferedReader, FileIO
@@ -34,6 +37,9 @@ _KINDS = (
     (stat.S_ISDIR, "a folder"),
 )
 _LOOPS = (errno.ELOOP, getattr(errno, "EWOULDBLOCK", -1)) if os.name == "nt" else (errno.ELOOP,)
+
+ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, RuntimeError)
+"""What `zipfile` raises for a damaged, encrypted or unsupported archive, beside `OSError`."""
 
 
 def open_file(path: str | os.PathLike[str], buffering: int = DEFAULT_BUFFER_SIZE) -> BufferedReader:

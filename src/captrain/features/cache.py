@@ -1,7 +1,7 @@
-"""Compute once, keep: the pass over all pictures that comes before training.
+"""The feature cache: one pass over all pictures before training, so that epochs compute nothing twice.
 
-While the encoder is frozen its features are kept, and later epochs never touch a pixel. While it learns, the decoded and resized
-pixels are kept. The same pass finds the pictures that can't be used.
+While the encoder is frozen, its features are cached, and no epoch touches a pixel. While it learns, the decoded and resized
+pixels are cached. The same pass finds the pictures that can't be used.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from captrain.data.feature_store.shard import Entry
 from captrain.data.feature_store.writer import images_of
 from captrain.data.images import MAX_PIXELS
 from captrain.data.samples import Chosen
-from captrain.features.cache_arrays import DiskStore, MemoryStore, Store
+from captrain.features.cache_arrays import ArrayStore, DiskStore, MemoryStore
 from captrain.features.encoder import KINDS, PREPARATION_VERSION, encoder_note, features_key, pixels_key, vectors_read
 from captrain.features.stored_images import stored_images
 from captrain.features.stream import default_workers, stream_pictures
-from captrain.features.training_images import PLAIN, Images, KeptImages, LiveImages, Views
+from captrain.features.training_images import PLAIN, CachedImages, Images, LiveImages, Views
 from captrain.models.captioner import CaptionerModel
 from captrain.models.contexts import evaluating
 from captrain.progress import Advance, track
@@ -34,13 +34,19 @@ from captrain.records import Rejects, Sample
 logger = logging.getLogger(__name__)
 
 AT_ONCE, AT_ONCE_ON_CPU = 32, 8
-"""Pictures encoded together. A CPU takes twice as long for each of 64 of MobileNet's: what layers hand on leaves its cache."""
+"""Pictures encoded together. With 64 at once a CPU takes twice as long for each (MobileNet): activations leave its cache."""
 GIB = 2**30
 
 
 @dataclass(frozen=True, slots=True)
-class Keeping:
-    """Where to keep: `where` is auto, memory, disk or off; `budget` in bytes of memory; `folder` for what goes to disk."""
+class CacheOptions:
+    """How features are cached.
+
+    Attributes:
+        where: auto, memory, disk or off. folder: for what goes to disk.
+        budget: bytes of memory; None is a quarter of what is free.
+        workers: threads that decode. max_pixels: pictures with more pixels are refused.
+    """
 
     where: str
     folder: Path
@@ -49,55 +55,61 @@ class Keeping:
     max_pixels: int = MAX_PIXELS
 
     def memory(self) -> int:
-        """Bytes of memory that may be used: as told, else a quarter of what is free."""
+        """Bytes of memory that the cache may use."""
         return psutil.virtual_memory().available // 4 if self.budget is None else self.budget
 
 
-def keep_images(
+def cache_features(
     captioner: CaptionerModel,
     splits: dict[str, Sequence[Sample]],
-    keeping: Keeping,
+    options: CacheOptions,
     rejects: Rejects,
     views: Mapping[str, Views] | None = None,
 ) -> dict[str, Images]:
-    """Go over all pictures of all splits once; what can't be decoded is rejected and leaves its split.
+    """Compute what training needs of all pictures of all splits, once. Pictures that can't be decoded are rejected.
 
     Args:
-        views: by split, the views of its pictures; a split that is not named has the pictures themselves.
+        views: the views of the pictures of each split; a split that is not named has only the pictures themselves.
 
     Returns:
-        For each split its images, in its order without the rejected ones. A picture that occurs twice is computed once.
-        Of samples in feature stores nothing is computed: their features are those of the store.
+        The images of each split, in order, without the rejected ones. A picture that occurs twice is computed once. Samples of
+        feature stores have their features already, and nothing is computed.
     """
     views = views or {}
     if (stored := stored_images(captioner, splits, views)) is not None:
         return stored
     total = sum(len(samples) for samples in splits.values())
-    kept = sum(len(samples) * views.get(name, PLAIN).count for name, samples in splits.items())
-    keeper = Keeper(captioner, keeping, kept, any(of_split.anew for of_split in views.values()))
-    encodes = keeper.kind == "features" and keeper.store is not None
+    count = sum(len(samples) * views.get(name, PLAIN).count for name, samples in splits.items())
+    cache = FeatureCache(captioner, options, count, any(of_split.fresh_each_epoch for of_split in views.values()))
+    encodes = cache.kind == "features" and cache.store is not None
     with track("encode pictures" if encodes else "decode pictures", total) as advance:
         return {
-            name: keeper.keep(samples, rejects, advance, views.get(name, PLAIN)) for name, samples in splits.items()
+            name: cache.cache_split(samples, rejects, advance, views.get(name, PLAIN))
+            for name, samples in splits.items()
         }
 
 
-class Keeper:
-    """Fills one store with what a captioner needs of pictures: features while its encoder is frozen, else pixels.
+class FeatureCache:
+    """One store of what a captioner needs of pictures: features while its encoder is frozen, else pixels.
 
-    `store` is None when nothing is kept: by wish, because every epoch makes views of its own, or because pixels exceed the
-    memory (decoding again is then cheaper than disk).
+    `store` is None when nothing is cached: because the options say so, because every epoch makes views of its own, or because
+    pixels exceed the memory (decoding again is then cheaper than reading them from disk).
     """
 
-    def __init__(self, captioner: CaptionerModel, keeping: Keeping, total: int, anew: bool = False) -> None:
+    def __init__(
+        self, captioner: CaptionerModel, options: CacheOptions, total: int, fresh_each_epoch: bool = False
+    ) -> None:
+        """`total` is the number of views of all pictures. With `fresh_each_epoch` nothing can be cached."""
         self.captioner = captioner
-        self.keeping = keeping
+        self.options = options
         self.kind = "pixels" if captioner.vision_learns() else "features"
-        self.store = None if anew else self._choose_store(total)
+        self.store = None if fresh_each_epoch else self._choose_store(total)
 
-    def keep(self, samples: Sequence[Sample], rejects: Rejects, advance: Advance, views: Views = PLAIN) -> Images:
-        """One split's images; each new view of a picture is computed and kept, in batches."""
-        spec, keeping = self.captioner.image_spec, self.keeping
+    def cache_split(
+        self, samples: Sequence[Sample], rejects: Rejects, advance: Advance, views: Views = PLAIN
+    ) -> Images:
+        """The images of one split; each new view of a picture is computed and stored, in batches."""
+        spec, options = self.captioner.image_spec, self.options
         known: Container[str] = frozenset() if self.store is None else self.store
         positions: list[int] = []
         keys: list[str] = []
@@ -106,7 +118,7 @@ class Keeper:
         done = 0
         at_once = AT_ONCE_ON_CPU if self.captioner.device.type == "cpu" else AT_ONCE
         wanted = PLAIN if self.store is None else views
-        for picture in stream_pictures(samples, spec, rejects, known, keeping.workers, keeping.max_pixels, wanted):
+        for picture in stream_pictures(samples, spec, rejects, known, options.workers, options.max_pixels, wanted):
             positions.append(picture.index)
             keys.append(picture.key)
             views_of.append(picture.views)
@@ -126,16 +138,16 @@ class Keeper:
         used = samples if len(taken) == len(samples) else Chosen(samples, taken)
         images: Images
         if self.store is None:
-            workers = default_workers() if keeping.workers is None else keeping.workers
-            images = LiveImages(used, spec, keeping.max_pixels, views, workers)
+            workers = default_workers() if options.workers is None else options.workers
+            images = LiveImages(used, spec, options.max_pixels, views, workers)
             images.contents = keys
         else:
-            images = KeptImages(used, keys, self.store, self.kind, views_of)
+            images = CachedImages(used, keys, self.store, self.kind, views_of)
         images.taken = taken
         return images
 
     def _flush(self, pending: dict[str, tuple[Entry, np.ndarray]]) -> None:
-        """Compute and keep what is pending, then forget it."""
+        """Compute and store what is pending, and empty it."""
         if pending and self.store is not None:
             entries, pixels = zip(*pending.values(), strict=True)
             self.store.add(entries, self._compute(torch.from_numpy(np.stack(pixels))))
@@ -143,37 +155,35 @@ class Keeper:
 
     @torch.no_grad()
     def _compute(self, pixels: Tensor) -> Tensor:
-        """What is kept of pixels (I, height, width, 3): themselves, or their features in the captioner's precision."""
+        """What is cached of pixels (I, height, width, 3): the pixels, or their features in the captioner's precision."""
         if self.kind == "pixels":
             return pixels
         with evaluating(self.captioner):
             features = self.captioner.encode(pixels.to(self.captioner.device))
         return features.to(self.captioner.precision).cpu()
 
-    def _choose_store(self, total: int) -> Store | None:
-        """Memory while everything fits, else disk; pixels that do not fit are not kept."""
-        where = self.keeping.where
+    def _choose_store(self, total: int) -> ArrayStore | None:
+        """Memory if everything fits, else disk; pixels that do not fit are not cached."""
+        where = self.options.where
         if where == "off":
             return None
         spec = self.captioner.image_spec
         example = self._compute(torch.zeros(1, spec.height, spec.width, 3, dtype=torch.uint8))
         needed = total * example.nbytes
-        fits = needed <= self.keeping.memory()
+        fits = needed <= self.options.memory()
         if where == "memory" or (where == "auto" and fits):
-            logger.info("%s of %d pictures are kept in memory: %.2f GiB", self.kind, total, needed / GIB)
+            logger.info("%s of %d pictures are cached in memory: %.2f GiB", self.kind, total, needed / GIB)
             return MemoryStore()
         if where == "auto" and self.kind == "pixels":
-            logger.info(
-                "pixels of %d pictures would take %.2f GiB: they are decoded anew each epoch", total, needed / GIB
-            )
+            logger.info("pixels of %d pictures would take %.2f GiB: each epoch decodes them again", total, needed / GIB)
             return None
         key = features_key(self.captioner) if self.kind == "features" else pixels_key(spec)
-        folder = self.keeping.folder / f"{self.kind}-{key}"
-        logger.info("%s of %d pictures are kept on disk: %.2f GiB in %s", self.kind, total, needed / GIB, folder)
+        folder = self.options.folder / f"{self.kind}-{key}"
+        logger.info("%s of %d pictures are cached on disk: %.2f GiB in %s", self.kind, total, needed / GIB, folder)
         return DiskStore(folder, self._manifest(example), example.shape[1:])
 
     def _manifest(self, example: Tensor) -> Manifest:
-        """What is said of the store on disk."""
+        """The manifest of the store on disk."""
         captioner, spec = self.captioner, self.captioner.image_spec
         if self.kind == "pixels":
             encoder = EncoderNote(name="pixels", weights="none")
@@ -190,6 +200,6 @@ class Keeper:
 
 
 def _entry(sample: Sample, content: str, key: str) -> Entry:
-    """What the store says of a picture, or of a further view of it."""
+    """The store's entry for a picture, or for another view of it."""
     name = sample.id if key == content else f"{sample.id}#{key}"
     return Entry(name, sample.captions, sample.source, key)

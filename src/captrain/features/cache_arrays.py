@@ -1,8 +1,8 @@
-"""Arrays of one shape, one a picture, kept under the picture's content key: in memory, or in a feature store on disk.
+"""Cached arrays of one shape, one for each picture under its content key: in memory, or in a feature store on disk.
 
-A store holds either features (what the encoder made) or pixels (what it would see); it does not know which.
+A store holds either features (the encoder's output) or pixels (its input); it does not know which.
 
-Tensors as the numbers that a shard holds, and back: numpy has no bf16, so that is held as bits.
+Tensors become the numbers that a shard holds, and back: numpy has no bf16, so its bits are stored.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from captrain.records import Rejects
 
 logger = logging.getLogger(__name__)
 
-LONGEST = 60.0  # seconds of work that a kill may cost
-OFFSETS = 32  # bits of a place that say which row of a shard
+LONGEST = 60.0  # seconds of work that are lost if the process is killed
+OFFSETS = 32  # bits of a place for the row in its block or shard
 
 
-class Store(ABC):
-    """Rows by key, which is the `content` of an entry. `add` takes a batch; `rows` gives any rows in the order asked for."""
+class ArrayStore(ABC):
+    """Rows by key, which is the `content` of an entry. `add` takes a batch; `rows` gives any rows in any order."""
 
     def __init__(self) -> None:
         self.index: dict[str, int] = {}
@@ -47,35 +47,35 @@ class Store(ABC):
 
     @abstractmethod
     def add(self, entries: Sequence[Entry], arrays: Tensor) -> None:
-        """Keep arrays (len(entries), ...) under the entries' keys."""
+        """Store arrays (len(entries), ...) under the keys of the entries."""
 
     @abstractmethod
     def rows(self, keys: Sequence[str]) -> Tensor:
         """The arrays of keys, (len(keys), ...)."""
 
     def flush(self) -> None:  # noqa: B027  # a store in memory has nothing to do
-        """Have everything where a later run finds it."""
+        """Write everything to where a later run finds it."""
 
-    def _note(self, part: int, keys: Sequence[str]) -> None:
-        """Remember where the rows of a part are."""
+    def _note(self, block: int, keys: Sequence[str]) -> None:
+        """Remember where the rows of a block or shard are."""
         for offset, key in enumerate(keys):
-            self.index[key] = part << OFFSETS | offset
+            self.index[key] = block << OFFSETS | offset
 
     def _place(self, key: str) -> tuple[int, int]:
-        """The part of a key, and its row there."""
+        """The block or shard of a key, and its row there."""
         place = self.index[key]
         return place >> OFFSETS, place & (1 << OFFSETS) - 1
 
 
-class MemoryStore(Store):
-    """Arrays in memory, in blocks as they came: nothing is copied when the store grows."""
+class MemoryStore(ArrayStore):
+    """Arrays in memory, each batch one block: nothing is copied when the store grows."""
 
     def __init__(self) -> None:
         super().__init__()
         self.blocks: list[Tensor] = []
 
     def add(self, entries: Sequence[Entry], arrays: Tensor) -> None:
-        """Keep a batch as one block."""
+        """Store a batch as one block."""
         self._note(len(self.blocks), [entry.content for entry in entries])
         self.blocks.append(arrays)
 
@@ -85,16 +85,16 @@ class MemoryStore(Store):
         return torch.stack([self.blocks[block][offset] for block, offset in places])
 
 
-class DiskStore(Store):
-    """Arrays in a feature store of the same form as `captrain encode` writes, which may grow.
+class DiskStore(ArrayStore):
+    """Arrays in a feature store of the form that `captrain encode` writes; this one may grow.
 
-    Several processes may add to one folder. Each writes shards under names of its own, and the record of a finished shard
-    stays: what was finished before a crash is found by these. The manifest, for whoever reads the folder as a store,
-    is made of all records again and again.
+    Several processes may add to one folder. Each writes shards under its own names, and leaves a record of each finished shard,
+    by which the shard is found after a crash. The manifest, for readers of the folder as a store, is rewritten from all
+    records now and then.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, shape: Sequence[int]) -> None:
-        """Open the store in `folder`, or begin it.
+        """Open the store in `folder`, or create it.
 
         Args:
             manifest: what all shards have in common. shape: of one array; as features it is (tokens, width).
@@ -116,7 +116,7 @@ class DiskStore(Store):
             self.shards.append(shard)
 
     def add(self, entries: Sequence[Entry], arrays: Tensor) -> None:
-        """Take in a batch; a shard is written when it is full, or has waited for a minute."""
+        """Add a batch; a shard is written when it is full, or after a minute."""
         features = self.manifest.features
         if not self.blocks:
             self.begun = time.monotonic()
@@ -128,13 +128,13 @@ class DiskStore(Store):
             self._write()
 
     def flush(self) -> None:
-        """Write what waits, and a manifest of everything."""
+        """Write what is waiting, and a manifest of everything."""
         if self.blocks:
             self._write()
             self._tell()
 
     def rows(self, keys: Sequence[str]) -> Tensor:
-        """Rows from their shards; only these rows are read, each is copied once."""
+        """Rows from their shards; only these rows are read, and each is copied once."""
         self.flush()
         features = self.manifest.features
         made = np.empty((len(keys), features.tokens, features.width), NUMBERS[features.dtype][1])
@@ -143,7 +143,7 @@ class DiskStore(Store):
         return as_tensor(made, features.dtype).view(-1, *self.shape)
 
     def _write(self) -> None:
-        """Write what waits as one shard, under a name that no other process takes."""
+        """Write what is waiting as one shard, under a name that no other process uses."""
         name = f"{len(self.shards):05d}-{secrets.token_hex(8)}"
         shard = Shard(name, "all", "kept", "", 0, True, self.waiting, self.blocks, Rejects())
         self.shards.append(write_shard(self.folder, self.manifest.features, shard))
@@ -152,7 +152,7 @@ class DiskStore(Store):
             self._tell()
 
     def _tell(self) -> None:
-        """Write the manifest of all records; of several writers the last one to look sees those of all."""
+        """Write the manifest of all records. Of several writers, the last one to look sees the records of all."""
         told: list[ShardNote] | None = None
         while (found := self._whole()) != told:
             self.folder.write(MANIFEST, [self.manifest.with_shards(found).to_json()])
@@ -160,7 +160,7 @@ class DiskStore(Store):
         self.told = time.monotonic()
 
     def _whole(self) -> list[ShardNote]:
-        """The records of all shards, those of other writers too; what is broken is told once, and left out."""
+        """The records of all shards, other writers' too. A broken one is reported once and left out."""
         found = []
         for record in records(self.folder):
             if record not in self.records:
@@ -174,7 +174,7 @@ class DiskStore(Store):
         return found
 
     def _found(self) -> Iterator[tuple[ShardNote, list[str]]]:
-        """Shards that are there, with their keys."""
+        """The shards on disk, with their keys."""
         for shard in self._whole():
             try:
                 self._open(shard)
@@ -193,13 +193,13 @@ class DiskStore(Store):
         return self._open(self.shards[part])
 
     def __getstate__(self) -> dict[str, Any]:
-        """For worker processes: open files stay behind."""
+        """For worker processes, without open files."""
         self.flush()
         return {**self.__dict__, "mapped": {}}
 
 
 def as_numbers(tensor: Tensor) -> np.ndarray:
-    """A tensor's numbers, on the CPU; bf16 as uint16 bits.
+    """A tensor as an array on the CPU; bf16 as its bits in uint16.
 
     >>> as_numbers(torch.tensor([1.0, 2.0], dtype=torch.bfloat16)).tolist()
     [16256, 16384]
@@ -209,7 +209,7 @@ def as_numbers(tensor: Tensor) -> np.ndarray:
 
 
 def as_tensor(numbers: np.ndarray, dtype: str) -> Tensor:
-    """Numbers of a kind as a tensor on the same memory.
+    """An array as a tensor of a dtype on the same memory; the inverse of `as_numbers`.
 
     >>> as_tensor(np.array([16256, 16384], np.uint16), "bfloat16").tolist()
     [1.0, 2.0]

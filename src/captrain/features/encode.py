@@ -30,7 +30,7 @@ from captrain.data.images import MAX_PIXELS, Decode, ImageSpec
 from captrain.data.machine import MACHINE
 from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.errors import DataError, SettingsError
-from captrain.features.encoder import PREPARATION_VERSION, Encoder, Vectors, check_same, on_device, open_encoder
+from captrain.features.encoder import PREPARATION_VERSION, Encoder, Vectors, check_same_encoder, on_device, open_encoder
 from captrain.features.engines import base, make_engine
 from captrain.features.engines.base import Job, changed_sources, parts_of
 from captrain.features.pipeline import Pipeline, Skip
@@ -234,7 +234,7 @@ class Opening(base.Opening[Encoder, About]):
 
     def check(self, about: About, model: Encoder, where: str) -> None:
         """Raise `ModelError` if an encoder that was opened on another machine is another one."""
-        check_same(where, about.note, model.note.name, model.note.weights)
+        check_same_encoder(where, about.note, model.note.name, model.note.weights)
 
 
 @dataclass(frozen=True, slots=True)

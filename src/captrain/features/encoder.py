@@ -1,6 +1,6 @@
-"""An image encoder alone: from pictures to the features that a captioner on that encoder would compute.
+"""An image encoder alone: it computes the features that a captioner with this encoder would compute.
 
-What a kept array depends on, as keys: encoder weights, image preparation, picture content.
+And the keys of cached arrays, from everything that decides them: encoder weights, image preparation, picture content.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,25 +20,25 @@ from captrain.data.feature_store.manifest import EncoderNote, FeaturesNote
 from captrain.data.images import Decode, ImageSpec
 from captrain.errors import ModelError
 from captrain.models.build import load_vision
-from captrain.models.captioner import CaptionerModel, plain_name
+from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.archive import is_archive
-from captrain.models.checkpoint.folder import MODEL_TYPES, clear_errors, load_captioner
+from captrain.models.checkpoint.folder import clear_errors, load_captioner
 from captrain.models.checkpoint.image_preparation import Resize, adjust, read_preparation
 from captrain.models.checkpoint.loading import read_config
 from captrain.models.checkpoint.located import find_model_folder
 from captrain.models.device import choose_device, choose_precision
+from captrain.models.families import family_of_type
+from captrain.models.families.prefix.mapper import Vectors
 from captrain.models.families.prefix.model import vectors_of
 from captrain.models.layers.vision import scale
-
-Vectors = Literal["all", "pooled"]
-"""What is kept of a picture: all vectors of its encoder, or the one for the whole image (of CLIP the projected embedding)."""
+from captrain.models.parts import plain_name
 
 KINDS: dict[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
 @dataclass
 class Encoder:
-    """An image half with all that decides its vectors. `module` maps normalised pixels to (I, N, D)."""
+    """An image encoder with everything that decides its vectors. `module` maps normalised pixels to (I, N, D)."""
 
     module: nn.Module
     spec: ImageSpec
@@ -58,24 +58,24 @@ class Encoder:
         return nn.functional.normalize(vectors.float(), dim=-1) if self.normalize else vectors
 
     def features(self, dtype: str) -> FeaturesNote:
-        """The shape of its features, found by encoding a black picture."""
+        """The shape of its features, by encoding a black picture."""
         made = self.encode(torch.zeros(1, self.spec.height, self.spec.width, 3, dtype=torch.uint8))
         return FeaturesNote(
             tokens=made.shape[1], width=made.shape[2], dtype=dtype, vectors=self.vectors, normalized=self.normalize
         )
 
 
-class _Look(nn.Module):
-    """The image half of a captioner, or an encoder of transformers, as one forward from pixels to vectors."""
+class _ImageHalf(nn.Module):
+    """The image encoder of a captioner, or one of transformers, as a module from pixels to vectors."""
 
     def __init__(self, half: CaptionerModel | PreTrainedModel, vectors: Vectors) -> None:
         super().__init__()
-        self.sees, self.vectors = half, vectors
+        self.encoder, self.vectors = half, vectors
 
     def forward(self, pixels: Tensor) -> Tensor:
-        if isinstance(self.sees, CaptionerModel):
-            return self.sees.look(pixels)
-        return vectors_of(self.sees, pixels, self.vectors)
+        if isinstance(self.encoder, CaptionerModel):
+            return self.encoder.encode_image(pixels)
+        return vectors_of(self.encoder, pixels, self.vectors)
 
 
 def open_encoder(
@@ -89,7 +89,7 @@ def open_encoder(
     device: str = "auto",
     precision: str = "auto",
 ) -> Encoder:
-    """An encoder from a folder or hub id: a vision model, or a captioner (run folder, model folder) for its image half.
+    """An encoder from a folder or hub id: an image encoder, or a captioner (run folder, model folder) for its encoder.
 
     Of a captioner `vectors` is what its own decoder reads. Raises `ModelError` if there is no such encoder.
     """
@@ -107,7 +107,7 @@ def open_encoder(
             half = load_vision(folder, vectors, spec)
             weights = weights_digest(_own_weights(half))
     where = choose_device(device)
-    module = _Look(half, vectors).eval().requires_grad_(False)
+    module = _ImageHalf(half, vectors).eval().requires_grad_(False)
     module.to(device=where, memory_format=torch.channels_last)  # type: ignore[call-overload]
     note = EncoderNote(
         name=source, type=config.model_type, revision=getattr(config, "_commit_hash", None), weights=weights
@@ -116,10 +116,10 @@ def open_encoder(
 
 
 def _holds_captioner(folder: str) -> bool:
-    """Whether a folder, archive or hub id is a captioner, and not an encoder alone; adapters and archives always are."""
+    """Whether a folder, archive or hub id is a captioner and not only an encoder. Adapters and archives always are."""
     if is_archive(folder) or Path(folder, "adapter_config.json").is_file():
         return True
-    return read_config(folder).model_type in MODEL_TYPES
+    return family_of_type(read_config(folder).model_type) is not None
 
 
 def on_device(encoder: Encoder, device: str) -> Encoder:
@@ -133,7 +133,7 @@ def on_device(encoder: Encoder, device: str) -> Encoder:
 
 
 def vision_weights(captioner: CaptionerModel) -> Iterator[tuple[str, Tensor]]:
-    """Weights and buffers of a captioner's image half, named as the encoder itself names them."""
+    """Weights and buffers of a captioner's image encoder, by the encoder's own names."""
     prefixes = sorted(captioner.part_prefixes()["vision"], key=len, reverse=True)
     for name, module in captioner.part_modules("vision"):
         plain = plain_name(name)
@@ -144,7 +144,7 @@ def vision_weights(captioner: CaptionerModel) -> Iterator[tuple[str, Tensor]]:
 
 
 def encoder_note(captioner: CaptionerModel) -> EncoderNote:
-    """A captioner's image half, named as the captioner is, or where that is new as its encoder."""
+    """The note about a captioner's image encoder, named after the captioner, or if that is new, after its encoder."""
     configs = [module.config for _, module in captioner.part_modules("vision") if isinstance(module, PreTrainedModel)]
     names = [getattr(config, "name_or_path", "") for config in (captioner.core().config, *configs)]
     name = next(filter(None, names), type(captioner.core()).__name__)
@@ -165,7 +165,7 @@ def _own_weights(encoder: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def weights_digest(weights: Iterable[tuple[str, Tensor]]) -> str:
-    """A digest of weights by name, rounded to bf16: frozen weights may be held in bf16, and are the same encoder then.
+    """A digest of weights by name, rounded to bf16, so that an encoder whose frozen weights are in bf16 has the same digest.
 
     Whole numbers (counters, positions) do not count: transformers versions differ in which of them are buffers.
     """
@@ -179,8 +179,8 @@ def weights_digest(weights: Iterable[tuple[str, Tensor]]) -> str:
     return digest.hexdigest()
 
 
-def check_same(store: str, note: EncoderNote, name: str, weights: str) -> None:
-    """Raise `ModelError`, naming both, unless an encoder's weights are those that a store was made with."""
+def check_same_encoder(store: str, note: EncoderNote, name: str, weights: str) -> None:
+    """Raise `ModelError` unless an encoder's weights are those that a store was made with."""
     if note.weights != weights:
         raise ModelError(
             f"{store}: holds features of {note}, not of {name} (weights {weights[:12]}); use the encoder that the store was "
@@ -189,20 +189,20 @@ def check_same(store: str, note: EncoderNote, name: str, weights: str) -> None:
 
 
 PREPARATION_VERSION = 2
-"""Raised whenever `data.images.prepare` makes other pixels than before, so that nothing older is taken for new."""
+"""Incremented whenever `data.images.prepare` makes other pixels than before, so that no older array is used."""
 
 
 def pixels_key(spec: ImageSpec) -> str:
-    """A key of everything that decides a picture's pixels (mean and deviation are applied later, by the encoder)."""
+    """A key of everything that decides a picture's pixels. Mean and deviation are applied later, by the encoder."""
     pixels = {name: value for name, value in spec.to_dict().items() if name not in ("mean", "std")}
     text = json.dumps([PREPARATION_VERSION, pixels], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def features_key(captioner: CaptionerModel) -> str:
-    """A key of everything that decides what is kept: weights, statistics, preparation, arithmetic, and which vectors are read."""
+    """A key of everything that decides features: weights, statistics, preparation, precision, and which vectors are used."""
     stated: list[Any] = [PREPARATION_VERSION, captioner.image_spec.to_dict(), str(captioner.precision)]
-    if (vectors := vectors_read(captioner)) != "all":  # unsaid, so that keys from before this was told apart stay good
+    if (vectors := vectors_read(captioner)) != "all":  # left out for `all`, so that older keys stay valid
         stated.append(vectors)
     digest = hashlib.blake2b(json.dumps(stated, sort_keys=True).encode(), digest_size=16)
     for name, module in captioner.part_modules("vision"):

@@ -39,7 +39,7 @@ from captrain.disk.writing import create
 from captrain.errors import DataError, ModelError, PictureError
 from captrain.features.cache_arrays import as_tensor
 from captrain.features.encode import first_manifest
-from captrain.features.encoder import Encoder, check_same, open_encoder
+from captrain.features.encoder import Encoder, check_same_encoder, open_encoder
 from captrain.models.checkpoint.located import is_cached, looks_like_path
 from captrain.progress import track
 from captrain.records import LARGEST_PICTURE, Rejects
@@ -248,7 +248,7 @@ def _vector(store: VectorStore, picture: Path, encoder: str | None) -> np.ndarra
     """A picture's mean vector (D,), by the store's encoder and preparation."""
     note = store.encoder
     if store.features.vectors == "pixels":
-        raise DataError(f"{store.label}: holds pixels that a training kept; expected features")
+        raise DataError(f"{store.label}: holds pixels that a training run cached; expected features")
     name = encoder or (note.name if note else None)
     if name is None:
         raise ModelError(f"{store.label}: does not say which encoder made it; name it: --encoder")
@@ -259,7 +259,7 @@ def _vector(store: VectorStore, picture: Path, encoder: str | None) -> np.ndarra
         )
     model = open_encoder(name, vectors=store.features.vectors, normalize=store.features.normalized, precision="fp32")
     if note is not None:
-        check_same(store.label, note, name, model.note.weights)
+        check_same_encoder(store.label, note, name, model.note.weights)
     if store.preparation is not None:
         model.spec = ImageSpec.from_dict(store.preparation)
     try:

@@ -1,4 +1,4 @@
-"""Images of which only features are there, in stores: they come out of mapped files by position, and no picture is touched."""
+"""Images whose features are in feature stores: read from mapped files by position, without the pictures."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from captrain.data.feature_store.store import StoreSamples, VectorStore
 from captrain.data.samples import Chosen, Joined, Prefixed
 from captrain.errors import DataError, ModelError, SettingsError
 from captrain.features.cache_arrays import as_tensor
-from captrain.features.encoder import PREPARATION_VERSION, check_same, encoder_note
+from captrain.features.encoder import PREPARATION_VERSION, check_same_encoder, encoder_note
 from captrain.features.training_images import Images, Views
 from captrain.models.captioner import CaptionerModel
 from captrain.records import Sample
 
 logger = logging.getLogger(__name__)
 
-MOST_TO_LEARN_WORDS = 200_000  # images whose captions make a vocabulary: over a million of them take ten seconds
+MOST_TO_LEARN_WORDS = 200_000  # images whose captions make a vocabulary: a million of them take over ten seconds
 
 
 class StoredImages(Images):
-    """Images by position, their features in the shards of one or several stores.
+    """Images whose features are in the shards of one or several stores.
 
-    `blocks` holds for each image the number of its shard where the stores are larger than the free memory, so that reading
-    in any order would be slow; otherwise it is None.
+    If the stores are larger than the free memory, so that reading in random order would be slow, `blocks` holds the number of
+    each image's shard; otherwise it is None.
     """
 
     kind = "features"
@@ -42,25 +42,25 @@ class StoredImages(Images):
         self.blocks = places.shards() if places.bytes() > psutil.virtual_memory().available else None
 
     def rows(self, positions: Sequence[int], epoch: int | None = None) -> dict[str, Tensor]:
-        """From the mapped shards: only these rows are read. In fp32 arithmetic they come as fp32."""
+        """From the mapped shards: only these rows are read. With fp32 arithmetic they are fp32."""
         features = self.places.rows(np.asarray(positions, dtype=np.int64))
         wide = self.precision == torch.float32 or features.dtype == torch.float32
         return {self.kind: features.to(self.precision if wide else features.dtype)}
 
     def captions(self) -> int:
-        """How many captions all images have; counted in the indexes."""
+        """The number of captions of all images, counted in the indexes."""
         return int(self.places.counts().sum())
 
 
 class Places:
-    """Where samples lie: for each the number of a sequence of stored samples, and its position there."""
+    """Where samples are stored: for each, the number of its `StoreSamples` and its position there."""
 
     def __init__(self, leaves: list[StoreSamples], leaf: np.ndarray, inner: np.ndarray) -> None:
         self.leaves, self.leaf, self.inner = leaves, leaf, inner
 
     @classmethod
     def of(cls, samples: Sequence[Sample]) -> Places | None:
-        """The places of samples that are all in stores; None if none is. Raises `DataError` for a mixture."""
+        """The places of samples if all are in stores; None if none is. Raises `DataError` for a mixture."""
         if isinstance(samples, StoreSamples):
             return cls([samples], np.zeros(len(samples), np.int32), np.arange(len(samples)))
         if isinstance(samples, Chosen):
@@ -68,10 +68,10 @@ class Places:
             return None if found is None else found._chosen(samples.positions)
         if isinstance(samples, Prefixed):
             return cls.of(samples.samples)
-        return cls._joined(samples) if isinstance(samples, Joined) else None
+        return cls._of_joined(samples) if isinstance(samples, Joined) else None
 
     def rows(self, positions: np.ndarray) -> Tensor:
-        """Features (positions, N, D) as they are stored; each is copied once, from the mapped file to its row."""
+        """Features (positions, N, D) as they are stored. Each is copied once, from the mapped file to its row."""
         if not self.leaves:
             return torch.empty(0)
         features = self.leaves[0].store.features
@@ -86,14 +86,14 @@ class Places:
         return as_tensor(made, features.dtype)
 
     def texts(self) -> Iterator[str]:
-        """All captions of all samples, in their order; a shard's are read together."""
+        """All captions of all samples, in order; those of a shard are read together."""
         for number, inner in _runs(self.leaf, self.inner):
             samples = self.leaves[number]
             for part, rows in _runs(*samples.places(inner)):
                 yield from samples.store.index(part).captions(rows)
 
     def counts(self) -> np.ndarray:
-        """Captions of each sample (samples,)."""
+        """The number of captions of each sample (samples,)."""
         counts = np.empty(len(self.inner), np.int64)
         for number, leaf in enumerate(self.leaves):
             here = self.leaf == number
@@ -101,7 +101,7 @@ class Places:
         return counts
 
     def shards(self) -> np.ndarray:
-        """A number for the shard of each sample (samples,)."""
+        """The number of each sample's shard (samples,)."""
         shards = np.empty(len(self.inner), np.int64)
         first = 0
         for number, leaf in enumerate(self.leaves):
@@ -111,14 +111,14 @@ class Places:
         return shards
 
     def bytes(self) -> int:
-        """Bytes of the features of all samples."""
+        """The bytes of the features of all samples."""
         return len(self.inner) * self.leaves[0].store.features.row_bytes if self.leaves else 0
 
     def _chosen(self, positions: np.ndarray) -> Places:
         return Places(self.leaves, self.leaf[positions], self.inner[positions])
 
     @classmethod
-    def _joined(cls, samples: Joined) -> Places | None:
+    def _of_joined(cls, samples: Joined) -> Places | None:
         parts = [part for part in samples.parts if len(part)]
         found = [cls.of(part) for part in parts]
         places = [part for part in found if part is not None]
@@ -132,11 +132,11 @@ class Places:
         return cls(leaves, leaf.astype(np.int32), np.concatenate([part.inner for part in places]))
 
 
-def captions_of(samples: Sequence[Sample], most: int = MOST_TO_LEARN_WORDS) -> Iterator[str]:
-    """The captions that a vocabulary is made of: those of all samples, in their order.
+def vocabulary_captions(samples: Sequence[Sample], most: int = MOST_TO_LEARN_WORDS) -> Iterator[str]:
+    """The captions that a vocabulary is made of: those of all samples, in order.
 
-    Of stored samples that are more than `most`, so many are taken, evenly spread, and their captions are read a shard at a
-    time: training on a large store begins at once.
+    Of more than `most` stored samples, `most` are taken, evenly spread, and their captions are read shard by shard, so that
+    training on a large store begins at once.
     """
     if len(samples) and (places := Places.of(samples)) is not None:
         few = np.linspace(0, len(samples), most, endpoint=False, dtype=np.int64)
@@ -145,7 +145,7 @@ def captions_of(samples: Sequence[Sample], most: int = MOST_TO_LEARN_WORDS) -> I
 
 
 def _runs(groups: np.ndarray, values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Values cut where the group changes.
+    """Runs of values with the same group.
 
     >>> [(group, values.tolist()) for group, values in _runs(np.array([5, 5, 7]), np.array([1, 2, 3]))]
     [(5, [1, 2]), (7, [3])]
@@ -158,10 +158,10 @@ def _runs(groups: np.ndarray, values: np.ndarray) -> Iterator[tuple[int, np.ndar
 def stored_images(
     captioner: CaptionerModel, splits: Mapping[str, Sequence[Sample]], views: Mapping[str, Views]
 ) -> dict[str, Images] | None:
-    """Images of splits that are in feature stores; None if they are pictures.
+    """The images of splits that are in feature stores; None if they are pictures.
 
-    Raises `UserError` if the captioner can't learn from these features: its encoder learns, views of pictures are asked for,
-    or the store is of another encoder, preparation or form.
+    Raises `UserError` if the captioner can't learn from these features: if its encoder learns, if views of pictures are asked
+    for, or if the store comes from another encoder or preparation, or has another shape.
     """
     found = {name: Places.of(samples) for name, samples in splits.items() if len(samples)}
     places = {name: place for name, place in found.items() if place is not None}
@@ -171,24 +171,22 @@ def stored_images(
         raise DataError("found pictures in one split and features in another; expected all in feature stores, or none")
     stores = list({id(leaf.store): leaf.store for place in places.values() for leaf in place.leaves}.values())
     if any(of_split.augmentation is not None for of_split in views.values()):
-        raise SettingsError(
-            f"{stores[0].label}: holds features, of which no crops or flips can be made; train on pictures"
-        )
+        raise SettingsError(f"{stores[0].label}: holds features, which can't be cropped or flipped; train on pictures")
     if any(of_split.mirrored for of_split in views.values()):
-        logger.warning("%s: holds no mirror images; captions are written of the pictures alone", stores[0].label)
-    check_fits(captioner, stores)
+        logger.warning("%s: holds no mirror images; captions are generated from the pictures alone", stores[0].label)
+    check_stores_fit(captioner, stores)
     empty = Places([], np.empty(0, np.int32), np.empty(0, np.int64))
     return {
         name: StoredImages(samples, places.get(name, empty), captioner.precision) for name, samples in splits.items()
     }
 
 
-def check_fits(captioner: CaptionerModel, stores: Sequence[VectorStore]) -> None:
-    """Raise `UserError` unless features of the stores are those that the captioner's own encoder would compute."""
+def check_stores_fit(captioner: CaptionerModel, stores: Sequence[VectorStore]) -> None:
+    """Raise `UserError` unless the stores hold the features that the captioner's own encoder would compute."""
     first = stores[0]
     if any(store.features.vectors == "pixels" for store in stores):
         raise DataError(
-            f"{first.label}: holds pixels that a training kept; expected features, or the pictures themselves"
+            f"{first.label}: holds pixels that a training run cached; expected features, or the pictures themselves"
         )
     if captioner.vision_learns():
         raise SettingsError(
@@ -202,20 +200,21 @@ def check_fits(captioner: CaptionerModel, stores: Sequence[VectorStore]) -> None
     for store in stores:
         if store.encoder is None:
             logger.warning(
-                "%s: does not say which encoder made it; its features are taken as this encoder's", store.label
+                "%s: does not say which encoder made it; its features are assumed to come from this encoder",
+                store.label,
             )
         else:
-            check_same(store.label, store.encoder, f"the encoder of {mine.name}", mine.weights)
+            check_same_encoder(store.label, store.encoder, f"the encoder of {mine.name}", mine.weights)
             _check_preparation(store, captioner)
         shape = (store.features.tokens, store.features.width)
         if shape != tuple(made.shape[1:]):
             raise ModelError(
                 f"{store.label}: holds {store.features}, this captioner reads {made.shape[1]} x {made.shape[2]}; "
-                "--image-vectors says which it reads, captrain encode --vectors which are kept"
+                "choose with --image-vectors here, or with captrain encode --vectors"
             )
         if store.features.normalized and not normalizes:
             raise ModelError(
-                f"{store.label}: holds normalised features, which this captioner's encoder does not make; encode again "
+                f"{store.label}: holds normalised features, but this captioner's encoder does not normalise; encode again "
                 "without --normalize"
             )
 
@@ -225,12 +224,12 @@ def _check_preparation(store: VectorStore, captioner: CaptionerModel) -> None:
     version = getattr(getattr(store, "manifest", None), "preparation_version", PREPARATION_VERSION)
     if version != PREPARATION_VERSION:
         raise ModelError(
-            f"{store.label}: its pictures were prepared by version {version} of the rules, this captrain has "
-            f"{PREPARATION_VERSION}; encode them again"
+            f"{store.label}: its pictures were prepared by version {version} of the rules, this captrain uses "
+            f"version {PREPARATION_VERSION}; encode them again"
         )
     for name in mine:
         if mine[name] != its.get(name):
             raise ModelError(
-                f"{store.label}: its pictures were prepared with {name} {its.get(name)}, this captioner's are with "
+                f"{store.label}: its pictures were prepared with {name} {its.get(name)}, this captioner uses "
                 f"{mine[name]}; use --image-size, --resize and --decode as in captrain encode"
             )

@@ -20,7 +20,7 @@ from captrain.records import Rejects, Sample
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class StreamedPicture:
     """One read picture: where it stands in the sequence, its content key, and its pixels unless they were not wanted.
 
     `further` holds the pixels of its further views by their keys, those that were wanted; `views` says how they were made.
@@ -46,7 +46,7 @@ def stream_pictures(
     workers: int | None = None,
     max_pixels: int = MAX_PIXELS,
     views: Views = PLAIN,
-) -> Iterator[Picture]:
+) -> Iterator[StreamedPicture]:
     """Read samples in order, a few ahead; those that can't be decoded go to `rejects` and are left out.
 
     Args:
@@ -55,14 +55,14 @@ def stream_pictures(
     """
     count = default_workers() if workers is None else max(1, workers)
 
-    def read(index: int) -> Picture:
+    def read(index: int) -> StreamedPicture:
         sample = samples[index]
         data = _read(sample)
         content = content_key(data)
         suited = views.suited(sample.captions)
         wanted = {view: key for view in range(views.count) if (key := suited.key(content, view)) not in known}
         made = {key: suited.pixels(data, content, view, spec, max_pixels) for view, key in wanted.items()}
-        return Picture(index, content, made.pop(content, None), made, suited)
+        return StreamedPicture(index, content, made.pop(content, None), made, suited)
 
     for index, future in _ahead(read, len(samples), count):
         try:
@@ -72,9 +72,9 @@ def stream_pictures(
             rejects.add(sample.id, sample.source or sample.id, str(error))
 
 
-def batches(pictures: Iterator[Picture], size: int) -> Iterator[tuple[list[Picture], Tensor]]:
+def batches(pictures: Iterator[StreamedPicture], size: int) -> Iterator[tuple[list[StreamedPicture], Tensor]]:
     """Pictures in groups of `size`, with their pixels as one tensor (size, height, width, 3), uint8."""
-    group: list[Picture] = []
+    group: list[StreamedPicture] = []
     for picture in pictures:
         group.append(picture)
         if len(group) == size:
@@ -84,15 +84,17 @@ def batches(pictures: Iterator[Picture], size: int) -> Iterator[tuple[list[Pictu
         yield group, stack(group)
 
 
-def stack(group: Sequence[Picture]) -> Tensor:
+def stack(group: Sequence[StreamedPicture]) -> Tensor:
     """Pixels of pictures as one tensor (pictures, height, width, 3), uint8."""
     return torch.from_numpy(np.stack([picture.pixels for picture in group if picture.pixels is not None]))
 
 
-def _ahead(read: Callable[[int], Picture], total: int, workers: int) -> Iterator[tuple[int, Future[Picture]]]:
+def _ahead(
+    read: Callable[[int], StreamedPicture], total: int, workers: int
+) -> Iterator[tuple[int, Future[StreamedPicture]]]:
     """Run `read` for 0 .. total - 1 on threads, never more than a few a thread in advance, and give the results in order."""
     with ThreadPoolExecutor(workers, thread_name_prefix="captrain-decode") as pool:
-        waiting: deque[tuple[int, Future[Picture]]] = deque()
+        waiting: deque[tuple[int, Future[StreamedPicture]]] = deque()
         for index in range(total):
             waiting.append((index, pool.submit(read, index)))
             if len(waiting) >= 8 * workers:

@@ -1,6 +1,6 @@
-"""The images of a data set as a training step wants them: kept features, kept pixels, or pixels decoded on the spot.
+"""The images of a data set as a training step takes them: cached features, cached pixels, or pixels decoded now.
 
-Several seeded views of a picture: view 0 is the picture itself, the others are what augmentation makes of it.
+A picture has seeded views: view 0 is the picture itself, the others come from augmentation.
 """
 
 from __future__ import annotations
@@ -18,18 +18,17 @@ from torch import Tensor
 from captrain.data.augment import Augmentation, generator, mentions_sides, prepare_augmented
 from captrain.data.images import ImageSpec, prepare
 from captrain.data.picture_files import content_key
-from captrain.features.cache_arrays import Store
+from captrain.features.cache_arrays import ArrayStore
 from captrain.records import Sample
 
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """How many views of a training picture are kept, and how they are made.
+    """How many views of a training picture are cached, and how they are made.
 
-    With `count` views kept, epochs take turns among them, and each picture begins at another one. With augmentation and
-    a count of 1 nothing can be kept: each epoch makes a view of its own. Views depend on the seed, the picture's content
-    and the view's number alone, so that they are the same on every machine and for every number of workers.
-    `mirrored` says that view 1 is the picture's mirror image.
+    Epochs take turns among `count` cached views, and each picture begins at another one. With augmentation and a count of 1
+    nothing can be cached: each epoch makes its own view. A view depends only on the seed, the picture's content and the view's
+    number, so it is the same on every machine and for every number of workers. With `mirrored`, view 1 is the mirror image.
     """
 
     count: int = 1
@@ -38,26 +37,26 @@ class Views:
     mirrored: bool = False
 
     @property
-    def anew(self) -> bool:
+    def fresh_each_epoch(self) -> bool:
         """Whether each epoch makes its own view."""
         return self.augmentation is not None and self.count == 1
 
     def suited(self, captions: Sequence[str]) -> Views:
-        """The same, without mirrored pictures where captions speak of left or right."""
+        """The same; without flips if the captions mention left or right."""
         if self.augmentation is None or not self.augmentation.flip or not any(map(mentions_sides, captions)):
             return self
         return replace(self, augmentation=replace(self.augmentation, flip=0.0))
 
     def at(self, content: str, epoch: int) -> int:
-        """The view of a picture (by its content key) that an epoch shows.
+        """The number of the view that an epoch shows of a picture, which its content key names.
 
         >>> [Views(count=3).at("0a", epoch) for epoch in range(4)]
         [1, 2, 0, 1]
         """
-        return epoch + 1 if self.anew else (epoch + int(content[:8], 16)) % self.count
+        return epoch + 1 if self.fresh_each_epoch else (epoch + int(content[:8], 16)) % self.count
 
     def key(self, content: str, view: int) -> str:
-        """The key under which a view is kept.
+        """The key under which a view is cached.
 
         >>> Views().key("0a", 0)
         '0a'
@@ -86,8 +85,9 @@ MIRRORED = Views(count=2, mirrored=True)
 class Images(ABC):
     """Images by position; `rows` gives a batch as keyword arguments of a captioner's forward.
 
-    `taken` holds for each image its position in the split it was taken from: pictures that can't be used are left out.
-    `contents` holds content keys of the pictures where they were read, else None.
+    Attributes:
+        taken: for each image, its position in its split: pictures that can't be used are left out.
+        contents: the content keys of the pictures, or None if the pictures were not read.
     """
 
     kind: str
@@ -102,21 +102,21 @@ class Images(ABC):
     def rows(self, positions: Sequence[int], epoch: int | None = None) -> dict[str, Tensor]:
         """`{"features": (I, N, D)}` or `{"pixels": (I, height, width, 3)}`.
 
-        The views that an epoch of training shows, or without `epoch` the pictures themselves.
+        The views are those that an epoch of training shows; without `epoch` they are the pictures themselves.
         """
 
     def mirrored(self, positions: Sequence[int]) -> Tensor | None:
-        """Kept features (I, N, D) of the pictures' mirror images; None where there are none."""
+        """Cached features (I, N, D) of the mirror images; None if there are none."""
         return None
 
 
-class KeptImages(Images):
-    """Images of which the features or pixels of all views are in a store, found by content key."""
+class CachedImages(Images):
+    """Images whose features or pixels are cached, all views of them, under their content keys."""
 
     def __init__(
-        self, samples: Sequence[Sample], keys: Sequence[str], store: Store, kind: str, views: Sequence[Views]
+        self, samples: Sequence[Sample], keys: Sequence[str], store: ArrayStore, kind: str, views: Sequence[Views]
     ) -> None:
-        """`keys` and `views` hold, for each image, its content key and how its views were made."""
+        """`keys` and `views` hold, for each image, its content key and the views that it has."""
         self.samples = samples
         self.keys = self.contents = keys
         self.store = store
@@ -128,7 +128,7 @@ class KeptImages(Images):
         return {self.kind: self.store.rows([self._key(position, epoch) for position in positions])}
 
     def mirrored(self, positions: Sequence[int]) -> Tensor | None:
-        """From the store, if that is what the further views are."""
+        """From the store, if the other views are mirror images."""
         if not all(self.views[position].mirrored for position in positions):
             return None
         return self.store.rows([self.views[position].key(self.keys[position], 1) for position in positions])
@@ -139,7 +139,7 @@ class KeptImages(Images):
 
 
 class LiveImages(Images):
-    """Images decoded each time they are asked for; they were all decoded once before, so that none can fail now."""
+    """Images decoded whenever a batch needs them. They were all decoded once before, so none fails now."""
 
     kind = "pixels"
 
@@ -153,7 +153,7 @@ class LiveImages(Images):
         self.workers = workers
 
     def rows(self, positions: Sequence[int], epoch: int | None = None) -> dict[str, Tensor]:
-        """From the files, a picture a thread."""
+        """From the files, decoded by threads."""
         with ThreadPoolExecutor(max(1, self.workers)) as pool:
             pixels = list(pool.map(lambda position: self._pixels(position, epoch), positions))
         return {self.kind: torch.from_numpy(np.stack(pixels))}

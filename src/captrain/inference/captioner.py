@@ -31,7 +31,7 @@ from captrain.features.encoder import weights_digest
 from captrain.features.stream import batches, stream_pictures
 from captrain.features.training_images import Images
 from captrain.models.captioner import CaptionerModel
-from captrain.models.checkpoint.export import download
+from captrain.models.checkpoint.export import download_model
 from captrain.models.checkpoint.folder import load_captioner
 from captrain.models.contexts import evaluating, quietly
 from captrain.models.decoding import FOR_SAMPLING, Decoding, Room, Written
@@ -88,7 +88,7 @@ class Captioner:
     def _load(cls, source: str, device: str, precision: str, cache: str | Path | None) -> Captioner:
         source = resolve_name(str(source))
         from_hub = cache is not None and not Path(source).exists()
-        model = load_captioner(download(source, Path(str(cache))) if from_hub else source)
+        model = load_captioner(download_model(source, Path(str(cache))) if from_hub else source)
         model.to(device=choose_device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
         model.precision = choose_precision(precision, model.device)
         model.decoding = Room.of(model).fitted(model.decoding)

@@ -1,7 +1,4 @@
-"""Adapters on disk and in memory: which base they belong to, how they come onto it, and how they become part of it.
-
-Which modules get LoRA adapters: chosen by part and kind of layer, or by name.
-"""
+"""Adapters: their base models, how they are attached and merged, and which modules LoRA adapts."""
 
 from __future__ import annotations
 
@@ -16,28 +13,29 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from captrain.errors import ModelError, nearest
-from captrain.models.captioner import CaptionerModel, plain_name
+from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.loading import load_adapter
 from captrain.models.checkpoint.located import EXTRAS, in_folder, is_cached, looks_like_path
-from captrain.models.checkpoint.weight_files import read_json
+from captrain.models.checkpoint.weight_files import read_model_json
+from captrain.models.parts import plain_name
 
 CONFIG = "adapter_config.json"
 BASE = "base"
-"""Folder of an adapter's base model: beside the adapter in a run, inside its folder as exported."""
+"""The folder of an adapter's base model: beside the adapter in a run, inside the adapter's folder in an export."""
 SAVED = {"save_embedding_layers": False}
-"""How adapters are saved: vocabularies do not change, and peft would look on the hub for whether they did."""
+"""Options for saving adapters. Vocabularies do not change; without this, peft would ask the hub whether they did."""
 
 LORA = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout", "rslora": "use_rslora", "dora": "use_dora"}
-"""Settings of adapters, and what peft calls them."""
+"""The settings of adapters, and the names that peft has for them."""
 
 
 def is_adapter(folder: str) -> bool:
-    """Whether a model folder holds an adapter, which is nothing without its base."""
+    """Whether a model folder holds an adapter, which needs its base model."""
     return Path(folder, CONFIG).is_file()
 
 
-def fetched(source: str) -> str:
-    """An adapter on the hub as the folder of the hub's cache that it lies in; any other name as it is."""
+def fetched_adapter(source: str) -> str:
+    """The folder in the hub's cache of an adapter on the hub; any other name unchanged."""
     if Path(source).exists():
         return source
     folder = in_folder(source)
@@ -45,18 +43,18 @@ def fetched(source: str) -> str:
 
 
 def has_adapter(captioner: CaptionerModel) -> bool:
-    """Whether a captioner has an adapter beside its weights."""
+    """Whether a captioner has an adapter that is not merged."""
     return hasattr(captioner.model, "peft_config")
 
 
 def base_of(folder: str) -> str:
-    """The model that an adapter was trained on: the one that travels with it, else what its configuration names.
+    """The model that an adapter was trained on: the one that travels with it, else the one that its configuration names.
 
-    A run's own `base/` comes first, so that a copied or moved run never takes up another's. Raises `ModelError` when there is
-    none.
+    A run's own `base/` comes first, so that a copied or moved run never uses the base of another. Raises `ModelError` if there
+    is no base.
     """
     config = Path(folder, CONFIG)
-    name = read_json(config).get("base_model_name_or_path")
+    name = read_model_json(config).get("base_model_name_or_path")
     if not name or not isinstance(name, str):
         raise ModelError(f"{config}: names no base model; expected base_model_name_or_path in it, or give --base")
     inside, beside = Path(folder, BASE), Path(folder).parent / BASE
@@ -65,26 +63,28 @@ def base_of(folder: str) -> str:
     of_a_run = Path(name).name == BASE and Path(folder).name == "model"
     if beside.is_dir() and (of_a_run or not Path(name).exists()):
         return str(beside)
-    if ".." in Path(name).parts and not Path(name).is_absolute():  # so captrain notes what was named ../models/base
+    if (
+        ".." in Path(name).parts and not Path(name).is_absolute()
+    ):  # captrain writes this for a base that was named ../models/base
         raise missing_base(folder, name, "leads out of its folder")
     if not Path(name).exists() and looks_like_path(name):
         raise missing_base(folder, name, "is not there")
     if not Path(name).exists() and not is_cached(name):
         raise missing_base(
-            folder, name, "can't be had (it is not on this machine, and nothing is fetched that you did not name)"
+            folder, name, "can't be loaded (it is not on this machine, and nothing is fetched that you did not name)"
         )
     return name
 
 
 def travels_with(folder: str) -> Path | None:
-    """The base that captrain wrote beside an adapter; None where the base has a place of its own."""
+    """The base that captrain wrote beside an adapter; None if the base is elsewhere."""
     found = Path(base_of(folder))
     beside = found in (Path(folder, BASE), Path(folder).parent / BASE)
     return found if beside and (found / EXTRAS).is_file() else None
 
 
 def missing_base(folder: str, name: str, why: str) -> ModelError:
-    """An error that names the base of an adapter, and what can be done."""
+    """The error for an adapter whose base can't be loaded."""
     return ModelError(
         f"{folder}: is an adapter, and its base model {name} {why}; put the base back, "
         f"give it to train or export as --base FOLDER (or hub id), or change base_model_name_or_path in {CONFIG}"
@@ -92,13 +92,13 @@ def missing_base(folder: str, name: str, why: str) -> ModelError:
 
 
 def attach_adapter(captioner: CaptionerModel, folder: str, *, learns: bool = False) -> None:
-    """Put an adapter from a folder onto its base. With `learns` its weights go on learning, and nothing else does."""
+    """Attach an adapter from a folder to its base. With `learns`, the adapter goes on learning, and nothing else does."""
     captioner.model = load_adapter(captioner.model, folder, learns=learns)
     name_base(captioner)
 
 
 def name_base(captioner: CaptionerModel) -> None:
-    """Let an adapter name the base that it is on; a folder by its whole path, which holds from everywhere."""
+    """Write the name of the base into the adapter's configuration; for a folder, its absolute path."""
     name = str(captioner.core().name_or_path)
     model: Any = captioner.model
     for config in model.peft_config.values():
@@ -106,12 +106,12 @@ def name_base(captioner: CaptionerModel) -> None:
 
 
 def merge_adapter(captioner: CaptionerModel) -> None:
-    """Add what the adapter learned to the weights it was trained beside; a captioner without one stays as it is.
+    """Add the adapter to the weights of its base. A captioner without an adapter is left as it is.
 
-    The merged model is on no disk yet, so it has no name until it is saved.
+    The merged model has no name until it is saved.
 
-    Raises `ModelError` when a merged weight would not be finite, when another layer shares it, or for a kind of adapter that
-    can't be merged.
+    Raises `ModelError` if a merged weight would be non-finite, if another layer shares it, or if this kind of adapter can't be
+    merged.
     """
     if not has_adapter(captioner):
         return
@@ -124,7 +124,7 @@ def merge_adapter(captioner: CaptionerModel) -> None:
 
 
 def lora_of(captioner: CaptionerModel) -> dict[str, Any]:
-    """An adapter that learns, in the words of the settings; other kinds than LoRA have none but the parts.
+    """The settings of an adapter that learns; of other kinds than LoRA, only the parts.
 
     >>> lora_of(captioner)                                                                    # doctest: +SKIP
     {'lora_parts': ('language',), 'rank': 16, 'alpha': 32, 'dropout': 0.05, 'rslora': False, 'dora': False}
@@ -138,7 +138,7 @@ def lora_of(captioner: CaptionerModel) -> dict[str, Any]:
 
 
 def check_saved_whole(captioner: CaptionerModel) -> None:
-    """Raise `ModelError` where something learns that would not be saved with the adapter."""
+    """Raise `ModelError` if a weight learns that would not be saved with the adapter."""
     if not has_adapter(captioner):
         return
     saved = {tensor.data_ptr() for tensor in get_peft_model_state_dict(captioner.model, **SAVED).values()}
@@ -146,12 +146,12 @@ def check_saved_whole(captioner: CaptionerModel) -> None:
     lost = [name for name in lost if captioner.get_parameter(name).data_ptr() not in saved]
     if lost:
         raise ModelError(
-            f"{len(lost)} weights learn that are not saved with the adapter, first {lost[0]}; merge the adapter before"
+            f"{len(lost)} weights learn but would not be saved with the adapter, first {lost[0]}; merge the adapter first"
         )
 
 
 def _check_shared(captioner: CaptionerModel) -> None:
-    """Merging changes the weight itself: a layer without the adapter that shares it would change as well."""
+    """Raise `ModelError` if a layer without the adapter shares an adapted weight: merging would change that layer, too."""
     owners: dict[int, list[str]] = {}
     adapted: dict[int, str] = {}
     for name, module in captioner.core().named_modules(remove_duplicate=False):
@@ -169,7 +169,7 @@ def _check_shared(captioner: CaptionerModel) -> None:
 
 
 LAYERS = ("attention", "feed-forward", "all-linear")
-"""Kinds of layers that adapters can be asked for."""
+"""The kinds of layers that can get adapters."""
 
 ATTENTION_BLOCK = re.compile(r"attn|attention", re.IGNORECASE)
 ATTENTION_LAYER = re.compile(r"query|key|value|qkv|(q|k|v|o|qkv|out|in)_proj|[qkvo]|to_(queries|keys_values)")
@@ -182,14 +182,14 @@ def lora_modules(
     target_modules: Sequence[str] = (),
     fresh_modules: Sequence[str] = (),
 ) -> list[str]:
-    """Full names of the modules that get adapters, in the model's order.
+    """The full names of the modules that get adapters, in the model's order.
 
     Args:
-        parts: of `vision`, `bridge` and `language`. layers: of `LAYERS`; `all-linear` is every matrix of the part but the
-            vocabulary's, in blocks or not.
+        parts: some of `vision`, `bridge` and `language`. layers: some of `LAYERS`; `all-linear` is every matrix of the part
+            except the vocabulary's, in blocks or not.
         target_modules: ends of module names, instead of parts and layers. fresh_modules: modules that learn whole instead.
 
-    Raises `ModelError` when a name or a part matches nothing.
+    Raises `ModelError` if a name or a part matches nothing.
     """
     fresh = re.compile(rf"(.*\.)?({'|'.join(map(re.escape, fresh_modules))})(\..*)?") if fresh_modules else None
     names = [name for name in linear_modules(captioner) if not (fresh and fresh.fullmatch(name))]
@@ -198,7 +198,7 @@ def lora_modules(
     chosen: set[str] = set()
     for part in parts:
         found = _of_part(captioner, part, names)
-        wanted = [name for name in found if "all-linear" in layers or kind_of(name) in layers]
+        wanted = [name for name in found if "all-linear" in layers or layer_kind(name) in layers]
         if "all-linear" not in layers:
             wanted = _matching(captioner.lora_targets(part), wanted)
         if not wanted:
@@ -207,10 +207,10 @@ def lora_modules(
     return [name for name in names if name in chosen]
 
 
-def kind_of(name: str) -> str:
-    """Whether a layer belongs to its block's attention or to its feed-forward half, by the names people give them.
+def layer_kind(name: str) -> str:
+    """Whether a layer belongs to the attention or to the feed-forward half of its block, by its name.
 
-    >>> kind_of("h.0.crossattention.c_proj"), kind_of("h.0.mlp.c_proj"), kind_of("layer.1.output.dense")
+    >>> layer_kind("h.0.crossattention.c_proj"), kind_of("h.0.mlp.c_proj"), layer_kind("layer.1.output.dense")
     ('attention', 'feed-forward', 'feed-forward')
     """
     inside = re.split(r"\.\d+\.", name)[-1]  # what comes after the number of the block
@@ -220,13 +220,13 @@ def kind_of(name: str) -> str:
 
 
 def linear_modules(captioner: CaptionerModel) -> list[str]:
-    """Names of all modules that an adapter can be put on."""
+    """The names of all modules that can get an adapter."""
     kinds = (nn.Linear, nn.Conv2d, nn.Embedding, Conv1D)
     return [plain_name(name) for name, module in captioner.named_modules() if isinstance(module, kinds)]
 
 
 def _of_part(captioner: CaptionerModel, part: str, names: Sequence[str]) -> list[str]:
-    """A part's matrices, the vocabulary's left out."""
+    """The matrices of a part, except the vocabulary's."""
     modules = {plain_name(name): module for name, module in captioner.part_modules(part)}
     head = captioner.decoder.get_output_embeddings()
     return [
@@ -235,12 +235,12 @@ def _of_part(captioner: CaptionerModel, part: str, names: Sequence[str]) -> list
 
 
 def _matching(pattern: str, names: Sequence[str]) -> list[str]:
-    """Names that a family's pattern matches whole; an empty pattern matches none."""
+    """The names that a family's pattern fully matches; an empty pattern matches none."""
     return [name for name in names if pattern and re.fullmatch(pattern, name)]
 
 
 def _named(names: Sequence[str], ends: Sequence[str]) -> list[str]:
-    """Modules whose names end as asked, as peft matches them; an end that matches nothing is an error."""
+    """The modules whose names end as given, as peft matches them. Raises `ModelError` for an end that matches nothing."""
     for end in ends:
         if not any(name == end or name.endswith("." + end) for name in names):
             kinds = sorted({re.sub(r".*\.\d+\.", "", name) for name in names})
@@ -251,10 +251,10 @@ def _named(names: Sequence[str], ends: Sequence[str]) -> list[str]:
 
 
 def _nothing_there(captioner: CaptionerModel, part: str, layers: Sequence[str]) -> ModelError:
-    """A part that should learn has no such layers; if it has others, they are named."""
+    """The error for a part without such layers; it names the kinds that the part has."""
     names = linear_modules(captioner)
     known = _matching(captioner.lora_targets(part), names)
-    others = sorted({kind_of(name) for name in known})
+    others = sorted({layer_kind(name) for name in known})
     if not others and _of_part(captioner, part, names):
         others = ["all-linear"]
     asked = " or ".join(layers)

@@ -1,7 +1,4 @@
-"""From settings to a captioner: load one, or join one from an encoder and a decoder.
-
-A new prefix captioner: from an encoder, a language model (pretrained or new) and a mapper of given sizes.
-"""
+"""Building captioners: from a checkpoint, or from an image encoder and a text decoder, pretrained or new."""
 
 from __future__ import annotations
 
@@ -20,7 +17,12 @@ from captrain.models.checkpoint.folder import clear_errors, holds_adapter, load_
 from captrain.models.checkpoint.image_preparation import Resize, adjust, read_preparation
 from captrain.models.checkpoint.loading import load_model, read_config
 from captrain.models.contexts import evaluating
-from captrain.models.families.encoder_decoder import EncoderDecoderCaptioner, join, load_decoder, new_decoder
+from captrain.models.families.encoder_decoder import (
+    EncoderDecoderCaptioner,
+    join_encoder_decoder,
+    load_decoder,
+    new_decoder,
+)
 from captrain.models.families.prefix.captioner import (
     PrefixCaptioner,
     check_language,
@@ -37,34 +39,58 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class DecoderSizes:
-    """A decoder from scratch."""
+class NewDecoder:
+    """A text decoder from scratch, and its tokenizer: `words` or `word-pieces` trained on captions, or a folder or hub id."""
 
     layers: int
     width: int
     heads: int
     dropout: float
     vocabulary_size: int
+    tokenizer: str = "words"
+
+    def make_tokenizer(self, captions: Iterable[str]) -> PreTrainedTokenizerBase:
+        """Its tokenizer, trained on captions where it is not given."""
+        return make_tokenizer(self.tokenizer, captions, self.vocabulary_size)
 
 
-def pretrained(
+@dataclass(frozen=True, slots=True)
+class PreparationChanges:
+    """Changes to the image preparation that a checkpoint states; None changes nothing."""
+
+    image_size: int | None = None
+    resize: Resize | None = None
+    decode: Decode | None = None
+
+    def apply(self, spec: ImageSpec) -> ImageSpec:
+        """The changed preparation."""
+        return adjust(spec, self.image_size, self.resize, self.decode)
+
+    def read(self, source: str) -> ImageSpec:
+        """The changed preparation of a checkpoint. Raises `ModelError` if its image size is unknown."""
+        return self.apply(read_preparation(source, self.image_size))
+
+
+UNCHANGED = PreparationChanges()
+
+
+def load_pretrained(
     source: str,
-    image_size: int | None = None,
-    resize: Resize | None = None,
-    decode: Decode | None = None,
+    changes: PreparationChanges = UNCHANGED,
     quantize: BitsAndBytesConfig | None = None,
     base: str | None = None,
     continues: bool = False,
 ) -> CaptionerModel:
-    """A captioner from a checkpoint, its image preparation changed and its weights quantised where asked.
+    """A captioner from a checkpoint.
 
-    An adapter is merged into its base, in full precision: what it learned would be rounded away in few bits. With `continues` it
-    stays apart and learns on.
+    An adapter is merged into its base, in full precision: with few bits, rounding would undo what it learned. With `continues`
+    it is not merged, and goes on learning.
 
     Args:
-        base: of an adapter, the model that it was trained on, in place of the one that it names.
+        changes: to the image preparation. quantize: how to quantise the weights.
+        base: the model that an adapter was trained on, instead of the one that the adapter names.
 
-    Raises `ModelError` where there is no such checkpoint, or no adapter that could go on.
+    Raises `ModelError` if there is no such checkpoint, or no adapter that could go on.
     """
     if quantize is not None and not continues and holds_adapter(source):
         quantize = None
@@ -77,40 +103,37 @@ def pretrained(
         if not continues:
             merge_adapter(captioner)
             logger.info("%s is an adapter: it was merged into its base %s", source, name or "in there")
-    captioner.image_spec = adjust(captioner.image_spec, image_size, resize, decode)
+    captioner.image_spec = changes.apply(captioner.image_spec)
     return captioner
 
 
-def joined(
+def build_encoder_decoder(
     encoder: str,
     decoder: str | None,
-    tokenizer: str,
-    sizes: DecoderSizes,
+    new: NewDecoder,
     captions: Iterable[str],
     vectors: str = "all",
-    image_size: int | None = None,
-    resize: Resize | None = None,
-    decode: Decode | None = None,
+    changes: PreparationChanges = UNCHANGED,
     seed: int = 0,
 ) -> CaptionerModel:
     """A new encoder-decoder captioner.
 
     Args:
-        encoder: a vision encoder, folder or hub id. decoder: a text decoder, or None for a new one of `sizes`.
-        tokenizer: of a new decoder; `words` and `word-pieces` are trained on `captions`.
-        vectors: `all` or `pooled`. seed: of the new weights.
+        encoder: the folder or hub id of an image encoder. decoder: that of a text decoder, or None for the `new` one.
+        captions: for the tokenizer of a new decoder. vectors: `all` or `pooled`. changes: to the encoder's image preparation.
+        seed: of the new weights.
     """
     torch.manual_seed(seed)
     with clear_errors(encoder):
-        spec = adjust(read_preparation(encoder, image_size), image_size, resize, decode)
+        spec = changes.read(encoder)
         vision = load_encoder(encoder, vectors, spec.height, spec.width)
     if decoder is None:
-        vocabulary = make_tokenizer(tokenizer, captions, sizes.vocabulary_size)
-        language = new_decoder(vocabulary, sizes.layers, sizes.width, sizes.heads, sizes.dropout)
+        vocabulary = new.make_tokenizer(captions)
+        language = new_decoder(vocabulary, new.layers, new.width, new.heads, new.dropout)
     else:
         with clear_errors(decoder):
             language, vocabulary = load_decoder(decoder), load_tokenizer(decoder)
-    model = join(vision, language, vocabulary)
+    model = join_encoder_decoder(vision, language, vocabulary)
     if decoder is None and vocabulary.unk_token_id != vocabulary.eos_token_id:
         model.generation_config.suppress_tokens = [vocabulary.unk_token_id]  # no caption says "unknown"
     return EncoderDecoderCaptioner(model, vocabulary, spec)
@@ -118,9 +141,11 @@ def joined(
 
 @dataclass(frozen=True, slots=True)
 class Mapper:
-    """A mapper from scratch; ClipCap's are an MLP and a transformer of 8 layers and 8 heads, prefix and projection of 10.
+    """A mapper from scratch. ClipCap's are an MLP, and a transformer of 8 layers and 8 heads, with a prefix of 10 vectors.
 
-    `positions` are for all vectors of an encoder, whose number then is the `projection_length`.
+    Attributes:
+        positions: whether `all` vectors of an encoder get learned positions; `projection_length` is then their number.
+        normalize: whether vectors are scaled to length 1 first.
     """
 
     kind: MapperKind = "mlp"
@@ -132,44 +157,42 @@ class Mapper:
     normalize: bool = False
 
 
-def prefixed(
+def build_prefix(
     encoder: str,
     language: str | None,
-    tokenizer: str,
-    sizes: DecoderSizes,
+    new: NewDecoder,
     captions: Iterable[str],
     mapper: Mapper,
     vectors: Vectors = "pooled",
-    image_size: int | None = None,
-    resize: Resize | None = None,
-    decode: Decode | None = None,
+    changes: PreparationChanges = UNCHANGED,
     seed: int = 0,
 ) -> PrefixCaptioner:
     """A new prefix captioner.
 
     Args:
-        encoder: a vision encoder, folder or hub id. language: a language model, or None for a new GPT-2 of `sizes`.
-        tokenizer: of a new language model; `words` and `word-pieces` are trained on `captions`.
-        vectors: `all` or `pooled`; of CLIP the pooled one is its projected embedding. seed: of the new weights.
+        encoder: the folder or hub id of an image encoder. language: that of a language model, or None for the `new` one, a GPT-2.
+        captions: for the tokenizer of a new language model. mapper: the sizes of the mapper between the two.
+        vectors: `all` or `pooled`; CLIP's pooled vector is its projected embedding.
+        changes: to the encoder's image preparation. seed: of the new weights.
     """
     torch.manual_seed(seed)
     with clear_errors(encoder):
-        spec = adjust(read_preparation(encoder, image_size), image_size, resize, decode)
+        spec = changes.read(encoder)
         vision = load_vision(encoder, vectors, spec)
     if language is None:
-        vocabulary = make_tokenizer(tokenizer, captions, sizes.vocabulary_size)
-        model = new_language(vocabulary, sizes.layers, sizes.width, sizes.heads, sizes.dropout)
+        vocabulary = new.make_tokenizer(captions)
+        model = new_language(vocabulary, new.layers, new.width, new.heads, new.dropout)
     else:
         with clear_errors(language):
             model, vocabulary = load_language(language), load_tokenizer(language)
-    joined = join_prefix(vision, model, vocabulary, mapper, vectors, spec)
+    whole = join_prefix(vision, model, vocabulary, mapper, vectors, spec)
     if language is None and vocabulary.unk_token_id != vocabulary.eos_token_id:
-        joined.generation_config.suppress_tokens = [vocabulary.unk_token_id]  # no caption says "unknown"
-    return PrefixCaptioner(joined, vocabulary, spec)
+        whole.generation_config.suppress_tokens = [vocabulary.unk_token_id]  # no caption says "unknown"
+    return PrefixCaptioner(whole, vocabulary, spec)
 
 
 def load_vision(source: str, vectors: Vectors, spec: ImageSpec) -> PreTrainedModel:
-    """A vision encoder from a folder or hub id; of CLIP, for its pooled vector, the image tower with its projection."""
+    """An image encoder from a folder or hub id; for CLIP's pooled vector, the image tower with its projection."""
     config = read_config(source)
     tower = getattr(config, "vision_config", config)
     if vectors == "pooled" and tower.model_type in PROJECTED:
@@ -186,7 +209,7 @@ def join_prefix(
     vectors: Vectors,
     spec: ImageSpec,
 ) -> PrefixModel:
-    """One model of an encoder and a language model, with a new mapper between. Raises `ModelError` when they do not fit."""
+    """One model of an encoder, a new mapper and a language model. Raises `ModelError` if they do not fit together."""
     name = language.config.name_or_path or "language model"
     check_language(language.config, name)
     check_room(language.config, mapper.prefix_length)

@@ -1,9 +1,4 @@
-"""Training and evaluation mode, changed for a while and put back.
-
-Silence while a model is loaded: the bars and warnings of the libraries below say nothing to who asked for a captioner.
-
-Work beside the training that must not change what it draws.
-"""
+"""Contexts that change something for a while and restore it: module modes, the libraries' messages, random generators."""
 
 from __future__ import annotations
 
@@ -22,9 +17,9 @@ from torch import nn
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """While this is open a module is in evaluation mode; afterwards each of its modules is in the mode that it was in.
+    """Evaluation mode for a module and all modules in it; afterwards each has its former mode again.
 
-    A captioner's modes are not all alike: in training its frozen parts stay in evaluation mode.
+    These can differ: in training, the frozen parts of a captioner stay in evaluation mode.
 
     >>> half = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
     >>> with evaluating(half):
@@ -40,7 +35,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def modes_kept(module: nn.Module) -> Iterator[None]:
-    """Whatever modes are set while this is open, afterwards each module is in the one that it was in."""
+    """Restore the mode of each module afterwards."""
     modes = [(inner, inner.training) for inner in module.modules()]
     try:
         yield
@@ -49,12 +44,12 @@ def modes_kept(module: nn.Module) -> Iterator[None]:
             inner.training = mode
 
 
-def keep_still(modules: Sequence[nn.Module]) -> None:
-    """Modules none of which has a weight that learns are as when captioning: no dropout, fixed statistics; others stay as set."""
+def evaluate_frozen(modules: Sequence[nn.Module]) -> None:
+    """Evaluation mode (no dropout, fixed statistics) for modules of which no weight learns; if one learns, nothing changes."""
     if any(weight.requires_grad for module in modules for weight in module.parameters(recurse=False)):
         return
     for module in modules:
-        # Layers that compute activations again do so in training mode only; they have no dropout of their own.
+        # Layers checkpoint activations in training mode only; they have no dropout of their own.
         module.training = getattr(module, "gradient_checkpointing", False)
 
 
@@ -63,9 +58,9 @@ LIBRARIES = ("accelerate", "huggingface_hub", "peft", "torch", "transformers")
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """While this is open the libraries speak of errors only, and show no bars but those of downloads, which take minutes.
+    """Let the libraries report errors only, and show no progress bars except for downloads, which take minutes.
 
-    All of it is afterwards as it was before. Where captrain itself is to tell everything, they may speak too.
+    Afterwards everything is restored. If captrain logs at debug level, the libraries may report everything, too.
     """
     if logging.getLogger("captrain").isEnabledFor(logging.DEBUG):
         yield
@@ -94,7 +89,7 @@ def _show_downloads(shown: bool) -> None:
 
 @contextmanager
 def untouched_randomness() -> Iterator[None]:
-    """Whatever is drawn within, the generators of Python, numpy and torch (GPU included) go on as if it had not been."""
+    """Restore the random generators of Python, numpy and torch (GPU included) afterwards."""
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         try:

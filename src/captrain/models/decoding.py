@@ -1,6 +1,6 @@
-"""Writing captions with `transformers.generate`, the image's keys and values computed once for all its beams.
+"""Generating captions with `generate` of transformers; an image's keys and values are computed once for all its beams.
 
-How many tokens a caption can have: what the decoder's positions leave behind the image, the start token and the prompt.
+Also the room for a caption: how many tokens the decoder's positions leave after the image, the start token and the prompt.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig, PreTrainedModel
 
 from captrain.errors import SettingsError
+from captrain.models.layers.packing import IGNORED
 from captrain.settings.load import validate
 from captrain.settings.schema import GenerationSettings
 from captrain.settings.schema.conflicts import conflict_of_lengths
@@ -24,16 +26,16 @@ if TYPE_CHECKING:
 
 
 FOR_SAMPLING = ("top_p", "temperature")
-"""What only sampling looks at."""
+"""Settings that only sampling uses."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How captions are written: greedy (1 beam), beam search, or nucleus sampling (`sample`).
+    """How captions are generated: greedy (1 beam), beam search, or nucleus sampling (`sample`).
 
-    mirror: of the mean of what the encoder makes of a picture and of its mirror image.
+    With `mirror` the features are the mean of those of the picture and of its mirror image.
 
-    Raises `SettingsError` for what the settings of section `generation` do not take, wherever it comes from.
+    Raises `SettingsError` for values that the settings of section `generation` refuse.
     """
 
     beams: int = 3
@@ -55,7 +57,7 @@ class Decoding:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Decoding:
-        """From saved settings; names of other versions are left out.
+        """From saved settings. Unknown names, of other versions, are left out.
 
         >>> Decoding.from_dict({"beams": 5, "made_up": 1}).beams
         5
@@ -64,11 +66,11 @@ class Decoding:
         return cls(**{name: value for name, value in values.items() if name in known})
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values, to be saved with a model."""
+        """As plain values, to save with a model."""
         return asdict(self)
 
     def generation_config(self, start: int, end: int, pad: int) -> GenerationConfig:
-        """The same in transformers' words."""
+        """The same as transformers takes it."""
         config: dict[str, Any] = {
             "num_beams": 1 if self.sample else self.beams,
             "max_new_tokens": self.max_new_tokens,
@@ -88,7 +90,7 @@ class Decoding:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """One written caption: its token ids (end token left out), text, and mean log-probability a token (end included)."""
+    """One generated caption: token ids (without the end token), text, and mean log-probability per token (end included)."""
 
     tokens: list[int]
     text: str
@@ -96,15 +98,39 @@ class Written:
 
 
 class SharedFeaturesCache(EncoderDecoderCache):
-    """A cache whose keys and values of the image belong to all beams of the image, and so never change places."""
+    """A cache in which all beams of an image share the image's keys and values, so that these never change places."""
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Follow the beams in what they wrote; what they look at stays where it is."""
+        """Reorder the keys and values of the words as the beams go on; those of the image stay where they are."""
         self.self_attention_cache.reorder_cache(beam_idx)
 
 
+@dataclass(frozen=True, slots=True)
+class GenerateInputs:
+    """What `generate` of transformers takes beside pixels, and how many tokens come before the caption in its output.
+
+    Attributes:
+        argument: its name. ids: token ids. before: tokens of the output before the caption.
+        pictures: how many times the `placeholder` of the picture comes before the ids.
+    """
+
+    argument: str
+    ids: list[int]
+    before: int
+    pictures: int = 0
+    placeholder: int = 0
+
+    def code(self) -> str:
+        """The ids as Python code.
+
+        >>> GenerateInputs("input_ids", [2, 7], 2).code(), GenerateInputs("input_ids", [2], 9, 8, 50265).code()
+        ('[2, 7]', '[50265] * 8 + [2]')
+        """
+        return f"[{self.placeholder}] * {self.pictures} + {self.ids}" if self.pictures else str(self.ids)
+
+
 @torch.no_grad()
-def write_tokens(
+def generate_cross_attending(
     decoder: PreTrainedModel,
     context: Tensor,
     prompt: list[int],
@@ -112,14 +138,14 @@ def write_tokens(
     shared: bool,
     first_position: int = 0,
 ) -> list[list[int]]:
-    """Token ids written for each image, without start, prompt, end and padding.
+    """Token ids of one caption for each image, without start, prompt, end and padding.
 
     Args:
         decoder: a causal decoder with cross-attention.
-        context: (I images, N vectors, D), what it attends to.
+        context: (I images, C vectors, H), what it attends to.
         prompt: ids that every caption begins with, the start token first.
-        shared: whether the decoder's attention is `attention.attend`, so that beams can share keys and values.
-        first_position: the number of a caption's first position.
+        shared: whether the decoder's attention is `attend`, so that beams can share keys and values.
+        first_position: the position of a caption's first token.
     """
     images = context.shape[0]
     input_ids = torch.tensor([prompt] * images, device=context.device)
@@ -133,14 +159,14 @@ def write_tokens(
     if first_position:
         positions = torch.arange(first_position, first_position + len(prompt), device=context.device)
         options["position_ids"] = positions.expand(images, -1)
-    written = decoder.generate(
+    generated = decoder.generate(
         input_ids=input_ids, attention_mask=torch.ones_like(input_ids), generation_config=config, **options
     )
-    return [until(row, config.eos_token_id) for row in written[:, len(prompt) :].tolist()]
+    return [until(row, config.eos_token_id) for row in generated[:, len(prompt) :].tolist()]
 
 
 def _image_cache(decoder: PreTrainedModel, context: Tensor, input_ids: Tensor) -> SharedFeaturesCache:
-    """The image's keys and values of every layer, from one step of the decoder whose text part is thrown away."""
+    """The image's keys and values in every layer, from one step of the decoder; the keys and values of its word are dropped."""
     cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
     first = input_ids[:, :1]
     seen = torch.ones_like(first)
@@ -149,7 +175,7 @@ def _image_cache(decoder: PreTrainedModel, context: Tensor, input_ids: Tensor) -
 
 
 def until(tokens: list[int], end: int) -> list[int]:
-    """What stands before the first end token.
+    """The tokens before the first end token.
 
     >>> until([5, 6, 2, 0], end=2)
     [5, 6]
@@ -157,15 +183,38 @@ def until(tokens: list[int], end: int) -> list[int]:
     return tokens[: tokens.index(end)] if end in tokens else tokens
 
 
+def mean_log_probs(logits: Tensor, labels: Tensor, lengths: list[int], longest: int) -> list[float]:
+    """The mean log-probability per token of one caption in each row, end token included.
+
+    Args:
+        logits: (R, L, V). labels: (R, L), the tokens to predict, or `IGNORED`. lengths: tokens of each caption.
+        longest: at this length a caption was cut off, and has no end token.
+
+    >>> found = mean_log_probs(torch.zeros(1, 3, 2), torch.tensor([[0, 1, 1]]), [2], longest=9)
+    >>> [round(value, 4) for value in found]
+    [-0.6931]
+    """
+    losses = cross_entropy(logits.float().transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
+    for row, length in enumerate(lengths):
+        if length >= longest:
+            last = int((labels[row] != IGNORED).nonzero()[-1])
+            losses[row, last] = 0.0
+    counts = [length + (length < longest) for length in lengths]
+    return [-float(total) / max(count, 1) for total, count in zip(losses.sum(1), counts, strict=True)]
+
+
 logger = logging.getLogger(__name__)
 
 LEAST = 2
-"""Tokens of the shortest caption: a word, and the end."""
+"""Tokens of the shortest caption: a word and the end token."""
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Positions of a decoder, and how many of them the image takes, and start and prompt. The rest is for the caption.
+    """The positions of a decoder: some are for the image, some for start token and prompt, the rest for the caption.
+
+    Attributes:
+        family: of the captioner. positions: all of them. image: those of the image. before: those of start token and prompt.
 
     >>> room = Room("blip", positions=512, image=0, before=4)
     >>> room.most
@@ -179,7 +228,7 @@ class Room:
 
     @classmethod
     def of(cls, captioner: CaptionerModel) -> Room:
-        """That of a captioner with its prompt. Raises `SettingsError` where the prompt leaves none."""
+        """The room of a captioner with its prompt. Raises `SettingsError` if the prompt leaves none."""
         image, before = captioner.image_positions, 1 + len(captioner.prompt_ids())
         room = cls(captioner.family, captioner.max_positions + image, image, before)
         if room.most < LEAST:
@@ -191,12 +240,12 @@ class Room:
 
     @property
     def most(self) -> int:
-        """Most tokens of a caption, its end token included."""
+        """The longest caption in tokens, end token included."""
         return self.positions - self.image - self.before
 
     @property
     def told(self) -> str:
-        """Where the limit comes from, in words.
+        """The limit in words, with its cause.
 
         >>> Room("prefix", 64, 9, 1).told
         'the decoder of this prefix captioner holds 64 positions, of which the image takes 9, start and prompt 1'
@@ -208,15 +257,15 @@ class Room:
         )
 
     def require(self, name: str, tokens: int) -> None:
-        """Raise `SettingsError` unless captions of so many tokens fit, as the setting `name` asks for."""
+        """Raise `SettingsError` unless captions of `tokens` tokens fit, which the setting `name` asks for."""
         if tokens > self.most:
             raise SettingsError(f"{name}: found {tokens}, but {self.told}; expected at most {self.most}")
 
     def fitted(self, decoding: Decoding, asked: Collection[str] = ()) -> Decoding:
-        """A way of writing whose captions fit.
+        """A decoding whose captions fit.
 
-        Raises `SettingsError` where a length among the settings that were `asked` for does not; another one, which a default
-        or another model has left, is lowered, and that is told.
+        A length that comes from a default or from another model is lowered, with a warning. Raises `SettingsError` if a length
+        among the settings that were `asked` for does not fit.
         """
         for name in ("max_new_tokens", "min_new_tokens"):
             if name in asked or name == "min_new_tokens":

@@ -1,7 +1,4 @@
-"""Where to compute and in which arithmetic.
-
-A captioner's training step as compiled kernels instead of one operation after the other.
-"""
+"""The device and the precision to compute with, and compilation of the training step."""
 
 from __future__ import annotations
 
@@ -18,27 +15,25 @@ PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device for a name; `auto` takes cuda, mps, xpu or cpu, the first that is there.
+    """The device of a name; `auto` is the first of cuda, mps, xpu and cpu that this machine has.
 
-    Raises `ModelError` when a named device is not there.
+    Raises `ModelError` if the machine does not have the device.
     """
     present = [kind for kind in ("cuda", "mps", "xpu") if _is_there(kind)] + ["cpu"]
     if name == "auto":
         return torch.device(present[0])
     if name not in present:
-        raise ModelError(
-            f"device '{name}' is not on this machine; there is: {', '.join(present)} (see: captrain doctor)"
-        )
+        raise ModelError(f"device '{name}' is not on this machine; it has: {', '.join(present)} (see: captrain doctor)")
     return torch.device(name)
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """The type of a name; `auto` takes bf16 where the device multiplies matrices faster in it, else fp32.
+    """The dtype of a name; `auto` is bf16 if the device multiplies matrices faster in it, else fp32.
 
-    Raises `ModelError` for fp16 on a CPU, which would be slower than fp32 and less exact.
+    Raises `ModelError` for fp16 on a CPU, where it would be slower and less exact than fp32.
     """
     if name == "fp16" and device.type == "cpu":
-        raise ModelError("precision fp16: found a CPU, expected a GPU for it; use bf16, fp32 or auto")
+        raise ModelError("precision fp16: needs a GPU, found a CPU; use bf16, fp32 or auto")
     if name == "auto":
         return torch.bfloat16 if fast_bf16(device) else torch.float32
     return PRECISIONS[name]
@@ -54,7 +49,7 @@ def fast_bf16(device: torch.device) -> bool:
 
 
 def _is_there(kind: str) -> bool:
-    """Whether a kind of accelerator can be used."""
+    """Whether this machine has a kind of accelerator."""
     if kind == "mps":
         return torch.backends.mps.is_available()
     return bool(getattr(torch, kind).is_available())
@@ -64,12 +59,12 @@ COMPILERS = ("g++", "clang++", "c++")
 
 
 def compile_captioner(captioner: CaptionerModel, backend: str = "inductor") -> None:
-    """Compile the captioner's forward pass, and what goes back through it, in place; names of weights stay as they are.
+    """Compile the forward and backward pass of a captioner in place. The names of weights do not change.
 
-    Sizes are symbols (`dynamic`), so that rows of other lengths take the same kernels. The first steps compile, which takes
-    minutes. Results differ in their last digits, as kernels add up in another order.
+    Sizes are dynamic, so that rows of all lengths use the same kernels. The first steps compile, which takes minutes. Results
+    differ in the last digits, as kernels add up in another order.
 
-    Raises `SettingsError` where there is nothing to compile with.
+    Raises `SettingsError` if there is no compiler.
     """
     if backend == "inductor":
         _require_compiler(captioner.device)
@@ -77,11 +72,11 @@ def compile_captioner(captioner: CaptionerModel, backend: str = "inductor") -> N
 
 
 def _require_compiler(device: torch.device) -> None:
-    """Refuse a machine without a compiler for the device."""
+    """Raise `SettingsError` if the machine has no compiler for the device."""
     if device.type in ("cuda", "xpu"):
         if not _triton.has_triton():
-            raise SettingsError(f"compile: needs Triton for {device.type}, which is not here; leave --compile out")
+            raise SettingsError(f"compile: needs Triton for {device.type}, which is not installed; leave --compile out")
     elif device.type != "cpu":
-        raise SettingsError(f"compile: is for cpu, cuda and xpu, found {device.type}; leave --compile out")
+        raise SettingsError(f"compile: works on cpu, cuda and xpu, found {device.type}; leave --compile out")
     elif not any(map(shutil.which, (os.environ.get("CXX", COMPILERS[0]), *COMPILERS))):
-        raise SettingsError("compile: needs a C++ compiler, which is not here; install g++, or leave --compile out")
+        raise SettingsError("compile: needs a C++ compiler, found none; install g++, or leave --compile out")

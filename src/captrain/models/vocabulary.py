@@ -1,9 +1,7 @@
-"""A tokenizer for a new decoder: given, or trained on the captions.
+"""Tokenizers: loaded, or trained on captions for a new decoder; and what they lose of captions.
 
-What a tokenizer keeps of captions: words there and back, and which of them do not come back.
-
-A model can only learn and write what its tokenizer holds. Words that it does not know become one and the same unknown token,
-and many vocabularies drop accents or capitals without a word.
+A model can only learn and generate what its tokenizer holds. All words that it does not know become the same unknown token, and
+many vocabularies drop accents or capitals.
 """
 
 from __future__ import annotations
@@ -24,21 +22,21 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from captrain.errors import ModelError
 from captrain.models.checkpoint.loading import load_tokenizer_files
-from captrain.models.checkpoint.weight_files import parts_of
+from captrain.models.checkpoint.weight_files import nested_configs
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
 MOST_GROWTH = 1000
-"""Times that a tokenizer may make a text longer. Those in use replace a character by one or two."""
+"""The most times that a tokenizer may make a text longer. Usual ones replace a character by one or two."""
 UNFOLDING = {"Precompiled": 18, "NFKC": 18, "NFKD": 18, "NFC": 3, "NFD": 4}
-"""Steps that write some characters as several, and how many at most (unicode.org, FAQ on normalisation)."""
+"""Steps that replace a character by several, and the most they make of one (unicode.org, FAQ on normalisation)."""
 SPECIAL = {"pad_token": "[PAD]", "bos_token": "[BOS]", "eos_token": "[EOS]", "unk_token": "[UNK]"}
 
 
 def make_tokenizer(source: str, captions: Iterable[str], size: int, min_count: int = 2) -> PreTrainedTokenizerBase:
-    """A tokenizer from `words` or `word-pieces` trained on captions, or else loaded from a folder or hub id.
+    """A tokenizer of `words` or `word-pieces` trained on captions, or one from a folder or hub id.
 
-    Trained ones are lower case, split at spaces and punctuation, and hold at most `size` entries, each seen at least
-    `min_count` times.
+    A trained tokenizer uses lower case, splits at spaces and punctuation, and has at most `size` entries, each of which occurs
+    at least `min_count` times.
 
     >>> tokenizer = make_tokenizer("words", ["A dog runs.", "A dog sits."], size=100)
     >>> tokenizer.convert_ids_to_tokens(tokenizer("a dog flies.", add_special_tokens=False)["input_ids"])
@@ -55,21 +53,21 @@ def make_tokenizer(source: str, captions: Iterable[str], size: int, min_count: i
 
 
 def has_tokenizer(folder: str) -> bool:
-    """Whether a folder holds a tokenizer, whole or not."""
+    """Whether a folder has files of a tokenizer."""
     return any(Path(folder, name).is_file() for name in FILES)
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint. Raises `ModelError` when it has none, or one without vocabulary or end token."""
+    """The tokenizer of a checkpoint. Raises `ModelError` if it has none, or one without vocabulary or end token."""
     try:
         tokenizer = load_tokenizer_files(source)
         _check_steps(source, tokenizer)
-        tokenizer("a dog")  # some settings of the wrong kind show only here
+        tokenizer("a dog")  # some malformed settings show only here
     except ModelError:
         raise
     except Exception as error:  # of every kind: OSError, KeyError, plain Exception from the Rust side, ...
         raise ModelError(f"{source}: no tokenizer could be loaded ({_first_line(error)})") from None
-    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what transformers makes of a folder without a vocabulary
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # transformers makes one of a folder without a vocabulary
         raise ModelError(f"{source}: its tokenizer has no vocabulary; expected tokenizer.json or vocab.txt in it")
     if tokenizer.eos_token_id is None and tokenizer.sep_token_id is None:
         raise ModelError(f"{source}: its tokenizer has no end token; expected eos_token or sep_token")
@@ -77,24 +75,24 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
 
 
 def _check_steps(source: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise `ModelError` where the steps before or after a tokenizer make a text far longer: each may double it."""
+    """Raise `ModelError` if the normaliser or decoder makes a text far longer: each of many steps could double it."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     for step in (getattr(backend, name, None) for name in ("normalizer", "decoder")):
         if step is not None and (growth := growth_of(json.loads(step.__getstate__()))) > MOST_GROWTH:
             raise ModelError(
-                f"{source}: its tokenizer makes texts {growth:.0g} times as long, over {MOST_GROWTH}; take another one"
+                f"{source}: its tokenizer makes texts {growth:.0g} times as long, over {MOST_GROWTH}; use another one"
             )
 
 
 def growth_of(step: Any) -> float:
-    """How many times as long a text can get by a step of a tokenizer, as its JSON describes that.
+    """How many times as long a step of a tokenizer can make a text, by its JSON description.
 
     >>> double = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
     >>> growth_of({"type": "Sequence", "normalizers": [double, double, {"type": "Lowercase"}]})
     4.0
     """
     growth = 1.0
-    for part in parts_of(step):
+    for part in nested_configs(step):
         if part.get("type") == "Replace":
             pattern = dict(part.get("pattern") or {}).get("String") or "."
             growth *= max(1.0, len(str(part.get("content", ""))) / len(pattern))
@@ -104,7 +102,7 @@ def growth_of(step: Any) -> float:
 
 
 def _words(size: int, min_count: int) -> tuple[Tokenizer, trainers.Trainer]:
-    """Whole words; rarer ones become [UNK]."""
+    """Whole words; rarer words become [UNK]."""
     tokenizer = Tokenizer(models.WordLevel(unk_token=SPECIAL["unk_token"]))
     special = list(SPECIAL.values())
     return tokenizer, trainers.WordLevelTrainer(
@@ -113,7 +111,7 @@ def _words(size: int, min_count: int) -> tuple[Tokenizer, trainers.Trainer]:
 
 
 def _word_pieces(size: int, min_count: int) -> tuple[Tokenizer, trainers.Trainer]:
-    """WordPiece as BERT's: rare words are spelled in pieces."""
+    """WordPiece as in BERT: rare words are spelled in pieces."""
     tokenizer = Tokenizer(models.WordPiece(unk_token=SPECIAL["unk_token"]))
     tokenizer.decoder = decoders.WordPiece(prefix="##")
     special = list(SPECIAL.values())
@@ -128,13 +126,13 @@ def _first_line(error: Exception) -> str:
 
 
 MOST_LOST = 0.1
-"""Share of words above which captions are not worth learning: in a sentence of ten words one is missing."""
+"""The share of lost words above which training is refused: in a sentence of ten words one is missing."""
 SMALL = 10_000
-"""Entries below which a vocabulary was made for certain captions (those of published models have three times as many)."""
+"""A smaller vocabulary was made for certain captions; those of published models have three times as many entries."""
 MOST_RARE = 0.9
-"""The same share for such vocabularies, which leave rare words out on purpose: nearly nothing comes back."""
+"""The same share for such vocabularies, which leave rare words out on purpose."""
 LOOKED_AT = 1000
-"""Pictures, evenly spread."""
+"""Pictures whose captions are checked, evenly spread."""
 SHOWN = 5
 AT_ONCE = 256
 GONE = "\ufffd"
@@ -147,13 +145,12 @@ _INVISIBLE = regex.compile(r"[\u200b-\u200f\u2060\ufe00-\ufe0f\ufeff\u00ad]")
 
 @dataclass(frozen=True, slots=True)
 class RoundTrip:
-    """Words of captions that were looked at, and how many of them came back changed.
+    """Captions to tokens and back: how many of their words changed.
 
     Attributes:
-        unknown: did not come back. accents: came back without accents or other marks.
-        case: came back in another case or width, which is no loss by itself: published captioners write so.
-        worst: the words that were lost most often, and how often. All counts are of words as they stand in captions.
-        vocabulary: entries of the tokenizer.
+        unknown: words that did not come back. accents: words that lost accents or other marks.
+        case: words in another case or width, which does not count as lost: published captioners write so.
+        worst: the words that were lost most often, and how often. vocabulary: entries of the tokenizer.
     """
 
     captions: int
@@ -176,12 +173,12 @@ class RoundTrip:
 
     @property
     def is_refused(self) -> bool:
-        """Whether so many are lost that captions are not worth learning."""
+        """Whether too many words are lost to train on the captions."""
         return self.share > (MOST_RARE if self.vocabulary < SMALL else MOST_LOST)
 
     @property
     def case_told(self) -> str:
-        """What became of capitals."""
+        """What happened to capitals, in words."""
         return f"{self.case:,} of {self.words:,} words come back in lower case or another width"
 
     @property
@@ -201,13 +198,13 @@ class RoundTrip:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """As plain values for JSON."""
         counts = {name: getattr(self, name) for name in ("captions", "words", "unknown", "accents", "case")}
         return {**counts, "worst": [list(pair) for pair in self.worst]}
 
 
 def round_trip(tokenizer: Any, captions: Iterable[str]) -> RoundTrip:
-    """Captions to tokens and back.
+    """Tokenise captions and decode them again.
 
     >>> from captrain.models.vocabulary import make_tokenizer
     >>> words = make_tokenizer("words", ["A dog runs.", "a dog sleeps"], size=100)
@@ -219,7 +216,7 @@ def round_trip(tokenizer: Any, captions: Iterable[str]) -> RoundTrip:
     worst: Counter[str] = Counter()
     for written, returned in _there_and_back(tokenizer, captions):
         counts["captions"] += 1
-        for word, kind in _compared(words_of(written), words_of(returned)):
+        for word, kind in _compared(split_words(written), split_words(returned)):
             counts["words"] += 1
             counts[kind] += 1
             if kind in ("unknown", "accents"):
@@ -235,10 +232,10 @@ def round_trip(tokenizer: Any, captions: Iterable[str]) -> RoundTrip:
     )
 
 
-def words_of(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """The words of a text: runs of letters and digits, letters of scripts without spaces one by one, pictures such as emoji.
 
-    >>> words_of("It doesn't cost 3€, 狗狗!")
+    >>> split_words("It doesn't cost 3€, 狗狗!")
     ['It', 'doesn', 't', 'cost', '3', '狗', '狗']
     """
     return list(_WORD.findall(unicodedata.normalize("NFC", _INVISIBLE.sub("", text))))
@@ -251,7 +248,7 @@ def spread_captions(samples: Sequence[Any]) -> Iterator[str]:
 
 
 def _there_and_back(tokenizer: Any, captions: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Captions, and what comes back of them, with a sign in the place of what is unknown."""
+    """Captions, and their decoded tokens, with a sign for each unknown token."""
     remaining = iter(captions)
     while batch := list(islice(remaining, AT_ONCE)):
         ids = tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]
@@ -262,7 +259,7 @@ def _there_and_back(tokenizer: Any, captions: Iterable[str]) -> Iterator[tuple[s
 
 
 def _compared(written: list[str], returned: list[str]) -> Iterator[tuple[str, str]]:
-    """Each written word, and what became of it. Spaces that a tokenizer puts between the letters of a word are no loss."""
+    """Each word, and what happened to it. Spaces that a tokenizer puts between the letters of a word do not count."""
     if _folded("".join(written)) == _folded("".join(returned)):
         same = "".join(written) == "".join(returned)
         yield from ((word, "kept" if same or word == _folded(word) else "case") for word in written)
@@ -277,7 +274,7 @@ def _compared(written: list[str], returned: list[str]) -> Iterator[tuple[str, st
 
 
 def _change(word: str, other: str) -> str:
-    """What happened to a word that came back with the same letters."""
+    """What happened to a word whose letters came back."""
     if word == other:
         return "kept"
     return "case" if _folded(word) == _folded(other) else "accents"

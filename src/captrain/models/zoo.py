@@ -1,8 +1,8 @@
-"""Captioners that are on the model hub, by short names, and what each family does unless told otherwise. Loads no torch."""
+"""Captioners on the model hub, by short names. Loads no torch."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,12 @@ CLIPCAP = "Mokady et al. 2021, ClipCap, arXiv:2111.09734, table 1"
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A published captioner. What is not known for sure is left out.
+    """A published captioner. Fields that are not known for sure are left out.
 
     Attributes:
-        name: short name. hub_id: where it is on the hub, None where no checkpoint is in a form that can be loaded.
-        millions: of parameters. image_size: edge of the pictures it sees, in pixels.
-        cider, bleu_4: on the COCO Karpathy test split, times 100, as `source` states them; nothing here was measured by captrain.
+        name: short name. hub_id: its id on the hub, None if no checkpoint is in a format that can be loaded.
+        millions: of parameters. image_size: edge of its input pictures, in pixels.
+        cider, bleu_4: on the COCO Karpathy test split, times 100, as `source` states them; captrain measured none of them.
     """
 
     name: str
@@ -64,46 +64,19 @@ CHECKPOINTS = (
     ),
     Checkpoint(
         "clipcap-mlp", "prefix", None, cider=108.35, bleu_4=32.15, source=CLIPCAP,
-        note="published as pickles in a layout of its own, which is not read; train one with --encoder and --decoder",
+        note="published as pickles in a format that captrain does not read; train one with --encoder and --decoder",
     ),
     Checkpoint(
         "clipcap-transformer", "prefix", None, cider=113.08, bleu_4=33.53, source=CLIPCAP,
-        note="published as pickles in a layout of its own, which is not read; train one with --encoder and --decoder",
+        note="published as pickles in a format that captrain does not read; train one with --encoder and --decoder",
     ),
 )  # fmt: skip
 
 HUB_IDS = {checkpoint.name: checkpoint.hub_id for checkpoint in CHECKPOINTS if checkpoint.hub_id is not None}
 
 
-@dataclass(frozen=True, slots=True)
-class FamilyDefaults:
-    """What a family does where the settings say nothing.
-
-    Image size and preparation are the checkpoint's own, in every family.
-
-    Attributes:
-        prompt: words before every caption, where the checkpoint has none of its own.
-        label_smoothing: of the loss. learning_rates: by method; `new` is a decoder from scratch.
-    """
-
-    prompt: str = ""
-    label_smoothing: float = 0.0
-    learning_rates: dict[str, float] = field(default_factory=lambda: {"lora": 5e-4, "full": 1e-5})
-
-
-FAMILY_DEFAULTS = {
-    "blip": FamilyDefaults(label_smoothing=0.1),
-    "encoder-decoder": FamilyDefaults(learning_rates={"lora": 5e-4, "full": 5e-5, "new": 1e-3}),
-    "prefix": FamilyDefaults(learning_rates={"lora": 5e-4, "full": 2e-5, "new": 1e-3}),
-    "git": FamilyDefaults(),
-    "blip-2": FamilyDefaults(prompt="a photo of"),
-}
-"""By family. BLIP's smoothing and BLIP-2's prompt are LAVIS's. Its prompt for BLIP on COCO, "a picture of", is in the recipes
-`blip-coco-*`: captions in a user's own style need none."""
-
-
 def resolve_name(name: str) -> str:
-    """The hub id behind a short name; folders, hub ids and everything else as they are.
+    """The hub id of a short name; folders, hub ids and everything else unchanged.
 
     >>> resolve_name("blip-large"), resolve_name("ada/cat-captions")
     ('Salesforce/blip-image-captioning-large', 'ada/cat-captions')
@@ -112,7 +85,7 @@ def resolve_name(name: str) -> str:
 
 
 def name_hint(name: str) -> str:
-    """For an error about a name that could not be loaded: the short name that was perhaps meant, or why there is none.
+    """A hint for the error about a name that could not be loaded: the nearest short name, or why there is no checkpoint.
 
     >>> name_hint("blip-larg")
     " Did you mean 'blip-large'?"

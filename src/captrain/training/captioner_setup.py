@@ -11,15 +11,29 @@ import torch
 
 from captrain.errors import ModelError, SettingsError
 from captrain.models.adapters import check_saved_whole, lora_of
-from captrain.models.build import DecoderSizes, Mapper, joined, prefixed, pretrained
+from captrain.models.build import (
+    Mapper,
+    NewDecoder,
+    PreparationChanges,
+    build_encoder_decoder,
+    build_prefix,
+    load_pretrained,
+)
 from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import load_captioner
 from captrain.models.decoding import LEAST, Decoding, Room
 from captrain.models.defaults import learning_rate_of
 from captrain.models.device import PRECISIONS, choose_device, choose_precision
+from captrain.models.families import family_named, joined_family
 from captrain.models.layers.attention import quicken_dropout
-from captrain.models.learning_parts import add_lora, checkpoint_activations, freeze, lower_frozen, quantization
-from captrain.models.zoo import FAMILY_DEFAULTS
+from captrain.models.learning_parts import (
+    LoraOptions,
+    add_lora,
+    checkpoint_activations,
+    freeze,
+    lower_frozen,
+    quantization,
+)
 from captrain.settings.schema import ModelSettings, Settings, TrainingSettings
 from captrain.settings.schema.conflicts import asked, frozen_of, method_of
 
@@ -40,9 +54,8 @@ def build_captioner(
         captioner = load_captioner(kept, quantize)
     elif model.encoder is None:
         own_base = kept or model.base
-        captioner = pretrained(
-            model.model, model.image_size, model.resize, model.decode, quantize, own_base, model.continue_adapter
-        )
+        changes = PreparationChanges(model.image_size, model.resize, model.decode)
+        captioner = load_pretrained(model.model, changes, quantize, own_base, model.continue_adapter)
         if model.image_size is not None:
             _check_size(captioner, model.model)
     else:
@@ -55,14 +68,16 @@ def build_captioner(
 def _joined(model: ModelSettings, captions: Iterable[str], seed: int) -> CaptionerModel:
     """A captioner of an encoder and a decoder."""
     assert model.encoder is not None
-    sizes = DecoderSizes(
-        model.decoder_layers, model.decoder_width, model.decoder_heads, model.decoder_dropout, model.vocabulary_size
-    )
-    parts = (model.encoder, model.decoder, model.tokenizer, sizes, captions)
-    picture = (model.image_size, model.resize, model.decode, seed)
+    new = NewDecoder(
+        model.decoder_layers, model.decoder_width, model.decoder_heads, model.decoder_dropout, model.vocabulary_size,
+        model.tokenizer,
+    )  # fmt: skip
+    parts = (model.encoder, model.decoder, new, captions)
+    changes = PreparationChanges(model.image_size, model.resize, model.decode)
+    vectors = model.image_vectors or joined_family(model.join).image_vectors
     if model.join == "prefix":
-        return prefixed(*parts, _mapper(model), model.image_vectors or "pooled", *picture)
-    return joined(*parts, model.image_vectors or "all", *picture)
+        return build_prefix(*parts, _mapper(model), vectors, changes, seed)
+    return build_encoder_decoder(*parts, vectors, changes, seed)
 
 
 def _set_prompt(captioner: CaptionerModel, settings: Settings, question: str) -> None:
@@ -79,7 +94,7 @@ def _set_prompt(captioner: CaptionerModel, settings: Settings, question: str) ->
         captioner.prompt = question
         logger.info("prompt: '%s', which the data asks; --prompt gives another, --prompt \"\" none", question)
     if model.encoder is None:
-        captioner.prompt = captioner.prompt or FAMILY_DEFAULTS[captioner.family].prompt
+        captioner.prompt = captioner.prompt or family_named(captioner.family).prompt
 
 
 def _no_question(captioner: CaptionerModel, settings: Settings, question: str) -> str:
@@ -146,7 +161,7 @@ def fill_defaults(settings: Settings, captioner: CaptionerModel) -> Settings:
     """Settings with every `None` that the family decides replaced by what it decides."""
     model, training = settings.model, settings.training
     method = method_of(model)
-    own = FAMILY_DEFAULTS[captioner.family]
+    own = family_named(captioner.family)
     spec = captioner.image_spec
     filled: dict[str, Any] = {
         "model": {
@@ -156,7 +171,7 @@ def fill_defaults(settings: Settings, captioner: CaptionerModel) -> Settings:
             "image_size": spec.height,
             "resize": spec.resize,
             "decode": spec.decode,
-            "image_vectors": model.image_vectors or ("pooled" if model.join == "prefix" else "all"),
+            "image_vectors": model.image_vectors or joined_family(model.join).image_vectors,
             "precision": next(name for name, kind in PRECISIONS.items() if kind == captioner.precision),
         },
         "training": {
@@ -223,17 +238,18 @@ def _groups_rows(captioner: CaptionerModel, settings: Settings) -> bool:
 
 def _patch_dropout(captioner: CaptionerModel, training: TrainingSettings) -> float:
     """The share of vectors to drop; refused where they are places of a sentence and not of a picture."""
-    if training.patch_dropout and captioner.family in ("prefix", "blip-2"):
+    if training.patch_dropout and not family_named(captioner.family).sees_patches:
         raise SettingsError(f"patch_dropout: a {captioner.family} captioner reads no patches; leave it out")
     return training.patch_dropout
 
 
 def _add_lora(captioner: CaptionerModel, model: ModelSettings) -> None:
     """Adapters by settings."""
-    add_lora(
-        captioner, model.rank, model.alpha, model.dropout, model.lora_parts, model.target_modules, _fresh_modules(model),
-        model.lora_layers, model.rslora, model.dora, model.lora_init,
+    lora = LoraOptions(
+        model.rank, model.alpha, model.dropout, model.lora_parts, model.target_modules, model.lora_layers, model.rslora,
+        model.dora, model.lora_init,
     )  # fmt: skip
+    add_lora(captioner, lora, _fresh_modules(model))
 
 
 def _fresh_modules(model: ModelSettings) -> tuple[str, ...]:
@@ -244,6 +260,4 @@ def _fresh_modules(model: ModelSettings) -> tuple[str, ...]:
         raise SettingsError(
             "method lora: a new decoder has nothing to adapt; use --method full, or give --decoder a pretrained one"
         )
-    if model.join == "prefix":
-        return ("mapper",)
-    return ("crossattention", "ln_cross_attn", "enc_to_dec_proj", "encoder.norm", "encoder.positions")
+    return joined_family(model.join).fresh_modules

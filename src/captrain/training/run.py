@@ -12,8 +12,8 @@ from captrain.data.dataset import Splits
 from captrain.data.recipe import load_recipe_data, take_uncaptioned, tell_machine_captions, warn_of_leaks
 from captrain.disk.locks import clear_lock, locked_folder
 from captrain.errors import BusyError, DataError, SettingsError
-from captrain.features.cache import GIB, Keeping
-from captrain.features.stored_images import StoredImages, captions_of
+from captrain.features.cache import GIB, CacheOptions
+from captrain.features.stored_images import StoredImages, vocabulary_captions
 from captrain.features.training_images import MIRRORED, PLAIN, Images, Views
 from captrain.metrics.java import check_java
 from captrain.models.captioner import CaptionerModel
@@ -26,7 +26,7 @@ from captrain.settings.schema import DataSettings, Settings, TrainingSettings
 from captrain.settings.schema.conflicts import needing_validation
 from captrain.training.captioner_setup import adapt, fill_defaults, place
 from captrain.training.captions import MOST_AT_ONCE, StoredCaptions, augmentation, caption_text, check_words
-from captrain.training.distributed.cache import keep_together
+from captrain.training.distributed.cache import cache_features_together
 from captrain.training.distributed.group import Group, Onlooker, here, joined
 from captrain.training.distributed.strategy import check_spread
 from captrain.training.dry_run import preview
@@ -201,7 +201,7 @@ def ready(settings: Settings, splits: Splits, run: RunFolder | None) -> tuple[Ca
 
     What lies nowhere else is first written to the run's `base/`: adapters refer to it, and a resumed run begins there.
     """
-    captioner = begun(settings, captions_of(splits.train), run, splits.question)
+    captioner = begun(settings, vocabulary_captions(splits.train), run, splits.question)
     check_words(captioner, splits.train, settings)
     place(captioner, settings.model)
     filled = fill_optimizer(fill_defaults(settings, captioner), settings.training, captioner.device)
@@ -214,14 +214,14 @@ def ready(settings: Settings, splits: Splits, run: RunFolder | None) -> tuple[Ca
 def keep(captioner: CaptionerModel, splits: Splits, data: DataSettings, seed: int) -> dict[str, Images]:
     """Features or pixels of all training and validation pictures; bad pictures are rejected.
 
-    Where captions are written of mirror images too, the features of these are kept of validation pictures.
+    Where captions are generated from mirror images too, the features of those of validation pictures are cached as well.
     """
     budget = None if data.memory_budget is None else int(data.memory_budget * GIB)
-    keeping = Keeping(data.keep, cache_folder() / "kept", budget, data.workers, data.max_pixels)
+    cache = CacheOptions(data.keep, cache_folder() / "kept", budget, data.workers, data.max_pixels)
     mirrors = captioner.decoding.mirror and not captioner.vision_learns()
     views = {"train": Views(data.views, augmentation(data), seed), "validation": MIRRORED if mirrors else PLAIN}
     pictures = {"train": splits.train, "validation": splits.validation}
-    images = keep_together(here(), captioner, pictures, keeping, splits.rejects, views)
+    images = cache_features_together(here(), captioner, pictures, cache, splits.rejects, views)
     if not len(images["train"]):
         raise DataError(f"none of {len(splits.train)} training pictures can be used: {splits.rejects.summary()}")
     return images

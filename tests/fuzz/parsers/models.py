@@ -35,11 +35,11 @@ def _family(name: str) -> Callable[[Path], object]:
 def _adapter(folder: Path) -> None:
     from captrain.models.adapters import BASE, CONFIG
     from captrain.models.checkpoint.folder import load_captioner, save_captioner
-    from captrain.models.learning_parts import add_lora
+    from captrain.models.learning_parts import LoraOptions, add_lora
     from captrain.testing import tiny_blip
 
     captioner = load_captioner(str(tiny_blip(folder / "model" / BASE)))
-    add_lora(captioner, rank=2, alpha=4, dropout=0.0)
+    add_lora(captioner, LoraOptions(rank=2, alpha=4, dropout=0.0))
     save_captioner(captioner, folder / "model")
     config = json.loads((folder / "model" / CONFIG).read_text())
     (folder / "model" / CONFIG).write_text(json.dumps(config | {"base_model_name_or_path": BASE}))
@@ -89,9 +89,9 @@ def _archive(folder: Path) -> None:
 
 
 def _open_archive(folder: Path) -> None:
-    from captrain.models.checkpoint.archive import opened
+    from captrain.models.checkpoint.archive import unpacked
 
-    with opened(str(folder / "model.zip")) as place:
+    with unpacked(str(folder / "model.zip")) as place:
         found = {path.relative_to(place).as_posix() for path in Path(place).rglob("*") if path.is_file()}
     if "config.json" not in found:
         raise ModelError("no model in it")

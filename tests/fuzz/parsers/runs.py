@@ -172,13 +172,13 @@ def _settings(model: Path) -> Any:
 def _captioner() -> Any:
     """The captioner of that run, made once a process."""
     from captrain.models.checkpoint.folder import load_captioner
-    from captrain.models.learning_parts import add_lora
+    from captrain.models.learning_parts import LoraOptions, add_lora
     from captrain.testing import tiny_blip
     from fuzz.workplace import work_folder
 
     with work_folder() as folder:
         captioner = load_captioner(str(tiny_blip(folder)))
-    add_lora(captioner, rank=2, alpha=4, dropout=0.0)
+    add_lora(captioner, LoraOptions(rank=2, alpha=4, dropout=0.0))
     return captioner
 
 

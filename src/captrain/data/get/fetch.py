@@ -8,10 +8,8 @@ from __future__ import annotations
 import re
 import shutil
 import stat
-import struct
 import threading
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
@@ -25,7 +23,7 @@ from captrain.data.get.transfer import Limits, TransferError, download
 from captrain.data.shards.remote import shown
 from captrain.disk.folders import make_folders, sync, sync_tree
 from captrain.disk.locks import locked_folder
-from captrain.disk.reading import within_file
+from captrain.disk.reading import ZIP_ERRORS, within_file
 from captrain.disk.writing import check_target, new_file
 from captrain.errors import CaptrainError, DataError
 from captrain.progress import track
@@ -223,15 +221,7 @@ def unpack(archive: Path, folder: Path, pattern: str, largest: int) -> int:
                     advance(1)
                 for name in dict.fromkeys(member.filename.partition("/")[0] for member in members):
                     sync_tree(folder / name)
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        struct.error,
-        EOFError,
-        ValueError,
-        NotImplementedError,
-        RuntimeError,
-    ) as error:
+    except ZIP_ERRORS as error:
         raise DataError(f"{archive}: a broken archive ({error}); delete it, and run the same command again") from None
     if not members:
         raise DataError(f"{archive}: holds no {pattern}; expected the archive that the source hands out")

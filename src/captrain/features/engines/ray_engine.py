@@ -26,7 +26,7 @@ from captrain.features.engines.base import About, Engine, Model, Opening, Order,
 from captrain.features.pipeline import Behind, Skip, part_name
 from captrain.features.sources import BlockSource, End, Source
 from captrain.memory_budget import share_with
-from captrain.models.checkpoint.located import Asked, ask, asked
+from captrain.models.checkpoint.located import Trust, current_trust, set_trust
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class RayEngine(Engine[Model, About]):
         kind = self.ray.remote(Worker).options(
             num_cpus=self.share.cores, num_gpus=self.share.gpus, max_restarts=0, max_task_retries=0
         )
-        actor = kind.remote(self.opening, self.share.device, os.getcwd(), self.share.cores, asked())
+        actor = kind.remote(self.opening, self.share.device, os.getcwd(), self.share.cores, current_trust())
         self.actors.append(actor)
         return actor, actor.open.remote(expected)
 
@@ -245,16 +245,16 @@ def _short(error: BaseException) -> str:
 class Worker:
     """Lives in a process of its own, in `folder` if its machine has that: paths may be relative to it.
 
-    `cores` is how many it has of its machine's; other workers are taken to have the others. `asked` is what the command was told
-    to trust.
+    `cores` is how many it has of its machine's; other workers are taken to have the others. `trust` is what the command was
+    told to trust.
     """
 
     def __init__(
-        self, opening: Opening[Any, Any], device: str, folder: str, cores: int | None = None, asked: Asked | None = None
+        self, opening: Opening[Any, Any], device: str, folder: str, cores: int | None = None, trust: Trust | None = None
     ) -> None:
         self.opening, self.device = opening, device
-        if asked is not None:
-            ask(remote_code=asked.remote_code, safetensors_only=asked.safetensors_only)
+        if trust is not None:
+            set_trust(remote_code=trust.remote_code, safetensors_only=trust.safetensors_only)
         self.model: Any = None
         if cores:
             share_with(max(1, (os.cpu_count() or 1) // cores))

@@ -1,9 +1,7 @@
-"""A model in one file: a zip of what a model folder holds, with a manifest, safe to open wherever it came from.
+"""A model in one file: a zip of a model folder with a manifest, safe to open wherever it comes from.
 
-Nothing in it is ever executed: weights are safetensors, everything else is text. Members are checked before anything is
-unpacked, by what the archive states, and while they are unpacked, by what is really there.
-
-What may be in an archive of a model, judged by what its directory states, before anything is read.
+Nothing in it is ever executed: weights are safetensors, everything else is text. Members are checked twice: by what the
+archive's directory states, before anything is unpacked, and by their content, while they are unpacked.
 """
 
 from __future__ import annotations
@@ -15,7 +13,6 @@ import shutil
 import stat
 import struct
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -25,7 +22,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipInfo
 
 from captrain.disk.folders import link_error
 from captrain.disk.locks import tidy
-from captrain.disk.reading import open_file, within_file
+from captrain.disk.reading import ZIP_ERRORS, open_file, within_file
 from captrain.disk.writing import new_file
 from captrain.errors import ModelError
 
@@ -33,13 +30,13 @@ SUFFIX = ".zip"
 VERSION = 1
 CHUNK = 4 << 20  # bytes read at a time
 STORED = (".safetensors",)
-"""Members that are not compressed: random numbers do not shrink."""
-CALM_DATE = (1980, 1, 1, 0, 0, 0)
-"""The date of all members, so that equal models make equal archives."""
+"""Members that are not compressed: weights do not shrink."""
+FIXED_DATE = (1980, 1, 1, 0, 0, 0)
+"""The date of all members: equal models make equal archives."""
 
 
 def is_archive(source: str) -> bool:
-    """Whether a name is meant as an archive of this kind.
+    """Whether a name is that of an archive on disk.
 
     >>> is_archive("runs/photos"), is_archive("photos.zip")
     (False, False)
@@ -48,18 +45,18 @@ def is_archive(source: str) -> bool:
 
 
 @contextmanager
-def opened(source: str) -> Iterator[str]:
-    """An archive as the private temporary folder that it is unpacked to; any other name as it is.
+def unpacked(source: str) -> Iterator[str]:
+    """The temporary folder that an archive is unpacked to; any other name unchanged.
 
-    The folder is removed at the end. Errors that name it name the archive instead.
+    The folder is removed afterwards. Errors name the archive instead of the folder.
     """
     if not is_archive(source):
         yield source
         return
     with TemporaryDirectory(prefix="captrain-", ignore_cleanup_errors=True) as private:
-        folder = Path(private) / "model"  # what is looked for beside a model folder is private as well
+        folder = Path(private) / "model"  # what may be beside a model folder is private as well
         folder.mkdir()
-        unpack(Path(source), folder)
+        unpack_archive(Path(source), folder)
         try:
             yield str(folder)
         except ModelError as error:
@@ -69,7 +66,7 @@ def opened(source: str) -> Iterator[str]:
 def write_archive(folder: Path, path: Path) -> None:
     """Pack a model folder into a zip at `path`, written under a temporary name and renamed.
 
-    Raises `ModelError` when the folder holds what an archive must not.
+    Raises `ModelError` if the folder holds what an archive must not hold.
     """
     files = {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()}
     for name in files:
@@ -81,31 +78,31 @@ def write_archive(folder: Path, path: Path) -> None:
         archive.writestr(_info(MANIFEST), manifest)
         for name, file in files.items():
             info = _info(name)
-            info.file_size = file.stat().st_size  # tells zipfile whether sizes need 64 bits
+            info.file_size = file.stat().st_size  # so zipfile knows whether sizes need 64 bits
             with file.open("rb") as content, archive.open(info, "w") as member:
                 shutil.copyfileobj(content, member, CHUNK)
 
 
-def check_free(out: Path) -> None:
-    """Raise `ModelError` unless a model written here, as a folder or an archive, overwrites nothing; an empty folder is fine."""
+def check_out_free(out: Path) -> None:
+    """Raise `ModelError` if a model written to `out`, as a folder or an archive, would overwrite something."""
     if out.is_symlink():
         raise link_error(out)
     if out.suffix.lower() == SUFFIX and out.exists():
         tidy(out)
-        raise ModelError(f"{out}: is there already; choose another name, or remove it")
+        raise ModelError(f"{out}: exists already; choose another name, or remove it")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         tidy(out)
         raise ModelError(
-            f"{out}: is a file or holds files; choose a new or empty folder, or a name that ends in {SUFFIX}"
+            f"{out}: is a file, or a folder that is not empty; choose a new or empty folder, or a name that ends in {SUFFIX}"
         )
 
 
-def unpack(path: Path, folder: Path) -> None:
+def unpack_archive(path: Path, folder: Path) -> None:
     """Unpack an archive into an empty folder.
 
-    Raises `ModelError`, on one line, for what is no zip, is cut short, was changed, or holds what a model does not: names that
-    lead elsewhere, names that are there twice, links, encrypted members, pickles, and members that unpack to far more than
-    they should.
+    Raises `ModelError` for a file that is not a zip, is cut short, was changed, or holds what a model does not hold: names that
+    lead elsewhere, names that occur twice, links, encrypted members, pickles, and members that unpack to far more than they
+    should.
     """
     try:
         check_directory(path)
@@ -115,23 +112,15 @@ def unpack(path: Path, folder: Path) -> None:
             _check_room(path, folder, sum(member.file_size for member in members.values()))
             for name, facts in stated.items():
                 _unpack_member(path, archive, members[name], facts, folder / name)
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        struct.error,
-        EOFError,
-        ValueError,
-        NotImplementedError,
-        RuntimeError,
-    ) as error:
+    except ZIP_ERRORS as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ModelError(f"{path}: is no zip, or cut short or damaged ({reason}); copy or download it again") from None
+        raise ModelError(f"{path}: is not a zip file, or is damaged ({reason}); copy or download it again") from None
 
 
 def _unpack_member(
     path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, facts: dict[str, Any], target: Path
 ) -> None:
-    """Write one member, counting and hashing what comes; never more than was stated."""
+    """Write one member, and check its size and checksum; never write more than was stated."""
     target.parent.mkdir(exist_ok=True)
     digest, size = hashlib.sha256(), 0
     with archive.open(member) as content, target.open("xb") as file:
@@ -142,20 +131,18 @@ def _unpack_member(
             digest.update(chunk)
             file.write(chunk)
     if size != member.file_size:
-        raise ModelError(
-            f"{path}: {member.filename} states {member.file_size:,} bytes and has other {size:,}; copy it again"
-        )
+        raise ModelError(f"{path}: {member.filename} states {member.file_size:,} bytes, found {size:,}; copy it again")
     if digest.hexdigest() != facts.get("sha256") or size != facts.get("bytes"):
-        raise ModelError(f"{path}: {member.filename} is not what the manifest says (wrong checksum); copy it again")
+        raise ModelError(f"{path}: {member.filename} has another checksum than the manifest states; copy it again")
 
 
 def _read_manifest(
     path: Path, archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]
 ) -> dict[str, dict[str, Any]]:
-    """Checksum and size of every member; it must name all members and no others."""
+    """Checksum and size of every member. Raises `ModelError` unless the manifest names exactly the members."""
     manifest = members.pop(MANIFEST, None)
     if manifest is None:
-        raise ModelError(f"{path}: holds no {MANIFEST}; expected what 'captrain export RUN model.zip' writes")
+        raise ModelError(f"{path}: holds no {MANIFEST}; expected an archive that 'captrain export RUN model.zip' wrote")
     try:
         content = json.loads(archive.read(manifest))
         version, files = content["captrain_archive"], content["files"]
@@ -171,7 +158,7 @@ def _read_manifest(
 
 
 def _check_room(path: Path, folder: Path, needed: int) -> None:
-    """Raise `ModelError` where the temporary folder's disk has no room for the model."""
+    """Raise `ModelError` if the disk of the temporary folder has no room for the model."""
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ModelError(
@@ -181,8 +168,8 @@ def _check_room(path: Path, folder: Path, needed: int) -> None:
 
 
 def _info(name: str) -> zipfile.ZipInfo:
-    """How a member is stored."""
-    info = zipfile.ZipInfo(name, CALM_DATE)
+    """The header of a member."""
+    info = zipfile.ZipInfo(name, FIXED_DATE)
     info.external_attr = 0o644 << 16
     info.compress_type = zipfile.ZIP_STORED if name.endswith(STORED) else zipfile.ZIP_DEFLATED
     return info
@@ -197,25 +184,25 @@ def _digest_of(file: Path) -> str:
 MANIFEST = "captrain-manifest.json"
 WEIGHTS = ".safetensors"
 TEXTS = frozenset({".json", ".txt", ".md", ".jinja", ".model"})
-"""Suffixes of all else: configurations, vocabularies (`.model` is SentencePiece's), the card."""
+"""Suffixes of the other files: configurations, vocabularies (`.model` is SentencePiece's), the card."""
 PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz", ".joblib", ".h5"})
-"""Suffixes of forms of weights that can run code when they are loaded, or hide what can."""
+"""Suffixes of weight files that can run code when they are loaded."""
 
 NAME = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}/)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 LARGEST_TEXT = 256 << 20  # bytes; the largest tokenizers have about 35 MB
-LARGEST_RATIO = 100  # of a member's size to what it is packed to; vocabularies come to 10
-NEGLIGIBLE = 1 << 20  # bytes that a member may have at any ratio
+LARGEST_RATIO = 100  # of a member's size to its compressed size; vocabularies reach 10
+NEGLIGIBLE = 1 << 20  # bytes; smaller members may have any ratio
 MOST_MEMBERS = 1000
 END, END_SIZE, LONGEST_COMMENT = b"PK\x05\x06", 22, 65535
 WIDE, WIDE_SIZE, LOCATOR_SIZE = b"PK\x06\x06", 56, 20
-"""What stands before the end of a zip of over 4 GiB: the same in 64 bits, and where that is."""
-DIRECTORY_ENTRY = 1024  # bytes, about four times what one of our names needs
+"""What a zip of over 4 GiB has before its end record: the same record in 64 bits, and its position."""
+DIRECTORY_ENTRY = 1024  # bytes, about four times what an entry of ours takes
 
 
 def check_directory(path: Path, most: int = MOST_MEMBERS) -> None:
-    """Refuse an archive whose directory is enormous: zipfile would read all of it into memory.
+    """Raise `ModelError` for an archive with an enormous directory: zipfile would read all of it into memory.
 
-    Raises `ModelError`; leaves it to zipfile to say what is wrong with a directory that is not there.
+    An archive without a directory passes: zipfile reports that.
     """
     with open_file(path) as file:
         file.seek(0, 2)
@@ -226,7 +213,7 @@ def check_directory(path: Path, most: int = MOST_MEMBERS) -> None:
     if at < 0 or len(tail) - at < END_SIZE:
         return
     count, stated = struct.unpack("<HI", tail[at + 10 : at + 16])
-    wide = tail[: at - LOCATOR_SIZE][-WIDE_SIZE:]  # zipfile believes this one, whatever the other says
+    wide = tail[: at - LOCATOR_SIZE][-WIDE_SIZE:]  # zipfile uses this record, whatever the other states
     if at > LOCATOR_SIZE and len(wide) == WIDE_SIZE and wide.startswith(WIDE):
         count, stated = struct.unpack("<QQ", wide[32:48])
     if count > most or stated > most * DIRECTORY_ENTRY:
@@ -234,7 +221,7 @@ def check_directory(path: Path, most: int = MOST_MEMBERS) -> None:
 
 
 def check_members(path: Path, members: Iterable[ZipInfo]) -> dict[str, ZipInfo]:
-    """Members by name. Raises `ModelError` for the first that a model's archive must not have."""
+    """The members by name. Raises `ModelError` for the first that a model's archive must not hold."""
     found: dict[str, ZipInfo] = {}
     seen: set[str] = set()
     packed = 0
@@ -243,7 +230,7 @@ def check_members(path: Path, members: Iterable[ZipInfo]) -> dict[str, ZipInfo]:
         if fault := fault_of_name(name) or _fault(member):
             raise ModelError(f"{path}: {name!r} {fault}; nothing was unpacked")
         if name.casefold() in seen:
-            raise ModelError(f"{path}: {name!r} is there twice; nothing was unpacked")
+            raise ModelError(f"{path}: {name!r} occurs twice; nothing was unpacked")
         seen.add(name.casefold())
         found[name] = member
         packed += member.compress_size
@@ -253,7 +240,7 @@ def check_members(path: Path, members: Iterable[ZipInfo]) -> dict[str, ZipInfo]:
 
 
 def fault_of_name(name: str) -> str:
-    """What is wrong with a member's name, or nothing.
+    """What is wrong with a member's name; "" if nothing is.
 
     >>> fault_of_name("model.safetensors"), fault_of_name("base/config.json")
     ('', '')
@@ -264,17 +251,17 @@ def fault_of_name(name: str) -> str:
         return "has a name that could lead out of the folder; expected plain names"
     suffix = PurePosixPath(name).suffix.lower()
     if suffix in PICKLES:
-        return "is of a form that could run code when it is loaded; expected weights as .safetensors"
+        return "could run code when it is loaded; expected weights as .safetensors"
     if suffix != WEIGHTS and suffix not in TEXTS:
-        return f"is no file of a model; expected {WEIGHTS}, {', '.join(sorted(TEXTS))}"
+        return f"is not a file of a model; expected {WEIGHTS}, {', '.join(sorted(TEXTS))}"
     return ""
 
 
 def _fault(member: ZipInfo) -> str:
-    """What is wrong with a member, or nothing."""
+    """What is wrong with a member; "" if nothing is."""
     kind = stat.S_IFMT(member.external_attr >> 16)
     if kind not in (0, stat.S_IFREG):
-        return "is a link or something else that is no plain file"
+        return "is a link or another special file"
     if member.flag_bits & 0x41:
         return "is encrypted; expected an archive without a password"
     if member.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
@@ -282,5 +269,5 @@ def _fault(member: ZipInfo) -> str:
     if not member.filename.endswith(WEIGHTS) and member.file_size > LARGEST_TEXT:
         return f"states {member.file_size:,} bytes; expected at most {LARGEST_TEXT:,}"
     if member.file_size > max(NEGLIGIBLE, LARGEST_RATIO * member.compress_size):
-        return f"would unpack to {member.file_size:,} bytes from {member.compress_size:,}; no model shrinks so far"
+        return f"would unpack to {member.file_size:,} bytes from {member.compress_size:,}; no model shrinks that much"
     return ""

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from captrain.models.captioner import CaptionerModel
-from captrain.models.checkpoint.plain import Place, captrain_code, differences, plain_code
+from captrain.models.checkpoint.plain import ModelPlace, captrain_code, code_differences, plain_code
 from captrain.report.facts import flatten, section
 from captrain.report.logs import Metrics, Problems, read_metrics, score_name, score_order
 from captrain.yaml_text import dump_yaml, load_yaml
@@ -29,7 +29,7 @@ def model_card(run: Path, captioner: CaptionerModel, name: str, base: str, hub_i
     parts = [
         _head(captioner, base),
         f"# {name}\n\nWrites captions for pictures: a captioner of the family `{captioner.family}`, made with captrain.",
-        _loading(captioner, base, Place(hub_id or name, bool(hub_id))),
+        _loading(captioner, base, ModelPlace(hub_id or name, bool(hub_id))),
         _table("Scores", ("score", "value"), _scores(scores)),
         _table(
             "Data", ("what", "count"), ((key.replace("_", " "), value) for key, value in flatten(settings.get("data")))
@@ -55,13 +55,13 @@ def _head(captioner: CaptionerModel, base: str) -> str:
     return f"---\n{dump_yaml(facts)}---"
 
 
-def _loading(captioner: CaptionerModel, base: str, place: Place) -> str:
+def _loading(captioner: CaptionerModel, base: str, place: ModelPlace) -> str:
     """Code that writes a caption: with captrain, and without it where transformers alone can load the model."""
     text = f"## Use\n\n```python\n{captrain_code(place)}\n```"
     without = plain_code(captioner, base if _is_hub_id(base) else "", place)
     if without is None:
         return text + "\n\nIt has parts that transformers does not know, so captrain is needed to load it."
-    return f"{text}\n\nWithout captrain:\n\n```python\n{without}\n```\n\n{' '.join(differences(captioner))}"
+    return f"{text}\n\nWithout captrain:\n\n```python\n{without}\n```\n\n{' '.join(code_differences(captioner))}"
 
 
 def _scores(scores: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,4 @@
-"""A trained captioner made ready to leave: adapter merged, weights in the precision asked for, a card beside them.
-
-The model hub: captioners up, private unless asked otherwise, and down into a chosen folder.
-"""
+"""Exporting captioners (adapter merged, weights in a chosen precision, a model card), and the model hub: upload and download."""
 
 from __future__ import annotations
 
@@ -21,10 +18,10 @@ from captrain.disk.writing import write_text
 from captrain.errors import CaptrainError, ModelError
 from captrain.models.adapters import BASE, has_adapter, merge_adapter
 from captrain.models.captioner import CaptionerModel
-from captrain.models.checkpoint.archive import SUFFIX, check_free, opened, write_archive
+from captrain.models.checkpoint.archive import SUFFIX, check_out_free, unpacked, write_archive
 from captrain.models.checkpoint.card import model_card
 from captrain.models.checkpoint.folder import load_captioner, save_captioner
-from captrain.models.checkpoint.located import asked, fetch, find_model_folder
+from captrain.models.checkpoint.located import current_trust, fetch_snapshot, find_model_folder
 
 Precision = Literal["fp32", "fp16", "bf16"]
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -35,13 +32,13 @@ def export(source: str, out: Path, *, merge: bool = True, dtype: Precision = "fp
 
     Args:
         source: run folder, model folder, archive or hub id.
-        merge: add the adapter to the weights; otherwise keep it, beside its base model unless that is on the hub.
-        dtype: precision of the written weights.
-        base: of an adapter, the model that it was trained on, where that is no longer at its place.
+        merge: add the adapter to the weights; otherwise keep it apart, beside its base model unless that is on the hub.
+        dtype: the precision of the written weights.
+        base: the model that an adapter was trained on, if it is not where the adapter says.
 
-    Raises `ModelError` when there is no such captioner, when `out` is taken, or when the weights do not fit into `dtype`.
+    Raises `ModelError` if there is no such captioner, if `out` exists, or if the weights do not fit into `dtype`.
     """
-    check_free(out)
+    check_out_free(out)
     make_folder(out.parent)
     with locked(out), fresh_folder(out.parent) as staging:  # on the same disk: one rename publishes it
         folder = staging / "model"
@@ -65,40 +62,40 @@ def write_model(
     hub_id: str = "",
     base: str | None = None,
 ) -> None:
-    """Write a captioner and its card, which calls it `name`, to a folder; see `export`. `hub_id`: where it will be."""
-    with opened(find_model_folder(source)) as there:  # open until the end: a kept adapter's base may lie in there
+    """Write a captioner and its card to a folder; see `export`. `name` is for the card; `hub_id` is its future hub id."""
+    with unpacked(find_model_folder(source)) as there:  # open until the end: a kept adapter's base may lie in there
         captioner = load_captioner(there) if base is None else load_captioner(there, base=base)
         found = str(captioner.core().name_or_path)
         if merge:
             merge_adapter(captioner)
         elif not has_adapter(captioner):
             raise ModelError(
-                f"{source}: has no adapter to keep, all its weights were trained; leave out --keep-adapter"
+                f"{source}: has no adapter to keep, as all its weights were trained; leave out --keep-adapter"
             )
         elif Path(found).exists():
             save_captioner(load_captioner(found), folder / BASE)
             captioner.model.peft_config["default"].base_model_name_or_path = BASE
-        lower(captioner, dtype)
+        cast_weights(captioner, dtype)
         save_captioner(captioner, folder)
         write_text(folder / "README.md", model_card(Path(source), captioner, name, found, hub_id))
 
 
-def lower(captioner: CaptionerModel, dtype: Precision) -> None:
-    """All weights in a precision. Raises `ModelError` when one is too large for it."""
+def cast_weights(captioner: CaptionerModel, dtype: Precision) -> None:
+    """Convert all weights to a precision. Raises `ModelError` if one is too large for it."""
     kind = DTYPES[dtype]
     largest = torch.finfo(kind).max
     for name, weight in captioner.model.named_parameters():
         if bool((weight.detach().abs() > largest).any()):
-            raise ModelError(f"{name} holds a weight that {dtype} can't hold (more than {largest:g}); use --dtype bf16")
+            raise ModelError(f"{name} has a weight that is too large for {dtype} (over {largest:g}); use --dtype bf16")
     captioner.model.to(kind)
 
 
 def push(source: str, hub_id: str, *, public: bool = False, merge: bool = True, dtype: Precision = "fp32") -> str:
-    """Upload an exported captioner with its card; returns where it can be looked at.
+    """Upload an exported captioner with its card; returns its address.
 
-    A new repository is private unless `public`; one that is there stays as it is.
+    A new repository is private unless `public`; an existing one stays as it is.
 
-    Raises `ModelError` for a name that can't be one or without a token; `CaptrainError` when the hub refuses or can't be reached.
+    Raises `ModelError` for an invalid hub id, or without a token; `CaptrainError` if the hub refuses or can't be reached.
     """
     check_hub_id(hub_id)
     if get_token() is None:
@@ -114,36 +111,36 @@ def push(source: str, hub_id: str, *, public: bool = False, merge: bool = True, 
             )
         except HfHubHTTPError as error:
             raise CaptrainError(
-                f"{hub_id}: the hub refused it ({_one_line(error)}); see that the token may write there"
+                f"{hub_id}: the hub refused it ({_one_line(error)}); check that the token may write there"
             ) from None
         except Exception as error:  # of every kind: httpx's and requests' errors have no common parent
             raise CaptrainError(
-                f"{hub_id}: the hub can't be reached ({_one_line(error)}); see to the network and try again"
+                f"{hub_id}: the hub can't be reached ({_one_line(error)}); check the network and try again"
             ) from None
     return str(place)
 
 
-def download(hub_id: str, cache: Path) -> str:
-    """The folder below `cache` that a hub's model was copied to; what is there already is not fetched again.
+def download_model(hub_id: str, cache: Path) -> str:
+    """Copy a model of the hub below `cache`; returns its folder. Files that are there already are not fetched again.
 
-    Raises `ModelError` when it can't be had.
+    Raises `ModelError` if it can't be downloaded.
     """
     check_hub_id(hub_id)
     try:
-        return fetch(hub_id, cache, code=asked().remote_code)
+        return fetch_snapshot(hub_id, cache, code=current_trust().remote_code)
     except Exception as error:  # of every kind, as above
         raise ModelError(f"{hub_id}: can't be fetched from the hub to {cache} ({_one_line(error)})") from None
 
 
 def check_hub_id(hub_id: str) -> None:
-    """Raise `ModelError` unless a name is of the form that the hub takes."""
+    """Raise `ModelError` unless a name is a valid hub id."""
     try:
         validate_repo_id(hub_id)
     except HFValidationError:
-        raise ModelError(f"{hub_id}: is no name for the hub; expected owner/name, such as ada/cat-captions") from None
+        raise ModelError(f"{hub_id}: is not a valid hub id; expected owner/name, such as ada/cat-captions") from None
 
 
 def _one_line(error: Exception) -> str:
-    """The first line of what went wrong."""
+    """The first line of an error."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines or [type(error).__name__])[0][:200]

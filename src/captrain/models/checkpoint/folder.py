@@ -1,6 +1,6 @@
 """Loading and saving captioners.
 
-What is written, plain transformers or peft can load; `captrain.json` adds what they don't know.
+Plain transformers or peft can load what is written; `captrain.json` adds what they don't know.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import json
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from importlib import import_module
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, cast
@@ -17,60 +16,36 @@ from typing import Any, cast
 import torch
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
-import captrain.models.families.prefix.model  # makes prefix captioners known to the Auto classes
-import captrain.models.layers.vision  # noqa: F401  # makes wrapped encoders known to the Auto classes
 from captrain.data.images import ImageSpec
 from captrain.disk.reading import POINTER, pointer_at
 from captrain.disk.writing import write_text
-from captrain.errors import ModelError, nearest
+from captrain.errors import ModelError
 from captrain.models.adapters import (
     SAVED,
     attach_adapter,
     base_of,
     check_saved_whole,
-    fetched,
+    fetched_adapter,
     has_adapter,
     is_adapter,
     missing_base,
 )  # fmt: skip
 from captrain.models.captioner import CaptionerModel
-from captrain.models.checkpoint.archive import is_archive, opened
+from captrain.models.checkpoint.archive import is_archive, unpacked
 from captrain.models.checkpoint.image_preparation import has_preparation, read_preparation, write_preparation
 from captrain.models.checkpoint.loading import load_with_report, read_config
 from captrain.models.checkpoint.located import EXTRAS, find_model_folder, is_cached, not_here, offline
 from captrain.models.checkpoint.trusted_code import save_code
-from captrain.models.checkpoint.weight_files import read_json
+from captrain.models.checkpoint.weight_files import read_model_json
 from captrain.models.decoding import Decoding
+from captrain.models.families import FAMILIES, Family, family_named, family_of_type, import_object
 from captrain.models.vocabulary import has_tokenizer, load_tokenizer
 from captrain.models.zoo import name_hint
 
-FAMILIES = {
-    "blip": "captrain.models.families.blip:BlipCaptioner",
-    "blip-2": "captrain.models.families.blip2:Blip2Captioner",
-    "encoder-decoder": "captrain.models.families.encoder_decoder:EncoderDecoderCaptioner",
-    "git": "captrain.models.families.git:GitCaptioner",
-    "prefix": "captrain.models.families.prefix.captioner:PrefixCaptioner",
-}
-"""Every family, and where its class is."""
-
-MODEL_TYPES = {
-    "blip": ("blip", "captrain.models.families.blip:BlipForConditionalGeneration"),
-    "blip-2": ("blip-2", "transformers:Blip2ForConditionalGeneration"),
-    "captrain_prefix": ("prefix", "captrain.models.families.prefix.model:PrefixModel"),
-    "git": ("git", "captrain.models.families.git:GitForCausalLM"),
-    "vision-encoder-decoder": ("encoder-decoder", "transformers:VisionEncoderDecoderModel"),
-}
-"""For each `model_type` of a config.json: the family, and the class that loads the weights."""
-
-PROCESSORS = {
-    "blip": "BlipImageProcessor",
-    "blip-2": "BlipImageProcessor",
-    "git": "CLIPImageProcessor",
-    "crop": "CLIPImageProcessor",
-    "squash": "ViTImageProcessor",
-}
+CROPPING_PROCESSOR = "CLIPImageProcessor"
+"""The image processor of transformers that crops, whatever the family."""
 LONGEST_REASON = 300
-LONGEST_PROMPT = 10_000  # characters; no decoder has room for so many
+LONGEST_PROMPT = 10_000  # characters; no decoder has positions for so many
 
 
 def load_captioner(
@@ -80,19 +55,19 @@ def load_captioner(
     *,
     adapter_learns: bool = False,
 ) -> CaptionerModel:
-    """A captioner from a run folder, a model folder, an archive, a hub id or a short name; its config tells the family.
+    """A captioner from a run folder, a model folder, an archive, a hub id or a short name. Its config decides the family.
 
     Args:
-        quantize: put the weights on the GPU in few bits (see `memory.quantization`).
-        base: of an adapter, the model that it was trained on, in place of the one that it names.
-        adapter_learns: let an adapter go on learning; of anything else nothing changes.
+        quantize: load the weights onto the GPU in few bits (see `learning_parts.quantization`).
+        base: the model that an adapter was trained on, instead of the one that the adapter names.
+        adapter_learns: let an adapter go on learning; it changes nothing for other models.
 
-    Raises `ModelError` when there is no such checkpoint, when it is incomplete, or when it is of no known family.
+    Raises `ModelError` if there is no such checkpoint, if it is incomplete, or if it belongs to no known family.
     """
     source = find_model_folder(source)
-    with clear_errors(source), opened(fetched(source)) as folder, clear_errors(folder):
+    with clear_errors(source), unpacked(fetched_adapter(source)) as folder, clear_errors(folder):
         if base is not None and not is_adapter(folder):
-            raise ModelError(f"{source}: is no adapter, so it has no base; leave --base out")
+            raise ModelError(f"{source}: is not an adapter, so it has no base; leave --base out")
         if is_adapter(folder):
             captioner = _load_adapter(folder, quantize, base, adapter_learns)
         else:
@@ -103,17 +78,17 @@ def load_captioner(
 
 
 def _load_adapter(folder: str, quantize: BitsAndBytesConfig | None, base: str | None, learns: bool) -> CaptionerModel:
-    """An adapter on its base. Tokenizer and image preparation are the base's where the adapter's folder has none."""
+    """An adapter on its base. If the adapter's folder has no tokenizer or image preparation, those of the base are used."""
     named = base_of(folder) if base is None else find_model_folder(base)
-    with opened(named) as place:
+    with unpacked(named) as place:
         if is_adapter(place):
-            raise missing_base(folder, named, "is an adapter itself: export it merged, and give that")
+            raise missing_base(folder, named, "is an adapter itself: export it merged, and use the export as the base")
         try:
             with offline() if base is None else nullcontext():
                 model, family = _load_weights(place, quantize)
         except OSError as error:
             raise missing_base(
-                folder, named, f"can't be had ({' '.join(str(error).split())[:LONGEST_REASON]})"
+                folder, named, f"can't be loaded ({' '.join(str(error).split())[:LONGEST_REASON]})"
             ) from error
         if is_archive(named):
             model.name_or_path = str(Path(named).absolute())
@@ -122,12 +97,12 @@ def _load_adapter(folder: str, quantize: BitsAndBytesConfig | None, base: str | 
     return captioner
 
 
-def _assembled(model: PreTrainedModel, family: str, words: str, places: Sequence[str]) -> CaptionerModel:
-    """A captioner from its weights, the tokenizer in `words`, and what the first of some places says of the rest."""
+def _assembled(model: PreTrainedModel, family: Family, words: str, places: Sequence[str]) -> CaptionerModel:
+    """A captioner from its weights, the tokenizer in `words`, and the settings in the first of `places` that has some."""
     specs = (_preparation(place, needed=place == places[-1]) for place in places)
     spec = next(found for found in specs if found is not None)
     extras = next(filter(None, map(read_extras, places)), {})
-    captioner = family_class(family)(model, load_tokenizer(words), spec)
+    captioner = family.captioner_class()(model, load_tokenizer(words), spec)
     captioner.prompt = str(extras.get("prompt", ""))
     if len(captioner.prompt) > LONGEST_PROMPT:
         raise ModelError(f"{words}: its prompt has {len(captioner.prompt):,} characters, over {LONGEST_PROMPT:,}")
@@ -138,9 +113,9 @@ def _assembled(model: PreTrainedModel, family: str, words: str, places: Sequence
 
 
 def _check_tokens(captioner: CaptionerModel, source: str) -> None:
-    """Raise `ModelError` where a caption would begin or end with a token that the decoder does not have.
+    """Raise `ModelError` if a caption would begin or end with a token that the decoder does not have.
 
-    The tokens that no caption has must be numbers: transformers takes them as they are.
+    Suppressed tokens must be numbers: transformers does not check them.
     """
     how = captioner.core().generation_config
     for name in ("suppress_tokens", "begin_suppress_tokens"):
@@ -152,11 +127,13 @@ def _check_tokens(captioner: CaptionerModel, source: str) -> None:
     entries = int(cast(Any, captioner.decoder.get_input_embeddings()).weight.shape[0])
     for name, token in (("starts", captioner.start_id), ("ends", captioner.end_id)):
         if not 0 <= token < entries:
-            raise ModelError(f"{source}: a caption {name} with token {token:,}, but its decoder has {entries:,} tokens")
+            raise ModelError(
+                f"{source}: a caption {name} with token {token:,}, but its decoder has only {entries:,} tokens"
+            )
 
 
 def _preparation(place: str, needed: bool) -> ImageSpec | None:
-    """The image preparation that a folder states, if it does; raises `ModelError` when it does not and is `needed`."""
+    """The image preparation that a folder states. If it states none: None, or `ModelError` if it is `needed`."""
     extras = read_extras(place)
     if "image_spec" in extras:
         return ImageSpec.from_dict(extras["image_spec"])
@@ -166,7 +143,7 @@ def _preparation(place: str, needed: bool) -> ImageSpec | None:
 def save_captioner(captioner: CaptionerModel, folder: Path) -> None:
     """Write weights (only the adapter's, if there is one), tokenizer, image preparation and captioning settings.
 
-    The folder loads with `transformers` (or with `peft` on the base model) alone, and with `load_captioner`.
+    `transformers` alone (or `peft` on the base model) can load the folder, and so can `load_captioner`.
     """
     check_saved_whole(captioner)
     _check_base_has_a_place(captioner)
@@ -175,9 +152,8 @@ def save_captioner(captioner: CaptionerModel, folder: Path) -> None:
     model.save_pretrained(folder, **(SAVED if has_adapter(captioner) else {}))
     save_code(captioner.core(), folder)
     captioner.tokenizer.save_pretrained(folder)
-    processor = PROCESSORS.get(captioner.family) or PROCESSORS[captioner.image_spec.resize]
-    if captioner.image_spec.resize == "crop":
-        processor = PROCESSORS["crop"]
+    crops = captioner.image_spec.resize == "crop"
+    processor = CROPPING_PROCESSOR if crops else family_named(captioner.family).image_processor
     write_preparation(folder, captioner.image_spec, processor)
     extras = {
         "family": captioner.family,
@@ -187,19 +163,8 @@ def save_captioner(captioner: CaptionerModel, folder: Path) -> None:
         **({"origins": list(captioner.origins)} if captioner.origins else {}),
     }
     write_text(folder / EXTRAS, json.dumps(extras, indent=2) + "\n")
-    for weights in folder.glob("*.safetensors"):  # the library lets nobody but their owner read them
+    for weights in folder.glob("*.safetensors"):  # the library makes them readable for their owner only
         weights.chmod(stat.S_IMODE((folder / EXTRAS).stat().st_mode))
-
-
-def family_class(name: str) -> type[CaptionerModel]:
-    """The class of a family, imported when asked for.
-
-    >>> family_class("blip").__name__
-    'BlipCaptioner'
-    """
-    if name not in FAMILIES:
-        raise ModelError(f"unknown family '{name}'.{nearest(name, FAMILIES)} Families: {', '.join(FAMILIES)}")
-    return cast(type[CaptionerModel], _import(FAMILIES[name]))
 
 
 def holds_adapter(source: str) -> bool:
@@ -210,20 +175,20 @@ def holds_adapter(source: str) -> bool:
 
 @contextmanager
 def model_folder(source: str) -> Iterator[str]:
-    """The folder that a model lies in while this is open, as `load_captioner` finds it; a hub id that is no adapter as it is."""
-    with opened(fetched(find_model_folder(source))) as folder:
+    """The folder of a model, as `load_captioner` finds it; a hub id unchanged, unless it is an adapter's."""
+    with unpacked(fetched_adapter(find_model_folder(source))) as folder:
         yield folder
 
 
 def read_extras(folder: str) -> dict[str, Any]:
-    """What `captrain.json` adds to a checkpoint; nothing for one that captrain did not write."""
+    """The content of `captrain.json`; empty for a checkpoint that captrain did not write."""
     path = Path(folder, EXTRAS)
-    return read_json(path) if path.is_file() else {}
+    return read_model_json(path) if path.is_file() else {}
 
 
 @contextmanager
 def clear_errors(source: str) -> Iterator[None]:
-    """Turn what the libraries raise for missing, broken or foreign checkpoints into one line."""
+    """Turn the libraries' errors about missing, broken or foreign checkpoints into a `ModelError` of one line."""
     try:
         yield
     except ModelError:
@@ -235,22 +200,25 @@ def clear_errors(source: str) -> Iterator[None]:
             raise not_here(source) from error
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         if isinstance(error, UnpicklingError):
-            reason = "its weights are a pickle that holds more than tensors, and nothing in one is run"
+            reason = "its weights are a pickle that holds more than tensors, and captrain runs no code from pickles"
         hint = name_hint(source)
         raise ModelError(f"{source}: can't be loaded as a captioner: {reason[:LONGEST_REASON]}{hint}") from error
 
 
-def _load_weights(source: str, quantize: BitsAndBytesConfig | None) -> tuple[PreTrainedModel, str]:
-    """A checkpoint's model in fp32 (where it is not quantised), and its family. Raises when weights are missing from it."""
+def _load_weights(source: str, quantize: BitsAndBytesConfig | None) -> tuple[PreTrainedModel, Family]:
+    """The model of a checkpoint, in fp32 unless quantised, and its family. Raises `ModelError` if weights are missing."""
     config = read_config(source)
-    if config.model_type not in MODEL_TYPES:
-        raise ModelError(f"{source}: a '{config.model_type}' is of no known family; families: {', '.join(FAMILIES)}")
-    family, place = MODEL_TYPES[config.model_type]
+    family = family_of_type(config.model_type)
+    if family is None:
+        raise ModelError(
+            f"{source}: a '{config.model_type}' belongs to no known family; families: {', '.join(FAMILIES)}"
+        )
+    place = family.checkpoints[config.model_type]
     expected = place.rpartition(":")[2]
     if config.architectures and expected not in config.architectures:
-        raise ModelError(f"{source}: a {config.architectures[0]} writes no captions; expected a {expected}")
+        raise ModelError(f"{source}: a {config.architectures[0]} is not a captioner; expected a {expected}")
     how = {} if quantize is None else {"quantization_config": quantize, "device_map": {"": torch.cuda.current_device()}}
-    model, info = load_with_report(_import(place), source, config, **how)
+    model, info = load_with_report(import_object(place), source, config, **how)
     missing = sorted(info["missing_keys"])
     if missing:
         raise ModelError(
@@ -260,13 +228,7 @@ def _load_weights(source: str, quantize: BitsAndBytesConfig | None) -> tuple[Pre
 
 
 def _check_base_has_a_place(captioner: CaptionerModel) -> None:
-    """Raise `ModelError` for an adapter whose base is in memory alone: nobody could load what was saved."""
+    """Raise `ModelError` for an adapter whose base is only in memory: nobody could load what was saved."""
     model: Any = captioner.model
     if has_adapter(captioner) and not all(config.base_model_name_or_path for config in model.peft_config.values()):
-        raise ModelError("the adapter's base is on no disk; save the base first, and load it from there")
-
-
-def _import(place: str) -> Any:
-    """An object by `module:name`."""
-    module, name = place.split(":")
-    return getattr(import_module(module), name)
+        raise ModelError("the adapter's base is not on disk; save the base first, and load it from there")

@@ -11,12 +11,12 @@ from captrain.data.images import Decode, ImageSpec
 from captrain.disk.writing import write_text
 from captrain.errors import ModelError
 from captrain.models.checkpoint.located import in_folder
-from captrain.models.checkpoint.weight_files import read_json
+from captrain.models.checkpoint.weight_files import read_model_json
 
 RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CONVNEXT_LARGE = 384
-"""Edge from which ConvNeXt's processor squashes instead of cropping."""
+"""The edge from which ConvNeXt's processor squashes instead of cropping."""
 Resize = Literal["squash", "crop"]
 
 
@@ -29,9 +29,9 @@ def has_preparation(folder: str) -> bool:
 
 
 def read_preparation(source: str, default_size: int | None = None) -> ImageSpec:
-    """The preparation a checkpoint (folder or hub id) asks for.
+    """The image preparation of a checkpoint (folder or hub id).
 
-    A checkpoint without one gets ImageNet's mean and deviation at `default_size`. Raises `ModelError` when neither is known.
+    Without one, ImageNet's mean and deviation at `default_size` are used. Raises `ModelError` if that is None.
     """
     config = _read_config(source)
     if config is None:
@@ -48,7 +48,7 @@ def read_preparation(source: str, default_size: int | None = None) -> ImageSpec:
 
 
 def _spec(config: dict[str, Any], default_size: int | None) -> ImageSpec:
-    """What the configuration of an image processor says; raises many kinds of errors for values of other kinds."""
+    """The preparation by the configuration of an image processor. Raises errors of many kinds for malformed values."""
     height, width, shortest = _sizes(config, default_size or 224)
     return ImageSpec(
         height=height,
@@ -64,7 +64,7 @@ def _spec(config: dict[str, Any], default_size: int | None) -> ImageSpec:
 def adjust(
     spec: ImageSpec, size: int | None = None, resize: Resize | None = None, decode: Decode | None = None
 ) -> ImageSpec:
-    """The same preparation at another size, with another rule or decoded otherwise; a crop's margin keeps its proportion.
+    """The preparation with another size, resizing or decoding; the margin of a crop keeps its proportion.
 
     >>> adjust(ImageSpec(224, 224, (0.5,) * 3, (0.5,) * 3, "crop", 256), size=112).resize_to
     128
@@ -78,7 +78,7 @@ def adjust(
 
 
 def write_preparation(folder: Path, spec: ImageSpec, processor: str) -> None:
-    """`preprocessor_config.json` that the named image processor of transformers reads as the same preparation."""
+    """Write `preprocessor_config.json`, from which the named image processor of transformers prepares pictures alike."""
     crops = spec.resize == "crop"
     shortest = spec.resize_to or min(spec.height, spec.width)
     config = {
@@ -103,7 +103,7 @@ def _read_config(source: str) -> dict[str, Any] | None:
     folder = Path(in_folder(source))
     for name in FILES:
         if (folder / name).is_file():
-            content = read_json(folder / name)
+            content = read_model_json(folder / name)
             content = content.get("image_processor", content)
             if "image_mean" in content or "size" in content:
                 return cast(dict[str, Any], content)
@@ -111,7 +111,7 @@ def _read_config(source: str) -> dict[str, Any] | None:
 
 
 def _sizes(config: dict[str, Any], default: int) -> tuple[int, int, int | None]:
-    """Height and width of the prepared picture, and the shortest edge it is resized to before a crop; None without a crop."""
+    """Height and width of the prepared picture, and the shortest edge before a crop; None without a crop."""
     height, width = _edges(config.get("size") or default)
     if config.get("crop_pct"):  # ConvNeXt crops small pictures, and says so in its own way
         return height, width, int(height / config["crop_pct"]) if height < CONVNEXT_LARGE else None
@@ -123,7 +123,7 @@ def _sizes(config: dict[str, Any], default: int) -> tuple[int, int, int | None]:
 
 
 def _edges(size: int | dict[str, int]) -> tuple[int, int]:
-    """Height and width, of a number for both, of `{"height", "width"}` or of `{"shortest_edge"}`.
+    """Height and width from one number for both, from `{"height", "width"}`, or from `{"shortest_edge"}`.
 
     >>> _edges(224), _edges({"shortest_edge": 256})
     ((224, 224), (256, 256))

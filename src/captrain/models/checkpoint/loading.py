@@ -1,8 +1,8 @@
 """The one place where transformers, peft and the hub's library load anything for captrain.
 
-What comes from the hub is first put into this machine's cache, of the one repository that was named; from there on everything
-is read from a folder, with the network closed. Nothing that a model's files say runs code, names another repository, or takes
-a kernel from the hub. Held by `tests/unit/test_models_loading.py`: nobody else calls `from_pretrained` and its kin.
+A repository of the hub is first copied to this machine's cache; then everything is read from a folder, without the network.
+Nothing in a model's files can run code, name another repository, or take a kernel from the hub. A test makes sure that no
+other module calls `from_pretrained` and the like (`tests/unit/test_models_loading.py`).
 """
 
 from __future__ import annotations
@@ -16,10 +16,18 @@ from typing import Any, cast
 import torch
 import transformers.dynamic_module_utils
 from peft import PeftModel
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from captrain.errors import ModelError
-from captrain.models.checkpoint.located import asked, in_folder, offline
+from captrain.models.checkpoint.located import current_trust, in_folder, offline
 from captrain.models.checkpoint.trusted_code import announce_tokenizer, check_code, register_code
 from captrain.models.checkpoint.weight_files import (
     PICKLED_ADAPTER,
@@ -28,51 +36,71 @@ from captrain.models.checkpoint.weight_files import (
     check_counts,
     find_weights,
     inside,
-    read_json,
+    read_model_json,
 )
+from captrain.models.families import FAMILIES, import_object
 
 logger = logging.getLogger(__name__)
 
 ATTENTION = (None, "eager", "sdpa", "flex_attention")
-"""Ways of computing attention that take nothing from the hub."""
+"""Implementations of attention that take nothing from the hub."""
 EXPERTS = (None, "eager", "grouped_mm", "batched_mm")
-"""The same of mixtures of experts."""
+"""The same for mixtures of experts."""
 QUANTIZED = ("bitsandbytes", "bitsandbytes_4bit", "bitsandbytes_8bit")
-"""Kinds of few-bit weights whose code is in an installed package; others take theirs from the hub."""
+"""Quantised weights whose code is in an installed package; that of others comes from the hub."""
 ADAPTERS = frozenset(
     (
         *("LORA", "ADALORA", "LOHA", "LOKR", "IA3", "OFT", "BOFT", "HRA", "VERA", "FOURIERFT", "LN_TUNING", "RANDLORA"),
         *("MISS", "C3A", "ROAD", "SHIRA", "HIRA", "WAVEFT"),
     )
 )
-"""Kinds of adapters that lie on layers; others may name tokenizers and adapters elsewhere."""
+"""Adapters on layers; other kinds may name tokenizers and adapters elsewhere."""
 
 SETTINGS_FILES = ("generation_config.json", "special_tokens_map.json", "added_tokens.json", "processor_config.json")
-"""Files that the library reads, too, and that are looked at before."""
+"""Other files that the library reads, which are checked first."""
 PATTERNS = (
     *("target_modules", "exclude_modules", "layers_pattern", "rank_pattern", "alpha_pattern", "target_parameters"),
     "modules_to_save",
 )
-"""Settings of an adapter in which peft finds regular expressions."""
-_REPEATED = re.compile(r"\)(?:[*+]|\{[0-9]*,)")  # a group that repeats: what is in it may match in 2^n ways
+"""Settings of an adapter that peft takes for regular expressions."""
+_REPEATED = re.compile(r"\)(?:[*+]|\{[0-9]*,)")  # a group that repeats: its content may match in 2^n ways
 _UNBOUNDED = re.compile(r"(?<!\\)(?:[*+]|\{[0-9]*,[0-9]*\})")
 MOST_UNBOUNDED = 6
 _ROUNDS = re.compile(r"pissa_niter_[0-9]{1,2}")
 
-transformers.dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # nothing is ever asked on the terminal
+transformers.dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # never ask on the terminal
+
+
+_registered: set[str] = set()
+
+
+def register_own_models() -> None:
+    """Register the models that families define themselves (`Family.own_models`) with the Auto classes of transformers.
+
+    This is the one place that does so. It runs before any configuration is read.
+    """
+    for place in (place for family in FAMILIES.values() for place in family.own_models):
+        if place not in _registered:
+            _registered.add(place)
+            model = import_object(place)
+            config = model.config_class
+            if config.model_type not in CONFIG_MAPPING:
+                AutoConfig.register(config.model_type, config)
+            AutoModel.register(config, model, exist_ok=True)
 
 
 def read_config(source: str) -> PreTrainedConfig:
-    """A checkpoint's configuration, of which nothing can lead to code or to another model.
+    """The configuration of a checkpoint, without anything that leads to code or to another model.
 
-    Raises `ModelError` where it needs code of its own, unless `--trust-remote-code` was given.
+    Raises `ModelError` if it needs its own code, unless `--trust-remote-code` was given.
     """
     folder = in_folder(source)
-    content = read_json(Path(folder, "config.json"))
+    content = read_model_json(Path(folder, "config.json"))
     check_counts(source, content, None)
     check_code(source, content)
+    register_own_models()
     with offline():
-        if asked().remote_code:
+        if current_trust().remote_code:
             register_code(source, folder, content)
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     config._name_or_path = source
@@ -80,7 +108,8 @@ def read_config(source: str) -> PreTrainedConfig:
 
 
 def part_config(values: dict[str, Any]) -> PreTrainedConfig:
-    """The configuration of a part, from what the whole model's says of it."""
+    """The configuration of a part, from its values in the configuration of the whole model."""
+    register_own_models()
     settings = dict(values)
     with offline():
         return _tamed(
@@ -89,7 +118,7 @@ def part_config(values: dict[str, Any]) -> PreTrainedConfig:
 
 
 def new_model(kind: Any, config: PreTrainedConfig) -> PreTrainedModel:
-    """A model of a kind (an Auto class) without weights."""
+    """A model of an Auto class with new weights."""
     return cast(PreTrainedModel, kind.from_config(config, trust_remote_code=False))
 
 
@@ -107,16 +136,16 @@ def load_model(kind: Any, source: str, config: PreTrainedConfig | None = None, *
 def load_with_report(
     kind: Any, source: str, config: PreTrainedConfig | None = None, **how: Any
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """A model of a class, and what was missing from its files.
+    """A model of a class, and transformers' report on missing weights.
 
-    Raises `ModelError` where its weights do not lie in its folder, or do not fit its configuration.
+    Raises `ModelError` if the weights are not in its folder, or do not fit its configuration.
     """
     folder = in_folder(source)
     config = read_config(source) if config is None else config
     weights = find_weights(folder)
     for name in SETTINGS_FILES:
         if Path(folder, name).exists():
-            read_json(Path(folder, name))
+            read_model_json(Path(folder, name))
     check_counts(source, config.to_dict(), weights)
     with offline():
         check_built(source, kind, config, weights)
@@ -129,14 +158,14 @@ def load_with_report(
 
 
 def load_tokenizer_files(source: str) -> PreTrainedTokenizerBase:
-    """A checkpoint's tokenizer. With `--trust-remote-code` one that is made by code of its own, too."""
+    """The tokenizer of a checkpoint; with `--trust-remote-code`, also one that needs its own code."""
     folder = in_folder(source)
     for file in sorted(Path(folder).iterdir()):
         if file.suffix in (".json", ".txt", ".model", ".jinja"):
             inside(Path(folder), file.name)
     stated = Path(folder, "tokenizer_config.json")
-    code = read_json(stated) if stated.is_file() else {}
-    if runs := asked().remote_code and "auto_map" in code:
+    code = read_model_json(stated) if stated.is_file() else {}
+    if runs := current_trust().remote_code and "auto_map" in code:
         announce_tokenizer(source, folder, code)
     with offline():
         return cast(
@@ -146,16 +175,16 @@ def load_tokenizer_files(source: str) -> PreTrainedTokenizerBase:
 
 
 def load_adapter(model: PreTrainedModel, folder: str, *, learns: bool) -> PeftModel:
-    """An adapter of a folder on its base. Raises `ModelError` for kinds of adapters that could lead elsewhere."""
-    config = read_json(Path(folder, "adapter_config.json"))
+    """A model with the adapter of a folder. Raises `ModelError` for kinds of adapters that could lead elsewhere."""
+    config = read_model_json(Path(folder, "adapter_config.json"))
     kind = str(config.get("peft_type", "")).upper()
     if kind not in ADAPTERS:
         raise ModelError(
-            f"{folder}: an adapter of kind {kind[:40]!r} is not loaded; expected {', '.join(sorted(ADAPTERS))}"
+            f"{folder}: an adapter of kind {kind[:40]!r} is not supported; expected {', '.join(sorted(ADAPTERS))}"
         )
     if config.get("megatron_config"):
         raise ModelError(
-            f"{folder}: adapter_config.json names code to import (megatron_core); take megatron_config out of it"
+            f"{folder}: adapter_config.json names code to import (megatron_core); remove megatron_config from it"
         )
     _check_patterns(folder, config)
     weights = find_weights(folder, SAFE_ADAPTER, PICKLED_ADAPTER)
@@ -165,19 +194,19 @@ def load_adapter(model: PreTrainedModel, folder: str, *, learns: bool) -> PeftMo
 
 
 def _check_patterns(folder: str, config: dict[str, Any]) -> None:
-    """Raise `ModelError` for patterns of modules' names that could take for ever: Python's `re` has no limit of time."""
+    """Raise `ModelError` for patterns that could take forever: Python's `re` has no time limit."""
     for key in PATTERNS:
         value = config.get(key)
         for pattern in value if isinstance(value, (list, dict)) else [value]:
             if _REPEATED.search(str(pattern)) or len(_UNBOUNDED.findall(str(pattern))) > MOST_UNBOUNDED:
                 raise ModelError(
-                    f"{folder}: adapter_config.json has the pattern {str(pattern)[:80]!r} in {key}, which could take for ever; "
-                    "list the names of the modules there"
+                    f"{folder}: adapter_config.json has the pattern {str(pattern)[:80]!r} in {key}, which could take forever; "
+                    "list the names of the modules instead"
                 )
 
 
 def _check_ranks(folder: str, config: dict[str, Any], dims: frozenset[int] | None) -> None:
-    """Raise `ModelError` for a rank that no tensor of the adapter has; of pickles, for one beyond all reason."""
+    """Raise `ModelError` for a rank that no tensor of the adapter has, or, in pickles, for an absurd one."""
     ranks = [config.get("r"), *dict(config.get("rank_pattern") or {}).values()]
     for rank in ranks:
         if isinstance(rank, int) and rank > 64 and (rank not in dims if dims is not None else rank > 65536):
@@ -196,28 +225,28 @@ def _check_ranks(folder: str, config: dict[str, Any], dims: frozenset[int] | Non
 
 
 def _tamed(config: PreTrainedConfig, source: str) -> PreTrainedConfig:
-    """A configuration, and those inside it, without what could lead to code or to files elsewhere."""
+    """A configuration, and those inside it, without anything that leads to code or to files elsewhere."""
     for part in _configs(config):
         if getattr(part, "transformers_weights", None):
             del part.transformers_weights
         if part._attn_implementation not in ATTENTION:
             logger.warning(
-                "%s: attention %r is code from elsewhere, and is not taken", source, part._attn_implementation
+                "%s: attention %r is code from elsewhere, and is not used", source, part._attn_implementation
             )
             part._attn_implementation = None
         if part._experts_implementation not in EXPERTS:
             logger.warning(
-                "%s: experts %r are code from elsewhere, and are not taken", source, part._experts_implementation
+                "%s: experts %r are code from elsewhere, and are not used", source, part._experts_implementation
             )
             part._experts_implementation = None
-        if not asked().remote_code and hasattr(part, "auto_map"):
+        if not current_trust().remote_code and hasattr(part, "auto_map"):
             del part.auto_map
         _check_quantized(source, getattr(part, "quantization_config", None))
     return config
 
 
 def _check_quantized(source: str, how: Any) -> None:
-    """Raise `ModelError` for few-bit weights whose code would come from the hub."""
+    """Raise `ModelError` for quantised weights whose code would come from the hub."""
     kind = (how.get("quant_method") if isinstance(how, dict) else getattr(how, "quant_method", None)) if how else None
     kind = getattr(kind, "value", kind)
     if how and kind not in QUANTIZED:

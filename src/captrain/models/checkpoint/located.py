@@ -1,11 +1,10 @@
-"""Where a checkpoint lies: in a folder, an archive, or the hub's cache. Loads no torch, so that a wrong name is told at once.
+"""Where a checkpoint is: in a folder, an archive, or the hub's cache. Loads no torch, so that a wrong name is an error at once.
 
-Only here anything is fetched from the hub: of the one repository that was named, at one commit.
+This is the only place that fetches anything from the hub: of the repository that was named, at one commit.
 
-What a command was told to trust: by itself neither code that lies beside weights, nor, if asked for, pickles.
-
-Only the command line of the very command says so: no recipe, no run and no model can. What it says holds in its process, and
-in those that it starts on this machine.
+It also holds what a command trusts: code beside weights only with `--trust-remote-code`; pickles unless `--safetensors-only`
+forbids them. Only the command line decides this, no recipe, run or model can. It holds for its process, and for those that it
+starts on this machine.
 """
 
 from __future__ import annotations
@@ -24,19 +23,19 @@ from captrain.models.checkpoint.archive import is_archive
 from captrain.models.zoo import name_hint, resolve_name
 
 EXTRAS = "captrain.json"
-"""What captrain adds to a checkpoint that it writes."""
+"""The file that captrain adds to a checkpoint."""
 CONFIGS = ("config.json", "adapter_config.json")
-"""Files of which every checkpoint has one."""
+"""Every checkpoint has one of these files."""
 NEEDED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
-"""Files of a checkpoint that loading it takes; no code."""
+"""The files that loading a checkpoint takes, without code."""
 OLD_WEIGHTS = ("pytorch_model*.bin", "adapter_model.bin")
-"""Weights of checkpoints that have no others."""
+"""Weights of checkpoints without safetensors."""
 CODE = ("*.py",)
-"""What else is fetched with `--trust-remote-code`."""
+"""What is fetched in addition with `--trust-remote-code`."""
 
 
 def find_model_folder(source: str) -> str:
-    """A run folder's model folder; a short name's hub id; any other folder or hub id as it is."""
+    """The model folder of a run folder; the hub id of a short name; any other folder or hub id unchanged."""
     source = resolve_name(source)
     path = Path(source)
     _refuse_odd(path)
@@ -57,30 +56,30 @@ def find_model_folder(source: str) -> str:
 
 
 def in_folder(source: str) -> str:
-    """The folder of a model: `source` itself, or where the hub's cache keeps that repository, fetched if it isn't there."""
-    return source if Path(source).exists() else _fetched(source, asked().remote_code)
+    """The folder of a model: `source` itself, or the repository's folder in the hub's cache, fetched if need be."""
+    return source if Path(source).exists() else _fetched(source, current_trust().remote_code)
 
 
 @lru_cache(maxsize=64)
 def _fetched(hub_id: str, code: bool) -> str:
-    """One commit of a repository, the same as long as this process runs."""
-    return fetch(hub_id, code=code)
+    """The folder of one commit of a repository, the same for as long as this process runs."""
+    return fetch_snapshot(hub_id, code=code)
 
 
-def fetch(hub_id: str, cache: Path | None = None, *, code: bool = False) -> str:
-    """Copy what loading a model takes into a cache, by default the hub's own; returns the folder of its commit."""
+def fetch_snapshot(hub_id: str, cache: Path | None = None, *, code: bool = False) -> str:
+    """Copy the files that loading a model takes into a cache, by default the hub's own; returns their folder."""
     from huggingface_hub import snapshot_download
 
     needed = [*NEEDED, *(CODE if code else ())]
     folder = snapshot_download(hub_id, cache_dir=cache, allow_patterns=needed)
-    if any(Path(folder).glob("*.safetensors")) or asked().safetensors_only:
+    if any(Path(folder).glob("*.safetensors")) or current_trust().safetensors_only:
         return folder
     return snapshot_download(hub_id, cache_dir=cache, allow_patterns=[*needed, *OLD_WEIGHTS])
 
 
 @contextmanager
 def offline() -> Iterator[None]:
-    """While this is open no library asks the hub for anything."""
+    """Keep all libraries from asking the hub for anything."""
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE
@@ -92,7 +91,7 @@ def offline() -> Iterator[None]:
 
 
 def check_model(source: str) -> None:
-    """Raise `ModelError` unless a checkpoint is there by its name: on this machine, or else on the hub. Nothing is loaded."""
+    """Raise `ModelError` unless a checkpoint exists, on this machine or on the hub. Nothing is loaded."""
     source = find_model_folder(source)
     if not (Path(source).exists() or is_cached(source)):
         _check_hub(source)
@@ -110,7 +109,7 @@ def is_cached(hub_id: str) -> bool:
 
 
 def _check_hub(hub_id: str) -> None:
-    """Raise `ModelError` unless the hub has a checkpoint; it is asked once, loading would ask many times without a network."""
+    """Raise `ModelError` unless the hub has a checkpoint. It is asked only once, which loading would not do."""
     from huggingface_hub import constants, hf_hub_url
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import build_hf_headers, get_session
@@ -123,14 +122,14 @@ def _check_hub(hub_id: str) -> None:
         if any(code < 400 for code in codes):
             return
     except HFValidationError:
-        raise not_here(hub_id, "it is no name for the hub") from None
+        raise not_here(hub_id, "it is not a valid hub id") from None
     except Exception as error:  # of every kind: httpx's and requests' errors have no common parent
         raise not_here(hub_id, f"the hub can't be reached ({' '.join(str(error).split())[:100]})") from error
-    raise not_here(hub_id, "the hub has none of this name that may be read (for a private one: hf auth login)")
+    raise not_here(hub_id, "the hub has no such model, or it is private (then: hf auth login)")
 
 
 def not_here(source: str, hub: str = "the hub does not give it") -> ModelError:
-    """The error about a name that is no folder and is not in the hub's cache; `hub` says why it can't be fetched."""
+    """The error for a name that is neither a folder nor in the hub's cache; `hub` is the reason why it can't be fetched."""
     from huggingface_hub import constants
 
     reason = "the hub is switched off (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else hub
@@ -141,51 +140,51 @@ def not_here(source: str, hub: str = "the hub does not give it") -> ModelError:
 
 
 def looks_like_path(source: str) -> bool:
-    """Whether a name that does not exist was meant as a folder, not as a hub id (`name` or `owner/name`)."""
+    """Whether a name that does not exist looks like a folder and not like a hub id (`name` or `owner/name`)."""
     inside = Path(source).parent
     return source.startswith((".", "/", "~")) or source.count("/") > 1 or (inside != Path() and inside.is_dir())
 
 
 def _refuse_odd(path: Path) -> None:
-    """Raise `ModelError` for a pipe or a device, by itself or in a checkpoint's folder: whoever opens it may wait for ever."""
+    """Raise `ModelError` for a pipe or a device, also in a checkpoint's folder: opening it could block forever."""
     for file in sorted(path.iterdir()) if path.is_dir() else [path]:
         if not file.is_dir() and not is_hidden(file.name) and (fault := fault_of(file)):
             raise ModelError(f"{file}: {fault}")
 
 
 def _siblings(path: Path) -> str:
-    """A hint that names the folder that was perhaps meant, or nothing."""
+    """A hint with the nearest folder name, or ""."""
     return nearest_path(path, path.parent.iterdir()) if path.parent.is_dir() else ""
 
 
 VARIABLE = "CAPTRAIN_ASKED"
-"""How processes that a command starts learn of its switches: the number of the command's process, then their names."""
+"""Hands the switches of a command to the processes that it starts: the number of its process, then the two switches."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """The switches. `remote_code`: run the code that lies beside a model. `safetensors_only`: read no pickles."""
+class Trust:
+    """The switches. `remote_code`: run the code beside a model. `safetensors_only`: read no pickles."""
 
     remote_code: bool = False
     safetensors_only: bool = False
 
 
-def ask(*, remote_code: bool = False, safetensors_only: bool = False) -> None:
-    """Set the switches for this process and those that it starts.
+def set_trust(*, remote_code: bool = False, safetensors_only: bool = False) -> None:
+    """Set the switches of this process and of those that it starts.
 
-    >>> ask(safetensors_only=True)
-    >>> asked()
+    >>> set_trust(safetensors_only=True)
+    >>> current_trust()
     Asked(remote_code=False, safetensors_only=True)
-    >>> ask()
+    >>> set_trust()
     """
     os.environ.pop(VARIABLE, None)
     if remote_code or safetensors_only:
         os.environ[VARIABLE] = f"{os.getpid()} {int(remote_code)} {int(safetensors_only)}"
 
 
-def asked() -> Asked:
-    """The switches of this command. A variable that some other process has set counts for nothing."""
+def current_trust() -> Trust:
+    """The switches of this command. A variable that another process has set is ignored."""
     process, *switches = os.environ.get(VARIABLE, "").split() or [""]
     if process not in (str(os.getpid()), str(os.getppid())) or len(switches) != 2:
-        return Asked()
-    return Asked(switches[0] == "1", switches[1] == "1")
+        return Trust()
+    return Trust(switches[0] == "1", switches[1] == "1")

@@ -1,9 +1,8 @@
-"""Code without captrain, for the card of an exported captioner: transformers (and peft) write the same caption with it."""
+"""Code for the card of an exported captioner, without captrain: transformers (and peft) generate the same caption."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from textwrap import fill
 
@@ -11,40 +10,20 @@ from captrain.models.captioner import CaptionerModel
 
 WIDTH = 100  # of a line of code
 OWN_KINDS = '"model_type": "captrain_'
-"""In the configuration of a model with parts that transformers does not know."""
+"""In configurations of models with parts that transformers does not know."""
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """What `generate` is given beside pixels, and how many tokens of what it gives back stand before the caption."""
-
-    argument: str
-    ids: list[int]
-    before: int
-    pictures: int = 0
-    """Placeholders of the picture before the ids, and their number."""
-    placeholder: int = 0
-
-    def code(self) -> str:
-        """The ids as Python.
-
-        >>> Given("input_ids", [2, 7], 2).code(), Given("input_ids", [2], 9, 8, 50265).code()
-        ('[2, 7]', '[50265] * 8 + [2]')
-        """
-        return f"[{self.placeholder}] * {self.pictures} + {self.ids}" if self.pictures else str(self.ids)
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where the code finds the captioner: on the hub, or in a folder of this name that it runs beside or in."""
+class ModelPlace:
+    """Where the code finds the captioner: on the hub, or in a folder of this name, which it runs in or beside."""
 
     name: str
     on_hub: bool = False
 
     def code(self) -> str:
-        """A line that says so.
+        """The line of code for it.
 
-        >>> Place("ada/cats", on_hub=True).code()
+        >>> ModelPlace("ada/cats", on_hub=True).code()
         'place = "ada/cats"'
         """
         name = json.dumps(self.name)
@@ -53,8 +32,8 @@ class Place:
         )
 
 
-def captrain_code(place: Place) -> str:
-    """Calls of captrain that write a picture's caption."""
+def captrain_code(place: ModelPlace) -> str:
+    """Code that captions a picture with captrain."""
     lines = [
         *([] if place.on_hub else ["from pathlib import Path", ""]),
         "import captrain",
@@ -66,14 +45,15 @@ def captrain_code(place: Place) -> str:
     return "\n".join(lines)
 
 
-def plain_code(captioner: CaptionerModel, base: str, place: Place) -> str | None:
-    """Calls of transformers, and of peft for an adapter, that write a picture's caption; None where they can't load it.
+def plain_code(captioner: CaptionerModel, base: str, place: ModelPlace) -> str | None:
+    """Code that captions a picture with transformers, and peft for an adapter; None if they can't load the captioner.
 
-    `base` is the hub id of an adapter's base model; empty where that lies in the captioner's own folder.
+    `base` is the hub id of an adapter's base model; empty if the base is in the captioner's own folder.
     """
-    if OWN_KINDS in captioner.core().config.to_json_string():
+    given = captioner.plain_inputs()
+    if given is None or OWN_KINDS in captioner.core().config.to_json_string():
         return None
-    kind, given = type(captioner.core()).__name__, GIVEN[captioner.family](captioner)
+    kind = type(captioner.core()).__name__
     adapter = hasattr(captioner.model, "peft_config")
     beside = json.dumps(base) if base else 'f"{place}/base"'
     lines = [
@@ -99,8 +79,8 @@ def plain_code(captioner: CaptionerModel, base: str, place: Place) -> str | None
     return "\n".join(lines)
 
 
-def differences(captioner: CaptionerModel) -> list[str]:
-    """Sentences on what captrain does that the plain code does not, and on what it takes to compare the two."""
+def code_differences(captioner: CaptionerModel) -> list[str]:
+    """Sentences on what captrain does and the plain code does not."""
     found = [
         "Both decode and resize a JPEG alike, to the bit (of PNGs captrain also lays transparent pixels over white, and scales "
         "16-bit grey). captrain computes in bf16 where the device does so fast; loaded with "
@@ -122,45 +102,9 @@ def _said(prompt: str) -> str:
 
 
 def _options(captioner: CaptionerModel) -> str:
-    """How captrain has captions written, as arguments: those that people change first."""
+    """The options that captrain generates with, as arguments; those that people change come first."""
     config = captioner.generation_config(captioner.decoding).to_diff_dict()
     config.pop("transformers_version", None)
     first = [name for name in ("num_beams", "max_new_tokens") if name in config]
     options = ", ".join(f"{name}={config[name]!r}" for name in [*first, *sorted(set(config) - set(first))])
     return fill(options, WIDTH, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
-
-
-def _blip(captioner: CaptionerModel) -> Given:
-    """BLIP's `generate` puts the start token in the first place, and leaves the last one out."""
-    start = [captioner.start_id, *captioner.prompt_ids()]
-    return Given("input_ids", [*start, captioner.end_id], len(start))
-
-
-def _blip2(captioner: CaptionerModel) -> Given:
-    """Placeholders, then what OPT's captions begin with, or what T5's encoder reads."""
-    config = captioner.core().config
-    words = captioner.tokenizer(captioner.prompt, add_special_tokens=False)["input_ids"] if captioner.prompt else []
-    placeholders = (int(config.num_query_tokens), int(config.image_token_index))
-    if captioner.decoder.config.is_encoder_decoder:
-        return Given("input_ids", [*words, captioner.end_id], 1, *placeholders)
-    start = [captioner.start_id, *words]
-    return Given("input_ids", start, placeholders[0] + len(start), *placeholders)
-
-
-def _encoder_decoder(captioner: CaptionerModel) -> Given:
-    start = [captioner.start_id, *captioner.prompt_ids()]
-    return Given("decoder_input_ids", start, len(start))
-
-
-def _git(captioner: CaptionerModel) -> Given:
-    start = [captioner.start_id, *captioner.prompt_ids()]
-    return Given("input_ids", start, len(start))
-
-
-GIVEN: dict[str, Callable[[CaptionerModel], Given]] = {
-    "blip": _blip,
-    "blip-2": _blip2,
-    "encoder-decoder": _encoder_decoder,
-    "git": _git,
-}
-"""For each family that transformers knows, what its `generate` is given."""

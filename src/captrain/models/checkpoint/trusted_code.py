@@ -1,7 +1,7 @@
-"""Code that lies beside a model's weights: refused, or with `--trust-remote-code` named and then run.
+"""Code beside a model's weights: refused, or with `--trust-remote-code` named and then run.
 
-With the switch the classes of a folder become known to transformers' Auto classes; from then on the model loads like any other.
-Only files of that very folder are run: for a model of the hub those of the commit that is named.
+With the switch, the classes of the folder are registered with transformers' Auto classes, and the model loads like any other.
+Only files of that folder are run; for a model of the hub, those of the commit that is named.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from transformers.dynamic_module_utils import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from captrain.errors import ModelError
-from captrain.models.checkpoint.located import asked
-from captrain.models.checkpoint.weight_files import inside, parts_of
+from captrain.models.checkpoint.located import current_trust
+from captrain.models.checkpoint.weight_files import inside, nested_configs
 
 logger = logging.getLogger(__name__)
 
@@ -33,19 +33,19 @@ _named: set[tuple[str, str]] = set()
 
 
 def check_code(source: str, content: dict[str, Any]) -> None:
-    """Raise `ModelError` where a configuration describes a kind of model that only code beside it knows."""
-    if asked().remote_code:
+    """Raise `ModelError` if a configuration needs code beside it."""
+    if current_trust().remote_code:
         return
     for part in _with_code(content):
         files = ", ".join(sorted(set(_files(source, part))))
         raise ModelError(
-            f"{source}: a '{part.get('model_type')}' is made by code that came with it ({files}), and captrain runs none; read "
-            "that code, then run the command again with --trust-remote-code"
+            f"{source}: a '{part.get('model_type')}' needs the code that came with it ({files}), which captrain does not run; "
+            "read that code, then run the command again with --trust-remote-code"
         )
 
 
 def register_code(source: str, folder: str, content: dict[str, Any]) -> None:
-    """Run the code that a configuration asks for, after naming it, and let the Auto classes know what it defines."""
+    """Run the code that a configuration needs, after naming it, and register its classes with the Auto classes."""
     for part in _with_code(content):
         _announce(source, folder, sorted(set(_files(source, part))))
         references = part["auto_map"]
@@ -65,7 +65,7 @@ def announce_tokenizer(source: str, folder: str, content: dict[str, Any]) -> Non
 
 
 def save_code(model: PreTrainedModel, folder: Path) -> None:
-    """Put the code that a model was made by beside its weights: without it nobody could load them."""
+    """Save a model's own code beside its weights, which nobody could load without it."""
     for module in model.modules():
         if isinstance(module, PreTrainedModel):
             for made in (type(module), type(module.config)):
@@ -74,14 +74,14 @@ def save_code(model: PreTrainedModel, folder: Path) -> None:
 
 
 def _with_code(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The parts of a configuration whose kind transformers does not know, and that name code."""
-    for part in parts_of(content):
+    """The parts of a configuration that name code, and whose kind transformers does not know."""
+    for part in nested_configs(content):
         if isinstance(part.get("auto_map"), dict) and "model_type" in part and part["model_type"] not in CONFIG_MAPPING:
             yield part
 
 
 def _files(source: str, part: dict[str, Any]) -> Iterator[str]:
-    """The files that an `auto_map` names. Raises `ModelError` where they are another repository's."""
+    """The files that an `auto_map` names. Raises `ModelError` if they belong to another repository."""
     references = part["auto_map"]
     values = references.values() if isinstance(references, dict) else [references]
     for value in values:
@@ -97,7 +97,7 @@ def _files(source: str, part: dict[str, Any]) -> Iterator[str]:
 
 
 def _announce(source: str, folder: str, files: list[str]) -> None:
-    """Say, once, what is about to run: the repository and its commit, or the folder, and what the files hold."""
+    """Log once what is about to run: the repository and its commit, or the folder, and the checksums of the files."""
     place = Path(folder)
     commit = place.name if not Path(source).exists() else ""
     where = f"{source} at commit {commit}" if commit else str(place.resolve())

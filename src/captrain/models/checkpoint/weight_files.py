@@ -1,9 +1,7 @@
-"""The files that a checkpoint's weights lie in, checked before a library reads them: where they are, and how much they hold.
+"""The weight files of a checkpoint, checked before a library reads them: their place, their size, and the sizes they state.
 
-Weights are safetensors wherever there are any. What else there may be, pickles, is read by torch's reader that builds tensors
-and runs nothing, and not at all with `--safetensors-only`. Loads no torch.
-
-Sizes that a checkpoint's files state, held against the weights that are there, before anything of such a size is built.
+Safetensors are used if there are any. Pickles are read by torch's reader that builds tensors and runs nothing, and not at all
+with `--safetensors-only`. Sizes in configurations are compared with the weights, before anything of such a size is built.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ from transformers.initialization import meta_device_safe_creation_ops, no_init_w
 from captrain.disk.reading import POINTER, is_pointer_file
 from captrain.errors import ModelError
 from captrain.models.checkpoint.archive import check_directory
-from captrain.models.checkpoint.located import asked
+from captrain.models.checkpoint.located import current_trust
 from captrain.records import parse_json
 
 logger = logging.getLogger(__name__)
@@ -36,7 +34,7 @@ SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
 SAFE_ADAPTER, PICKLED_ADAPTER = "adapter_model.safetensors", "adapter_model.bin"
 INDEX = ".index.json"
 PLAIN = re.compile(r"[^/\\:\0\n]{1,255}")
-"""Names that stay in their folder, on every system; `.` and `..` are no names of files."""
+"""Names that stay in their folder, on every system; `.` and `..` are not among them."""
 MOST_SETTINGS, MOST_TENSORS = 200_000, 2_000_000
 """Values in a file of settings (21,841 classes of ImageNet have two each), tensors in an index (the largest have 100,000)."""
 MOST_STORAGES = 100_000  # members of a file of torch.save, a tensor each; the largest models have some thousands
@@ -45,11 +43,11 @@ LARGEST_JSON = 64 << 20  # bytes; indices of the largest models have 10 MB, conf
 
 @dataclass(frozen=True, slots=True)
 class WeightFiles:
-    """What a checkpoint's weights are.
+    """The weights of a checkpoint.
 
     Attributes:
-        safe: whether they are safetensors. numbers: how many there are at most.
-        tensors: of how many tensors, None where only reading them all would tell. dims: the sizes that their shapes have.
+        safe: whether they are safetensors. numbers: how many numbers they hold at most.
+        tensors: the number of tensors, None if only reading all of them would tell. dims: the sizes in their shapes.
     """
 
     safe: bool
@@ -61,8 +59,8 @@ class WeightFiles:
 def find_weights(folder: str, safe: str = SAFE, pickled: str = PICKLED) -> WeightFiles:
     """The weights of a folder, whole or in shards.
 
-    Raises `ModelError` when there are none, when they lie outside of the folder, when they are damaged, or when they are
-    pickles and those are refused.
+    Raises `ModelError` if there are none, if they are outside of the folder, if they are damaged, or if they are pickles and
+    those are refused.
     """
     place = Path(folder)
     for name in (safe, pickled):
@@ -74,7 +72,7 @@ def find_weights(folder: str, safe: str = SAFE, pickled: str = PICKLED) -> Weigh
 
 
 def check_pickle(path: Path) -> None:
-    """Raise `ModelError` for a file of `torch.save` that unpacks to more than it is: torch writes such files uncompressed."""
+    """Raise `ModelError` for a compressed file of `torch.save`: torch never compresses, so it could be a zip bomb."""
     if not zipfile.is_zipfile(path):
         return
     check_directory(path, MOST_STORAGES)
@@ -85,13 +83,13 @@ def check_pickle(path: Path) -> None:
         raise ModelError(f"{path}: is damaged ({error}); copy or download it again") from None
     packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
     if packed or sum(member.file_size for member in members) > path.stat().st_size:
-        raise ModelError(f"{path}: unpacks to more than its size, which torch.save never writes; get it from elsewhere")
+        raise ModelError(f"{path}: is compressed, which torch.save never does; get it from another source")
 
 
 def inside(folder: Path, name: str) -> Path:
-    """A file of a model's folder. Raises `ModelError` when its name or a link leads out of the folder, or it is no file.
+    """A file in a model's folder. Raises `ModelError` if it is not a file, or if its name or a link leads out of the folder.
 
-    The hub's cache is a folder of links, into a folder beside it that belongs to the same model.
+    The hub's cache has links into another folder of the same model, which are allowed.
     """
     path = folder / name
     if not PLAIN.fullmatch(name) or Path(name).name != name:
@@ -104,15 +102,15 @@ def inside(folder: Path, name: str) -> Path:
     if not any(there.is_relative_to(place) for place in homes):
         raise ModelError(f"{path}: is a link that leads out of the model's folder; put the file itself there")
     if not there.is_file():
-        raise ModelError(f"{path}: is no file; copy or download it again")
+        raise ModelError(f"{path}: is not a file; copy or download it again")
     return path
 
 
-def read_json(path: Path, most: int = MOST_SETTINGS) -> dict[str, Any]:
-    """A checkpoint's JSON file. Raises `ModelError` naming the file when it holds no JSON object, or one too large.
+def read_model_json(path: Path, most: int = MOST_SETTINGS) -> dict[str, Any]:
+    """A JSON file of a checkpoint. Raises `ModelError` if it does not hold a JSON object, or a too large one.
 
     Args:
-        most: how many values it may hold. transformers copies settings a dozen times, which takes a second for 10,000 of them.
+        most: the most values it may hold. transformers copies settings a dozen times, a second for 10,000 of them.
     """
     inside(path.parent, path.name)
     if path.stat().st_size > LARGEST_JSON:
@@ -120,9 +118,7 @@ def read_json(path: Path, most: int = MOST_SETTINGS) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         if text.count(",") > most:
-            raise ModelError(
-                f"{path}: holds over {most:,} values, which no model's file does; copy or download it again"
-            )
+            raise ModelError(f"{path}: holds over {most:,} values, expected far fewer; copy or download it again")
         content = parse_json(text)
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path}: not valid JSON ({error}); copy or download the checkpoint again") from None
@@ -133,7 +129,7 @@ def read_json(path: Path, most: int = MOST_SETTINGS) -> dict[str, Any]:
 
 def _shards(folder: Path, index: str) -> list[Path]:
     """The files that an index names."""
-    names = read_json(folder / index, MOST_TENSORS).get("weight_map")
+    names = read_model_json(folder / index, MOST_TENSORS).get("weight_map")
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise ModelError(f"{folder / index}: has no weight_map of names; copy or download it again")
     suffix = Path(index.removesuffix(INDEX)).suffix
@@ -144,7 +140,7 @@ def _shards(folder: Path, index: str) -> list[Path]:
 
 
 def _safe(files: list[Path]) -> WeightFiles:
-    """By the headers, which the library checks against the files."""
+    """Safetensors, by their headers, which the library checks against the files."""
     shapes = [shape for file in files for shape in _shapes(file)]
     dims = frozenset(size for shape in shapes for size in shape)
     return WeightFiles(True, sum(math.prod(shape) for shape in shapes), len(shapes), dims)
@@ -163,9 +159,9 @@ def _shapes(file: Path) -> Iterator[list[int]]:
 
 
 def _pickled(files: list[Path]) -> WeightFiles:
-    """Old weights: allowed, but told. A number takes at least a byte."""
+    """Pickles: allowed, with a warning. A number takes at least a byte."""
     first = files[0]
-    if asked().safetensors_only:
+    if current_trust().safetensors_only:
         raise ModelError(
             f"{first}: is a pickle, which --safetensors-only refuses; expected {first.stem}.safetensors or {SAFE} in its place"
         )
@@ -174,25 +170,25 @@ def _pickled(files: list[Path]) -> WeightFiles:
             raise ModelError(f"{file}: {POINTER}")
         check_pickle(file)
     logger.warning(
-        "%s: is a pickle; only its tensors are read, nothing in it is run (--safetensors-only refuses it)", first
+        "%s: is a pickle; its tensors are read, no code in it is run (--safetensors-only refuses pickles)", first
     )
     return WeightFiles(False, sum(file.stat().st_size for file in files))
 
 
 COUNTS = re.compile(r"(layers?|depths?|blocks|stages|experts|heads?)$")
-"""How the names of settings end that say how many modules are made."""
+"""The ends of the names of settings that are numbers of modules."""
 ALWAYS = 1000
-"""Modules of a kind that may be made whatever the weights are."""
+"""As many modules of a kind are always allowed."""
 MOST_LABELS = 1_000_000
-"""Classes, each of which gets a name; ImageNet's largest list has 21,843."""
+"""The most classes; the largest list of ImageNet has 21,843."""
 SPARE = 50_000_000
-"""Numbers that a model may have beyond those in its files: tables of positions, and parts that are new."""
+"""Numbers that a model may have beyond those in its files: position tables, and new parts."""
 TIMES = 4
-"""How many times the numbers in its files a model may have: weights that are shared, or packed two to a byte."""
+"""A model may have so many times the numbers in its files: weights can be shared, or packed two to a byte."""
 
 
 def check_counts(source: str, content: Any, weights: WeightFiles | None) -> None:
-    """Raise `ModelError` where a configuration asks for more modules than its weights have tensors.
+    """Raise `ModelError` if a configuration asks for more modules than its weights have tensors.
 
     >>> check_counts("model", {"text_config": {"num_hidden_layers": 12}}, None)
     """
@@ -211,9 +207,9 @@ def check_counts(source: str, content: Any, weights: WeightFiles | None) -> None
 
 
 def check_built(source: str, kind: type[nn.Module], config: Any, weights: WeightFiles) -> None:
-    """Raise `ModelError` where the model that a configuration describes has far more weights than its files.
+    """Raise `ModelError` if a configuration describes a model with far more weights than its files hold.
 
-    It is built without memory for its weights, which takes milliseconds.
+    The model is built without memory for its weights, which takes milliseconds.
     """
     contexts = (torch.device("meta"), meta_device_safe_creation_ops(), no_init_weights(), no_tie_weights())
     with contexts[0], contexts[1], contexts[2], contexts[3]:
@@ -228,19 +224,19 @@ def check_built(source: str, kind: type[nn.Module], config: Any, weights: Weight
 
 
 def settings_of(content: Any) -> Iterator[tuple[str, Any]]:
-    """Every setting of a configuration, those of its parts too: numbers, words, and lists.
+    """Every setting of a configuration and of its parts: numbers, words, and lists.
 
     >>> list(settings_of({"a": 1, "vision": {"b": [2, 3]}}))
     [('a', 1), ('b', [2, 3])]
     """
-    for part in parts_of(content):
+    for part in nested_configs(content):
         for name, value in part.items():
             if not isinstance(value, dict):
                 yield str(name), value
 
 
-def parts_of(content: Any) -> Iterator[dict[str, Any]]:
-    """A configuration, and the configurations inside it; without recursion, so that depth costs nothing."""
+def nested_configs(content: Any) -> Iterator[dict[str, Any]]:
+    """A configuration, and the configurations inside it, without recursion, so that any depth is fine."""
     waiting: deque[Any] = deque([content])
     while waiting:
         part = waiting.popleft()

@@ -16,11 +16,12 @@ from transformers.models.blip.modeling_blip import BlipAttention
 from transformers.models.blip.modeling_blip_text import BlipTextSelfAttention
 
 from captrain.models.captioner import CaptionerModel
+from captrain.models.decoding import GenerateInputs
 from captrain.models.layers.attention import attend
-from captrain.models.layers.vision import see
+from captrain.models.layers.vision import run_encoder
 
 
-class FusedVisionAttention(BlipAttention):
+class FusedBlipVisionAttention(BlipAttention):
     """Self-attention of the ViT through `attend`."""
 
     def forward(self, hidden_states: Tensor, **kwargs: Any) -> tuple[Tensor, None]:
@@ -33,7 +34,7 @@ class FusedVisionAttention(BlipAttention):
         return self.projection(context.transpose(1, 2).reshape(images, length, width)), None
 
 
-class FusedTextAttention(BlipTextSelfAttention):
+class FusedBlipTextAttention(BlipTextSelfAttention):
     """Self- or cross-attention of the text decoder through `attend`; in cross-attention beams share an image's keys."""
 
     def forward(
@@ -55,7 +56,7 @@ class FusedTextAttention(BlipTextSelfAttention):
         return context.transpose(1, 2).flatten(2), None
 
     def _keys_and_values(self, source: Tensor, crossing: bool, cache: Cache | None) -> tuple[Tensor, Tensor]:
-        """Keys and values (rows, heads, N, width of a head), from the cache as far as they are in it."""
+        """Keys and values (rows, heads, N, width of a head), from the cache if it has them."""
         if isinstance(cache, EncoderDecoderCache):
             if crossing and cache.is_updated.get(self.layer_idx):
                 layer = cache.cross_attention_cache.layers[self.layer_idx]
@@ -72,15 +73,15 @@ class FusedTextAttention(BlipTextSelfAttention):
 
 
 class BlipForConditionalGeneration(transformers.BlipForConditionalGeneration):
-    """transformers' BLIP captioner with fused attention; bears the same name, which is what `config.json` will say."""
+    """transformers' BLIP captioner with fused attention. The name is the same, so `config.json` states it."""
 
     def __init__(self, config: BlipConfig) -> None:
         super().__init__(config)
         for layer in self.vision_model.encoder.layers:
-            layer.self_attn = FusedVisionAttention(config.vision_config)
+            layer.self_attn = FusedBlipVisionAttention(config.vision_config)
         for index, layer in enumerate(self.text_decoder.bert.encoder.layer):
-            layer.attention.self = FusedTextAttention(config.text_config, False, index)
-            layer.crossattention.self = FusedTextAttention(config.text_config, True, index)
+            layer.attention.self = FusedBlipTextAttention(config.text_config, False, index)
+            layer.crossattention.self = FusedBlipTextAttention(config.text_config, True, index)
         self.post_init()
 
 
@@ -91,7 +92,7 @@ class BlipCaptioner(CaptionerModel):
 
     @property
     def start_id(self) -> int:
-        """[DEC]; the tokenizer of the published checkpoints does not know it, their configuration does."""
+        """[DEC], by the configuration: the tokenizer of the published checkpoints does not know it."""
         return int(self.core().config.text_config.bos_token_id)
 
     @property
@@ -109,15 +110,15 @@ class BlipCaptioner(CaptionerModel):
         """512 in the published checkpoints."""
         return int(self.core().config.text_config.max_position_embeddings)
 
-    def look(self, pixels: Tensor) -> Tensor:
-        """All vectors of the ViT, the class vector first."""
-        return see(self.core().vision_model, pixels).last_hidden_state
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """All vectors of the ViT, the class token's first."""
+        return run_encoder(self.core().vision_model, pixels).last_hidden_state
 
-    def context(self, features: Tensor) -> Tensor:
-        """BLIP's cross-attention projects the vectors itself: there is no bridge."""
+    def project(self, features: Tensor) -> Tensor:
+        """The features themselves: BLIP's cross-attention projects them, and there is no bridge."""
         return features
 
-    def read(self, context: Tensor, input_ids: Tensor, position_ids: Tensor, mask: Tensor) -> Tensor:
+    def decode(self, context: Tensor, input_ids: Tensor, position_ids: Tensor, mask: Tensor) -> Tensor:
         """Hidden states of the decoder's last layer."""
         return self.decoder.bert(
             input_ids,
@@ -132,12 +133,17 @@ class BlipCaptioner(CaptionerModel):
         """BERT's prediction head."""
         return self.decoder.cls(hidden)
 
+    def plain_inputs(self) -> GenerateInputs:
+        """BLIP's `generate` replaces the first token by the start token, and leaves the last one out."""
+        start = [self.start_id, *self.prompt_ids()]
+        return GenerateInputs("input_ids", [*start, self.end_id], len(start))
+
     def part_prefixes(self) -> dict[str, tuple[str, ...]]:
-        """The cross-attention that joins the halves lives in the decoder's layers: it belongs to `language`."""
+        """The cross-attention is in the decoder's layers: it belongs to `language`."""
         return {"vision": ("vision_model",), "bridge": (), "language": ("text_decoder",)}
 
     def lora_targets(self, part: str) -> str:
-        """Attention (self and cross) and feed-forward layers; the prediction head is left alone."""
+        """Attention (self and cross) and feed-forward layers, without the prediction head."""
         return {
             "vision": r"vision_model\.encoder\.layers\.\d+\.(self_attn\.(qkv|projection)|mlp\.fc[12])",
             "bridge": "",

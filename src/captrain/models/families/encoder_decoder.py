@@ -1,4 +1,4 @@
-"""Any vision encoder with any causal decoder that has cross-attention: ViT + GPT-2 and their kin.
+"""Any image encoder with any causal decoder that has cross-attention, such as ViT + GPT-2.
 
 The model is transformers' `VisionEncoderDecoderModel`. It is loaded from a checkpoint such as
 `nlpconnect/vit-gpt2-image-captioning`, or joined here from an encoder and a decoder, or from an encoder and a new decoder.
@@ -24,17 +24,18 @@ from captrain.data.images import ImageSpec
 from captrain.errors import ModelError
 from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.loading import class_for, load_model, read_config
+from captrain.models.decoding import GenerateInputs
 from captrain.models.layers.attention import share_features
-from captrain.models.layers.vision import VisionVectors, see
+from captrain.models.layers.vision import VisionVectors, run_encoder
 
 HEADS = ("lm_head", "cls")
-"""What decoders of transformers call the module between hidden states and vocabulary."""
+"""The names that decoders of transformers have for their head."""
 
 DECODERS = ("gpt2", "bert", "bert-generation", "roberta", "xlm-roberta", "camembert")
-"""Kinds of decoders that take cross-attention, a 4-D mask and positions, as packed rows need."""
+"""Decoders that take cross-attention, a 4-D mask and positions, as packed rows need."""
 
 COUNT_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert")
-"""Kinds whose first position is the number after that of the padding token."""
+"""Decoders whose first position is the number after that of the padding token."""
 
 
 class EncoderDecoderCaptioner(CaptionerModel):
@@ -49,13 +50,13 @@ class EncoderDecoderCaptioner(CaptionerModel):
 
     @property
     def start_id(self) -> int:
-        """What the checkpoint says starts a caption, else the tokenizer's first token."""
+        """The start token that the checkpoint states, else the tokenizer's."""
         config = self.core().config
         return _first_id(config.decoder_start_token_id, config.decoder.bos_token_id, self.tokenizer.bos_token_id)
 
     @property
     def end_id(self) -> int:
-        """What the checkpoint says ends a caption, else the tokenizer's end token."""
+        """The end token that the checkpoint states, else the tokenizer's."""
         config = self.core().config
         return _first_id(config.eos_token_id, config.decoder.eos_token_id, self.tokenizer.eos_token_id)
 
@@ -75,19 +76,21 @@ class EncoderDecoderCaptioner(CaptionerModel):
         config = self.decoder.config
         return int(config.pad_token_id) + 1 if config.model_type in COUNT_AFTER_PADDING else 0
 
-    def look(self, pixels: Tensor) -> Tensor:
+    def encode_image(self, pixels: Tensor) -> Tensor:
         """The encoder's vectors."""
         encoder = self.core().encoder
-        return encoder.look(pixels) if isinstance(encoder, VisionVectors) else see(encoder, pixels).last_hidden_state
+        if isinstance(encoder, VisionVectors):
+            return encoder.encode_image(pixels)
+        return run_encoder(encoder, pixels).last_hidden_state
 
-    def context(self, features: Tensor) -> Tensor:
-        """Vectors in the decoder's width: located if they are a grid, projected if the encoder's width differs."""
+    def project(self, features: Tensor) -> Tensor:
+        """Vectors in the decoder's width: with positions if they form a grid, projected if the encoder's width differs."""
         encoder = self.core().encoder
-        features = encoder.locate(features) if isinstance(encoder, VisionVectors) else features
+        features = encoder.add_positions(features) if isinstance(encoder, VisionVectors) else features
         projection = getattr(self.core(), "enc_to_dec_proj", None)
         return features if projection is None else projection(features)
 
-    def read(self, context: Tensor, input_ids: Tensor, position_ids: Tensor, mask: Tensor) -> Tensor:
+    def decode(self, context: Tensor, input_ids: Tensor, position_ids: Tensor, mask: Tensor) -> Tensor:
         """Hidden states of the decoder's last layer."""
         return self.decoder.base_model(
             input_ids=input_ids,
@@ -104,8 +107,13 @@ class EncoderDecoderCaptioner(CaptionerModel):
                 return getattr(self.decoder, name)(hidden)
         raise ModelError(f"decoder {type(self.decoder).__name__}: found no head named {' or '.join(HEADS)}")
 
+    def plain_inputs(self) -> GenerateInputs:
+        """Start token and prompt, for the decoder."""
+        start = [self.start_id, *self.prompt_ids()]
+        return GenerateInputs("decoder_input_ids", start, len(start))
+
     def part_prefixes(self) -> dict[str, tuple[str, ...]]:
-        """The cross-attention lives in the decoder's layers: it belongs to `language`."""
+        """The cross-attention is in the decoder's layers: it belongs to `language`."""
         wrapped = isinstance(self.core().encoder, VisionVectors)
         vision = ("encoder.encoder",) if wrapped else ("encoder",)
         return {
@@ -115,7 +123,7 @@ class EncoderDecoderCaptioner(CaptionerModel):
         }
 
     def lora_targets(self, part: str) -> str:
-        """Linear layers inside the part's blocks (attention and feed-forward), found by looking; the head is left alone."""
+        """Linear layers in the blocks of the part (attention and feed-forward), without the head."""
         if part == "bridge":
             return "enc_to_dec_proj"
         return {
@@ -126,8 +134,10 @@ class EncoderDecoderCaptioner(CaptionerModel):
         }[part]
 
 
-def join(encoder: PreTrainedModel, decoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """One captioner of an encoder and a decoder; widths that differ get a linear projection (the bridge)."""
+def join_encoder_decoder(
+    encoder: PreTrainedModel, decoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> PreTrainedModel:
+    """One model of an encoder and a decoder. If their widths differ, a linear projection (the bridge) joins them."""
     config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder.config, decoder.config)
     config.decoder_start_token_id = _first_id(
         decoder.config.bos_token_id, tokenizer.bos_token_id, tokenizer.cls_token_id
@@ -149,7 +159,7 @@ def load_decoder(source: str) -> PreTrainedModel:
 def new_decoder(
     tokenizer: PreTrainedTokenizerBase, layers: int, width: int, heads: int, dropout: float, positions: int = 256
 ) -> PreTrainedModel:
-    """A GPT-2 from scratch, with cross-attention; sizes as asked for, vocabulary as the tokenizer's."""
+    """A GPT-2 from scratch with cross-attention, for the tokenizer's vocabulary."""
     if width % heads:
         raise ModelError(f"decoder_heads: {heads} heads do not divide a width of {width}; choose a divisor of it")
     config = GPT2Config(
@@ -158,7 +168,7 @@ def new_decoder(
         n_embd=width,
         n_layer=layers,
         n_head=heads,
-        activation_function="gelu_pytorch_tanh",  # GPT-2's own function, in one kernel instead of eight
+        activation_function="gelu_pytorch_tanh",  # GPT-2's own function, as one kernel instead of eight
         initializer_range=0.8
         / math.sqrt(width),  # GPT-2's 0.02 is for widths of 768 and more; small models stall on it
         embd_pdrop=dropout,
@@ -174,7 +184,7 @@ def new_decoder(
 
 
 def _check_decoder(config: PreTrainedConfig, source: str) -> None:
-    """Refuse decoders that can't attend to an image, or can't read packed rows."""
+    """Raise `ModelError` for decoders that can't attend to an image, or can't read packed rows."""
     if config.model_type not in DECODERS:
         raise ModelError(
             f"{source}: a '{config.model_type}' can't be the decoder, as it takes no cross-attention or no positions; "

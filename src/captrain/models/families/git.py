@@ -1,10 +1,10 @@
-"""GIT, base and large: a CLIP-like ViT whose vectors stand before the words in one decoder with self-attention.
+"""GIT, base and large: a CLIP-like ViT whose vectors come before the words in one decoder with self-attention.
 
 The model is transformers' own, with attention computed by `attend` instead of matrix by matrix: transformers 5 has eager
 attention only for GIT. The subclasses below keep all names of weights and modules, and the class name, so that what is saved
 is a plain `GitForCausalLM`.
 
-Shape letters: I images, K beams or samples an image, R rows, N vectors of an image, L tokens of a row, T tokens so far,
+Shape letters: I images, K beams or samples of an image, R rows, N vectors of an image, L tokens of a row, T tokens so far,
 H heads, W width of a head, D width.
 """
 
@@ -21,17 +21,17 @@ from transformers.models.git.modeling_git import GitSelfAttention, GitVisionAtte
 from captrain.data.images import ImageSpec
 from captrain.errors import ModelError
 from captrain.models.captioner import CaptionerModel
-from captrain.models.decoding import until
+from captrain.models.decoding import GenerateInputs, until
 from captrain.models.families.prefix.captioner import behind_prefix
 from captrain.models.layers.attention import attend
-from captrain.models.layers.vision import see
+from captrain.models.layers.vision import run_encoder
 
 
 class SharedImageCache(DynamicCache):
-    """Keys and values of the words so far, a row a beam; beside them those of the image, which all its beams share.
+    """Keys and values of the words so far, for each beam, and those of the image, which all its beams share.
 
     Args:
-        image: keys and values (I, H, N, W) of each layer. They never change places.
+        image: keys and values (I, H, N, W) of each layer. They are never reordered.
     """
 
     def __init__(self, image: list[tuple[Tensor, Tensor]]) -> None:
@@ -39,7 +39,7 @@ class SharedImageCache(DynamicCache):
         self.image = image
 
 
-class FusedVisionAttention(GitVisionAttention):
+class FusedGitVisionAttention(GitVisionAttention):
     """Self-attention of the ViT through `attend`."""
 
     def forward(self, hidden_states: Tensor, *_: Any, **kwargs: Any) -> tuple[Tensor, None]:
@@ -52,7 +52,7 @@ class FusedVisionAttention(GitVisionAttention):
         return self.out_proj(context.transpose(1, 2).flatten(2)), None
 
 
-class FusedTextAttention(GitSelfAttention):
+class FusedGitTextAttention(GitSelfAttention):
     """Self-attention of image and words through `attend`."""
 
     def forward(
@@ -77,14 +77,14 @@ class FusedTextAttention(GitSelfAttention):
 
 
 class GitForCausalLM(transformers.GitForCausalLM):
-    """transformers' GIT with fused attention; bears the same name, which is what `config.json` will say."""
+    """transformers' GIT with fused attention. The name is the same, so `config.json` states it."""
 
     def __init__(self, config: GitConfig) -> None:
         super().__init__(config)
         for layer in self.git.image_encoder.vision_model.encoder.layers:
-            layer.self_attn = FusedVisionAttention(config.vision_config)
+            layer.self_attn = FusedGitVisionAttention(config.vision_config)
         for index, layer in enumerate(self.git.encoder.layer):
-            layer.attention.self = FusedTextAttention(config, index)
+            layer.attention.self = FusedGitTextAttention(config, index)
         self.post_init()
 
 
@@ -115,7 +115,7 @@ class GitCaptioner(CaptionerModel):
 
     @property
     def decoder(self) -> PreTrainedModel:
-        """The whole model: image vectors reach its decoder through a cache."""
+        """The whole model: its decoder gets the image vectors from a cache."""
         return self.core()
 
     @property
@@ -123,16 +123,16 @@ class GitCaptioner(CaptionerModel):
         """1,024 in the published checkpoints; the image takes none of them."""
         return int(self.core().config.max_position_embeddings)
 
-    def look(self, pixels: Tensor) -> Tensor:
-        """All vectors of the ViT, the class vector first."""
-        return see(self.core().git.image_encoder, pixels).last_hidden_state
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """All vectors of the ViT, the class token's first."""
+        return run_encoder(self.core().git.image_encoder, pixels).last_hidden_state
 
-    def context(self, features: Tensor) -> Tensor:
-        """Vectors projected to the decoder's width, and normalised."""
+    def project(self, features: Tensor) -> Tensor:
+        """The vectors in the decoder's width, normalised."""
         return self.core().git.visual_projection(features)
 
-    def read(self, context: Tensor, input_ids: Tensor, position_ids: Tensor, mask: Tensor) -> Tensor:
-        """Hidden states of the decoder's last layer, those of the image left out."""
+    def decode(self, context: Tensor, input_ids: Tensor, position_ids: Tensor, mask: Tensor) -> Tensor:
+        """Hidden states of the decoder's last layer, without those of the image."""
         git, vectors = self.core().git, context.shape[1]
         words = git.embeddings(input_ids=input_ids, position_ids=position_ids)
         states = git.encoder(torch.cat([context, words], 1), attention_mask=behind_image(mask, vectors))
@@ -142,22 +142,27 @@ class GitCaptioner(CaptionerModel):
         """The language model's head, one linear layer."""
         return self.core().output(hidden)
 
-    def write(self, context: Tensor, config: GenerationConfig) -> list[list[int]]:
-        """Token ids written for each image. The image goes through the decoder once, for all its beams and all their words."""
+    def generate_tokens(self, context: Tensor, config: GenerationConfig) -> list[list[int]]:
+        """Token ids of one caption for each image. The image goes through the decoder once, for all beams and words."""
         prompt = [self.start_id, *self.prompt_ids()]
         given = torch.tensor([prompt] * len(context), device=context.device)
         image = DynamicCache()
         self.core().git.encoder(context, past_key_values=image)
-        written = self.decoder.generate(
+        generated = self.decoder.generate(
             input_ids=given,
             attention_mask=torch.ones_like(given),
             past_key_values=SharedImageCache([(layer.keys, layer.values) for layer in image.layers]),
             generation_config=config,
         )
-        return [until(row, config.eos_token_id) for row in written[:, len(prompt) :].tolist()]
+        return [until(row, config.eos_token_id) for row in generated[:, len(prompt) :].tolist()]
+
+    def plain_inputs(self) -> GenerateInputs:
+        """Start token and prompt."""
+        start = [self.start_id, *self.prompt_ids()]
+        return GenerateInputs("input_ids", start, len(start))
 
     def part_prefixes(self) -> dict[str, tuple[str, ...]]:
-        """The projection is the bridge; what tells the frames of a video apart goes with it."""
+        """The projection is the bridge, with the embedding of video frames."""
         return {
             "vision": ("git.image_encoder",),
             "bridge": ("git.visual_projection", "git.img_temporal_embedding"),
@@ -165,7 +170,7 @@ class GitCaptioner(CaptionerModel):
         }
 
     def lora_targets(self, part: str) -> str:
-        """Attention and feed-forward layers; the prediction head is left alone."""
+        """Attention and feed-forward layers, without the prediction head."""
         return {
             "vision": r"git\.image_encoder\.vision_model\.encoder\.layers\.\d+\."
             r"(self_attn\.([qkv]|out)_proj|mlp\.fc[12])",
@@ -176,7 +181,7 @@ class GitCaptioner(CaptionerModel):
 
 
 def behind_image(mask: Tensor, vectors: int) -> Tensor:
-    """The mask of rows behind an image: its vectors see each other, every word sees them all, and they see no word.
+    """The mask of rows after an image: its vectors attend to each other, not to words; every word attends to all of them.
 
     Args:
         mask: (R, 1, L, L) bool, of the words alone. vectors: of the image.
@@ -193,14 +198,14 @@ def behind_image(mask: Tensor, vectors: int) -> Tensor:
 
 
 def attend_beside_image(query: Tensor, key: Tensor, value: Tensor, image_key: Tensor, image_value: Tensor) -> Tensor:
-    """Attention of words to their image and to the words before them, the image's keys and values shared among beams.
+    """Attention of words to their image and to the words before them; beams share the image's keys and values.
 
     Args:
         query: (I*K, H, L, W), of the last L words. key, value: (I*K, H, T, W), of all words so far.
         image_key, image_value: (I, H, N, W).
 
     Returns:
-        (I*K, H, L, W): the same as `attend` to image and words in one row, without a copy of the image for each beam.
+        (I*K, H, L, W): the same as `attend` over image and words in one row, without a copy of the image for each beam.
     """
     images, vectors = len(image_key), image_key.shape[2]
     to_image = _unfold(_fold(query, images) @ image_key.mT, len(query))

@@ -1,12 +1,10 @@
-"""One attention function for every decoder: scaled dot product, features shared among the beams of an image.
+"""Scaled dot-product attention for every decoder, in which the beams of an image share its keys and values; and fast dropout.
 
-Shape letters: I images, K beams or samples an image, H heads, L queries, N keys, D width of a head.
+Shape letters: I images, K beams or samples of an image, H heads, L queries, N keys, D width of a head.
 
-Dropout that draws fast on CPUs.
-
-Where torch can't take Intel's library for it, it draws a CPU's dropout number by number in one thread, whatever else is done
-in how many: with dropout 0.3 that was a third of a small decoder's step. Here sixteen bits decide over a number, four numbers
-come from one draw, and all of torch's threads compare and multiply.
+Without Intel's library, torch draws dropout on a CPU number by number in one thread: with dropout 0.3 that took a third of a
+small decoder's step. Here sixteen bits decide about each number, one draw serves four numbers, and all threads compare and
+multiply.
 """
 
 from __future__ import annotations
@@ -33,8 +31,8 @@ def attend(
 ) -> Tensor:
     """Attention of queries (I*K, H, L, D) to keys and values (I, H, N, D) -> (I*K, H, L, D).
 
-    With K > 1 the queries of one image's beams ride together as K*L queries of one row, so that its keys and values are
-    neither copied nor computed a second time. That is exact as long as no mask tells the beams apart.
+    With K > 1 the queries of all beams of an image become K*L queries of one row, so that the image's keys and values are
+    neither copied nor computed again. This is exact as long as the mask is the same for all beams.
     """
     rows, heads, length, width = query.shape
     images = key.shape[0]
@@ -62,10 +60,10 @@ def _attend_by_products(
     scale: float | None,
     causal: bool,
 ) -> Tensor:
-    """The same, product by product, softmax in fp32: in bf16 on a CPU its backward is 3 to 6 times faster than the fused one.
+    """The same as single products, with softmax in fp32: on a CPU in bf16, its backward is 3 to 6 times faster than fused.
 
-    Measured with torch 2.13 on AVX512-BF16, forward and backward at BLIP's and smaller sizes; see docs/dev-log.md. With
-    dropout torch has no fused one for CPUs.
+    Measured with torch 2.13 on AVX512-BF16, forward and backward at BLIP's size and below; see docs/dev-log.md. With dropout,
+    torch has no fused kernel for CPUs.
     """
     scores = query @ key.transpose(-1, -2) * (query.shape[-1] ** -0.5 if scale is None else scale)
     if causal:
@@ -87,7 +85,7 @@ def _interface(
     is_causal: bool | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """`attend` in the form of transformers' attention interface: context (I*K, L, H, D), and no weights."""
+    """`attend` as transformers' attention interface calls it: returns the output (I*K, L, H, D), and no weights."""
     causal = bool(is_causal if is_causal is not None else getattr(module, "is_causal", True))
     causal = causal and attention_mask is None and query.shape[2] > 1
     context = attend(query, key, value, attention_mask, dropout, scaling, causal)
@@ -95,7 +93,7 @@ def _interface(
 
 
 def share_features(decoder: nn.Module) -> bool:
-    """Let a transformers decoder use `attend`; False when its attention can't be chosen (then features are copied a beam)."""
+    """Make a transformers decoder use `attend`. False if its attention can't be chosen; then each beam copies the features."""
     if not getattr(decoder, "_supports_sdpa", False):
         return False
     AttentionInterface.register(SHARED_ATTENTION, _interface)
@@ -105,13 +103,13 @@ def share_features(decoder: nn.Module) -> bool:
 
 
 def causal_caption_mask(caption_ids: Tensor) -> Tensor:
-    """Which token of a packed row may see which: itself and what came before it in its own caption.
+    """The causal mask of packed rows: a token attends to itself and to the tokens before it in its own caption.
 
     Args:
         caption_ids: (R rows, L tokens), the number of the caption that a token belongs to, 0 for padding.
 
     Returns:
-        (R, 1, L, L) bool, True where the column may be seen from the row.
+        (R, 1, L, L) bool, True where the token of the row attends to the token of the column.
 
     >>> causal_caption_mask(torch.tensor([[1, 1, 2]]))[0, 0].int().tolist()
     [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
@@ -123,14 +121,14 @@ def causal_caption_mask(caption_ids: Tensor) -> Tensor:
 
 
 LEVELS = 1 << 16
-"""What sixteen bits can tell apart."""
+"""The number of values of sixteen bits."""
 
 
 def drop(values: Tensor, share: float) -> Tensor:
-    """A `share` of the values replaced by zero, the others enlarged so that the mean stays (Srivastava et al. 2014).
+    """Dropout: a `share` of the values becomes zero, and the others grow so that the mean stays (Srivastava et al. 2014).
 
-    On a CPU the share is rounded to 1/65536. Random numbers come from torch's generator, as many of them for the same shape:
-    who restores its state gets the same zeros.
+    On a CPU the share is rounded to 1/65536. The random numbers come from torch's generator, always as many for the same
+    shape: if its state is restored, the same values become zero.
 
     >>> dropped = drop(torch.ones(100_000), 0.25)
     >>> sorted(set(dropped.tolist())), round(float(dropped.mean()), 1)
@@ -147,15 +145,15 @@ def drop(values: Tensor, share: float) -> Tensor:
 
 
 class Dropout(nn.Dropout):
-    """`nn.Dropout` by `drop`."""
+    """`nn.Dropout` that uses `drop`."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """The input, a share of it dropped while learning."""
+        """The input; in training, a share of it is dropped."""
         return drop(input, self.p) if self.training and self.p else input
 
 
 def quicken_dropout(model: nn.Module) -> None:
-    """Let every plain `nn.Dropout` of a model draw by `drop`."""
+    """Make every plain `nn.Dropout` of a model use `drop`."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if type(child) is nn.Dropout:

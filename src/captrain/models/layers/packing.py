@@ -1,8 +1,7 @@
-"""All captions of an image in one row: tokens one after another, positions restart, no padding inside.
+"""Packed rows: all captions of an image one after another, positions restart, no padding between. And the loss of their tokens.
 
-The loss of learned tokens, a few rows at a time: the scores of a large vocabulary are read twice and copied never.
-
-torch's own cross entropy writes three more arrays of all tokens times the vocabulary, in fp32, and reads each again.
+The loss goes over a few rows at a time, reads the logits twice, and never copies them. The cross entropy of torch writes three
+more arrays of all tokens times the vocabulary, in fp32, and reads each again.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 IGNORED = -100
-"""Label of tokens that are not learned: the prompt, padding."""
+"""The label of tokens that are not learned: prompt and padding."""
 WORTH_SPLITTING = 0.1
-"""The share of a batch's places that a split must save: below it a second pass costs more than the padding."""
+"""The share of a batch's positions that a split must save; below it, a second pass costs more than the padding."""
 
 
 @dataclass(frozen=True, slots=True)
 class PackedRows:
-    """Rows ready for a decoder; all tensors are (R rows, L tokens), int64. Row r belongs to image r.
+    """Rows for a decoder. All tensors are (R rows, L tokens), int64; row r belongs to image r.
 
-    `labels[r, i]` is the token to be predicted *at* position i (already shifted), or `IGNORED`.
+    `labels[r, i]` is the token to predict *at* position i (already shifted), or `IGNORED`.
     """
 
     input_ids: Tensor
@@ -47,11 +46,11 @@ def pack(rows: Sequence[Sequence[Sequence[int]]], start: int, end: int, prompt: 
     """Pack the captions of each image into one row.
 
     Args:
-        rows: for each image its captions, for each caption its token ids without start and end.
-        start: the id that begins a caption. end: the id that ends it, and is learned. prompt: given, not learned.
+        rows: the captions of each image, each as token ids without start and end.
+        start: the id that begins a caption. end: the id that ends it, and is learned. prompt: ids after the start, not learned.
 
-    Padding stands only behind a row's last caption, and has caption number 0. The last input of a caption predicts its end,
-    so that the end token itself is never an input.
+    Padding comes only after a row's last caption, with caption number 0. The last input of a caption predicts the end token,
+    which is therefore never an input.
 
     >>> packed = pack([[[7, 8], [9]]], start=1, end=2)
     >>> packed.input_ids.tolist(), packed.position_ids.tolist()
@@ -79,15 +78,15 @@ def pack(rows: Sequence[Sequence[Sequence[int]]], start: int, end: int, prompt: 
 
 
 def even_groups(lengths: Sequence[int]) -> list[list[int]]:
-    """The rows of a batch in one or two groups of similar length, each computed without the padding of the longest of all.
+    """The rows of a batch in one or two groups of similar length, so that short rows are not padded to the longest.
 
-    They are split where that saves most places, if it saves a tenth of them: more groups cost more passes than they save.
+    The split is where it saves most positions, if it saves a tenth of them. More groups would cost more than they save.
 
     Args:
         lengths: tokens of each row (rows,).
 
     Returns:
-        Positions of rows, a list a group, in each the shorter ones first, and so are the groups.
+        The numbers of the rows of each group, shorter rows and groups first.
 
     >>> even_groups([60, 110, 58, 112]), even_groups([60, 62, 61])
     ([[2, 0], [1, 3]], [[0, 2, 1]])
@@ -102,16 +101,32 @@ def even_groups(lengths: Sequence[int]) -> list[list[int]]:
     return [order[:cut].tolist(), order[cut:].tolist()]
 
 
+def row_groups(caption_ids: Tensor, split: bool) -> list[tuple[list[int] | slice, int]]:
+    """The rows of a batch in groups that are decoded together, each with the length of its longest row.
+
+    Args:
+        caption_ids: (R, L), as in `PackedRows`. split: whether there may be two groups; else all rows are one, padding included.
+
+    >>> row_groups(torch.tensor([[1, 1, 1, 2, 2, 2], [1, 0, 0, 0, 0, 0]]), split=True)
+    [([1], 1), ([0], 6)]
+    """
+    if not split:
+        return [(slice(None), caption_ids.shape[1])]
+    lengths = caption_ids.count_nonzero(1).tolist()
+    groups = even_groups(lengths)
+    return [(rows, lengths[rows[-1]]) for rows in groups] if len(groups) > 1 else [(slice(None), max(lengths))]
+
+
 NUMBERS_AT_ONCE = 1 << 18
-"""Scores looked at together: in fp32 they fit the cache of a core."""
+"""Logits processed together: in fp32 they fit the cache of a core."""
 NUMBERS_AT_ONCE_ON_GPU = 1 << 26
 
 
 def token_loss(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """The cross entropy of vocabulary scores (T, V) with targets (T), summed over the tokens, in fp32 at least.
+    """The cross entropy of logits (T, V) with targets (T), summed over the tokens, in fp32 or better.
 
-    Equal to `cross_entropy(logits.float(), targets, label_smoothing=label_smoothing, reduction="sum")` but for the order
-    of its sums. `label_smoothing` is the share of each target that all tokens of the vocabulary share.
+    Equal to `cross_entropy(logits.float(), targets, label_smoothing=label_smoothing, reduction="sum")` except for the order of
+    its sums. `label_smoothing` is the share of each target that is spread over the whole vocabulary.
 
     >>> round(float(token_loss(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))), 4)
     0.6931
@@ -122,7 +137,7 @@ def token_loss(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) ->
 
 
 class _TokenLoss(torch.autograd.Function):
-    """Of one token with scores x and target t: log sum exp(x) - (1 - smoothing) x[t] - smoothing mean(x)."""
+    """For a token with logits x and target t: log sum exp(x) - (1 - smoothing) x[t] - smoothing mean(x)."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
@@ -144,7 +159,7 @@ class _TokenLoss(torch.autograd.Function):
         start = 0
         for scores, words in _pieces(logits, targets):
             stop = start + len(scores)
-            shares = scores.softmax(1, dtype=gradients[0].dtype)  # not from the kept sum: that loses four bits
+            shares = scores.softmax(1, dtype=gradients[0].dtype)  # not from the stored sum: that loses four bits
             if smoothing:
                 shares -= smoothing / logits.shape[1]
             shares.scatter_add_(1, words[:, None], shares.new_full((len(words), 1), smoothing - 1))
@@ -154,7 +169,7 @@ class _TokenLoss(torch.autograd.Function):
 
 
 def _pieces(logits: Tensor, targets: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Rows of scores and their targets, a few at a time."""
+    """Rows of logits and their targets, a few at a time."""
     numbers = NUMBERS_AT_ONCE if logits.device.type == "cpu" else NUMBERS_AT_ONCE_ON_GPU
     rows = max(1, numbers // logits.shape[1])
     return list(zip(logits.split(rows), targets.split(rows), strict=True))

@@ -1,14 +1,10 @@
-"""Any vision encoder of transformers as a row of vectors an image.
+"""Image encoders: any of transformers as vectors (I, N, D); normalised pixels; mirror images; patch dropout.
 
-Encoders differ in what they return: vectors (I, N, D), or a grid (I, D, height, width); some have a pooled vector, some
-don't; some are the half of a two-tower model. `VisionVectors` levels that, as a model of its own that the Auto classes know,
-so that it can be the encoder of a plain `VisionEncoderDecoderModel`.
+Encoders return vectors (I, N, D) or a grid (I, D, height, width), with or without a pooled vector; some are one tower of two.
+`VisionVectors` makes them alike. It is a model of its own that the Auto classes know, so that it can be the encoder of a plain
+`VisionEncoderDecoderModel`.
 
-Pictures as encoders take them.
-
-A picture seen twice, as it is and mirrored: the mean of both is a steadier view of it.
-
-Fewer image vectors to look at while learning: a text half that can't count on any one of them overfits later.
+Shape letters: I images, N vectors of an image, D their width.
 """
 
 from __future__ import annotations
@@ -19,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, BlipVisionConfig, BlipVisionModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
@@ -31,7 +27,7 @@ from captrain.models.contexts import evaluating
 
 
 class VisionVectorsConfig(PreTrainedConfig):
-    """Which encoder, whether all its vectors or the pooled one, and the rows and columns of its grid if it has one."""
+    """The encoder, which of its vectors are used (all or pooled), and the rows and columns of its grid, if it has one."""
 
     model_type = "captrain_vision_vectors"
 
@@ -51,10 +47,10 @@ class VisionVectorsConfig(PreTrainedConfig):
 
 
 class VisionVectors(PreTrainedModel):
-    """An encoder whose output is always (I, N, D): a grid row by row, or N = 1 pooled vector, normalised.
+    """An encoder whose output is always (I, N, D): a grid row by row, or one pooled vector (N = 1), normalised.
 
-    Convolutional encoders say what is in a cell of their grid and hardly where the cell is, so a grid's cells get learned
-    positions. Norm and positions belong to the bridge: they learn while the encoder itself is frozen.
+    The features of convolutional encoders hardly say where a cell of the grid is, so the cells get learned positions. Norm and
+    positions belong to the bridge: they learn while the encoder itself is frozen.
     """
 
     config_class = VisionVectorsConfig
@@ -69,7 +65,7 @@ class VisionVectors(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Positions begin as waves over rows and columns, the norm as transformers begins norms."""
+        """Positions are initialised as waves over rows and columns, the norm as in transformers."""
         if isinstance(module, nn.Embedding):
             rows, columns = self.config.grid
             init.copy_(module.weight, sine_positions(rows, columns, self.config.hidden_size))
@@ -79,30 +75,25 @@ class VisionVectors(PreTrainedModel):
 
     def forward(self, pixel_values: Tensor, **kwargs: Any) -> BaseModelOutput:
         """Normalised pixels (I, 3, height, width) -> vectors (I, N, D)."""
-        return BaseModelOutput(last_hidden_state=self.locate(self.look(pixel_values)))
+        return BaseModelOutput(last_hidden_state=self.add_positions(self.encode_image(pixel_values)))
 
-    def look(self, pixel_values: Tensor) -> Tensor:
-        """What the encoder alone makes of the pixels: vectors (I, N, D)."""
-        output = see(self.encoder, pixel_values)
+    def encode_image(self, pixel_values: Tensor) -> Tensor:
+        """The encoder's own vectors (I, N, D)."""
+        output = run_encoder(self.encoder, pixel_values)
         return pooled_vector(output)[:, None] if self.config.vectors == "pooled" else rows_of_vectors(output[0])
 
-    def locate(self, vectors: Tensor) -> Tensor:
-        """Vectors (I, N, D) normalised, each with its place in the grid added."""
+    def add_positions(self, vectors: Tensor) -> Tensor:
+        """Vectors (I, N, D), normalised and with the positions of their grid cells added."""
         normed = self.norm(vectors.float())
         if self.positions is None:
             return normed
         return normed + self.positions(torch.arange(vectors.shape[1], device=vectors.device))
 
 
-AutoConfig.register(VisionVectorsConfig.model_type, VisionVectorsConfig)
-AutoModel.register(VisionVectorsConfig, VisionVectors)
-AutoModel.register(BlipVisionConfig, BlipVisionModel, exist_ok=True)  # transformers left this one out
+def run_encoder(encoder: PreTrainedModel, pixels: Tensor) -> Any:
+    """The output of an image encoder of transformers for normalised pixels (I, 3, height, width).
 
-
-def see(encoder: PreTrainedModel, pixels: Tensor) -> Any:
-    """An encoder's output for normalised pixels (I, 3, height, width).
-
-    At another size than its own an encoder with learned positions interpolates them, if it can.
+    For pictures of another size, an encoder with learned positions interpolates them, if it can.
     """
     size = getattr(encoder.config, "image_size", None)
     own = (size, size) if isinstance(size, int) else tuple(size or ())
@@ -112,7 +103,7 @@ def see(encoder: PreTrainedModel, pixels: Tensor) -> Any:
 
 
 def rows_of_vectors(states: Tensor) -> Tensor:
-    """A grid (I, D, height, width) as (I, height * width, D), row by row; vectors (I, N, D) as they are.
+    """A grid (I, D, height, width) as vectors (I, height * width, D), row by row; vectors (I, N, D) unchanged.
 
     >>> rows_of_vectors(torch.zeros(1, 768, 7, 7)).shape
     torch.Size([1, 49, 768])
@@ -121,9 +112,9 @@ def rows_of_vectors(states: Tensor) -> Tensor:
 
 
 def sine_positions(rows: int, columns: int, width: int) -> Tensor:
-    """A vector for each cell of a grid, row by row: waves over its row in the first half, over its column in the second.
+    """A vector for each cell of a grid, row by row: the first half encodes its row, the second its column, as waves.
 
-    The longest wave spans the grid in half a period, so that every cell differs from every other (after Vaswani et al. 2017).
+    Half a period of the longest wave spans the grid, so that no two cells are alike (after Vaswani et al. 2017).
 
     >>> sine_positions(7, 7, 768).shape
     torch.Size([49, 768])
@@ -140,28 +131,28 @@ def sine_positions(rows: int, columns: int, width: int) -> Tensor:
 
 
 def load_encoder(source: str, vectors: str, height: int, width: int) -> PreTrainedModel:
-    """A vision encoder from a folder or hub id, ready to be joined with a text decoder.
+    """An image encoder from a folder or hub id, for a text decoder to attend to.
 
-    Of a two-tower checkpoint (CLIP, SigLIP, BLIP) only the image tower is loaded. What already returns (I, N, D) and says its
-    width stays as it is, so that the joined model needs nothing but transformers; everything else is wrapped.
+    From a two-tower checkpoint (CLIP, SigLIP, BLIP) only the image tower is loaded. An encoder that returns (I, N, D) and states
+    its width is not wrapped, so that the joined model needs nothing but transformers. All others become `VisionVectors`.
 
     Args:
-        vectors: `all`, or `pooled` for the one vector that stands for the whole image.
-        height, width: of the pictures that it will see; it is run on one to find what it returns.
+        vectors: `all`, or `pooled` for one vector of the whole image.
+        height, width: of the input pictures; the encoder runs once, to find out what it returns.
     """
     config = read_config(source)
     config = getattr(config, "vision_config", config)
     if type(config) not in MODEL_MAPPING:
         raise ModelError(
-            f"{source}: '{config.model_type}' is no encoder that transformers can load; expected a vision model"
+            f"{source}: '{config.model_type}' is not an encoder that transformers can load; expected a vision model"
         )
     encoder = load_model(class_for(AutoModel, config), source, config)
     if getattr(encoder, "main_input_name", "") != "pixel_values":
         raise ModelError(
-            f"{source}: a '{config.model_type}' reads {encoder.main_input_name}, not pictures; expected a vision encoder"
+            f"{source}: a '{config.model_type}' reads {encoder.main_input_name}, not pictures; expected an image encoder"
         )
     with evaluating(encoder), torch.no_grad():
-        output = see(encoder, torch.zeros(1, 3, height, width))
+        output = run_encoder(encoder, torch.zeros(1, 3, height, width))
     states = output.last_hidden_state
     if vectors == "all" and states.dim() == 3 and getattr(encoder.config, "hidden_size", None) == states.shape[-1]:
         return encoder
@@ -171,15 +162,15 @@ def load_encoder(source: str, vectors: str, height: int, width: int) -> PreTrain
 
 
 def pooled_vector(output: ModelOutput) -> Tensor:
-    """The vector (I, D) that stands for the image: what the encoder pools, else the mean of its vectors."""
+    """The pooled vector (I, D) of the encoder; if it has none, the mean of its vectors."""
     pooled = getattr(output, "pooler_output", None)
     return rows_of_vectors(output.last_hidden_state).mean(1) if pooled is None else pooled.flatten(1)
 
 
 def scale(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Pixels (I, height, width, 3), uint8, as (I, 3, height, width): less the mean (3,), over the deviation (3,).
+    """Normalised pixels (I, 3, height, width) of pictures (I, height, width, 3), uint8: (value / 255 - mean) / std, both (3,).
 
-    Works in place on whole rows, twelve times as fast on a CPU as channel by channel; to the bit the same.
+    It works in place on whole rows: on a CPU twelve times as fast as channel by channel, and the same to the bit.
 
     >>> half = torch.full((3,), 0.5)
     >>> scale(torch.tensor([[[[0, 255, 51]]]], dtype=torch.uint8), half, half).flatten().tolist()
@@ -192,22 +183,24 @@ def scale(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 BEFORE_THE_GRID = (0, 1, 2, 5)
-"""Vectors that encoders put before those of their grid: none, a class token, DeiT's two, DINOv2's with registers."""
+"""Vectors before those of the grid: none, a class token, two of DeiT, five of DINOv2 with registers."""
 
 
 def mean_with_mirrored(plain: Tensor, mirrored: Tensor, height: int, width: int) -> Tensor:
-    """The mean of what an encoder makes of pictures and of their mirror images, both (I, N, D), the latter turned back.
+    """The mean of the features of pictures and of their mirror images, both (I, N, D), the latter turned back.
+
+    The mean is a steadier view of a picture.
 
     Args:
         height, width: of the pictures.
 
-    Raises `ModelError` where the vectors are neither one an image nor a grid.
+    Raises `ModelError` if there is more than one vector for each image, and they do not form a grid.
     """
     return (plain + turned_back(mirrored, height, width)) / 2
 
 
 def turned_back(vectors: Tensor, height: int, width: int) -> Tensor:
-    """Vectors (I, N, D) of mirrored pictures in the places that their cells have in the pictures themselves.
+    """Vectors (I, N, D) of mirrored pictures in the order that their cells have in the pictures themselves.
 
     >>> turned_back(torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 8]).view(1, 9, 1), 32, 32).flatten().tolist()
     [2, 1, 0, 5, 4, 3, 8, 7, 6]
@@ -222,7 +215,7 @@ def turned_back(vectors: Tensor, height: int, width: int) -> Tensor:
 
 
 def grid_of(count: int, height: int, width: int) -> tuple[int, int, int]:
-    """How many of `count` vectors stand before the grid, and its rows and columns, for pictures of height x width.
+    """How many of `count` vectors come before the grid, and the grid's rows and columns, for pictures of height x width.
 
     >>> grid_of(577, 384, 384), grid_of(49, 224, 224), grid_of(32, 224, 448)
     ((1, 24, 24), (0, 7, 7), (0, 4, 8))
@@ -232,15 +225,17 @@ def grid_of(count: int, height: int, width: int) -> tuple[int, int, int]:
         if rows and (count - before) % rows == 0 and abs((count - before) // rows * height / width - rows) < 0.5:
             return before, rows, (count - before) // rows
     raise ModelError(
-        f"mirror: the encoder's {count} vectors are no grid over the picture, so they can't be turned back"
+        f"mirror: the encoder's {count} vectors do not form a grid over the picture, so they can't be mirrored back"
     )
 
 
 def drop_patches(vectors: Tensor, share: float) -> Tensor:
     """A random subset of each image's vectors, in their order (PatchDropout, Liu et al. 2023).
 
+    A decoder that can't rely on any single vector overfits later.
+
     Args:
-        vectors: (I, N, D), with their positions already in them. share: of the N that go, drawn anew for each image.
+        vectors: (I, N, D), positions included. share: the share of vectors that is left out, drawn separately for each image.
 
     Returns:
         Vectors (I, K, D); K is N * (1 - share), rounded, and at least 1.

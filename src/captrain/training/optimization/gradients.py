@@ -10,8 +10,9 @@ from enum import IntEnum
 from torch import Tensor, nn
 
 from captrain.errors import ModelError
-from captrain.models.adapters import kind_of
-from captrain.models.captioner import CaptionerModel, plain_name
+from captrain.models.adapters import layer_kind
+from captrain.models.captioner import CaptionerModel
+from captrain.models.parts import plain_name
 from captrain.training.distributed.group import here
 from captrain.training.distributed.sharding import local
 
@@ -102,7 +103,7 @@ def _kind(name: str) -> str:
     if ".modules_to_save." in name:
         return "new modules"
     module = ADAPTER.split(plain_name(name))[0].removesuffix(".weight").removesuffix(".bias")
-    kind = kind_of(module)
+    kind = layer_kind(module)
     return "cross-attention" if kind == "attention" and CROSS.search(module) else kind
 
 

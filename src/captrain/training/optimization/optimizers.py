@@ -17,7 +17,8 @@ from torch.optim import Optimizer
 from transformers.optimization import Adafactor
 
 from captrain.errors import SettingsError
-from captrain.models.captioner import PARTS, CaptionerModel, plain_name
+from captrain.models.captioner import CaptionerModel
+from captrain.models.parts import PARTS, plain_name
 from captrain.settings.schema import Settings, TrainingSettings
 from captrain.settings.schema.optimisation import beta2_of, default_rate, schedule_of
 from captrain.training.optimization.muon import MuonWithAdamW, lists_of_vectors

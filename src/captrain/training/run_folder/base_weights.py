@@ -19,7 +19,7 @@ import torch
 from captrain.data.samples import keys_of
 from captrain.errors import RunError
 from captrain.features.stored_images import StoredImages
-from captrain.features.training_images import Images, KeptImages
+from captrain.features.training_images import CachedImages, Images
 from captrain.models.adapters import name_base, travels_with
 from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import model_folder, save_captioner
@@ -101,7 +101,7 @@ def of_split(images: Images, captions: TokenizedCaptions) -> str:
     Kept pictures are told by their content, others by their ids. Captions of a large store are not read for it.
     """
     mark = len(images)
-    if isinstance(images, KeptImages):
+    if isinstance(images, CachedImages):
         mark = zlib.crc32("".join(images.keys).encode(), mark)
     elif not isinstance(images, StoredImages):
         mark = zlib.crc32(np.ascontiguousarray(keys_of(images.samples)).tobytes(), mark)

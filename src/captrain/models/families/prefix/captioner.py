@@ -1,15 +1,11 @@
-"""ClipCap and its kin behind the contract: any encoder, a mapper, any causal or seq2seq language model.
+"""Prefix captioners such as ClipCap: any image encoder, a mapper, any causal or seq2seq language model that is checked here.
 
-Packed rows keep ClipCap's formula. There the first word is predicted from the last prefix vector, so the row shares all prefix
-vectors but the last, and every caption begins with a copy of the last one in place of a start token.
+Packed rows keep ClipCap's formula: the last prefix vector predicts the first word. So a row has all prefix vectors but the
+last once, and each of its captions begins with the last one instead of a start token. In generation, the language model reads
+the prefix once for each image, however many beams there are.
 
-Shape letters: R rows, L tokens of a row, N vectors of an image, D their width, P prefix vectors, W width of the language model.
-
-Language models that can stand behind a prefix: which, from where, and new ones.
-
-Captions behind a prefix with `transformers.generate`, the prefix read once an image, however many beams there are.
-
-Shape letters: I images, P prefix vectors, W width of the language model.
+Shape letters: I images, R rows, L tokens of a row, N vectors of an image, D their width, P prefix vectors, W width of the
+language model.
 """
 
 from __future__ import annotations
@@ -48,19 +44,19 @@ class PrefixCaptioner(CaptionerModel):
         config = self.decoder.config
         check_language(config, config.name_or_path or "language model")
         check_room(config, self.core().config.prefix_length)
-        # The prefix without its last vector, which stands where a start token would; none where an encoder reads it.
+        # The last prefix vector takes the place of a start token. With an encoder, the prefix takes no positions.
         self.image_positions = 0 if self.has_encoder else self.core().config.prefix_length - 1
         if not self.has_encoder and _one_key_a_head(config):
             share_features(self.decoder)
 
     @property
     def has_encoder(self) -> bool:
-        """Whether the language model reads the prefix through an encoder of its own, as T5 does."""
+        """Whether the language model reads the prefix through its own encoder, as T5 does."""
         return bool(self.decoder.config.is_encoder_decoder)
 
     @property
     def start_id(self) -> int:
-        """T5's own start token. Elsewhere a prefix vector stands in its place, and the end token only marks it."""
+        """T5's own start token. Otherwise a prefix vector takes its place, and the end token only marks that place."""
         return int(self.decoder.config.decoder_start_token_id) if self.has_encoder else self.end_id
 
     @property
@@ -76,18 +72,18 @@ class PrefixCaptioner(CaptionerModel):
 
     @property
     def max_positions(self) -> int:
-        """1,024 for GPT-2, less what the prefix takes."""
+        """1,024 for GPT-2, minus what the prefix takes."""
         return room_for_words(self.decoder.config, self.core().config.prefix_length)
 
-    def look(self, pixels: Tensor) -> Tensor:
-        """The encoder's vectors, not yet normalised."""
-        return self.core().look(pixels)
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """The encoder's vectors, not normalised."""
+        return self.core().encode_image(pixels)
 
-    def context(self, features: Tensor) -> Tensor:
-        """The prefix (R, P, W), gone through the language model's encoder if it has one."""
-        return self.core().read_prefix(self.core().prefix(features))
+    def project(self, features: Tensor) -> Tensor:
+        """The prefix (R, P, W); if the language model has an encoder, its output for the prefix."""
+        return self.core().encode_prefix(self.core().prefix(features))
 
-    def read(self, context: Tensor, input_ids: Tensor, position_ids: Tensor, mask: Tensor) -> Tensor:
+    def decode(self, context: Tensor, input_ids: Tensor, position_ids: Tensor, mask: Tensor) -> Tensor:
         """Hidden states of the language model's last layer."""
         if self.has_encoder:
             states = self.decoder.get_decoder()(
@@ -100,7 +96,7 @@ class PrefixCaptioner(CaptionerModel):
         before = torch.arange(shared, device=position_ids.device).expand(len(context), -1)
         states = self.decoder.base_model(
             inputs_embeds=torch.cat([context[:, :-1], words], 1),
-            attention_mask=self._in_its_words(behind_prefix(mask, shared)),
+            attention_mask=self._as_attention_takes_it(behind_prefix(mask, shared)),
             position_ids=torch.cat([before, position_ids + shared], 1),
             use_cache=False,
         ).last_hidden_state
@@ -115,7 +111,7 @@ class PrefixCaptioner(CaptionerModel):
         return {"vision": ("encoder",), "bridge": ("mapper",), "language": ("language",)}
 
     def lora_targets(self, part: str) -> str:
-        """Linear layers inside the part's blocks (attention and feed-forward); the head is left alone."""
+        """Linear layers in the blocks of the part (attention and feed-forward), without the head."""
         return {
             "vision": r"encoder\.(.*\.)?(layers?|blocks?|stages?)\.\d+\..*"
             r"(query|key|value|qkv|[qkvo]_proj|out_proj|projection|dense|fc[12]|dense[12]|pwconv[12])",
@@ -125,14 +121,14 @@ class PrefixCaptioner(CaptionerModel):
             r"query_key_value|dense|dense_h_to_4h|dense_4h_to_h|[qkvo]|wi|wi_[01]|wo)",
         }[part]
 
-    def write(self, context: Tensor, config: GenerationConfig) -> list[list[int]]:
-        """Token ids written for each image."""
+    def generate_tokens(self, context: Tensor, config: GenerationConfig) -> list[list[int]]:
+        """Token ids of one caption for each image."""
         if self.has_encoder:
-            return write_seq2seq(self.decoder, context, [self.start_id, *self.prompt_ids()], config)
-        return write_causal(self.decoder, context, self.prompt_ids(), config)
+            return generate_seq2seq(self.decoder, context, [self.start_id, *self.prompt_ids()], config)
+        return generate_causal(self.decoder, context, self.prompt_ids(), config)
 
-    def _in_its_words(self, mask: Tensor) -> Tensor:
-        """A mask as the language model's attention takes it: eager attention adds it to the scores."""
+    def _as_attention_takes_it(self, mask: Tensor) -> Tensor:
+        """The mask as the language model's attention takes it: eager attention adds it to the scores."""
         if self.decoder.config._attn_implementation != "eager":
             return mask
         lowest = torch.finfo(torch.float32).min
@@ -140,7 +136,7 @@ class PrefixCaptioner(CaptionerModel):
 
 
 def behind_prefix(mask: Tensor, shared: int) -> Tensor:
-    """The mask of rows behind shared prefix vectors: they see those before them, and every word sees all of them.
+    """The mask of rows after shared prefix vectors: these attend to those before them, and every word to all of them.
 
     Args:
         mask: (R, 1, L, L) bool, of the words alone. shared: number of prefix vectors.
@@ -160,7 +156,7 @@ def behind_prefix(mask: Tensor, shared: int) -> Tensor:
 
 
 def _one_key_a_head(config: object) -> bool:
-    """Whether no heads share keys: those that do are left to transformers' own attention."""
+    """Whether each head has its own keys. Heads that share keys use transformers' own attention."""
     heads = getattr(config, "num_attention_heads", None)
     return (getattr(config, "num_key_value_heads", None) or heads) == heads
 
@@ -169,24 +165,24 @@ CAUSAL = (
     "gpt2", "gptj", "gpt_neo", "gpt_neox", "opt", "llama", "mistral", "qwen2", "qwen3", "phi", "phi3", "stablelm",
     "starcoder2", "olmo", "olmo2", "gemma", "gemma3_text", "smollm3", "codegen", "gpt_bigcode", "xglm", "biogpt",
 )  # fmt: skip
-"""Causal language models whose packed rows and captions were compared with plain transformers': they take a 4-D mask,
-positions, and vectors in place of words, and their head is one linear layer."""
+"""Causal language models for which packed rows and captions were compared with plain transformers: they take a 4-D mask,
+positions, and vectors instead of words, and their head is one linear layer."""
 
 SEQ2SEQ = ("t5", "mt5", "umt5")
-"""The same of models with an encoder: their decoders know distances only, so that packed rows are exact. T0 and Flan are T5."""
+"""The same for models with an encoder. Their decoders know only distances, so packed rows are exact. T0 and Flan are T5."""
 
 SCALED = {"t5": "scale_decoder_outputs", "umt5": "tie_word_embeddings"}
-"""Where a configuration says that hidden states are scaled before the head, as the first T5 does."""
+"""The setting that says whether hidden states are scaled before the head, as in the first T5."""
 
 POSITIONS = ("max_position_embeddings", "n_positions")
-"""What configurations call the length of the context."""
+"""The names that configurations have for the length of the context."""
 
 UNLIMITED = 1_000_000
-"""Tokens of a caption of a model that knows distances instead of positions: more than any caption has."""
+"""The longest caption of a model with distances instead of positions: more tokens than any caption has."""
 
 
 def load_language(source: str) -> PreTrainedModel:
-    """A language model from a folder or hub id. Raises `ModelError` when it is of no kind that can stand behind a prefix."""
+    """A language model from a folder or hub id. Raises `ModelError` if it is of a kind that can't follow a prefix."""
     config = read_config(source)
     check_language(config, source)
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
@@ -196,15 +192,15 @@ def load_language(source: str) -> PreTrainedModel:
 def new_language(
     tokenizer: PreTrainedTokenizerBase, layers: int, width: int, heads: int, dropout: float
 ) -> PreTrainedModel:
-    """A GPT-2 from scratch; sizes as asked for, vocabulary as the tokenizer's."""
-    with torch.device("meta"):  # for its settings alone
+    """A GPT-2 from scratch, for the tokenizer's vocabulary."""
+    with torch.device("meta"):  # only for its settings
         config = new_decoder(tokenizer, layers, width, heads, dropout).config
     config.add_cross_attention = False
     return GPT2LMHeadModel(config)
 
 
 def check_language(config: PreTrainedConfig, source: str) -> None:
-    """Refuse kinds that were not checked: many can't read packed rows, and would learn from another image's words."""
+    """Raise `ModelError` for kinds that were not checked: many can't read packed rows, and would mix up captions."""
     if config.model_type not in (*CAUSAL, *SEQ2SEQ):
         raise ModelError(
             f"{source}: a '{config.model_type}' can't be the language model behind a prefix; "
@@ -213,7 +209,7 @@ def check_language(config: PreTrainedConfig, source: str) -> None:
 
 
 def room_for_words(config: PreTrainedConfig, prefix_length: int) -> int:
-    """Most tokens of a caption: what a prefix leaves of the context. Its last vector stands where a start token would.
+    """The longest caption after a prefix, in tokens. The last prefix vector takes the place of a start token.
 
     >>> from transformers import GPT2Config, T5Config
     >>> room_for_words(GPT2Config(), 10), room_for_words(T5Config(), 10)
@@ -226,7 +222,7 @@ def room_for_words(config: PreTrainedConfig, prefix_length: int) -> int:
 
 
 def check_room(config: PreTrainedConfig, prefix_length: int) -> None:
-    """Raise `ModelError` when a prefix leaves no room for a word and the end of a caption."""
+    """Raise `ModelError` if a prefix leaves no room for a word and the end token."""
     room = room_for_words(config, prefix_length)
     if room < 3:
         raise ModelError(
@@ -236,7 +232,7 @@ def check_room(config: PreTrainedConfig, prefix_length: int) -> None:
 
 
 def scale_before_head(config: PreTrainedConfig) -> float:
-    """What a seq2seq model multiplies its decoder's hidden states with before its head.
+    """The factor by which a seq2seq model multiplies hidden states before its head.
 
     >>> from transformers import MT5Config, T5Config
     >>> scale_before_head(T5Config(d_model=64)), scale_before_head(MT5Config())
@@ -245,12 +241,12 @@ def scale_before_head(config: PreTrainedConfig) -> float:
     return float(config.d_model**-0.5) if getattr(config, SCALED.get(config.model_type, ""), False) else 1.0
 
 
-def write_causal(
+def generate_causal(
     language: PreTrainedModel, prefix: Tensor, prompt: list[int], config: GenerationConfig
 ) -> list[list[int]]:
-    """Token ids written behind a prefix (I, P, W) and a prompt, without end and padding.
+    """Token ids after a prefix (I, P, W) and a prompt, without end and padding.
 
-    Everything but the last vector goes through the model once an image; its keys and values are then repeated for the beams.
+    All vectors but the last go through the model once for each image; their keys and values are then repeated for the beams.
     """
     given = torch.tensor([prompt] * len(prefix), dtype=torch.int64, device=prefix.device)
     words = language.get_input_embeddings()(given)
@@ -260,16 +256,16 @@ def write_causal(
         language.base_model(inputs_embeds=start[:, :-1], past_key_values=cache, use_cache=True)
         cache.batch_repeat_interleave(config.num_beams)
     seen = torch.ones(start.shape[:2], dtype=torch.int64, device=prefix.device)
-    written = language.generate(
+    generated = language.generate(
         inputs_embeds=start, attention_mask=seen, past_key_values=cache, generation_config=config
     )
-    return [until(row, config.eos_token_id) for row in written.tolist()]
+    return [until(row, config.eos_token_id) for row in generated.tolist()]
 
 
-def write_seq2seq(
+def generate_seq2seq(
     language: PreTrainedModel, context: Tensor, prompt: list[int], config: GenerationConfig
 ) -> list[list[int]]:
-    """Token ids written from what the model's own encoder made of a prefix (I, P, W), without prompt, end and padding.
+    """Token ids from the encoder's output for a prefix (I, P, W), without prompt, end and padding.
 
     Args:
         prompt: ids that every caption begins with, the start token first.
@@ -280,10 +276,10 @@ def write_seq2seq(
         input_ids=given[:, :1], encoder_hidden_states=context, past_key_values=filled, use_cache=True
     )
     filled.cross_attention_cache.batch_repeat_interleave(config.num_beams)
-    written = language.generate(
+    generated = language.generate(
         encoder_outputs=BaseModelOutput(context),
         decoder_input_ids=given,
         past_key_values=SharedFeaturesCache(DynamicCache(), filled.cross_attention_cache),
         generation_config=config,
     )
-    return [until(row, config.eos_token_id) for row in written[:, len(prompt) :].tolist()]
+    return [until(row, config.eos_token_id) for row in generated[:, len(prompt) :].tolist()]

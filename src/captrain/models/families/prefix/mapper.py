@@ -1,12 +1,10 @@
 """ClipCap's mappers: from an image's vectors to the prefix that a language model reads.
 
-Architecture, first weights and names of weights are those of https://github.com/rmokady/CLIP_prefix_caption (train.py) and, for
-all vectors of an encoder, of https://github.com/TheoCoombes/CLIP-Image-Captioning.
+Architecture, initialisation and names of weights are those of https://github.com/rmokady/CLIP_prefix_caption (train.py) and,
+for all vectors of an encoder, of https://github.com/TheoCoombes/CLIP-Image-Captioning.
 
 Shape letters: I images, N vectors of an image, D their width, C projected vectors, P prefix vectors,
 W width of the language model.
-
-What a prefix captioner is made of, as its `config.json` says it.
 """
 
 from __future__ import annotations
@@ -78,11 +76,11 @@ class TransformerMapper(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Layers one after another, without a norm at the end."""
+    """Layers without a norm at the end."""
 
     def __init__(self, width: int, heads: int, layers: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(Layer(width, heads) for _ in range(layers))
+        self.layers = nn.ModuleList(TransformerLayer(width, heads) for _ in range(layers))
 
     def forward(self, states: Tensor) -> Tensor:
         """States (I, C + P, W) -> the same."""
@@ -91,8 +89,8 @@ class Transformer(nn.Module):
         return states
 
 
-class Layer(nn.Module):
-    """Attention and feed-forward, each behind a norm and beside a shortcut."""
+class TransformerLayer(nn.Module):
+    """Attention and feed-forward, each with a norm before it and a residual connection."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -144,8 +142,8 @@ def make_mapper(config: PrefixConfig, width: int) -> MlpMapper | TransformerMapp
     return TransformerMapper(config, width)
 
 
-def begin(module: nn.Module) -> None:
-    """First weights of a mapper's module, as torch and ClipCap draw them; what was loaded already stays."""
+def init_mapper(module: nn.Module) -> None:
+    """Initialise a module of a mapper as torch and ClipCap do. Weights that were loaded stay."""
     if isinstance(module, nn.Linear):
         init.kaiming_uniform_(module.weight, a=math.sqrt(5))
         if module.bias is not None:
@@ -161,6 +159,7 @@ def begin(module: nn.Module) -> None:
 
 
 Vectors = Literal["all", "pooled"]
+"""The features of a picture: all vectors of its encoder, or one for the whole image (for CLIP the projected embedding)."""
 MapperKind = Literal["mlp", "transformer"]
 
 
@@ -219,7 +218,7 @@ class PrefixConfig(PreTrainedConfig):
 
 
 def language_width(config: PreTrainedConfig) -> int:
-    """Width of the vectors that a language model reads; OPT-350m projects narrower ones itself.
+    """The width of a language model's input vectors; OPT-350m projects narrower ones itself.
 
     >>> from transformers import GPT2Config
     >>> language_width(GPT2Config())

@@ -18,15 +18,16 @@ from transformers import MobileNetV1Config, MobileNetV1Model
 from captrain.data.images import ImageSpec, prepare
 from captrain.data.picture_files import content_key
 from captrain.features import cache
-from captrain.features.cache import Keeping, keep_images
+from captrain.features.cache import CacheOptions, cache_features
 from captrain.features.cache_arrays import DiskStore, MemoryStore
 from captrain.features.encoder import PREPARATION_VERSION, features_key, pixels_key
 from captrain.features.stream import stream_pictures
-from captrain.features.training_images import KeptImages, LiveImages
-from captrain.models.build import DecoderSizes, Mapper, joined, prefixed
-from captrain.models.captioner import CaptionerModel, plain_name
+from captrain.features.training_images import CachedImages, LiveImages
+from captrain.models.build import Mapper, NewDecoder, build_encoder_decoder, build_prefix
+from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.image_preparation import write_preparation
-from captrain.models.learning_parts import add_lora, freeze
+from captrain.models.learning_parts import LoraOptions, add_lora, freeze
+from captrain.models.parts import plain_name
 from captrain.records import Rejects, Sample
 from captrain.testing import clear_pictures, teach
 
@@ -39,9 +40,11 @@ def _live(captioner: CaptionerModel, samples: Sequence[Sample]) -> torch.Tensor:
 
 def _keep(
     captioner: CaptionerModel, samples: Sequence[Sample], folder: Path, where: str = "disk", **options: int
-) -> KeptImages:
-    images = keep_images(captioner, {"train": samples}, Keeping(where, folder / "kept", **options), Rejects())["train"]
-    assert isinstance(images, KeptImages)
+) -> CachedImages:
+    images = cache_features(captioner, {"train": samples}, CacheOptions(where, folder / "kept", **options), Rejects())[
+        "train"
+    ]
+    assert isinstance(images, CachedImages)
     return images
 
 
@@ -112,7 +115,7 @@ def test_pictures_that_occur_twice_are_computed_once(
 ) -> None:
     twice = [*samples[:3], Sample("copy", samples[1].read()), *samples[:3]]
     splits = {"train": twice, "validation": samples[:2]}
-    images = keep_images(captioner, splits, Keeping("memory", tmp_path), Rejects())
+    images = cache_features(captioner, splits, CacheOptions("memory", tmp_path), Rejects())
     assert sum(encoded) == 1 + 3
     rows = images["train"].rows(range(7))["features"]
     assert torch.equal(rows[1], rows[3])
@@ -143,13 +146,13 @@ def test_all_vectors_and_the_pooled_one_are_kept_apart(join: str, tmp_path: Path
     torch.manual_seed(0)
     MobileNetV1Model(MobileNetV1Config(depth_multiplier=0.25, image_size=64)).save_pretrained(tmp_path)
     write_preparation(tmp_path, ImageSpec(64, 64, (0.5,) * 3, (0.5,) * 3), "ViTImageProcessor")
-    parts = (str(tmp_path), None, "words", DecoderSizes(1, 16, 2, 0.0, 100), ["a dog", "a dog"])
+    parts = (str(tmp_path), None, NewDecoder(1, 16, 2, 0.0, 100), ["a dog", "a dog"])
     keys, features = {}, {}
     for vectors in ("all", "pooled"):
         made = (
-            prefixed(*parts, Mapper("transformer", 2, 2, 1, 2), vectors)
+            build_prefix(*parts, Mapper("transformer", 2, 2, 1, 2), vectors)
             if join == "prefix"
-            else joined(*parts, vectors)
+            else build_encoder_decoder(*parts, vectors)
         )
         made.requires_grad_(False)
         keys[vectors] = features_key(made)
@@ -172,7 +175,7 @@ def _key_of_earlier_versions(captioner: CaptionerModel) -> str:
 def test_key_ignores_what_does_not_decide_features(captioner: CaptionerModel) -> None:
     """The decoder may learn, and adapters may ride on it: the encoder's features stay valid."""
     key = features_key(captioner)
-    add_lora(captioner, rank=2, alpha=4, dropout=0.0)
+    add_lora(captioner, LoraOptions(rank=2, alpha=4, dropout=0.0))
     teach(captioner, steps=1)
     assert not captioner.vision_learns()
     assert features_key(captioner) == key
@@ -210,7 +213,7 @@ def test_bad_pictures_are_rejected_and_the_rest_stays_in_place(
     (tmp_path / "5.png").write_bytes((tmp_path / "5.png").read_bytes()[:60])
     (tmp_path / "6.png").unlink()
     rejects = Rejects()
-    images = keep_images(captioner, {"train": samples}, Keeping("memory", tmp_path), rejects)["train"]
+    images = cache_features(captioner, {"train": samples}, CacheOptions("memory", tmp_path), rejects)["train"]
     assert [line["id"] for line in rejects.lines] == ["2.png", "5.png", "6.png"]
     assert "empty" in rejects.lines[0]["reason"] and "can't be read" in rejects.lines[2]["reason"]
     good = [sample for sample in samples if sample.id not in ("2.png", "5.png", "6.png")]
@@ -220,7 +223,9 @@ def test_bad_pictures_are_rejected_and_the_rest_stays_in_place(
 
 def test_no_good_picture_leaves_an_empty_split(captioner: CaptionerModel, tmp_path: Path) -> None:
     rejects = Rejects()
-    images = keep_images(captioner, {"train": [Sample("a", b"nope")]}, Keeping("memory", tmp_path), rejects)["train"]
+    images = cache_features(captioner, {"train": [Sample("a", b"nope")]}, CacheOptions("memory", tmp_path), rejects)[
+        "train"
+    ]
     assert (len(images), len(rejects)) == (0, 1)
 
 
@@ -241,20 +246,20 @@ def test_without_memory_features_go_to_disk_and_pixels_are_decoded_anew(
 ) -> None:
     if learns:
         freeze(captioner, ("language",))
-    images = keep_images(captioner, {"train": samples}, Keeping("auto", tmp_path / "kept", budget=0), Rejects())[
-        "train"
-    ]
+    images = cache_features(
+        captioner, {"train": samples}, CacheOptions("auto", tmp_path / "kept", budget=0), Rejects()
+    )["train"]
     if learns:
         assert isinstance(images, LiveImages)
         assert np.array_equal(images.rows([3])["pixels"][0].numpy(), prepare(samples[3].read(), captioner.image_spec))
     else:
-        assert isinstance(images, KeptImages) and isinstance(images.store, DiskStore)
+        assert isinstance(images, CachedImages) and isinstance(images.store, DiskStore)
 
 
 def test_nothing_is_kept_when_asked(captioner: CaptionerModel, samples: list[Sample], tmp_path: Path) -> None:
     (tmp_path / "1.png").write_bytes(b"broken")
     rejects = Rejects()
-    images = keep_images(captioner, {"train": samples}, Keeping("off", tmp_path / "kept"), rejects)["train"]
+    images = cache_features(captioner, {"train": samples}, CacheOptions("off", tmp_path / "kept"), rejects)["train"]
     assert isinstance(images, LiveImages)
     assert (len(images), len(rejects)) == (19, 1)
     assert images.rows([0])["pixels"].shape == (1, 32, 32, 3)
