@@ -64,7 +64,7 @@ def test_decode_threads_do_not_matter(tmp_path: Path, cli: Cli, photos: Path, bl
 
 @pytest.mark.parametrize("count", ["one", "3"])
 def test_captions_are_drawn_by_seed_and_epoch(count: str, tmp_path: Path, cli: Cli, photos: Path, blip: Path) -> None:
-    """Neither batches nor dropout, threads or where features are kept change which captions a picture carries."""
+    """Neither batches nor dropout, threads or where features are cached change which captions a picture carries."""
     words = f"--model {blip} {PLAIN} --captions-per-image {count} --learning-rate 1e-12 --epochs 1".split()
     plain = " ".join(drop_repeats(words))
     first = losses_of(trained_with(cli, photos, tmp_path / "first", plain, "--keep off"))

@@ -1,4 +1,4 @@
-"""How a step is cut does not matter: one batch or several accumulated, captions packed or one a row, features kept or live.
+"""How a step is cut does not matter: one batch or several accumulated, captions packed or one a row, features cached or live.
 
 Through the command line, for each family, in fp32 and without dropout: the same loss at every step, to five digits.
 """

@@ -96,7 +96,7 @@ def assert_alike(run: Path, whole: dict[str, Any]) -> None:
 
 
 def never_killed(cli: Cli, photos: Path, words: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What a run leaves that nobody stops; its kept features lie apart, so that others have to compute theirs."""
+    """What a run leaves that nobody stops; its cached features lie apart, so that others have to compute theirs."""
     with monkeypatch.context() as patch:
         patch.setenv("CAPTRAIN_CACHE", str(folder / "another-cache"))
         assert cli("train", photos, folder / "whole", words).code == 0

@@ -1,4 +1,4 @@
-"""What tests of kept features look at: a captioner of which nothing learns, and pictures that it can tell apart."""
+"""What tests of cached features share: a captioner of which nothing learns, and pictures that it can tell apart."""
 
 from __future__ import annotations
 

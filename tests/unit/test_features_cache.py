@@ -1,4 +1,4 @@
-"""Kept features are those that would be computed now, whatever happened in between."""
+"""Cached features are those that would be computed now, whatever happened in between."""
 
 from __future__ import annotations
 

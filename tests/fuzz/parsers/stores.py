@@ -79,7 +79,7 @@ def _unfinished(folder: Path) -> None:
 
 
 def _open_unfinished(folder: Path) -> None:
-    """As a training that keeps features on disk, and an encoding, go on with it."""
+    """As a training that caches features on disk, and an encoding, go on with it."""
     from captrain.data.feature_store.manifest import MANIFEST, parse_manifest
     from captrain.data.feature_store.writer import StoreWriter
     from captrain.features.cache_arrays import DiskStore
