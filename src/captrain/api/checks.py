@@ -78,10 +78,10 @@ def check_folder(output: Path | None) -> None:
 
 def check_free(output: Path) -> None:
     """Raise `ModelError` where writing a model, as a folder or an archive, would overwrite something."""
-    from captrain.models.checkpoint.archive import check_free as nothing_is_there
+    from captrain.models.checkpoint.archive import check_out_free
 
     _check_above(output)
-    nothing_is_there(output)
+    check_out_free(output)
 
 
 def check_training(

@@ -26,10 +26,10 @@ def session(*, trust_remote_code: bool = False, safetensors_only: bool = False) 
 @contextmanager
 def trusting(*, trust_remote_code: bool, safetensors_only: bool) -> Iterator[None]:
     """Take in here from models' files what is said, and nothing more."""
-    from captrain.models.checkpoint.located import ask
+    from captrain.models.checkpoint.located import set_trust
 
     with _same_environment():
-        ask(remote_code=trust_remote_code, safetensors_only=safetensors_only)
+        set_trust(remote_code=trust_remote_code, safetensors_only=safetensors_only)
         yield
 
 
