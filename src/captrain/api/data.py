@@ -211,7 +211,7 @@ class Check:
         )
 
     def _repr_html_(self) -> str:
-        from captrain.api.notebook import check_html
+        from captrain.api.html import check_html
 
         return check_html(self.source, self.summary(), self.facts(), self.problem_rows())
 
