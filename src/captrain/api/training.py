@@ -155,7 +155,7 @@ def describe(
     safetensors_only: bool = False,
     **settings: Unpack[TrainSettings],
 ) -> str:
-    """What `captrain train --dry-run` prints: settings, parameters and the first targets. Nothing is trained or written."""
+    """What `captrain train --dry-run` prints. Nothing is trained or written."""
     with session(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only):
         how = {"resume": False, "overwrite": False, "resume_from": None, "force": False}
         order = order_training("captrain.describe", data, ".", recipe, settings, how, writes=False)
