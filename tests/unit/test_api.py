@@ -21,7 +21,7 @@ from PIL import Image
 from rich.text import Text
 
 import captrain
-from captrain.api.session import session, undisturbed
+from captrain.api.process import calling, undisturbed
 from captrain.cli import main
 from captrain.errors import DataError, RunError, SettingsError, UserError
 from captrain.testing import clear_pictures, tiny_photos
@@ -165,7 +165,7 @@ def test_a_call_leaves_the_process_as_it_was(monkeypatch: pytest.MonkeyPatch) ->
     logger.manager._clear_cache()  # type: ignore[attr-defined]
     mine = PartialState(cpu=True)
     before, shared = state(), dict(PartialState._shared_state)
-    with session(trust_remote_code=True), undisturbed():
+    with calling(trust_remote_code=True), undisturbed():
         assert logger.isEnabledFor(logging.INFO)
         os.environ["CAPTRAIN_TEST"] = "1"
         random.random(), np.random.random(), torch.rand(2)
@@ -197,11 +197,11 @@ def test_logging_of_ones_own_is_respected(capsys: pytest.CaptureFixture[str], mo
     monkeypatch.setattr(logger, "handlers", [])
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     monkeypatch.setattr(logger, "level", logging.WARNING)
-    with session():
+    with calling():
         logger.info("not wanted")
     monkeypatch.setattr(logger, "level", logging.NOTSET)
     logger.manager._clear_cache()  # type: ignore[attr-defined]
-    with session():
+    with calling():
         logger.info("wanted")
     assert capsys.readouterr().err == "wanted\n"
     assert logger.handlers == []

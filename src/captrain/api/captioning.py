@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from captrain.api.checks import check_captions_file, check_data, check_lengths, check_models
 from captrain.api.options import CAPTIONING, Place, how_to_read, place, place_or_none, sort_settings
-from captrain.api.session import session
+from captrain.api.process import calling
 from captrain.api.settings import ComputingOptions, GenerationOptions, ReadingOptions
 from captrain.errors import UserError
 from captrain.records import Caption, Rejects
@@ -67,7 +67,7 @@ def load(
     >>> captioner.map({"image": [photo, photo], "number": [1, 2]}).keys()
     dict_keys(['caption'])
     """
-    from captrain.api.session import trusting
+    from captrain.api.process import trusting
     from captrain.inference.captioner import Captioner
 
     with trusting(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only):
@@ -167,7 +167,7 @@ def caption(
         **ComputingSettings(**sorted_out["computing"]).model_dump(),
         "decoding": sorted_out["generation"],
     }
-    with session(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only):
+    with calling(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only):
         check_models(place(model))
         check_data(images, common["format"])
         if output is None and not beside:

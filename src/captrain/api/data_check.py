@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from captrain.api.checks import check_models
 from captrain.api.options import READING, Place, how_to_read, place, place_or_none, sort_settings
-from captrain.api.session import session
+from captrain.api.process import calling
 from captrain.api.settings import ReadingOptions
 from captrain.errors import UserError
 from captrain.messages import spoken
@@ -148,7 +148,7 @@ def check(
     """
     how = how_to_read(sort_settings("captrain.check", settings, READING)["reading"])
     source, listed, name = place(data), place_or_none(rejects), None if model is None else place(model)
-    with session(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only) if name else spoken():
+    with calling(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only) if name else spoken():
         check_models(name if name and not Path(name, "tokenizer_config.json").is_file() else None)
         if listed is not None:
             check_rejects_file(listed)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, Unpack
 
 from captrain.api.checks import check_data, check_folder, check_models
 from captrain.api.options import READING, Place, how_to_read, place, sort_settings
-from captrain.api.session import session
+from captrain.api.process import calling
 from captrain.api.settings import ReadingOptions
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def encode(
     """
     reading = how_to_read(sort_settings("captrain.encode", settings, READING)["reading"])
     encoder, source, store = place(model), place(data), place(out)
-    with session(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only):
+    with calling(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only):
         check_models(encoder)
         check_data([source], reading["format"])
         check_folder(None if "://" in store else Path(store))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from captrain.api.checks import check_data, check_lengths, check_models, check_scores_folder
 from captrain.api.options import CAPTIONING, Place, how_to_read, place, place_or_none, settings_from, sort_settings
-from captrain.api.session import session
+from captrain.api.process import calling
 from captrain.api.settings import ComputingOptions, DecodingOptions, ReadingOptions
 from captrain.errors import SettingsError, nearest
 from captrain.metrics.own import Metric, check_metrics
@@ -120,7 +120,7 @@ def evaluate(
     check_lengths(decoding)
     check_scores_folder(place_or_none(out))
     reading = how_to_read(sorted_out["reading"])
-    with session(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only):
+    with calling(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only):
         check_models(place(model))
         check_data([None if data is None else place(data)], reading["format"])
         from captrain.inference.evaluate import evaluate as evaluate_captioner

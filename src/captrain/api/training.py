@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 from captrain.api.checks import check_training
 from captrain.api.options import TRAINING, Place, place, settings_from, sort_settings
+from captrain.api.process import calling, undisturbed
 from captrain.api.runs import Run
-from captrain.api.session import session, undisturbed
 from captrain.api.settings import TrainSettings
 from captrain.errors import SettingsError, UserError
 from captrain.metrics.own import Metric, check_metrics
@@ -140,7 +140,7 @@ def train(
     own = dict(metrics or {})
     check_metrics(own)
     _check_callbacks(callbacks)
-    with session(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only), allowing_metrics(own):
+    with calling(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only), allowing_metrics(own):
         how = {"resume": resume, "overwrite": overwrite, "resume_from": _step(resume_from), "force": force}
         order = order_training("captrain.train", data, out, recipe, settings, how)
         carry_out(order, callbacks, own)
@@ -156,7 +156,7 @@ def describe(
     **settings: Unpack[TrainSettings],
 ) -> str:
     """What `captrain train --dry-run` prints. Nothing is trained or written."""
-    with session(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only):
+    with calling(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only):
         how = {"resume": False, "overwrite": False, "resume_from": None, "force": False}
         order = order_training("captrain.describe", data, ".", recipe, settings, how, writes=False)
         with undisturbed():

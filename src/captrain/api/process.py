@@ -12,7 +12,7 @@ from captrain.messages import spoken
 
 
 @contextmanager
-def session(*, trust_remote_code: bool = False, safetensors_only: bool = False) -> Iterator[None]:
+def calling(*, trust_remote_code: bool = False, safetensors_only: bool = False) -> Iterator[None]:
     """What every call that loads models does: messages, quiet libraries, and what of models' files is trusted, for its time."""
     with spoken(), trusting(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only):
         with warnings.catch_warnings():  # in a notebook tqdm, which libraries import, would ask for widgets
