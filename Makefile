@@ -36,6 +36,7 @@ check: $(INSTALLED)  ## lint, format, types, import layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --strict tests/types/uses_api.py
 	$(BIN)/lint-imports
 
 bench: $(INSTALLED)  ## seconds a caption against plain transformers, and encoding against its encoder alone

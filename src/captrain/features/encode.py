@@ -25,6 +25,7 @@ from captrain.data.feature_store.layout import (
     parse_shard,
     record_file,
 )
+from captrain.data.feature_store.store import FeatureStore
 from captrain.data.feature_store.writer import FeatureShard, StoreWriter, images_a_shard, locked_store
 from captrain.data.images import Decode, ImageSpec
 from captrain.data.machine_captions import MACHINE
@@ -65,6 +66,14 @@ class Encoded:
     rejects_file: str | None
     unread: tuple[str, ...]
     shards_done: int
+
+    def __fspath__(self) -> str:
+        """The store is taken wherever a path to data is."""
+        return self.store
+
+    def open(self) -> FeatureStore:
+        """The store, to read vectors and samples from."""
+        return FeatureStore(self.store)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from captrain.inference.captioner import Captioner, features_of
 from captrain.inference.evaluation_data import TEST_SPLIT, EvaluationData, choose_samples, tokenizer_of
 from captrain.metrics.compare import Comparison, compare
 from captrain.metrics.judging import Judgement, judge
+from captrain.metrics.own import Metric
 from captrain.models.decoding import Decoding, Written
 from captrain.paths import check_output_folder
 from captrain.progress import track
@@ -38,7 +39,8 @@ logger = logging.getLogger(__name__)
 class Evaluation:
     """Scores over `images` pictures, of each way of decoding; `predictions` are the files of captions, if any were written.
 
-    `pictures` says what the captioner's run knows of the pictures, where it is of a run (see `inference.held_out`).
+    `pictures` says what the captioner's run knows of the pictures, where it is of a run (see `inference.held_out`). `captions`
+    are those of the first way of decoding, each with its references and its own scores (`measured`).
     """
 
     comparison: Comparison
@@ -47,6 +49,7 @@ class Evaluation:
     rejects_file: Path | None
     predictions: list[Path]
     pictures: dict[str, Any] = field(default_factory=dict)
+    captions: list[Caption] = field(default_factory=list, repr=False)
 
     @property
     def scores(self) -> dict[str, float]:
@@ -73,6 +76,7 @@ def evaluate(
     decoding: Mapping[str, Any] = MappingProxyType({}),
     beams: Sequence[int] = (),
     tokenizer: str | None = None,
+    own: Mapping[str, Metric] | None = None,
 ) -> Evaluation:
     """Scores of a captioner on the pictures of a data set that have references.
 
@@ -85,6 +89,7 @@ def evaluate(
             encoded once for all of them.
         tokenizer: of scores, as `captrain.inference.score` has it; default what the recipe says, else what the run was
             measured with, else `auto`.
+        own: metrics of one's own by name (`captrain.metrics.own`).
     """
     computing = computing or Computing()
     if wanted.limit is not None and wanted.limit < 1:
@@ -99,7 +104,7 @@ def evaluate(
     ways = {f"beams {count}": replace(how, beams=count) for count in beams} if len(beams) > 1 else {"captions": how}
     asked = (str(wanted.data), str(wanted.split), *([] if prompt is None else [prompt]))
     stated = Stated(Path(model), asked, {} if told is None else told.to_dict())
-    scoring = Scoring(tokenizer or tokenizer_of(model, recipe))
+    scoring = Scoring(tokenizer or tokenizer_of(model, recipe), own=own)
     return evaluate_samples(captioner, samples, rejects, ways, folder, stated, computing, scoring)
 
 
@@ -117,10 +122,11 @@ class Stated:
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """How captions are scored: the tokenizer, and which of METEOR and SPICE are computed besides the other metrics."""
+    """How captions are scored: the tokenizer, which of METEOR and SPICE are computed too, and metrics of one's own by name."""
 
     tokenizer: str = "auto"
     java_metrics: Sequence[str] = ()
+    own: Mapping[str, Metric] | None = None
 
 
 @only_writer("folder", locked_folder)
@@ -144,7 +150,7 @@ def evaluate_samples(
     if not notes.lines:
         raise DataError(f"none of {len(samples)} pictures could be captioned: {rejects.summary()}")
     judged = {
-        name: judge(notes.captions(samples, place), name, scoring.tokenizer, scoring.java_metrics)
+        name: judge(notes.captions(samples, place), name, scoring.tokenizer, scoring.java_metrics, scoring.own)
         for place, name in enumerate(ways)
     }
     comparison = compare([judgement.system for judgement in judged.values()])
@@ -153,7 +159,8 @@ def evaluate_samples(
         folder, judged, ways, {**comparison.to_dict(), **pictures}, rejects
     )  # fmt: skip
     notes.close()
-    return Evaluation(comparison, comparison.systems[0].images, len(rejects), *files, dict(stated.pictures))
+    captions = next(iter(judged.values())).captions
+    return Evaluation(comparison, comparison.systems[0].images, len(rejects), *files, dict(stated.pictures), captions)
 
 
 def _is_caption(value: Any) -> bool:

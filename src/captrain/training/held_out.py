@@ -6,7 +6,7 @@ Later evaluations go by the list. The test captions the test split once, and sco
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -31,6 +31,7 @@ from captrain.features.stream import Batching
 from captrain.features.training_images import Images
 from captrain.inference.captioner import Captioner
 from captrain.inference.evaluate import Scoring, Stated, evaluate_samples
+from captrain.metrics.own import Metric
 from captrain.records import Rejects, Sample, read_jsonl, write_jsonl
 from captrain.training.run_folder.folder import RunFolder
 from captrain.training.run_folder.place import scores_in
@@ -121,7 +122,9 @@ class FinalTest:
     tokenizer: str
 
 
-def score_best_model(run: RunFolder, splits: Splits, how: FinalTest) -> dict[str, float]:
+def score_best_model(
+    run: RunFolder, splits: Splits, how: FinalTest, own: Mapping[str, Metric] | None = None
+) -> dict[str, float]:
     """Scores of the run's best model on the test split; none where there is no such split.
 
     Writes captions and scores to `test/` in the run folder and a line of kind "test" to its metrics. An interrupted test goes on
@@ -135,7 +138,7 @@ def score_best_model(run: RunFolder, splits: Splits, how: FinalTest) -> dict[str
     stated = Stated(run.model, ("test", str(len(splits.test))))
     found = evaluate_samples(
         captioner, splits.test, rejects, {"captions": captioner.model.decoding}, run.path / FOLDER, stated,
-        Batching(how.batch_size, how.workers, how.max_pixels), Scoring(how.tokenizer, (how.metric,)),
+        Batching(how.batch_size, how.workers, how.max_pixels), Scoring(how.tokenizer, (how.metric,), own),
     )  # fmt: skip
     splits.rejects.lines.extend(rejects.lines)
     _note(run, found.scores)

@@ -26,6 +26,7 @@ from captrain.training.data_setup import TrainingData, count, left_out, load_dat
 from captrain.training.distributed.group import ProcessGroup, ReadOnlyRunFolder, process_group
 from captrain.training.distributed.strategy import check_distribution
 from captrain.training.dry_run import preview
+from captrain.training.extensions import NOTHING, Extensions
 from captrain.training.held_out import keep_splits, score_best_model, scores_of_test
 from captrain.training.loop.batch_size import choose_batch_size
 from captrain.training.loop.stopping import SIGNALS, ends_on_signals
@@ -69,6 +70,7 @@ class Outcome:
 def train(
     settings: Settings, data: str | None, out: Path, *,
     resume: bool = False, overwrite: bool = False, resume_from: str | None = None, force: bool = False,
+    extensions: Extensions = NOTHING,
 ) -> Outcome:  # fmt: skip
     """Train a captioner on `data`, or without it on the settings' sources, and write the run folder `out`.
 
@@ -78,6 +80,7 @@ def train(
         resume: refuse to begin a run. overwrite: begin from scratch.
         resume_from: the step or folder of a checkpoint to go back to; what came later is forgotten.
         force: go on although settings, data or model have changed.
+        extensions: callbacks and metrics of one's own.
 
     Raises:
         UserError: for settings, data, models or folders that can't work; nothing was begun.
@@ -94,10 +97,17 @@ def train(
                 stack.enter_context(locked_folder(out))
             elif group.is_first:
                 clear_lock(out)  # of one that was killed when all was done
-        return _train(group, settings, out, request, resume_from)
+        return _train(group, settings, out, request, resume_from, extensions)
 
 
-def _train(group: ProcessGroup, settings: Settings, out: Path, request: RunRequest, resume_from: str | None) -> Outcome:
+def _train(
+    group: ProcessGroup,
+    settings: Settings,
+    out: Path,
+    request: RunRequest,
+    resume_from: str | None,
+    extensions: Extensions,
+) -> Outcome:
     """The run, in each process of a group; the first one writes."""
     run = RunFolder(out) if group.is_first else ReadOnlyRunFolder(out)
     with group.together():
@@ -133,7 +143,7 @@ def _train(group: ProcessGroup, settings: Settings, out: Path, request: RunReque
                 logger.info("going on from step %d (%s)", checkpoints.last_step(), last)
         run.rewind(checkpoints.last_step(), last)
     goes_back = bool(resume_from or changes)
-    trainer, following = make_trainer(run, filled, captioner, data, mixture, checkpoints, goes_back)
+    trainer, following = make_trainer(run, filled, captioner, data, mixture, checkpoints, goes_back, extensions)
     with following.until_done():
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
         SIGNALS.place = "after the last step"
@@ -142,7 +152,7 @@ def _train(group: ProcessGroup, settings: Settings, out: Path, request: RunReque
                 run.save_model(captioner)
         if not group.is_first:
             return Outcome(out, len(splits.rejects), None, {}, {})
-        test_scores = score_best_model(run, splits, final_test(filled))
+        test_scores = score_best_model(run, splits, final_test(filled), extensions.metrics)
         following.tested(trainer.state.global_step, test_scores)
     return finish(run, splits, test_scores)
 

@@ -19,6 +19,7 @@ from captrain.training.captions import TokenizedCaptions
 from captrain.training.data_setup import TrainingData, steps_an_epoch
 from captrain.training.distributed.group import here
 from captrain.training.distributed.strategy import Strategy, make_strategy
+from captrain.training.extensions import NOTHING, Extensions
 from captrain.training.loop.callbacks import CheckpointSchedule, Discernment, Patience
 from captrain.training.loop.live_view import LiveView
 from captrain.training.loop.stopping import SIGNALS, Stopped
@@ -38,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 def make_trainer(
     run: RunFolder, settings: Settings, captioner: CaptionerModel, data: TrainingData, mixture: Mixture,
-    checkpoints: Checkpoints, goes_back: bool,
+    checkpoints: Checkpoints, goes_back: bool, extensions: Extensions = NOTHING,
 ) -> tuple[CaptionTrainer, Following]:  # fmt: skip
     """The trainer with its callbacks, and the one of these that outlives it, because the final test is followed too.
 
@@ -48,7 +49,7 @@ def make_trainer(
     training, evaluation = settings.training, settings.evaluation
     plan, batches = learning_plan(settings), batches_of(settings.training)
     steps = steps_an_epoch(batches, mixture)
-    validator = make_validator(settings, data.images["validation"], data.captions["validation"])
+    validator = make_validator(settings, data.images["validation"], data.captions["validation"], extensions)
     strategy = strategy_of(settings)
 
     def on_best(validation: Validation) -> None:
@@ -80,6 +81,7 @@ def make_trainer(
         LiveView(len(mixture), training.epochs, batches.step, collator, lambda: trainer.latest),
         *judging_callbacks(settings, data.images["validation"]),
         following,
+        *extensions.trainer_callbacks(run.path, lambda: trainer.latest),
         Watch(trainer, steps),
     ]
     trainer.remove_callback(PrinterCallback)
@@ -108,13 +110,23 @@ def strategy_of(settings: Settings) -> Strategy:
     return make_strategy(distribution.strategy, distribution.zero, here())
 
 
-def make_validator(settings: Settings, images: Images, captions: TokenizedCaptions) -> Validator | None:
+def make_validator(
+    settings: Settings, images: Images, captions: TokenizedCaptions, extensions: Extensions = NOTHING
+) -> Validator | None:
     """What measures the captioner on validation images; None where there are none. Without gradients twice as many fit."""
     if not len(images):
         return None
     evaluation = settings.evaluation
     at_once = 2 * batches_of(settings.training).images // here().size
-    return Validator(images, captions, at_once, evaluation.validation_limit, evaluation.metric, evaluation.tokenize)
+    return Validator(
+        images,
+        captions,
+        at_once,
+        evaluation.validation_limit,
+        evaluation.metric,
+        evaluation.tokenize,
+        extensions.metrics,
+    )
 
 
 def judging_callbacks(settings: Settings, images: Images) -> list[TrainerCallback]:

@@ -21,6 +21,7 @@ from transformers import TrainingArguments
 
 from captrain.errors import TrainingError, reason_of
 from captrain.metrics.java import JavaError
+from captrain.metrics.own import MetricError
 from captrain.models.captioner import CaptionerModel
 from captrain.models.contexts import untouched_randomness
 from captrain.training.distributed.strategy import Strategy
@@ -167,7 +168,7 @@ class CaptionTrainer(TrainerAdapter):
         except Stopped:
             self._save_before_evaluation()
             raise
-        except JavaError as error:
+        except (JavaError, MetricError) as error:
             self._save_before_evaluation()
             raise TrainingError(f"{self._stopped(str(error))}; run the same command again") from error
         except (RuntimeError, MemoryError) as error:
