@@ -124,12 +124,13 @@ def evaluate(
         check_models(place(model))
         check_data([None if data is None else place(data)], reading["format"])
         from captrain.features.stream import Computing
+        from captrain.inference.evaluate import Scoring
         from captrain.inference.evaluate import evaluate as evaluate_captioner
         from captrain.inference.evaluation_data import EvaluationData
 
         return evaluate_captioner(
             place(model), EvaluationData(None if data is None else place(data), split, limit, **reading),
-            recipe=said, output=place_or_none(out), tokenizer=tokenize, own=own, beams=counts,
+            recipe=said, output=place_or_none(out), scoring=Scoring(tokenize, own=own), beams=counts,
             computing=Computing(**computing_of(said, sorted_out["computing"])),
             decoding=decoding | ({"beams": counts[0]} if len(counts) == 1 else {}),
         )  # fmt: skip

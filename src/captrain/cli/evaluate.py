@@ -71,6 +71,7 @@ def evaluate(
     check_data([data], how_to_read(reading)["format"])
     quiet_libraries()
     from captrain.features.stream import Computing
+    from captrain.inference.evaluate import Scoring
     from captrain.inference.evaluate import evaluate as evaluate_captioner
     from captrain.inference.evaluation_data import EvaluationData
 
@@ -81,7 +82,7 @@ def evaluate(
         EvaluationData(data, split, limit, **how_to_read(reading)),
         recipe=settings,
         output=output,
-        tokenizer=tokenize,
+        scoring=Scoring(tokenize),
         computing=Computing(**_computing(settings, computing)),
         decoding=decoding | ({"beams": beams[0]} if len(beams) == 1 else {}),
         beams=beams,

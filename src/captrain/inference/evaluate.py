@@ -65,6 +65,23 @@ def _folder_of(given: Mapping[str, Any]) -> Path | None:
     return output or _evaluation_of(Path(given["model"]))
 
 
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """How captions are scored.
+
+    tokenizer: as in `captrain.inference.score`; None for what the recipe says, else what the run was measured with, else `auto`.
+    java_metrics: METEOR and SPICE, if they are computed besides the other metrics.
+    own: metrics of one's own by name (`captrain.metrics.own`).
+    """
+
+    tokenizer: str | None = None
+    java_metrics: Sequence[str] = ()
+    own: Mapping[str, Metric] | None = None
+
+
+USUAL_SCORING = Scoring()
+
+
 @only_writer(_folder_of, locked_folder)
 def evaluate(
     model: str,
@@ -75,8 +92,7 @@ def evaluate(
     computing: Computing | None = None,
     decoding: Mapping[str, Any] = MappingProxyType({}),
     beams: Sequence[int] = (),
-    tokenizer: str | None = None,
-    own: Mapping[str, Metric] | None = None,
+    scoring: Scoring = USUAL_SCORING,
 ) -> Evaluation:
     """Scores of a captioner on the pictures of a data set that have references.
 
@@ -87,9 +103,6 @@ def evaluate(
             evaluation goes on there.
         decoding: changes to the model's own way of writing. beams: several numbers of beams, each scored; pictures are
             encoded once for all of them.
-        tokenizer: of scores, as `captrain.inference.score` has it; default what the recipe says, else what the run was
-            measured with, else `auto`.
-        own: metrics of one's own by name (`captrain.metrics.own`).
     """
     computing = computing or Computing()
     if wanted.limit is not None and wanted.limit < 1:
@@ -104,7 +117,7 @@ def evaluate(
     ways = {f"beams {count}": replace(how, beams=count) for count in beams} if len(beams) > 1 else {"captions": how}
     asked = (str(wanted.data), str(wanted.split), *([] if prompt is None else [prompt]))
     stated = Stated(Path(model), asked, {} if told is None else told.to_dict())
-    scoring = Scoring(tokenizer or tokenizer_of(model, recipe), own=own)
+    scoring = replace(scoring, tokenizer=scoring.tokenizer or tokenizer_of(model, recipe))
     return evaluate_samples(captioner, samples, rejects, ways, folder, stated, computing, scoring)
 
 
@@ -118,15 +131,6 @@ class Stated:
     model: Path
     words: tuple[str, ...]
     pictures: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Scoring:
-    """How captions are scored: the tokenizer, which of METEOR and SPICE are computed too, and metrics of one's own by name."""
-
-    tokenizer: str = "auto"
-    java_metrics: Sequence[str] = ()
-    own: Mapping[str, Metric] | None = None
 
 
 @only_writer("folder", locked_folder)
@@ -150,7 +154,9 @@ def evaluate_samples(
     if not notes.lines:
         raise DataError(f"none of {len(samples)} pictures could be captioned: {rejects.summary()}")
     judged = {
-        name: judge(notes.captions(samples, place), name, scoring.tokenizer, scoring.java_metrics, scoring.own)
+        name: judge(
+            notes.captions(samples, place), name, scoring.tokenizer or "auto", scoring.java_metrics, scoring.own
+        )
         for place, name in enumerate(ways)
     }
     comparison = compare([judgement.system for judgement in judged.values()])
