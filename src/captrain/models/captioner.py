@@ -224,7 +224,8 @@ class CaptionerModel(nn.Module, ABC):
         """Decoding as transformers takes it, within the decoder's positions. Tokens that the model suppresses stay suppressed."""
         config = decoding.generation_config(self.start_id, self.end_id, self.pad_id)
         config.max_new_tokens = min(config.max_new_tokens, Room.of(self).most)
-        config.suppress_tokens = getattr(self.core().generation_config, "suppress_tokens", None)
+        own = getattr(self.core(), "generation_config", None)  # None for a model that does not generate by itself
+        config.suppress_tokens = getattr(own, "suppress_tokens", None)
         return config
 
     def pack(self, rows: list[list[list[int]]]) -> PackedRows:

@@ -114,7 +114,9 @@ def unpack_archive(path: Path, folder: Path) -> None:
                 _unpack_member(path, archive, members[name], facts, folder / name)
     except ZIP_ERRORS as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ModelError(f"{path}: is not a zip file, or is damaged ({reason}); copy or download it again") from None
+        raise ModelError(
+            f"{path}: is not a zip file, or is cut short or damaged ({reason}); copy or download it again"
+        ) from None
 
 
 def _unpack_member(

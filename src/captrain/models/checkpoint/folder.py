@@ -117,7 +117,7 @@ def _check_tokens(captioner: CaptionerModel, source: str) -> None:
 
     Suppressed tokens must be numbers: transformers does not check them.
     """
-    how = captioner.core().generation_config
+    how = getattr(captioner.core(), "generation_config", None)
     for name in ("suppress_tokens", "begin_suppress_tokens"):
         tokens = getattr(how, name, None) or []
         if not (isinstance(tokens, list) and all(type(token) is int for token in tokens)):

@@ -174,7 +174,7 @@ def set_trust(*, remote_code: bool = False, safetensors_only: bool = False) -> N
 
     >>> set_trust(safetensors_only=True)
     >>> current_trust()
-    Asked(remote_code=False, safetensors_only=True)
+    Trust(remote_code=False, safetensors_only=True)
     >>> set_trust()
     """
     os.environ.pop(VARIABLE, None)
