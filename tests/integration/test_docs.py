@@ -17,9 +17,13 @@ from captrain.settings.load import load_recipe, resolve
 from captrain.testing import tiny_photos
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+PAGES = [
+    ROOT / "README.md",
+    *sorted(page for page in DOCS.rglob("*.md") if "_build" not in page.relative_to(DOCS).parts),
+]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
-BLOCK = re.compile(r"^(?P<run><!-- run -->\n)?```(?P<language>\w*)\n(?P<content>.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^(?P<run><!-- run -->\n)?```(?P<language>[\w{}-]*)[^\n]*\n(?P<content>.*?)^```$", re.MULTILINE | re.DOTALL)
 NOT_RUN = {
     "make demo": "trains for two minutes; CI runs it by itself",
     "make bench": "measures for minutes",
@@ -59,7 +63,7 @@ def workplace(tmp_path: Path, blip: Path, encoder: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_pages_run(page: Path, workplace: Path, cli: Cli) -> None:
     names: dict[str, object] = {"__name__": "docs"}
     for block in blocks_of(page):
@@ -91,11 +95,12 @@ def save_recipe(content: str, workplace: Path, cli: Cli, names: dict[str, object
 RUNNERS = {"bash": run_commands, "python": run_python, "yaml": save_recipe}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_block_is_run_or_has_a_reason(page: Path) -> None:
     for block in blocks_of(page):
         excused = any(block.content.startswith(start) for start in NOT_RUN)
-        assert block.runs or excused or block.language == "text", f"{page.name}: not run:\n{block.content}"
+        plain = block.language == "text" or block.language.startswith("{")
+        assert block.runs or excused or plain, f"{page.name}: not run:\n{block.content}"
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
