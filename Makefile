@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+DOCUMENTING := $(VENV)/.documenting
 
 # For make fuzz: how many inputs of each parser, which parsers (names, how they begin, groups), and how many at a time.
 INPUTS ?= 10000
@@ -38,6 +39,14 @@ faults: $(INSTALLED)  ## every call that writes fails or is the last, in every c
 	$(BIN)/python tests/faults/harness.py --points $(POINTS) --slice $(SLICE) --command "$(COMMAND)"
 	$(BIN)/python tests/faults/harness.py --disk 8 --points 20 --command "$(COMMAND)"
 
+docs: $(DOCUMENTING)  ## the documentation as a site, in docs/_build; every warning is an error
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --fresh-env --quiet -b html docs docs/_build
+	@echo "open docs/_build/index.html"
+
+$(DOCUMENTING): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "captrain needs Python 3.11 or later, this is " + sys.version'
 	$(PYTHON) -m venv $(VENV)
@@ -45,4 +54,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) runs docs/_build .pytest_cache .mypy_cache .ruff_cache
