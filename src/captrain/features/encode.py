@@ -9,6 +9,7 @@ from typing import Literal
 
 from captrain.data.feature_store.folder import StoreFolder
 from captrain.data.feature_store.manifest import REJECTED, FeaturesNote, Manifest
+from captrain.data.feature_store.store import FeatureStore
 from captrain.data.images import MAX_PIXELS, Decode
 from captrain.data.machine import MACHINE
 from captrain.data.readers.options import BY_LOOKING, ReadOptions
@@ -41,6 +42,14 @@ class Encoded:
     rejects_file: str | None
     unread: tuple[str, ...]
     shards_done: int
+
+    def __fspath__(self) -> str:
+        """The store is taken wherever a path to data is."""
+        return self.store
+
+    def open(self) -> FeatureStore:
+        """The store, to read vectors and samples from."""
+        return FeatureStore(self.store)
 
 
 def encode(

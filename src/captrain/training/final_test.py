@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 from captrain.data.dataset import Splits
 from captrain.inference.captioning import Writer
 from captrain.inference.evaluate import Stated, evaluate_samples
+from captrain.metrics.own import Metric
 from captrain.records import Rejects, read_jsonl, write_jsonl
 from captrain.settings.schema import Settings
 from captrain.training.batch_size import images_a_batch
@@ -20,7 +22,9 @@ FOLDER = "test"
 METRICS = "metrics.jsonl"
 
 
-def score_best_model(run: RunFolder, settings: Settings, splits: Splits) -> dict[str, float]:
+def score_best_model(
+    run: RunFolder, settings: Settings, splits: Splits, own: Mapping[str, Metric] | None = None
+) -> dict[str, float]:
     """Scores of the run's best model on the test split; none where there is no such split.
 
     Writes captions and scores to `test/` in the run folder and a line of kind "test" to its metrics. An interrupted test goes on
@@ -35,7 +39,7 @@ def score_best_model(run: RunFolder, settings: Settings, splits: Splits) -> dict
     found = evaluate_samples(
         writer, splits.test, rejects, {"captions": writer.captioner.decoding}, run.path / FOLDER, stated,
         2 * images_a_batch(settings), settings.data.workers, settings.data.max_pixels,
-        (settings.evaluation.metric,), settings.evaluation.tokenize,
+        (settings.evaluation.metric,), settings.evaluation.tokenize, own,
     )  # fmt: skip
     splits.rejects.lines.extend(rejects.lines)
     _note(run, found.scores)

@@ -35,6 +35,7 @@ from captrain.training.distributed.fits import check_spread
 from captrain.training.distributed.group import Group, here, joined
 from captrain.training.distributed.keep import keep_together
 from captrain.training.distributed.onlooker import Onlooker
+from captrain.training.extensions import NOTHING, Extensions
 from captrain.training.final_test import score_best_model, scores_of_test
 from captrain.training.fingerprints import fingerprints
 from captrain.training.held_out import keep_splits
@@ -75,6 +76,7 @@ class Outcome:
 def train(
     settings: Settings, data: str | None, out: Path, *,
     resume: bool = False, overwrite: bool = False, resume_from: str | None = None, force: bool = False,
+    extensions: Extensions = NOTHING,
 ) -> Outcome:  # fmt: skip
     """Train a captioner on `data`, or without it on the settings' sources, and write the run folder `out`.
 
@@ -83,6 +85,7 @@ def train(
     Args:
         resume: refuse to begin a run. overwrite: begin anew. resume_from: the step or folder of a checkpoint to go back to;
             what came later is forgotten. force: go on although settings, data or model have changed.
+        extensions: callbacks and metrics of one's own.
 
     Raises:
         UserError: for settings, data, models or folders that can't work; nothing was begun.
@@ -99,12 +102,12 @@ def train(
                 stack.enter_context(locked_folder(out))
             elif group.is_first:
                 clear_lock(out)  # of one that was killed when all was done
-        return _train(group, settings, data, out, resume, overwrite, resume_from, force)
+        return _train(group, settings, data, out, resume, overwrite, resume_from, force, extensions)
 
 
 def _train(
     group: Group, settings: Settings, data: str | None, out: Path,
-    resume: bool, overwrite: bool, resume_from: str | None, force: bool,
+    resume: bool, overwrite: bool, resume_from: str | None, force: bool, extensions: Extensions,
 ) -> Outcome:  # fmt: skip
     """The run, in each process of a group; the first one writes."""
     run = RunFolder(out) if group.is_first else Onlooker(out)
@@ -145,7 +148,7 @@ def _train(
         run.rewind(checkpoints.last_step(), last)
     goes_back = resume_from is not None or bool(changes)
     trainer, following = make_trainer(
-        run, filled, captioner, images, captions, checkpoints, splits.sources(), goes_back
+        run, filled, captioner, images, captions, checkpoints, splits.sources(), goes_back, extensions
     )
     with following.until_done():
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
@@ -155,7 +158,7 @@ def _train(
                 run.save_model(captioner)
         if not group.is_first:
             return Outcome(out, len(splits.rejects), None, {}, {})
-        test_scores = score_best_model(run, filled, splits)
+        test_scores = score_best_model(run, filled, splits, extensions.metrics)
         following.tested(trainer.state.global_step, test_scores)
     scores = finish(run)
     listed = run.write_rejects(splits.rejects)
