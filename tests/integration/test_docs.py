@@ -28,7 +28,7 @@ BLOCK = re.compile(
 NOT_RUN = {
     "make demo": "trains for two minutes; CI runs it by itself",
     "make bench": "measures for minutes",
-    "src/captrain/": "the tree of the package, for people",
+    "git clone": "fetches from the network; tests/integration/test_wheel.py installs what it can here",
 }
 """How blocks begin that are neither run nor plain text, and why."""
 
