@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from captrain.api.training import Callback as Callback
     from captrain.api.training import describe as describe
     from captrain.api.training import train as train
-    from captrain.inference.captioning import Writer as Captioner
+    from captrain.inference.captioner import Captioner as Captioner
     from captrain.records import Caption as Caption
     from captrain.records import Sample as Sample
 
 _PLACES = {
     "Callback": "captrain.api.training",
     "Caption": "captrain.records",
-    "Captioner": "captrain.inference.captioning:Writer",
+    "Captioner": "captrain.inference.captioner",
     "Captions": "captrain.api.captioning",
     "Check": "captrain.api.data",
     "History": "captrain.api.runs",
@@ -95,8 +95,7 @@ if not TYPE_CHECKING:  # they would take any name for a public one
             return import_module("captrain.errors")
         if name not in _PLACES:
             raise AttributeError(f"module 'captrain' has no attribute {name!r}")
-        module, _, other = _PLACES[name].partition(":")
-        found = globals()[name] = getattr(import_module(module), other or name)
+        found = globals()[name] = getattr(import_module(_PLACES[name]), name)
         return found
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from captrain.notebook import in_notebook
-from captrain.terminal import printable
+from captrain.progress import printable
 
 logger = logging.getLogger("captrain")
 

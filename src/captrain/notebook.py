@@ -37,7 +37,7 @@ class NotebookBars(Progress):
 
     def draw(self) -> None:
         """Show how things stand."""
-        from IPython.display import HTML, display  # type: ignore[import-not-found, unused-ignore]
+        from IPython.display import HTML, display
 
         self.drawn = time.monotonic()
         page = HTML(self.to_html())

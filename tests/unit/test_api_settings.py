@@ -10,6 +10,8 @@ import sys
 import types
 import typing
 from collections.abc import Sequence
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
@@ -49,6 +51,7 @@ OF_TRAIN = (
 )  # fmt: skip
 PLACES = {"model", "base", "encoder", "decoder", "tokenizer", "validation_data", "test_data", "path"}
 """Settings that are text in a recipe and name a place: in Python a `Path` does as well."""
+LONGEST = 115
 OWN_NAMES = {"metric"}
 """Settings that take a name of one's own in Python, beside those of the schema."""
 
@@ -65,7 +68,7 @@ def python_type(name: str, declared: Any) -> Any:
     if origin is Annotated:
         return python_type(name, arguments[0])
     if origin in (Union, types.UnionType):
-        return Union[tuple(python_type(name, argument) for argument in arguments)]
+        return reduce(or_, (python_type(name, argument) for argument in arguments))
     if origin is tuple and arguments[-1] is Ellipsis:
         return Sequence[python_type(name, arguments[0])]
     if origin is tuple:
@@ -73,7 +76,7 @@ def python_type(name: str, declared: Any) -> Any:
     if declared is Path or (declared is str and name in PLACES):
         return str | Path
     if name in OWN_NAMES:
-        return Union[declared, str]
+        return declared | str
     return declared
 
 
@@ -87,7 +90,8 @@ def settings_of(section: type[Section], inherited: type[Section] | None) -> dict
 def help_of(section: type[Section], name: str) -> str:
     """The first sentence of a setting's help."""
     text = " ".join((section.model_fields[name].description or "").split())
-    return re.split(r"(?<=[^\s.][.;])\s", text, maxsplit=1)[0].rstrip(".;") + "."
+    first = re.split(r"(?<=[^\s.][.;])\s", text, maxsplit=1)[0].rstrip(".;") + "."
+    return first if len(first) <= LONGEST else f"{first[:LONGEST].rsplit(' ', 1)[0].rstrip(',')} ..."
 
 
 def spelt(kind: Any) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from captrain.api.checks import check_captions_file, check_data, check_lengths, check_models
-from captrain.api.options import CAPTIONING, how_to_read, place, place_or_none, sort_settings
+from captrain.api.options import CAPTIONING, Place, how_to_read, place, place_or_none, sort_settings
 from captrain.api.session import session
 from captrain.api.settings import ComputingOptions, GenerationOptions, ReadingOptions
 from captrain.errors import UserError
@@ -18,9 +18,8 @@ from captrain.settings.schema import ComputingSettings
 
 if TYPE_CHECKING:
     from captrain.inference.caption_files import CaptionOutcome
-    from captrain.inference.captioning import Writer
+    from captrain.inference.captioner import Captioner
 
-Place = str | os.PathLike[str]
 Existing = Literal["skip", "overwrite", "append", "prepend"]
 Engine = Literal["local", "ray"]
 
@@ -45,7 +44,7 @@ def load(
     cache: Place | None = None,
     trust_remote_code: bool = False,
     safetensors_only: bool = False,
-) -> Writer:
+) -> Captioner:
     """Load a captioner (a run or its folder, a model folder, a .zip, a hub id or a short name), ready to describe pictures.
 
     Args:
@@ -69,10 +68,10 @@ def load(
     dict_keys(['caption'])
     """
     from captrain.api.session import trusting
-    from captrain.inference.captioning import Writer
+    from captrain.inference.captioner import Captioner
 
     with trusting(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only):
-        return Writer.load(place(source), device=device, precision=precision, cache=place_or_none(cache))
+        return Captioner.load(place(source), device=device, precision=precision, cache=place_or_none(cache))
 
 
 @overload
@@ -186,17 +185,17 @@ def caption(
 def _captions(model: str, images: list[str], **how: Any) -> Captions:
     """The captions of all pictures, kept in memory."""
     from captrain.data.dataset import list_images
-    from captrain.inference.captioning import Writer
+    from captrain.inference.captioner import Captioner
     from captrain.progress import track
 
     rejects = Rejects()
     by_persons = replace(how["options"], machine_captions=False)  # only these are references
     samples = list_images(images, rejects, format=how["format"], options=by_persons)
-    writer = Writer.load(model, how["device"], how["precision"])
+    captioner = Captioner.load(model, how["device"], how["precision"])
     found = []
     with track("caption", len(samples)) as advance:
-        lines = writer.stream(
-            samples, writer.decoding(how["decoding"]), rejects, how["batch_size"], how["workers"], how["max_pixels"]
+        lines = captioner.stream(
+            samples, captioner.decoding(how["decoding"]), rejects, how["batch_size"], how["workers"], how["max_pixels"]
         )
         for index, line in lines:
             found.append((index, Caption.of(samples[index], line.text, line.score)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from captrain.api.checks import check_data as check_there
 from captrain.api.checks import check_models
-from captrain.api.options import READING, how_to_read, place, place_or_none, sort_settings
+from captrain.api.options import READING, Place, how_to_read, place, place_or_none, sort_settings
 from captrain.api.session import session
 from captrain.api.settings import ReadingOptions
 from captrain.data.samples import Joined
@@ -24,9 +23,8 @@ if TYPE_CHECKING:
     import datasets
 
     from captrain.data.check.check import Checked
-    from captrain.models.round_trip import RoundTrip
+    from captrain.models.vocabulary import RoundTrip
 
-Place = str | os.PathLike[str]
 ROWS_AT_ONCE = 1000
 SHOWN_WORDS = 12
 _kept_folders: list[TemporaryDirectory[str]] = []  # of data sets that are in use: removed when the process ends
@@ -310,7 +308,7 @@ def check_rejects_file(path: Path) -> None:
 
 def load_tokenizer(model: str) -> Any:
     """The tokenizer of a checkpoint, with or without a model around it."""
-    from captrain.models.located import find_model_folder
+    from captrain.models.checkpoint.located import find_model_folder
     from captrain.models.vocabulary import load_tokenizer as load_from
 
     is_tokenizer = Path(model, "tokenizer_config.json").is_file()
@@ -329,7 +327,7 @@ def token_counter(tokenizer: Any) -> Callable[[list[str]], list[int]]:
 
 def words_kept(tokenizer: Any, found: Checked) -> RoundTrip:
     """What a tokenizer keeps of the captions, by some of them."""
-    from captrain.models.round_trip import round_trip, spread_captions
+    from captrain.models.vocabulary import round_trip, spread_captions
 
     return round_trip(tokenizer, spread_captions(found.samples))
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Unpack
 
 from captrain.api.checks import check_data, check_folder, check_models
-from captrain.api.options import READING, how_to_read, place, sort_settings
+from captrain.api.options import READING, Place, how_to_read, place, sort_settings
 from captrain.api.session import session
 from captrain.api.settings import ReadingOptions
 
 if TYPE_CHECKING:
     from captrain.features.encode import Encoded
-
-Place = str | os.PathLike[str]
 
 
 def encode(

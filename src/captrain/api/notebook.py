@@ -53,7 +53,7 @@ CHECK = """
 def run_html(run: Path) -> str:
     """A run folder's scores, curves and some captioned pictures."""
     data = report_data(run, MOST_PICTURES)
-    cards = [card for gallery in data.galleries for card in gallery.cards]
+    cards: list[Any] = [card for gallery in data.galleries for card in gallery.cards]
     cards = cards or [_as_card(evolution) for evolution in data.evolutions]
     shown = {"data": data, "path": str(run), "charts": data.charts[:MOST_CHARTS], "cards": cards[:MOST_PICTURES]}
     return _render(RUN, {**shown, "colours": Markup(COLOURS), "draw": _draw})

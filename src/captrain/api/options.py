@@ -28,6 +28,9 @@ from captrain.settings.schema import (
     TrainingSettings,
 )
 
+Place = str | os.PathLike[str]
+"""A path, URL or hub id."""
+
 TRAINING: dict[str, type[Section]] = {
     "model": ModelSettings,
     "data": DataSettings,
@@ -56,6 +59,9 @@ CALLS = {
 }
 """Every function that takes settings as keyword arguments, and where it is."""
 
+LIKE_OTHERS = ("captrain.describe", "captrain.compare")
+"""Those that take the settings of another one."""
+
 Sorted = dict[str, dict[str, Any]]
 
 
@@ -79,20 +85,24 @@ def sort_settings(call: str, given: Mapping[str, Any], sections: Mapping[str, ty
     return {key: _checked(section, given) for key, section in sections.items()}
 
 
-def settings_from(recipe: str | Path | None, given: Mapping[str, Mapping[str, Any]]) -> Settings:
+def settings_from(recipe: Place | None, given: Mapping[str, Mapping[str, Any]]) -> Settings:
     """Settings of a recipe file and of keyword arguments or flags: these before the recipe, the recipe before the defaults."""
-    return resolve(None, given) if recipe is None else resolve(load_recipe(recipe), given, f"recipe {recipe}")
+    return (
+        resolve(None, given)
+        if recipe is None
+        else resolve(load_recipe(place(recipe)), given, f"recipe {place(recipe)}")
+    )
 
 
 def how_to_read(reading: Mapping[str, Any]) -> dict[str, Any]:
     """What settings say about reading a data set, as keyword arguments `format` and `options`."""
-    from captrain.data.readers.options import ReadOptions
+    from captrain.data.options import ReadOptions
 
     said = ReadingSettings(**reading)
     return {"format": said.format, "options": ReadOptions.of(said)}
 
 
-def place(name: str | Path) -> str:
+def place(name: Place) -> str:
     """A path, URL or hub id as text.
 
     >>> place(Path("photos"))
@@ -101,7 +111,7 @@ def place(name: str | Path) -> str:
     return os.fspath(name)
 
 
-def place_or_none(name: str | Path | None) -> Path | None:
+def place_or_none(name: Place | None) -> Path | None:
     """A path, or none."""
     return None if name is None else Path(name)
 
@@ -129,7 +139,7 @@ def _plain_items(value: Any) -> Any:
 def _unknown(name: str, call: str) -> str:
     """What to say of a name that a call does not have: another call's, or a misspelt one."""
     known = {other: _names_of(where) for other, where in CALLS.items()}
-    owners = [other for other, names in known.items() if name in names]
+    owners = [other for other, names in known.items() if name in names and other not in LIKE_OTHERS]
     if owners:
         hint = f" It belongs to: {', '.join(owners)}."
     else:

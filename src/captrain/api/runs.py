@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from captrain.api.options import Place
 from captrain.errors import RunError, UserError
 from captrain.records import read_jsonl
 
 if TYPE_CHECKING:
     import pandas
 
-    from captrain.inference.captioning import Writer
+    from captrain.inference.captioner import Captioner
 
 EXPECTED = "expected the folder that 'captrain train DATA OUT' writes: give OUT"
 DIGITS = 4
@@ -69,7 +70,7 @@ class Run:
     (0.93, 'two children build a sand castle')
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: Place) -> None:
         """Raises `RunError` where there is no run."""
         self.path = Path(path)
         if not self.path.is_dir():
@@ -117,13 +118,13 @@ class Run:
         path = self.path / "rejected.jsonl"
         return list(read_jsonl(path)) if path.is_file() else []
 
-    def captioner(self, *, device: str = "auto", precision: str = "auto") -> Writer:
+    def captioner(self, *, device: str = "auto", precision: str = "auto") -> Captioner:
         """The best model, ready to caption. Raises `ModelError` where there is none yet."""
         from captrain.api.captioning import load
 
         return load(self.path, device=device, precision=precision)
 
-    def report(self, output: str | Path | None = None) -> Path:
+    def report(self, output: Place | None = None) -> Path:
         """Write the report (to report.html in the run folder, or to `output`), and return where it lies."""
         from captrain.report.run import write_report
 
@@ -141,7 +142,7 @@ class Run:
         return run_html(self.path)
 
     def _scores(self, name: str) -> dict[str, float]:
-        from captrain.training.run_place import scores_in
+        from captrain.training.run_folder.place import scores_in
 
         path = self.path / name
         return scores_in(path) if path.is_file() else {}

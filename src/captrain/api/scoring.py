@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from captrain.api.checks import check_data, check_lengths, check_models, check_scores_folder
-from captrain.api.options import CAPTIONING, how_to_read, place, place_or_none, settings_from, sort_settings
+from captrain.api.options import CAPTIONING, Place, how_to_read, place, place_or_none, settings_from, sort_settings
 from captrain.api.session import session
 from captrain.api.settings import ComputingOptions, DecodingOptions, ReadingOptions
 from captrain.errors import SettingsError, nearest
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from captrain.inference.evaluate import Evaluation
     from captrain.metrics.compare import Comparison, System
 
-Place = str | os.PathLike[str]
 Tokenize = Literal["ptb", "unicode", "characters", "auto"]
 
 
@@ -111,7 +110,7 @@ def evaluate(
     several = _beams(beams)
     if tokenize is not None:
         check(EvaluationSettings, tokenize=tokenize)
-    said = None if recipe is None else settings_from(recipe, {})  # type: ignore[arg-type]
+    said = None if recipe is None else settings_from(recipe, {})
     decoding = decoding_of(said, sorted_out["generation"])
     if several:
         decoding.pop("beams", None)

@@ -14,7 +14,7 @@ from captrain.messages import spoken
 def session(*, trust_remote_code: bool = False, safetensors_only: bool = False) -> Iterator[None]:
     """What every call that loads models does: messages, quiet libraries, and what of models' files is trusted, for its time."""
     with spoken(), trusting(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only):
-        from captrain.models.quiet import quietly
+        from captrain.models.contexts import quietly
 
         with quietly():
             yield
@@ -23,7 +23,7 @@ def session(*, trust_remote_code: bool = False, safetensors_only: bool = False) 
 @contextmanager
 def trusting(*, trust_remote_code: bool, safetensors_only: bool) -> Iterator[None]:
     """Take in here from models' files what is said, and nothing more."""
-    from captrain.models.trust import ask
+    from captrain.models.checkpoint.located import ask
 
     with _same_environment():
         ask(remote_code=trust_remote_code, safetensors_only=safetensors_only)
@@ -37,7 +37,7 @@ def undisturbed() -> Iterator[None]:
     Signal handlers are given back by the training itself. It begins as in a new process: an `Accelerator` of the program's own
     is set aside meanwhile.
     """
-    from captrain.training.randomness import untouched_randomness
+    from captrain.models.contexts import untouched_randomness
 
     with ExitStack() as stack:
         stack.enter_context(_same_environment())

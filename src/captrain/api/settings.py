@@ -104,7 +104,7 @@ class DataOptions(ReadingOptions, total=False):
     drop_captions: float
     """Share of captions left empty, drawn anew in each epoch."""
     accept_lost_words: bool
-    """Train although many words of the captions do not come back from the tokenizer: unknown to it, or without their accents."""
+    """Train although many words of the captions do not come back from the tokenizer: unknown to it, or without their ..."""
     prompt: str | None
     """Words before every caption, given and not learned."""
     max_tokens: int
@@ -125,7 +125,7 @@ class ModelOptions(TypedDict, total=False):
     model: str | Path
     """Checkpoint to start from: a folder or a hub id."""
     base: str | Path | None
-    """The base of an adapter given as `model` (folder or hub id), where it is no longer at the place that the adapter names."""
+    """The base of an adapter given as `model` (folder or hub id), where it is no longer at the place that the adapter ..."""
     continue_adapter: bool
     """Let the adapter given as `model` go on learning, instead of merging it into its base before a new one learns."""
     encoder: str | Path | None
@@ -281,7 +281,7 @@ class TrainingOptions(TypedDict, total=False):
     log_every: int
     """Steps between lines of metrics.jsonl."""
     trackers: Sequence[Literal["tensorboard", "wandb", "mlflow"]] | None
-    """Where else to follow the run: needs `pip install 'captrain[track]'` (tensorboard), `captrain[wandb]` or `captrain[mlflow]`."""
+    """Where else to follow the run: needs `pip install 'captrain[track]'` (tensorboard), `captrain[wandb]` or ..."""
     project: str
     """What trackers file the run under: W&B's project, MLflow's experiment."""
     run_name: str | None
@@ -306,7 +306,7 @@ class DecodingOptions(TypedDict, total=False):
     repetition_penalty: float
     """Divides the score of tokens that were written already."""
     mirror: bool
-    """Let the encoder see a picture mirrored as well, and caption the mean, turned back: better captions, twice the encoding."""
+    """Let the encoder see a picture mirrored as well, and caption the mean, turned back: better captions, twice the ..."""
 
 
 class GenerationOptions(DecodingOptions, total=False):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 from captrain.api.checks import check_training
-from captrain.api.options import TRAINING, place, settings_from, sort_settings
+from captrain.api.options import TRAINING, Place, place, settings_from, sort_settings
 from captrain.api.runs import Run
 from captrain.api.session import session, undisturbed
 from captrain.api.settings import TrainSettings
@@ -20,12 +20,15 @@ from captrain.errors import SettingsError, UserError
 from captrain.metrics.own import Metric, check_metrics
 from captrain.records import Caption
 from captrain.settings.schema import Settings
-from captrain.settings.schema.evaluation import allowing_metrics
+from captrain.settings.schema.training import allowing_metrics
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
     from captrain.training.run import Outcome
+
+
+EVENTS = ("on_start", "on_log", "on_epoch", "on_end", "on_train_begin")
 
 
 class Callback:
@@ -63,9 +66,6 @@ class OnEpoch(Protocol):
     def __call__(self, epoch: float, scores: Mapping[str, float], captions: Sequence[Caption], /) -> bool | None: ...
 
 
-AnyCallback = "Callback | OnEpoch | TrainerCallback"
-
-
 @dataclass(frozen=True, slots=True)
 class Order:
     """A training that was asked for, checked as far as it can be before anything is loaded.
@@ -80,14 +80,14 @@ class Order:
 
 
 def train(
-    data: str | Path | None,
-    out: str | Path,
-    recipe: str | Path | None = None,
+    data: Place | None,
+    out: Place,
+    recipe: Place | None = None,
     *,
     callbacks: Sequence[Callback | OnEpoch | TrainerCallback] = (),
     metrics: Mapping[str, Metric] | None = None,
     resume: bool = False,
-    resume_from: int | str | Path | None = None,
+    resume_from: int | Place | None = None,
     force: bool = False,
     overwrite: bool = False,
     trust_remote_code: bool = False,
@@ -136,6 +136,7 @@ def train(
     """
     own = dict(metrics or {})
     check_metrics(own)
+    _check_callbacks(callbacks)
     with session(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only), allowing_metrics(own):
         how = {"resume": resume, "overwrite": overwrite, "resume_from": _step(resume_from), "force": force}
         order = order_training("captrain.train", data, out, recipe, settings, how)
@@ -144,8 +145,8 @@ def train(
 
 
 def describe(
-    data: str | Path | None,
-    recipe: str | Path | None = None,
+    data: Place | None,
+    recipe: Place | None = None,
     *,
     trust_remote_code: bool = False,
     safetensors_only: bool = False,
@@ -156,7 +157,7 @@ def describe(
         how = {"resume": False, "overwrite": False, "resume_from": None, "force": False}
         order = order_training("captrain.describe", data, ".", recipe, settings, how, writes=False)
         with undisturbed():
-            from captrain.training.launch import spread
+            from captrain.training.distributed.launch import spread
             from captrain.training.run import describe as describe_run
 
             spread(order.settings)
@@ -165,9 +166,9 @@ def describe(
 
 def order_training(
     call: str,
-    data: str | Path | None,
-    out: str | Path,
-    recipe: str | Path | None,
+    data: Place | None,
+    out: Place,
+    recipe: Place | None,
     given: Mapping[str, Any],
     how: Mapping[str, Any],
     writes: bool = True,
@@ -195,10 +196,9 @@ def carry_out(
     `prepare` is called in each process that is started; by default it speaks as this one does.
     """
     with undisturbed() if restores else nullcontext():
-        from captrain.training.extensions import Extensions, check_callbacks
-        from captrain.training.launch import spread, train_on_devices
+        from captrain.training.distributed.launch import spread, train_on_devices
+        from captrain.training.extensions import Extensions
 
-        check_callbacks(callbacks)
         extensions = Extensions(tuple(callbacks), dict(metrics or {}))
         if spread(order.settings):
             _check_travels(extensions)
@@ -208,12 +208,22 @@ def carry_out(
         )
 
 
+def _check_callbacks(callbacks: Sequence[Any]) -> None:
+    """Raise `SettingsError` for what is no callback; those of transformers have `on_train_begin`."""
+    for callback in callbacks:
+        if not (callable(callback) or any(hasattr(callback, name) for name in EVENTS)):
+            raise SettingsError(
+                f"callbacks: found {callback!r}, expected a captrain.Callback, a transformers.TrainerCallback, or a function "
+                "of epoch, scores and captions"
+            )
+
+
 def _prepare(level: int) -> None:
     """What each of several processes does before it trains."""
     import transformers.utils.logging as transformers_logging
 
     from captrain.messages import speak
-    from captrain.models.quiet import LIBRARIES
+    from captrain.models.contexts import LIBRARIES
 
     speak(level)
     if level > logging.DEBUG:
@@ -235,6 +245,6 @@ def _check_travels(extensions: Any) -> None:
             ) from None
 
 
-def _step(wanted: int | str | Path | None) -> str | None:
+def _step(wanted: int | Place | None) -> str | None:
     """A checkpoint, by step or folder, as the command line names it."""
-    return None if wanted is None else str(wanted)
+    return None if wanted is None else str(wanted) if isinstance(wanted, int) else place(wanted)

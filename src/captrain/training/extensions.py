@@ -9,14 +9,13 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from captrain.errors import SettingsError
 from captrain.metrics.own import Metric
 from captrain.training.distributed.group import here
-from captrain.training.logbook import logged
-from captrain.training.validate import Validation
+from captrain.training.loop.validation import Validation
+from captrain.training.run_folder.logbook import logged
 
 EVENTS = ("on_start", "on_log", "on_epoch", "on_end")
-"""What a callback of captrain's kind may have, at least one of them (see `captrain.Callback`)."""
+"""What a callback of captrain's kind may have, at least one of them (see `captrain.api.training.Callback`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +34,6 @@ class Extensions:
 
 
 NOTHING = Extensions()
-
-
-def check_callbacks(callbacks: Sequence[Any]) -> None:
-    """Raise `SettingsError` for what is no callback."""
-    for callback in callbacks:
-        if not (_is_trainers(callback) or callable(callback) or any(hasattr(callback, name) for name in EVENTS)):
-            raise SettingsError(
-                f"callbacks: found {callback!r}, expected a captrain.Callback, a transformers.TrainerCallback, or a function "
-                "of epoch, scores and captions"
-            )
-
-
-def _is_trainers(callback: Any) -> bool:
-    """Whether this is one of transformers' callbacks, or a class of them."""
-    kind = callback if isinstance(callback, type) else type(callback)
-    return issubclass(kind, TrainerCallback)
 
 
 def _as_trainers(callback: Any, run: Path, latest: Callable[[], Validation | None]) -> TrainerCallback:
