@@ -23,10 +23,13 @@ PAGES = [
     *sorted(page for page in DOCS.rglob("*.md") if "_build" not in page.relative_to(DOCS).parts),
 ]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
-BLOCK = re.compile(r"^(?P<run><!-- run -->\n)?```(?P<language>[\w{}-]*)[^\n]*\n(?P<content>.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(
+    r"^(?P<run><!-- run -->\n)?```(?P<language>[\w{}-]*)[^\n]*\n(?P<content>.*?)^```$", re.MULTILINE | re.DOTALL
+)
 NOT_RUN = {
     "make demo": "trains for two minutes; CI runs it by itself",
     "make bench": "measures for minutes",
+    "git clone": "needs the network, and makes an environment",
     "src/captrain/": "the tree of the package, for people",
 }
 """How blocks begin that are neither run nor plain text, and why."""
