@@ -40,7 +40,7 @@ from captrain.data.images import ImageSpec
 from captrain.models.captioner import Captioner
 from captrain.models.encoder_decoder import load_decoder
 from captrain.models.loading import load_model
-from captrain.models.prefix.join import Mapper, join
+from captrain.models.prefix.join import Mapper, join_prefix
 from captrain.models.preparation import write_preparation
 from captrain.models.vocabulary import load_tokenizer
 
@@ -246,7 +246,7 @@ def tiny_prefix(folder: Path, size: int = 32, seed: int = 0) -> Path:
     spec = ImageSpec(size, size, HALF, HALF)
     torch.manual_seed(seed)
     mapper = Mapper("transformer", prefix_length=4, projection_length=3, layers=1, heads=4)
-    model = join(vision, load_model(GPT2LMHeadModel, str(source)), tokenizer, mapper, "pooled", spec)
+    model = join_prefix(vision, load_model(GPT2LMHeadModel, str(source)), tokenizer, mapper, "pooled", spec)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     write_preparation(folder, spec, "ViTImageProcessor")

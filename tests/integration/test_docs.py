@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
-from PIL import Image
+from docs_workplace import furnish
 from run_tools import Cli
 
 from captrain.settings.load import load_recipe, resolve
-from captrain.testing import tiny_photos
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -24,7 +22,8 @@ PAGES = [
 ]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 BLOCK = re.compile(
-    r"^(?P<run><!-- run -->\n)?```(?P<language>[\w{}-]*)[^\n]*\n(?P<content>.*?)^```$", re.MULTILINE | re.DOTALL
+    r"^(?:(?P<run><!-- run -->)\n|<!-- file: (?P<file>\S+) -->\n)?```(?P<language>[\w{}-]*)[^\n]*\n(?P<content>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
 )
 NOT_RUN = {
     "make demo": "trains for two minutes; CI runs it by itself",
@@ -35,6 +34,11 @@ NOT_RUN = {
 """How blocks begin that are neither run nor plain text, and why."""
 
 
+def named(page: Path) -> str:
+    """A page by its path: several folders have an index."""
+    return str(page.relative_to(ROOT))
+
+
 @dataclass(frozen=True)
 class Block:
     """A fenced block of a page."""
@@ -42,36 +46,25 @@ class Block:
     language: str
     content: str
     runs: bool
+    file: str
+    """The name that it is saved under, for later commands of its page; empty for others."""
 
 
 def blocks_of(page: Path) -> list[Block]:
     """All fenced blocks of a page, in order."""
     found = BLOCK.finditer(page.read_text(encoding="utf-8"))
-    return [Block(match["language"], match["content"], bool(match["run"])) for match in found]
+    return [Block(match["language"], match["content"], bool(match["run"]), match["file"] or "") for match in found]
 
 
-@pytest.fixture
-def workplace(tmp_path: Path, blip: Path, encoder: Path) -> Path:
-    """A folder with what the pages speak of; transformers takes a folder of a hub id's name before the hub."""
-    tiny_photos(tmp_path / "photos", count=12)
-    Image.new("RGB", (64, 48), "navy").save(tmp_path / "holiday.jpg")
-    (tmp_path / "more-photos").mkdir()
-    shutil.move(tmp_path / "holiday.jpg", tmp_path / "more-photos" / "holiday.jpg")
-    album = tiny_photos(tmp_path / "album", count=8)
-    (album / "metadata.jsonl").unlink()
-    for number in range(6):
-        (album / f"photo-{number:03d}.txt").write_text("a dog runs in the snow\na large dog\n")
-    shutil.copytree(blip, tmp_path / "Salesforce" / "blip-image-captioning-base")
-    shutil.copytree(encoder, tmp_path / "google" / "vit-base-patch16-224")
-    return tmp_path
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_pages_run(page: Path, workplace: Path, cli: Cli) -> None:
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_pages_run(page: Path, tmp_path: Path, cli: Cli) -> None:
+    furnish(tmp_path, page.read_text(encoding="utf-8"))
     names: dict[str, object] = {"__name__": "docs"}
     for block in blocks_of(page):
+        if block.file:
+            (tmp_path / block.file).write_text(block.content, encoding="utf-8")
         if block.runs:
-            RUNNERS[block.language](block.content, workplace, cli, names)
+            RUNNERS[block.language](block.content, tmp_path, cli, names)
 
 
 def run_commands(content: str, workplace: Path, cli: Cli, names: dict[str, object]) -> None:
@@ -98,7 +91,7 @@ def save_recipe(content: str, workplace: Path, cli: Cli, names: dict[str, object
 RUNNERS = {"bash": run_commands, "python": run_python, "yaml": save_recipe}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", PAGES, ids=named)
 def test_every_block_is_run_or_has_a_reason(page: Path) -> None:
     for block in blocks_of(page):
         excused = any(block.content.startswith(start) for start in NOT_RUN)

@@ -17,7 +17,7 @@ from captrain.models.bundle import load_captioner, save_captioner
 from captrain.models.decoding import Decoding
 from captrain.models.packing import IGNORED
 from captrain.models.prefix.captioner import PrefixCaptioner
-from captrain.models.prefix.join import Mapper, join, load_vision
+from captrain.models.prefix.join import Mapper, join_prefix, load_vision
 from captrain.models.prefix.language import CAUSAL, SEQ2SEQ
 from captrain.models.prefix.mapper import TransformerMapper
 from captrain.models.preparation import read_preparation
@@ -206,7 +206,7 @@ def _captioner(kind: str, encoder: Path, words: Path) -> PrefixCaptioner:
     vectors = "all" if kind == "all vectors" else "pooled"
     vision = load_vision(str(encoder), vectors, spec)
     torch.manual_seed(0)
-    model = join(vision, language, tokenizer, MAPPERS.get(kind, MAPPERS["transformer"]), vectors, spec)
+    model = join_prefix(vision, language, tokenizer, MAPPERS.get(kind, MAPPERS["transformer"]), vectors, spec)
     return PrefixCaptioner(model, tokenizer, spec).eval()
 
 

@@ -20,7 +20,7 @@ from captrain.models.bundle import load_captioner, save_captioner
 from captrain.models.decoding import Decoding
 from captrain.models.prefix.captioner import PrefixCaptioner
 from captrain.models.prefix.config import PrefixConfig
-from captrain.models.prefix.join import Mapper, join, load_vision, prefixed
+from captrain.models.prefix.join import Mapper, join_prefix, load_vision, prefixed
 from captrain.models.prefix.language import load_language
 from captrain.models.prefix.mapper import make_mapper
 from captrain.models.preparation import read_preparation
@@ -291,7 +291,7 @@ def test_tokenizer_must_fit_and_end(folders: tuple[str, str]) -> None:
             tokenizer.add_tokens(["more", "words"])
         with pytest.raises(ModelError, match=message):
             vision = load_vision(folders[0], "pooled", spec)
-            join(vision, load_language(folders[1]), tokenizer, SMALL, "pooled", spec)
+            join_prefix(vision, load_language(folders[1]), tokenizer, SMALL, "pooled", spec)
 
 
 def test_foreign_features_are_refused_in_one_line(captioner: PrefixCaptioner, folders: tuple[str, str]) -> None:

@@ -20,7 +20,7 @@ from captrain.data.readers.turns import holds_talk
 from captrain.disk.reading import open_file
 from captrain.errors import DataError
 from captrain.limits import LARGEST_LINE, LONG_LINE, shortened
-from captrain.records import HALVES, Rejects, Sample, parse_json
+from captrain.records import SURROGATE_HALVES, Rejects, Sample, parse_json
 
 SUFFIXES = (".json",)
 CHUNK = 1 << 20  # characters read at a time
@@ -147,7 +147,7 @@ class Characters:
                 if isinstance(error, RecursionError) or len(self.text) - self.at > LARGEST_LINE or not self._more():
                     raise DataError(f"{where}: {what} is not valid JSON, or far too long") from None
             else:
-                if any(self.text.find(half, self.at, at) >= 0 for half in HALVES):
+                if any(self.text.find(half, self.at, at) >= 0 for half in SURROGATE_HALVES):
                     value = parse_json(self.text[self.at : at])
                 if at < len(self.text) or isinstance(value, dict | list | str) or not self._more():  # else "1" of "12"
                     self.at = at

@@ -72,7 +72,7 @@ def prefixed(
     else:
         with clear_errors(language):
             model, vocabulary = load_language(language), load_tokenizer(language)
-    joined = join(vision, model, vocabulary, mapper, vectors, spec)
+    joined = join_prefix(vision, model, vocabulary, mapper, vectors, spec)
     if language is None and vocabulary.unk_token_id != vocabulary.eos_token_id:
         joined.generation_config.suppress_tokens = [vocabulary.unk_token_id]  # no caption says "unknown"
     return PrefixCaptioner(joined, vocabulary, spec)
@@ -88,7 +88,7 @@ def load_vision(source: str, vectors: Vectors, spec: ImageSpec) -> PreTrainedMod
     return encoder.encoder if isinstance(encoder, VisionVectors) else encoder
 
 
-def join(
+def join_prefix(
     encoder: PreTrainedModel,
     language: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
