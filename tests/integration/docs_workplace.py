@@ -1,4 +1,4 @@
-"""What a page of the documentation speaks of, in a folder to run it in: photos, models by their hub ids, recipes, others' files."""
+"""What a page of the documentation names, in a folder to run it in: photos, models by hub id, recipes, files of others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiny checkpoints of the true kinds under the hub ids that recipes and pages name; a folder of an id's name goes before the hub."""
+"""Tiny checkpoints of the true kinds, under the hub ids that recipes and pages name; such a folder goes before the hub."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from captrain.data.images import ImageSpec
-from captrain.models.preparation import write_preparation
+from captrain.models.checkpoint.image_preparation import write_preparation
 from captrain.testing import (
     tiny_blip,
     tiny_blip2,

@@ -28,7 +28,7 @@ BLOCK = re.compile(
 NOT_RUN = {
     "make demo": "trains for two minutes; CI runs it by itself",
     "make bench": "measures for minutes",
-    "git clone": "fetches from the network; tests/integration/test_wheel.py installs what it can here",
+    "git clone": "needs the network, and makes an environment",
 }
 """How blocks begin that are neither run nor plain text, and why."""
 
