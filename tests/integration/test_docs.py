@@ -112,3 +112,14 @@ def test_links_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_tree_in_contributing_names_what_there_is() -> None:
+    """Every package stands in it, and nothing that is gone."""
+    tree = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("src/captrain/\n")[1].split("```")[0]
+    inside = set(re.findall(r"^  ([\w.]+)/? ", tree, re.MULTILINE))
+    outside = set(re.findall(r"^(\w+)/ ", tree, re.MULTILINE))
+    packages = {path.parent.name for path in (ROOT / "src" / "captrain").glob("*/__init__.py")}
+    missing = {name for name in inside if not (ROOT / "src" / "captrain" / name).exists()}
+    assert not missing | {name for name in outside if not (ROOT / name).is_dir()}
+    assert packages <= inside
