@@ -36,6 +36,7 @@ check: $(INSTALLED)  ## lint, format, types, import layers; about a minute
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --strict tests/types/uses_api.py
 	$(BIN)/lint-imports
 
 wheel: $(INSTALLED)  ## build dist/*.tar.gz and dist/*.whl, check what is in them and use the wheel; about half a minute

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from captrain.api.captioning import Captions as Captions
     from captrain.api.captioning import caption as caption
     from captrain.api.captioning import load as load
-    from captrain.api.data import Check as Check
     from captrain.api.data import Samples as Samples
-    from captrain.api.data import check as check
     from captrain.api.data import read as read
+    from captrain.api.data_check import Check as Check
+    from captrain.api.data_check import check as check
     from captrain.api.features import encode as encode
     from captrain.api.runs import History as History
     from captrain.api.runs import Run as Run
@@ -42,14 +42,14 @@ _PLACES = {
     "Caption": "captrain.records",
     "Captioner": "captrain.inference.captioner",
     "Captions": "captrain.api.captioning",
-    "Check": "captrain.api.data",
+    "Check": "captrain.api.data_check",
     "History": "captrain.api.runs",
     "Run": "captrain.api.runs",
     "Sample": "captrain.records",
     "Samples": "captrain.api.data",
     "TrainSettings": "captrain.api.settings",
     "caption": "captrain.api.captioning",
-    "check": "captrain.api.data",
+    "check": "captrain.api.data_check",
     "compare": "captrain.api.scoring",
     "describe": "captrain.api.training",
     "encode": "captrain.api.features",

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from rich.text import Text
 import captrain
 from captrain.api.session import session, undisturbed
 from captrain.cli import main
-from captrain.errors import DataError, RunError, UserError
+from captrain.errors import DataError, RunError, SettingsError, UserError
 from captrain.testing import clear_pictures, tiny_photos
 
 SECONDS = 0.1
@@ -121,7 +122,7 @@ def test_a_check_says_what_the_command_says(tmp_path: Path, capsys: pytest.Captu
     assert found.counts == {"images": 3, "captions": 15, "wrong": 1, "remarks": 2}
     assert [line["problem"] for line in found.lines()].count("unreadable") == 1
     assert "1 wrong, 2 remarks" in repr(found) and "photo-001.png" in repr(found)
-    assert "<table>" in found._repr_html_() and "<b>no" not in found._repr_html_()
+    assert "<table" in found._repr_html_() and "<b>no" not in found._repr_html_()
 
 
 def test_history_is_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,6 +176,22 @@ def test_a_call_leaves_the_process_as_it_was(monkeypatch: pytest.MonkeyPatch) ->
     assert mine.num_processes == 1
 
 
+def test_what_is_typed_into_a_notebook_is_not_sent_to_other_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from captrain.api.training import _check_travels
+    from captrain.training.extensions import Extensions
+
+    def words(captions: Any, references: Any) -> float:
+        return 0.0
+
+    words.__module__, words.__qualname__ = "__main__", "words"
+    monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(words=words))
+    message = (
+        r"metrics: can't be sent to the processes of several devices \(they are defined in a notebook or at a prompt\)"
+    )
+    with pytest.raises(SettingsError, match=message):
+        _check_travels(Extensions(metrics={"words": words}))
+
+
 def test_logging_of_ones_own_is_respected(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     logger = logging.getLogger("captrain")
     monkeypatch.setattr(logger, "handlers", [])
@@ -201,8 +218,6 @@ class Shown:
 
 
 def test_progress_in_a_notebook_is_one_output(monkeypatch: pytest.MonkeyPatch) -> None:
-    from types import SimpleNamespace
-
     from captrain import notebook, progress
 
     shown = Shown()

@@ -54,7 +54,7 @@ CALLS = {
     "captrain.encode": "captrain.api.features:encode",
     "captrain.score": "captrain.api.scoring:score",
     "captrain.compare": "captrain.api.scoring:compare",
-    "captrain.check": "captrain.api.data:check",
+    "captrain.check": "captrain.api.data_check:check",
     "captrain.read": "captrain.api.data:read",
 }
 """Every function that takes settings as keyword arguments, and where it is."""

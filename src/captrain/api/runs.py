@@ -137,7 +137,7 @@ class Run:
 
     def _repr_html_(self) -> str:
         """Scores, curves and some pictures, for a notebook."""
-        from captrain.api.notebook import run_html
+        from captrain.api.html import run_html
 
         return run_html(self.path)
 

@@ -58,6 +58,8 @@ class ScoreSettings(TypedDict, total=False):
     """Read what links in folders of captions and of pictures lead to."""
 
 
+OLD_NAME = "tokenizer"
+"""What `tokenize` was called here, and still may be."""
 OF_PLACES = ("document_frequencies", "save_document_frequencies", "images")
 Predictions = str | os.PathLike[str] | Mapping[str, str]
 References = str | os.PathLike[str] | Mapping[str, str | Sequence[str]]
@@ -206,16 +208,16 @@ def _compare(
     call: str, systems: Mapping[str, Predictions], references: References, settings: ScoreSettings
 ) -> Comparison:
     known = list(ScoreSettings.__annotations__)
-    for name in settings:
-        if name not in known:
-            raise SettingsError(f"unknown setting '{name}' of {call}.{nearest(name, known)} See: help({call})")
     how: dict[str, Any] = dict(settings)
+    for name in how:
+        if name not in (*known, OLD_NAME):
+            raise SettingsError(f"unknown setting '{name}' of {call}.{nearest(name, known)} See: help({call})")
     how |= {name: place_or_none(how[name]) for name in OF_PLACES if name in how}
     if how.get("clip") is not None:
         how["clip"] = place(how["clip"])
         check_models(how["clip"] if how.get("images") is not None else None)
     if "tokenize" in how:
-        how["tokenizer"] = how.pop("tokenize")
+        how[OLD_NAME] = how.pop("tokenize")
     from captrain.inference.score import score_systems
 
     captions = {name: _given(found) for name, found in systems.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -14,7 +15,9 @@ from captrain.messages import spoken
 def session(*, trust_remote_code: bool = False, safetensors_only: bool = False) -> Iterator[None]:
     """What every call that loads models does: messages, quiet libraries, and what of models' files is trusted, for its time."""
     with spoken(), trusting(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only):
-        from captrain.models.contexts import quietly
+        with warnings.catch_warnings():  # in a notebook tqdm, which libraries import, would ask for widgets
+            warnings.simplefilter("ignore")
+            from captrain.models.contexts import quietly
 
         with quietly():
             yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from captrain.settings.schema.training import allowing_metrics
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
+    from captrain.training.extensions import Extensions
     from captrain.training.run import Outcome
 
 
@@ -152,7 +154,7 @@ def describe(
     safetensors_only: bool = False,
     **settings: Unpack[TrainSettings],
 ) -> str:
-    """What `captrain train --dry-run` prints: settings, parameters and the first targets. Nothing is trained or written."""
+    """What `captrain train --dry-run` prints. Nothing is trained or written."""
     with session(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only):
         how = {"resume": False, "overwrite": False, "resume_from": None, "force": False}
         order = order_training("captrain.describe", data, ".", recipe, settings, how, writes=False)
@@ -234,15 +236,24 @@ def _prepare(level: int) -> None:
             logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _check_travels(extensions: Any) -> None:
+def _check_travels(extensions: Extensions) -> None:
     """Raise `SettingsError` for callbacks and metrics that can't be sent to the processes of several devices."""
-    for what in ("callbacks", "metrics"):
+    for what, given in (("callbacks", extensions.callbacks), ("metrics", tuple(extensions.metrics.values()))):
+        reason = "they are defined in a notebook or at a prompt" if any(map(_is_typed_in, given)) else ""
         try:
-            pickle.dumps(getattr(extensions, what))
+            pickle.dumps(given)
         except Exception as error:  # pickling raises whatever an object raises
+            reason = str(error)
+        if reason:
             raise SettingsError(
-                f"{what}: can't be sent to the processes of several devices ({error}); define them in a module that these import"
-            ) from None
+                f"{what}: can't be sent to the processes of several devices ({reason}); define them in a module, and import it"
+            )
+
+
+def _is_typed_in(given: Any) -> bool:
+    """Whether something is of a program that is no file, which no other process can import."""
+    owner = given if hasattr(given, "__qualname__") else type(given)
+    return owner.__module__ == "__main__" and not hasattr(sys.modules["__main__"], "__file__")
 
 
 def _step(wanted: int | Place | None) -> str | None:

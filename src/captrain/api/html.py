@@ -28,7 +28,9 @@ RUN = """
 <span style="color:#888">{{ line.remark }}</span></span>{% endfor %}</p>
 <div style="display:flex;flex-wrap:wrap;gap:12px">{% for chart in charts %}
 <figure style="margin:0;width:20em"><figcaption>{{ chart.title }}
-<span style="color:#888">{{ chart.remark }}</span></figcaption>{{ draw(chart) }}</figure>{% endfor %}</div>
+<span style="color:#888">{{ chart.remark }}</span>{% if chart.lines|length > 1 %}<br>{% for line in chart.lines[:2] %}
+<span style="color:var(--series-{{ loop.index }})">{{ line.name }}</span>{% endfor %}{% endif %}</figcaption>
+{{ draw(chart) }}</figure>{% endfor %}</div>
 <div style="display:flex;flex-wrap:wrap;gap:12px;margin-top:12px">{% for card in cards %}
 <figure style="margin:0;width:10em">
 {% if card.picture %}<img src="{{ card.picture.uri }}" alt="" style="width:10em;height:8em;object-fit:contain">{% endif %}
@@ -40,9 +42,9 @@ RUN = """
 CHECK = """
 <div style="font-family:sans-serif;font-size:13px">
 <p><b>{{ title }}</b> {{ summary }}</p>
-<table>{% for name, value in facts %}<tr><th style="text-align:left">{{ name }}</th>
+<table style="font-size:13px">{% for name, value in facts %}<tr><th style="text-align:left">{{ name }}</th>
 <td style="text-align:left">{{ value }}</td></tr>{% endfor %}</table>
-{% if problems %}<table><tr><th style="text-align:left">problem</th><th></th><th>count</th>
+{% if problems %}<table style="font-size:13px"><tr><th style="text-align:left">problem</th><th></th><th>count</th>
 <th style="text-align:left">for example</th></tr>
 {% for row in problems %}<tr>{% for cell in row %}<td style="text-align:left">{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</table>{% endif %}
