@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,9 @@ def python() -> str:
     lines = []
     for name in captrain.__all__:
         thing = getattr(captrain, name)
-        if inspect.isclass(thing):
+        if typing.is_typeddict(thing):
+            lines += [f"## captrain.{name}", "", *_directive("autoclass", f"captrain.{name}", "   :no-members:"), ""]
+        elif inspect.isclass(thing):
             lines += [f"## captrain.{name}", "", *_directive("autoclass", f"captrain.{name}", *MEMBERS), ""]
         elif callable(thing):
             lines += [f"## captrain.{name}", "", *_directive("autofunction", f"captrain.{name}"), ""]
