@@ -39,8 +39,8 @@ check: $(INSTALLED)  ## lint, format, types, import layers; about a minute
 	$(BIN)/mypy --strict tests/types/uses_api.py
 	$(BIN)/lint-imports
 
-wheel: $(INSTALLED)  ## build dist/*.tar.gz and dist/*.whl, check what is in them and use the wheel; about half a minute
-	@echo "wheel: builds the source archive and the wheel into dist/, and checks what is in them; about half a minute"
+wheel: $(INSTALLED)  ## build dist/*.tar.gz and dist/*.whl, check what is in them and use the wheel; less than a minute
+	@echo "wheel: builds the source archive and the wheel into dist/, checks what is in them and uses the wheel; less than a minute"
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation
 	CAPTRAIN_DIST=dist $(BIN)/python -m pytest -q tests/integration/test_wheel.py
