@@ -38,7 +38,7 @@ assert_type(captrain.caption("a", "photos")[0].text, str)
 assert_type(captrain.read("photos"), captrain.Samples)
 assert_type(captrain.evaluate("a", "photos").scores, dict[str, float])
 """
-"""What each call gives, as a type checker must see it: `Any` would be another type. `tests/types/uses_api.py` has the arguments."""
+"""What each call gives, as a type checker must see it: `Any` would be another type. tests/types/uses_api.py has the arguments."""
 CHECKING = """
 [mypy]
 strict = True
