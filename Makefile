@@ -2,7 +2,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+# One stamp for each thing that is installed: captrain alone, what tests and checks need as well, what the documentation needs as well.
+ALONE := $(VENV)/.captrain
 INSTALLED := $(VENV)/.installed
+DOCUMENTING := $(VENV)/.documenting
 
 # For make fuzz: how many inputs of each parser, which parsers (names, how they begin, groups), and how many at a time.
 INPUTS ?= 10000
@@ -17,27 +21,33 @@ COMMAND ?=
 LOWEST := .venv-lowest
 LOWEST_INSTALLED := $(LOWEST)/.installed
 
-.PHONY: demo test test-lowest check bench fuzz faults docs clean
+.PHONY: help demo test test-lowest check wheel bench fuzz faults docs clean
+.DEFAULT_GOAL := help
 
-demo: $(INSTALLED)  ## train on pictures it draws itself, about 2 minutes on 2 cores
+help:  ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(ALONE)  ## train on pictures that captrain draws itself, score, write the report; about 2 minutes on 2 cores
+	@echo "demo: draws 4,700 pictures, trains a captioner on them, and writes runs/demo/run/report.html; about 2 minutes on 2 cores"
 	$(BIN)/captrain demo --overwrite
 
-test: $(INSTALLED)  ## all tests, on all cores
+test: $(INSTALLED)  ## run all tests, on all cores; the longest of these targets but for fuzz and faults
+	@echo "test: runs all tests on all cores, without network"
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
-test-lowest: $(LOWEST_INSTALLED)  ## the quick part of the tests, on the oldest transformers that is supported: about 2 minutes
-	$(LOWEST)/bin/python -m pytest -n auto --dist worksteal tests/unit/test_training_adapter.py \
-		tests/unit/test_training_gradients.py tests/unit/test_training_batch_size.py tests/unit/test_models_packing.py \
-		tests/contract/test_captioners.py tests/integration/test_invariants.py::test_kept_features_equal_live_ones \
-		tests/integration/test_invariants.py::test_accumulated_batches_equal_one_batch \
-		tests/integration/test_resume.py::test_going_back_to_any_checkpoint
-
-check: $(INSTALLED)  ## lint, format, types, import layers
+check: $(INSTALLED)  ## lint, format, types, import layers; about a minute
+	@echo "check: lint, format, types, import layers; about a minute the first time, a few seconds after that"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy --strict tests/types/uses_api.py
 	$(BIN)/lint-imports
+
+wheel: $(INSTALLED)  ## build dist/*.tar.gz and dist/*.whl, check what is in them and use the wheel; less than a minute
+	@echo "wheel: builds the source archive and the wheel into dist/, checks what is in them and uses the wheel; less than a minute"
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	CAPTRAIN_DIST=dist $(BIN)/python -m pytest -q tests/integration/test_wheel.py
 
 bench: $(INSTALLED)  ## seconds a caption against plain transformers, and encoding against its encoder alone
 	$(BIN)/python benchmarks/packing.py
@@ -50,20 +60,28 @@ faults: $(INSTALLED)  ## every call that writes fails or is the last, in every c
 	$(BIN)/python tests/faults/harness.py --points $(POINTS) --slice $(SLICE) --command "$(COMMAND)"
 	$(BIN)/python tests/faults/harness.py --disk 8 --points 20 --command "$(COMMAND)"
 
-$(INSTALLED): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "captrain needs Python 3.11 or later, this is " + sys.version'
+docs: $(DOCUMENTING)  ## the documentation as a site, in docs/_build; every warning is an error
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --fresh-env --quiet -b html docs docs/_build
+	@echo "open docs/_build/index.html"
+
+clean:  ## remove the virtual environment and everything that these targets wrote
+	rm -rf $(VENV) runs dist docs/_build .pytest_cache .mypy_cache .ruff_cache
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("captrain needs Python 3.11 or later, this is " + sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	touch $@
 
-# Beside the packages of $(VENV), which come after its own.
-$(LOWEST_INSTALLED): $(INSTALLED) constraints-lowest.txt
-	$(PYTHON) -m venv $(LOWEST)
-	packages=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
-		echo "import site; site.addsitedir('$$packages')" \
-		> $$($(LOWEST)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/after.pth
-	$(LOWEST)/bin/python -m pip install --quiet --no-deps --requirement constraints-lowest.txt
-	touch $@
+$(ALONE): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "install: captrain and what it needs, into $(VENV); 330 MB to download (with PyTorch for CUDA, Linux's default, some GB more), about 2 minutes"
+	$(PIP) .
+	@touch $@
 
-clean:
-	rm -rf $(VENV) $(LOWEST) runs .pytest_cache .mypy_cache .ruff_cache
+$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "install: captrain with everything that its tests and checks need, into $(VENV); 600 MB to download, about 3 minutes"
+	$(PIP) '.[dev]'
+	@touch $(ALONE) $@
+
+$(DOCUMENTING): pyproject.toml constraints.txt | $(INSTALLED)
+	@echo "install: what the documentation needs, into $(VENV); less than a minute"
+	$(PIP) '.[docs]'
+	@touch $@

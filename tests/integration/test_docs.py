@@ -4,28 +4,38 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
-from PIL import Image
+from docs_workplace import furnish
 from run_tools import Cli
 
 from captrain.settings.load import load_recipe, resolve
-from captrain.testing import tiny_photos
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+PAGES = [
+    ROOT / "README.md",
+    *sorted(page for page in DOCS.rglob("*.md") if "_build" not in page.relative_to(DOCS).parts),
+]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
-BLOCK = re.compile(r"^(?P<run><!-- run -->\n)?```(?P<language>\w*)\n(?P<content>.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(
+    r"^(?:(?P<run><!-- run -->)\n|<!-- file: (?P<file>\S+) -->\n)?```(?P<language>[\w{}-]*)[^\n]*\n(?P<content>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
 NOT_RUN = {
     "make demo": "trains for two minutes; CI runs it by itself",
     "make bench": "measures for minutes",
-    "src/captrain/": "the tree of the package, for people",
+    "git clone": "needs the network, and makes an environment",
 }
 """How blocks begin that are neither run nor plain text, and why."""
+
+
+def named(page: Path) -> str:
+    """A page by its path: several folders have an index."""
+    return str(page.relative_to(ROOT))
 
 
 @dataclass(frozen=True)
@@ -35,36 +45,25 @@ class Block:
     language: str
     content: str
     runs: bool
+    file: str
+    """The name that it is saved under, for later commands of its page; empty for others."""
 
 
 def blocks_of(page: Path) -> list[Block]:
     """All fenced blocks of a page, in order."""
     found = BLOCK.finditer(page.read_text(encoding="utf-8"))
-    return [Block(match["language"], match["content"], bool(match["run"])) for match in found]
+    return [Block(match["language"], match["content"], bool(match["run"]), match["file"] or "") for match in found]
 
 
-@pytest.fixture
-def workplace(tmp_path: Path, blip: Path, encoder: Path) -> Path:
-    """A folder with what the pages speak of; transformers takes a folder of a hub id's name before the hub."""
-    tiny_photos(tmp_path / "photos", count=12)
-    Image.new("RGB", (64, 48), "navy").save(tmp_path / "holiday.jpg")
-    (tmp_path / "more-photos").mkdir()
-    shutil.move(tmp_path / "holiday.jpg", tmp_path / "more-photos" / "holiday.jpg")
-    album = tiny_photos(tmp_path / "album", count=8)
-    (album / "metadata.jsonl").unlink()
-    for number in range(6):
-        (album / f"photo-{number:03d}.txt").write_text("a dog runs in the snow\na large dog\n")
-    shutil.copytree(blip, tmp_path / "Salesforce" / "blip-image-captioning-base")
-    shutil.copytree(encoder, tmp_path / "google" / "vit-base-patch16-224")
-    return tmp_path
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_pages_run(page: Path, workplace: Path, cli: Cli) -> None:
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_pages_run(page: Path, tmp_path: Path, cli: Cli) -> None:
+    furnish(tmp_path, page.read_text(encoding="utf-8"))
     names: dict[str, object] = {"__name__": "docs"}
     for block in blocks_of(page):
+        if block.file:
+            (tmp_path / block.file).write_text(block.content, encoding="utf-8")
         if block.runs:
-            RUNNERS[block.language](block.content, workplace, cli, names)
+            RUNNERS[block.language](block.content, tmp_path, cli, names)
 
 
 def run_commands(content: str, workplace: Path, cli: Cli, names: dict[str, object]) -> None:
@@ -91,11 +90,12 @@ def save_recipe(content: str, workplace: Path, cli: Cli, names: dict[str, object
 RUNNERS = {"bash": run_commands, "python": run_python, "yaml": save_recipe}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=named)
 def test_every_block_is_run_or_has_a_reason(page: Path) -> None:
     for block in blocks_of(page):
         excused = any(block.content.startswith(start) for start in NOT_RUN)
-        assert block.runs or excused or block.language == "text", f"{page.name}: not run:\n{block.content}"
+        plain = block.language == "text" or block.language.startswith("{")
+        assert block.runs or excused or plain, f"{page.name}: not run:\n{block.content}"
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
@@ -112,3 +112,14 @@ def test_links_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_tree_in_contributing_names_what_there_is() -> None:
+    """Every package stands in it, and nothing that is gone."""
+    tree = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("src/captrain/\n")[1].split("```")[0]
+    inside = set(re.findall(r"^  ([\w.]+)/? ", tree, re.MULTILINE))
+    outside = set(re.findall(r"^(\w+)/ ", tree, re.MULTILINE))
+    packages = {path.parent.name for path in (ROOT / "src" / "captrain").glob("*/__init__.py")}
+    missing = {name for name in inside if not (ROOT / "src" / "captrain" / name).exists()}
+    assert not missing | {name for name in outside if not (ROOT / name).is_dir()}
+    assert packages <= inside

@@ -5,29 +5,17 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 from run_tools import Cli
-from transformers import (
-    CLIPConfig,
-    CLIPModel,
-    CLIPTextConfig,
-    CLIPVisionConfig,
-    MobileNetV1Config,
-    MobileNetV1Model,
-)
+from stand_ins import STAND_INS
 
-from captrain.data.images import ImageSpec
-from captrain.models.checkpoint.image_preparation import write_preparation
 from captrain.settings.load import load_recipe, resolve
-from captrain.testing import tiny_blip, tiny_encoder_decoder, tiny_photos, tiny_text_decoder
+from captrain.testing import tiny_photos
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
-HALF = (0.5, 0.5, 0.5)
 EXPECTED = {
     "blip-coco-base": {"learning_rate": 1e-5, "weight_decay": 0.05, "epochs": 5, "crop_scale": (0.5, 1.0), "beams": 3},
     "blip-coco-large": {"learning_rate": 2e-6, "weight_decay": 0.05, "epochs": 5, "prompt": "a picture of"},
@@ -40,38 +28,6 @@ EXPECTED = {
     "vit-gpt2-lora-cc3m": {"rank": 8, "batch_size": 16, "schedule": "linear", "metric": "validation_loss"},
 }
 """What the documents of the systems that recipes follow say, by leaf name."""
-
-
-def tiny_clip(folder: Path) -> Path:
-    """A CLIP of two small towers."""
-    torch.manual_seed(0)
-    small = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-    vision = CLIPVisionConfig(**small, image_size=32, patch_size=8, projection_dim=16)
-    text = CLIPTextConfig(**small, vocab_size=64, projection_dim=16)
-    CLIPModel(CLIPConfig(vision_config=vision, text_config=text, projection_dim=16)).save_pretrained(folder)
-    write_preparation(folder, ImageSpec(32, 32, HALF, HALF, resize="crop"), "CLIPImageProcessor")
-    return folder
-
-
-def tiny_mobilenet(folder: Path) -> Path:
-    """A quarter as wide as the narrowest that is published."""
-    torch.manual_seed(0)
-    MobileNetV1Model(MobileNetV1Config(depth_multiplier=0.0625, image_size=192)).save_pretrained(folder)
-    write_preparation(folder, ImageSpec(192, 192, HALF, HALF), "MobileNetV1ImageProcessor")
-    return folder
-
-
-STAND_INS: dict[str, Callable[[Path], Path]] = {
-    "Salesforce/blip-image-captioning-base": tiny_blip,
-    "Salesforce/blip-image-captioning-large": tiny_blip,
-    "nlpconnect/vit-gpt2-image-captioning": tiny_encoder_decoder,
-    "openai/clip-vit-base-patch32": tiny_clip,
-    "openai/clip-vit-large-patch14": tiny_clip,
-    "google/mobilenet_v1_0.75_192": tiny_mobilenet,
-    "distilgpt2": tiny_text_decoder,
-    "gpt2": tiny_text_decoder,
-}
-"""For each hub id of a recipe, what makes a tiny checkpoint of its kind; a folder of an id's name is taken before the hub."""
 
 
 def commands_of(recipe: Path) -> list[list[str]]:

@@ -95,7 +95,7 @@ def _extras(needed: list[Requirement]) -> Iterator[CheckupFinding]:
     """Optional packages, with the line that installs them; those for developing captrain itself are left out."""
     for extra in importlib.metadata.metadata("captrain").get_all("Provides-Extra") or []:
         for each in needed:
-            if extra != "dev" and each.marker is not None and each.marker.evaluate({"extra": extra}):
+            if extra not in ("dev", "docs") and each.marker is not None and each.marker.evaluate({"extra": extra}):
                 found = _library(each)
                 advice = f"optional: pip install 'captrain[{extra}]'"
                 yield found if found.status == OK else CheckupFinding(each.name, NOTE, found.found, advice)
