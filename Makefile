@@ -17,7 +17,7 @@ POINTS ?= 200
 SLICE ?= 1/1
 COMMAND ?=
 
-# The oldest transformers that is supported, with the packages it needs older than constraints.txt has them.
+# The oldest transformers that is supported, before the packages of $(VENV).
 LOWEST := .venv-lowest
 LOWEST_INSTALLED := $(LOWEST)/.installed
 
@@ -25,7 +25,7 @@ LOWEST_INSTALLED := $(LOWEST)/.installed
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(ALONE)  ## train on pictures that captrain draws itself, score, write the report; about 2 minutes on 2 cores
 	@echo "demo: draws 4,700 pictures, trains a captioner on them, and writes runs/demo/run/report.html; about 2 minutes on 2 cores"
@@ -34,6 +34,15 @@ demo: $(ALONE)  ## train on pictures that captrain draws itself, score, write th
 test: $(INSTALLED)  ## run all tests, on all cores; the longest of these targets but for fuzz and faults
 	@echo "test: runs all tests on all cores, without network"
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+test-lowest: $(LOWEST_INSTALLED)  ## the quick part of the tests, on the oldest transformers that is supported; about 2 minutes
+	@echo "test-lowest: the quick part of the tests, on the oldest transformers that is supported; about 2 minutes"
+	$(LOWEST)/bin/python -m pytest -n auto --dist worksteal tests/unit/test_training_adapter.py \
+		tests/unit/test_training_gradients.py tests/unit/test_training_batch_size.py tests/unit/test_models_packing.py \
+		tests/contract/test_captioners.py tests/integration/test_invariants.py::test_kept_features_equal_live_ones \
+		tests/integration/test_invariants.py::test_accumulated_batches_equal_one_batch \
+		'tests/integration/test_resume.py::test_continues_as_if_never_stopped[joined-in mid-epoch]' \
+		tests/integration/test_resume.py::test_going_back_to_any_checkpoint
 
 check: $(INSTALLED)  ## lint, format, types, import layers; about a minute
 	@echo "check: lint, format, types, import layers; about a minute the first time, a few seconds after that"
@@ -65,7 +74,7 @@ docs: $(DOCUMENTING)  ## the documentation as a site, in docs/_build; every warn
 	@echo "open docs/_build/index.html"
 
 clean:  ## remove the virtual environment and everything that these targets wrote
-	rm -rf $(VENV) runs dist docs/_build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) runs dist docs/_build .pytest_cache .mypy_cache .ruff_cache
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("captrain needs Python 3.11 or later, this is " + sys.version.split()[0])'
@@ -75,6 +84,15 @@ $(ALONE): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "install: captrain and what it needs, into $(VENV); 330 MB to download (with PyTorch for CUDA, Linux's default, some GB more), about 2 minutes"
 	$(PIP) .
 	@touch $@
+
+# Beside the packages of $(VENV), which come after its own.
+$(LOWEST_INSTALLED): $(INSTALLED) constraints-lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	packages=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+		echo "import site; site.addsitedir('$$packages')" \
+		> $$($(LOWEST)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/after.pth
+	$(LOWEST)/bin/python -m pip install --quiet --no-deps --requirement constraints-lowest.txt
+	touch $@
 
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "install: captrain with everything that its tests and checks need, into $(VENV); 600 MB to download, about 3 minutes"
