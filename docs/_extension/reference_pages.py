@@ -212,7 +212,13 @@ def _fill(app: Sphinx, name: str, source: list[str]) -> None:
     source[0] = MARKER.sub(lambda found: PAGES[found[1]](), source[0])
 
 
+def _close_code(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Let code in a docstring end before a letter, as in `Callback`s, which reStructuredText does not see."""
+    lines[:] = [re.sub(r"(`[^`]+`)(?=\w)", r"\1\\ ", line) for line in lines]
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Let Sphinx fill in pages as it reads them."""
     app.connect("source-read", _fill)
+    app.connect("autodoc-process-docstring", _close_code)
     return {"version": captrain.__version__, "parallel_read_safe": True}
