@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from captrain.data.images import ImageSpec
-from captrain.models.preparation import write_preparation
+from captrain.models.checkpoint.image_preparation import write_preparation
 from captrain.testing import (
     tiny_blip,
     tiny_blip2,

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from captrain.cli.app import make_app
-from captrain.cli.data_formats import WRITTEN_AS
 from captrain.data.readers import READERS, detect, reader
 from captrain.data.writers import WRITERS
 from captrain.models.zoo import CHECKPOINTS
@@ -25,6 +24,7 @@ SECTION_OR_EXAMPLE = re.compile(r"^### (\S+)$|<!-- example: (\S+) -->\n```text\n
 PICTURES = ("dog.jpg", "cat.jpg", "beach/cat.png", "pictures/dog.jpg")
 QUOTED = re.compile(r"^### .*`.*$", re.MULTILINE)
 VARIES = "…"
+WRITTEN_AS = {"jsonl": "metadata-jsonl"}  # where a format has different names in --format and in --to
 
 
 def rows_of(page: str) -> list[list[str]]:

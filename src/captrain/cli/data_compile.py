@@ -22,7 +22,7 @@ def compile(
         overwrite: Replace what is there.
     """
     from captrain.data.compile import compile_captions
-    from captrain.data.readers.options import ReadOptions
+    from captrain.data.options import ReadOptions
 
     settings = reading or ReadingSettings()
     done = compile_captions(

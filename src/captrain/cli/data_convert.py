@@ -46,7 +46,7 @@ def convert(
         overwrite: Replace the folder if it is there.
     """
     from captrain.data.convert import convert as convert_data
-    from captrain.data.readers.options import ReadOptions
+    from captrain.data.options import ReadOptions
 
     settings = reading or ReadingSettings()
     done = convert_data(

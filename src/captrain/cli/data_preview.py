@@ -39,8 +39,8 @@ def preview(
         raise UserError(f"{output}: expected a file name that ends in .html")
     if not output.absolute().parent.is_dir():
         raise UserError(f"{output}: the folder {output.parent} does not exist; expected a file in one that does")
+    from captrain.data.options import BY_LOOKING, ReadOptions
     from captrain.data.preview import write_preview
-    from captrain.data.readers.options import BY_LOOKING, ReadOptions
 
     written = write_preview(
         data,

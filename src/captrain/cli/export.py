@@ -41,7 +41,7 @@ def export(
     check_models(run)
     check_free(out)
     quiet_libraries()
-    from captrain.models.export import export as export_captioner
+    from captrain.models.checkpoint.export import export as export_captioner
 
     moved: dict[str, str] = {} if base is None else {"base": base}
     print(export_captioner(run, out, merge=merge, dtype=dtype, **moved))

@@ -16,7 +16,7 @@ from cyclopts.exceptions import CycloptsError
 
 from captrain.cli.logs import is_verbose, printable
 from captrain.errors import CaptrainError, is_disk_full, reason_of
-from captrain.training.distributed.environment import is_silent
+from captrain.training.distributed.processes import is_silent
 
 FAILED, WRONG_USE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 

@@ -31,7 +31,7 @@ def push(
     trust(model_files)
     check_models(run)
     quiet_libraries()
-    from captrain.models.hub import push as push_captioner
+    from captrain.models.checkpoint.export import push as push_captioner
 
     print(push_captioner(run, hub_id, public=public, merge=merge, dtype=dtype))
     return 0

@@ -16,7 +16,7 @@ from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import exit_code
 from captrain.cli.switch import Switch
 from captrain.errors import DataError
-from captrain.settings.schema.evaluation import TokenizeName
+from captrain.settings.schema.training import TokenizeName
 
 
 def score(

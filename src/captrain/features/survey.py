@@ -17,9 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from captrain.data.dataset import read_splits
 from captrain.data.images import ImageSpec, prepare
+from captrain.data.options import ReadOptions
 from captrain.data.places import is_remote
 from captrain.data.readers import detect
-from captrain.data.readers.options import ReadOptions
 from captrain.data.samples import Joined
 from captrain.data.shards.remote import telling
 from captrain.data.shards.sources import expand
@@ -27,7 +27,7 @@ from captrain.data.shards.stream import stream_samples
 from captrain.errors import DataError, PictureError
 from captrain.features.encoder import Encoder, Vectors, open_encoder
 from captrain.features.estimate import KNOWN_DATA, KNOWN_ENCODERS, Number, assumed, encoding_rate, measured
-from captrain.models.located import is_cached
+from captrain.models.checkpoint.located import is_cached
 from captrain.records import Rejects
 
 SAMPLED = 256  # pictures that are looked at

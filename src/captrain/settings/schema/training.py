@@ -1,12 +1,20 @@
-"""Settings of the optimisation."""
+"""Settings of the optimisation.
+
+Settings of a training on several devices.
+
+Settings of what is measured while training.
+
+Settings of how a finished captioner runs.
+"""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from captrain.settings.schema.base import Section, Share, panel
+from captrain.settings.schema.data import DataSettings
 from captrain.settings.schema.optimisation import BETA1, DECAY_RATE
 
 OptimizerName = Literal["adamw", "muon", "adamw-8bit", "adafactor", "lion", "schedule-free", "prodigy"]
@@ -103,3 +111,71 @@ class TrainingSettings(Section):
     """What trackers file the run under: W&B's project, MLflow's experiment."""
     run_name: Annotated[str | None, WATCHING] = None
     """The run's name there. Default: its folder's."""
+
+
+class DistributedSettings(Section):
+    """Over which devices a training is spread, and how. It says nothing about what is learned."""
+
+    devices: Annotated[str, StringConstraints(pattern=r"^(all|cpu:\d+|\d+(,\d+)*)$")] | None = None
+    """GPUs of this machine to train on: `all`, or numbers such as `0,1`; `cpu:2` for two processes. Default: one device."""
+    strategy: Literal["ddp", "fsdp", "deepspeed"] = "ddp"
+    """`ddp`: the whole model on each device. `fsdp`: weights, gradients and optimizer shared out (FSDP2). `deepspeed`: ZeRO."""
+    zero_stage: Literal[1, 2, 3] = 2
+    """What ZeRO shares out: 1 the optimizer's memory, 2 gradients as well, 3 weights as well."""
+    zero_offload: bool = False
+    """Keep what ZeRO shares out in the memory of the machine: room for larger models, slower steps."""
+
+
+TokenizeName = Literal["ptb", "unicode", "characters", "auto"]
+
+
+class ScoringSettings(Section):
+    """How far scores are looked into. These are flags only."""
+
+    bootstrap: Annotated[int, Field(ge=0, le=100_000)] = 1000
+    """Resamples for 95 % intervals and comparisons; 0 leaves them out."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of the resamples."""
+
+
+class EvaluationSettings(Section):
+    """What is measured while training."""
+
+    evaluate_every: Annotated[int, Field(ge=1)] = 1
+    """Epochs between evaluations; the last epoch always has one."""
+    validation_limit: Annotated[int, Field(ge=1)] | None = None
+    """Validation images that are captioned and scored. Default: all."""
+    metric: Literal[
+        "cider",
+        "bleu_1",
+        "bleu_2",
+        "bleu_3",
+        "bleu_4",
+        "rouge_l",
+        "meteor",
+        "spice",
+        "cider_and_bleu_4",
+        "validation_loss",
+    ] = "cider"
+    """The score that decides which model is kept as the best; `cider_and_bleu_4` is their sum, as LAVIS has it.
+    `meteor` and `spice` need Java and are computed only when they are asked for here."""
+    tokenize: TokenizeName = "auto"
+    """How captions become words to score. Papers on English use `ptb`; `unicode` suits most scripts, `characters` all. `auto`
+    is ptb where the script of the references has spaces between words, and else one of the others."""
+    samples: Annotated[int, Field(ge=0)] = 8
+    """Fixed validation pictures whose captions are written down at each evaluation."""
+
+
+class ComputingSettings(Section):
+    """How a finished captioner runs over pictures. These are flags only; recipes have them in `model` and `data`."""
+
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    """Pictures captioned at a time."""
+    device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = "auto"
+    """Where to run. `auto` takes cuda, mps, xpu or cpu, the first that is there."""
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """Arithmetic of matrix products. `auto` takes bf16 where the device computes it fast."""
+    workers: Annotated[int, Field(ge=0)] | None = None
+    """Threads that read and decode pictures. Default: one a core, at most 16."""
+    max_pixels: Annotated[int, Field(ge=1)] = DataSettings.model_fields["max_pixels"].default
+    """Pictures with more pixels than this are rejected before they are decoded."""
