@@ -1,4 +1,4 @@
-"""What a page of the documentation speaks of, in a folder to run it in: photos, models by their hub ids, recipes, others' files."""
+"""The folder that a page of the documentation is run in: photos, models by their hub ids, recipes, files of other tools."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Tiny checkpoints of the true kinds under the hub ids that recipes and pages name; a folder of an id's name goes before the hub."""
+"""Tiny checkpoints of the true kinds under the hub ids that recipes and pages name.
+
+A folder of an id's name is taken before the hub.
+"""
 
 from __future__ import annotations
 
