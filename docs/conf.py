@@ -45,5 +45,5 @@ trim_doctest_flags = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
-# Classes of other packages, and captrain's own below its public names, have no page to link to.
-nitpick_ignore_regex = [("py:.*", r".*")]
+# Types in signatures: those of other packages, and captrain's own below its public names, have no page to link to.
+nitpick_ignore_regex = [("py:(class|data|obj)", r".*")]

@@ -9,10 +9,12 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import captrain
+import captrain.errors
 from captrain.cli.app import COMMANDS, CONFIG_COMMANDS, DATA_COMMANDS, FEATURES_COMMANDS, make_app
 from captrain.settings.schema import Settings
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 MARKER = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 PANEL = re.compile(r"^\*\*(?P<title>[^*\n]+)\*\*:\n\n(?P<flags>(?:(?:\*|    ).*\n)+)", re.MULTILINE)
+MEMBERS = ("   :members:", "   :show-inheritance:")
 CONTRACT = ("CaptionerModel", "Captioner")
 """Names of the class of `captrain.models.captioner` that families derive from; the first that is there is shown."""
 
@@ -29,10 +32,8 @@ CONTRACT = ("CaptionerModel", "Captioner")
 def settings() -> str:
     """Every setting of a recipe by section: its name, its kind, its default, its flag, what it does."""
     flags = {argument.keys[-1]: argument for argument in _flags_of("config", "show") if argument.keys}
-    schema = Settings.model_json_schema()
     lines = []
-    for section, part in schema["properties"].items():
-        described = schema["$defs"][(part.get("$ref") or part["allOf"][0]["$ref"]).split("/")[-1]]
+    for section, described in _sections().items():
         lines += [f"## `{section}`", "", described["description"], ""]
         panels = _by_panel(described["properties"], flags)
         for title, leaves in panels.items():
@@ -60,18 +61,38 @@ def python() -> str:
     lines = []
     for name in captrain.__all__:
         thing = getattr(captrain, name)
-        if inspect.isclass(thing):
-            lines += [f"## captrain.{name}", "", *_directive("autoclass", f"captrain.{name}", members=True), ""]
+        if typing.is_typeddict(thing):
+            lines += [f"## captrain.{name}", "", *_directive("autoclass", f"captrain.{name}", "   :no-members:"), ""]
+        elif inspect.isclass(thing):
+            lines += [f"## captrain.{name}", "", *_directive("autoclass", f"captrain.{name}", *MEMBERS), ""]
         elif callable(thing):
             lines += [f"## captrain.{name}", "", *_directive("autofunction", f"captrain.{name}"), ""]
     return "\n".join(lines)
+
+
+def errors() -> str:
+    """Directives that document every error of `captrain.errors`, in the order of the file, and none of its helpers."""
+    kinds = [thing for thing in vars(captrain.errors).values() if inspect.isclass(thing)]
+    ours = [kind for kind in kinds if issubclass(kind, Exception) and kind.__module__ == captrain.errors.__name__]
+    return "\n".join(
+        line
+        for kind in ours
+        for line in _directive("autoexception", f"captrain.errors.{kind.__name__}", "   :show-inheritance:")
+    )
 
 
 def contract() -> str:
     """The directive that documents the class which model families derive from."""
     module = importlib.import_module("captrain.models.captioner")
     name = next(name for name in CONTRACT if hasattr(module, name))
-    return "\n".join(_directive("autoclass", f"{module.__name__}.{name}", members=True))
+    return "\n".join(_directive("autoclass", f"{module.__name__}.{name}", *MEMBERS))
+
+
+def _sections() -> dict[str, dict[str, Any]]:
+    """The JSON schema of each section of a recipe, by its name."""
+    schema = Settings.model_json_schema()
+    kinds = {section: field.annotation.__name__ for section, field in Settings.model_fields.items()}
+    return {section: schema["$defs"][kind] for section, kind in kinds.items()}
 
 
 def _flags_of(*path: str) -> list[Argument]:
@@ -99,8 +120,8 @@ def _setting(leaf: str, described: Mapping[str, Any], flag: Argument | None) -> 
         facts.append(f"default `{_yaml(described['default'])}`")
     facts.append(f"`{flag.names[0]}`" if flag is not None and flag.show else "recipes only")
     yield f"[`{leaf}`]{{#{leaf}}}"
-    yield f": {', '.join(facts)}<br>"
-    yield f"  {' '.join(described.get('description', '').split())}"
+    yield f": {' '.join(described.get('description', '').split())}<br>"
+    yield f"  [{', '.join(facts)}]{{.facts}}"
 
 
 def kind_of(described: Mapping[str, Any]) -> str:
@@ -146,35 +167,42 @@ def _command(app: Any, path: list[str]) -> str:
     text = command.generate_docs(output_format="markdown")
     text = re.sub(r"^# .*\n+", "", text)
     text = text.replace("```console\n", "```text\n", 1)
-    text = re.sub(rf"(?<=```text\n){path[-1]}\b", f"captrain {' '.join(path)}", text)
+    text = re.sub(rf"(?<=```text\n){path[-1]}\b.*", _usage(command, path), text)
     if path not in (["train"], ["config", "show"]):
         return text
     return PANEL.sub(_linked, text)
 
 
+def _usage(command: Any, path: list[str]) -> str:
+    """The line of usage: the command, its arguments by name, those that may be left out in brackets."""
+    words = ["captrain", *path]
+    for argument in command.assemble_argument_collection():
+        if argument.index is not None and argument.show:
+            name = argument.names[0] + ("..." if argument.field_info.kind is inspect.Parameter.VAR_POSITIONAL else "")
+            words.append(name if argument.required else f"[{name}]")
+    return " ".join([*words, "[OPTIONS]"])
+
+
 def _linked(panel: re.Match[str]) -> str:
     """A panel of flags, or a link to its settings where they are those of a training."""
-    schema = Settings.model_json_schema()
-    for section in schema["properties"]:
-        definition = schema["properties"][section]
-        leaves = schema["$defs"][(definition.get("$ref") or definition["allOf"][0]["$ref"]).split("/")[-1]]["properties"]
-        names = re.findall(r"^\* `--([\w-]+)", panel["flags"], re.MULTILINE)
-        if names and all(name.replace("-", "_").removeprefix("no_") in leaves for name in names):
-            links = ", ".join(f"[`--{name}`](settings.md#{name.replace('-', '_')})" for name in names)
-            return f"**{panel['title']}**:\n\n{links}\n"
-    return panel[0]
+    names = re.findall(r"^\* `--([\w-]+)", panel["flags"], re.MULTILINE)
+    leaves = {leaf for described in _sections().values() for leaf in described["properties"]}
+    if not all(name.replace("-", "_") in leaves for name in names):
+        return panel[0]
+    links = ", ".join(f"[`--{name}`](settings.md#{name.replace('-', '_')})" for name in names)
+    return f"**{panel['title']}**:\n\n{links}\n"
 
 
-def _directive(name: str, target: str, members: bool = False) -> list[str]:
+def _directive(name: str, target: str, *options: str) -> list[str]:
     """An autodoc directive in Markdown."""
-    inner = [f".. {name}:: {target}", *(["   :members:", "   :show-inheritance:"] if members else [])]
-    return ["```{eval-rst}", *inner, "```"]
+    return ["```{eval-rst}", f".. {name}:: {target}", *options, "```"]
 
 
 PAGES: dict[str, Callable[[], str]] = {
     "settings": settings,
     "commands": commands,
     "python": python,
+    "errors": errors,
     "contract": contract,
 }
 

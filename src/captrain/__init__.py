@@ -1,48 +1,104 @@
 """captrain: train image captioners on your own pictures.
 
 >>> import captrain
->>> captioner = captrain.load("runs/photos")        # doctest: +SKIP
->>> captioner("holiday.jpg")                        # doctest: +SKIP
+>>> run = captrain.train("photos", "runs/photos", epochs=3)        # doctest: +SKIP
+>>> captioner = captrain.load("runs/photos")                       # doctest: +SKIP
+>>> captioner("holiday.jpg")                                       # doctest: +SKIP
 'two children build a sand castle on the beach'
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
 
-from captrain.version import __version__
+from captrain.version import __version__ as __version__
 
+TYPE_CHECKING = False  # true to type checkers, by its name; `typing` itself would take most of the time of this import
 if TYPE_CHECKING:
-    from pathlib import Path
+    from captrain import errors as errors
+    from captrain.api.captioning import Captions as Captions
+    from captrain.api.captioning import caption as caption
+    from captrain.api.captioning import load as load
+    from captrain.api.data import Check as Check
+    from captrain.api.data import Samples as Samples
+    from captrain.api.data import check as check
+    from captrain.api.data import read as read
+    from captrain.api.features import encode as encode
+    from captrain.api.runs import History as History
+    from captrain.api.runs import Run as Run
+    from captrain.api.scoring import compare as compare
+    from captrain.api.scoring import evaluate as evaluate
+    from captrain.api.scoring import score as score
+    from captrain.api.settings import TrainSettings as TrainSettings
+    from captrain.api.training import Callback as Callback
+    from captrain.api.training import describe as describe
+    from captrain.api.training import train as train
+    from captrain.inference.captioner import Captioner as Captioner
+    from captrain.records import Caption as Caption
+    from captrain.records import Sample as Sample
 
-    from captrain.inference.captioner import Captioner
-    from captrain.metrics.compare import System
+_PLACES = {
+    "Callback": "captrain.api.training",
+    "Caption": "captrain.records",
+    "Captioner": "captrain.inference.captioner",
+    "Captions": "captrain.api.captioning",
+    "Check": "captrain.api.data",
+    "History": "captrain.api.runs",
+    "Run": "captrain.api.runs",
+    "Sample": "captrain.records",
+    "Samples": "captrain.api.data",
+    "TrainSettings": "captrain.api.settings",
+    "caption": "captrain.api.captioning",
+    "check": "captrain.api.data",
+    "compare": "captrain.api.scoring",
+    "describe": "captrain.api.training",
+    "encode": "captrain.api.features",
+    "evaluate": "captrain.api.scoring",
+    "load": "captrain.api.captioning",
+    "read": "captrain.api.data",
+    "score": "captrain.api.scoring",
+    "train": "captrain.api.training",
+}
+"""Every public name, and the module that has it: imported when it is asked for, so that `import captrain` is quick."""
 
-__all__ = ["__version__", "load", "score"]
+__all__ = [
+    "Callback",
+    "Caption",
+    "Captioner",
+    "Captions",
+    "Check",
+    "History",
+    "Run",
+    "Sample",
+    "Samples",
+    "TrainSettings",
+    "__version__",
+    "caption",
+    "check",
+    "compare",
+    "describe",
+    "encode",
+    "errors",
+    "evaluate",
+    "load",
+    "read",
+    "score",
+    "train",
+]
 
 
-def load(
-    source: str | Path, device: str = "auto", cache: str | Path | None = None, precision: str = "auto"
-) -> Captioner:
-    """Load a captioner (a run folder, a model folder, a .zip, a hub id or a short name), ready to describe pictures.
+if not TYPE_CHECKING:  # they would take any name for a public one
 
-    What comes from the hub is kept in `cache`, or in the hub's own cache folder. `precision` is `auto` (bf16 where the device
-    computes it fast), `bf16`, `fp16` or `fp32`; in `fp32` captions are those of plain transformers, word for word.
-    Torch is imported here and not with the package, so that `import captrain` stays light.
-    """
-    from captrain.inference.captioner import Captioner
-
-    return Captioner.load(str(source), device=device, precision=precision, cache=cache)
+    def __getattr__(name: str) -> object:
+        """A public name, from the module that has it."""
+        if name == "errors":
+            return import_module("captrain.errors")
+        if name not in _PLACES:
+            raise AttributeError(f"module 'captrain' has no attribute {name!r}")
+        found = globals()[name] = getattr(import_module(_PLACES[name]), name)
+        return found
 
 
-def score(predictions: Any, references: Any, **options: Any) -> System:
-    """Score captions against references: dictionaries by image id, or files that `captrain score` takes.
-
-    Takes what `captrain.inference.score.score` takes, and raises what it raises.
-
-    >>> captrain.score({"1": "a dog runs"}, {"1": ["a dog runs fast"]}).images                    # doctest: +SKIP
-    1
-    """
-    from captrain.inference.score import score as score_captions
-
-    return score_captions(predictions, references, **options)
+def __dir__() -> list[str]:
+    """The public names, and what modules have."""
+    return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""How long work shows itself: a live view with bars on a terminal, a plain line now and then elsewhere.
+"""How long work shows itself: a live view with bars on a terminal and in a notebook, a plain line now and then elsewhere.
 
 Text that is safe to show on a terminal.
 """
@@ -16,13 +16,15 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from captrain.notebook import NotebookBars, in_notebook
+
 logger = logging.getLogger("captrain")
 
 Advance = Callable[[int], None]
 SECONDS_BETWEEN_LINES = 10.0
 REFRESHES_A_SECOND = 4
 
-_shown: list[Progress] = []  # the bars of the live view that is on the terminal; a terminal has one at most
+_shown: list[Progress] = []  # the bars of the live view that is shown; there is one at most
 
 
 @contextmanager
@@ -41,6 +43,10 @@ def track(what: str, total: int, unit: str = "img", timed: bool = True) -> Itera
         progress = _bars()
         with _live(progress), _bar(progress, what, total, unit, stays=True) as advance:
             yield advance
+    elif in_notebook():
+        bars = NotebookBars(*_columns())
+        with _drawn(bars), _bar(bars, what, total, unit, stays=True) as advance:
+            yield advance
     else:
         yield _lines(what, total, unit)
 
@@ -49,18 +55,31 @@ def track(what: str, total: int, unit: str = "img", timed: bool = True) -> Itera
 def live_view(head: RenderableType) -> Iterator[None]:
     """Keep `head` at the bottom of the terminal, with a bar below it for each work that is tracked meanwhile.
 
-    Log lines appear above. Where stderr is no terminal, captrain runs quietly, or a view is there already, nothing is shown.
+    Log lines appear above. In a notebook the same is part of the cell's output. Elsewhere, where captrain runs quietly, or a
+    view is there already, nothing is shown.
     """
-    if _shown or not on_terminal() or not logger.isEnabledFor(logging.INFO):
+    is_terminal = on_terminal()
+    if _shown or not (is_terminal or in_notebook()) or not logger.isEnabledFor(logging.INFO):
         yield
         return
-    progress = _bars()
+    progress = _bars() if is_terminal else NotebookBars(*_columns(), head=head)
     _shown.append(progress)
     try:
-        with _live(Group(head, progress)):
+        with _live(Group(head, progress)) if is_terminal else _drawn(progress):
             yield
     finally:
         _shown.clear()
+
+
+@contextmanager
+def _drawn(bars: Progress) -> Iterator[None]:
+    """Bars in a notebook, from their beginning to their end."""
+    assert isinstance(bars, NotebookBars)
+    bars.draw()
+    try:
+        yield
+    finally:
+        bars.draw()
 
 
 def on_terminal() -> bool:
@@ -79,8 +98,13 @@ def _live(view: RenderableType) -> Live:
 
 
 def _bars() -> Progress:
+    """Bars on a terminal."""
+    return Progress(*_columns())
+
+
+def _columns() -> tuple[ProgressColumn, ...]:
     """Rows of: what, bar, done of all, rate, time left."""
-    return Progress(
+    return (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),

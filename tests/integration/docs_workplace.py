@@ -1,4 +1,4 @@
-"""The folder that a page of the documentation is run in: photos, models by their hub ids, recipes, files of other tools."""
+"""What a page of the documentation names, in a folder to run it in: photos, models by hub id, recipes, files of others."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Tiny checkpoints of the true kinds under the hub ids that recipes and pages name.
-
-A folder of an id's name is taken before the hub.
-"""
+"""Tiny checkpoints of the true kinds, under the hub ids that recipes and pages name; such a folder goes before the hub."""
 
 from __future__ import annotations
 

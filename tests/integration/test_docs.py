@@ -28,6 +28,7 @@ BLOCK = re.compile(
 NOT_RUN = {
     "make demo": "trains for two minutes; CI runs it by itself",
     "make bench": "measures for minutes",
+    "git clone": "needs the network, and makes an environment",
     "src/captrain/": "the tree of the package, for people",
 }
 """How blocks begin that are neither run nor plain text, and why."""

@@ -24,6 +24,7 @@ from captrain.data.feature_store.manifest import (
     parse_shard,
     record_file,
 )
+from captrain.data.feature_store.store import FeatureStore
 from captrain.data.feature_store.writer import Shard, StoreWriter, images_of, locked
 from captrain.data.images import MAX_PIXELS, Decode, ImageSpec
 from captrain.data.machine import MACHINE
@@ -55,6 +56,14 @@ class Encoded:
     rejects_file: str | None
     unread: tuple[str, ...]
     shards_done: int
+
+    def __fspath__(self) -> str:
+        """The store is taken wherever a path to data is."""
+        return self.store
+
+    def open(self) -> FeatureStore:
+        """The store, to read vectors and samples from."""
+        return FeatureStore(self.store)
 
 
 def encode(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from io import BytesIO
@@ -42,7 +43,11 @@ from captrain.records import LARGEST_PICTURE, Caption, Rejects, Sample
 from captrain.settings.load import check
 from captrain.settings.schema import ComputingSettings
 
+logger = logging.getLogger(__name__)
+
 Picture = str | Path | bytes | Image.Image
+COLUMNS = ("image", "picture", "path", "file_name", "image_path", "img")
+"""Columns of pictures that `map` looks for, in this order."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +128,44 @@ class Captioner:
             pixels = np.stack([_prepared(name, picture, self.model.image_spec) for name, picture in named])
             written = self.write(torch.from_numpy(pixels), how)
             captions += [Caption(name, line.text, line.score) for (name, _), line in zip(named, written, strict=True)]
+        return captions
+
+    def map(self, batch: Mapping[str, Any], *, column: str | None = None, **decoding: Any) -> dict[str, Any]:
+        """The column `caption` for rows of a data set: what `datasets.Dataset.map` and a `DataLoader` call.
+
+        `dataset.map(captioner.map, batched=True, batch_size=16)` captions a data set of Hugging Face; without `batched` a row at
+        a time. The same for a collate function: `captioner.map({"image": pictures})["caption"]`.
+
+        Args:
+            batch: columns by name. Pictures are PIL images, paths, bytes, or what an undecoded `datasets.Image` holds.
+            column: of the pictures. Default: image, picture, path, file_name, image_path or img, the first that is there.
+            decoding: changes to how captions are written, such as `beams=5` (`fn_kwargs` of `Dataset.map`).
+
+        A picture that can't be decoded has None for a caption, and is told in the log. Raises `DataError` where no column holds
+        pictures.
+        """
+        name = column or next((name for name in COLUMNS if name in batch), None)
+        if name is None or name not in batch:
+            found, wanted = ", ".join(batch) or "none", column or " or ".join(COLUMNS[:3])
+            raise DataError(f"no column of pictures: found {found}, expected {wanted}; name it with column=")
+        values = batch[name]
+        if isinstance(values, Picture | Mapping):
+            return {"caption": self._captions_of([values], decoding)[0]}
+        return {"caption": self._captions_of(list(values), decoding)}
+
+    def _captions_of(self, values: Sequence[Any], decoding: dict[str, Any]) -> list[str | None]:
+        """A caption for each picture that can be decoded, None for the others."""
+        pixels: dict[int, np.ndarray] = {}
+        for number, value in enumerate(values):
+            try:
+                pixels[number] = _prepared(str(number), _from_row(value), self.model.image_spec)
+            except (PictureError, DataError) as error:
+                logger.warning("picture %s has no caption", error)
+        captions: list[str | None] = [None] * len(values)
+        if pixels:
+            written = self.write(torch.from_numpy(np.stack(list(pixels.values()))), self.decoding(decoding))
+            for number, line in zip(pixels, written, strict=True):
+                captions[number] = line.text
         return captions
 
     def decoding(self, changes: dict[str, Any]) -> Decoding:
@@ -214,6 +257,15 @@ def adjust_decoding(decoding: Decoding, changes: dict[str, Any], room: Room | No
             "expected --sample too (in Python sample=True), or leave it out"
         )
     return room.fitted(adjusted, changes) if room else adjusted
+
+
+def _from_row(value: Any) -> Picture:
+    """A picture out of a data set's row, which may be undecoded: bytes, or a path. Raises `PictureError` for nothing at all."""
+    if isinstance(value, Mapping):
+        value = value.get("bytes") or value.get("path")
+    if not isinstance(value, Picture):
+        raise PictureError(f"found a {type(value).__name__}, expected a picture, a path or bytes")
+    return value
 
 
 def _prepared(name: str, picture: Picture, spec: ImageSpec) -> np.ndarray:

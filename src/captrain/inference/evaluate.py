@@ -25,6 +25,7 @@ from captrain.inference.captioner import Captioner, features_of
 from captrain.inference.evaluation_data import choose_samples, tokenizer_of
 from captrain.metrics.compare import Comparison, compare
 from captrain.metrics.judging import Judgement, judge
+from captrain.metrics.own import Metric
 from captrain.models.decoding import Decoding, Written
 from captrain.paths import check_output_folder
 from captrain.progress import track
@@ -39,7 +40,8 @@ logger = logging.getLogger(__name__)
 class Evaluation:
     """Scores over `images` pictures, of each way of decoding; `predictions` are the files of captions, if any were written.
 
-    `pictures` says what the captioner's run knows of the pictures, where it is of a run (see `inference.held_out`).
+    `pictures` says what the captioner's run knows of the pictures, where it is of a run (see `inference.held_out`). `captions`
+    are those of the first way of decoding, each with its references and its own scores (`measured`).
     """
 
     comparison: Comparison
@@ -48,6 +50,7 @@ class Evaluation:
     rejects_file: Path | None
     predictions: list[Path]
     pictures: dict[str, Any] = field(default_factory=dict)
+    captions: list[Caption] = field(default_factory=list, repr=False)
 
     @property
     def scores(self) -> dict[str, float]:
@@ -82,6 +85,7 @@ def evaluate(
     decoding: dict[str, Any],
     beams: Sequence[int] = (),
     tokenizer: str | None = None,
+    own: Mapping[str, Metric] | None = None,
 ) -> Evaluation:
     """Scores of a captioner on the pictures of a data set that have references.
 
@@ -97,6 +101,7 @@ def evaluate(
             encoded once for all of them.
         tokenizer: of scores, as `captrain.inference.score.score` has it; default what the recipe says, else what the run was
             measured with, else `auto`.
+        own: metrics of one's own by name (`captrain.metrics.own`).
     """
     check(ComputingSettings, batch_size=batch_size, workers=workers, max_pixels=max_pixels)
     if limit is not None and limit < 1:
@@ -113,7 +118,7 @@ def evaluate(
     stated = Stated(Path(model), asked, {} if told is None else told.to_dict())
     words = tokenizer or tokenizer_of(model, recipe)
     return evaluate_samples(
-        captioner, samples, rejects, ways, folder, stated, batch_size, workers, max_pixels, tokenizer=words
+        captioner, samples, rejects, ways, folder, stated, batch_size, workers, max_pixels, tokenizer=words, own=own
     )
 
 
@@ -133,7 +138,7 @@ class Stated:
 def evaluate_samples(
     captioner: Captioner, samples: Sequence[Sample], rejects: Rejects, ways: Mapping[str, Decoding], folder: Path | None,
     stated: Stated, batch_size: int = 16, workers: int | None = None, max_pixels: int = MAX_PIXELS,
-    asked: Sequence[str] = (), tokenizer: str = "auto",
+    asked: Sequence[str] = (), tokenizer: str = "auto", own: Mapping[str, Metric] | None = None,
 ) -> Evaluation:  # fmt: skip
     """Caption samples in each of the ways, score the captions, and write both to `folder`.
 
@@ -145,14 +150,17 @@ def evaluate_samples(
     _caption_rest(captioner, samples, list(ways.values()), notes, rejects, batch_size, workers, max_pixels)
     if not notes.lines:
         raise DataError(f"none of {len(samples)} pictures could be captioned: {rejects.summary()}")
-    judged = {name: judge(notes.captions(samples, place), name, tokenizer, asked) for place, name in enumerate(ways)}
+    judged = {
+        name: judge(notes.captions(samples, place), name, tokenizer, asked, own) for place, name in enumerate(ways)
+    }
     comparison = compare([judgement.system for judgement in judged.values()])
     pictures = {"pictures": dict(stated.pictures)} if stated.pictures else {}
     files = (None, []) if folder is None else _write(
         folder, judged, ways, {**comparison.to_dict(), **pictures}, rejects
     )  # fmt: skip
     notes.close()
-    return Evaluation(comparison, comparison.systems[0].images, len(rejects), *files, dict(stated.pictures))
+    captions = next(iter(judged.values())).captions
+    return Evaluation(comparison, comparison.systems[0].images, len(rejects), *files, dict(stated.pictures), captions)
 
 
 def _is_caption(value: Any) -> bool:

@@ -21,6 +21,7 @@ from captrain.errors import DataError, SettingsError
 from captrain.inference.held_out import Told, pick, sift
 from captrain.records import Rejects, Sample
 from captrain.settings.schema import DataSettings, Settings
+from captrain.settings.schema.training import allowing_metrics
 from captrain.yaml_text import read_yaml_file
 
 logger = logging.getLogger(__name__)
@@ -77,7 +78,8 @@ class Run:
         try:
             content = read_yaml_file(folder / "settings.yaml")
             source = content["requested"]["source"]
-            settings = Settings.model_validate(content["settings"])
+            with allowing_metrics(None):  # whoever trained it may have chosen by a metric of their own
+                settings = Settings.model_validate(content["settings"])
             data = settings.data.model_copy(update={"follow_links": False})  # a run may be a stranger's
         except (OSError, ValueError, KeyError, TypeError):  # of ValueErrors, those of settings too
             return None

@@ -15,6 +15,7 @@ from typing import Any
 from captrain.metrics.compare import System, statistics_of, tokenized, with_intervals
 from captrain.metrics.diversity import alarms, measure_diversity
 from captrain.metrics.java import JAVA_METRICS, MetricScores, score_java
+from captrain.metrics.own import Metric, measure
 from captrain.metrics.score import METRICS, score_captions
 from captrain.metrics.significance import RESAMPLES
 from captrain.metrics.suited import choose_tokenizer
@@ -41,12 +42,16 @@ class Judgement:
 
 
 def judge(
-    captions: Sequence[Caption], name: str = "captions", tokenizer: str = "auto", asked: Sequence[str] = ()
+    captions: Sequence[Caption],
+    name: str = "captions",
+    tokenizer: str = "auto",
+    asked: Sequence[str] = (),
+    own: Mapping[str, Metric] | None = None,
 ) -> Judgement:
     """Score captions against the references that they carry, one caption an image; `auto` looks at the references' script.
 
     METEOR and SPICE are computed only if they are among the names `asked` for: they run in Java. `check_java` says beforehand
-    whether they can; a `JavaError` is raised when they fail all the same.
+    whether they can; a `JavaError` is raised when they fail all the same. `own` are metrics of one's own by name (`metrics.own`).
 
     >>> written = [Caption("1", "a dog runs", references=("a dog runs",)), Caption("2", "cats", references=("two cats",))]
     >>> judged = judge(written)
@@ -60,6 +65,7 @@ def judge(
     of_set, of_images = _in_java(texts, references, asked)
     means = {metric: values for metric, values in of_images.items() if metric == "spice"}  # METEOR of a set is no mean
     statistics = statistics_of(scores, texts, references, tokenizer, means)
+    of_set |= measure(own or {}, list(texts.values()), list(references.values()))
     varied = measure_diversity(list(texts.values()), tokenizer=tokenizer)
     notes = (*scores.notes, *alarms(varied))
     system = System(

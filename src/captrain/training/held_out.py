@@ -6,7 +6,7 @@ The test at the end of a training: the best model captions the test split once, 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from captrain.data.splits import (
 from captrain.features.training_images import Images
 from captrain.inference.captioner import Captioner
 from captrain.inference.evaluate import Stated, evaluate_samples
+from captrain.metrics.own import Metric
 from captrain.records import Rejects, Sample, read_jsonl, write_jsonl
 from captrain.settings.schema import Settings
 from captrain.training.loop.batch_size import images_a_batch
@@ -102,7 +103,9 @@ FOLDER = "test"
 METRICS = "metrics.jsonl"
 
 
-def score_best_model(run: RunFolder, settings: Settings, splits: Splits) -> dict[str, float]:
+def score_best_model(
+    run: RunFolder, settings: Settings, splits: Splits, own: Mapping[str, Metric] | None = None
+) -> dict[str, float]:
     """Scores of the run's best model on the test split; none where there is no such split.
 
     Writes captions and scores to `test/` in the run folder and a line of kind "test" to its metrics. An interrupted test goes on
@@ -117,7 +120,7 @@ def score_best_model(run: RunFolder, settings: Settings, splits: Splits) -> dict
     found = evaluate_samples(
         captioner, splits.test, rejects, {"captions": captioner.model.decoding}, run.path / FOLDER, stated,
         2 * images_a_batch(settings), settings.data.workers, settings.data.max_pixels,
-        (settings.evaluation.metric,), settings.evaluation.tokenize,
+        (settings.evaluation.metric,), settings.evaluation.tokenize, own,
     )  # fmt: skip
     splits.rejects.lines.extend(rejects.lines)
     _note(run, found.scores)

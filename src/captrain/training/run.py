@@ -30,6 +30,7 @@ from captrain.training.distributed.cache import keep_together
 from captrain.training.distributed.group import Group, Onlooker, here, joined
 from captrain.training.distributed.strategy import check_spread
 from captrain.training.dry_run import preview
+from captrain.training.extensions import NOTHING, Extensions
 from captrain.training.held_out import keep_splits, score_best_model, scores_of_test
 from captrain.training.loop.batch_size import fill_batch_size
 from captrain.training.loop.stopping import SIGNALS, ends_on_signals
@@ -67,6 +68,7 @@ class Outcome:
 def train(
     settings: Settings, data: str | None, out: Path, *,
     resume: bool = False, overwrite: bool = False, resume_from: str | None = None, force: bool = False,
+    extensions: Extensions = NOTHING,
 ) -> Outcome:  # fmt: skip
     """Train a captioner on `data`, or without it on the settings' sources, and write the run folder `out`.
 
@@ -75,6 +77,7 @@ def train(
     Args:
         resume: refuse to begin a run. overwrite: begin anew. resume_from: the step or folder of a checkpoint to go back to;
             what came later is forgotten. force: go on although settings, data or model have changed.
+        extensions: callbacks and metrics of one's own.
 
     Raises:
         UserError: for settings, data, models or folders that can't work; nothing was begun.
@@ -91,12 +94,12 @@ def train(
                 stack.enter_context(locked_folder(out))
             elif group.is_first:
                 clear_lock(out)  # of one that was killed when all was done
-        return _train(group, settings, data, out, resume, overwrite, resume_from, force)
+        return _train(group, settings, data, out, resume, overwrite, resume_from, force, extensions)
 
 
 def _train(
     group: Group, settings: Settings, data: str | None, out: Path,
-    resume: bool, overwrite: bool, resume_from: str | None, force: bool,
+    resume: bool, overwrite: bool, resume_from: str | None, force: bool, extensions: Extensions,
 ) -> Outcome:  # fmt: skip
     """The run, in each process of a group; the first one writes."""
     run = RunFolder(out) if group.is_first else Onlooker(out)
@@ -137,7 +140,7 @@ def _train(
         run.rewind(checkpoints.last_step(), last)
     goes_back = resume_from is not None or bool(changes)
     trainer, following = make_trainer(
-        run, filled, captioner, images, captions, checkpoints, splits.sources(), goes_back
+        run, filled, captioner, images, captions, checkpoints, splits.sources(), goes_back, extensions
     )
     with following.until_done():
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
@@ -147,7 +150,7 @@ def _train(
                 run.save_model(captioner)
         if not group.is_first:
             return Outcome(out, len(splits.rejects), None, {}, {})
-        test_scores = score_best_model(run, filled, splits)
+        test_scores = score_best_model(run, filled, splits, extensions.metrics)
         following.tested(trainer.state.global_step, test_scores)
     scores = finish(run)
     listed = run.write_rejects(splits.rejects)

@@ -24,6 +24,7 @@ from captrain.settings.schema import Settings
 from captrain.training.captions import BlockMixture, caption_text, source_ratios
 from captrain.training.distributed.group import here
 from captrain.training.distributed.strategy import strategy_of
+from captrain.training.extensions import NOTHING, Extensions
 from captrain.training.loop.batch_size import images_a_batch, images_a_step
 from captrain.training.loop.callbacks import Discernment, Patience, Rhythm
 from captrain.training.loop.live_view import LiveView
@@ -55,14 +56,14 @@ logger = logging.getLogger(__name__)
 def make_trainer(
     run: RunFolder, settings: Settings, captioner: CaptionerModel,
     images: dict[str, Images], captions: dict[str, TokenizedCaptions], checkpoints: Checkpoints, labels: np.ndarray,
-    goes_back: bool,
+    goes_back: bool, extensions: Extensions = NOTHING,
 ) -> tuple[CaptionTrainer, Following]:  # fmt: skip
     """The trainer with its callbacks; and of these the one that outlives it, because the final test is followed too."""
     training, evaluation = settings.training, settings.evaluation
     rows = make_rows(settings, captioner, images["train"], captions["train"])
     mixture = make_mixture(settings, images["train"], captions["train"], labels)
     steps = steps_an_epoch(settings, mixture)
-    validator = make_validator(settings, images["validation"], captions["validation"])
+    validator = make_validator(settings, images["validation"], captions["validation"], extensions)
 
     def on_best(validation: Validation) -> None:
         run.save_model(captioner)
@@ -99,6 +100,7 @@ def make_trainer(
         LiveView(len(mixture), training.epochs, images_a_step(settings), collator, lambda: trainer.latest),
         *judging_callbacks(settings, images["validation"]),
         following,
+        *extensions.trainer_callbacks(run.path, lambda: trainer.latest),
         Watch(trainer, steps),
     ]
     trainer.remove_callback(PrinterCallback)
@@ -107,13 +109,23 @@ def make_trainer(
     return trainer, following
 
 
-def make_validator(settings: Settings, images: Images, captions: TokenizedCaptions) -> Validator | None:
+def make_validator(
+    settings: Settings, images: Images, captions: TokenizedCaptions, extensions: Extensions = NOTHING
+) -> Validator | None:
     """What measures the captioner on validation images; None where there are none. Without gradients twice as many fit."""
     if not len(images):
         return None
     evaluation = settings.evaluation
     at_once = 2 * images_a_batch(settings) // here().size
-    return Validator(images, captions, at_once, evaluation.validation_limit, evaluation.metric, evaluation.tokenize)
+    return Validator(
+        images,
+        captions,
+        at_once,
+        evaluation.validation_limit,
+        evaluation.metric,
+        evaluation.tokenize,
+        extensions.metrics,
+    )
 
 
 def judging_callbacks(settings: Settings, images: Images) -> list[TrainerCallback]:

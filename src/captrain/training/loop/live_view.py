@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from captrain.metrics.score import METRICS
 from captrain.progress import Advance, live_view, printable, track
 from captrain.records import Caption
 from captrain.training.distributed.group import here
@@ -159,8 +160,7 @@ class LiveView(TrainerCallback):
         validation = self.latest()
         if validation is None:
             return
-        scores = {name: f"{value:.4f}" for name, value in validation.scores.items() if name in SHOWN}
-        self.standing.scores = {**scores, "epoch": f"{state.epoch:.4g}"}
+        self.standing.scores = {**shown_scores(validation), "epoch": f"{state.epoch:.4g}"}
         if validation.predictions:
             self.standing.caption = _caption(validation.predictions[0])
 
@@ -189,6 +189,12 @@ class LiveView(TrainerCallback):
         """Images seen so far; the last batch of an epoch may be a short one."""
         steps = -(-self.images // self.batch)
         return state.global_step // steps * self.images + state.global_step % steps * self.batch
+
+
+def shown_scores(validation: Validation) -> dict[str, str]:
+    """The scores of a validation that people are shown, ready to print: the usual ones, and those of one's own metrics."""
+    scores = validation.scores.items()
+    return {name: f"{value:.4f}" for name, value in scores if name in SHOWN or name not in METRICS}
 
 
 def _caption(caption: Caption) -> Text:

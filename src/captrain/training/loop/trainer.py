@@ -22,6 +22,7 @@ from transformers import TrainerControl, TrainingArguments
 from captrain.data.mix import Mixture
 from captrain.errors import TrainingError, reason_of
 from captrain.metrics.java import JavaError
+from captrain.metrics.own import MetricError
 from captrain.models.captioner import CaptionerModel
 from captrain.models.contexts import untouched_randomness
 from captrain.settings.schema import Settings
@@ -179,7 +180,7 @@ class CaptionTrainer(SpreadTrainer):
         except Stopped:
             self._save_before_evaluation()
             raise
-        except JavaError as error:
+        except (JavaError, MetricError) as error:
             self._save_before_evaluation()
             raise TrainingError(f"{self._stopped(str(error))}; run the same command again") from error
         except (RuntimeError, MemoryError) as error:

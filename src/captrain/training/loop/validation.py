@@ -6,7 +6,7 @@ How a run's captions are judged: the tokenizer of its scores, and what to know o
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ import torch
 from captrain.features.training_images import Images
 from captrain.inference.captioner import features_of, write_captions
 from captrain.metrics.judging import Judgement, blind_spot, judge
+from captrain.metrics.own import Metric
 from captrain.metrics.suited import AUTO, choose_tokenizer
 from captrain.models.captioner import CaptionerModel
 from captrain.models.contexts import evaluating
@@ -47,7 +48,7 @@ class Validator:
     """Validates a captioner on the first `limit` validation images, whose features or pixels are kept.
 
     `metric` is the score that decides: METEOR and SPICE are computed only where they are this one. `tokenizer` makes words of
-    captions to score.
+    captions to score. `own` are metrics of one's own by name.
 
     Of several processes each takes a part of the images; the first one judges what all have written, and tells the others.
     All make equally many batches, since weights that are shared out come together for each: one whose part is smaller ends
@@ -62,9 +63,10 @@ class Validator:
         limit: int | None = None,
         metric: str = "cider",
         tokenizer: str = "auto",
+        own: Mapping[str, Metric] | None = None,
     ) -> None:
         self.images = images
-        self.metric, self.tokenizer = metric, tokenizer
+        self.metric, self.tokenizer, self.own_metrics = metric, tokenizer, own or {}
         self.captions = captions
         self.batch_size = batch_size
         self.positions = range(len(images))[:limit]
@@ -82,7 +84,11 @@ class Validator:
             parts = self.group.gather(self._write(captioner))
         written = [caption for predictions, _ in parts for caption in predictions]
         with self.group.together():
-            judged = judge(written, tokenizer=self.tokenizer, asked=(self.metric,)) if self.group.is_first else None
+            judged = (
+                judge(written, tokenizer=self.tokenizer, asked=(self.metric,), own=self.own_metrics)
+                if self.group.is_first
+                else None
+            )
         judgement = self.group.from_first(judged)
         assert judgement is not None
         scores |= judgement.scores

@@ -14,7 +14,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from captrain.records import Caption
-from captrain.training.loop.live_view import SHOWN
+from captrain.training.loop.live_view import shown_scores
 from captrain.training.loop.validation import Validation, spread
 from captrain.training.run_folder.folder import RunFolder
 
@@ -68,7 +68,7 @@ class Logbook(TrainerCallback):
         chosen = spread(validation.predictions, self.samples)
         place = self._place(state)
         self.run.append("samples.jsonl", [{**place, **caption.to_dict()} for caption in chosen])
-        scores = ", ".join(f"{name} {value:.4f}" for name, value in validation.scores.items() if name in SHOWN)
+        scores = ", ".join(f"{name} {value}" for name, value in shown_scores(validation).items())
         logger.info("epoch %.4g, step %d: %s", state.epoch, state.global_step, scores)
         if chosen:
             logger.info("  %s: %s", chosen[0].id, chosen[0].text)

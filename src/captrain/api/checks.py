@@ -1,0 +1,119 @@
+"""Names of models, data and outputs, looked up before anything heavy is loaded: a wrong one is told at once.
+
+What the work itself checks, it checks again; nothing here is loaded, read or changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from captrain.errors import SettingsError, UserError
+from captrain.paths import JSON_LINES, check_output_file, check_output_folder
+from captrain.settings.schema import GenerationSettings, Settings
+from captrain.settings.schema.conflicts import conflict_of_lengths
+
+
+def check_models(*sources: str | None) -> None:
+    """Raise `ModelError` for the first name that no checkpoint has, in a folder or on the hub."""
+    from captrain.models.checkpoint.located import check_model
+
+    for source in sources:
+        if source is not None:
+            check_model(source)
+
+
+def check_data(paths: Iterable[str | None], format: str | None = None) -> None:
+    """Raise `DataError` for the first name that leads to no data."""
+    from captrain.data.readers import detect, recognises
+
+    for path in paths:
+        if path is None or Path(path).exists() or (format is not None and recognises(format, path)):
+            continue
+        detect(path)
+
+
+def check_stores(*stores: str) -> None:
+    """Raise `DataError` for the first that is no feature store; each may name several with commas between them."""
+    from captrain.data.feature_store.store import FeatureStore
+    from captrain.data.readers.features import is_store
+    from captrain.data.shards.sources import split_list
+
+    for place in (place for store in stores for place in split_list(store)):
+        if not is_store(place):
+            FeatureStore(place)
+
+
+def check_lengths(decoding: Mapping[str, Any]) -> None:
+    """Raise `SettingsError` where captions are asked for whose shortest is longer than the longest.
+
+    A length that is asked for alone is held against the model's own, once that is loaded.
+    """
+    lengths = {name: decoding[name] for name in ("min_new_tokens", "max_new_tokens") if name in decoding}
+    if len(lengths) == 2 and (conflict := conflict_of_lengths(GenerationSettings(**lengths))):
+        raise SettingsError(f"generation: {conflict}")
+
+
+def check_captions_file(output: Path | None) -> None:
+    """Raise `UserError` where captions can't be written: by the name, a folder of it, or a file above it."""
+    if output is not None:
+        check_output_file(output, JSON_LINES, "JSON lines are")
+    _check_above(output)
+
+
+def check_scores_folder(output: Path | None) -> None:
+    """Raise `UserError` where an evaluation can't be written: by the name, a file of it, or a file above it."""
+    if output is not None:
+        check_output_folder(output, "predictions.jsonl and scores.json")
+    _check_above(output)
+
+
+def check_folder(output: Path | None) -> None:
+    """Raise `UserError` where a folder can't be written, because a file has its name or that of a folder above it."""
+    if output is not None and output.is_file():
+        raise UserError(f"{output}: is a file, expected a folder to write into; choose another name")
+    _check_above(output)
+
+
+def check_free(output: Path) -> None:
+    """Raise `ModelError` where writing a model, as a folder or an archive, would overwrite something."""
+    from captrain.models.checkpoint.archive import check_free as nothing_is_there
+
+    _check_above(output)
+    nothing_is_there(output)
+
+
+def check_training(
+    settings: Settings, data: str | None, out: Path, *,
+    resume: bool, overwrite: bool, resume_from: str | None, force: bool, writes: bool,
+) -> None:  # fmt: skip
+    """Raise `UserError` for a training whose data, checkpoint, run folder or checkpoint to go back to is not there.
+
+    `writes`: whether it will write into `out`; a dry run does not.
+    """
+    from captrain.training.run_folder.place import CHECKPOINTS, RunPlace, check_switches, find_checkpoint
+
+    place = RunPlace(out)
+    if writes:
+        check_switches(out, resume or resume_from is not None, overwrite)
+        _check_above(out)
+        place.look(settings, data, resume or resume_from is not None, overwrite, force)
+        if resume_from is not None:
+            find_checkpoint(out / CHECKPOINTS, resume_from)
+        elif place.is_finished() and not overwrite:
+            return
+    part = settings.data
+    for source in part.sources if data is None else ():
+        check_data([source.path], source.format or part.format)
+    check_data([data], part.format)
+    check_data([part.validation_data, part.test_data])
+    if not (writes and place.base.is_dir() and not overwrite):
+        model = settings.model
+        check_models(*((model.encoder, model.decoder) if model.encoder is not None else (model.model,)))
+
+
+def _check_above(output: Path | None) -> None:
+    for folder in output.parents if output is not None else ():
+        if folder.is_file():
+            raise UserError(f"{output}: {folder} is a file, expected a folder there; choose another place")
