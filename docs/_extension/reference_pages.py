@@ -57,16 +57,13 @@ def commands() -> str:
 
 
 def python() -> str:
-    """Directives that document each public name of `captrain`, in the order of `captrain.__all__`."""
+    """Directives that document each public name in `captrain.__all__`, functions before classes."""
+    things = {name: getattr(captrain, name) for name in captrain.__all__}
+    functions = {name: ("autofunction",) for name, thing in things.items() if inspect.isfunction(thing)}
+    classes = {name: ("autoclass", *_options(thing)) for name, thing in things.items() if inspect.isclass(thing)}
     lines = []
-    for name in captrain.__all__:
-        thing = getattr(captrain, name)
-        if typing.is_typeddict(thing):
-            lines += [f"## captrain.{name}", "", *_directive("autoclass", f"captrain.{name}", "   :no-members:"), ""]
-        elif inspect.isclass(thing):
-            lines += [f"## captrain.{name}", "", *_directive("autoclass", f"captrain.{name}", *MEMBERS), ""]
-        elif callable(thing):
-            lines += [f"## captrain.{name}", "", *_directive("autofunction", f"captrain.{name}"), ""]
+    for name, (directive, *options) in (functions | classes).items():
+        lines += [f"## captrain.{name}", "", *_directive(directive, f"captrain.{name}", *options), ""]
     return "\n".join(lines)
 
 
@@ -187,10 +184,17 @@ def _linked(panel: re.Match[str]) -> str:
     """A panel of flags, or a link to its settings where they are those of a training."""
     names = re.findall(r"^\* `--([\w-]+)", panel["flags"], re.MULTILINE)
     leaves = {leaf for described in _sections().values() for leaf in described["properties"]}
-    if not all(name.replace("-", "_") in leaves for name in names):
+    if not names or any(name.replace("-", "_") not in leaves for name in names):
         return panel[0]
     links = ", ".join(f"[`--{name}`](settings.md#{name.replace('-', '_')})" for name in names)
     return f"**{panel['title']}**:\n\n{links}\n"
+
+
+def _options(kind: type) -> tuple[str, ...]:
+    """What to show of a class: its members, unless they are settings, and its bases, if it has any of its own."""
+    if typing.is_typeddict(kind):
+        return ()
+    return MEMBERS if kind.__bases__ != (object,) else MEMBERS[:1]
 
 
 def _directive(name: str, target: str, *options: str) -> list[str]:
@@ -212,7 +216,13 @@ def _fill(app: Sphinx, name: str, source: list[str]) -> None:
     source[0] = MARKER.sub(lambda found: PAGES[found[1]](), source[0])
 
 
+def _close_code(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Let code in a docstring end before a letter, as in `Callback`s, which reStructuredText does not see."""
+    lines[:] = [re.sub(r"(`[^`]+`)(?=\w)", r"\1\\ ", line) for line in lines]
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Let Sphinx fill in pages as it reads them."""
     app.connect("source-read", _fill)
+    app.connect("autodoc-process-docstring", _close_code)
     return {"version": captrain.__version__, "parallel_read_safe": True}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from captrain.cli.data_formats import WRITTEN_AS
+from captrain.cli.app import make_app
 from captrain.data.readers import READERS, detect, reader
 from captrain.data.writers import WRITERS
 from captrain.models.zoo import CHECKPOINTS
@@ -23,6 +24,7 @@ SECTION_OR_EXAMPLE = re.compile(r"^### (\S+)$|<!-- example: (\S+) -->\n```text\n
 PICTURES = ("dog.jpg", "cat.jpg", "beach/cat.png", "pictures/dog.jpg")
 QUOTED = re.compile(r"^### .*`.*$", re.MULTILINE)
 VARIES = "…"
+WRITTEN_AS = {"jsonl": "metadata-jsonl"}  # where a format has different names in --format and in --to
 
 
 def rows_of(page: str) -> list[list[str]]:
@@ -111,3 +113,25 @@ def _holds(text: str, heading: str) -> bool:
             return False
         place += len(part)
     return True
+
+
+def commands() -> list[str]:
+    """Commands that pages show and do not run: in plain blocks, and in the tables for those who come from other tools."""
+    found = []
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        for block in re.findall(r"^```text\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            found += re.findall(r"^captrain [a-z].*$", block.replace("\\\n", " "), re.MULTILINE)
+        if page.parent.name == "coming-from":
+            found += [
+                code for code in re.findall(r"`(captrain [a-z]+ [^`]+)`", text) if code != "captrain config import"
+            ]
+    return list(dict.fromkeys(found))
+
+
+def test_commands_that_are_shown_can_be_parsed() -> None:
+    """Every flag of theirs exists, and takes the value that it is given."""
+    app, shown = make_app(), commands()
+    assert len(shown) > 20
+    for command in shown:
+        app.parse_args(shlex.split(command, comments=True)[1:], exit_on_error=False, print_error=False)

@@ -44,6 +44,8 @@ def test_every_command_is_described_with_its_arguments(pages: ModuleType) -> Non
     names = [*COMMANDS, *(f"{group} {name}" for group, commands in grouped.items() for name in commands)]
     assert re.findall(r"^## captrain (.+)$", text, re.MULTILINE) == names
     assert "```text\ncaptrain train DATA [OUT] [OPTIONS]\n```" in text
+    arguments = text.split("## captrain train\n")[1].split("**Options**")[0].split("**Arguments**")[1]
+    assert "* `DATA`: " in arguments and "* `OUT`: " in arguments
     assert "```text\ncaptrain score [FILES...] [OPTIONS]\n```" in text
 
 
@@ -55,7 +57,7 @@ def test_flags_of_a_training_lead_to_their_settings(pages: ModuleType) -> None:
 
 def test_every_public_name_and_error_has_a_directive(pages: ModuleType) -> None:
     shown = re.findall(r"auto\w+:: captrain\.(\w+)$", pages.python(), re.MULTILINE)
-    assert shown == [name for name in captrain.__all__ if callable(getattr(captrain, name))]
+    assert sorted(shown) == sorted(name for name in captrain.__all__ if callable(getattr(captrain, name)))
     assert "autoexception:: captrain.errors.SettingsError" in pages.errors()
     assert "nearest" not in pages.errors()
 
