@@ -20,7 +20,7 @@ from captrain.metrics.compare import Comparison, System
 from captrain.metrics.significance import Statistics
 from captrain.settings.schema import DataSettings, ModelSettings
 
-COMMANDS_WITH_LIBRARIES = ("train", "caption", "evaluate", "demo")
+COMMANDS_WITH_LIBRARIES = ("train", "caption", "score")
 
 
 @dataclass

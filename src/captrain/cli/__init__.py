@@ -25,24 +25,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit code: 0 done, 1 failed work, 2 wrong use, 3 done with rejected samples, 130 interrupted,
         143 ended by SIGTERM.
     """
-    from captrain.cli.app import make_app
-    from captrain.cli.failures import ended_by_sigterm, is_panic, report_failure, told_of_threads
-
     _accept_any_character()
-    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        with ended_by_sigterm(), told_of_threads():
-            code = make_app().meta(words, exit_on_error=False, print_error=False)
+        code = _run(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
     except BrokenPipeError:
         _forget_stdout()
         return 0
-    except (Exception, KeyboardInterrupt) as error:
-        return report_failure(error)
     except BaseException as error:
-        if not is_panic(error):
+        from captrain.cli.failures import is_panic, report_failure
+
+        if not isinstance(error, (Exception, KeyboardInterrupt)) and not is_panic(error):
             raise
         return report_failure(error)
+    return code
+
+
+def _run(words: list[str]) -> int:
+    """Help, which needs nothing but its text, or a command."""
+    from captrain.cli.help import asked_for, show_help, without_help
+
+    if (page := asked_for(words)) is not None:
+        show_help(words, page)
+        return 0
+    from captrain.cli.app import make_app
+    from captrain.cli.failures import ended_by_sigterm, told_of_threads
+
+    with ended_by_sigterm(), told_of_threads():
+        code = make_app().meta(without_help(words), exit_on_error=False, print_error=False)
     return code if isinstance(code, int) else 0
 
 

@@ -1,7 +1,9 @@
-"""`captrain data check`."""
+"""`captrain data check` and `captrain data formats`."""
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import json as json_format
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -11,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from captrain.cli.arguments import AtLeastOne, Switch
 from captrain.cli.early import check_models
 from captrain.cli.flags import ReadingFlags, TrustFlags, trust
 from captrain.cli.show import exit_code, show_table
-from captrain.cli.switch import Switch
 from captrain.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,10 +24,9 @@ if TYPE_CHECKING:
     from captrain.data.check.lengths import Lengths
     from captrain.models.round_trip import RoundTrip
 
+
 REJECTS = Path("check-rejected.jsonl")
 SHOWN_WORDS = 12
-
-AtLeastOne = Annotated[int, Parameter(validator=Number(gte=1))]
 
 
 def check(
@@ -214,3 +215,50 @@ def _problem_rows(found: Checked, counts: dict[str, int]) -> list[tuple[str, str
         first, *others = [f"{line['id']} {line['reason']}" for line in examples[name]]
         rows += [(kind.title, kind.grade, f"{count:,}", first), *(("", "", "", other) for other in others)]
     return rows
+
+
+WRITTEN_AS = {"jsonl": "metadata-jsonl"}  # where a form has different names in --format and in --to
+HEADER = ("--format", "what it is", "written (--to)", "found by looking")
+
+
+def formats() -> int:
+    """List the forms of data that are read and written."""
+    show_table(format_rows(), HEADER)
+    return 0
+
+
+def format_rows() -> list[tuple[str, str, str, str]]:
+    """Name, description, name to write it by ("" if it is only read), and how it is recognised, of each form."""
+    from captrain.data.readers import READERS
+    from captrain.data.writers import WRITERS
+
+    rows = []
+    for name, place in READERS.items():
+        module = _parsed(place)
+        written = WRITTEN_AS.get(name, name)
+        rows.append((name, _first_line(module), written if written in WRITERS else "", _recognised(module)))
+    return rows
+
+
+def _parsed(place: str) -> ast.Module:
+    spec = importlib.util.find_spec(place)
+    assert spec is not None and spec.origin is not None, place
+    return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+
+
+def _recognised(module: ast.Module) -> str:
+    """What the docstring of `recognises` says, without its first words.
+
+    >>> _recognised(ast.parse('def recognises():\\n    "Whether this is a folder: any."'))
+    'a folder: any'
+    """
+    functions = (node for node in module.body if isinstance(node, ast.FunctionDef) and node.name == "recognises")
+    line = _first_line(next(functions))
+    for words in ("Whether this is ", "Whether this names ", "Whether a source is ", "Whether "):
+        line = line.removeprefix(words)
+    return line
+
+
+def _first_line(node: ast.Module | ast.FunctionDef) -> str:
+    paragraph = (ast.get_docstring(node) or "").split("\n\n", 1)[0]
+    return " ".join(paragraph.split()).removesuffix(".")

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import json as json_format
 import os
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-from cyclopts import Parameter
-from cyclopts.validators import Number as Limits
-
+from captrain.cli.arguments import AboveZero, AtLeastOne, Switch
 from captrain.cli.early import check_data, check_models
 from captrain.cli.flags import ReadingFlags, TrustFlags, how_to_read, trust
 from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import show_table
-from captrain.cli.switch import Switch
 
 if TYPE_CHECKING:
     from captrain.features.estimate import Cluster, Estimate, Number, Rates, Work
 
-AtLeastOne = Annotated[int, Parameter(validator=Limits(gte=1))]
-AboveZero = Annotated[float, Parameter(validator=Limits(gt=0))]
 STEPS = (1, 8, 64)
 
 

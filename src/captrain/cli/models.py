@@ -1,16 +1,21 @@
-"""`captrain models`."""
+"""`captrain models`, `captrain export` and `captrain push`."""
 
 from __future__ import annotations
 
 import json as json_format
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from captrain.cli.arguments import Merge, Precision, Switch
+from captrain.cli.early import check_free, check_models
+from captrain.cli.flags import TrustFlags, trust
+from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import show_table
-from captrain.cli.switch import Switch
 
 if TYPE_CHECKING:
     from captrain.models.zoo import Checkpoint
+
 
 HEADER = ("--model", "family", "parameters", "pixels", "CIDEr", "BLEU-4", "licence", "hub id")
 
@@ -69,3 +74,64 @@ def _count(millions: int | None) -> str:
 
 def _shown(value: float | None) -> str:
     return "" if value is None else f"{value:g}"
+
+
+def export(
+    run: str,
+    out: Path,
+    /,
+    *,
+    merge: Merge = True,
+    dtype: Precision = "fp32",
+    base: str | None = None,
+    model_files: TrustFlags = None,
+) -> int:
+    """Write a trained captioner as a plain model: a folder, or one file when OUT ends in .zip.
+
+    Both have all that captioning takes (weights, tokenizer, image preparation, decoding settings) and a card; they load with
+    `captrain.load`, the folder with transformers as well.
+
+    Args:
+        run: Run folder, model folder or hub id.
+        out: New folder, or a file name that ends in .zip.
+        merge: Add the adapter to the weights, or keep it beside its base model.
+        dtype: Precision of the written weights; the last two halve the size.
+        base: Of an adapter, the model that it was trained on (folder or hub id), where that is no longer at its place.
+    """
+    trust(model_files)
+    check_models(run)
+    check_free(out)
+    quiet_libraries()
+    from captrain.models.export import export as export_captioner
+
+    moved: dict[str, str] = {} if base is None else {"base": base}
+    print(export_captioner(run, out, merge=merge, dtype=dtype, **moved))
+    return 0
+
+
+def push(
+    run: str,
+    hub_id: str,
+    /,
+    *,
+    public: Switch = False,
+    merge: Merge = True,
+    dtype: Precision = "fp32",
+    model_files: TrustFlags = None,
+) -> int:
+    """Upload a trained captioner and its card to the model hub, and print where it is.
+
+    Args:
+        run: Run folder, model folder or .zip.
+        hub_id: Its name on the hub, such as ada/cat-captions.
+        public: Let everybody see it. Default: a new one is private, one that is there stays as it is.
+        merge: Add the adapter to the weights, or keep it beside its base model.
+        dtype: Precision of the written weights; the last two halve the size.
+    """
+    trust(model_files)
+    check_models(run)
+    quiet_libraries()
+    from captrain.models.hub import push as push_captioner
+
+    print(push_captioner(run, hub_id, public=public, merge=merge, dtype=dtype))
+    return 0

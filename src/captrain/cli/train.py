@@ -1,4 +1,4 @@
-"""`captrain train`."""
+"""`captrain train`, `captrain demo` and `captrain report`: make a run, and look at it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from captrain.cli.arguments import Switch
 from captrain.cli.early import check_training
 from captrain.cli.flags import (
     DataFlags,
@@ -22,7 +23,6 @@ from captrain.cli.flags import (
 )
 from captrain.cli.logs import printable, quiet_libraries, set_up_logging, verbosity
 from captrain.cli.show import exit_code, rejected_rows, score_rows, show_table
-from captrain.cli.switch import Switch
 from captrain.errors import UserError
 from captrain.settings.schema import Settings
 from captrain.training.distributed.environment import is_silent
@@ -117,3 +117,31 @@ def _prepare(verbose: bool, quiet: bool) -> None:
     """What each of several processes does before it trains: it speaks as this one does."""
     set_up_logging(verbose=verbose, quiet=quiet)
     quiet_libraries()
+
+
+def demo(out: Path = Path("runs/demo"), /, *, seed: int = 0, overwrite: Switch = False) -> int:
+    """Draw pictures, train on them, score and report: no data, no network needed.
+
+    Args:
+        out: Run folder to write.
+        seed: Seed of the pictures and of the training.
+        overwrite: Begin anew in a folder that holds a run; the old one is lost.
+    """
+    quiet_libraries()
+    from captrain.demo.run import run_demo
+
+    run_demo(out, seed=seed, overwrite=overwrite)
+    return 0
+
+
+def report(run: Path, /, *, output: Path | None = None) -> int:
+    """Turn a run folder into one HTML file, and print where it is.
+
+    Args:
+        run: Run folder.
+        output: File to write. Default: report.html in the run folder.
+    """
+    from captrain.report.run import write_report
+
+    print(write_report(run, output))
+    return 0
