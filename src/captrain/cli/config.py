@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -27,7 +26,7 @@ from captrain.models.defaults import default_values, family_of
 from captrain.settings.load import EXTENDS, Nested, recipe_layers
 from captrain.settings.schema import Settings
 from captrain.settings.schema.optimisation import OWN_RATES, beta2_of, default_rate, schedule_of
-from captrain.yaml_text import dump_yaml
+from captrain.yaml_text import inline
 
 DECIDED_BY_FAMILY = frozenset(
     {
@@ -125,17 +124,6 @@ def annotated_yaml(settings: Settings, layers: Mapping[str, Nested], decided: Ma
             origin = next((name for name, layer in layers.items() if leaf in layer.get(section, {})), default)
             lines.append(f"  {leaf}: {inline(value)}  # {origin}")
     return lines
-
-
-def inline(value: Any) -> str:
-    """A value as YAML on one line.
-
-    >>> inline(["vision"]), inline(0.00001), inline("a: b")
-    ('[vision]', '1.0e-05', "'a: b'")
-    """
-    style = '"' if isinstance(value, str) and not value.isprintable() else None
-    text = dump_yaml(value, default_flow_style=True, default_style=style, width=math.inf)
-    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def import_recipe(

@@ -14,7 +14,7 @@ from captrain.errors import RunError
 from captrain.paths import HTML, check_output_file
 from captrain.records import parse_json
 from captrain.report.captions import evolutions, gallery, text_of
-from captrain.report.facts import facts, headlines, section, table_of_test, tables
+from captrain.report.facts import commands, explained, facts, headlines, section, table_of_test, tables
 from captrain.report.logs import Metrics, Problems, charts, gaps, read_lines, read_metrics
 from captrain.report.page import Note, ReportData, render
 from captrain.yaml_text import load_yaml
@@ -66,9 +66,11 @@ def report_data(run: Path, most_pictures: int = MOST_PICTURES) -> ReportData:
         subtitle="A captioner's training, in numbers and pictures.",
         headlines=headlines(metrics, tested or scores, "test pictures" if tested else "pictures"),
         facts=tuple(facts(settings, metrics, tested, scores)),
+        explained=tuple(explained([*metrics.scores, *section((tested or scores).get("scores"))])),
         charts=charts(metrics),
         evolutions=grown,
         galleries=(captions,) if captions else (),
+        commands=tuple(commands(settings, str(run))),
         tables=(*table_of_test(tested), *tables(settings, metrics, scores)),
         notes=(*_remarks(scores), *_remarks(tested, "of the test captions: "), *rejected, *_notes(metrics, problems)),
     )

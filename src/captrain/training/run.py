@@ -181,7 +181,7 @@ def describe(settings: Settings, data: str | None) -> str:
     splits = load(settings, data)
     captioner, filled = ready(settings, splits, None)
     filled = fill_tokenizer(filled, splits.validation, None)
-    return preview(filled, captioner, splits, count_parameters(captioner))
+    return preview(settings, filled, captioner, splits, count_parameters(captioner))
 
 
 def load(settings: Settings, data: str | None) -> Splits:
