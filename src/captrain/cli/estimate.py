@@ -61,32 +61,29 @@ def estimate(
     check_models(None if encoder in formulae.KNOWN_ENCODERS else encoder)
     check_data([None if data in formulae.KNOWN_DATA else data], how_to_read(reading)["format"])
     quiet_libraries()
-    from captrain.features import survey
+    from captrain.features.survey import survey
 
-    look = None if no_measure else seconds / 2
-    content, images, read_bytes = survey.look_at_data(data, **how_to_read(reading))
-    spec, encoding, on_cores, feature_bytes = survey.rates_of(encoder, device, vectors, look)
-    if look is not None:
-        decoding = survey.measure_decoding(content or survey.stand_in(data), spec, look, bool(content))
-    else:
-        decoding = formulae.decoding_rate(480 if content else formulae.KNOWN_DATA[data].edge)
-    work = formulae.Work(images, read_bytes, feature_bytes)
-    rates = formulae.Rates(decoding, encoding, on_cores)
-    cluster = formulae.Cluster(
-        machines, machines if on_cores else machines * devices, cores or os.cpu_count() or 1,
-        formulae.assumed(network * 1e9 / 8, f"{network:g} Gbit/s a machine, --network"),
-        formulae.assumed(storage * 1e9, f"{storage:g} GB/s for all machines, --storage"),
-    )  # fmt: skip
+    work, rates = survey(data, encoder, device, vectors, None if no_measure else seconds, **how_to_read(reading))
+    cluster = formulae.cluster_of(
+        machines, devices, cores or os.cpu_count() or 1, network, storage, on_cores=rates.on_cores
+    )
     found = formulae.estimate(work, rates, cluster)
-    steps = formulae.scaled(work, rates, cluster, 1 if on_cores else devices, STEPS)
+    steps = formulae.scaled(work, rates, cluster, 1 if rates.on_cores else devices, STEPS)
     inputs = _inputs(work, rates, found.cluster)
     if json:
-        marked = {name: formulae.number_to_dict(number) for name, number in inputs.items()}
-        result = {"data": data, "encoder": encoder, "inputs": marked, **formulae.to_dict(found)}
-        print(json_format.dumps({**result, "scaling": [formulae.to_dict(step) for step in steps]}, ensure_ascii=False))
+        print(_as_json({"data": data, "encoder": encoder}, inputs, found, steps))
     else:
-        _show(inputs, found, steps, on_cores)
+        _show(inputs, found, steps, rates.on_cores)
     return 0
+
+
+def _as_json(asked: dict[str, str], inputs: dict[str, Number], found: Estimate, steps: list[Estimate]) -> str:
+    """One JSON object on one line."""
+    from captrain.features.estimate import number_to_dict, to_dict
+
+    marked = {name: number_to_dict(number) for name, number in inputs.items()}
+    content = {**asked, "inputs": marked, **to_dict(found), "scaling": [to_dict(step) for step in steps]}
+    return json_format.dumps(content, ensure_ascii=False)
 
 
 def _marked(number: Number, text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -15,6 +15,9 @@ from captrain.cli.flags import ReadingFlags, TrustFlags, how_to_read, trust
 from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import exit_code, show_table
 from captrain.errors import UserError
+
+if TYPE_CHECKING:
+    from captrain.features.encode import Encoded
 
 
 def encode(
@@ -84,6 +87,12 @@ def encode(
         address=address,
         **how_to_read(reading),
     )  # fmt: skip
+    _show_encoded(found)
+    return 1 if found.unread else exit_code(found.counts["rejected"])
+
+
+def _show_encoded(found: Encoded) -> None:
+    """Print what a store got, and what could not be read."""
     rejected = found.counts["rejected"]
     rows = [(name, f"{found.counts[name]:,}") for name in ("images", "captions", "shards")]
     rows.append(("size", f"{found.counts['bytes'] / 1e6:,.1f} MB"))
@@ -92,7 +101,6 @@ def encode(
     if found.unread:
         rows.append(("not read", f"{len(found.unread)} shards, first {found.unread[0]}; run the command again"))
     show_table([*rows, ("store", found.store)])
-    return 1 if found.unread else exit_code(rejected)
 
 
 def info(store: str, /, *, json: Switch = False) -> int:

@@ -84,8 +84,13 @@ def train(
         print(describe(settings, source))
         return 0
     outcome = train_on_devices(settings, source, folder, prepare=partial(_prepare, **verbosity()), **how)
-    if is_silent():
-        return exit_code(outcome.rejected)
+    if not is_silent():
+        _show(outcome, settings)
+    return exit_code(outcome.rejected)
+
+
+def _show(outcome: Outcome, settings: Settings) -> None:
+    """Print the scores, which epoch they are of, and where the run and its report are."""
     tested = [(f"test {name}", score) for name, score in score_rows(outcome.test_scores)]
     where = [("run", str(outcome.run)), ("report", str(outcome.run / "report.html"))]
     counted = (
@@ -95,7 +100,6 @@ def train(
     show_table([*rows, *rejected_rows(outcome.rejected, outcome.rejects_file)])
     for note in outcome.best.get("notes", ()):
         print(f"note: {printable(note)}")
-    return exit_code(outcome.rejected)
 
 
 def _chosen(outcome: Outcome, settings: Settings) -> Iterator[tuple[str, str]]:
