@@ -55,12 +55,12 @@ def show(
     evaluation: EvaluationFlags = None,
     distributed: DistributedFlags = None,
 ) -> int:
-    """Print the settings a training would have as YAML, and behind each where it comes from. It is a recipe itself.
+    """Print the settings of a training as YAML, each with where it comes from. The output is a recipe itself.
 
-    What is `null` and decided by the model's family or the optimizer has behind it what that comes to.
+    Where a setting is `null` and the model's family or the optimizer decides it, the comment says what that is.
 
     Args:
-        recipe: YAML file of settings; a flag wins over it.
+        recipe: YAML file of settings. Flags override it.
     """
     flags = given(
         model=model, data=data, training=training, generation=generation, evaluation=evaluation, distributed=distributed
@@ -129,13 +129,13 @@ def annotated_yaml(settings: Settings, layers: Mapping[str, Nested], decided: Ma
 def import_recipe(
     file: Path, out: Path | None = None, /, *, model: str | None = None, overwrite: Switch = False
 ) -> int:
-    """Turn a captioning file of LAVIS or BLIP into a recipe, and say what of it has no counterpart, and why.
+    """Turn a captioning configuration of LAVIS or BLIP into a recipe, and say what has no counterpart, and why.
 
     Args:
-        file: LAVIS's YAML file, such as caption_coco_ft.yaml, or that of the BLIP repository, caption_coco.yaml.
-        out: Recipe to write. Without it, the recipe is printed.
-        model: Checkpoint for the recipe, a folder or hub id; its tokenizer counts the prompt. Default: the one on the hub.
-        overwrite: Replace the recipe if it is there.
+        file: YAML file of LAVIS, such as caption_coco_ft.yaml, or of the BLIP repository, caption_coco.yaml.
+        out: Recipe to write. Default: print it.
+        model: Checkpoint for the recipe (folder or hub id); its tokenizer counts the prompt's tokens. Default: the one on the hub.
+        overwrite: Replace the recipe if it exists.
     """
     from captrain.disk.locks import locked
 

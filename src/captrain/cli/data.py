@@ -37,20 +37,20 @@ def convert(
     overwrite: Switch = False,
     reading: ReadingFlags = None,
 ) -> int:
-    """Write a data set in another form.
+    """Convert a data set to another format.
 
     Args:
         source: Data set to read.
-        folder: New folder for the result; it appears when all is done.
-        to: Form of the result.
-        images: Copy images, make hard links (no disk space, but both names are one file), or encode them anew as upright
-            JPEG. Default: copy, and encode where --max-side or --quality is given.
-        max_side: Longest side of encoded images, in pixels. Default: as they are.
-        quality: JPEG quality of encoded images. Default: 90
-        shard_size: Images in each tar or parquet file.
-        quote_formulas: With --to csv: a caption that a spreadsheet would run (it begins with = + - @) gets an apostrophe before
-            it, and a column `apostrophe` that says so; captrain takes it off again.
-        overwrite: Replace the folder if it is there.
+        folder: New folder for the result; it appears when everything is done.
+        to: Format of the result.
+        images: Copy images, make hard links (no disk space, but both names are the same file), or encode them again as upright
+            JPEG. Default: copy, or encode if --max-side or --quality is given.
+        max_side: Longest side of encoded images in pixels. Default: unchanged.
+        quality: JPEG quality of encoded images. Default: 90.
+        shard_size: Images per tar or parquet file.
+        quote_formulas: With --to csv: put an apostrophe before captions that a spreadsheet would run as a formula (they begin with
+            = + - @). A column `apostrophe` says so, and captrain removes it again.
+        overwrite: Replace the folder if it exists.
     """
     from captrain.data.convert import convert as convert_data
     from captrain.data.readers.options import ReadOptions
@@ -77,12 +77,11 @@ def convert(
 def compile(
     source: Path, output: Path | None = None, /, *, overwrite: Switch = False, reading: ReadingFlags = None
 ) -> int:
-    """Make a metadata.jsonl of pictures with captions beside them, which Hugging Face's imagefolder loads.
+    """Make a metadata.jsonl from pictures with caption files beside them, for Hugging Face's imagefolder.
 
     Args:
         source: Folder of pictures with text files, or of sd-scripts (kohya) folders.
-        output: Where to write it. Default: the source. In any other folder that does not hold the source, pictures become
-            hard links, or copies.
+        output: Folder to write. Default: the source. In another folder, pictures become hard links or copies.
         overwrite: Replace what is there.
     """
     from captrain.data.compile import compile_captions
@@ -109,15 +108,15 @@ def preview(
     workers: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     reading: ReadingFlags = None,
 ) -> int:
-    """Write a page of thumbnails with captions, to look at: one file, without any request to the network.
+    """Write a web page of pictures with their captions, as one file that needs no network.
 
     Args:
         data: Data set: folder, table, shards.
         output: HTML file to write.
-        limit: Show at most so many pictures, evenly spread over the data set.
+        limit: Show at most this many pictures, evenly spread over the data set.
         split: Only this split.
-        problems: Look over the whole data set, and show pictures with problems before any others.
-        workers: Threads that read and decode pictures. Default: one a core, at most 16.
+        problems: Check the whole data set, and show pictures with problems first.
+        workers: Threads that read and decode pictures. Default: one per core, at most 16.
     """
     if output.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"{output}: expected a file name that ends in .html")
@@ -158,18 +157,18 @@ def get(
     yes: Switch = False,
     workers: Annotated[int, Parameter(validator=Number(gte=1, lte=256))] = 16,
 ) -> int:
-    """Fetch a known data set: says what, from where, how large and under which licence, asks, then fetches.
+    """Download a known data set. It first says what, from where, how large and under which licence, and asks.
 
-    The same command goes on where an interrupted one stopped.
+    Run the same command again to go on after an interruption.
 
     Args:
-        name: Which data set.
-        folder: Where to put it. Default: a folder of the data set's name.
-        mirror: Address of a folder that has the files under the same names, instead of the source.
-        local: Folder with a copy of the files, or of the pictures alone (they stay there; train with --image-root).
+        name: Data set to download: coco-karpathy, flickr8k, flickr30k, cc3m or nocaps.
+        folder: Folder to write. Default: the name of the data set.
+        mirror: URL of a folder with the same files, to use instead of the source.
+        local: Folder with a copy of the files, or of the pictures only (they stay there; train with --image-root).
         annotations_only: Leave out the pictures.
         yes: Do not ask.
-        workers: Pictures fetched at a time, where each has an address of its own.
+        workers: Downloads at a time, if each picture has its own URL.
     """
     from captrain.data.get.fetch import fetch
     from captrain.data.get.plan import make_plan

@@ -44,24 +44,24 @@ def check(
     reading: ReadingFlags = None,
     model_files: TrustFlags = None,
 ) -> int:
-    """Look over a data set and list what is wrong with it.
+    """Check a data set and list what is wrong with it.
 
-    Every picture is decoded and every caption read. Exit code 3 when something is wrong: it would be left out of a
-    training, or harm it (a picture in two splits, garbled letters). Remarks (small, turned or repeated pictures, long
-    captions) leave it at 0.
+    Every picture is decoded and every caption is read. The exit code is 3 if something is wrong: it would be left out of a
+    training, or harm it (a picture in two splits, garbled letters). With remarks only (small, rotated or repeated pictures,
+    long captions) it is 0.
 
     Args:
         data: Data set: folder, table, shards.
-        rejects: File for a JSON line a problem, remarks too. Default: check-rejected.jsonl here, if something is wrong.
+        rejects: File for the problems and remarks, a JSON line each. Default: check-rejected.jsonl here, if something is wrong.
         json: Print one JSON object instead of tables.
-        model: Count captions in tokens of this checkpoint (run folder, model folder or hub id), list those it cuts, and count the
-            words that do not come back from its tokenizer: unknown to it, or without their accents. More than a tenth is wrong
-            (of small vocabularies nine tenths).
-        max_tokens: Longest caption in tokens, its end token included. Only with --model.
-        max_words: Remark on captions with more words than this.
-        min_edge: Remark on pictures with a shorter edge below this, in pixels.
-        max_pixels: Pictures with more pixels than this are wrong, as in training.
-        workers: Threads that read and decode pictures. Default: one a core, at most 16.
+        model: Check captions against the tokenizer of this checkpoint (run folder, model folder or hub id): list captions that are
+            too long, and count words that it loses (unknown words, accents). Losing more than a tenth is wrong (nine tenths
+            with a small vocabulary).
+        max_tokens: Longest caption in tokens, end token included. Only with --model.
+        max_words: Longest caption in words; longer ones get a remark.
+        min_edge: Shortest edge of a picture in pixels; smaller ones get a remark.
+        max_pixels: Largest picture in pixels; larger ones are wrong, as in training.
+        workers: Threads that read and decode pictures. Default: one per core, at most 16.
     """
     trust(model_files)
     check_models(model if model and not Path(model, "tokenizer_config.json").is_file() else None)
@@ -218,11 +218,11 @@ def _problem_rows(found: Checked, counts: dict[str, int]) -> list[tuple[str, str
 
 
 WRITTEN_AS = {"jsonl": "metadata-jsonl"}  # where a form has different names in --format and in --to
-HEADER = ("--format", "what it is", "written (--to)", "found by looking")
+HEADER = ("--format", "what it is", "written (--to)", "recognised by")
 
 
 def formats() -> int:
-    """List the forms of data that are read and written."""
+    """List the data formats that can be read and written."""
     show_table(format_rows(), HEADER)
     return 0
 

@@ -20,7 +20,7 @@ from captrain.version import __version__
 
 
 def doctor(*, json: Switch = False) -> int:
-    """Look over this machine and say what to do about what is found. The exit code is 1 when something essential is broken.
+    """Check this machine, and say what to do about what is found. The exit code is 1 if something essential is broken.
 
     Args:
         json: Print one JSON object instead of a table.
@@ -87,7 +87,7 @@ def check_torch() -> list[Finding]:
             "device",
             OK,
             found,
-            "" if device.type != "cpu" else "training large models wants a GPU; small ones do well here",
+            "" if device.type != "cpu" else "large models need a GPU to train; small ones do well here",
         ),
         Finding("bf16", OK, "fast")
         if bf16
@@ -169,7 +169,7 @@ def _disk(name: str, folder: Path) -> Finding:
     there = next((parent for parent in (folder, *folder.absolute().parents) if parent.is_dir()), Path.cwd())
     if not os.access(there, os.W_OK):
         advice = "choose another folder with CAPTRAIN_CACHE" if "cache" in name else "change to a folder of your own"
-        return Finding(name, NOTE, f"{folder}: may not be written", advice)
+        return Finding(name, NOTE, f"{folder}: is not writable", advice)
     free = shutil.disk_usage(there).free
     found = f"{folder}: {free / GIB:.1f} GiB free"
     if free < LITTLE_DISK:

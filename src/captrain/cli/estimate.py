@@ -36,23 +36,23 @@ def estimate(
     reading: ReadingFlags = None,
     model_files: TrustFlags = None,
 ) -> int:
-    """Estimate hours, disk and network of encoding a data set on several machines, and which stage binds.
+    """Estimate time, disk and network for encoding a data set on several machines, and find the slowest stage.
 
-    Every number is marked: measured on this machine, or assumed.
+    Every number says whether it was measured on this machine or assumed.
 
     Args:
-        data: Any data set, or one known by size: coco, cc3m, cc12m, laion-400m.
+        data: Any data set, or one whose size is known: coco, cc3m, cc12m, laion-400m.
         encoder: Vision encoder (folder or hub id). Known without a download: mobilenet-v1-0.75-224,
             google/vit-base-patch16-224, openai/clip-vit-base-patch32, openai/clip-vit-large-patch14.
-        machines: Machines, all alike.
-        devices: GPUs of each machine; without GPUs its cores count.
-        device: Kind of device. `here` measures the device of this machine; the others have assumed rates.
-        cores: Cores of each machine that decode. Default: as many as this machine has.
-        network: Gbit/s of each machine, each way.
-        storage: GB/s that the storage gives to all machines together, each way.
-        vectors: All patch vectors, or the one pooled vector of the image.
-        no_measure: Assume all rates, and measure nothing.
-        seconds: About how long to measure, decoding and encoding together.
+        machines: Number of machines, all alike.
+        devices: GPUs per machine; without GPUs, its cores count.
+        device: Kind of device. `here` measures this machine; the others have assumed speeds.
+        cores: Cores per machine that decode pictures. Default: as many as this machine has.
+        network: Network of each machine in Gbit/s, each way.
+        storage: Storage for all machines together in GB/s, each way.
+        vectors: All patch vectors, or the pooled vector of the image.
+        no_measure: Measure nothing; assume all speeds.
+        seconds: About how long to measure, in seconds.
         json: Print one JSON object instead of tables.
     """
     trust(model_files)

@@ -46,32 +46,32 @@ def encode(
     reading: ReadingFlags = None,
     model_files: TrustFlags = None,
 ) -> int:
-    """Compute the features of pictures once, into a store to train from.
+    """Compute features of pictures once, into a store to train from.
 
-    The same command again goes on with a store that is not finished, and takes in shards that were added.
+    Run the same command again to finish a store, or to add new shards to it.
 
     Args:
-        data: Pictures with captions: tar shards by pattern, list, folder or URL, or any data set.
+        data: Pictures with captions: tar shards (pattern, list, folder or URL) or any other data set.
         store: Folder or URL for the features.
-        encoder: Vision encoder (folder or hub id), or a captioner for its image half.
-        vectors: All patch vectors, or the one pooled vector of the image (of CLIP its projected embedding).
-        normalize: Divide each vector by its length.
-        dtype: Kind of the kept numbers. `auto` is bfloat16 where bf16 computes, else float16.
+        encoder: Vision encoder, or a captioner to use its encoder (folder or hub id).
+        vectors: All patch vectors, or the pooled vector of the image (for CLIP, its projected embedding).
+        normalize: Scale each vector to length 1.
+        dtype: Number format of the store. `auto` means bfloat16 if the encoder runs in bf16, else float16.
         image_size: Height and width of the pictures the encoder sees, in pixels. Default: the checkpoint's own.
-        resize: `squash` resizes both edges, `crop` keeps the aspect and takes the middle. Default: the checkpoint's.
-        decode: `exact` reads JPEGs as transformers does; `fast` is quicker where they are far larger than the image size,
-            and gives slightly other pixels. Default: the captioner's, else `exact`.
-        uncaptioned: Take pictures without captions too.
-        max_words: Cut captions after so many words.
-        shard_images: Most pictures of a shard. Default: what makes 256 MiB.
-        batch_size: Pictures encoded at a time.
-        workers: Threads that decode pictures. Default: one a core, at most 16.
+        resize: `squash` resizes to a square, `crop` keeps the proportions and cuts out the middle. Default: the checkpoint's.
+        decode: `exact` decodes JPEGs as transformers does; `fast` is quicker for large JPEGs and gives slightly different pixels.
+            Default: the captioner's, else `exact`.
+        uncaptioned: Include pictures without captions.
+        max_words: Cut captions after this many words.
+        shard_images: Most pictures in a shard. Default: as many as make 256 MiB.
+        batch_size: Pictures per batch.
+        workers: Threads that decode pictures. Default: one per core, at most 16.
         max_pixels: Pictures with more pixels than this are rejected before they are decoded.
-        device: Where to run: auto, cpu, cuda, mps, xpu, or several such as cuda:0,cuda:1, each with shards of its own.
-        precision: Arithmetic of matrix products. `auto` takes bf16 where the device computes it fast; fp16 is for GPUs.
-        redo_changed: Encode shards again that changed since they were encoded, instead of refusing.
-        engine: `ray` encodes on all machines of a Ray cluster, one worker a GPU or core; they must share data and store.
-        address: The Ray cluster: HOST:PORT or auto. Default: Ray on this machine alone.
+        device: Where to run: auto, cpu, cuda, mps, xpu, or several devices such as cuda:0,cuda:1.
+        precision: Precision of the computation. `auto` means bf16 where the device is fast at it; fp16 is for GPUs.
+        redo_changed: Encode shards again that have changed since they were encoded. Default: refuse them.
+        engine: `ray` uses all machines of a Ray cluster, which must share data and store.
+        address: Address of the Ray cluster: HOST:PORT or auto. Default: Ray on this machine only.
     """
     trust(model_files)
     check_models(encoder)
@@ -157,11 +157,11 @@ def verify(store: str, /) -> int:
 
 
 def merge(out: str, stores: list[str], /) -> int:
-    """Make one feature store of several that one encoder made. (To use several together, list them with commas.)
+    """Merge feature stores of the same encoder into one. To train on several without merging, list them with commas.
 
     Args:
         out: Folder or URL for the new store.
-        stores: Feature stores to copy.
+        stores: Feature stores to merge.
     """
     check_stores(*stores)
     from captrain.features.manage import merge as merge_stores
@@ -172,14 +172,14 @@ def merge(out: str, stores: list[str], /) -> int:
 
 
 def convert(source: str, out: str, /, *, encoder: str | None = None, model_files: TrustFlags = None) -> int:
-    """Write a feature store as clip-retrieval's embedding folder, or make a store of such a folder.
+    """Convert a feature store to clip-retrieval's embedding folder, or such a folder to a feature store.
 
-    An embedding folder has one vector and one caption an image: of several vectors it gets the mean, of captions the first.
+    An embedding folder has one vector and one caption per image: the mean of several vectors, the first of several captions.
 
     Args:
         source: Feature store, or embedding folder.
-        out: New folder for the other form.
-        encoder: The encoder that made an embedding folder (folder or hub id); the folder itself does not say.
+        out: New folder to write.
+        encoder: Encoder that made the embedding folder (folder or hub id); the folder itself does not say.
     """
     trust(model_files)
     from captrain.data.feature_store.embeddings import is_embedding_folder
@@ -209,13 +209,13 @@ def search(
     encoder: str | None = None,
     model_files: TrustFlags = None,
 ) -> int:
-    """Find the pictures whose features are nearest to a picture's.
+    """Find the pictures whose features are most similar to those of a picture.
 
     Args:
-        store: Feature store, or several with commas between them.
+        store: Feature store, or several separated by commas.
         picture: Picture to compare with.
-        count: How many to show.
-        encoder: Where the store's encoder lies (folder or hub id). Default: where it lay when the store was written.
+        count: Number of pictures to show.
+        encoder: Encoder of the store (folder or hub id). Default: where it was when the store was written.
     """
     trust(model_files)
     check_stores(store)

@@ -39,10 +39,10 @@ DistributedFlags = Annotated[
 
 
 class SeveralDecodings(GenerationSettings):
-    """Ways of writing captions that are compared with one another."""
+    """Ways to write captions, to compare with one another."""
 
     beams: tuple[Annotated[int, Field(ge=1, le=64)], ...] = ()  # type: ignore[assignment]
-    """Beams of the search; 1 is greedy. Several numbers are each scored, and compared."""
+    """Beams of the beam search; 1 is greedy search. Several numbers are scored and compared."""
 
 
 SeveralDecodingsFlags = Annotated[SeveralDecodings | None, AS_SAVED]
@@ -52,16 +52,16 @@ class TrustSettings(Section):
     """What is taken of a model's files. Flags only: neither a recipe nor a run can say so."""
 
     trust_remote_code: bool = False
-    """Run Python code that lies beside a model, for kinds of models that transformers does not know. Its files, and their
-    repository and commit, are named before; read them first. Default: none is ever run."""
+    """Run the Python code that comes with a model that transformers does not know. Its files, repository and commit are
+    named first; read them. Default: no such code is ever run."""
     safetensors_only: bool = False
-    """Refuse weights that are pickles (.bin). Default: they are read without running what is in them, where there are no
+    """Refuse weights that are pickles (.bin). Default: they are read without running any code in them, if there are no
     others."""
 
 
 TrustFlags = Annotated[
     TrustSettings | None,
-    Parameter(name="*", negative=(), show_default=False, group=Group("Files of models", sort_key=21)),
+    Parameter(name="*", negative=(), show_default=False, group=Group("Model files", sort_key=21)),
 ]
 
 ComputingFlags = Annotated[ComputingSettings | None, Parameter(name="*", group=Group("Computing", sort_key=20))]

@@ -21,7 +21,7 @@ HEADER = ("--model", "family", "parameters", "pixels", "CIDEr", "BLEU-4", "licen
 
 
 def models(*, json: Switch = False) -> int:
-    """List published captioners by short name, with scores as their papers state them (COCO, Karpathy test split).
+    """List published captioners by short name, with the scores of their papers (COCO, Karpathy test split).
 
     Args:
         json: Print one JSON object instead of a table, with sources and remarks.
@@ -86,17 +86,17 @@ def export(
     base: str | None = None,
     model_files: TrustFlags = None,
 ) -> int:
-    """Write a trained captioner as a plain model: a folder, or one file when OUT ends in .zip.
+    """Export a trained captioner as a plain model: a folder, or one file if OUT ends in .zip.
 
-    Both have all that captioning takes (weights, tokenizer, image preparation, decoding settings) and a card; they load with
-    `captrain.load`, the folder with transformers as well.
+    Both hold everything that captioning needs (weights, tokenizer, image preparation, decoding settings) and a model card.
+    `captrain.load` loads both, and transformers loads the folder.
 
     Args:
         run: Run folder, model folder or hub id.
         out: New folder, or a file name that ends in .zip.
-        merge: Add the adapter to the weights, or keep it beside its base model.
-        dtype: Precision of the written weights; the last two halve the size.
-        base: Of an adapter, the model that it was trained on (folder or hub id), where that is no longer at its place.
+        merge: Merge the adapter into the weights, or keep it separate.
+        dtype: Precision of the exported weights; fp16 and bf16 halve the size.
+        base: Base model of an adapter (folder or hub id), if it has moved since the training.
     """
     trust(model_files)
     check_models(run)
@@ -119,14 +119,14 @@ def push(
     dtype: Precision = "fp32",
     model_files: TrustFlags = None,
 ) -> int:
-    """Upload a trained captioner and its card to the model hub, and print where it is.
+    """Upload a trained captioner and its model card to the hub, and print where it is.
 
     Args:
         run: Run folder, model folder or .zip.
-        hub_id: Its name on the hub, such as ada/cat-captions.
-        public: Let everybody see it. Default: a new one is private, one that is there stays as it is.
-        merge: Add the adapter to the weights, or keep it beside its base model.
-        dtype: Precision of the written weights; the last two halve the size.
+        hub_id: Name on the hub, such as ada/cat-captions.
+        public: Make it public. Default: a new model is private, an existing one stays as it is.
+        merge: Merge the adapter into the weights, or keep it separate.
+        dtype: Precision of the exported weights; fp16 and bf16 halve the size.
     """
     trust(model_files)
     check_models(run)

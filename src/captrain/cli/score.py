@@ -51,24 +51,24 @@ def score(
     json: Switch = False,
     model_files: TrustFlags = None,
 ) -> int:
-    """Score captions that exist against references.
+    """Score existing captions against references.
 
     Args:
-        files: Predictions of one system or of several, then references: files .json, .jsonl, .csv, .tsv or folders of .txt.
-        metrics: Any of bleu_1 to bleu_4 (one brings all), rouge_l, cider, and meteor and spice, which need Java.
-        tokenize: How captions become words. Papers on English use ptb; unicode suits most scripts, characters all. auto is ptb
-            where the script of the references has spaces between words, and else one of the others: the result says which.
-        allow_missing: Score the images that have both captions and references. Otherwise ids must be the same.
+        files: Predictions of one or more systems, then the references: .json, .jsonl, .csv, .tsv files or folders of .txt files.
+        metrics: Any of bleu_1 to bleu_4 (one brings all), rouge_l, cider; meteor and spice need Java.
+        tokenize: How captions are split into words. Papers on English use ptb; unicode suits most scripts, characters all. auto
+            means ptb if the references' script puts spaces between words, else one of the others; the result says which.
+        allow_missing: Score only the images that have both captions and references. Default: the ids must be the same.
         document_frequencies: File of CIDEr's document frequencies, instead of those of the references.
         save_document_frequencies: Write those of the references to this file.
-        bootstrap: Resamples for 95 % intervals and comparisons. 0 leaves them out.
-        seed: Of the resamples.
-        clip: CLIP model (folder or hub id), for CLIPScore and RefCLIPScore of the pictures in --images.
-        images: Folder of the pictures, whose names are the ids of the captions.
-        image_column: Column that names the images, in the files that have it. Default: the one by which most are matched.
-        caption_column: Column of captions, in the files that have it. Default: found by its usual names.
-        follow_links: Read what links in folders of captions and of pictures lead to, wherever that is, and linked folders.
-        device: Where the CLIP model runs. auto takes cuda, mps, xpu or cpu, the first that is there.
+        bootstrap: Resamples for 95 % intervals and comparisons; 0 for none.
+        seed: Seed of the resamples.
+        clip: CLIP model (folder or hub id) for CLIPScore and RefCLIPScore of the pictures in --images.
+        images: Folder of the pictures; their names are the ids of the captions.
+        image_column: Column with the images' names. Default: the one that matches most images.
+        caption_column: Column with the captions. Default: recognised by its usual names.
+        follow_links: Follow links in folders of captions and pictures, wherever they lead.
+        device: Where the CLIP model runs. auto takes the first of cuda, mps, xpu, cpu that is there.
         json: Print one JSON object instead of a table.
     """
     trust(model_files)
@@ -141,17 +141,17 @@ def evaluate(
     generation: SeveralDecodingsFlags = None,
     model_files: TrustFlags = None,
 ) -> int:
-    """Caption a data set, then score the captions.
+    """Caption a data set and score the captions.
 
     Args:
         model: Run folder, model folder or hub id.
-        data: Data set whose pictures have captions to compare with. Default: what the recipe names, else the run's own data.
-        recipe: YAML file of settings, of which only data (its prompt too), generation and tokenize are used: nothing is trained.
-        split: Which split, by the data's name. Default: test, else validation, else everything; of its own data what the run held
-            out as such, by the list in its folder.
-        limit: Only the first so many pictures.
+        data: Data set with captions to compare with. Default: the recipe's, else the run's own data.
+        recipe: YAML file of settings; only data, generation and tokenize are used.
+        split: Split to use, by the data's own name. Default: test, else validation, else everything. Of its own data, a run uses
+            the pictures that it held out.
+        limit: Use only the first pictures, this many.
         output: Folder for predictions.jsonl and scores.json. Default: evaluation/ in the run folder, if the model is one.
-        tokenize: How captions become words to score (see `captrain score`). Default: what the recipe or the run says, else auto.
+        tokenize: How captions are split into words (see `captrain score`). Default: as in the recipe or the run, else auto.
         json: Print one JSON object instead of a table.
     """
     trust(model_files)

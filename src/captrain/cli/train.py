@@ -53,14 +53,14 @@ def train(
     """Train a captioner on pictures with captions.
 
     Args:
-        data: Folder, table, tar shards or hub name (see `captrain data formats`). Leave it out where the recipe names sources.
-        out: Run folder to write. The same command again continues an interrupted run.
-        recipe: YAML file of settings; a flag wins over it.
-        resume: Continue the run that is in the folder; without one it is an error.
-        resume_from: Go back to one of its checkpoints, by step or folder, and continue from there; what came later is lost.
-        force: Continue although settings, data or model have changed in ways that change the result.
-        overwrite: Begin anew in a folder that holds a run; the old one is lost.
-        dry_run: Print settings, parameters and the first targets, and stop.
+        data: Folder, table, tar shards or hub name (see `captrain data formats`). Leave it out if the recipe names the data.
+        out: Run folder to write. Run the same command again to continue after an interruption.
+        recipe: YAML file of settings. Flags override it.
+        resume: Continue the run in the folder; an error if there is none.
+        resume_from: Go back to a checkpoint (step or folder) and continue from there; what came later is lost.
+        force: Continue even if settings, data or model have changed in ways that change the result.
+        overwrite: Start again in a folder that holds a run; the old run is lost.
+        dry_run: Print what would learn, the pictures, the first targets and the settings, and stop.
     """
     trust(model_files)
     source, folder = (None, Path(data)) if out is None else (data, out)
@@ -124,12 +124,12 @@ def _prepare(verbose: bool, quiet: bool) -> None:
 
 
 def demo(out: Path = Path("runs/demo"), /, *, seed: int = 0, overwrite: Switch = False) -> int:
-    """Draw pictures, train on them, score and report: no data, no network needed.
+    """Draw pictures, train on them, score and report. Needs no data and no network.
 
     Args:
         out: Run folder to write.
-        seed: Seed of the pictures and of the training.
-        overwrite: Begin anew in a folder that holds a run; the old one is lost.
+        seed: Seed of the pictures and the training.
+        overwrite: Start again in a folder that holds a run; the old run is lost.
     """
     quiet_libraries()
     from captrain.demo.run import run_demo
@@ -139,7 +139,7 @@ def demo(out: Path = Path("runs/demo"), /, *, seed: int = 0, overwrite: Switch =
 
 
 def report(run: Path, /, *, output: Path | None = None) -> int:
-    """Turn a run folder into one HTML file, and print where it is.
+    """Write the report of a run as one HTML file, and print where it is.
 
     Args:
         run: Run folder.

@@ -13,10 +13,10 @@ class DistributedSettings(Section):
     """Over which devices a training is spread, and how. It says nothing about what is learned."""
 
     devices: Annotated[str, StringConstraints(pattern=r"^(all|cpu:\d+|\d+(,\d+)*)$")] | None = None
-    """GPUs of this machine to train on: `all`, or numbers such as `0,1`; `cpu:2` for two processes. Default: one device."""
+    """GPUs to train on: `all`, or numbers such as `0,1`; `cpu:2` means two processes. Default: one device."""
     strategy: Literal["ddp", "fsdp", "deepspeed"] = "ddp"
-    """`ddp`: the whole model on each device. `fsdp`: weights, gradients and optimizer shared out (FSDP2). `deepspeed`: ZeRO."""
+    """`ddp` puts the whole model on each device, `fsdp` shards it (FSDP2), `deepspeed` uses ZeRO."""
     zero_stage: Literal[1, 2, 3] = 2
-    """What ZeRO shares out: 1 the optimizer's memory, 2 gradients as well, 3 weights as well."""
+    """What ZeRO shards: 1 the optimizer's state, 2 gradients too, 3 weights too."""
     zero_offload: bool = False
-    """Keep what ZeRO shares out in the memory of the machine: room for larger models, slower steps."""
+    """Keep what ZeRO shards in main memory: larger models fit, steps are slower."""

@@ -15,9 +15,9 @@ class ScoringSettings(Section):
     """How far scores are looked into. These are flags only."""
 
     bootstrap: Annotated[int, Field(ge=0, le=100_000)] = 1000
-    """Resamples for 95 % intervals and comparisons; 0 leaves them out."""
+    """Resamples for 95 % intervals and comparisons; 0 for none."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Of the resamples."""
+    """Seed of the resamples."""
 
 
 class EvaluationSettings(Section):
@@ -26,7 +26,7 @@ class EvaluationSettings(Section):
     evaluate_every: Annotated[int, Field(ge=1)] = 1
     """Epochs between evaluations; the last epoch always has one."""
     validation_limit: Annotated[int, Field(ge=1)] | None = None
-    """Validation images that are captioned and scored. Default: all."""
+    """Number of validation images to caption and score. Default: all."""
     metric: Literal[
         "cider",
         "bleu_1",
@@ -39,10 +39,9 @@ class EvaluationSettings(Section):
         "cider_and_bleu_4",
         "validation_loss",
     ] = "cider"
-    """The score that decides which model is kept as the best; `cider_and_bleu_4` is their sum, as LAVIS has it.
-    `meteor` and `spice` need Java and are computed only when they are asked for here."""
+    """Score that chooses the best model. `cider_and_bleu_4` is their sum, as in LAVIS. `meteor` and `spice` need Java."""
     tokenize: TokenizeName = "auto"
-    """How captions become words to score. Papers on English use `ptb`; `unicode` suits most scripts, `characters` all. `auto`
-    is ptb where the script of the references has spaces between words, and else one of the others."""
+    """How captions are split into words for scoring. Papers on English use `ptb`; `unicode` suits most scripts, `characters`
+    all. `auto` means ptb if the references' script puts spaces between words, else one of the others."""
     samples: Annotated[int, Field(ge=0)] = 8
-    """Fixed validation pictures whose captions are written down at each evaluation."""
+    """Number of validation pictures whose captions are logged at each evaluation."""

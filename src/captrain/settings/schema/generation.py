@@ -13,20 +13,20 @@ class GenerationSettings(Section):
     """How captions are written. Saved with the model."""
 
     beams: Annotated[int, Field(ge=1, le=64)] = 3
-    """Beams of the search; 1 is greedy."""
+    """Beams of the beam search; 1 is greedy search."""
     max_new_tokens: Annotated[int, Field(ge=1, le=4096)] = 30
     """Longest caption in tokens."""
     min_new_tokens: Annotated[int, Field(ge=0)] = 0
     """Shortest caption in tokens."""
     length_penalty: float = 1.0
-    """Exponent of the length that a beam's score is divided by; more than 1 favours longer captions."""
+    """Above 1 favours longer captions, below 1 shorter ones: a beam's score is divided by its length to this power."""
     sample: bool = False
-    """Draw tokens at random (nucleus sampling) instead of taking the best."""
+    """Sample tokens at random (nucleus sampling) instead of taking the best."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.9
-    """Nucleus: the smallest set of tokens with this much probability is drawn from."""
+    """With `sample`: draw from the smallest set of tokens that have this much probability together."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
-    """Less than 1 sharpens what is drawn from, more flattens it."""
+    """With `sample`: below 1 prefers likely tokens more, above 1 less."""
     repetition_penalty: Annotated[float, Field(ge=1)] = 1.0
-    """Divides the score of tokens that were written already; 1 does nothing."""
+    """Above 1 makes words that were written already less likely."""
     mirror: bool = False
-    """Let the encoder see a picture mirrored as well, and caption the mean, turned back: better captions, twice the encoding."""
+    """Encode the mirrored picture too and average both: better captions, twice the encoding."""

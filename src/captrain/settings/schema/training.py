@@ -28,78 +28,78 @@ class TrainingSettings(Section):
     epochs: Annotated[int, Field(ge=1)] = 5
     """Passes over the training images."""
     batch_size: BatchSize = 8
-    """Images a step. Each carries its captions in one row. `auto` finds the largest power of two that fits the memory."""
+    """Images per step, each with all its captions. `auto` finds the largest power of two that fits into memory."""
     accumulate: Annotated[int, Field(ge=1)] = 1
-    """Batches whose gradients are added up before a step."""
+    """Batches per step; their gradients are added up."""
     length_window: Annotated[int, Field(ge=1)] = 1
-    """Batches that are sorted by the length of their rows together, so that less is padded; 1 leaves the order random, which
-    learns better. Only where images carry all their captions."""
+    """Batches to sort together by length, so that less is padded. 1 keeps the order random, which learns better. Only with
+    `captions_per_image: all`."""
     optimizer: OptimizerName = "adamw"
-    """What turns gradients into steps; all but adamw, muon and adafactor need `pip install 'captrain[optim]'`."""
+    """The optimizer. All but adamw, muon and adafactor need `pip install 'captrain[optim]'`."""
     compile: bool = False
-    """Compile the captioner with torch.compile: slow first steps, then faster ones where it helps. Needs a compiler."""
+    """Use torch.compile: the first steps are slow, later ones often faster. Needs a C++ compiler."""
     learning_rate: Annotated[Annotated[float, Field(gt=0)] | None, RATE] = None
-    """Peak learning rate. Default: the family's own for the method; a fifth of it for lion, 1 for prodigy."""
+    """Peak learning rate. Default: the family's own for the method, a fifth of that for lion, 1 for prodigy."""
     vision_learning_rate: Annotated[Annotated[float, Field(gt=0)] | None, RATE] = None
-    """Peak learning rate of the vision part, where it differs."""
+    """Peak learning rate of the vision part, if it differs."""
     bridge_learning_rate: Annotated[Annotated[float, Field(gt=0)] | None, RATE] = None
-    """Peak learning rate of the bridge, where it differs."""
+    """Peak learning rate of the bridge, if it differs."""
     language_learning_rate: Annotated[Annotated[float, Field(gt=0)] | None, RATE] = None
-    """Peak learning rate of the language part, where it differs."""
+    """Peak learning rate of the language part, if it differs."""
     vision_layer_decay: Annotated[float, Field(gt=0, le=1), RATE] = 1.0
-    """Learning rate of each layer of the image encoder over that of the layer above it (BEiT: 0.65 to 0.9)."""
+    """Factor of the learning rate from each layer of the image encoder to the one below it (BEiT: 0.65 to 0.9)."""
     weight_decay: Annotated[float, Field(ge=0), OVERFITTING] = 0.01
-    """Weight decay; biases, norms and other vectors have none."""
+    """Weight decay, except for biases, norms and other vectors."""
     beta1: Annotated[float, Field(ge=0, lt=1)] = BETA1
-    """The optimizer's memory of gradients; adafactor has none."""
+    """The optimizer's beta1, its memory of gradients. Adafactor has none."""
     beta2: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Its memory of squared gradients; 0.98 forgets faster: for short trainings from scratch. Default: 0.999, lion 0.99."""
+    """The optimizer's beta2, its memory of squared gradients; 0.98 suits short trainings from scratch. Default: 0.999, lion 0.99."""
     schedule: Annotated[ScheduleName | None, RATE] = None
-    """How the rate falls after the warm-up; names with `_lr` are LAVIS's. Default: cosine, and constant for schedule-free."""
+    """How the learning rate falls after the warm-up; names with `_lr` are LAVIS's. Default: cosine, and constant for schedule-free."""
     min_learning_rate: Annotated[float, Field(ge=0), RATE] = 0.0
-    """Floor that the learning rate falls to."""
+    """Learning rate at the end of the schedule."""
     warmup: Annotated[Share, RATE] = 0.05
     """Share of all steps in which the learning rate rises to its peak."""
     warmup_steps: Annotated[Annotated[int, Field(ge=0)] | None, RATE] = None
-    """Steps of the warm-up, instead of the share."""
+    """Steps of the warm-up, instead of a share."""
     warmup_learning_rate: Annotated[Annotated[float, Field(ge=0)] | None, RATE] = None
-    """Where the warm-up starts. Default: 0, and for LAVIS's schedules the peak, as there."""
+    """Learning rate at the start of the warm-up. Default: 0, and the peak for LAVIS's schedules."""
     decay_rate: Annotated[float, Field(gt=0, le=1), RATE] = DECAY_RATE
-    """Factor of each fall of the schedules with steps."""
+    """Factor by which the learning rate falls in schedules with steps."""
     decay_epochs: Annotated[int, Field(ge=1), RATE] = 1
-    """Epochs between the falls of `step`."""
+    """Epochs between the steps of the schedule `step`."""
     max_gradient_norm: Annotated[float, Field(ge=0)] = 1.0
-    """Gradients are scaled down to this norm; 0 leaves them as they are."""
+    """Largest norm of the gradients; larger ones are scaled down. 0 turns this off."""
     label_smoothing: Annotated[Share | None, OVERFITTING] = None
-    """Share of each target given to all other tokens. Default: the family's own (BLIP 0.1, others 0)."""
+    """Share of each target that goes to all other tokens. Default: the family's own (BLIP 0.1, others 0)."""
     patch_dropout: Annotated[Share, OVERFITTING] = 0.0
-    """Share of an image's vectors that the text half does not see in a step, drawn anew for each image. Not for prefixes."""
+    """Share of an image's vectors that are hidden from the decoder in each step. Not for prefixes."""
     word_dropout: Annotated[Share, OVERFITTING] = 0.0
-    """Share of the words that the text half reads hidden from it, drawn anew in each epoch; it still learns to write all."""
+    """Share of the words that are hidden from the decoder as it reads, drawn again in each epoch; it still learns to write all."""
     ema: Annotated[Share, OVERFITTING] = 0.0
-    """Measure and keep a running average of the weights, over about the last 1 / (1 - ema) steps (0.999, say). 0 is none."""
+    """Evaluate and save a running average of the weights over about the last 1 / (1 - ema) steps, with 0.999 for example."""
     seed: int = 0
     """Seed of everything random: new weights, splits, order, dropout."""
     patience: Annotated[Annotated[int, Field(ge=1)] | None, OVERFITTING] = None
     """Stop after this many evaluations without a better score."""
     checkpoint_every: Annotated[int, Field(ge=1), WATCHING] = 500
-    """Steps between checkpoints; there is one at the end of epochs as well."""
+    """Steps between checkpoints; epochs end with one as well."""
     checkpoint_every_epochs: Annotated[int, Field(ge=1), WATCHING] = 1
-    """Epochs between the checkpoints at their ends; the last epoch always has one."""
+    """Epochs between the checkpoints at the end of epochs; the last epoch always has one."""
     checkpoint_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100), WATCHING] = (
         "checkpoint"
     )
     """First part of the names of checkpoints: `checkpoint` makes `checkpoint-500`."""
     keep_checkpoints: Annotated[int, Field(ge=1), WATCHING] = 2
-    """Checkpoints that stay on disk, the newest first."""
+    """Number of checkpoints to keep; older ones are deleted."""
     max_bad_steps: Annotated[int, Field(ge=1), WATCHING] = 10
-    """Steps in a row that are left out because their loss or gradient is no number, before training stops."""
+    """Stop after this many steps in a row with a non-finite loss or gradient; such steps change nothing."""
     log_every: Annotated[int, Field(ge=1), WATCHING] = 10
     """Steps between lines of metrics.jsonl."""
     trackers: Annotated[tuple[TrackerName, ...] | None, WATCHING] = None
-    """Where else to follow the run: needs `pip install 'captrain[track]'` (tensorboard), `captrain[wandb]` or
+    """Trackers to log to; they need `pip install 'captrain[track]'` (tensorboard), `captrain[wandb]` or
     `captrain[mlflow]`. Default: tensorboard where it is installed."""
     project: Annotated[str, WATCHING] = "captrain"
-    """What trackers file the run under: W&B's project, MLflow's experiment."""
+    """Project of the run in trackers (W&B's project, MLflow's experiment)."""
     run_name: Annotated[str | None, WATCHING] = None
-    """The run's name there. Default: its folder's."""
+    """Name of the run in trackers. Default: its folder's."""
