@@ -134,7 +134,7 @@ def import_recipe(
     Args:
         file: YAML file of LAVIS, such as caption_coco_ft.yaml, or of the BLIP repository, caption_coco.yaml.
         out: Recipe to write. Default: print it.
-        model: Checkpoint for the recipe (folder or hub id); its tokenizer counts the prompt's tokens. Default: the one on the hub.
+        model: Checkpoint for the recipe (folder or hub id); its tokenizer counts the prompt. Default: the one on the hub.
         overwrite: Replace the recipe if it exists.
     """
     from captrain.disk.locks import locked

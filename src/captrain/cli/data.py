@@ -48,8 +48,8 @@ def convert(
         max_side: Longest side of encoded images in pixels. Default: unchanged.
         quality: JPEG quality of encoded images. Default: 90.
         shard_size: Images per tar or parquet file.
-        quote_formulas: With --to csv: put an apostrophe before captions that a spreadsheet would run as a formula (they begin with
-            = + - @). A column `apostrophe` says so, and captrain removes it again.
+        quote_formulas: With --to csv: put an apostrophe before captions that a spreadsheet would run as a formula (they begin
+            with = + - @). A column `apostrophe` says so, and captrain removes it again.
         overwrite: Replace the folder if it exists.
     """
     from captrain.data.convert import convert as convert_data

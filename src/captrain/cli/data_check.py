@@ -54,8 +54,8 @@ def check(
         data: Data set: folder, table, shards.
         rejects: File for the problems and remarks, a JSON line each. Default: check-rejected.jsonl here, if something is wrong.
         json: Print one JSON object instead of tables.
-        model: Check captions against the tokenizer of this checkpoint (run folder, model folder or hub id): list captions that are
-            too long, and count words that it loses (unknown words, accents). Losing more than a tenth is wrong (nine tenths
+        model: Check captions against the tokenizer of this checkpoint (run folder, model folder or hub id): list captions that
+            are too long, and count words that it loses (unknown words, accents). Losing more than a tenth is wrong (nine tenths
             with a small vocabulary).
         max_tokens: Longest caption in tokens, end token included. Only with --model.
         max_words: Longest caption in words; longer ones get a remark.

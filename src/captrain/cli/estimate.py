@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json as json_format
 import os
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 from captrain.cli.arguments import AboveZero, AtLeastOne, Switch
 from captrain.cli.early import check_data, check_models
 from captrain.cli.flags import ReadingFlags, TrustFlags, how_to_read, trust
 from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import show_table
+from captrain.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from captrain.features.estimate import Cluster, Estimate, Number, Rates, Work
@@ -58,8 +60,8 @@ def estimate(
     trust(model_files)
     from captrain.features import estimate as formulae
 
-    check_models(None if encoder in formulae.KNOWN_ENCODERS else encoder)
-    check_data([None if data in formulae.KNOWN_DATA else data], how_to_read(reading)["format"])
+    check_models(_unless_known(encoder, formulae.KNOWN_ENCODERS))
+    check_data([_unless_known(data, formulae.KNOWN_DATA)], how_to_read(reading)["format"])
     quiet_libraries()
     from captrain.features.survey import survey
 
@@ -75,6 +77,14 @@ def estimate(
     else:
         _show(inputs, found, steps, rates.on_cores)
     return 0
+
+
+def _unless_known(name: str, known: Mapping[str, Any]) -> str | None:
+    """A name that has to be looked up; None for a known one. Raises `UserError` for a known one that is misspelt."""
+    hint = "" if name in known or os.path.exists(name) else nearest(name, known)
+    if hint:
+        raise UserError(f"{name}: is neither here nor known.{hint} Known: {', '.join(known)}")
+    return None if name in known else name
 
 
 def _as_json(asked: dict[str, str], inputs: dict[str, Number], found: Estimate, steps: list[Estimate]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from captrain.disk.folders import make_folder
 from captrain.disk.locks import locked
 from captrain.disk.writing import write_text
-from captrain.errors import RunError
+from captrain.errors import RunError, nearest_path
 from captrain.paths import HTML, check_output_file
 from captrain.records import parse_json
 from captrain.report.captions import evolutions, gallery, text_of
@@ -78,7 +78,8 @@ def report_data(run: Path, most_pictures: int = MOST_PICTURES) -> ReportData:
 
 def _check(run: Path) -> None:
     if not run.is_dir():
-        raise RunError(f"{run}: no such folder; {EXPECTED}")
+        folders = (folder for folder in run.parent.glob("*") if (folder / "metrics.jsonl").is_file())
+        raise RunError(f"{run}: no such folder.{nearest_path(run, folders)} {EXPECTED[0].upper()}{EXPECTED[1:]}")
     if not (run / "metrics.jsonl").is_file():
         raise RunError(f"{run}: holds no metrics.jsonl; {EXPECTED}")
 

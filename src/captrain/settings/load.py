@@ -41,6 +41,11 @@ EXPECTED = {
     "less_than": "less than {lt}",
 }
 """What pydantic finds wrong, as what was expected instead."""
+PATTERNS = {
+    "devices": "all, numbers such as 0,1, or cpu:2",
+    "checkpoint_prefix": "letters, digits, dots, hyphens and underscores that begin with a letter or digit",
+}
+"""What settings that follow a pattern look like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +139,7 @@ def first_problem(error: ValidationError) -> tuple[list[str], str]:
     first, place = problems[0], _place(problems[0]["loc"])
     if first["type"] == "extra_forbidden":
         return place, f"unknown name.{nearest(place[-1], leaves())}"
-    if first["type"] not in EXPECTED:
+    if first["type"] not in (*EXPECTED, "string_pattern_mismatch"):
         return place, first["msg"].removeprefix("Value error, ")
     same_place = [problem for problem in problems if _place(problem["loc"]) == place]
     expected = " or ".join(dict.fromkeys(_expected(problem) for problem in same_place))
@@ -168,6 +173,8 @@ def _place(steps: tuple[int | str, ...]) -> list[str]:
 
 def _expected(problem: Mapping[str, Any]) -> str:
     """What one complaint of pydantic expects."""
+    if problem["type"] == "string_pattern_mismatch":
+        return PATTERNS.get(str(problem["loc"][-1]), f"text that matches {problem['ctx']['pattern']}")
     return EXPECTED.get(problem["type"], problem["msg"]).format(**problem.get("ctx", {}))
 
 

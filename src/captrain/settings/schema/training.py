@@ -51,11 +51,11 @@ class TrainingSettings(Section):
     weight_decay: Annotated[float, Field(ge=0), OVERFITTING] = 0.01
     """Weight decay, except for biases, norms and other vectors."""
     beta1: Annotated[float, Field(ge=0, lt=1)] = BETA1
-    """The optimizer's beta1, its memory of gradients. Adafactor has none."""
+    """The optimizer's memory of gradients. Adafactor has none."""
     beta2: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """The optimizer's beta2, its memory of squared gradients; 0.98 suits short trainings from scratch. Default: 0.999, lion 0.99."""
+    """The optimizer's memory of squared gradients; 0.98 suits short trainings from scratch. Default: 0.999, lion 0.99."""
     schedule: Annotated[ScheduleName | None, RATE] = None
-    """How the learning rate falls after the warm-up; names with `_lr` are LAVIS's. Default: cosine, and constant for schedule-free."""
+    """How the rate falls after the warm-up; names with `_lr` are LAVIS's. Default: cosine, and constant for schedule-free."""
     min_learning_rate: Annotated[float, Field(ge=0), RATE] = 0.0
     """Learning rate at the end of the schedule."""
     warmup: Annotated[Share, RATE] = 0.05
@@ -75,7 +75,7 @@ class TrainingSettings(Section):
     patch_dropout: Annotated[Share, OVERFITTING] = 0.0
     """Share of an image's vectors that are hidden from the decoder in each step. Not for prefixes."""
     word_dropout: Annotated[Share, OVERFITTING] = 0.0
-    """Share of the words that are hidden from the decoder as it reads, drawn again in each epoch; it still learns to write all."""
+    """Share of the words that are hidden from the decoder as it reads, drawn again in each epoch; it learns to write all."""
     ema: Annotated[Share, OVERFITTING] = 0.0
     """Evaluate and save a running average of the weights over about the last 1 / (1 - ema) steps, with 0.999 for example."""
     seed: int = 0
