@@ -118,6 +118,11 @@ def test_values_that_look_like_flags_or_two_kinds(training: Call) -> None:
     assert settings.data.captions_per_image == 2
 
 
+@pytest.mark.parametrize("flag", ["--keep", "--cache-features"])
+def test_both_names_of_the_feature_cache(flag: str, training: Call) -> None:
+    assert trained(training, f"{flag} disk").data.cache_features == "disk"
+
+
 def test_flag_before_recipe_before_default(training: Call, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("model: {rank: 8, alpha: 4}\ngeneration: {sample: true}\n")

@@ -160,7 +160,9 @@ def _memory() -> Finding:
     memory = psutil.virtual_memory()
     found = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free"
     if memory.available < LITTLE_MEMORY:
-        return Finding("memory", NOTE, found, "close other programs, or use a smaller --batch-size and --keep disk")
+        return Finding(
+            "memory", NOTE, found, "close other programs, or use a smaller --batch-size and --cache-features disk"
+        )
     return Finding("memory", OK, found)
 
 

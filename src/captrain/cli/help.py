@@ -28,7 +28,7 @@ OWN = "Options"  # the section of a command's own flags
 COMMON = {
     "train": (
         "recipe", "dry-run", "resume", "overwrite", "model", "encoder", "decoder", "method", "rank", "device", "prompt",
-        "validation-data", "keep", "epochs", "batch-size", "learning-rate", "seed", "beams", "metric", "devices",
+        "validation-data", "cache-features", "epochs", "batch-size", "learning-rate", "seed", "beams", "metric", "devices",
     ),
     "caption": (
         "output", "extension", "existing", "engine", "devices", "batch-size", "device", "beams", "max-new-tokens",

@@ -20,6 +20,7 @@ from captrain.cli.help import FILE, Flag, Page
 
 SCHEMA = Path("recipes") / "recipe.schema.json"
 LONGEST_CHOICES = 24  # letters of choices that stand behind the flag itself
+OLD_FLAGS = ("--keep",)  # they still work
 VALUES = {int: "N", float: "X", Path: "PATH"}
 
 
@@ -89,7 +90,7 @@ def _usage(argument: Argument) -> str:
 
 def _flag(argument: Argument) -> Flag:
     off = [name for name in argument.negatives if name.startswith("--")]
-    names = [name for name in argument.names if name not in off]
+    names = [name for name in argument.names if name not in off and name not in OLD_FLAGS]
     group = next(iter(argument.parameter.group))
     return {
         "names": names,

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from captrain.errors import SettingsError, nearest
 from captrain.settings.schema import Section, Settings, Source
+from captrain.settings.schema.data import OLD_NAMES, renamed
 from captrain.settings.yaml_file import read_yaml
 
 Nested = Mapping[str, Mapping[str, Any]]
@@ -103,7 +104,7 @@ def resolve(recipe: Nested | None = None, flags: Nested | None = None, where: st
     for layer in (recipe or {}, flags or {}):
         for name, values in layer.items():
             _check_section(name, values, where)
-            merged[name].update(values or {})
+            merged[name].update(renamed(values or {}) if name == "data" else values or {})
     return validate(Settings, merged, where)
 
 
@@ -189,7 +190,8 @@ def _load_layer(path: Path, where: str) -> tuple[Layer, str | None]:
         content["data"] = {"sources": content["data"]}
     for name, section in content.items():
         _check_section(str(name), section, where)
-    return Layer(path, {str(name): dict(section or {}) for name, section in content.items()}), base
+    found = {str(name): dict(section or {}) for name, section in content.items()}
+    return Layer(path, found | ({"data": renamed(found["data"])} if "data" in found else {})), base
 
 
 def _base_of(content: dict[Any, Any], where: str) -> str | None:
@@ -234,7 +236,7 @@ def _check_section(name: str, section: Any, where: str) -> None:
     if section is not None and not isinstance(section, Mapping):
         raise SettingsError(f"{where}: section '{name}' holds a {type(section).__name__}, expected key: value lines")
     for key in section or {}:
-        if key not in known[name].model_fields:
+        if key not in known[name].model_fields and not (name == "data" and key in OLD_NAMES):
             owner = leaves().get(key)
             hint = f" '{key}' belongs into the section '{owner}'." if owner else nearest(str(key), leaves())
             raise SettingsError(f"{where}: unknown key '{key}' in section '{name}'.{hint}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 WITHOUT_EFFECT = (
-    "distributed", "model.device", "data.keep", "data.memory_budget", "data.workers", "data.accept_lost_words",
-    "evaluation.samples",
+    "distributed", "model.device", "data.cache_features", "data.keep", "data.memory_budget", "data.workers",
+    "data.accept_lost_words", "evaluation.samples",
     "training.checkpoint_every", "training.checkpoint_every_epochs", "training.checkpoint_prefix",
     "training.keep_checkpoints", "training.log_every", "training.max_bad_steps",
     "training.trackers", "training.project", "training.run_name",

@@ -222,7 +222,7 @@ def keep(captioner: Captioner, splits: Splits, data: DataSettings, seed: int) ->
     Where captions are written of mirror images too, the features of these are kept of validation pictures.
     """
     budget = None if data.memory_budget is None else int(data.memory_budget * GIB)
-    keeping = Keeping(data.keep, cache_folder() / "kept", budget, data.workers, data.max_pixels)
+    keeping = Keeping(data.cache_features, cache_folder() / "kept", budget, data.workers, data.max_pixels)
     mirrors = captioner.decoding.mirror and not captioner.vision_learns()
     views = {"train": Views(data.views, augmentation(data), seed), "validation": MIRRORED if mirrors else PLAIN}
     pictures = {"train": splits.train, "validation": splits.validation}

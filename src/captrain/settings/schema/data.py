@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from captrain.settings.schema.base import Section, Share, panel
 
@@ -79,8 +80,27 @@ class Source(Section):
     """Its splits to test the best model on; `[]` for none. Default: `data.test_split`."""
 
 
+OLD_NAMES = {"keep": "cache_features"}
+"""Settings of the data that recipes and runs of earlier versions call otherwise."""
+
+
+def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the data by their present names; what has its present name already wins.
+
+    >>> renamed({"keep": "off", "flip": 0.5}), renamed({"keep": "off", "cache_features": "disk"})
+    ({'cache_features': 'off', 'flip': 0.5}, {'cache_features': 'disk'})
+    """
+    old = {OLD_NAMES[name]: value for name, value in values.items() if name in OLD_NAMES}
+    return old | {name: value for name, value in values.items() if name not in OLD_NAMES}
+
+
 class DataSettings(ReadingSettings):
     """How pictures and captions become training rows."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rename(cls, values: Any) -> Any:
+        return renamed(values) if isinstance(values, Mapping) else values
 
     sources: Annotated[tuple[Source, ...], Parameter(parse=False)] = ()
     """Several data sets at once, in recipes only: a list of `path`, `ratio`, `format` and names of splits."""
@@ -144,7 +164,7 @@ class DataSettings(ReadingSettings):
     """Longest caption in tokens, end token included; longer ones are cut and counted."""
     max_pixels: Annotated[int, Field(ge=1)] = 200_000_000
     """Pictures with more pixels than this are rejected before they are decoded."""
-    keep: Literal["auto", "memory", "disk", "off"] = "auto"
+    cache_features: Annotated[Literal["auto", "memory", "disk", "off"], Parameter(alias="--keep")] = "auto"
     """Where features that are computed once are cached: `auto` means in memory if they fit, else on disk."""
     memory_budget: Annotated[float, Field(ge=0)] | None = None
     """Memory for cached features or pictures, in GiB. Default: a quarter of what is free."""

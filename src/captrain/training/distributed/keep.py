@@ -116,7 +116,7 @@ def _images(
             if any(key not in keeper.store for key in part.keys):
                 raise DataError(
                     f"{keeping.folder}: not all processes see the same features there; set CAPTRAIN_CACHE to a folder "
-                    "that all machines share, train from a store (captrain encode), or use --keep off"
+                    "that all machines share, train from a store (captrain encode), or use --cache-features off"
                 )
             made[name] = KeptImages(used, part.keys, keeper.store, keeper.kind, part.views)
         made[name].taken = part.positions
