@@ -30,10 +30,10 @@ from peft import LoraConfig, get_peft_model
 from transformers import BlipConfig, BlipForConditionalGeneration
 
 from captrain.data.images import ImageSpec
-from captrain.models import blip
-from captrain.models.adapt import add_lora, lower_frozen
-from captrain.models.dropout import quicken_dropout
-from captrain.models.packing import pack
+from captrain.models.families import blip
+from captrain.models.layers.attention import quicken_dropout
+from captrain.models.layers.packing import pack
+from captrain.models.learning_parts import add_lora, lower_frozen
 
 CAPTIONS = 5
 TOKENS = range(10, 19)

@@ -21,11 +21,11 @@ import torch
 
 from captrain.data.dataset import load_splits
 from captrain.data.images import prepare
-from captrain.models.bundle import save_captioner
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
+from captrain.models.checkpoint.folder import save_captioner
 from captrain.records import Sample
 from captrain.settings.load import load_recipe, resolve
-from captrain.training.prepare import adapt, build_captioner, fill_defaults, place
+from captrain.training.captioner_setup import adapt, build_captioner, fill_defaults, place
 
 Pair = tuple[Sample, str]
 
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def train(
-    captioner: Captioner, pairs: list[Pair], batch: int, rate: float, decay: float, start: float, seconds: float
+    captioner: CaptionerModel, pairs: list[Pair], batch: int, rate: float, decay: float, start: float, seconds: float
 ) -> None:
     """Steps over shuffled pairs until the time is over; the learning rate follows the clock."""
     optimizer = torch.optim.AdamW(
@@ -84,7 +84,7 @@ def train(
                 print(f"{time.monotonic() - start:.0f} s, step {step}, loss {loss.item():.3f}", flush=True)
 
 
-def plain_loss(captioner: Captioner, pairs: list[Pair]) -> torch.Tensor:
+def plain_loss(captioner: CaptionerModel, pairs: list[Pair]) -> torch.Tensor:
     """Loss of one caption a row, by transformers' own forward."""
     with ThreadPoolExecutor() as pool:
         pixels = list(pool.map(lambda pair: prepare(pair[0].read(), captioner.image_spec), pairs))

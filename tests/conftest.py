@@ -36,7 +36,7 @@ def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def taught_folders(tiny_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The same after a few training steps: their captions differ from picture to picture, and end. Not to be changed."""
-    from captrain.models.bundle import load_captioner, save_captioner
+    from captrain.models.checkpoint.folder import load_captioner, save_captioner
     from captrain.testing import teach
 
     folder = tmp_path_factory.mktemp("taught")

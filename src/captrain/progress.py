@@ -1,4 +1,7 @@
-"""How long work shows itself: a live view with bars on a terminal, a plain line now and then elsewhere."""
+"""How long work shows itself: a live view with bars on a terminal, a plain line now and then elsewhere.
+
+Text that is safe to show on a terminal.
+"""
 
 from __future__ import annotations
 
@@ -131,3 +134,13 @@ def _lines(what: str, total: int, unit: str) -> Advance:
         logger.info("%s: %d/%d, %.1f %s/s, %.0f s left", what, done, total, rate, unit, left)
 
     return advance
+
+
+def printable(text: str) -> str:
+    """Text on one line, with what could steer a terminal (in a file name, say) as escapes.
+
+    >>> printable("a\\n  b"), printable("\\x1b[31mred")
+    ('a b', '\\\\x1b[31mred')
+    """
+    line = " ".join(text.split())
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in line)

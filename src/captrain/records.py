@@ -14,7 +14,7 @@ from captrain.disk.writing import check_target, new_file, open_to_append
 from captrain.errors import DataError
 from captrain.limits import check_nested, next_json_line
 
-HALVES = ("\\ud", "\\uD")
+SURROGATE_HALVES = ("\\ud", "\\uD")
 """How JSON's escapes of surrogates begin, and those of few other letters."""
 _ESCAPES = re.compile(  # a pair of surrogates, half of one, anything else
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[dD][89a-fA-F][0-9a-fA-F]{2}|.)", re.DOTALL
@@ -233,7 +233,7 @@ def parse_json(text: str) -> Any:
     ['a dog 😀 ?', 'C:\\ud800']
     """
     check_nested(text)
-    if any(half in text for half in HALVES):
+    if any(half in text for half in SURROGATE_HALVES):
         text = _ESCAPES.sub(lambda found: "?" if len(found[0]) == len("\\ud800") else found[0], text)
     return json.loads(text)
 

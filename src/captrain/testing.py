@@ -37,11 +37,11 @@ from transformers import (
 )
 
 from captrain.data.images import ImageSpec
-from captrain.models.captioner import Captioner
-from captrain.models.encoder_decoder import load_decoder
-from captrain.models.loading import load_model
-from captrain.models.prefix.join import Mapper, join
-from captrain.models.preparation import write_preparation
+from captrain.models.build import Mapper, join_prefix
+from captrain.models.captioner import CaptionerModel
+from captrain.models.checkpoint.image_preparation import write_preparation
+from captrain.models.checkpoint.loading import load_model
+from captrain.models.families.encoder_decoder import load_decoder
 from captrain.models.vocabulary import load_tokenizer
 
 WORDS = "a the one two red green blue large small square circle dog cat runs sits on in grass snow with and of"
@@ -246,7 +246,7 @@ def tiny_prefix(folder: Path, size: int = 32, seed: int = 0) -> Path:
     spec = ImageSpec(size, size, HALF, HALF)
     torch.manual_seed(seed)
     mapper = Mapper("transformer", prefix_length=4, projection_length=3, layers=1, heads=4)
-    model = join(vision, load_model(GPT2LMHeadModel, str(source)), tokenizer, mapper, "pooled", spec)
+    model = join_prefix(vision, load_model(GPT2LMHeadModel, str(source)), tokenizer, mapper, "pooled", spec)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     write_preparation(folder, spec, "ViTImageProcessor")
@@ -261,7 +261,7 @@ TINY_CAPTIONERS = {
     "git": tiny_git,
     "prefix": tiny_prefix,
 }
-"""For each family of `captrain.models.bundle.FAMILIES`, what makes a tiny checkpoint of it."""
+"""For each family of `captrain.models.checkpoint.folder.FAMILIES`, what makes a tiny checkpoint of it."""
 
 
 def clear_pictures(count: int, size: int = 32, seed: int = 0) -> np.ndarray:
@@ -282,7 +282,7 @@ def clear_pictures(count: int, size: int = 32, seed: int = 0) -> np.ndarray:
     return pictures
 
 
-def teach(captioner: Captioner, steps: int = 40, learning_rate: float = 3e-3) -> list[float]:
+def teach(captioner: CaptionerModel, steps: int = 40, learning_rate: float = 3e-3) -> list[float]:
     """Teach a captioner `LESSONS` of as many `clear_pictures`, dropout off; returns the loss of each step."""
     captioner.eval()
     pixels = torch.from_numpy(clear_pictures(len(LESSONS), captioner.image_spec.height))

@@ -9,13 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from captrain.models.adapt import add_lora, count_parameters
-from captrain.models.bundle import FAMILIES, family_class, load_captioner, save_captioner
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import PARTS, CaptionerModel
+from captrain.models.checkpoint.folder import FAMILIES, family_class, load_captioner, save_captioner
 from captrain.models.decoding import Decoding
-from captrain.models.mirror import turned_back
-from captrain.models.packing import even_groups
-from captrain.models.parts import PARTS
+from captrain.models.layers.packing import even_groups
+from captrain.models.layers.vision import turned_back
+from captrain.models.learning_parts import add_lora, count_parameters
 from captrain.testing import TINY_CAPTIONERS, clear_pictures, teach
 
 CAPTIONS = [["a red dog runs", "the dog"], ["a blue cat sits in the grass"], ["two small green square", "snow"]]
@@ -23,7 +22,7 @@ UNEVEN = [["a red dog runs", "the dog runs"], ["a blue"], ["snow and a dog", "a 
 
 
 @pytest.fixture(params=list(FAMILIES))
-def captioner(request: pytest.FixtureRequest, tiny_folders: dict[str, Path]) -> Captioner:
+def captioner(request: pytest.FixtureRequest, tiny_folders: dict[str, Path]) -> CaptionerModel:
     if request.param not in TINY_CAPTIONERS:
         pytest.fail(
             f"the family '{request.param}' has no tiny checkpoint: write a function that makes one in captrain/testing.py, "
@@ -33,7 +32,7 @@ def captioner(request: pytest.FixtureRequest, tiny_folders: dict[str, Path]) -> 
 
 
 @pytest.fixture
-def pixels(captioner: Captioner) -> Tensor:
+def pixels(captioner: CaptionerModel) -> Tensor:
     return torch.from_numpy(clear_pictures(3, captioner.image_spec.height))
 
 
@@ -41,11 +40,11 @@ def test_every_tiny_checkpoint_belongs_to_a_family() -> None:
     assert set(TINY_CAPTIONERS) <= set(FAMILIES)
 
 
-def test_family_is_found_from_the_checkpoint(captioner: Captioner) -> None:
+def test_family_is_found_from_the_checkpoint(captioner: CaptionerModel) -> None:
     assert type(captioner) is family_class(captioner.family)
 
 
-def test_pictures_become_vectors(captioner: Captioner, pixels: Tensor) -> None:
+def test_pictures_become_vectors(captioner: CaptionerModel, pixels: Tensor) -> None:
     features = captioner.encode(pixels)
     assert features.dim() == 3
     assert len(features) == 3
@@ -53,7 +52,7 @@ def test_pictures_become_vectors(captioner: Captioner, pixels: Tensor) -> None:
     assert (features[0] - features[1]).abs().mean() > 0.05, "pictures can't be told apart"
 
 
-def test_rows_read_in_groups_learn_the_same(captioner: Captioner, pixels: Tensor) -> None:
+def test_rows_read_in_groups_learn_the_same(captioner: CaptionerModel, pixels: Tensor) -> None:
     """Rows of a batch read in groups of similar length give the loss and the gradient of the whole batch."""
     captioner.training = True  # of all modules the captioner alone: nothing is dropped
     rows = captioner.pack([[captioner.tokenizer(text)["input_ids"][:5] for text in texts] for texts in UNEVEN])
@@ -69,7 +68,7 @@ def test_rows_read_in_groups_learn_the_same(captioner: Captioner, pixels: Tensor
     torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-6)
 
 
-def test_a_mirrored_picture_is_seen_mirrored(captioner: Captioner) -> None:
+def test_a_mirrored_picture_is_seen_mirrored(captioner: CaptionerModel) -> None:
     """Seen with its mirror image, a picture and the mirrored picture have the same vectors in mirrored places."""
     height, width = captioner.image_spec.height, captioner.image_spec.width
     pixels = torch.randint(0, 256, (2, height, width, 3), dtype=torch.uint8)
@@ -80,7 +79,7 @@ def test_a_mirrored_picture_is_seen_mirrored(captioner: Captioner) -> None:
     assert not torch.allclose(seen, plain)
 
 
-def test_loss_from_pixels_equals_loss_from_features(captioner: Captioner, pixels: Tensor) -> None:
+def test_loss_from_pixels_equals_loss_from_features(captioner: CaptionerModel, pixels: Tensor) -> None:
     rows = _rows(captioner)
     live = captioner(**rows, pixels=pixels)
     kept = captioner(**rows, features=captioner.encode(pixels))
@@ -88,7 +87,7 @@ def test_loss_from_pixels_equals_loss_from_features(captioner: Captioner, pixels
     assert live.logits.shape == (len(live.targets), live.logits.shape[-1])
 
 
-def test_loss_depends_on_the_picture_and_on_earlier_words(captioner: Captioner, pixels: Tensor) -> None:
+def test_loss_depends_on_the_picture_and_on_earlier_words(captioner: CaptionerModel, pixels: Tensor) -> None:
     rows = _rows(captioner)
     loss = captioner(**rows, pixels=pixels).loss
     assert abs(loss - captioner(**rows, pixels=pixels.flip(0)).loss) > 1e-3
@@ -97,7 +96,7 @@ def test_loss_depends_on_the_picture_and_on_earlier_words(captioner: Captioner, 
     assert abs(loss - captioner(**{**rows, "input_ids": other}, pixels=pixels).loss) > 1e-3
 
 
-def test_packing_equals_separate_rows(captioner: Captioner, pixels: Tensor) -> None:
+def test_packing_equals_separate_rows(captioner: CaptionerModel, pixels: Tensor) -> None:
     features = captioner.encode(pixels)
     together = captioner(**_rows(captioner), features=features)
     apart = [
@@ -108,7 +107,7 @@ def test_packing_equals_separate_rows(captioner: Captioner, pixels: Tensor) -> N
     torch.testing.assert_close(together.logits, torch.cat([one.logits for one in apart]), rtol=1e-4, atol=1e-4)
 
 
-def test_start_end_and_prompt(captioner: Captioner) -> None:
+def test_start_end_and_prompt(captioner: CaptionerModel) -> None:
     captioner.prompt = "a red"
     ids, cut = captioner.tokenize(["dog runs"], 20)
     rows = captioner.pack([ids])
@@ -119,7 +118,7 @@ def test_start_end_and_prompt(captioner: Captioner) -> None:
     assert captioner.tokenizer.decode(rows.input_ids[0, 1:3]) == "a red"
 
 
-def test_long_captions_are_cut_and_counted(captioner: Captioner) -> None:
+def test_long_captions_are_cut_and_counted(captioner: CaptionerModel) -> None:
     ids, cut = captioner.tokenize(["a red dog runs in the snow", "a dog"], 5)
     assert [len(caption) for caption in ids] == [4, 2]
     assert cut == 1
@@ -130,7 +129,7 @@ def test_long_captions_are_cut_and_counted(captioner: Captioner) -> None:
     captioner(**rows.to_dict(), pixels=torch.from_numpy(clear_pictures(1, captioner.image_spec.height)))
 
 
-def test_parts_hold_every_parameter_once(captioner: Captioner) -> None:
+def test_parts_hold_every_parameter_once(captioner: CaptionerModel) -> None:
     names = [name for members in captioner.parts().values() for name, _ in members]
     assert sorted(names) == sorted(name for name, _ in captioner.named_parameters())
     assert set(captioner.parts()) == set(PARTS)
@@ -140,14 +139,14 @@ def test_parts_hold_every_parameter_once(captioner: Captioner) -> None:
 
 
 @pytest.mark.parametrize("part", ["vision", "language"])
-def test_lora_targets_are_layers_of_their_part(captioner: Captioner, part: str) -> None:
+def test_lora_targets_are_layers_of_their_part(captioner: CaptionerModel, part: str) -> None:
     layers = [name for name, _ in captioner.core().named_modules() if re.fullmatch(captioner.lora_targets(part), name)]
     assert len(layers) >= 2 * 4  # two layers, in each at least query, value and two of feed-forward
     prefixes = captioner.part_prefixes()[part]
     assert all(name.startswith(prefixes) for name in layers)
 
 
-def test_captions_come_one_a_picture_with_scores(captioner: Captioner, pixels: Tensor) -> None:
+def test_captions_come_one_a_picture_with_scores(captioner: CaptionerModel, pixels: Tensor) -> None:
     written = captioner.generate(captioner.encode(pixels), Decoding(beams=2, max_new_tokens=8))
     assert len(written) == 3
     assert all(line.score < 0 and len(line.tokens) <= 8 for line in written)
@@ -156,7 +155,7 @@ def test_captions_come_one_a_picture_with_scores(captioner: Captioner, pixels: T
     )
 
 
-def test_training_mode_reaches_only_what_learns(captioner: Captioner) -> None:
+def test_training_mode_reaches_only_what_learns(captioner: CaptionerModel) -> None:
     add_lora(captioner, rank=2, alpha=4, dropout=0.1)
     captioner.train()
     assert not any(module.training for _, module in captioner.part_modules("vision"))
@@ -165,7 +164,9 @@ def test_training_mode_reaches_only_what_learns(captioner: Captioner) -> None:
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_what_learned_is_saved_and_loaded(captioner: Captioner, method: str, pixels: Tensor, tmp_path: Path) -> None:
+def test_what_learned_is_saved_and_loaded(
+    captioner: CaptionerModel, method: str, pixels: Tensor, tmp_path: Path
+) -> None:
     before = captioner(**_rows(captioner), pixels=pixels).loss.detach()
     if method == "lora":
         add_lora(captioner, rank=4, alpha=8, dropout=0.0, parts=("vision", "language"))
@@ -183,5 +184,5 @@ def test_what_learned_is_saved_and_loaded(captioner: Captioner, method: str, pix
     assert loaded.generate(loaded.encode(pixels)) == captioner.generate(captioner.encode(pixels))
 
 
-def _rows(captioner: Captioner) -> dict[str, Tensor]:
+def _rows(captioner: CaptionerModel) -> dict[str, Tensor]:
     return captioner.pack([captioner.tokenize(texts, 20)[0] for texts in CAPTIONS]).to_dict()

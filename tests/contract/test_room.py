@@ -12,15 +12,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from captrain.errors import SettingsError
-from captrain.inference.captioning import Writer
-from captrain.models.bundle import load_captioner
-from captrain.models.decoding import Decoding
-from captrain.models.room import Room
+from captrain.inference.captioner import Captioner
+from captrain.models.checkpoint.folder import load_captioner
+from captrain.models.decoding import Decoding, Room
 from captrain.records import Sample
 from captrain.settings.load import resolve
 from captrain.testing import clear_pictures, tiny_blip2
-from captrain.training.prepare import build_captioner
-from captrain.training.words import check_words
+from captrain.training.captioner_setup import build_captioner
+from captrain.training.captions import check_words
 
 POSITIONS = {"blip": (64, 0), "blip-2": (64, 4), "encoder-decoder": (64, 0), "git": (64, 0), "prefix": (64, 3)}
 """Of each family's tiny checkpoint, and how many of them the image takes."""
@@ -28,13 +27,13 @@ PICTURE = Image.fromarray(clear_pictures(1)[0])
 
 
 @pytest.fixture(params=POSITIONS)
-def writer(request: pytest.FixtureRequest, tiny_folders: dict[str, Path]) -> Writer:
-    return Writer.load(str(tiny_folders[request.param]), device="cpu", precision="fp32")
+def writer(request: pytest.FixtureRequest, tiny_folders: dict[str, Path]) -> Captioner:
+    return Captioner.load(str(tiny_folders[request.param]), device="cpu", precision="fp32")
 
 
 @pytest.mark.parametrize("prompt", ["", "a small"])
-def test_the_longest_caption_is_written_and_one_more_is_refused(writer: Writer, prompt: str) -> None:
-    captioner = writer.captioner
+def test_the_longest_caption_is_written_and_one_more_is_refused(writer: Captioner, prompt: str) -> None:
+    captioner = writer.model
     captioner.prompt = prompt
     positions, image = POSITIONS[captioner.family]
     most = positions - image - 1 - len(captioner.prompt_ids())
@@ -53,8 +52,8 @@ def test_the_longest_caption_is_written_and_one_more_is_refused(writer: Writer, 
         )
 
 
-def test_the_longest_caption_is_learned(writer: Writer) -> None:
-    captioner = writer.captioner
+def test_the_longest_caption_is_learned(writer: Captioner) -> None:
+    captioner = writer.model
     most = Room.of(captioner).most
     words = " ".join(["dog"] * 100)
     [ids], cut = captioner.tokenize([words], 1000)
@@ -63,34 +62,31 @@ def test_the_longest_caption_is_learned(writer: Writer) -> None:
     captioner(pixels=torch.from_numpy(clear_pictures(1)), **rows.to_dict())
 
 
-def test_a_prompt_that_leaves_no_room(writer: Writer) -> None:
-    writer.captioner.prompt = " ".join(["dog"] * 80)
+def test_a_prompt_that_leaves_no_room(writer: Captioner) -> None:
+    writer.model.prompt = " ".join(["dog"] * 80)
     with pytest.raises(
         SettingsError, match=r"^prompt: found \d+ tokens, which leave no room for a caption; the decoder of"
     ):
         writer(PICTURE)
 
 
-def test_a_length_that_nobody_asked_for_is_lowered(writer: Writer, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_length_that_nobody_asked_for_is_lowered(writer: Captioner, caplog: pytest.LogCaptureFixture) -> None:
     """A model that was saved with another length; and the same where families write without asking."""
-    room = Room.of(writer.captioner)
+    room = Room.of(writer.model)
     assert room.fitted(Decoding(max_new_tokens=500)) == Decoding(max_new_tokens=room.most)
     assert f"captions end at {room.most} tokens, not at 500: the decoder of this" in caplog.text
     with pytest.raises(SettingsError, match="min_new_tokens: found 400"):
         room.fitted(Decoding(max_new_tokens=500, min_new_tokens=400))
-    assert writer.captioner.generation_config(Decoding(max_new_tokens=500)).max_new_tokens == room.most
+    assert writer.model.generation_config(Decoding(max_new_tokens=500)).max_new_tokens == room.most
 
 
 @pytest.mark.parametrize("language", ["t5"])
 def test_models_that_know_distances_have_no_limit(language: str, tmp_path: Path) -> None:
-    writer = Writer.load(str(tiny_blip2(tmp_path, language=language)), device="cpu", precision="fp32")
-    assert Room.of(writer.captioner).most > 4096
+    writer = Captioner.load(str(tiny_blip2(tmp_path, language=language)), device="cpu", precision="fp32")
+    assert Room.of(writer.model).most > 4096
     how = writer.decoding({"beams": 1, "max_new_tokens": 600, "min_new_tokens": 80})
     features = writer.encode(torch.from_numpy(clear_pictures(1)))
-    assert (
-        len(writer.captioner.generate(features, Decoding(beams=1, max_new_tokens=80, min_new_tokens=80))[0].tokens)
-        >= 79
-    )
+    assert len(writer.model.generate(features, Decoding(beams=1, max_new_tokens=80, min_new_tokens=80))[0].tokens) >= 79
     assert how.max_new_tokens == 600
 
 
@@ -105,27 +101,27 @@ def test_models_that_know_distances_have_no_limit(language: str, tmp_path: Path)
     ],
 )
 def test_a_training_that_does_not_fit_is_refused(
-    recipe: dict[str, Any], message: str, writer: Writer, tiny_folders: dict[str, Path]
+    recipe: dict[str, Any], message: str, writer: Captioner, tiny_folders: dict[str, Path]
 ) -> None:
-    settings = resolve(recipe, {"model": {"model": str(tiny_folders[writer.captioner.family])}})
+    settings = resolve(recipe, {"model": {"model": str(tiny_folders[writer.model.family])}})
     with pytest.raises(SettingsError, match=f"^{message}"):
         build_captioner(settings, [], Path("-"))
 
 
 def test_a_limit_of_learning_that_does_not_fit_is_told(
-    writer: Writer, tiny_folders: dict[str, Path], caplog: pytest.LogCaptureFixture
+    writer: Captioner, tiny_folders: dict[str, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Captions that need the room are refused, and cut where that is asked for; short ones mind nothing."""
-    model = {"model": {"model": str(tiny_folders[writer.captioner.family])}}
-    room = Room.of(writer.captioner)
+    model = {"model": {"model": str(tiny_folders[writer.model.family])}}
+    room = Room.of(writer.model)
     short, long = (Sample("1", Path("x"), (words,), "") for words in ("a dog", "dog " * 90))
-    check_words(writer.captioner, [short], resolve({"data": {"max_tokens": 65}}, model))
+    check_words(writer.model, [short], resolve({"data": {"max_tokens": 65}}, model))
     assert f"max_tokens: found 65, but {room.told}: there is room for {room.most}" in caplog.text
     with pytest.raises(
         SettingsError, match=rf"max_tokens: found 65, and captions of up to \d+ tokens, .* most {room.most}, "
     ):
-        check_words(writer.captioner, [short, long], resolve({"data": {"max_tokens": 65}}, model))
-    check_words(writer.captioner, [short, long], resolve({"data": {"max_tokens": room.most}}, model))
+        check_words(writer.model, [short, long], resolve({"data": {"max_tokens": 65}}, model))
+    check_words(writer.model, [short, long], resolve({"data": {"max_tokens": room.most}}, model))
 
 
 def test_defaults_are_lowered_where_a_decoder_is_small(tiny_folders: dict[str, Path]) -> None:

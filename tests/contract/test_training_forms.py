@@ -16,15 +16,22 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
-from captrain.models.adapt import add_lora
 from captrain.models.adapters import is_adapter
-from captrain.models.bundle import FAMILIES, MODEL_TYPES, _import, family_class, load_captioner, save_captioner
-from captrain.models.captioner import Captioner
-from captrain.models.export import export
+from captrain.models.captioner import CaptionerModel
+from captrain.models.checkpoint.export import export
+from captrain.models.checkpoint.folder import (
+    FAMILIES,
+    MODEL_TYPES,
+    _import,
+    family_class,
+    load_captioner,
+    save_captioner,
+)
+from captrain.models.learning_parts import add_lora
 from captrain.settings.schema import Settings
 from captrain.testing import clear_pictures, teach, tiny_photos, tiny_text_decoder, tiny_vision_encoder
 from captrain.training.run import load, ready
-from captrain.training.run_folder import RunFolder
+from captrain.training.run_folder.folder import RunFolder
 
 JOINED = {"encoder-decoder": {}, "prefix": {"join": "prefix"}}
 METHODS: dict[str, dict[str, Any]] = {
@@ -130,13 +137,13 @@ def _train(photos: Path, out: Path, model: dict[str, Any]) -> Tensor:
 
 
 @torch.no_grad()
-def _logits(captioner: Captioner) -> Tensor:
+def _logits(captioner: CaptionerModel) -> Tensor:
     captioner.eval()
     rows = captioner.pack([[[6, 7], [8]], [[8, 9, 10]]]).to_dict()
     return captioner(**rows, pixels=torch.from_numpy(clear_pictures(2))).logits
 
 
-def _by_plain_libraries(like: Captioner, folder: Path) -> Captioner:
+def _by_plain_libraries(like: CaptionerModel, folder: Path) -> CaptionerModel:
     """The same captioner, its weights loaded by transformers and peft alone."""
     plain = _import(next(place for family, place in MODEL_TYPES.values() if family == like.family))
     config = folder / "adapter_config.json"

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from captrain.models.adapt import add_lora
-from captrain.models.bundle import load_captioner, save_captioner
+from captrain.models.checkpoint.folder import load_captioner, save_captioner
+from captrain.models.learning_parts import add_lora
 from captrain.testing import (
     tiny_blip,
     tiny_encoder_decoder,
@@ -56,7 +56,7 @@ TERMINAL = """
 import json, os, pty, resource, select, sys, time
 import captrain.models.build, captrain.inference.caption_files, captrain.training.run, captrain.features.encode  # noqa
 from captrain.cli import main
-from captrain.models.bundle import load_captioner
+from captrain.models.checkpoint.folder import load_captioner
 for folder in sys.argv[1:]:
     load_captioner(folder)
 limit, seconds = 8 << 30, 60

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from captrain.features.engines.worker import Worker
+from captrain.features.engines.ray_engine import Worker
 from captrain.features.sources import Source
 
 QUICK_TO_NOTICE = {

@@ -14,10 +14,10 @@ from run_tools import QUICK, Cli
 
 from captrain.errors import ModelError
 from captrain.models.adapters import base_of
-from captrain.models.blip import BlipCaptioner, BlipForConditionalGeneration
-from captrain.models.bundle import load_captioner
-from captrain.models.captioner import Captioner
-from captrain.models.export import export
+from captrain.models.captioner import CaptionerModel
+from captrain.models.checkpoint.export import export
+from captrain.models.checkpoint.folder import load_captioner
+from captrain.models.families.blip import BlipCaptioner, BlipForConditionalGeneration
 from captrain.testing import clear_pictures
 
 WORDS = f"--validation-share 0 --epochs 1 --keep memory {QUICK}"
@@ -38,7 +38,7 @@ def bare(tmp_path: Path, blip: Path) -> Path:
 
 
 @torch.no_grad()
-def _logits(captioner: Captioner) -> torch.Tensor:
+def _logits(captioner: CaptionerModel) -> torch.Tensor:
     rows = captioner.eval().pack([[[6, 7], [8]], [[8, 9, 10]]]).to_dict()
     return captioner(**rows, pixels=torch.from_numpy(clear_pictures(2))).logits
 

@@ -19,7 +19,7 @@ from captrain.data.feature_store.folder import StoreFolder
 from captrain.disk.locks import lock_of
 from captrain.inference.caption_files import CaptionOutcome
 from captrain.inference.caption_parts import caption_parts
-from captrain.models.bundle import load_captioner, save_captioner
+from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.testing import teach, tiny_blip
 
 WORDS = "--device cpu --precision fp32 --batch-size 2"

@@ -17,10 +17,10 @@ from PIL import Image
 from run_tools import QUICK, Cli, lines_of
 
 import captrain
-from captrain.models.adapt import add_lora
-from captrain.models.bundle import load_captioner, save_captioner
+from captrain.models.checkpoint.export import export
+from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.models.decoding import Decoding
-from captrain.models.export import export
+from captrain.models.learning_parts import add_lora
 from captrain.testing import TINY_CAPTIONERS, teach, tiny_blip2
 
 PHOTOS = 6

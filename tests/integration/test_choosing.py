@@ -10,10 +10,10 @@ import pytest
 import yaml
 from run_tools import QUICK, Cli, lines_of
 
-from captrain.features.keep import Keeper
-from captrain.models.captioner import Captioner
+from captrain.features.cache import Keeper
+from captrain.models.captioner import CaptionerModel
 from captrain.testing import tiny_photos
-from captrain.training.trainer import CaptionTrainer
+from captrain.training.loop.trainer import CaptionTrainer
 
 CHINESE = ("一只狗在草地上奔跑", "两只猫睡在沙发上", "红色的公共汽车停在车站", "一个人正在吃苹果")
 
@@ -132,7 +132,7 @@ def test_lengths_are_held_against_the_positions_before_any_work(
     words: str, cli: Cli, photos: Path, blip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Keeper, "__init__", lambda *_: pytest.fail("encodes"))
-    monkeypatch.setattr(Captioner, "encode", lambda *_, **__: pytest.fail("encodes"))
+    monkeypatch.setattr(CaptionerModel, "encode", lambda *_, **__: pytest.fail("encodes"))
     result = cli(*words.format(photos=photos, blip=blip).split())
     assert result.code == 2
     assert (

@@ -9,7 +9,7 @@ import pytest
 from run_tools import QUICK, Cli, losses_of
 from safetensors.torch import load_file
 
-from captrain.models.compiled import compile_captioner
+from captrain.models.device import compile_captioner
 from captrain.training import run
 
 

@@ -24,8 +24,7 @@ def test_the_demo_draws_trains_checks_and_reports(
 
 
 def test_what_counts_as_right_is_decided_by_the_rule_not_by_a_score(tmp_path: Path) -> None:
-    from captrain.demo.scenes import make_scenes
-    from captrain.demo.words import describe, is_right
+    from captrain.demo.scenes import describe, is_right, make_scenes
 
     scenes = make_scenes(20, seed=1)
     assert all(is_right(caption, scene) for scene in scenes for caption in describe(scene))

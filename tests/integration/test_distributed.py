@@ -16,7 +16,7 @@ from pair_tools import Pair
 from run_tools import QUICK, Cli, Result, lines_of, losses_of
 from safetensors.torch import load_file
 
-from captrain.data.kept_splits import FILE as SPLITS
+from captrain.data.splits import FILE as SPLITS
 from captrain.testing import tiny_photos
 
 PLAIN = f"--validation-share 0.25 --epochs 2 --dropout 0 {QUICK}".replace("--batch-size 2", "--batch-size 4")

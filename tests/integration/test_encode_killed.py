@@ -21,7 +21,7 @@ KILLING = """
 import os, random, signal, sys, time
 import torch
 import transformers.models.vit.modeling_vit
-import captrain.features.encode, captrain.features.engines.local
+import captrain.features.encode, captrain.features.engines
 from captrain.cli import main
 
 def records():

@@ -12,7 +12,7 @@ from transformers import CLIPConfig, CLIPModel
 
 from captrain.data.feature_store.store import FeatureStore
 from captrain.data.images import ImageSpec, prepare
-from captrain.models.preparation import write_preparation
+from captrain.models.checkpoint.image_preparation import write_preparation
 from captrain.testing import HALF, TINY_CAPTIONERS
 
 ENCODE = "--dtype float32 --device cpu --precision fp32"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from run_tools import Cli, lines_of
 
-from captrain.inference.captioning import Writer
+from captrain.inference.captioner import Captioner
 
 FAST = "--split all --precision fp32 --device cpu --batch-size 4"
 
@@ -43,15 +43,15 @@ def test_an_interrupted_evaluation_goes_on(
     """Killed after the second of three batches: the same command captions the last one only, and all ends alike."""
     undisturbed = cli("evaluate", trained, photos, FAST, "--output", tmp_path / "undisturbed")
     assert undisturbed.code == 0
-    encode, calls = Writer.encode, []
+    encode, calls = Captioner.encode, []
 
-    def dies(self: Writer, pixels, mirror=False):  # type: ignore[no-untyped-def]
+    def dies(self: Captioner, pixels, mirror=False):  # type: ignore[no-untyped-def]
         calls.append(len(pixels))
         if len(calls) == 3:
             raise KeyboardInterrupt
         return encode(self, pixels)
 
-    monkeypatch.setattr(Writer, "encode", dies)
+    monkeypatch.setattr(Captioner, "encode", dies)
     assert cli("evaluate", trained, photos, FAST, "--output", tmp_path / "killed").code != 0
     assert not (tmp_path / "killed/predictions.jsonl").exists()
     again = cli("evaluate", trained, photos, FAST, "--output", tmp_path / "killed")

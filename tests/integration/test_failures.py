@@ -13,10 +13,10 @@ import torch
 from run_tools import QUICK, Cli, Result, lines_of, losses_of
 from safetensors.torch import load_file
 
-import captrain.training.checkpoints as checkpoints
-from captrain.models.captioner import Captioner
-from captrain.training.run_folder import RunFolder
-from captrain.training.trainer import CaptionTrainer
+import captrain.training.run_folder.checkpoints as checkpoints
+from captrain.models.captioner import CaptionerModel
+from captrain.training.loop.trainer import CaptionTrainer
+from captrain.training.run_folder.folder import RunFolder
 
 WORDS = f"--validation-share 0.25 --epochs 2 --checkpoint-every 2 {QUICK}"
 
@@ -64,15 +64,15 @@ def test_numbers_that_are_none(
 
 
 def poison_loss(patch: pytest.MonkeyPatch) -> None:
-    forward, calls = Captioner.forward, []
+    forward, calls = CaptionerModel.forward, []
 
-    def poisoned(self: Captioner, *args: Any, **kwargs: Any) -> Any:
+    def poisoned(self: CaptionerModel, *args: Any, **kwargs: Any) -> Any:
         output = forward(self, *args, **kwargs)
         calls.append(output)
         output.loss = output.loss * float("nan") if len(calls) == 4 else output.loss
         return output
 
-    patch.setattr(Captioner, "forward", poisoned)
+    patch.setattr(CaptionerModel, "forward", poisoned)
 
 
 def poison_gradient(patch: pytest.MonkeyPatch) -> None:
@@ -107,16 +107,16 @@ POISONS = {
 
 def poison_losses(patch: pytest.MonkeyPatch, *numbers: int) -> list[Any]:
     """Losses of some calls of `forward` while training, counted from 1, become no numbers. Returns the weights at each call."""
-    forward, seen = Captioner.forward, []
+    forward, seen = CaptionerModel.forward, []
 
-    def poisoned(self: Captioner, *args: Any, **kwargs: Any) -> Any:
+    def poisoned(self: CaptionerModel, *args: Any, **kwargs: Any) -> Any:
         output = forward(self, *args, **kwargs)
         if self.training:
             seen.append([weight.detach().clone() for weight in self.parameters() if weight.requires_grad])
             output.loss = output.loss * float("inf" if len(seen) in numbers else 1)
         return output
 
-    patch.setattr(Captioner, "forward", poisoned)
+    patch.setattr(CaptionerModel, "forward", poisoned)
     return seen
 
 

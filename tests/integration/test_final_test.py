@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from run_tools import QUICK, Cli, lines_of
 
-from captrain.inference.captioning import Writer
+from captrain.inference.captioner import Captioner
 from captrain.testing import tiny_photos
 from captrain.training import run as training_run
 
@@ -52,7 +52,7 @@ def test_the_best_model_is_tested_once(
     own = cli("evaluate", run, "--device cpu --precision fp32 --json --output", tmp_path / "own")
     assert json.loads(own.out)["scores"] == scores["scores"], "the run knows its data"
 
-    monkeypatch.setattr(Writer, "load", lambda *words: pytest.fail("tested again"))
+    monkeypatch.setattr(Captioner, "load", lambda *words: pytest.fail("tested again"))
     again = cli("train", split_photos, run, words_for(blip))
     assert again.code == 0
     assert "test CIDEr" in again.out
@@ -64,9 +64,9 @@ def test_an_interrupted_test_goes_on(
     """Killed in the second of its batches, and again before the run is marked as done: in the end all is as undisturbed."""
     undisturbed, run = tmp_path / "undisturbed", tmp_path / "run"
     assert cli("train", split_photos, undisturbed, words_for(blip)).code == 0
-    encode, calls = Writer.encode, []
+    encode, calls = Captioner.encode, []
 
-    def dies(self: Writer, pixels, mirror=False):  # type: ignore[no-untyped-def]
+    def dies(self: Captioner, pixels, mirror=False):  # type: ignore[no-untyped-def]
         calls.append(len(pixels))
         if len(calls) == 2:
             raise KeyboardInterrupt
@@ -75,7 +75,7 @@ def test_an_interrupted_test_goes_on(
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Writer, "encode", dies)
+    monkeypatch.setattr(Captioner, "encode", dies)
     assert cli("train", split_photos, run, words_for(blip)).code != 0
     with monkeypatch.context() as patch:
         patch.setattr(training_run, "write_report", killed)

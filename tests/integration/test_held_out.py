@@ -12,7 +12,7 @@ import yaml
 from run_tools import QUICK, Cli, lines_of
 
 from captrain.cli import main
-from captrain.data.kept_splits import FILE, read_kept_splits, read_trained
+from captrain.data.splits import FILE, read_kept_splits, read_trained
 
 FAST = "--device cpu --precision fp32 --batch-size 4 --json"
 

@@ -22,7 +22,8 @@ from PIL import Image, ImageOps
 from run_tools import QUICK, Cli, lines_of
 
 from captrain import memory_budget
-from captrain.data import decode, upright
+from captrain.data import decode
+from captrain.data import decode as upright
 from captrain.data.images import ImageSpec, prepare
 from captrain.errors import PictureError, SettingsError
 from captrain.memory_budget import Budget, budget, counted, take

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from run_tools import QUICK, Cli, lines_of
 
-from captrain.features.keep import Keeper
-from captrain.metrics import java, judge
+from captrain.features.cache import Keeper
+from captrain.metrics import java, judging
 from captrain.metrics.java import JavaError, MetricScores
 
 COMMON = f"--validation-share 0.25 --epochs 2 --metric meteor {QUICK}"
@@ -61,7 +61,7 @@ def test_java_that_fails_on_the_way(cli: Cli, blip: Path, photos: Path, monkeypa
             raise JavaError("meteor failed with exit code 1: no memory")
         return {name: 0.1 * len(calls)}, {id: {name: 0.5} for id in candidates}
 
-    monkeypatch.setattr(judge, "score_java", score)
+    monkeypatch.setattr(judging, "score_java", score)
     monkeypatch.setattr("captrain.training.run.check_java", lambda metrics: None)
     result = cli("train", photos, "run", "--model", blip, COMMON)
     assert result.code == 1

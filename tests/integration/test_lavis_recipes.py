@@ -11,7 +11,7 @@ import yaml
 from run_tools import Cli, lines_of
 
 import captrain
-from captrain.models.bundle import load_captioner
+from captrain.models.checkpoint.folder import load_captioner
 from captrain.testing import tiny_blip, tiny_blip2, tiny_photos
 
 HERE = "--device cpu --precision fp32"
@@ -64,7 +64,7 @@ def test_an_imported_evaluation_begins_with_its_prompt(tmp_path: Path, photos: P
         out: [line["text"] for line in lines_of(tmp_path / out / "predictions.jsonl")] for out in ("with", "without")
     }
     writer = captrain.load(model, device="cpu", precision="fp32")
-    writer.captioner.prompt = "the large"
+    writer.model.prompt = "the large"
     how = {"beams": 2, "max_new_tokens": 6, "min_new_tokens": 2}
     pictures = [photos / f"photo-{number:03d}.png" for number in range(8)]
     assert texts["with"] == [line.text for line in writer.caption(pictures, **how)]

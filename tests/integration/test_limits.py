@@ -474,7 +474,7 @@ def test_what_is_scored_is_bounded(tmp_path: Path) -> None:
 
 
 def test_a_gzipped_log_of_a_stranger_unfolds_to_little(tmp_path: Path) -> None:
-    from captrain.data.kept_splits import FILE, read_kept_splits
+    from captrain.data.splits import FILE, read_kept_splits
     from captrain.errors import DataError
 
     bombs = {

@@ -20,10 +20,10 @@ from run_tools import QUICK, Cli, Result, holding, lines_of
 
 import captrain
 from captrain.data.feature_store.folder import StoreFolder
+from captrain.data.feature_store.writer import locked as locked_store
 from captrain.disk.locks import FOLDER_LOCK
 from captrain.disk.owner import Owner
 from captrain.errors import BusyError
-from captrain.features.writing import locked as locked_store
 
 M = "--device cpu --precision fp32 --batch-size 2"
 TRAIN = f"train photos run --model blip --validation-share 0.25 --epochs 1 --keep memory {QUICK}"
@@ -197,7 +197,7 @@ def test_a_report_that_is_being_written_costs_no_training(cli: Cli, place: Path)
 
 def test_python_is_held_to_the_same(place: Path) -> None:
     from captrain.inference.caption_files import caption_files
-    from captrain.models.export import export
+    from captrain.models.checkpoint.export import export
 
     with holding(place / "out.jsonl"), pytest.raises(BusyError):
         caption_files(
@@ -260,13 +260,17 @@ VANISHING = [
     (f"caption trained photos --output made/out.jsonl {M}", "captrain.inference.caption_files.JsonLines.put", "made"),
     (f"caption trained bare {M}", "captrain.inference.beside.Beside.put", "bare"),
     (f"evaluate trained photos --output made {M}", "captrain.inference.evaluate.Progress.add", "made"),
-    (TRAIN, "captrain.training.run_folder.RunFolder.append", "run"),
-    ("encode photos store --encoder encoder --device cpu", "captrain.features.writing.StoreWriter.finish", "store"),
+    (TRAIN, "captrain.training.run_folder.folder.RunFolder.append", "run"),
+    (
+        "encode photos store --encoder encoder --device cpu",
+        "captrain.data.feature_store.writer.StoreWriter.finish",
+        "store",
+    ),
     ("data convert side made/new --to sidecar", "captrain.data.writers.sidecar.Sidecar.put", "made"),
     ("data convert side made/new --to sidecar", "captrain.data.writers.sidecar.Sidecar.put", "side"),
     ("data check side", "captrain.data.check.captions.CaptionTally.add", "side"),
     (f"evaluate trained side --output made {M}", "captrain.inference.evaluate.Progress.add", "side"),
-    ("export trained made/plain", "captrain.models.export.lower", "made"),
+    ("export trained made/plain", "captrain.models.checkpoint.export.lower", "made"),
 ]
 
 

@@ -10,8 +10,8 @@ import torch
 from run_tools import Cli, lines_of, losses_of
 from safetensors.torch import load_file
 
-from captrain.training import optimizers
-from captrain.training.callbacks import Rhythm
+from captrain.training.loop.callbacks import Rhythm
+from captrain.training.optimization import optimizers
 
 LIBRARIES = {name: kind.library for name, kind in optimizers.KINDS.items()}
 WORDS = (

@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from captrain.data.images import ImageSpec
-from captrain.models.preparation import write_preparation
+from captrain.models.checkpoint.image_preparation import write_preparation
 from captrain.settings.load import load_recipe, resolve
 from captrain.testing import tiny_blip, tiny_encoder_decoder, tiny_photos, tiny_text_decoder
 

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from run_tools import QUICK, Cli, lines_of
 
-import captrain.training.run_folder as run_folder
+import captrain.training.run_folder.folder as run_folder
 from captrain.data.convert import convert
-from captrain.features.keep import Keeper
+from captrain.features.cache import Keeper
 from captrain.testing import tiny_blip, tiny_photos
-from captrain.training.callbacks import Rhythm
-from captrain.training.checkpoints import Checkpoints
-from captrain.training.run_folder import RunFolder
-from captrain.training.trainer import CaptionTrainer
+from captrain.training.loop.callbacks import Rhythm
+from captrain.training.loop.trainer import CaptionTrainer
+from captrain.training.run_folder.checkpoints import Checkpoints
+from captrain.training.run_folder.folder import RunFolder
 
 COMMON = f"--validation-share 0.25 --epochs 2 --checkpoint-every 2 {QUICK}"
 KINDS = {
@@ -160,8 +160,8 @@ def leave_halves(run: Path) -> None:
 PROGRAM = """
 import os, signal, sys, torch
 from captrain.cli import main
-from captrain.features.keep import Keeper
-from captrain.training.checkpoints import Checkpoints
+from captrain.features.cache import Keeper
+from captrain.training.run_folder.checkpoints import Checkpoints
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -16,7 +16,7 @@ from PIL import Image
 from run_tools import QUICK, Cli, lines_of, losses_of
 
 from captrain.settings.load import resolve
-from captrain.training.run_place import CLEARING
+from captrain.training.run_folder.place import CLEARING
 
 
 def test_holds_what_the_design_says(trained: Path) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from run_tools import QUICK, Cli, lines_of
 
-from captrain.features.keep import Keeper
-from captrain.training.checkpoints import Checkpoints
-from captrain.training.run_folder import RunFolder
-from captrain.training.trainer import CaptionTrainer
-from captrain.training.validate import Validator
+from captrain.features.cache import Keeper
+from captrain.training.loop.trainer import CaptionTrainer
+from captrain.training.loop.validation import Validator
+from captrain.training.run_folder.checkpoints import Checkpoints
+from captrain.training.run_folder.folder import RunFolder
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="this system has no such signals")
 

@@ -10,7 +10,7 @@ import torch
 import yaml
 from run_tools import QUICK, Cli, lines_of
 
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
 from captrain.training.trackers import TRACKERS, Place
 
 COMMON = f"--validation-share 0.25 --epochs 2 --checkpoint-every 2 {QUICK}"
@@ -98,14 +98,14 @@ def test_a_missing_package_ends_it_before_anything_begins(
 def test_out_of_memory_names_three_settings_and_the_last_checkpoint(
     cli: Cli, blip: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, calls = Captioner.forward, iter(range(100))
+    original, calls = CaptionerModel.forward, iter(range(100))
 
-    def forward(self: Captioner, *args: Any, **kwargs: Any) -> Any:
+    def forward(self: CaptionerModel, *args: Any, **kwargs: Any) -> Any:
         if self.training and next(calls) == 3:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore lines follow")
         return original(self, *args, **kwargs)
 
-    monkeypatch.setattr(Captioner, "forward", forward)
+    monkeypatch.setattr(CaptionerModel, "forward", forward)
     result = cli("train", photos, "run", "--model", blip, COMMON)
     assert result.code == 1
     assert "Traceback" not in result.err
@@ -116,7 +116,7 @@ def test_out_of_memory_names_three_settings_and_the_last_checkpoint(
         "--captions-per-image one",
     ):
         assert setting in result.last_line
-    monkeypatch.setattr(Captioner, "forward", original)
+    monkeypatch.setattr(CaptionerModel, "forward", original)
     smaller = COMMON.replace("--batch-size 2", "--batch-size 1 --accumulate 2")
     assert cli("train", photos, "run", "--model", blip, smaller, "--force").code == 0
 
@@ -124,10 +124,10 @@ def test_out_of_memory_names_three_settings_and_the_last_checkpoint(
 def test_out_of_memory_while_validating_names_what_writing_takes(
     cli: Cli, blip: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write(self: Captioner, *args: Any) -> Any:
+    def write(self: CaptionerModel, *args: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Captioner, "write", write)
+    monkeypatch.setattr(CaptionerModel, "write", write)
     result = cli("train", photos, "run", "--model", blip, COMMON.replace("--beams 1", "--beams 3"))
     assert result.code == 1
     assert "out of memory while writing validation captions" in result.last_line

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from captrain.models.bundle import load_captioner
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
+from captrain.models.checkpoint.folder import load_captioner
 from captrain.testing import clear_pictures
 
 
 @pytest.fixture
-def captioner(folder: Path) -> Captioner:
+def captioner(folder: Path) -> CaptionerModel:
     return load_captioner(str(folder)).eval()
 
 

@@ -16,10 +16,10 @@ import yaml
 from parity_tools import features_of, normalised
 from torch import Tensor
 
-from captrain.models.bundle import load_captioner
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
+from captrain.models.checkpoint.folder import load_captioner
 from captrain.models.decoding import Decoding, until
-from captrain.settings.lavis import import_lavis
+from captrain.settings.lavis.convert import import_lavis
 from captrain.settings.load import resolve
 from captrain.testing import tiny_blip, tiny_blip2
 
@@ -27,7 +27,7 @@ PROMPT = "the large square"
 LENGTHS = [(20, 5), (9, 9), (12, 4), (6, 1)]
 
 
-def imported(folder: Path, place: Path, arch: str, longest: int, shortest: int) -> Captioner:
+def imported(folder: Path, place: Path, arch: str, longest: int, shortest: int) -> CaptionerModel:
     """A captioner that writes as the imported file says."""
     kind = {"blip_caption": "base_coco", "blip2_t5": "caption_coco_flant5xl"}[arch]
     content: dict[str, Any] = {

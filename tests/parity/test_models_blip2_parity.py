@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from captrain.models.bundle import load_captioner, save_captioner
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
+from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.models.decoding import Decoding
-from captrain.models.packing import IGNORED
+from captrain.models.layers.packing import IGNORED
 from captrain.testing import LESSONS, teach, tiny_blip2
 
 CAPTIONS = [
@@ -62,7 +62,7 @@ def plain(folder: Path) -> PreTrainedModel:
 @pytest.mark.parametrize("folder", ["opt", "taught t5"], indirect=True)
 @pytest.mark.parametrize("prompt", ["", "a small"])
 def test_packed_rows_equal_one_caption_a_row(
-    captioner: Captioner, plain: PreTrainedModel, pixels: Tensor, prompt: str
+    captioner: CaptionerModel, plain: PreTrainedModel, pixels: Tensor, prompt: str
 ) -> None:
     captioner.double()  # in fp32 T5's unscaled attention rounds differently in packed rows, by more than 1e-5
     plain.double()
@@ -97,7 +97,7 @@ def test_packed_rows_equal_one_caption_a_row(
 
 
 def test_loss_is_the_one_transformers_computes_itself(
-    captioner: Captioner, plain: PreTrainedModel, pixels: Tensor
+    captioner: CaptionerModel, plain: PreTrainedModel, pixels: Tensor
 ) -> None:
     """No arithmetic of this file in between: labels in, loss out."""
     captioner.prompt = "a small"
@@ -110,7 +110,7 @@ def test_loss_is_the_one_transformers_computes_itself(
 
 @pytest.mark.parametrize("beams", [1, 2, 5])
 def test_captions_equal_those_of_plain_transformers(
-    captioner: Captioner, plain: PreTrainedModel, pixels: Tensor, beams: int
+    captioner: CaptionerModel, plain: PreTrainedModel, pixels: Tensor, beams: int
 ) -> None:
     decoding = Decoding(beams=beams, max_new_tokens=LENGTH)
     features = features_of(captioner, pixels)
@@ -121,7 +121,7 @@ def test_captions_equal_those_of_plain_transformers(
 
 
 @pytest.mark.parametrize("folder", ["taught opt", "taught t5"], indirect=True)
-def test_prompt_and_lengths_reach_the_search(captioner: Captioner, plain: PreTrainedModel, pixels: Tensor) -> None:
+def test_prompt_and_lengths_reach_the_search(captioner: CaptionerModel, plain: PreTrainedModel, pixels: Tensor) -> None:
     features, seen = features_of(captioner, pixels), []
     changes: list[dict[str, float]] = [{}, {"length_penalty": -2.0}, {"min_new_tokens": 9}]
     for prompt in ("", "the large"):
@@ -135,7 +135,7 @@ def test_prompt_and_lengths_reach_the_search(captioner: Captioner, plain: PreTra
 
 @pytest.mark.parametrize("longest", [4, LENGTH])
 def test_score_is_the_mean_log_probability_a_token(
-    captioner: Captioner, plain: PreTrainedModel, pixels: Tensor, longest: int
+    captioner: CaptionerModel, plain: PreTrainedModel, pixels: Tensor, longest: int
 ) -> None:
     captioner.prompt = "a small"
     written = captioner.generate(features_of(captioner, pixels), Decoding(beams=2, max_new_tokens=longest))
@@ -159,11 +159,11 @@ def test_taught_captions_come_back_word_for_word(folders: dict[str, Path], pixel
     assert [line.text for line in written] == list(LESSONS)
 
 
-def _seq2seq(captioner: Captioner) -> bool:
+def _seq2seq(captioner: CaptionerModel) -> bool:
     return bool(captioner.decoder.config.is_encoder_decoder)
 
 
-def _prompt(captioner: Captioner) -> list[int]:
+def _prompt(captioner: CaptionerModel) -> list[int]:
     """What plain transformers reads before a caption: placeholders for the image and the prompt."""
     core = captioner.core().config
     words = captioner.tokenizer(captioner.prompt, add_special_tokens=False)["input_ids"] if captioner.prompt else []
@@ -171,7 +171,7 @@ def _prompt(captioner: Captioner) -> list[int]:
     return [*start, *words, captioner.end_id] if _seq2seq(captioner) else [*start, captioner.start_id, *words]
 
 
-def _inputs(captioner: Captioner, captions: list[list[int]]) -> dict[str, Any]:
+def _inputs(captioner: CaptionerModel, captions: list[list[int]]) -> dict[str, Any]:
     """`input_ids`, `attention_mask` and `labels` (captions, longest), padded behind."""
     head = _prompt(captioner)
     longest = max(len(caption) for caption in captions) + 1
@@ -189,7 +189,7 @@ def _inputs(captioner: Captioner, captions: list[list[int]]) -> dict[str, Any]:
 
 
 def _plain_captions(
-    plain: PreTrainedModel, captioner: Captioner, pixels: Tensor, decoding: Decoding
+    plain: PreTrainedModel, captioner: CaptionerModel, pixels: Tensor, decoding: Decoding
 ) -> list[list[int]]:
     """Token ids of plain `generate`, without placeholders, start, prompt, end and padding."""
     head = _prompt(captioner)

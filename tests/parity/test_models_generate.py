@@ -12,10 +12,10 @@ from parity_tools import features_of, normalised
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from captrain.models.attention import attend
-from captrain.models.bundle import load_captioner
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
+from captrain.models.checkpoint.folder import load_captioner
 from captrain.models.decoding import Decoding
+from captrain.models.layers.attention import attend
 from captrain.testing import LESSONS
 
 FAMILIES = ("blip", "encoder-decoder")
@@ -30,7 +30,7 @@ def folder(request: pytest.FixtureRequest, taught_folders: dict[str, Path], tiny
 
 
 @pytest.fixture(scope="module")
-def captioner(folder: Path) -> Captioner:
+def captioner(folder: Path) -> CaptionerModel:
     return load_captioner(str(folder)).eval()
 
 
@@ -42,7 +42,7 @@ def plain(folder: Path) -> PreTrainedModel:
 
 @pytest.mark.parametrize("beams", [1, 2, 5])
 def test_captions_equal_those_of_plain_transformers(
-    captioner: Captioner, plain: PreTrainedModel, pixels: Tensor, beams: int
+    captioner: CaptionerModel, plain: PreTrainedModel, pixels: Tensor, beams: int
 ) -> None:
     decoding = Decoding(beams=beams, max_new_tokens=LENGTH)
     features = features_of(captioner, pixels)
@@ -54,7 +54,7 @@ def test_captions_equal_those_of_plain_transformers(
 
 
 def test_length_penalty_and_repetition_penalty_reach_the_search(
-    captioner: Captioner, plain: PreTrainedModel, pixels: Tensor
+    captioner: CaptionerModel, plain: PreTrainedModel, pixels: Tensor
 ) -> None:
     for changes in ({"length_penalty": -2.0}, {"repetition_penalty": 3.0}, {"min_new_tokens": 9}):
         decoding = replace(Decoding(beams=3, max_new_tokens=LENGTH), **changes)
@@ -62,7 +62,7 @@ def test_length_penalty_and_repetition_penalty_reach_the_search(
         assert ours == _plain_captions(plain, captioner, pixels, decoding), changes
 
 
-def test_batched_scores_equal_single_ones(captioner: Captioner, pixels: Tensor) -> None:
+def test_batched_scores_equal_single_ones(captioner: CaptionerModel, pixels: Tensor) -> None:
     features = features_of(captioner, pixels)
     batched = captioner.generate(features, Decoding(max_new_tokens=LENGTH))
     single = [captioner.generate(part, Decoding(max_new_tokens=LENGTH))[0] for part in features.split(1)]
@@ -73,7 +73,7 @@ def test_batched_scores_equal_single_ones(captioner: Captioner, pixels: Tensor) 
 @pytest.mark.parametrize("prompt", ["", "a small"])
 @pytest.mark.parametrize("longest", [4, LENGTH])
 def test_score_is_the_mean_log_probability_a_token(
-    captioner: Captioner, plain: PreTrainedModel, pixels: Tensor, prompt: str, longest: int
+    captioner: CaptionerModel, plain: PreTrainedModel, pixels: Tensor, prompt: str, longest: int
 ) -> None:
     """By hand, from plain transformers' logits; the end token counts if the caption came to its end."""
     captioner.prompt = prompt
@@ -90,7 +90,7 @@ def test_score_is_the_mean_log_probability_a_token(
 
 
 def test_prompt_is_read_and_not_repeated_in_the_caption(
-    captioner: Captioner, plain: PreTrainedModel, pixels: Tensor
+    captioner: CaptionerModel, plain: PreTrainedModel, pixels: Tensor
 ) -> None:
     decoding = Decoding(beams=3, max_new_tokens=LENGTH)
     without = [line.tokens for line in captioner.generate(features_of(captioner, pixels), decoding)]
@@ -103,7 +103,7 @@ def test_prompt_is_read_and_not_repeated_in_the_caption(
     assert ours != without
 
 
-def test_sampling_follows_the_seed_and_the_nucleus(captioner: Captioner, pixels: Tensor) -> None:
+def test_sampling_follows_the_seed_and_the_nucleus(captioner: CaptionerModel, pixels: Tensor) -> None:
     features = features_of(captioner, pixels)
 
     def sample(seed: int, **changes: float) -> list[list[int]]:
@@ -117,7 +117,7 @@ def test_sampling_follows_the_seed_and_the_nucleus(captioner: Captioner, pixels:
     assert sample(3, top_p=1e-4) == greedy
 
 
-def test_sharing_features_among_beams_changes_nothing(captioner: Captioner, pixels: Tensor) -> None:
+def test_sharing_features_among_beams_changes_nothing(captioner: CaptionerModel, pixels: Tensor) -> None:
     decoding, features = Decoding(beams=4, max_new_tokens=LENGTH), features_of(captioner, pixels)
     shared = captioner.generate(features, decoding)
     captioner.shares_features = False
@@ -150,7 +150,7 @@ def test_shared_attention_equals_repeated_keys(beams: int, length: int) -> None:
 
 
 def _plain_captions(
-    plain: PreTrainedModel, captioner: Captioner, pixels: Tensor, decoding: Decoding
+    plain: PreTrainedModel, captioner: CaptionerModel, pixels: Tensor, decoding: Decoding
 ) -> list[list[int]]:
     """Token ids of plain `generate`, without start, prompt, end and padding."""
     config = decoding.generation_config(captioner.start_id, captioner.end_id, captioner.pad_id)

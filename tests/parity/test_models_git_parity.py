@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from captrain.models.attention import attend
-from captrain.models.bundle import load_captioner, save_captioner
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
+from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.models.decoding import Decoding
-from captrain.models.git import attend_beside_image
-from captrain.models.packing import IGNORED
+from captrain.models.families.git import attend_beside_image
+from captrain.models.layers.attention import attend
+from captrain.models.layers.packing import IGNORED
 from captrain.testing import LESSONS, teach, tiny_git
 
 CAPTIONS = [
@@ -59,7 +59,7 @@ def plain(folder: Path) -> PreTrainedModel:
 @pytest.mark.parametrize("folder", ["random"], indirect=True)
 @pytest.mark.parametrize("prompt", ["", "a small"])
 def test_packed_rows_equal_one_caption_a_row(
-    captioner: Captioner, plain: PreTrainedModel, pixels: Tensor, prompt: str
+    captioner: CaptionerModel, plain: PreTrainedModel, pixels: Tensor, prompt: str
 ) -> None:
     captioner.prompt = prompt
     rows = [captioner.tokenize(texts, 30)[0] for texts in CAPTIONS]
@@ -85,7 +85,7 @@ def test_packed_rows_equal_one_caption_a_row(
 
 
 def test_loss_is_the_one_transformers_computes_itself(
-    captioner: Captioner, plain: PreTrainedModel, pixels: Tensor
+    captioner: CaptionerModel, plain: PreTrainedModel, pixels: Tensor
 ) -> None:
     """No arithmetic of this file in between: labels in, loss out."""
     rows = [captioner.tokenize([text], 20)[0] for text in ("a red dog runs", "the cat")]
@@ -97,7 +97,7 @@ def test_loss_is_the_one_transformers_computes_itself(
     torch.testing.assert_close(ours.loss, expected.loss, **TOLERANCE)
 
 
-def test_fused_model_is_transformers_model(captioner: Captioner, plain: PreTrainedModel, pixels: Tensor) -> None:
+def test_fused_model_is_transformers_model(captioner: CaptionerModel, plain: PreTrainedModel, pixels: Tensor) -> None:
     """Its own forward, mask, cache and generate are plain transformers' too."""
     pictures = normalised(captioner, pixels)
     inputs, _, seen = _padded(captioner, [[7, 8, 9]] * 8)
@@ -112,7 +112,7 @@ def test_fused_model_is_transformers_model(captioner: Captioner, plain: PreTrain
 
 @pytest.mark.parametrize("beams", [1, 2, 5])
 def test_captions_equal_those_of_plain_transformers(
-    captioner: Captioner, plain: PreTrainedModel, pixels: Tensor, beams: int
+    captioner: CaptionerModel, plain: PreTrainedModel, pixels: Tensor, beams: int
 ) -> None:
     decoding = Decoding(beams=beams, max_new_tokens=LENGTH)
     features = features_of(captioner, pixels)
@@ -123,7 +123,9 @@ def test_captions_equal_those_of_plain_transformers(
         assert [line.tokens for batch in batches for line in batch] == expected, f"batches of {size}"
 
 
-def test_prompt_and_penalties_reach_the_search(captioner: Captioner, plain: PreTrainedModel, pixels: Tensor) -> None:
+def test_prompt_and_penalties_reach_the_search(
+    captioner: CaptionerModel, plain: PreTrainedModel, pixels: Tensor
+) -> None:
     features, decoding = features_of(captioner, pixels), Decoding(beams=3, max_new_tokens=LENGTH)
     changes: list[dict[str, float]] = [{}, {"length_penalty": -2.0}, {"repetition_penalty": 3.0}, {"min_new_tokens": 9}]
     for prompt in ("", "the large"):
@@ -136,7 +138,7 @@ def test_prompt_and_penalties_reach_the_search(captioner: Captioner, plain: PreT
 
 @pytest.mark.parametrize("longest", [4, LENGTH])
 def test_score_is_the_mean_log_probability_a_token(
-    captioner: Captioner, plain: PreTrainedModel, pixels: Tensor, longest: int
+    captioner: CaptionerModel, plain: PreTrainedModel, pixels: Tensor, longest: int
 ) -> None:
     captioner.prompt = "a small"
     written = captioner.generate(features_of(captioner, pixels), Decoding(beams=2, max_new_tokens=longest))
@@ -170,7 +172,7 @@ def test_attention_beside_a_shared_image_equals_attention_to_copies(beams: int, 
     torch.testing.assert_close(shared, attend(query, keys, values, mask))
 
 
-def _padded(captioner: Captioner, captions: list[list[int]]) -> tuple[Tensor, Tensor, Tensor]:
+def _padded(captioner: CaptionerModel, captions: list[list[int]]) -> tuple[Tensor, Tensor, Tensor]:
     """Input ids, labels of the same places and attention mask (captions, longest), padded behind."""
     head = [captioner.start_id, *captioner.prompt_ids()]
     longest = max(len(caption) for caption in captions) + len(head) + 1
@@ -186,7 +188,7 @@ def _padded(captioner: Captioner, captions: list[list[int]]) -> tuple[Tensor, Te
 
 
 def _plain_captions(
-    plain: PreTrainedModel, captioner: Captioner, pixels: Tensor, decoding: Decoding
+    plain: PreTrainedModel, captioner: CaptionerModel, pixels: Tensor, decoding: Decoding
 ) -> list[list[int]]:
     """Token ids of plain `generate`, without start, prompt, end and padding."""
     prompt = [captioner.start_id, *captioner.prompt_ids()]

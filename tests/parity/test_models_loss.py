@@ -13,9 +13,9 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from captrain.models.build import DecoderSizes, joined
-from captrain.models.bundle import load_captioner
-from captrain.models.captioner import Captioner
-from captrain.models.packing import IGNORED
+from captrain.models.captioner import CaptionerModel
+from captrain.models.checkpoint.folder import load_captioner
+from captrain.models.layers.packing import IGNORED
 from captrain.testing import clear_pictures, tiny_text_decoder, tiny_vision_encoder
 
 KINDS = ("blip", "loaded", "pretrained decoder", "new decoder")
@@ -28,7 +28,7 @@ TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 
 
 @pytest.fixture
-def captioner(kind: str, tiny_folders: dict[str, Path], tmp_path: Path) -> Captioner:
+def captioner(kind: str, tiny_folders: dict[str, Path], tmp_path: Path) -> CaptionerModel:
     """A captioner with dropout off whose pictures matter to its words."""
     if kind in ("blip", "loaded"):
         return load_captioner(str(tiny_folders["blip" if kind == "blip" else "encoder-decoder"])).eval()
@@ -47,7 +47,9 @@ def captioner(kind: str, tiny_folders: dict[str, Path], tmp_path: Path) -> Capti
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("prompt", ["", "a small"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_packed_rows_equal_one_caption_a_row(captioner: Captioner, kind: str, prompt: str, smoothing: float) -> None:
+def test_packed_rows_equal_one_caption_a_row(
+    captioner: CaptionerModel, kind: str, prompt: str, smoothing: float
+) -> None:
     captioner.prompt, captioner.label_smoothing = prompt, smoothing
     pixels = torch.from_numpy(clear_pictures(3))
     rows = [captioner.tokenize(texts, 30)[0] for texts in CAPTIONS]
@@ -98,7 +100,7 @@ def test_encoder_decoder_loss_is_the_one_transformers_computes_itself(tiny_folde
 
 
 @pytest.mark.parametrize("kind", ["blip", "loaded"])
-def test_loss_over_several_batches_is_the_mean_over_all_their_tokens(captioner: Captioner, kind: str) -> None:
+def test_loss_over_several_batches_is_the_mean_over_all_their_tokens(captioner: CaptionerModel, kind: str) -> None:
     """Gradient accumulation: long and short batches weigh by their tokens."""
     features = captioner.encode(torch.from_numpy(clear_pictures(3)))
     rows = [captioner.tokenize(texts, 30)[0] for texts in CAPTIONS]
@@ -111,7 +113,7 @@ def test_loss_over_several_batches_is_the_mean_over_all_their_tokens(captioner: 
     torch.testing.assert_close(sum(parts), captioner(**whole.to_dict(), features=features).loss, **TOLERANCE)
 
 
-def _plain_twin(captioner: Captioner) -> PreTrainedModel:
+def _plain_twin(captioner: CaptionerModel) -> PreTrainedModel:
     """The same weights in a model that nothing of captrain has touched."""
     name = "BlipForConditionalGeneration" if captioner.family == "blip" else "VisionEncoderDecoderModel"
     core = captioner.core()
@@ -122,7 +124,7 @@ def _plain_twin(captioner: Captioner) -> PreTrainedModel:
 
 
 def _one_caption_a_row(
-    plain: PreTrainedModel, captioner: Captioner, pixels: Tensor, rows: list[list[list[int]]], smoothing: float
+    plain: PreTrainedModel, captioner: CaptionerModel, pixels: Tensor, rows: list[list[list[int]]], smoothing: float
 ) -> tuple[Tensor, Tensor]:
     """Loss over all captions, and logits of the learned tokens, caption after caption; pictures are repeated."""
     captions = [(image, caption) for image, row in enumerate(rows) for caption in row]
@@ -137,7 +139,7 @@ def _one_caption_a_row(
     return cross_entropy(logits[learned], labels[learned], label_smoothing=smoothing), logits[learned]
 
 
-def _padded(captioner: Captioner, captions: list[tuple[int, list[int]]], with_end: bool) -> tuple[Tensor, Tensor]:
+def _padded(captioner: CaptionerModel, captions: list[tuple[int, list[int]]], with_end: bool) -> tuple[Tensor, Tensor]:
     """Input ids and labels (captions, longest), padded behind. With the end, inputs and labels are the same tokens, as a
     model that shifts labels itself wants them; without it, labels are those of the next position."""
     head = [captioner.start_id, *captioner.prompt_ids()]

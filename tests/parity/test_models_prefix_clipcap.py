@@ -12,15 +12,14 @@ from torch.nn.functional import cross_entropy, layer_norm, linear, relu
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from captrain.models import bundle
-from captrain.models.bundle import load_captioner, save_captioner
+from captrain.models.build import Mapper, join_prefix, load_vision
+from captrain.models.checkpoint import folder
+from captrain.models.checkpoint.folder import load_captioner, save_captioner
+from captrain.models.checkpoint.image_preparation import read_preparation
 from captrain.models.decoding import Decoding
-from captrain.models.packing import IGNORED
-from captrain.models.prefix.captioner import PrefixCaptioner
-from captrain.models.prefix.join import Mapper, join, load_vision
-from captrain.models.prefix.language import CAUSAL, SEQ2SEQ
-from captrain.models.prefix.mapper import TransformerMapper
-from captrain.models.preparation import read_preparation
+from captrain.models.families.prefix.captioner import CAUSAL, SEQ2SEQ, PrefixCaptioner
+from captrain.models.families.prefix.mapper import TransformerMapper
+from captrain.models.layers.packing import IGNORED
 from captrain.models.vocabulary import load_tokenizer
 from captrain.testing import clear_pictures, teach, tiny_text_decoder, tiny_vision_encoder
 
@@ -42,8 +41,10 @@ LENGTH = 12
 
 @pytest.fixture(autouse=True)
 def _known_family(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(bundle.FAMILIES, "prefix", "captrain.models.prefix.captioner:PrefixCaptioner")
-    monkeypatch.setitem(bundle.MODEL_TYPES, "captrain_prefix", ("prefix", "captrain.models.prefix.model:PrefixModel"))
+    monkeypatch.setitem(folder.FAMILIES, "prefix", "captrain.models.families.prefix.captioner:PrefixCaptioner")
+    monkeypatch.setitem(
+        folder.MODEL_TYPES, "captrain_prefix", ("prefix", "captrain.models.families.prefix.model:PrefixModel")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +207,7 @@ def _captioner(kind: str, encoder: Path, words: Path) -> PrefixCaptioner:
     vectors = "all" if kind == "all vectors" else "pooled"
     vision = load_vision(str(encoder), vectors, spec)
     torch.manual_seed(0)
-    model = join(vision, language, tokenizer, MAPPERS.get(kind, MAPPERS["transformer"]), vectors, spec)
+    model = join_prefix(vision, language, tokenizer, MAPPERS.get(kind, MAPPERS["transformer"]), vectors, spec)
     return PrefixCaptioner(model, tokenizer, spec).eval()
 
 

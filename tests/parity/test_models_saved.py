@@ -15,10 +15,10 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer
 
-from captrain.models.adapt import add_lora
-from captrain.models.bundle import load_captioner, save_captioner
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
+from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.models.decoding import Decoding
+from captrain.models.learning_parts import add_lora
 from captrain.testing import LESSONS, clear_pictures, teach
 
 CLASSES = {"blip": "BlipForConditionalGeneration", "encoder-decoder": "VisionEncoderDecoderModel"}
@@ -67,7 +67,7 @@ def test_a_stranger_needs_no_captrain(taught_folders: dict[str, Path], tmp_path:
     assert done.stdout.splitlines()[-1:] == [LESSONS[0]], done.stderr[-2000:]
 
 
-def _captions(captioner: Captioner) -> list[str]:
+def _captions(captioner: CaptionerModel) -> list[str]:
     with torch.no_grad():
         features = captioner.encode(torch.from_numpy(clear_pictures(len(LESSONS))))
     return [line.text for line in captioner.generate(features, DECODING)]

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from transformers import BertTokenizer, BlipForConditionalGeneration
 
 from captrain.cli import main
-from captrain.models.bundle import load_captioner
+from captrain.models.checkpoint.folder import load_captioner
 from captrain.testing import tiny_blip, tiny_photos
 from captrain.training import run as training_run
-from captrain.training.trainer import CaptionTrainer
+from captrain.training.loop.trainer import CaptionTrainer
 
 PROMPT = "a picture of"
 INIT_LR, MIN_LR, WARMUP_LR, WEIGHT_DECAY = 1e-3, 1e-4, 2e-4, 0.05

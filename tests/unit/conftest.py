@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from captrain.models.bundle import load_captioner
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
+from captrain.models.checkpoint.folder import load_captioner
 from captrain.records import Sample
 from captrain.testing import clear_pictures
 
 
 @pytest.fixture
-def captioner(tiny_folders: dict[str, Path]) -> Captioner:
+def captioner(tiny_folders: dict[str, Path]) -> CaptionerModel:
     """A frozen BLIP."""
     captioner = load_captioner(str(tiny_folders["blip"]))
     captioner.requires_grad_(False)

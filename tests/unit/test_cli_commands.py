@@ -15,7 +15,7 @@ import pytest
 
 from captrain.cli import main
 from captrain.cli.flags import ComputingSettings
-from captrain.data.readers.options import BY_LOOKING
+from captrain.data.options import BY_LOOKING
 from captrain.metrics.compare import Comparison, System
 from captrain.metrics.significance import Statistics
 from captrain.settings.schema import DataSettings, ModelSettings
@@ -41,7 +41,11 @@ def fake(monkeypatch):
     """Puts a fake function in the place of a real one, without loading the real module."""
     for command in COMMANDS_WITH_LIBRARIES:
         monkeypatch.setattr(f"captrain.cli.{command}.quiet_libraries", lambda: None)
-    for name in ("models.located.check_model", "data.readers.detect", "training.run_place.RunPlace.look"):
+    for name in (
+        "models.checkpoint.located.check_model",
+        "data.readers.detect",
+        "training.run_folder.place.RunPlace.look",
+    ):
         monkeypatch.setattr(f"captrain.{name}", lambda *args: None)
 
     def put(place: str, **functions: Call) -> None:
@@ -60,7 +64,7 @@ def training(fake) -> Call:
     left = {"rejected": 0, "rejects_file": None, "uncaptioned": 0, "best": {}}
     call = Call(SimpleNamespace(run=Path("runs/x"), **left, **scores))
     fake("captrain.training.run", describe=Call("dry"))
-    fake("captrain.training.launch", train_on_devices=call, spread=Call([]))
+    fake("captrain.training.distributed.launch", train_on_devices=call, spread=Call([]))
     return call
 
 

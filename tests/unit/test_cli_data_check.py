@@ -63,7 +63,7 @@ def test_a_rejects_file_that_can_not_be_is_refused(photos: Path, tmp_path: Path,
 def test_tokens_are_counted_as_training_counts_them(
     photos: Path, tiny_folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    from captrain.models.bundle import load_captioner
+    from captrain.models.checkpoint.folder import load_captioner
 
     model = tiny_folders["blip"]
     rejects = tmp_path / "list.jsonl"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from captrain.errors import ModelError
-from captrain.models.located import check_model
+from captrain.models.checkpoint.located import check_model
 
 CODE = """
 import sys

@@ -10,13 +10,13 @@ import pytest
 from cyclopts import App
 
 from captrain.cli.models import export, models, push
-from captrain.models.bundle import load_captioner
+from captrain.models.checkpoint.folder import load_captioner
 
 
 @pytest.fixture
 def app(monkeypatch: pytest.MonkeyPatch) -> App:
     """The three commands alone; every captioner is there."""
-    monkeypatch.setattr("captrain.models.located.check_model", lambda source: None)
+    monkeypatch.setattr("captrain.models.checkpoint.located.check_model", lambda source: None)
     app = App(result_action="return_value")
     for command in (export, push, models):
         app.command(command)
@@ -36,7 +36,7 @@ def test_flags_of_export(
         seen.update(options, source=source, out=out)
         return out
 
-    monkeypatch.setattr("captrain.models.export.export", fake)
+    monkeypatch.setattr("captrain.models.checkpoint.export.export", fake)
     assert app(["export", "runs/cats", "cats.zip", *words.split()], exit_on_error=False) == 0
     assert seen == {"source": "runs/cats", "out": Path("cats.zip"), "merge": merge, "dtype": dtype}
     assert capsys.readouterr().out == "cats.zip\n"
@@ -49,7 +49,7 @@ def test_flags_of_push(app: App, monkeypatch: pytest.MonkeyPatch, capsys: pytest
         seen.append((source, hub_id, options))
         return "https://huggingface.co/ada/cats"
 
-    monkeypatch.setattr("captrain.models.hub.push", fake)
+    monkeypatch.setattr("captrain.models.checkpoint.export.push", fake)
     app(["push", "runs/cats", "ada/cats"], exit_on_error=False)
     app(["push", "runs/cats", "ada/cats", "--public", "--keep-adapter"], exit_on_error=False)
     assert seen == [

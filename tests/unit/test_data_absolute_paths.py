@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from captrain.data.options import ReadOptions
 from captrain.data.places import Root
 from captrain.data.readers import detect, reader
-from captrain.data.readers.options import ReadOptions
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captrain.data.archived import pictures_in_archives
 from captrain.data.convert import convert
+from captrain.data.picture_index import pictures_in_archives
 from captrain.data.places import Root
 from captrain.data.readers import detect, reader
 from captrain.errors import DataError

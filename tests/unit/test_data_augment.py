@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import captrain.data.augment as augment
-from captrain.data.augment import Augmentation, generator, mentions_sides, prepare_augmented
-from captrain.data.augment.crop import NUMBERS, crop_box
+from captrain.data.augment import NUMBERS, Augmentation, crop_box, generator, mentions_sides, prepare_augmented
 from captrain.data.images import ImageSpec, prepare
 from captrain.errors import PictureError, SettingsError
 

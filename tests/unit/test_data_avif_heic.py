@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captrain.data import decode, suffixes
+from captrain.data import decode, picture_files
 from captrain.data.convert import convert
 from captrain.data.decode import MAX_PIXELS
 from captrain.data.readers import detect, reader
+from captrain.disk.reading import POINTER
 from captrain.errors import PictureError
-from captrain.lfs import POINTER
 from captrain.records import Rejects
 
 
@@ -73,8 +73,8 @@ def test_without_the_extra_the_next_step_is_said(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(decode, "HAS_HEIF", False)
     with pytest.raises(PictureError, match=r"is a HEIC picture; pip install 'captrain\[heif\]'"):
         decode.decode(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", MAX_PIXELS)
-    assert "pip install 'captrain[heif]'" in suffixes.unread(".HEIC")
-    assert suffixes.unread(".psd") == "is a .psd file, which is not read; convert it to JPEG"
+    assert "pip install 'captrain[heif]'" in picture_files.unread(".HEIC")
+    assert picture_files.unread(".psd") == "is a .psd file, which is not read; convert it to JPEG"
 
 
 def test_a_pointer_in_place_of_a_picture_is_called_that(tmp_path: Path) -> None:

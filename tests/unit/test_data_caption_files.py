@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from captrain.data.caption_files import TEXT_SUFFIXES, CaptionFolder, match
 from captrain.data.check.check import check_splits
 from captrain.data.dataset import list_images
+from captrain.data.options import ReadOptions
 from captrain.data.places import Root
 from captrain.data.readers import kohya
-from captrain.data.readers.options import ReadOptions
 from captrain.data.readers.sidecar import read
 from captrain.errors import DataError
 from captrain.inference.beside import Beside

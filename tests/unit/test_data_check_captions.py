@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captrain.data.check.captions import MANY, CaptionTally, repaired
-from captrain.data.check.lengths import Lengths, words_of
+from captrain.data.check.captions import MANY, CaptionTally, Lengths, repaired, words_of
 from captrain.data.check.problems import Findings
 
 GARBLED = {

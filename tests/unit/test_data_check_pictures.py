@@ -11,10 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from captrain.data.check import duplicates
-from captrain.data.check.duplicates import near_groups, same_groups
-from captrain.data.check.headers import is_animated, orientation
-from captrain.data.check.pictures import Look, look_at
+from captrain.data.check import pictures
+from captrain.data.check.pictures import Look, is_animated, look_at, near_groups, orientation, same_groups
 from captrain.data.decode import MAX_PIXELS
 from captrain.errors import PictureError
 
@@ -123,15 +121,15 @@ def test_all_hashes_within_five_bits_are_found(value: int, bits: list[int], seed
 
 
 def test_pairs_found_are_those_that_comparing_each_with_each_finds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(duplicates, "NEAR_BITS", 5)
-    monkeypatch.setattr(duplicates, "AT_ONCE", 50)  # in many small parts
+    monkeypatch.setattr(pictures, "NEAR_BITS", 5)
+    monkeypatch.setattr(pictures, "AT_ONCE", 50)  # in many small parts
     random = np.random.default_rng(0)
     hashes = random.integers(0, 2**64, 20, dtype=np.uint64)[random.integers(0, 20, 200)]
     for _ in range(3):
         hashes ^= np.uint64(1) << random.integers(0, 64, 200).astype(np.uint64)
     found = {
         frozenset(pair)
-        for left, right in duplicates._candidates(hashes)
+        for left, right in pictures._candidates(hashes)
         for pair in zip(left.tolist(), right.tolist(), strict=True)
     }
     distinct = np.unique(hashes, return_index=True)[1]
@@ -146,7 +144,7 @@ def test_pairs_found_are_those_that_comparing_each_with_each_finds(monkeypatch: 
 
 def test_many_equal_hashes_stay_few_pairs() -> None:
     hashes = np.full(20_000, 5, dtype=np.uint64)
-    assert sum(len(left) for left, _ in duplicates._candidates(hashes)) == 19_999
+    assert sum(len(left) for left, _ in pictures._candidates(hashes)) == 19_999
 
 
 def test_no_pictures_have_no_groups() -> None:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from captrain.data.options import ReadOptions
 from captrain.data.readers import detect, json_objects
 from captrain.data.readers.coco import read, recognises
-from captrain.data.readers.options import ReadOptions
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 

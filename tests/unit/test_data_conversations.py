@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captrain.data.dataset import join_splits, load_splits
+from captrain.data.options import ReadOptions
 from captrain.data.readers import detect, reader
 from captrain.data.readers.conversations import read, recognises
-from captrain.data.readers.options import ReadOptions
-from captrain.data.readers.turns import images_of, is_conversation, turns_of
+from captrain.data.readers.json_list import images_of, is_conversation, turns_of
 from captrain.errors import DataError
 from captrain.records import Rejects
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.readers import detect
 from captrain.data.readers.csv_table import read, recognises
-from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.errors import DataError
 from captrain.records import Rejects
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captrain.data.dataset import list_images
+from captrain.data.options import ReadOptions
 from captrain.data.readers import detect
 from captrain.data.readers.flickr import read, recognises
-from captrain.data.readers.options import ReadOptions
 from captrain.errors import DataError
 from captrain.records import Rejects
 

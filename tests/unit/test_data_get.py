@@ -21,9 +21,9 @@ from PIL import Image
 from captrain.cli import main
 from captrain.data.dataset import load_splits
 from captrain.data.get import catalogue, fetch, transfer
-from captrain.data.get.archives import unpack
 from captrain.data.get.catalogue import CATALOGUE, DataSet, File, PictureList
-from captrain.data.get.ledger import NAME, Ledger
+from captrain.data.get.fetch import unpack
+from captrain.data.get.plan import NAME, Ledger
 from captrain.data.get.transfer import Limits, TransferError, download
 from captrain.errors import CaptrainError, DataError
 
@@ -361,7 +361,7 @@ def run(capfd: pytest.CaptureFixture[str]) -> Get:
 
 def counts(folder: Path, root: Path | None = None) -> dict[str, int]:
     """Samples of each split as a training would read them."""
-    from captrain.data.readers.options import ReadOptions
+    from captrain.data.options import ReadOptions
 
     splits = load_splits(str(folder), validation_share=0.5, seed=0, options=ReadOptions(image_root=root))
     assert not [line for line in splits.rejects.lines if "captrain-get" in str(line)]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from captrain.data.options import ReadOptions
 from captrain.data.readers import detect, headerless
-from captrain.data.readers.options import ReadOptions
 from captrain.errors import DataError
 from captrain.records import Rejects
 

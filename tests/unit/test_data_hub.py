@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from captrain.data.options import ReadOptions
 from captrain.data.readers import detect, hub
-from captrain.data.readers.options import ReadOptions
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captrain.data.dataset import list_images
+from captrain.data.options import ReadOptions
 from captrain.data.readers import detect, json_list, reader
 from captrain.data.readers.json_entries import entries
-from captrain.data.readers.options import ReadOptions
 from captrain.errors import DataError
 from captrain.records import Rejects
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from captrain.data.options import ReadOptions
 from captrain.data.readers import detect, jsonl
 from captrain.data.readers.columns import Columns
 from captrain.data.readers.jsonl import read, recognises
 from captrain.data.readers.line_index import BLOCK, LARGEST_LINE, has_more_lines, is_plain, parse_row
-from captrain.data.readers.options import ReadOptions
 from captrain.data.samples import key_of, keys_of
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captrain.data.dataset import read_splits
+from captrain.data.options import ReadOptions
 from captrain.data.readers import detect
 from captrain.data.readers.kohya_toml import read, recognises
-from captrain.data.readers.options import ReadOptions
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from captrain.data.dataset import read_splits
-from captrain.data.readers.options import ReadOptions
+from captrain.data.options import ReadOptions
 from captrain.disk.reading import fault_of, open_file, read_file
 from captrain.disk.walking import Folders
 from captrain.errors import DataError
-from captrain.inference.chosen import Run
-from captrain.inference.clip import find_pictures
+from captrain.inference.clip_score import find_pictures
+from captrain.inference.evaluation_data import Run
 from captrain.metrics.inputs import Given, predictions_in
 from captrain.records import Rejects
 from captrain.testing import tiny_photos

@@ -16,12 +16,12 @@ from captrain.data.check.check import check_data
 from captrain.data.convert import convert
 from captrain.data.dataset import read_splits
 from captrain.data.machine import Change, How, Ledger, Maker
-from captrain.data.readers.options import ReadOptions
+from captrain.data.options import ReadOptions
 from captrain.data.readers.sidecar import read
 from captrain.data.recipe import load_recipe_data, tell_machine_captions
 from captrain.data.text import lines_of
 from captrain.errors import DataError
-from captrain.inference.chosen import choose_samples
+from captrain.inference.evaluation_data import choose_samples
 from captrain.records import Rejects
 from captrain.settings.schema import DataSettings
 

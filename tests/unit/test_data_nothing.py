@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from captrain.data.options import ReadOptions
 from captrain.data.readers import detect, reader
-from captrain.data.readers.options import ReadOptions
 from captrain.errors import DataError
 from captrain.records import Rejects
 

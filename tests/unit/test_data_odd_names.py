@@ -19,7 +19,7 @@ from PIL import Image
 from captrain.data.convert import convert
 from captrain.data.dataset import list_images, read_splits
 from captrain.data.machine import Maker
-from captrain.data.readers.options import ReadOptions
+from captrain.data.options import ReadOptions
 from captrain.data.writers import WRITERS
 from captrain.inference.beside import Beside
 from captrain.records import Caption, Rejects, Sample, json_line

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captrain.data.readers import embedded, parquet_pages
-from captrain.data.readers.options import BY_LOOKING, ReadOptions
+from captrain.data import parquet_pages
+from captrain.data.options import BY_LOOKING, ReadOptions
+from captrain.data.readers import embedded
 from captrain.data.readers.parquet import read, recognises
 from captrain.data.samples import key_of, keys_of
 from captrain.errors import DataError

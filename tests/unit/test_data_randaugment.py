@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import captrain.data.augment.randaugment as randaugment
-from captrain.data.augment.randaugment import OPERATIONS, rand_augment
+import captrain.data.augment as randaugment
+from captrain.data.augment import OPERATIONS, rand_augment
 
 SIZES = [(24, 36), (33, 20)]
 STRENGTHS = [-1.0, -0.5, -0.1, 0.0, 0.3, 0.5, 0.9, 1.0]

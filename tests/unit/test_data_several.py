@@ -17,8 +17,8 @@ from PIL import Image
 from captrain.data import readers
 from captrain.data.check.check import check_data
 from captrain.data.dataset import read_splits
+from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.readers import READERS, SPLIT_NAMES, detect, jsonl
-from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
 

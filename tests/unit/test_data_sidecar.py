@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from captrain.data.options import ReadOptions
 from captrain.data.readers import detect
-from captrain.data.readers.options import ReadOptions
 from captrain.data.readers.sidecar import LARGEST_TEXT, read
 from captrain.errors import DataError
 from captrain.limits import TOO_LONG

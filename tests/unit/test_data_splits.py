@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from captrain.data.dataset import SplitNames, load_split, load_splits
-from captrain.data.leaks import shared_pictures
-from captrain.data.recipe import load_recipe_data, warn_of_leaks
+from captrain.data.recipe import load_recipe_data, shared_pictures, warn_of_leaks
 from captrain.errors import DataError, SettingsError
 from captrain.records import Sample
 from captrain.settings.schema import DataSettings, Source

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from captrain.data.options import ReadOptions
 from captrain.data.readers import webdataset
-from captrain.data.readers.options import ReadOptions
 from captrain.data.shards.stream import stream_samples
 from captrain.records import Rejects, Sample
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from captrain.data.readers.options import ReadOptions
+from captrain.data.options import ReadOptions
 from captrain.data.shards.stream import SampleStream, stream_samples
 from captrain.errors import DataError
 from captrain.records import Rejects

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from captrain.data.dataset import read_splits
-from captrain.data.readers.options import BY_LOOKING, ReadOptions
+from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.records import Rejects
 
 Rows = list[dict[str, object]]

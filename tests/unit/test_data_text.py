@@ -8,13 +8,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from captrain.data.readers.options import ReadOptions
+from captrain.data.options import ReadOptions
 from captrain.data.readers.sidecar import read
 from captrain.data.text import control_in, decode, is_wide, lines_of
+from captrain.disk.reading import MARKS, encoding_of
 from captrain.errors import SettingsError
 from captrain.records import Rejects
 from captrain.settings.schema import Settings
-from captrain.tabular.marks import MARKS, encoding_of
 
 ENCODINGS = ("cp932", "euc-jp", "gb18030", "cp1251", "latin-1", "utf-16-le", "utf-16-be", "utf-32-le", "utf-8")
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from captrain.data.options import ReadOptions
 from captrain.data.readers import detect, webdataset
-from captrain.data.readers.options import ReadOptions
 from captrain.data.shards.remote import local_copy
 from captrain.data.shards.sources import expand, expand_braces
 from captrain.errors import DataError

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from captrain.data.readers import READERS, detect, reader
-from captrain.data.writers import WRITERS, Item, Target, writer
-from captrain.data.writers.losses import Losses
+from captrain.data.writers import WRITERS, Item, Losses, Target, writer
 from captrain.data.writers.names import safe_name
 from captrain.data.writers.pictures import Picture, encode
 from captrain.records import Rejects, Sample

@@ -10,10 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captrain.demo.dataset import write_dataset
-from captrain.demo.draw import MIDDLES, draw
-from captrain.demo.scenes import COLOURS, SHAPES, SIZES, Group, Scene, make_scenes
-from captrain.demo.words import is_right
+from captrain.demo.draw import MIDDLES, draw, write_dataset
+from captrain.demo.scenes import COLOURS, SHAPES, SIZES, Group, Scene, is_right, make_scenes
 
 
 def saturated(picture: Image.Image) -> np.ndarray:

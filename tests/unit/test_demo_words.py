@@ -6,8 +6,19 @@ import itertools
 
 import pytest
 
-from captrain.demo.scenes import COLOURS, COUNTS, PLACES, SHAPES, SIZES, Group, Scene, make_scenes
-from captrain.demo.words import describe, is_right, parse
+from captrain.demo.scenes import (
+    COLOURS,
+    COUNTS,
+    PLACES,
+    SHAPES,
+    SIZES,
+    Group,
+    Scene,
+    describe,
+    is_right,
+    make_scenes,
+    parse,
+)
 
 ONE = Scene((Group(1, "large", "blue", "circle", "centre"),))
 TWO = Scene((Group(2, "small", "red", "star", "top left"), Group(3, "large", "green", "cross", "bottom right")))

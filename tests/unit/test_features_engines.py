@@ -13,14 +13,13 @@ import pytest
 from captrain.data.feature_store.folder import StoreFolder
 from captrain.data.feature_store.manifest import ShardNote, record_file
 from captrain.errors import CaptrainError, ModelError, SettingsError, UserError
+from captrain.features.encode import Encoding, Opening
 from captrain.features.engines import ENGINES, make_engine
 from captrain.features.engines.base import Work
-from captrain.features.engines.encoding import Encoding, Opening
-from captrain.features.engines.ray_engine import MOST_DEATHS, Share, _Pool, share_of
-from captrain.features.engines.worker import Worker, alone, finished, known_of
+from captrain.features.engines.ray_engine import MOST_DEATHS, Share, Worker, _Pool, alone, finished, known_of, share_of
 from captrain.features.pipeline import Pipeline
 from captrain.features.sources import BlockSource
-from captrain.models.trust import Asked, ask, asked
+from captrain.models.checkpoint.located import Asked, ask, asked
 from captrain.records import Sample
 
 NOTE = ShardNote(

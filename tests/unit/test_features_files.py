@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from captrain.data.feature_store.embeddings import EmbeddingFolder
 from captrain.data.feature_store.folder import StoreFolder
-from captrain.data.feature_store.index import Entry, IndexRows
 from captrain.data.feature_store.manifest import MANIFEST, EncoderNote, FeaturesNote, Manifest, parse_manifest
+from captrain.data.feature_store.shard import Entry, IndexRows
 from captrain.data.feature_store.store import FeatureStore
+from captrain.data.feature_store.writer import Shard, StoreWriter
 from captrain.data.readers import detect, reader
 from captrain.data.samples import key_of
 from captrain.errors import DataError
-from captrain.features.writing import Shard, StoreWriter
 from captrain.records import Rejects
 
 FEATURES = FeaturesNote(tokens=2, width=3, dtype="float16", vectors="all")

@@ -15,32 +15,30 @@ import torch
 from PIL import Image
 from transformers import MobileNetV1Config, MobileNetV1Model
 
-from captrain.data.content import content_key
 from captrain.data.images import ImageSpec, prepare
-from captrain.features import keep
-from captrain.features.content import PREPARATION_VERSION, features_key, pixels_key
-from captrain.features.images import KeptImages, LiveImages
-from captrain.features.keep import Keeping, keep_images
-from captrain.features.store import DiskStore, MemoryStore
+from captrain.data.picture_files import content_key
+from captrain.features import cache
+from captrain.features.cache import Keeping, keep_images
+from captrain.features.cache_arrays import DiskStore, MemoryStore
+from captrain.features.encoder import PREPARATION_VERSION, features_key, pixels_key
 from captrain.features.stream import stream_pictures
-from captrain.models.adapt import add_lora, freeze
-from captrain.models.build import DecoderSizes, joined
-from captrain.models.captioner import Captioner
-from captrain.models.parts import plain_name
-from captrain.models.prefix.join import Mapper, prefixed
-from captrain.models.preparation import write_preparation
+from captrain.features.training_images import KeptImages, LiveImages
+from captrain.models.build import DecoderSizes, Mapper, joined, prefixed
+from captrain.models.captioner import CaptionerModel, plain_name
+from captrain.models.checkpoint.image_preparation import write_preparation
+from captrain.models.learning_parts import add_lora, freeze
 from captrain.records import Rejects, Sample
 from captrain.testing import clear_pictures, teach
 
 
-def _live(captioner: Captioner, samples: Sequence[Sample]) -> torch.Tensor:
+def _live(captioner: CaptionerModel, samples: Sequence[Sample]) -> torch.Tensor:
     pixels = np.stack([prepare(sample.read(), captioner.image_spec) for sample in samples])
     with torch.no_grad():
         return captioner.encode(torch.from_numpy(pixels))
 
 
 def _keep(
-    captioner: Captioner, samples: Sequence[Sample], folder: Path, where: str = "disk", **options: int
+    captioner: CaptionerModel, samples: Sequence[Sample], folder: Path, where: str = "disk", **options: int
 ) -> KeptImages:
     images = keep_images(captioner, {"train": samples}, Keeping(where, folder / "kept", **options), Rejects())["train"]
     assert isinstance(images, KeptImages)
@@ -48,7 +46,7 @@ def _keep(
 
 
 @pytest.fixture
-def encoded(captioner: Captioner, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def encoded(captioner: CaptionerModel, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many pictures each call of the encoder saw."""
     calls: list[int] = []
     encode = captioner.encode
@@ -63,7 +61,7 @@ def encoded(captioner: Captioner, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize("where", ["memory", "disk"])
 def test_kept_features_equal_live_ones_in_any_order(
-    captioner: Captioner, samples: list[Sample], tmp_path: Path, where: str
+    captioner: CaptionerModel, samples: list[Sample], tmp_path: Path, where: str
 ) -> None:
     images = _keep(captioner, samples, tmp_path, where)
     order = [19, 0, 7, 7, 3]
@@ -74,7 +72,7 @@ def test_kept_features_equal_live_ones_in_any_order(
 
 
 def test_second_pass_computes_nothing(
-    captioner: Captioner, samples: list[Sample], tmp_path: Path, encoded: list[int]
+    captioner: CaptionerModel, samples: list[Sample], tmp_path: Path, encoded: list[int]
 ) -> None:
     first = _keep(captioner, samples, tmp_path)
     assert sum(encoded) >= 20
@@ -85,14 +83,14 @@ def test_second_pass_computes_nothing(
 
 
 def test_crash_leaves_what_was_finished(
-    captioner: Captioner,
+    captioner: CaptionerModel,
     samples: list[Sample],
     tmp_path: Path,
     encoded: list[int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A shard that was being written when the power went: the rest is found, the half one ignored and made again."""
-    monkeypatch.setattr(keep, "images_of", lambda features: 16)
+    monkeypatch.setattr(cache, "images_of", lambda features: 16)
     _keep(captioner, samples, tmp_path)
     records = sorted((tmp_path / "kept").rglob("*.json"))[1:]
     assert len(records) == 2
@@ -110,7 +108,7 @@ def test_crash_leaves_what_was_finished(
 
 
 def test_pictures_that_occur_twice_are_computed_once(
-    captioner: Captioner, samples: list[Sample], tmp_path: Path, encoded: list[int]
+    captioner: CaptionerModel, samples: list[Sample], tmp_path: Path, encoded: list[int]
 ) -> None:
     twice = [*samples[:3], Sample("copy", samples[1].read()), *samples[:3]]
     splits = {"train": twice, "validation": samples[:2]}
@@ -121,7 +119,7 @@ def test_pictures_that_occur_twice_are_computed_once(
     assert torch.equal(images["validation"].rows([1])["features"][0], rows[1])
 
 
-def test_key_covers_all_that_decides_features(captioner: Captioner) -> None:
+def test_key_covers_all_that_decides_features(captioner: CaptionerModel) -> None:
     key = features_key(captioner)
     assert features_key(captioner) == key
     captioner.precision = torch.bfloat16
@@ -161,7 +159,7 @@ def test_all_vectors_and_the_pooled_one_are_kept_apart(join: str, tmp_path: Path
     assert keys["all"] != keys["pooled"]
 
 
-def _key_of_earlier_versions(captioner: Captioner) -> str:
+def _key_of_earlier_versions(captioner: CaptionerModel) -> str:
     stated = [PREPARATION_VERSION, captioner.image_spec.to_dict(), str(captioner.precision)]
     digest = hashlib.blake2b(json.dumps(stated, sort_keys=True).encode(), digest_size=16)
     for name, module in captioner.part_modules("vision"):
@@ -171,7 +169,7 @@ def _key_of_earlier_versions(captioner: Captioner) -> str:
     return digest.hexdigest()
 
 
-def test_key_ignores_what_does_not_decide_features(captioner: Captioner) -> None:
+def test_key_ignores_what_does_not_decide_features(captioner: CaptionerModel) -> None:
     """The decoder may learn, and adapters may ride on it: the encoder's features stay valid."""
     key = features_key(captioner)
     add_lora(captioner, rank=2, alpha=4, dropout=0.0)
@@ -180,14 +178,14 @@ def test_key_ignores_what_does_not_decide_features(captioner: Captioner) -> None
     assert features_key(captioner) == key
 
 
-def test_running_statistics_are_part_of_the_key(captioner: Captioner) -> None:
+def test_running_statistics_are_part_of_the_key(captioner: CaptionerModel) -> None:
     captioner.core().vision_model.register_buffer("statistics", torch.zeros(3))
     key = features_key(captioner)
     captioner.core().vision_model.statistics[1] = 1.0
     assert features_key(captioner) != key
 
 
-def test_key_of_pixels_covers_preparation_but_not_normalising(captioner: Captioner) -> None:
+def test_key_of_pixels_covers_preparation_but_not_normalising(captioner: CaptionerModel) -> None:
     spec = captioner.image_spec
     assert pixels_key(spec) == pixels_key(replace(spec, mean=(0.1, 0.2, 0.3)))
     ways = ({"height": 40}, {"resample": "bilinear"}, {"resize": "crop"}, {"decode": "fast"})
@@ -195,7 +193,7 @@ def test_key_of_pixels_covers_preparation_but_not_normalising(captioner: Caption
 
 
 def test_changed_picture_is_computed_anew(
-    captioner: Captioner, samples: list[Sample], tmp_path: Path, encoded: list[int]
+    captioner: CaptionerModel, samples: list[Sample], tmp_path: Path, encoded: list[int]
 ) -> None:
     before = _keep(captioner, samples[:2], tmp_path).rows([0])["features"]
     Image.fromarray(clear_pictures(1, seed=9)[0]).save(tmp_path / "0.png")
@@ -206,7 +204,7 @@ def test_changed_picture_is_computed_anew(
 
 
 def test_bad_pictures_are_rejected_and_the_rest_stays_in_place(
-    captioner: Captioner, samples: list[Sample], tmp_path: Path
+    captioner: CaptionerModel, samples: list[Sample], tmp_path: Path
 ) -> None:
     (tmp_path / "2.png").write_bytes(b"")
     (tmp_path / "5.png").write_bytes((tmp_path / "5.png").read_bytes()[:60])
@@ -220,13 +218,15 @@ def test_bad_pictures_are_rejected_and_the_rest_stays_in_place(
     torch.testing.assert_close(images.rows(range(17))["features"], _live(captioner, good), rtol=1e-4, atol=1e-5)
 
 
-def test_no_good_picture_leaves_an_empty_split(captioner: Captioner, tmp_path: Path) -> None:
+def test_no_good_picture_leaves_an_empty_split(captioner: CaptionerModel, tmp_path: Path) -> None:
     rejects = Rejects()
     images = keep_images(captioner, {"train": [Sample("a", b"nope")]}, Keeping("memory", tmp_path), rejects)["train"]
     assert (len(images), len(rejects)) == (0, 1)
 
 
-def test_pixels_are_kept_while_the_encoder_learns(captioner: Captioner, samples: list[Sample], tmp_path: Path) -> None:
+def test_pixels_are_kept_while_the_encoder_learns(
+    captioner: CaptionerModel, samples: list[Sample], tmp_path: Path
+) -> None:
     freeze(captioner, ("language",))
     images = _keep(captioner, samples, tmp_path, "memory")
     assert images.kind == "pixels"
@@ -237,7 +237,7 @@ def test_pixels_are_kept_while_the_encoder_learns(captioner: Captioner, samples:
 
 @pytest.mark.parametrize("learns", [False, True])
 def test_without_memory_features_go_to_disk_and_pixels_are_decoded_anew(
-    captioner: Captioner, samples: list[Sample], tmp_path: Path, learns: bool
+    captioner: CaptionerModel, samples: list[Sample], tmp_path: Path, learns: bool
 ) -> None:
     if learns:
         freeze(captioner, ("language",))
@@ -251,7 +251,7 @@ def test_without_memory_features_go_to_disk_and_pixels_are_decoded_anew(
         assert isinstance(images, KeptImages) and isinstance(images.store, DiskStore)
 
 
-def test_nothing_is_kept_when_asked(captioner: Captioner, samples: list[Sample], tmp_path: Path) -> None:
+def test_nothing_is_kept_when_asked(captioner: CaptionerModel, samples: list[Sample], tmp_path: Path) -> None:
     (tmp_path / "1.png").write_bytes(b"broken")
     rejects = Rejects()
     images = keep_images(captioner, {"train": samples}, Keeping("off", tmp_path / "kept"), rejects)["train"]
@@ -262,21 +262,21 @@ def test_nothing_is_kept_when_asked(captioner: Captioner, samples: list[Sample],
 
 
 def test_features_are_kept_in_the_arithmetic_they_were_made_in(
-    captioner: Captioner, samples: list[Sample], tmp_path: Path
+    captioner: CaptionerModel, samples: list[Sample], tmp_path: Path
 ) -> None:
     captioner.precision = torch.bfloat16
     assert _keep(captioner, samples[:2], tmp_path).rows([0])["features"].dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("workers", [1, 7])
-def test_stream_keeps_order_whoever_is_first(captioner: Captioner, samples: list[Sample], workers: int) -> None:
+def test_stream_keeps_order_whoever_is_first(captioner: CaptionerModel, samples: list[Sample], workers: int) -> None:
     many = [samples[number % 20] for number in range(150)]
     pictures = list(stream_pictures(many, captioner.image_spec, Rejects(), workers=workers))
     assert [picture.index for picture in pictures] == list(range(150))
     assert [picture.key for picture in pictures] == [content_key(sample.read()) for sample in many]
 
 
-def test_known_pictures_are_not_decoded(captioner: Captioner, samples: list[Sample]) -> None:
+def test_known_pictures_are_not_decoded(captioner: CaptionerModel, samples: list[Sample]) -> None:
     known = {content_key(samples[1].read())}
     pictures = list(stream_pictures(samples[:3], captioner.image_spec, Rejects(), known))
     assert [picture.pixels is None for picture in pictures] == [False, True, False]

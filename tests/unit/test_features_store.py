@@ -10,26 +10,25 @@ import pytest
 import torch
 
 from captrain.data.feature_store.folder import StoreFolder
-from captrain.data.feature_store.index import Entry
 from captrain.data.feature_store.manifest import EncoderNote, FeaturesNote, Manifest
+from captrain.data.feature_store.shard import Entry
 from captrain.data.feature_store.store import FeatureStore
 from captrain.data.images import prepare
 from captrain.data.readers import reader
 from captrain.errors import DataError
-from captrain.features import store as kept_store
-from captrain.features.images import KeptImages
-from captrain.features.keep import Keeping, keep_images
-from captrain.features.manage import describe, verify
-from captrain.features.search import search
-from captrain.features.store import DiskStore, MemoryStore, Store
-from captrain.features.stored import StoredImages
-from captrain.models.adapt import freeze
-from captrain.models.captioner import Captioner
+from captrain.features import cache_arrays as kept_store
+from captrain.features.cache import Keeping, keep_images
+from captrain.features.cache_arrays import DiskStore, MemoryStore, Store
+from captrain.features.manage import describe, search, verify
+from captrain.features.stored_images import StoredImages
+from captrain.features.training_images import KeptImages
+from captrain.models.captioner import CaptionerModel
+from captrain.models.learning_parts import freeze
 from captrain.records import Rejects, Sample
 
 
 def _keep(
-    captioner: Captioner, samples: Sequence[Sample], folder: Path, where: str = "disk", **options: int
+    captioner: CaptionerModel, samples: Sequence[Sample], folder: Path, where: str = "disk", **options: int
 ) -> KeptImages:
     images = keep_images(captioner, {"train": samples}, Keeping(where, folder / "kept", **options), Rejects())["train"]
     assert isinstance(images, KeptImages)
@@ -132,7 +131,7 @@ def test_a_broken_shard_is_computed_again_and_not_told_of(
     assert disk_store(tmp_path).rows([B, A])[:, 0, 0].tolist() == [2.0, 1.0]
 
 
-def test_what_is_kept_is_a_store_as_any_other(captioner: Captioner, samples: list[Sample], tmp_path: Path) -> None:
+def test_what_is_kept_is_a_store_as_any_other(captioner: CaptionerModel, samples: list[Sample], tmp_path: Path) -> None:
     """Described, checked, searched, and trained from: its samples are the pictures with their captions."""
     images = _keep(captioner, samples, tmp_path)
     (folder,) = (tmp_path / "kept").iterdir()
@@ -149,7 +148,7 @@ def test_what_is_kept_is_a_store_as_any_other(captioner: Captioner, samples: lis
 
 
 def test_pixels_are_kept_in_the_same_form_and_not_taken_for_features(
-    captioner: Captioner, samples: list[Sample], tmp_path: Path
+    captioner: CaptionerModel, samples: list[Sample], tmp_path: Path
 ) -> None:
     freeze(captioner, ("language",))
     pixels = _keep(captioner, samples, tmp_path).rows([4, 2])["pixels"]

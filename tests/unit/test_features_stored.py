@@ -14,17 +14,17 @@ import torch
 from captrain.data.caption_text import CaptionText
 from captrain.data.dataset import Splits, load_splits
 from captrain.data.feature_store.folder import StoreFolder
-from captrain.data.feature_store.index import Entry, Index, IndexRows
 from captrain.data.feature_store.manifest import EncoderNote, FeaturesNote, Manifest
+from captrain.data.feature_store.shard import Entry, Index, IndexRows
+from captrain.data.feature_store.writer import Shard, StoreWriter
 from captrain.data.mix import Mixture
 from captrain.data.readers import reader
 from captrain.errors import DataError
-from captrain.features.stored import Places, StoredImages, captions_of
-from captrain.features.writing import Shard, StoreWriter
+from captrain.features.stored_images import Places, StoredImages, captions_of
 from captrain.records import Rejects, Sample
 from captrain.training import run
+from captrain.training.captions import BlockMixture, StoredCaptions, by_blocks
 from captrain.training.rows import TokenizedCaptions
-from captrain.training.stored import BlockMixture, StoredCaptions, by_blocks
 
 SHARD = 4
 IMAGES = 27
@@ -130,7 +130,9 @@ def test_tokens_of_stored_captions_are_those_of_the_tokenised_ones(
 def test_an_epoch_by_blocks_has_each_row_once_and_reads_from_few_shards_at_a_time(
     splits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("captrain.features.stored.psutil.virtual_memory", lambda: type("Free", (), {"available": 1})())
+    monkeypatch.setattr(
+        "captrain.features.stored_images.psutil.virtual_memory", lambda: type("Free", (), {"available": 1})()
+    )
     images = stored(splits.train)
     assert images.blocks is not None
     labels = splits.sources()

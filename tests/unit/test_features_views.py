@@ -9,12 +9,11 @@ import pytest
 import torch
 
 from captrain.data.augment import Augmentation
-from captrain.data.content import content_key
 from captrain.data.images import MAX_PIXELS, prepare
-from captrain.features.images import KeptImages, LiveImages
-from captrain.features.keep import Keeping, keep_images
-from captrain.features.views import PLAIN, Views
-from captrain.models.captioner import Captioner
+from captrain.data.picture_files import content_key
+from captrain.features.cache import Keeping, keep_images
+from captrain.features.training_images import PLAIN, KeptImages, LiveImages, Views
+from captrain.models.captioner import CaptionerModel
 from captrain.records import Rejects, Sample
 
 FLIP = Augmentation(flip=1.0)
@@ -27,13 +26,13 @@ def samples(samples: list[Sample]) -> list[Sample]:
     return samples[:6]
 
 
-def pixels(captioner: Captioner, sample: Sample, views: Views, view: int) -> np.ndarray:
+def pixels(captioner: CaptionerModel, sample: Sample, views: Views, view: int) -> np.ndarray:
     data = sample.read()
     return views.pixels(data, content_key(data), view, captioner.image_spec, MAX_PIXELS)
 
 
 def test_view_0_is_the_picture_and_others_depend_on_seed_and_number(
-    captioner: Captioner, samples: list[Sample]
+    captioner: CaptionerModel, samples: list[Sample]
 ) -> None:
     views = Views(3, CROP, seed=1)
     plain = prepare(samples[0].read(), captioner.image_spec)
@@ -58,7 +57,7 @@ def test_with_one_view_every_epoch_makes_its_own() -> None:
 
 
 def test_kept_views_are_the_features_of_those_pixels(
-    captioner: Captioner, samples: list[Sample], tmp_path: Path
+    captioner: CaptionerModel, samples: list[Sample], tmp_path: Path
 ) -> None:
     views = Views(3, CROP, seed=5)
     images = keep_images(captioner, {"train": samples}, Keeping("disk", tmp_path / "kept"), Rejects(), {"train": views})
@@ -76,14 +75,14 @@ def test_kept_views_are_the_features_of_those_pixels(
     torch.testing.assert_close(kept.rows(range(6))["features"], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_other_splits_have_no_views(captioner: Captioner, samples: list[Sample], tmp_path: Path) -> None:
+def test_other_splits_have_no_views(captioner: CaptionerModel, samples: list[Sample], tmp_path: Path) -> None:
     splits = {"train": samples[:3], "validation": samples[3:]}
     images = keep_images(captioner, splits, Keeping("memory", tmp_path), Rejects(), {"train": Views(2, CROP)})
     assert isinstance(images["train"], KeptImages)
     assert len(images["train"].store) == 3 * 2 + 3
 
 
-def test_views_made_anew_are_not_kept(captioner: Captioner, samples: list[Sample], tmp_path: Path) -> None:
+def test_views_made_anew_are_not_kept(captioner: CaptionerModel, samples: list[Sample], tmp_path: Path) -> None:
     views = Views(1, CROP, seed=5)
     images = keep_images(captioner, {"train": samples}, Keeping("auto", tmp_path), Rejects(), {"train": views})
     live = images["train"]
@@ -95,7 +94,7 @@ def test_views_made_anew_are_not_kept(captioner: Captioner, samples: list[Sample
     assert np.array_equal(live.rows(range(6))["pixels"].numpy(), plain)
 
 
-def test_what_speaks_of_sides_is_not_mirrored(captioner: Captioner, samples: list[Sample], tmp_path: Path) -> None:
+def test_what_speaks_of_sides_is_not_mirrored(captioner: CaptionerModel, samples: list[Sample], tmp_path: Path) -> None:
     sided = Sample("sided", samples[0].image, ("a dog on the left",), "sided")
     plain, mirrored = prepare(samples[0].read(), captioner.image_spec), Views(1, FLIP)
     live = keep_images(

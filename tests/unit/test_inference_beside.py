@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from captrain.data.machine import Ledger
-from captrain.data.readers.options import ReadOptions
+from captrain.data.options import ReadOptions
 from captrain.data.readers.sidecar import read
 from captrain.inference.caption_files import CaptionOutcome, caption_files
-from captrain.inference.captioning import Writer
+from captrain.inference.captioner import Captioner
 from captrain.records import Rejects
 from captrain.testing import LESSONS, clear_pictures
 
@@ -26,14 +26,14 @@ def model(taught_folders: dict[str, Path]) -> str:
 
 
 @pytest.fixture(scope="module")
-def writer(model: str) -> Writer:
-    return Writer.load(model, "cpu", "fp32")
+def writer(model: str) -> Captioner:
+    return Captioner.load(model, "cpu", "fp32")
 
 
 @pytest.fixture
-def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: Writer) -> Path:
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: Captioner) -> Path:
     """Two pictures that the model has a sentence for; the working folder is elsewhere, and the model is loaded once."""
-    monkeypatch.setattr(Writer, "load", lambda *_: writer)
+    monkeypatch.setattr(Captioner, "load", lambda *_: writer)
     folder = tmp_path / "photos"
     folder.mkdir()
     for number, picture in enumerate(clear_pictures(8)[:2]):

@@ -17,7 +17,7 @@ from captrain.errors import DataError, ModelError, PictureError, SettingsError, 
 from captrain.inference import caption_files as caption_module
 from captrain.inference.beside import Beside
 from captrain.inference.caption_files import CaptionOutcome, caption_files
-from captrain.inference.captioning import Writer, adjust_decoding
+from captrain.inference.captioner import Captioner, adjust_decoding
 from captrain.inference.evaluate import evaluate
 from captrain.models.decoding import Decoding
 from captrain.records import Caption, Sample
@@ -32,8 +32,8 @@ def model(taught_folders: dict[str, Path]) -> str:
 
 
 @pytest.fixture(scope="module")
-def writer(model: str) -> Writer:
-    return Writer.load(model, device="cpu", precision="fp32")
+def writer(model: str) -> Captioner:
+    return Captioner.load(model, device="cpu", precision="fp32")
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_other_extension_leaves_text_files_alone(model: str, photos: Path) -> No
 def test_nothing_to_do_loads_no_model(model: str, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A name that no model has is an error all the same."""
     _caption(model, photos)
-    monkeypatch.setattr(Writer, "load", None)
+    monkeypatch.setattr(Captioner, "load", None)
     assert _caption(model, photos) == CaptionOutcome(0, 4, 0, None)
     with pytest.raises(ModelError, match="no/such-model: can't be loaded: no folder of this name"):
         _caption("no/such-model", photos)
@@ -231,7 +231,7 @@ def test_decoding_can_be_changed(model: str, photos: Path) -> None:
         ({"temperature": 0.5, "sample": False}, "temperature 0.5"),
     ],
 )
-def test_settings_of_sampling_go_with_sampling(writer: Writer, decoding: dict, found: str) -> None:
+def test_settings_of_sampling_go_with_sampling(writer: Captioner, decoding: dict, found: str) -> None:
     picture = Image.fromarray(clear_pictures(1)[0])
     with pytest.raises(SettingsError, match=f"^found {found}, which means nothing without sampling; expected --sample"):
         writer(picture, **decoding)
@@ -290,7 +290,7 @@ def test_evaluation_without_references_is_refused(model: str, photos: Path) -> N
         _evaluate(model, photos)
 
 
-def test_writer_takes_paths_bytes_and_images(writer: Writer, photos: Path) -> None:
+def test_writer_takes_paths_bytes_and_images(writer: Captioner, photos: Path) -> None:
     path = photos / "1.png"
     with Image.open(path) as image:
         image.load()
@@ -304,7 +304,7 @@ def test_writer_takes_paths_bytes_and_images(writer: Writer, photos: Path) -> No
     assert writer.caption([]) == []
 
 
-def test_writer_takes_images_of_every_mode(writer: Writer, photos: Path) -> None:
+def test_writer_takes_images_of_every_mode(writer: Captioner, photos: Path) -> None:
     with Image.open(photos / "1.png") as image:
         for mode in ("RGBA", "P", "CMYK", "HSV"):
             assert writer(image.convert(mode)) == LESSONS[1], mode
@@ -312,7 +312,7 @@ def test_writer_takes_images_of_every_mode(writer: Writer, photos: Path) -> None
             writer(image.convert("F"))
 
 
-def test_writer_sets_opened_photos_upright(writer: Writer, photos: Path) -> None:
+def test_writer_sets_opened_photos_upright(writer: Captioner, photos: Path) -> None:
     """As a phone stores them: turned, and a note in the EXIF block on how to turn them back."""
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -322,7 +322,7 @@ def test_writer_sets_opened_photos_upright(writer: Writer, photos: Path) -> None
         assert writer(turned) == writer(photos / "turned.jpg") == LESSONS[1]
 
 
-def test_writer_names_a_bad_picture(writer: Writer, tmp_path: Path) -> None:
+def test_writer_names_a_bad_picture(writer: Captioner, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere\.png: no such picture"):
         writer("nowhere.png")
     (tmp_path / "bad.png").write_bytes(b"")
@@ -341,6 +341,6 @@ def test_load_is_all_that_a_script_needs(model: str, photos: Path) -> None:
 
 
 def test_bf16_writes_what_fp32_writes(model: str, photos: Path) -> None:
-    lowered = Writer.load(model, device="cpu", precision="bf16")
+    lowered = Captioner.load(model, device="cpu", precision="bf16")
     captions = lowered.caption([photos / f"{number}.png" for number in range(4)])
     assert [caption.text for caption in captions] == list(LESSONS[:4])

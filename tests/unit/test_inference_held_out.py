@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captrain.data.content import content_key
-from captrain.data.kept_splits import EARLIER, FILE, KeptSplits, Rows, mark_of, read_kept_splits, write_kept_splits
+from captrain.data.picture_files import content_key
 from captrain.data.samples import Chosen, Joined, Prefixed, exact_keys_of, ids_of, key_of
+from captrain.data.splits import EARLIER, FILE, KeptSplits, Rows, mark_of, read_kept_splits, write_kept_splits
 from captrain.errors import DataError
 from captrain.inference.held_out import pick, sift
 from captrain.records import Sample

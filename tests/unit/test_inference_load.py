@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from captrain.models.adapt import add_lora
-from captrain.models.bundle import load_captioner, save_captioner
-from captrain.models.quiet import quietly
+from captrain.models.checkpoint.folder import load_captioner, save_captioner
+from captrain.models.contexts import quietly
+from captrain.models.learning_parts import add_lora
 from captrain.testing import TINY_CAPTIONERS, tiny_photos
 
 CODE = """

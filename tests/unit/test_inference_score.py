@@ -19,7 +19,7 @@ from captrain.errors import DataError, ModelError, SettingsError
 from captrain.inference.score import score, score_systems
 from captrain.metrics.java import JAVA_METRICS, JavaError, MetricScores
 from captrain.metrics.score import METRICS
-from captrain.models.preparation import write_preparation
+from captrain.models.checkpoint.image_preparation import write_preparation
 
 CAPTIONS = {"1": "a dog runs", "2": "two cats sleep", "3": "a red bus"}
 REFERENCES = {"1": ["A dog runs fast."], "2": ["Two cats sleep", "Cats"], "3": ["A blue bus is here."]}

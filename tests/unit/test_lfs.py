@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from captrain.errors import ModelError
-from captrain.models.bundle import load_captioner
+from captrain.models.checkpoint.folder import load_captioner
 
 
 def test_a_pointer_in_place_of_weights_is_called_that(tiny_folders: dict[str, Path], tmp_path: Path) -> None:

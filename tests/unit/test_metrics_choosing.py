@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import TrainerControl, TrainerState
 
-from captrain.metrics.choosing import blind_spot, is_better, is_constant, merit, since_best
+from captrain.metrics.judging import blind_spot, is_better, is_constant, merit, since_best
 from captrain.report.logs import Metrics
-from captrain.training.callbacks import Discernment, Patience, is_best
+from captrain.training.loop.callbacks import Discernment, Patience, is_best
 
 NUMBERS = st.floats(-10, 10) | st.just(math.nan) | st.just(math.inf) | st.none()
 LINES = st.lists(st.fixed_dictionaries({"cider": NUMBERS, "validation_loss": NUMBERS}), min_size=1, max_size=8)

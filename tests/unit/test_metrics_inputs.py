@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from captrain.errors import DataError
-from captrain.metrics.ids import match_ids, path_parts
 from captrain.metrics.inputs import MAX_CHARACTERS, read_predictions, read_references
+from captrain.metrics.matching import match_ids, path_parts
 
 CAPTIONS = {"1": "a dog, running", "2": 'two "cats"'}
 REFERENCES = {"1": ["A dog runs.", "One dog"], "2": ["Cats"]}

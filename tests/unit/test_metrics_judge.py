@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from captrain.metrics import judge as judging
+from captrain.metrics import judging
 from captrain.metrics.java import MetricScores
-from captrain.metrics.judge import judge
+from captrain.metrics.judging import judge
 from captrain.metrics.score import score_captions
 from captrain.records import Caption
 

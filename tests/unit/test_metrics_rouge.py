@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captrain.metrics.rouge import rouge_l
+from captrain.metrics.bleu_rouge_cider import rouge_l
 
 lines = st.lists(st.sampled_from(["a", "b", "c", "dog", "cat"]), max_size=12).map(" ".join)
 

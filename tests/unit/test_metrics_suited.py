@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import captrain
 from captrain.cli import main
 from captrain.metrics import score_captions
-from captrain.metrics.judge import judge
+from captrain.metrics.judging import judge
 from captrain.metrics.suited import suited_to
 from captrain.records import Caption
 

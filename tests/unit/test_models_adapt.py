@@ -12,14 +12,20 @@ from transformers import MobileNetV1Config, MobileNetV1Model
 from transformers.pytorch_utils import Conv1D
 
 from captrain.errors import ModelError, SettingsError
-from captrain.models.adapt import STARTS, add_lora, count_parameters, freeze, lower_frozen
-from captrain.models.bundle import load_captioner
-from captrain.models.captioner import Captioner
-from captrain.models.groups import parameter_groups
-from captrain.models.memory import checkpoint_activations, quantization
-from captrain.models.parts import PARTS, plain_name
-from captrain.models.targets import lora_modules
+from captrain.models.adapters import lora_modules
+from captrain.models.captioner import PARTS, CaptionerModel, plain_name
+from captrain.models.checkpoint.folder import load_captioner
+from captrain.models.learning_parts import (
+    STARTS,
+    add_lora,
+    checkpoint_activations,
+    count_parameters,
+    freeze,
+    lower_frozen,
+    quantization,
+)
 from captrain.testing import TINY_CAPTIONERS, clear_pictures, teach
+from captrain.training.optimization.optimizers import parameter_groups
 
 BLIP_LAYER = (
     "attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
@@ -29,44 +35,44 @@ BLIP_LAYER = (
 
 
 @pytest.fixture
-def blip(tiny_folders: dict[str, Path]) -> Captioner:
+def blip(tiny_folders: dict[str, Path]) -> CaptionerModel:
     return load_captioner(str(tiny_folders["blip"]))
 
 
 @pytest.fixture
-def joined(tiny_folders: dict[str, Path]) -> Captioner:
+def joined(tiny_folders: dict[str, Path]) -> CaptionerModel:
     return load_captioner(str(tiny_folders["encoder-decoder"]))
 
 
 @pytest.fixture(params=list(TINY_CAPTIONERS))
-def family_captioner(request: pytest.FixtureRequest, tiny_folders: dict[str, Path]) -> Captioner:
+def family_captioner(request: pytest.FixtureRequest, tiny_folders: dict[str, Path]) -> CaptionerModel:
     return load_captioner(str(tiny_folders[request.param]))
 
 
-def _adapted(captioner: Captioner) -> set[str]:
+def _adapted(captioner: CaptionerModel) -> set[str]:
     """Modules with an adapter."""
     return {name.removesuffix(".lora_A") for name, _ in captioner.core().named_modules() if name.endswith(".lora_A")}
 
 
-def _learning(captioner: Captioner) -> list[str]:
+def _learning(captioner: CaptionerModel) -> list[str]:
     return [name for name, parameter in captioner.named_parameters() if parameter.requires_grad]
 
 
-def test_blip_gets_adapters_on_attention_and_feed_forward_of_the_text_decoder(blip: Captioner) -> None:
+def test_blip_gets_adapters_on_attention_and_feed_forward_of_the_text_decoder(blip: CaptionerModel) -> None:
     add_lora(blip, rank=4, alpha=8, dropout=0.0)
     prefix = "text_decoder.bert.encoder.layer"
     assert _adapted(blip) == {f"{prefix}.{layer}.{name}" for layer in (0, 1) for name in BLIP_LAYER}
     assert all("lora_" in name for name in _learning(blip))
 
 
-def test_vision_part_gets_adapters_on_request(blip: Captioner) -> None:
+def test_vision_part_gets_adapters_on_request(blip: CaptionerModel) -> None:
     add_lora(blip, rank=4, alpha=8, dropout=0.0, parts=("vision",))
     names = ("self_attn.qkv", "self_attn.projection", "mlp.fc1", "mlp.fc2")
     assert _adapted(blip) == {f"vision_model.encoder.layers.{layer}.{name}" for layer in (0, 1) for name in names}
     assert blip.vision_learns()
 
 
-def test_encoder_decoder_gets_adapters_in_every_layer(joined: Captioner) -> None:
+def test_encoder_decoder_gets_adapters_in_every_layer(joined: CaptionerModel) -> None:
     add_lora(joined, rank=4, alpha=8, dropout=0.0, parts=("language", "bridge", "vision"))
     kinds = {re.sub(r"\d+", "N", name) for name in _adapted(joined)}
     assert "enc_to_dec_proj" in kinds
@@ -74,12 +80,12 @@ def test_encoder_decoder_gets_adapters_in_every_layer(joined: Captioner) -> None
     assert not any("lm_head" in kind or "wte" in kind for kind in kinds)
 
 
-def test_chosen_target_modules_stand_instead_of_parts(blip: Captioner) -> None:
+def test_chosen_target_modules_stand_instead_of_parts(blip: CaptionerModel) -> None:
     add_lora(blip, rank=4, alpha=8, dropout=0.0, target_modules=("query", "qkv"))
     assert {name.rsplit(".", 1)[-1] for name in _adapted(blip)} == {"query", "qkv"}
 
 
-def test_target_module_that_matches_nothing_lists_the_real_names(blip: Captioner) -> None:
+def test_target_module_that_matches_nothing_lists_the_real_names(blip: CaptionerModel) -> None:
     with pytest.raises(ModelError) as error:
         add_lora(blip, rank=4, alpha=8, dropout=0.0, target_modules=("query", "q_proj"))
     text = str(error.value)
@@ -91,12 +97,12 @@ def test_target_module_that_matches_nothing_lists_the_real_names(blip: Captioner
         add_lora(blip, rank=4, alpha=8, dropout=0.0, target_modules=("uery",))
 
 
-def test_part_without_layers_is_refused(blip: Captioner) -> None:
+def test_part_without_layers_is_refused(blip: CaptionerModel) -> None:
     with pytest.raises(ModelError, match="the part 'bridge' of a blip captioner has no layers"):
         add_lora(blip, rank=4, alpha=8, dropout=0.0, parts=("bridge",))
 
 
-def test_adapters_begin_without_effect_and_then_learn(blip: Captioner) -> None:
+def test_adapters_begin_without_effect_and_then_learn(blip: CaptionerModel) -> None:
     pixels = torch.from_numpy(clear_pictures(2))
     rows = blip.pack([[[6, 7]], [[8, 9, 10]]]).to_dict()
     before = blip(**rows, pixels=pixels).loss
@@ -107,7 +113,7 @@ def test_adapters_begin_without_effect_and_then_learn(blip: Captioner) -> None:
 
 
 @pytest.mark.parametrize("parts", [("vision",), ("vision", "bridge"), ("language",), ()])
-def test_frozen_parts_do_not_learn(joined: Captioner, parts: tuple[str, ...]) -> None:
+def test_frozen_parts_do_not_learn(joined: CaptionerModel, parts: tuple[str, ...]) -> None:
     freeze(joined, parts)
     counts = count_parameters(joined)
     for part in PARTS:
@@ -121,7 +127,7 @@ def test_frozen_parts_do_not_learn(joined: Captioner, parts: tuple[str, ...]) ->
     assert joined.vision_learns() == ("vision" not in parts)
 
 
-def test_freezing_changes_nothing_in_what_is_frozen(joined: Captioner) -> None:
+def test_freezing_changes_nothing_in_what_is_frozen(joined: CaptionerModel) -> None:
     freeze(joined, ("vision",))
     before = {name: weight.clone() for name, weight in joined.named_parameters()}
     teach(joined, steps=2)
@@ -130,12 +136,12 @@ def test_freezing_changes_nothing_in_what_is_frozen(joined: Captioner) -> None:
     assert not any(name.startswith("model.encoder.") for name in changed)
 
 
-def test_freezing_everything_is_refused(joined: Captioner) -> None:
+def test_freezing_everything_is_refused(joined: CaptionerModel) -> None:
     with pytest.raises(ModelError, match="nothing would learn"):
         freeze(joined, PARTS)
 
 
-def test_counts_of_an_adapter(blip: Captioner) -> None:
+def test_counts_of_an_adapter(blip: CaptionerModel) -> None:
     total = sum(parameter.numel() for parameter in blip.parameters())
     add_lora(blip, rank=4, alpha=8, dropout=0.0)
     counts = count_parameters(blip)
@@ -146,7 +152,7 @@ def test_counts_of_an_adapter(blip: Captioner) -> None:
     assert sum(count["total"] for count in counts.values()) == total + counts["language"]["trainable"]
 
 
-def test_lowered_weights_give_nearly_the_same_loss(blip: Captioner) -> None:
+def test_lowered_weights_give_nearly_the_same_loss(blip: CaptionerModel) -> None:
     add_lora(blip, rank=4, alpha=8, dropout=0.0)
     blip.eval()
     blip.precision = torch.bfloat16
@@ -174,7 +180,7 @@ def test_lowered_weights_give_nearly_the_same_loss(blip: Captioner) -> None:
         (("attention", "feed-forward"), set(BLIP_LAYER)),
     ],
 )
-def test_kinds_of_layers_of_blip(layers: tuple[str, ...], kept: set[str], blip: Captioner) -> None:
+def test_kinds_of_layers_of_blip(layers: tuple[str, ...], kept: set[str], blip: CaptionerModel) -> None:
     names = lora_modules(blip, ("language",), layers)
     assert {re.sub(r".*layer\.\d+\.", "", name) for name in names} == kept
     vision = {re.sub(r".*layers\.\d+\.", "", name) for name in lora_modules(blip, ("vision",), layers)}
@@ -183,7 +189,7 @@ def test_kinds_of_layers_of_blip(layers: tuple[str, ...], kept: set[str], blip: 
 
 
 @pytest.mark.parametrize("part", ["vision", "language"])
-def test_attention_and_feed_forward_are_halves_of_every_family(part: str, family_captioner: Captioner) -> None:
+def test_attention_and_feed_forward_are_halves_of_every_family(part: str, family_captioner: CaptionerModel) -> None:
     attention = lora_modules(family_captioner, (part,), ("attention",))
     feed_forward = lora_modules(family_captioner, (part,), ("feed-forward",))
     both = lora_modules(family_captioner, (part,))
@@ -195,7 +201,7 @@ def test_attention_and_feed_forward_are_halves_of_every_family(part: str, family
     assert not any(".attn." in name or "query" in name or "qkv" in name for name in feed_forward)
 
 
-def test_all_linear_takes_every_matrix_but_the_vocabulary(family_captioner: Captioner) -> None:
+def test_all_linear_takes_every_matrix_but_the_vocabulary(family_captioner: CaptionerModel) -> None:
     parts = [part for part in PARTS if family_captioner.parts()[part]]
     names = set(lora_modules(family_captioner, parts, ("all-linear",)))
     matrices = {
@@ -208,14 +214,14 @@ def test_all_linear_takes_every_matrix_but_the_vocabulary(family_captioner: Capt
     assert names > set(lora_modules(family_captioner, parts[:1]))
 
 
-def test_kinds_that_a_part_lacks_are_refused(joined: Captioner, blip: Captioner) -> None:
+def test_kinds_that_a_part_lacks_are_refused(joined: CaptionerModel, blip: CaptionerModel) -> None:
     with pytest.raises(ModelError, match=r"'bridge' of a encoder-decoder captioner has no layers.*\(attention\)"):
         add_lora(joined, 4, 8, 0.0, parts=("language", "bridge"), layers=("attention",))
     with pytest.raises(ModelError, match="'bridge' of a blip captioner has no layers"):
         add_lora(blip, 4, 8, 0.0, parts=("bridge",), layers=("all-linear",))
 
 
-def test_fresh_modules_learn_whole_and_get_no_adapters(joined: Captioner) -> None:
+def test_fresh_modules_learn_whole_and_get_no_adapters(joined: CaptionerModel) -> None:
     add_lora(joined, 4, 8, 0.0, fresh_modules=("crossattention", "enc_to_dec_proj", "not.there"))
     assert not any("crossattention" in name for name in _adapted(joined))
     whole = {name for name in _learning(joined) if "lora_" not in name}
@@ -224,21 +230,21 @@ def test_fresh_modules_learn_whole_and_get_no_adapters(joined: Captioner) -> Non
     assert all("crossattention" in name or "enc_to_dec_proj" in name for name in whole)
 
 
-def test_scale_of_plain_and_rank_stabilised_adapters(blip: Captioner, joined: Captioner) -> None:
+def test_scale_of_plain_and_rank_stabilised_adapters(blip: CaptionerModel, joined: CaptionerModel) -> None:
     add_lora(blip, rank=16, alpha=32, dropout=0.0)
     add_lora(joined, rank=16, alpha=32, dropout=0.0, rslora=True)
     assert _scales(blip) == {2.0}
     assert _scales(joined) == {8.0}
 
 
-def _scales(captioner: Captioner) -> set[float]:
+def _scales(captioner: CaptionerModel) -> set[float]:
     return {module.scaling["default"] for module in captioner.modules() if hasattr(module, "lora_A")}
 
 
 @pytest.mark.parametrize(
     "options", [{"dora": True}, {"dora": True, "rslora": True}, *({"start": name} for name in STARTS)]
 )
-def test_every_kind_of_adapter_begins_without_effect_and_learns(options: dict[str, Any], blip: Captioner) -> None:
+def test_every_kind_of_adapter_begins_without_effect_and_learns(options: dict[str, Any], blip: CaptionerModel) -> None:
     pixels = torch.from_numpy(clear_pictures(2))
     rows = blip.eval().pack([[[6, 7]], [[8, 9, 10]]]).to_dict()
     before = blip(**rows, pixels=pixels).logits
@@ -253,7 +259,7 @@ def test_every_kind_of_adapter_begins_without_effect_and_learns(options: dict[st
     assert torch.isfinite(lowered)
 
 
-def test_gpt2_takes_pissa_and_refuses_olora(joined: Captioner) -> None:
+def test_gpt2_takes_pissa_and_refuses_olora(joined: CaptionerModel) -> None:
     with pytest.raises(ModelError, match=r"olora: peft can't do it for decoder\.transformer"):
         add_lora(joined, 4, 8, 0.0, start="olora")
     pixels = torch.from_numpy(clear_pictures(1))
@@ -275,14 +281,14 @@ def test_gpt2_takes_pissa_and_refuses_olora(joined: Captioner) -> None:
         ("pissa", 33, r"rank 33 is more than .* has \(32\)"),
     ],
 )
-def test_beginnings_that_can_not_be_are_refused(start: str, rank: int, message: str, blip: Captioner) -> None:
+def test_beginnings_that_can_not_be_are_refused(start: str, rank: int, message: str, blip: CaptionerModel) -> None:
     with pytest.raises(ModelError, match=message) as error:
         add_lora(blip, rank, 8, 0.0, start=start)
     assert "\n" not in str(error.value)
     assert not hasattr(blip.model, "peft_config")
 
 
-def test_quantised_weights_are_not_lowered(blip: Captioner) -> None:
+def test_quantised_weights_are_not_lowered(blip: CaptionerModel) -> None:
     layer = blip.core().text_decoder.bert.encoder.layer[0].intermediate.dense
     layer.weight = torch.nn.Parameter(torch.zeros(4, 4, dtype=torch.uint8), requires_grad=False)
     blip.requires_grad_(False)
@@ -291,7 +297,7 @@ def test_quantised_weights_are_not_lowered(blip: Captioner) -> None:
     assert layer.bias.dtype == torch.bfloat16
 
 
-def test_groups_hold_every_learning_weight_once(blip: Captioner) -> None:
+def test_groups_hold_every_learning_weight_once(blip: CaptionerModel) -> None:
     add_lora(blip, 4, 8, 0.0, parts=("vision", "language"), dora=True)
     groups = parameter_groups(blip, 1e-3, {"vision": 1e-4}, 0.1, lora_plus=16)
     members = [id(weight) for group in groups for weight in group["params"]]
@@ -303,7 +309,7 @@ def test_groups_hold_every_learning_weight_once(blip: Captioner) -> None:
             assert rates[id(weight)] == pytest.approx(base * (16 if "lora_B" in name else 1)), name
 
 
-def test_groups_without_lora_plus_spare_biases_and_norms_from_decay(blip: Captioner) -> None:
+def test_groups_without_lora_plus_spare_biases_and_norms_from_decay(blip: CaptionerModel) -> None:
     groups = parameter_groups(blip, 1e-3, {}, 0.1)
     assert [group["lr"] for group in groups] == [1e-3] * 4
     assert [group["weight_decay"] for group in groups] == [0.1, 0.0, 0.1, 0.0]
@@ -316,7 +322,7 @@ def test_groups_without_lora_plus_spare_biases_and_norms_from_decay(blip: Captio
 
 
 @pytest.mark.parametrize("parts", [("language",), ("language", "vision")])
-def test_activations_computed_again_change_nothing(parts: tuple[str, ...], family_captioner: Captioner) -> None:
+def test_activations_computed_again_change_nothing(parts: tuple[str, ...], family_captioner: CaptionerModel) -> None:
     add_lora(family_captioner, 4, 8, dropout=0.2, parts=parts)
     pixels = torch.from_numpy(clear_pictures(2, family_captioner.image_spec.height))
     rows = family_captioner.pack([[[6, 7], [8]], [[8, 9, 10], [7, 6]]]).to_dict()  # packed: two captions a row
@@ -334,7 +340,7 @@ def test_activations_computed_again_change_nothing(parts: tuple[str, ...], famil
 
 
 def _loss_and_gradients(
-    captioner: Captioner, rows: dict[str, torch.Tensor], pixels: torch.Tensor
+    captioner: CaptionerModel, rows: dict[str, torch.Tensor], pixels: torch.Tensor
 ) -> tuple[float, dict[str, torch.Tensor]]:
     captioner.train()
     captioner.zero_grad()
@@ -344,7 +350,7 @@ def _loss_and_gradients(
     return loss.item(), {name: w.grad.clone() for name, w in captioner.named_parameters() if w.grad is not None}
 
 
-def _count_layer_calls(captioner: Captioner) -> dict[str, int]:
+def _count_layer_calls(captioner: CaptionerModel) -> dict[str, int]:
     """Counts how often each adapter's A is computed."""
     calls: dict[str, int] = {}
 
@@ -360,7 +366,7 @@ def _count_layer_calls(captioner: Captioner) -> dict[str, int]:
     return calls
 
 
-def test_half_that_can_not_compute_again_is_refused_where_it_learns(joined: Captioner) -> None:
+def test_half_that_can_not_compute_again_is_refused_where_it_learns(joined: CaptionerModel) -> None:
     joined.core().encoder = MobileNetV1Model(MobileNetV1Config(depth_multiplier=0.25, min_depth=8))
     freeze(joined, ("vision",))
     checkpoint_activations(joined)

@@ -13,27 +13,27 @@ from transformers import ResNetConfig, ResNetModel
 
 from captrain.data.images import ImageSpec
 from captrain.errors import ModelError
-from captrain.models import bundle
-from captrain.models.adapt import add_lora, freeze
 from captrain.models.adapters import base_of, check_saved_whole, has_adapter, merge_adapter
 from captrain.models.build import DecoderSizes, joined
-from captrain.models.bundle import load_captioner, save_captioner
-from captrain.models.captioner import Captioner
-from captrain.models.preparation import write_preparation
+from captrain.models.captioner import CaptionerModel
+from captrain.models.checkpoint import folder as bundle
+from captrain.models.checkpoint.folder import load_captioner, save_captioner
+from captrain.models.checkpoint.image_preparation import write_preparation
+from captrain.models.learning_parts import add_lora, freeze
 from captrain.settings.schema import Settings
 from captrain.testing import clear_pictures, teach, tiny_text_decoder
-from captrain.training import prepare
-from captrain.training.based import begun
-from captrain.training.run_folder import RunFolder
+from captrain.training import captioner_setup
+from captrain.training.run_folder.base_weights import begun
+from captrain.training.run_folder.folder import RunFolder
 
 
 @pytest.fixture
-def blip(tiny_folders: dict[str, Path]) -> Captioner:
+def blip(tiny_folders: dict[str, Path]) -> CaptionerModel:
     return load_captioner(str(tiny_folders["blip"]))
 
 
 @pytest.fixture
-def adapter(blip: Captioner, tmp_path: Path) -> Path:
+def adapter(blip: CaptionerModel, tmp_path: Path) -> Path:
     """An adapter that learned something, in a run folder."""
     add_lora(blip, 2, 4, 0.0)
     teach(blip, steps=2, learning_rate=1e-2)
@@ -42,7 +42,7 @@ def adapter(blip: Captioner, tmp_path: Path) -> Path:
 
 
 @torch.no_grad()
-def _logits(captioner: Captioner) -> Tensor:
+def _logits(captioner: CaptionerModel) -> Tensor:
     rows = captioner.eval().pack([[[6, 7], [8]], [[8, 9, 10]]]).to_dict()
     return captioner(**rows, pixels=torch.from_numpy(clear_pictures(2, captioner.image_spec.height))).logits
 
@@ -72,7 +72,7 @@ def test_an_adapter_on_a_merged_model_needs_a_base_on_disk(adapter: Path, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["word_embeddings", "cls.predictions.decoder"])
-def test_a_weight_that_two_layers_share_is_not_merged(name: str, blip: Captioner, tmp_path: Path) -> None:
+def test_a_weight_that_two_layers_share_is_not_merged(name: str, blip: CaptionerModel, tmp_path: Path) -> None:
     """The adapter works on one of them, and merging would change both."""
     add_lora(blip, 2, 4, 0.0, target_modules=(name,))
     teach(blip, steps=2, learning_rate=1e-2)
@@ -141,7 +141,7 @@ def test_quantised_weights_are_those_of_the_merged_model(
         return load(source, None)
 
     monkeypatch.setattr(bundle, "_load_weights", loading)
-    monkeypatch.setattr(prepare, "quantization", lambda *_: bits)
+    monkeypatch.setattr(captioner_setup, "quantization", lambda *_: bits)
     model = {"model": str(adapter), "quantize": "4bit", "device": "cpu", "continue_adapter": continues}
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()

@@ -17,9 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captrain.errors import ModelError
-from captrain.models.archive import is_archive, opened, unpack, write_archive
-from captrain.models.archive_members import MANIFEST, fault_of_name
-from captrain.models.weight_files import check_pickle
+from captrain.models.checkpoint.archive import MANIFEST, fault_of_name, is_archive, opened, unpack, write_archive
+from captrain.models.checkpoint.weight_files import check_pickle
 
 FILES = {"config.json": b'{"a": 1}', "model.safetensors": bytes(range(256)) * 40, "README.md": b"# card\n" * 50}
 

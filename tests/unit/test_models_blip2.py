@@ -21,12 +21,11 @@ from transformers import (
 )
 
 from captrain.errors import ModelError
-from captrain.models.adapt import freeze
-from captrain.models.blip2 import Blip2Captioner
-from captrain.models.bundle import load_captioner, save_captioner
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import PARTS, CaptionerModel
+from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.models.decoding import Decoding
-from captrain.models.parts import PARTS
+from captrain.models.families.blip2 import Blip2Captioner
+from captrain.models.learning_parts import freeze
 from captrain.testing import clear_pictures, teach, tiny_blip2
 
 OPT = {"num_hidden_layers": 32, "num_attention_heads": 32, "vocab_size": 50272}
@@ -57,17 +56,17 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(params=["opt", "t5"])
-def captioner(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Captioner:
+def captioner(request: pytest.FixtureRequest, folders: dict[str, Path]) -> CaptionerModel:
     return load_captioner(str(folders[request.param]))
 
 
 @pytest.fixture
-def opt(folders: dict[str, Path]) -> Captioner:
+def opt(folders: dict[str, Path]) -> CaptionerModel:
     return load_captioner(str(folders["opt"]))
 
 
 @pytest.fixture
-def t5(folders: dict[str, Path]) -> Captioner:
+def t5(folders: dict[str, Path]) -> CaptionerModel:
     return load_captioner(str(folders["t5"]))
 
 
@@ -85,14 +84,14 @@ def test_parts_have_the_published_sizes() -> None:
     assert _count(model.language_model) + 32128 * 2048 == pytest.approx(2.85e9, rel=1e-3)
 
 
-def test_adapters_reach_every_matrix_but_the_head(captioner: Captioner) -> None:
+def test_adapters_reach_every_matrix_but_the_head(captioner: CaptionerModel) -> None:
     linear = {name for name, module in captioner.core().named_modules() if isinstance(module, torch.nn.Linear)}
     chosen = {name for name in linear if any(re.fullmatch(captioner.lora_targets(part), name) for part in PARTS)}
     assert linear - chosen == {"language_model.lm_head"}
     assert all(name.startswith(captioner.part_prefixes()["bridge"]) for name in chosen if "qformer" in name)
 
 
-def test_bridge_learns_from_kept_features(captioner: Captioner) -> None:
+def test_bridge_learns_from_kept_features(captioner: CaptionerModel) -> None:
     """The Q-Former is behind the seam: what is kept of a picture does not change while it learns."""
     freeze(captioner, ("vision", "language"))
     assert not captioner.vision_learns()
@@ -105,7 +104,7 @@ def test_bridge_learns_from_kept_features(captioner: Captioner) -> None:
     assert all(name.startswith(("query_tokens", "qformer", "language_projection")) for name in learned)
 
 
-def test_opt_reads_the_prompt_before_the_caption(opt: Captioner) -> None:
+def test_opt_reads_the_prompt_before_the_caption(opt: CaptionerModel) -> None:
     opt.prompt = "a small"
     rows = opt.pack([opt.tokenize(["red dog"], 20)[0]])
     assert opt.tokenizer.decode(rows.input_ids[0, 1:]) == "a small red dog"
@@ -113,7 +112,7 @@ def test_opt_reads_the_prompt_before_the_caption(opt: Captioner) -> None:
     assert opt.end_id not in opt.tokenizer.get_vocab().values()  # published ones end with a line break
 
 
-def test_t5_reads_the_prompt_in_its_encoder(t5: Captioner) -> None:
+def test_t5_reads_the_prompt_in_its_encoder(t5: CaptionerModel) -> None:
     features = t5.encode(torch.from_numpy(clear_pictures(1)))
     bare = t5.context(features)
     t5.prompt = "a small"
@@ -125,7 +124,7 @@ def test_t5_reads_the_prompt_in_its_encoder(t5: Captioner) -> None:
     assert t5.tokenizer.decode(rows.input_ids[0, 1:]) == "red dog"
 
 
-def test_first_word_behind_a_prompt_keeps_its_space(opt: Captioner) -> None:
+def test_first_word_behind_a_prompt_keeps_its_space(opt: CaptionerModel) -> None:
     """OPT's tokens hold the space before a word: without it `of` and `two` would be read as `oftwo`."""
     words = Tokenizer(
         models.WordLevel({"</s>": 0, "a": 1, "Ġphoto": 2, "Ġof": 3, "two": 4, "Ġtwo": 5}, unk_token="</s>")
@@ -138,7 +137,7 @@ def test_first_word_behind_a_prompt_keeps_its_space(opt: Captioner) -> None:
     assert opt.tokenize(["two"], 20)[0] == [[5]]
 
 
-def test_placeholder_of_the_image_is_never_written(opt: Captioner) -> None:
+def test_placeholder_of_the_image_is_never_written(opt: CaptionerModel) -> None:
     placeholder = opt.core().config.image_token_index
     with torch.no_grad():
         opt.decoder.lm_head.bias = torch.nn.Parameter(torch.zeros(opt.decoder.config.vocab_size))
@@ -148,7 +147,7 @@ def test_placeholder_of_the_image_is_never_written(opt: Captioner) -> None:
 
 
 @pytest.mark.parametrize("captioner", ["opt", "t5"], indirect=True)
-def test_saved_folder_is_plain_transformers_in_a_fresh_process(captioner: Captioner, tmp_path: Path) -> None:
+def test_saved_folder_is_plain_transformers_in_a_fresh_process(captioner: CaptionerModel, tmp_path: Path) -> None:
     teach(captioner, steps=2)
     save_captioner(captioner, tmp_path)
     core = captioner.core()
@@ -162,7 +161,7 @@ def test_saved_folder_is_plain_transformers_in_a_fresh_process(captioner: Captio
     assert float(done.stdout) == pytest.approx(float(expected), rel=1e-6)
 
 
-def test_t5_head_of_its_own_survives_saving(t5: Captioner, tmp_path: Path) -> None:
+def test_t5_head_of_its_own_survives_saving(t5: CaptionerModel, tmp_path: Path) -> None:
     """Flan-T5's head is not its embedding, though transformers calls them tied."""
     head = t5.decoder.lm_head.weight.detach().clone()
     assert not torch.equal(head, t5.decoder.shared.weight)
@@ -180,7 +179,7 @@ def test_t5_head_of_its_own_survives_saving(t5: Captioner, tmp_path: Path) -> No
     ],
 )
 def test_language_models_that_do_not_fit_are_refused_in_one_line(
-    opt: Captioner, change: dict[str, object], expected: str
+    opt: CaptionerModel, change: dict[str, object], expected: str
 ) -> None:
     core = opt.core()
     if "model_type" in change:

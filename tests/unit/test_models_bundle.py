@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from captrain.errors import ModelError
-from captrain.models.adapt import add_lora
-from captrain.models.bundle import family_class, load_captioner, save_captioner
+from captrain.models.checkpoint.folder import family_class, load_captioner, save_captioner
+from captrain.models.learning_parts import add_lora
 
 Damage = Callable[[Path], object]
 

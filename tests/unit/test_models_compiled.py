@@ -9,18 +9,18 @@ import pytest
 import torch
 
 from captrain.errors import SettingsError
-from captrain.models.bundle import load_captioner
-from captrain.models.captioner import Captioner
-from captrain.models.compiled import compile_captioner
+from captrain.models.captioner import CaptionerModel
+from captrain.models.checkpoint.folder import load_captioner
+from captrain.models.device import compile_captioner
 from captrain.testing import clear_pictures
 
 
 @pytest.fixture
-def blip(tiny_folders: dict[str, Path]) -> Captioner:
+def blip(tiny_folders: dict[str, Path]) -> CaptionerModel:
     return load_captioner(str(tiny_folders["blip"])).eval()
 
 
-def test_loss_and_gradients_stay_for_rows_of_any_length(blip: Captioner, tiny_folders: dict[str, Path]) -> None:
+def test_loss_and_gradients_stay_for_rows_of_any_length(blip: CaptionerModel, tiny_folders: dict[str, Path]) -> None:
     """What torch traces and differentiates, without the compiler's minutes: `aot_eager` runs its graphs as they are."""
     compiled = load_captioner(str(tiny_folders["blip"])).eval()
     names = list(compiled.state_dict())
@@ -40,7 +40,7 @@ def test_loss_and_gradients_stay_for_rows_of_any_length(blip: Captioner, tiny_fo
                 torch.testing.assert_close(weight.grad, twin.grad, rtol=1e-4, atol=1e-6, msg=name)
 
 
-def test_without_a_compiler_it_is_refused(blip: Captioner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_it_is_refused(blip: CaptionerModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(SettingsError, match=r"compile: needs a C\+\+ compiler, which is not here"):
         compile_captioner(blip)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from captrain.models.bundle import MODEL_TYPES
+from captrain.models.checkpoint.folder import MODEL_TYPES
 from captrain.models.defaults import FAMILY_BY_TYPE, default_values, family_of
 from captrain.settings.schema import ModelSettings, Settings
-from captrain.training.prepare import build_captioner, fill_defaults, place
+from captrain.training.captioner_setup import build_captioner, fill_defaults, place
 
 
 def test_model_types_are_those_that_are_loaded() -> None:

@@ -8,8 +8,7 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from captrain.models.attention import attend
-from captrain.models.dropout import Dropout, drop, quicken_dropout
+from captrain.models.layers.attention import Dropout, attend, drop, quicken_dropout
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.3, 0.5, 0.9])

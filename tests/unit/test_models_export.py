@@ -22,13 +22,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from captrain.errors import CaptrainError, ModelError
-from captrain.models import hub
-from captrain.models.adapt import add_lora
-from captrain.models.bundle import load_captioner, save_captioner
-from captrain.models.captioner import Captioner
-from captrain.models.card import last_name, model_card
+from captrain.models.captioner import CaptionerModel
+from captrain.models.checkpoint import export as hub
+from captrain.models.checkpoint.card import last_name, model_card
+from captrain.models.checkpoint.export import export, lower, merge_adapter
+from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.models.decoding import Decoding
-from captrain.models.export import export, lower, merge_adapter
+from captrain.models.learning_parts import add_lora
 from captrain.testing import clear_pictures, teach
 
 CLASSES = {"blip": "BlipForConditionalGeneration", "encoder-decoder": "VisionEncoderDecoderModel"}
@@ -119,7 +119,7 @@ def test_kept_adapter_travels_with_its_base(lora_run: Path, tmp_path: Path) -> N
 
 
 def test_base_on_the_hub_stays_a_name(lora_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from captrain.models import export as module
+    from captrain.models.checkpoint import export as module
 
     captioner = load_captioner(str(lora_run))
     captioner.core().name_or_path = "ada/blip"
@@ -200,7 +200,7 @@ def test_adapter_trained_on_an_archive_refers_to_it(taught_folders: dict[str, Pa
 
 
 def test_damage_inside_an_archive_names_the_archive(taught_folders: dict[str, Path], tmp_path: Path) -> None:
-    from captrain.models.archive import write_archive
+    from captrain.models.checkpoint.archive import write_archive
 
     shutil.copytree(taught_folders["blip"], tmp_path / "model")
     (tmp_path / "model" / "captrain.json").write_text("nope")
@@ -369,16 +369,16 @@ def test_download_takes_no_code_and_says_why_not(monkeypatch: pytest.MonkeyPatch
     assert "\n" not in str(error.value)
 
 
-def _rows(captioner: Captioner) -> dict[str, Tensor]:
+def _rows(captioner: CaptionerModel) -> dict[str, Tensor]:
     return captioner.pack([[[6, 7], [8]], [[8, 9, 10]], [[7, 8]]]).to_dict()
 
 
 @torch.no_grad()
-def _logits(captioner: Captioner) -> Tensor:
+def _logits(captioner: CaptionerModel) -> Tensor:
     return captioner.eval()(**_rows(captioner), pixels=torch.from_numpy(clear_pictures(3))).logits
 
 
 @torch.no_grad()
-def _captions(captioner: Captioner) -> list[str]:
+def _captions(captioner: CaptionerModel) -> list[str]:
     features = captioner.eval().encode(torch.from_numpy(clear_pictures(3)))
     return [line.text for line in captioner.generate(features, DECODING)]

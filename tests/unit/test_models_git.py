@@ -14,11 +14,10 @@ from transformers import BertTokenizer, GitConfig, PreTrainedTokenizerFast
 
 from captrain.data.images import ImageSpec
 from captrain.errors import ModelError
-from captrain.models.adapt import add_lora
-from captrain.models.bundle import load_captioner, save_captioner
-from captrain.models.captioner import Captioner
-from captrain.models.git import GitCaptioner, GitForCausalLM, behind_image
-from captrain.models.parts import PARTS
+from captrain.models.captioner import PARTS, CaptionerModel
+from captrain.models.checkpoint.folder import load_captioner, save_captioner
+from captrain.models.families.git import GitCaptioner, GitForCausalLM, behind_image
+from captrain.models.learning_parts import add_lora
 from captrain.testing import clear_pictures, teach, tiny_git
 
 PLAIN_LOGITS = """
@@ -39,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def captioner(folder: Path) -> Captioner:
+def captioner(folder: Path) -> CaptionerModel:
     return load_captioner(str(folder))
 
 
@@ -57,7 +56,7 @@ def test_base_and_large_have_the_published_sizes(vision: dict[str, int], million
     assert round(sum(weight.numel() for weight in model.parameters()) / 1e6) == millions
 
 
-def test_adapters_reach_every_matrix_but_the_head(captioner: Captioner) -> None:
+def test_adapters_reach_every_matrix_but_the_head(captioner: CaptionerModel) -> None:
     linear = {name for name, module in captioner.core().named_modules() if isinstance(module, torch.nn.Linear)}
     chosen = {name for name in linear if any(re.fullmatch(captioner.lora_targets(part), name) for part in PARTS)}
     assert linear - chosen == {"output"}
@@ -76,7 +75,7 @@ def test_words_see_the_whole_image_and_the_image_no_word() -> None:
     ]
 
 
-def test_saved_folder_is_plain_transformers_in_a_fresh_process(captioner: Captioner, tmp_path: Path) -> None:
+def test_saved_folder_is_plain_transformers_in_a_fresh_process(captioner: CaptionerModel, tmp_path: Path) -> None:
     teach(captioner, steps=2)
     save_captioner(captioner, tmp_path)
     ids = captioner.tokenizer("a red dog", return_tensors="pt").input_ids
@@ -89,7 +88,7 @@ def test_saved_folder_is_plain_transformers_in_a_fresh_process(captioner: Captio
     assert float(found) == pytest.approx(float(expected), rel=1e-6)
 
 
-def test_pictures_of_another_size_are_interpolated(captioner: Captioner) -> None:
+def test_pictures_of_another_size_are_interpolated(captioner: CaptionerModel) -> None:
     features = captioner.encode(torch.from_numpy(clear_pictures(2, 48)))
     assert features.shape == (2, 1 + 6 * 6, 24)
     rows = captioner.pack([captioner.tokenize(["a red dog"], 20)[0]] * 2).to_dict()
@@ -97,7 +96,7 @@ def test_pictures_of_another_size_are_interpolated(captioner: Captioner) -> None
     assert len(captioner.generate(features)) == 2
 
 
-def test_checkpoint_for_videos_captions_single_pictures(folder: Path, captioner: Captioner) -> None:
+def test_checkpoint_for_videos_captions_single_pictures(folder: Path, captioner: CaptionerModel) -> None:
     """Its embeddings of frames stand aside, and belong to the bridge."""
     config = GitConfig.from_pretrained(folder, num_image_with_embedding=3)
     torch.manual_seed(0)
@@ -115,7 +114,7 @@ def test_checkpoint_for_videos_captions_single_pictures(folder: Path, captioner:
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_bfloat16_gives_nearly_the_same_loss(captioner: Captioner) -> None:
+def test_bfloat16_gives_nearly_the_same_loss(captioner: CaptionerModel) -> None:
     pixels = torch.from_numpy(clear_pictures(2))
     rows = captioner.pack([captioner.tokenize(["a red dog", "the cat sits"], 20)[0]] * 2).to_dict()
     exact = captioner(**rows, pixels=pixels).loss.detach()
@@ -125,7 +124,7 @@ def test_bfloat16_gives_nearly_the_same_loss(captioner: Captioner) -> None:
 
 
 @pytest.mark.parametrize("kind", ["no start", "too many words"])
-def test_foreign_tokenizers_are_refused_in_one_line(captioner: Captioner, kind: str) -> None:
+def test_foreign_tokenizers_are_refused_in_one_line(captioner: CaptionerModel, kind: str) -> None:
     tokenizer: transformers.PreTrainedTokenizerBase
     if kind == "no start":
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=captioner.tokenizer.backend_tokenizer, eos_token="[SEP]")
@@ -138,7 +137,7 @@ def test_foreign_tokenizers_are_refused_in_one_line(captioner: Captioner, kind: 
     assert "\n" not in str(caught.value)
 
 
-def test_text_only_checkpoint_is_refused_in_one_line(tmp_path: Path, captioner: Captioner) -> None:
+def test_text_only_checkpoint_is_refused_in_one_line(tmp_path: Path, captioner: CaptionerModel) -> None:
     config = transformers.BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=32)
     transformers.BertLMHeadModel(config).save_pretrained(tmp_path)
     captioner.tokenizer.save_pretrained(tmp_path)

@@ -8,25 +8,24 @@ import pytest
 import torch
 from transformers import ConvNextConfig, ConvNextModel, SwinConfig, SwinModel
 
-from captrain.models.adapt import add_lora
-from captrain.models.bundle import load_captioner
-from captrain.models.captioner import Captioner
-from captrain.models.groups import layer_powers, parameter_groups
-from captrain.models.parts import plain_name
+from captrain.models.captioner import CaptionerModel, plain_name
+from captrain.models.checkpoint.folder import load_captioner
+from captrain.models.learning_parts import add_lora
+from captrain.training.optimization.optimizers import layer_powers, parameter_groups
 
 
 @pytest.fixture
-def blip(tiny_folders: dict[str, Path]) -> Captioner:
+def blip(tiny_folders: dict[str, Path]) -> CaptionerModel:
     return load_captioner(str(tiny_folders["blip"]))
 
 
-def rates_of(captioner: Captioner, **options: float) -> dict[str, float]:
+def rates_of(captioner: CaptionerModel, **options: float) -> dict[str, float]:
     groups = parameter_groups(captioner, 1.0, {"vision": 0.1}, 0.05, **options)
     by_weight = {id(weight): group["lr"] for group in groups for weight in group["params"]}
     return {plain_name(name): by_weight[id(weight)] for name, weight in captioner.named_parameters()}
 
 
-def test_each_layer_of_the_image_half_has_its_rate(blip: Captioner) -> None:
+def test_each_layer_of_the_image_half_has_its_rate(blip: CaptionerModel) -> None:
     """LAVIS's rule: of n layers the last has the decay once, the first n times, the embedding n + 1 times."""
     rates = rates_of(blip, vision_layer_decay=0.5)
     powers = {"embeddings": 3, "encoder.layers.0": 2, "encoder.layers.1": 1, "post_layernorm": 1}
@@ -38,7 +37,7 @@ def test_each_layer_of_the_image_half_has_its_rate(blip: Captioner) -> None:
             assert rate == 1.0, name
 
 
-def test_adapters_decay_with_their_layer(blip: Captioner) -> None:
+def test_adapters_decay_with_their_layer(blip: CaptionerModel) -> None:
     add_lora(blip, 4, 8, 0.0, parts=("vision", "language"))
     groups = parameter_groups(blip, 1.0, {}, 0.0, lora_plus=16, vision_layer_decay=0.5)
     found = {id(weight): group["lr"] for group in groups for weight in group["params"]}
@@ -49,14 +48,14 @@ def test_adapters_decay_with_their_layer(blip: Captioner) -> None:
             assert found[id(weight)] == pytest.approx(expected), name
 
 
-def test_every_learning_weight_is_in_one_group(blip: Captioner) -> None:
+def test_every_learning_weight_is_in_one_group(blip: CaptionerModel) -> None:
     groups = parameter_groups(blip, 1.0, {}, 0.05, vision_layer_decay=0.9)
     members = [id(weight) for group in groups for weight in group["params"]]
     assert sorted(members) == sorted(id(weight) for weight in blip.parameters())
     assert len({group["lr"] for group in groups}) == 4
 
 
-def test_vectors_do_not_decay(blip: Captioner) -> None:
+def test_vectors_do_not_decay(blip: CaptionerModel) -> None:
     """Scales of layers (DINOv2's) are neither biases nor norms, and as little made to shrink."""
     blip.core().vision_model.post_layernorm.scale = torch.nn.Parameter(torch.ones(4))
     groups = parameter_groups(blip, 1.0, {}, 0.05)

@@ -12,12 +12,12 @@ from torch import Tensor
 from transformers import BertTokenizer, PreTrainedModel, VisionEncoderDecoderModel
 
 from captrain.errors import ModelError
-from captrain.models.adapt import add_lora, freeze
 from captrain.models.build import DecoderSizes, joined
-from captrain.models.bundle import load_captioner, save_captioner
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
+from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.models.decoding import Decoding
-from captrain.models.vision import VisionVectors
+from captrain.models.layers.vision import VisionVectors
+from captrain.models.learning_parts import add_lora, freeze
 from captrain.testing import LESSONS, WORDS, clear_pictures, teach, tiny_text_decoder, tiny_vision_encoder
 
 SIZES = DecoderSizes(layers=1, width=32, heads=4, dropout=0.1, vocabulary_size=100)
@@ -255,7 +255,7 @@ def test_same_seed_same_new_weights(tmp_path: Path) -> None:
     assert not torch.equal(weights[0], weights[2])
 
 
-def _with_decoder(kind: str, folder: Path) -> Captioner:
+def _with_decoder(kind: str, folder: Path) -> CaptionerModel:
     """A lively captioner of the tiny ViT and a pretrained decoder, its new cross-attention made to matter."""
     DECODERS[kind](folder / "language")
     encoder = str(tiny_vision_encoder(folder / "vision"))
@@ -275,7 +275,7 @@ def _scale(model: torch.nn.Module | PreTrainedModel, chosen: Callable[[str], boo
                 weight.mul_(8)
 
 
-def _features(captioner: Captioner, pixels: Tensor) -> Tensor:
+def _features(captioner: CaptionerModel, pixels: Tensor) -> Tensor:
     with torch.no_grad():
         return captioner.encode(pixels)
 

@@ -18,22 +18,21 @@ from safetensors.torch import save_file
 
 import captrain
 from captrain.errors import CaptrainError, ModelError
-from captrain.models import loading, trust
-from captrain.models.located import offline
-from captrain.models.sizes import ALWAYS, check_counts
-from captrain.models.weight_files import WeightFiles, find_weights, inside
+from captrain.models.checkpoint import loading, located
+from captrain.models.checkpoint.located import offline
+from captrain.models.checkpoint.weight_files import ALWAYS, WeightFiles, check_counts, find_weights, inside
 
 SOURCE = Path(captrain.__file__).parent
 LOADERS = {"from_pretrained", "from_config", "for_model", "cached_file", "hf_hub_download"}
 """Calls that could run code, or fetch what nobody named."""
 OWNERS = {
-    **{name: {"models/loading.py"} for name in LOADERS},
-    "snapshot_download": {"models/located.py"},
-    "get_class_from_dynamic_module": {"models/trusted_code.py"},
+    **{name: {"models/checkpoint/loading.py"} for name in LOADERS},
+    "snapshot_download": {"models/checkpoint/located.py"},
+    "get_class_from_dynamic_module": {"models/checkpoint/trusted_code.py"},
     "load_dataset": {"data/readers/hub.py", "data/compile.py"},
     "torch.load": {"training/distributed/trainer.py"},
     "np.load": {"data/feature_store/embeddings.py"},
-    "pickle.loads": {"training/distributed/workers.py"},  # of an error that this process made itself
+    "pickle.loads": {"training/distributed/processes.py"},  # of an error that this process made itself
 }
 NEVER = {"pickle.load", "yaml.unsafe_load", "yaml.full_load", "joblib.load", "hub.load"}
 BARE = {"eval", "exec", "__import__"}
@@ -147,20 +146,20 @@ def test_no_count_beyond_the_weights(count: int, name: str, nesting: list[str], 
 
 
 def test_switches_hold_in_this_process_and_its_children_alone() -> None:
-    code = "from captrain.models.trust import asked; print(asked().remote_code)"
+    code = "from captrain.models.checkpoint.located import asked; print(asked().remote_code)"
     try:
-        trust.ask(remote_code=True)
-        assert trust.asked().remote_code
+        located.ask(remote_code=True)
+        assert located.asked().remote_code
         child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert child.stdout.strip() == "True"
-        os.environ[trust.VARIABLE] = "1 1 1"
-        assert trust.asked() == trust.Asked() or os.getppid() == 1
+        os.environ[located.VARIABLE] = "1 1 1"
+        assert located.asked() == located.Asked() or os.getppid() == 1
         for odd in ("", "x", f"{os.getpid()}", f"{os.getpid()} 1", "a b c d"):
-            os.environ[trust.VARIABLE] = odd
-            assert trust.asked() == trust.Asked()
+            os.environ[located.VARIABLE] = odd
+            assert located.asked() == located.Asked()
     finally:
-        trust.ask()
-    assert trust.asked() == trust.Asked()
+        located.ask()
+    assert located.asked() == located.Asked()
 
 
 def test_a_hub_model_is_one_commit_of_one_repository(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

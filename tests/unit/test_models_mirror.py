@@ -14,8 +14,8 @@ from torch import Tensor
 
 from captrain.data.images import ImageSpec
 from captrain.errors import ModelError
-from captrain.features.views import MIRRORED
-from captrain.models.mirror import BEFORE_THE_GRID, grid_of, mean_with_mirrored, turned_back
+from captrain.features.training_images import MIRRORED
+from captrain.models.layers.vision import BEFORE_THE_GRID, grid_of, mean_with_mirrored, turned_back
 
 PATCH = 16
 

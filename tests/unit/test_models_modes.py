@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from captrain.features.images import Images
-from captrain.features.keep import Keeper, Keeping
-from captrain.inference.writing import features_of
-from captrain.models.adapt import add_lora
-from captrain.models.bundle import load_captioner
-from captrain.models.captioner import Captioner
+from captrain.features.cache import Keeper, Keeping
+from captrain.features.training_images import Images
+from captrain.inference.captioner import features_of
+from captrain.models.captioner import CaptionerModel
+from captrain.models.checkpoint.folder import load_captioner
+from captrain.models.contexts import evaluating
 from captrain.models.decoding import Decoding
-from captrain.models.modes import evaluating
+from captrain.models.learning_parts import add_lora
 from captrain.records import Sample
 from captrain.testing import TINY_CAPTIONERS, clear_pictures
+from captrain.training.loop.validation import Validator
 from captrain.training.rows import TokenizedCaptions
-from captrain.training.validate import Validator
 
 
 class Pictures(Images):
@@ -36,7 +36,7 @@ class Pictures(Images):
 
 
 @pytest.fixture(params=list(TINY_CAPTIONERS))
-def captioner(request: pytest.FixtureRequest, tiny_folders: dict[str, Path]) -> Captioner:
+def captioner(request: pytest.FixtureRequest, tiny_folders: dict[str, Path]) -> CaptionerModel:
     """In training: the text half with dropout, the image half frozen and in evaluation mode."""
     captioner = load_captioner(str(tiny_folders[request.param]))
     add_lora(captioner, 2, 4, 0.1)
@@ -44,12 +44,12 @@ def captioner(request: pytest.FixtureRequest, tiny_folders: dict[str, Path]) -> 
     return captioner.train()
 
 
-def _modes(captioner: Captioner) -> list[bool]:
+def _modes(captioner: CaptionerModel) -> list[bool]:
     return [module.training for module in captioner.modules()]
 
 
 def test_what_looks_at_a_captioner_leaves_it_learning(
-    captioner: Captioner, tmp_path: Path, samples: list[Sample]
+    captioner: CaptionerModel, tmp_path: Path, samples: list[Sample]
 ) -> None:
     before = _modes(captioner)
     assert True in before
@@ -67,7 +67,7 @@ def test_what_looks_at_a_captioner_leaves_it_learning(
     assert written == captioner.eval().generate(features), "dropout was on while it wrote"
 
 
-def test_modes_are_put_back_after_an_error(captioner: Captioner) -> None:
+def test_modes_are_put_back_after_an_error(captioner: CaptionerModel) -> None:
     before = _modes(captioner)
     with pytest.raises(ZeroDivisionError), evaluating(captioner):
         assert not any(_modes(captioner))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captrain.models.packing import WORTH_SPLITTING, even_groups
+from captrain.models.layers.packing import WORTH_SPLITTING, even_groups
 
 LENGTHS = st.lists(st.integers(1, 200), min_size=1, max_size=64)
 

@@ -13,17 +13,14 @@ from safetensors import safe_open
 from torch import Tensor
 
 from captrain.errors import ModelError
-from captrain.models import bundle
-from captrain.models.adapt import add_lora, count_parameters, freeze
-from captrain.models.build import DecoderSizes
-from captrain.models.bundle import load_captioner, save_captioner
+from captrain.models.build import DecoderSizes, Mapper, join_prefix, load_vision, prefixed
+from captrain.models.checkpoint import folder as bundle
+from captrain.models.checkpoint.folder import load_captioner, save_captioner
+from captrain.models.checkpoint.image_preparation import read_preparation
 from captrain.models.decoding import Decoding
-from captrain.models.prefix.captioner import PrefixCaptioner
-from captrain.models.prefix.config import PrefixConfig
-from captrain.models.prefix.join import Mapper, join, load_vision, prefixed
-from captrain.models.prefix.language import load_language
-from captrain.models.prefix.mapper import make_mapper
-from captrain.models.preparation import read_preparation
+from captrain.models.families.prefix.captioner import PrefixCaptioner, load_language
+from captrain.models.families.prefix.mapper import PrefixConfig, make_mapper
+from captrain.models.learning_parts import add_lora, count_parameters, freeze
 from captrain.models.vocabulary import load_tokenizer
 from captrain.testing import LESSONS, clear_pictures, teach, tiny_text_decoder, tiny_vision_encoder
 
@@ -51,8 +48,10 @@ ENCODERS = {
 
 @pytest.fixture(autouse=True)
 def _known_family(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(bundle.FAMILIES, "prefix", "captrain.models.prefix.captioner:PrefixCaptioner")
-    monkeypatch.setitem(bundle.MODEL_TYPES, "captrain_prefix", ("prefix", "captrain.models.prefix.model:PrefixModel"))
+    monkeypatch.setitem(bundle.FAMILIES, "prefix", "captrain.models.families.prefix.captioner:PrefixCaptioner")
+    monkeypatch.setitem(
+        bundle.MODEL_TYPES, "captrain_prefix", ("prefix", "captrain.models.families.prefix.model:PrefixModel")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +210,7 @@ def test_saved_once_where_weights_are_tied_and_loaded_by_a_stranger(captioner: P
     pixels = (torch.from_numpy(clear_pictures(8)).permute(0, 3, 1, 2) / 255 - captioner.mean) / captioner.std
     torch.save(pixels, tmp_path / "pixels.pt")
     program = (
-        "import torch, captrain.models.prefix.model\n"
+        "import torch, captrain.models.families.prefix.model\n"
         "from transformers import AutoModel, AutoTokenizer\n"
         "model = AutoModel.from_pretrained('.').eval()\n"
         "assert model.language.lm_head.weight is model.language.transformer.wte.weight\n"
@@ -291,7 +290,7 @@ def test_tokenizer_must_fit_and_end(folders: tuple[str, str]) -> None:
             tokenizer.add_tokens(["more", "words"])
         with pytest.raises(ModelError, match=message):
             vision = load_vision(folders[0], "pooled", spec)
-            join(vision, load_language(folders[1]), tokenizer, SMALL, "pooled", spec)
+            join_prefix(vision, load_language(folders[1]), tokenizer, SMALL, "pooled", spec)
 
 
 def test_foreign_features_are_refused_in_one_line(captioner: PrefixCaptioner, folders: tuple[str, str]) -> None:

@@ -15,8 +15,8 @@ from transformers import AutoImageProcessor
 
 from captrain.data.images import ImageSpec, prepare
 from captrain.errors import ModelError
-from captrain.models.pixels import scale
-from captrain.models.preparation import IMAGENET, adjust, read_preparation, write_preparation
+from captrain.models.checkpoint.image_preparation import IMAGENET, adjust, read_preparation, write_preparation
+from captrain.models.layers.vision import scale
 
 CLIP = {"image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]}
 HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}

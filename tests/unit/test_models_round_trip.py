@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from captrain.models.round_trip import MOST_LOST, RoundTrip, round_trip, spread_captions, words_of
-from captrain.models.vocabulary import make_tokenizer
+from captrain.models.vocabulary import MOST_LOST, RoundTrip, make_tokenizer, round_trip, spread_captions, words_of
 from captrain.records import Sample
 
 #                                                             words, unknown, without accents, in another case

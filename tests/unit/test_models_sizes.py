@@ -17,7 +17,7 @@ from transformers import (
     ViTConfig,
 )
 
-from captrain.models.blip import BlipForConditionalGeneration
+from captrain.models.families.blip import BlipForConditionalGeneration
 
 VIT_LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
 

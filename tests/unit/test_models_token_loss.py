@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from captrain.models import loss
-from captrain.models.loss import token_loss
+from captrain.models.layers import packing
+from captrain.models.layers.packing import token_loss
 
 
 def drawn(tokens: int, vocabulary: int, kind: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -25,7 +25,7 @@ def test_it_is_torchs_cross_entropy(
     smoothing: float, kind: torch.dtype, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row by row, a few rows at a time, or all together."""
-    monkeypatch.setattr(loss, "NUMBERS_AT_ONCE", at_once)
+    monkeypatch.setattr(packing, "NUMBERS_AT_ONCE", at_once)
     scores, targets = drawn(37, 101, kind)
     plain = scores.detach().clone().requires_grad_()
     wide = plain if kind == torch.float64 else plain.float()

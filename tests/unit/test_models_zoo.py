@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from captrain.models.bundle import FAMILIES
+from captrain.models.checkpoint.folder import FAMILIES
 from captrain.models.zoo import CHECKPOINTS, FAMILY_DEFAULTS, HUB_IDS, name_hint, resolve_name
 
 

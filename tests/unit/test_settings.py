@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from captrain.errors import SettingsError
 from captrain.settings.load import leaves, load_recipe, resolve, sections
 from captrain.settings.schema import Settings
-from captrain.training.changes import harmful_changes
+from captrain.training.run_folder.place import harmful_changes
 
 
 @pytest.fixture

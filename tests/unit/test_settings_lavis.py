@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from captrain.cli import main
 from captrain.errors import SettingsError
-from captrain.settings.lavis import Imported, import_lavis
+from captrain.settings.lavis.convert import Imported, import_lavis
 from captrain.settings.load import load_recipe, resolve
 
 BASE: dict[str, Any] = {

@@ -14,9 +14,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from captrain.cli import main
 from captrain.errors import SettingsError
-from captrain.settings.lavis import Imported, import_lavis
+from captrain.settings.lavis.convert import Imported, import_lavis
+from captrain.settings.lavis.models import count_tokens
 from captrain.settings.load import resolve
-from captrain.settings.prompt_tokens import count_tokens
 
 Import = Callable[..., Imported]
 EVALUATION = {

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from captrain.data.readers.columns import Columns
 from captrain.limits import MOST_CAPTIONS, TOO_LONG, TOO_MANY
-from captrain.tabular.cells import LONGEST_LIST, listed_in, says_nothing, sifted
-from captrain.tabular.names import CAPTION_COLUMNS, caption_columns
+from captrain.tabular.cells import CAPTION_COLUMNS, LONGEST_LIST, caption_columns, listed_in, says_nothing, sifted
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)

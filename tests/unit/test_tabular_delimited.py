@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from captrain.data.readers.csv_table import read
 from captrain.errors import DataError
 from captrain.records import Rejects
+from captrain.tabular.cells import CAPTION_COLUMNS, IMAGE_COLUMNS
 from captrain.tabular.delimited import LONGEST_CELL, Delimited
-from captrain.tabular.names import CAPTION_COLUMNS, IMAGE_COLUMNS
 
 KNOWN = {*IMAGE_COLUMNS, *CAPTION_COLUMNS}
 QUOTING = {"minimal": csv.QUOTE_MINIMAL, "all": csv.QUOTE_ALL, "nonnumeric": csv.QUOTE_NONNUMERIC}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from captrain.records import Caption
-from captrain.training.alarm import collapse
+from captrain.training.run_folder.logbook import collapse
 
 
 def written(texts: list[str], references: list[str] | None = None) -> list[Caption]:

@@ -8,26 +8,26 @@ import pytest
 import torch
 
 from captrain.errors import RunError
-from captrain.models.bundle import load_captioner
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
+from captrain.models.checkpoint.folder import load_captioner
 from captrain.testing import tiny_encoder_decoder
-from captrain.training.average import WeightAverage
+from captrain.training.optimization.weight_average import WeightAverage
 
 
 @pytest.fixture
-def captioner(tmp_path: Path) -> Captioner:
+def captioner(tmp_path: Path) -> CaptionerModel:
     """A captioner of which everything learns."""
     return load_captioner(str(tiny_encoder_decoder(tmp_path / "tiny")))
 
 
-def shift(captioner: Captioner, by: float) -> None:
+def shift(captioner: CaptionerModel, by: float) -> None:
     """As if an optimizer had moved all weights by the same."""
     with torch.no_grad():
         for weight in captioner.parameters():
             weight += by
 
 
-def test_the_average_of_three_steps(captioner: Captioner) -> None:
+def test_the_average_of_three_steps(captioner: CaptionerModel) -> None:
     """a <- w a + (1 - w) weight, by hand; the window of the first steps is 2/11, 3/12, 4/13."""
     name, weight = next(iter(captioner.named_parameters()))
     average = WeightAverage(captioner, 0.999)
@@ -39,7 +39,7 @@ def test_the_average_of_three_steps(captioner: Captioner) -> None:
     torch.testing.assert_close(average.average[name].double(), expected, rtol=0, atol=1e-6)
 
 
-def test_in_place_and_back(captioner: Captioner) -> None:
+def test_in_place_and_back(captioner: CaptionerModel) -> None:
     """The captioner has the average while it is open, and then its own weights again, to the bit."""
     average = WeightAverage(captioner, 0.5)
     before = {name: weight.detach().clone() for name, weight in captioner.named_parameters()}
@@ -51,7 +51,7 @@ def test_in_place_and_back(captioner: Captioner) -> None:
     assert all(torch.equal(kept, before[name]) for name, kept in average.average.items())
 
 
-def test_frozen_weights_have_none(captioner: Captioner) -> None:
+def test_frozen_weights_have_none(captioner: CaptionerModel) -> None:
     """Only what learns takes memory."""
     for _, weight in captioner.parts()["vision"]:
         weight.requires_grad_(False)
@@ -60,7 +60,7 @@ def test_frozen_weights_have_none(captioner: Captioner) -> None:
     assert not frozen & WeightAverage(captioner, 0.9).average.keys()
 
 
-def test_written_and_read(captioner: Captioner, tmp_path: Path) -> None:
+def test_written_and_read(captioner: CaptionerModel, tmp_path: Path) -> None:
     """A resumed run goes on with the same average; a checkpoint without one is refused."""
     average = WeightAverage(captioner, 0.9)
     shift(captioner, 1.0)

@@ -11,14 +11,14 @@ import psutil
 import pytest
 import torch
 
-from captrain.features.images import Images
-from captrain.models.bundle import load_captioner
-from captrain.models.captioner import Captioner
+from captrain.features.training_images import Images
+from captrain.models.captioner import CaptionerModel
+from captrain.models.checkpoint.folder import load_captioner
 from captrain.records import Sample
 from captrain.settings.schema import Settings
 from captrain.testing import tiny_blip
-from captrain.training import batch_size
-from captrain.training.batch_size import fill_batch_size, find_batch_size, images_a_batch, largest_by_estimate
+from captrain.training.loop import batch_size
+from captrain.training.loop.batch_size import fill_batch_size, find_batch_size, images_a_batch, largest_by_estimate
 from captrain.training.rows import Row, TokenizedCaptions, TrainingRows
 
 GIB = 2**30
@@ -29,7 +29,7 @@ class GreyImages(Images):
 
     kind = "pixels"
 
-    def __init__(self, captioner: Captioner, count: int) -> None:
+    def __init__(self, captioner: CaptionerModel, count: int) -> None:
         self.samples = [
             Sample(str(number), b"", ("a dog runs", "a " * (2 + number % 7)), "") for number in range(count)
         ]
@@ -46,11 +46,11 @@ def blip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def captioner(blip: Path) -> Captioner:
+def captioner(blip: Path) -> CaptionerModel:
     return load_captioner(str(blip))
 
 
-def rows_of(captioner: Captioner, images: GreyImages) -> TrainingRows:
+def rows_of(captioner: CaptionerModel, images: GreyImages) -> TrainingRows:
     return TrainingRows(TokenizedCaptions(captioner, images.samples, 64), "all", 0)
 
 

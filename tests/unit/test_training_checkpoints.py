@@ -10,9 +10,9 @@ import pytest
 from captrain.disk.folders import link_all, sync_tree
 from captrain.errors import RunError
 from captrain.settings.load import sections
-from captrain.training import checkpoints as module
-from captrain.training.changes import WITHOUT_EFFECT, harmful_changes
-from captrain.training.checkpoints import WEIGHTS, Checkpoints, put_replaced_back
+from captrain.training.run_folder import checkpoints as module
+from captrain.training.run_folder.checkpoints import WEIGHTS, Checkpoints, put_replaced_back
+from captrain.training.run_folder.place import WITHOUT_EFFECT, harmful_changes
 
 
 def publish(checkpoints: Checkpoints, *steps: int) -> None:

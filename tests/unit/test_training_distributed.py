@@ -16,12 +16,11 @@ from hypothesis import strategies as st
 from captrain.data.mix import Mixture
 from captrain.errors import SettingsError
 from captrain.settings.schema import DistributedSettings, ModelSettings, Settings, TrainingSettings
-from captrain.training.distributed.deepspeed import check_configuration, zero_configuration
-from captrain.training.distributed.fits import check_spread
 from captrain.training.distributed.group import Group, here
+from captrain.training.distributed.launch import spread
+from captrain.training.distributed.processes import DeadWorkerError, run_workers
 from captrain.training.distributed.sharding import layers
-from captrain.training.distributed.workers import DeadWorkerError, run_workers
-from captrain.training.launch import spread
+from captrain.training.distributed.strategy import check_configuration, check_spread, zero_configuration
 from captrain.training.rows import EpochSampler
 
 
@@ -172,7 +171,7 @@ def test_a_process_of_a_group_ends_without_being_taken_apart(member: dict[str, s
     """A thread of gloo that still runs then would abort it."""
     program = """
 import atexit
-from captrain.training.distributed.environment import end_process
+from captrain.training.distributed.processes import end_process
 
 class Kept:
     def __del__(self, say=print):

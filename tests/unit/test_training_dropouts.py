@@ -7,9 +7,9 @@ import copy
 import numpy as np
 import torch
 
-from captrain.models.packing import pack
-from captrain.models.patch_dropout import drop_patches
-from captrain.training.word_dropout import WordDropout
+from captrain.models.layers.packing import pack
+from captrain.models.layers.vision import drop_patches
+from captrain.training.rows import WordDropout
 
 HIDDEN = 99
 ROWS = [[list(range(10, 40)), list(range(40, 60))], [list(range(10, 30))]]

@@ -13,14 +13,12 @@ from torch import Tensor
 from transformers.models.gpt2.modeling_gpt2 import GPT2Attention
 
 from captrain.errors import ModelError
-from captrain.models.adapt import add_lora, freeze
-from captrain.models.build import DecoderSizes, joined
-from captrain.models.bundle import load_captioner
-from captrain.models.captioner import Captioner
-from captrain.models.memory import checkpoint_activations
-from captrain.models.prefix.join import Mapper, prefixed
+from captrain.models.build import DecoderSizes, Mapper, joined, prefixed
+from captrain.models.captioner import CaptionerModel
+from captrain.models.checkpoint.folder import load_captioner
+from captrain.models.learning_parts import add_lora, checkpoint_activations, freeze
 from captrain.testing import TINY_CAPTIONERS, clear_pictures, tiny_text_decoder, tiny_vision_encoder
-from captrain.training.gradients import LONGEST_WAIT, GradientCheck, should_learn
+from captrain.training.optimization.gradients import LONGEST_WAIT, GradientCheck, should_learn
 
 SIZES = DecoderSizes(1, 16, 2, 0.0, 100)
 LORA: dict[str, dict[str, Any]] = {
@@ -33,21 +31,21 @@ LORA: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(params=list(TINY_CAPTIONERS))
-def captioner(request: pytest.FixtureRequest, tiny_folders: dict[str, Path]) -> Captioner:
+def captioner(request: pytest.FixtureRequest, tiny_folders: dict[str, Path]) -> CaptionerModel:
     return load_captioner(str(tiny_folders[request.param]))
 
 
 @pytest.fixture
-def blip(tiny_folders: dict[str, Path]) -> Captioner:
+def blip(tiny_folders: dict[str, Path]) -> CaptionerModel:
     return load_captioner(str(tiny_folders["blip"]))
 
 
 @pytest.fixture
-def encoder_decoder(tiny_folders: dict[str, Path]) -> Captioner:
+def encoder_decoder(tiny_folders: dict[str, Path]) -> CaptionerModel:
     return load_captioner(str(tiny_folders["encoder-decoder"]))
 
 
-def _backward(captioner: Captioner) -> None:
+def _backward(captioner: CaptionerModel) -> None:
     """A step's gradients, of one caption of one word."""
     captioner.train()
     captioner.zero_grad()
@@ -55,7 +53,7 @@ def _backward(captioner: Captioner) -> None:
     captioner(**rows, pixels=torch.from_numpy(clear_pictures(2, captioner.image_spec.height))).loss.backward()
 
 
-def _check(captioner: Captioner, **options: Any) -> GradientCheck:
+def _check(captioner: CaptionerModel, **options: Any) -> GradientCheck:
     check = GradientCheck(**options)
     _backward(captioner)
     check(captioner)
@@ -63,14 +61,16 @@ def _check(captioner: Captioner, **options: Any) -> GradientCheck:
 
 
 @pytest.mark.parametrize("kind", LORA)
-def test_no_adapter_of_any_family_is_taken_for_idle(kind: str, captioner: Captioner) -> None:
+def test_no_adapter_of_any_family_is_taken_for_idle(kind: str, captioner: CaptionerModel) -> None:
     add_lora(captioner, 4, 8, 0.1, **LORA[kind])
     assert _check(captioner).waiting == {}
 
 
 @pytest.mark.parametrize("still", [(), ("vision",), ("vision", "language")])
 @pytest.mark.parametrize("again", [False, True])
-def test_no_part_of_any_family_is_taken_for_idle(still: tuple[str, ...], again: bool, captioner: Captioner) -> None:
+def test_no_part_of_any_family_is_taken_for_idle(
+    still: tuple[str, ...], again: bool, captioner: CaptionerModel
+) -> None:
     if not captioner.parts()["bridge"]:
         still = tuple(part for part in still if part != "language")
     freeze(captioner, still)
@@ -106,7 +106,7 @@ DETACHED: dict[str, Callable[[Tensor], Tensor]] = {"detached": Tensor.detach, "t
 @pytest.mark.parametrize("how", DETACHED)
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_a_part_that_is_cut_off_is_named(
-    how: str, method: str, captioner: Captioner, monkeypatch: pytest.MonkeyPatch
+    how: str, method: str, captioner: CaptionerModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if method == "full":
         freeze(captioner, ())
@@ -120,7 +120,9 @@ def test_a_part_that_is_cut_off_is_named(
     assert ("none" if how == "detached" else "only zeros") in str(error.value)
 
 
-def test_cross_attention_that_is_skipped_is_named(encoder_decoder: Captioner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cross_attention_that_is_skipped_is_named(
+    encoder_decoder: CaptionerModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     add_lora(encoder_decoder, 4, 8, 0.0)
     attend = GPT2Attention.forward
 
@@ -134,7 +136,7 @@ def test_cross_attention_that_is_skipped_is_named(encoder_decoder: Captioner, mo
 
 
 def test_a_module_that_was_asked_for_by_name_is_named(
-    encoder_decoder: Captioner, caplog: pytest.LogCaptureFixture
+    encoder_decoder: CaptionerModel, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The pooler of this encoder is not read by anybody."""
     names = ("encoder.pooler.dense", "c_attn")
@@ -143,14 +145,14 @@ def test_a_module_that_was_asked_for_by_name_is_named(
         _check(encoder_decoder, target_modules=names)
 
 
-def test_single_idle_adapters_are_told(encoder_decoder: Captioner, caplog: pytest.LogCaptureFixture) -> None:
+def test_single_idle_adapters_are_told(encoder_decoder: CaptionerModel, caplog: pytest.LogCaptureFixture) -> None:
     add_lora(encoder_decoder, 4, 8, 0.0, parts=("vision",), layers=("all-linear",))
     with caplog.at_level(logging.WARNING):
         _check(encoder_decoder)
     assert "1 of 13 adapters got no gradient in the first step and may never learn: encoder.pooler.dense" in caplog.text
 
 
-def test_a_gate_that_learns_may_open_later(encoder_decoder: Captioner) -> None:
+def test_a_gate_that_learns_may_open_later(encoder_decoder: CaptionerModel) -> None:
     """Zero at first, the projection lets no gradient through; after its first step it does."""
     projection = encoder_decoder.core().enc_to_dec_proj
     torch.nn.init.zeros_(projection.weight)
@@ -165,7 +167,7 @@ def test_a_gate_that_learns_may_open_later(encoder_decoder: Captioner) -> None:
     assert check.waiting == {}
 
 
-def test_a_gate_that_stays_shut_is_no_excuse(encoder_decoder: Captioner) -> None:
+def test_a_gate_that_stays_shut_is_no_excuse(encoder_decoder: CaptionerModel) -> None:
     projection = encoder_decoder.core().enc_to_dec_proj
     torch.nn.init.zeros_(projection.weight)
     freeze(encoder_decoder, ())
@@ -179,6 +181,6 @@ def test_a_gate_that_stays_shut_is_no_excuse(encoder_decoder: Captioner) -> None
         _check(encoder_decoder)
 
 
-def test_nothing_is_looked_at_where_gradients_are_taken_away(blip: Captioner) -> None:
+def test_nothing_is_looked_at_where_gradients_are_taken_away(blip: CaptionerModel) -> None:
     freeze(blip, ())
     GradientCheck(looks=False)(blip)

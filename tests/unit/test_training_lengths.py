@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from captrain.data.mix import Mixture
-from captrain.training.lengths import LengthMixture, by_length
+from captrain.training.rows import LengthMixture, by_length
 
 LENGTHS = np.random.default_rng(0).integers(30, 120, 1000)
 

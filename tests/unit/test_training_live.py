@@ -12,8 +12,8 @@ from rich.console import Console
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from captrain.records import Caption
-from captrain.training import live
-from captrain.training.live import LiveView, Pace, duration
+from captrain.training.loop import live_view
+from captrain.training.loop.live_view import LiveView, Pace, duration
 
 ARGS: Any = TrainingArguments
 
@@ -22,7 +22,7 @@ ARGS: Any = TrainingArguments
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A clock that tests set."""
     clock = SimpleNamespace(now=100.0)
-    monkeypatch.setattr(live.time, "monotonic", lambda: clock.now)
+    monkeypatch.setattr(live_view.time, "monotonic", lambda: clock.now)
     return clock
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from captrain.models.bundle import load_captioner
+from captrain.models.checkpoint.folder import load_captioner
 from captrain.testing import TINY_CAPTIONERS
-from captrain.training.muon import MATRICES, MuonWithAdamW, lists_of_vectors
+from captrain.training.optimization.muon import MATRICES, MuonWithAdamW, lists_of_vectors
 
 
 def small() -> nn.Sequential:

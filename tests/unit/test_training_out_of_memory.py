@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from captrain.settings.schema import Settings
-from captrain.training.out_of_memory import is_out_of_memory, what_to_change
+from captrain.training.loop.batch_size import is_out_of_memory, what_to_change
 
 
 @pytest.mark.parametrize(

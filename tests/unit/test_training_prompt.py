@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from captrain.models.bundle import save_captioner
+from captrain.models.checkpoint.folder import save_captioner
 from captrain.settings.schema import Settings
 from captrain.testing import tiny_blip, tiny_blip2, tiny_photos, tiny_text_decoder, tiny_vision_encoder
-from captrain.training.prepare import build_captioner
+from captrain.training.captioner_setup import build_captioner
 from captrain.training.run import load, ready
 
 QUESTION = "what is it"

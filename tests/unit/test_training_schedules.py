@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from captrain.errors import SettingsError
 from captrain.settings.schema import TrainingSettings
-from captrain.training.schedules import check_ends, make_curve, make_scheduler, warmup_steps
+from captrain.training.optimization.schedules import check_ends, make_curve, make_scheduler, warmup_steps
 
 PEAK = 2e-4
 

@@ -28,8 +28,7 @@ from captrain.errors import SettingsError, UserError
 from captrain.records import Caption, Sample
 from captrain.settings.schema import Settings
 from captrain.training import trackers
-from captrain.training.trackers import follow
-from captrain.training.trackers.base import SampleCaption, TrackedRun
+from captrain.training.trackers import SampleCaption, TrackedRun, follow
 from captrain.training.trackers.follow import Following, small_picture
 
 

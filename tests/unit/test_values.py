@@ -15,9 +15,9 @@ from captrain.errors import ModelError, SettingsError, UserError
 from captrain.features.encode import encode
 from captrain.features.pipeline import Reader
 from captrain.inference.caption_files import caption_files
-from captrain.inference.captioning import Writer
+from captrain.inference.captioner import Captioner
 from captrain.inference.evaluate import evaluate
-from captrain.models.bundle import load_captioner, save_captioner
+from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.models.decoding import Decoding
 from captrain.testing import clear_pictures
 
@@ -44,12 +44,12 @@ PICTURE = Image.fromarray(clear_pictures(1)[0])
 
 
 @pytest.fixture(scope="module")
-def writer(tiny_folders: dict[str, Path]) -> Writer:
+def writer(tiny_folders: dict[str, Path]) -> Captioner:
     return captrain.load(tiny_folders["blip"], device="cpu")
 
 
 @pytest.mark.parametrize(("changes", "message"), WRONG)
-def test_ways_of_writing(writer: Writer, changes: dict[str, Any], message: str) -> None:
+def test_ways_of_writing(writer: Captioner, changes: dict[str, Any], message: str) -> None:
     for write in (lambda: writer(PICTURE, **changes), lambda: Decoding(**changes)):
         with pytest.raises(SettingsError) as caught:
             write()
@@ -96,7 +96,7 @@ def test_how_to_compute(changes: dict[str, Any], message: str, tmp_path: Path) -
     assert not list(tmp_path.iterdir())
 
 
-def test_one_of_something_needs_no_list(writer: Writer, tmp_path: Path) -> None:
+def test_one_of_something_needs_no_list(writer: Captioner, tmp_path: Path) -> None:
     PICTURE.save(tmp_path / "a.png")
     alone = writer(PICTURE)
     for picture in (PICTURE, str(tmp_path / "a.png"), tmp_path / "a.png", (tmp_path / "a.png").read_bytes()):
@@ -121,7 +121,7 @@ def test_how_to_score(options: dict[str, Any], message: str) -> None:
     assert message in str(caught.value)
 
 
-def test_batches_of_nothing(writer: Writer) -> None:
+def test_batches_of_nothing(writer: Captioner) -> None:
     with pytest.raises(SettingsError, match="batch_size: found 0, expected at least 1"):
         writer.caption([PICTURE], batch_size=0)
     with pytest.raises(SettingsError, match="limit: found 0, expected at least 1"):

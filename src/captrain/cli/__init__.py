@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from captrain.training.distributed.environment import end_process
+from captrain.training.distributed.processes import end_process
 
 
 def command() -> NoReturn:

@@ -146,7 +146,7 @@ def import_recipe(
 def _import(file: Path, out: Path | None, model: str | None, overwrite: bool) -> int:
     """The work, while nobody else writes `out`."""
     from captrain.disk.writing import write_text
-    from captrain.settings.lavis import import_lavis
+    from captrain.settings.lavis.convert import import_lavis
 
     if out is not None and out.exists() and not overwrite:
         raise SettingsError(f"{out}: is there already; give another name, or --overwrite")

@@ -53,7 +53,7 @@ def convert(
         overwrite: Replace the folder if it exists.
     """
     from captrain.data.convert import convert as convert_data
-    from captrain.data.readers.options import ReadOptions
+    from captrain.data.options import ReadOptions
 
     settings = reading or ReadingSettings()
     done = convert_data(
@@ -85,7 +85,7 @@ def compile(
         overwrite: Replace what is there.
     """
     from captrain.data.compile import compile_captions
-    from captrain.data.readers.options import ReadOptions
+    from captrain.data.options import ReadOptions
 
     settings = reading or ReadingSettings()
     done = compile_captions(
@@ -122,8 +122,8 @@ def preview(
         raise UserError(f"{output}: expected a file name that ends in .html")
     if not output.absolute().parent.is_dir():
         raise UserError(f"{output}: the folder {output.parent} does not exist; expected a file in one that does")
+    from captrain.data.options import BY_LOOKING, ReadOptions
     from captrain.data.preview import write_preview
-    from captrain.data.readers.options import BY_LOOKING, ReadOptions
 
     written = write_preview(
         data,

@@ -20,9 +20,9 @@ from captrain.cli.show import exit_code, show_table
 from captrain.errors import UserError
 
 if TYPE_CHECKING:
+    from captrain.data.check.captions import Lengths
     from captrain.data.check.check import Checked
-    from captrain.data.check.lengths import Lengths
-    from captrain.models.round_trip import RoundTrip
+    from captrain.models.vocabulary import RoundTrip
 
 
 REJECTS = Path("check-rejected.jsonl")
@@ -66,7 +66,7 @@ def check(
     trust(model_files)
     check_models(model if model and not Path(model, "tokenizer_config.json").is_file() else None)
     from captrain.data.check.check import Limits, check_data
-    from captrain.data.readers.options import BY_LOOKING, ReadOptions
+    from captrain.data.options import BY_LOOKING, ReadOptions
     from captrain.disk.locks import locked
 
     if rejects is not None:
@@ -96,7 +96,7 @@ def _load_tokenizer(model: str) -> Any:
     from captrain.cli.logs import quiet_libraries
 
     quiet_libraries()
-    from captrain.models.located import find_model_folder
+    from captrain.models.checkpoint.located import find_model_folder
     from captrain.models.vocabulary import load_tokenizer
 
     is_tokenizer = Path(model, "tokenizer_config.json").is_file()
@@ -105,7 +105,7 @@ def _load_tokenizer(model: str) -> Any:
 
 def _round_trip(tokenizer: Any, found: Checked) -> RoundTrip:
     """What the tokenizer keeps of the captions, by some of them."""
-    from captrain.models.round_trip import round_trip, spread_captions
+    from captrain.models.vocabulary import round_trip, spread_captions
 
     return round_trip(tokenizer, spread_captions(found.samples))
 

@@ -17,7 +17,7 @@ from captrain.settings.schema.conflicts import conflict_of_lengths
 
 def check_models(*sources: str | None) -> None:
     """Raise `ModelError` for the first name that no checkpoint has, in a folder or on the hub."""
-    from captrain.models.located import check_model
+    from captrain.models.checkpoint.located import check_model
 
     for source in sources:
         if source is not None:
@@ -78,7 +78,7 @@ def check_folder(output: Path | None) -> None:
 
 def check_free(output: Path) -> None:
     """Raise `ModelError` where writing a model, as a folder or an archive, would overwrite something."""
-    from captrain.models.archive import check_free as nothing_is_there
+    from captrain.models.checkpoint.archive import check_free as nothing_is_there
 
     _check_above(output)
     nothing_is_there(output)
@@ -92,7 +92,7 @@ def check_training(
 
     `writes`: whether it will write into `out`; a dry run does not.
     """
-    from captrain.training.run_place import CHECKPOINTS, RunPlace, check_switches, find_checkpoint
+    from captrain.training.run_folder.place import CHECKPOINTS, RunPlace, check_switches, find_checkpoint
 
     place = RunPlace(out)
     if writes:

@@ -28,7 +28,7 @@ from captrain.cli.app import COMMANDS, GROUPS
 from captrain.cli.help import flags_by_command
 from captrain.cli.logs import is_verbose, printable
 from captrain.errors import CaptrainError, is_disk_full, nearest, reason_of
-from captrain.training.distributed.environment import is_silent
+from captrain.training.distributed.processes import is_silent
 
 FAILED, WRONG_USE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 

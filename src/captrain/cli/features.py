@@ -222,7 +222,7 @@ def search(
     check_models(encoder)
     quiet_libraries()
     from captrain.data.shards.sources import split_list
-    from captrain.features.search import search as search_stores
+    from captrain.features.manage import search as search_stores
 
     found = search_stores(split_list(store), picture, encoder=encoder, count=count)
     rows = [(f"{near.cosine:.3f}", near.id, " / ".join(near.captions[:2])) for near in found]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Group, Parameter
 from pydantic import Field
 
-from captrain.models.trust import ask
+from captrain.models.checkpoint.located import ask
 from captrain.settings.load import Nested, load_recipe, resolve
 from captrain.settings.schema import (
     ComputingSettings,
@@ -86,7 +86,7 @@ def given(**sections: Section | None) -> dict[str, dict[str, Any]]:
 
 def how_to_read(reading: ReadingSettings | None) -> dict[str, Any]:
     """What flags say about reading a data set: keyword arguments `format` and `options`."""
-    from captrain.data.readers.options import ReadOptions
+    from captrain.data.options import ReadOptions
 
     reading = reading or ReadingSettings()
     return {"format": reading.format, "options": ReadOptions.of(reading)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 
-from captrain.terminal import printable
+from captrain.progress import printable
 
 __all__ = ["is_verbose", "printable", "quiet_libraries", "set_up_logging"]
 

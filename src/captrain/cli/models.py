@@ -102,7 +102,7 @@ def export(
     check_models(run)
     check_free(out)
     quiet_libraries()
-    from captrain.models.export import export as export_captioner
+    from captrain.models.checkpoint.export import export as export_captioner
 
     moved: dict[str, str] = {} if base is None else {"base": base}
     print(export_captioner(run, out, merge=merge, dtype=dtype, **moved))
@@ -131,7 +131,7 @@ def push(
     trust(model_files)
     check_models(run)
     quiet_libraries()
-    from captrain.models.hub import push as push_captioner
+    from captrain.models.checkpoint.export import push as push_captioner
 
     print(push_captioner(run, hub_id, public=public, merge=merge, dtype=dtype))
     return 0

@@ -27,7 +27,7 @@ from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import exit_code, rejected_rows, show_comparison, show_table
 from captrain.errors import DataError
 from captrain.settings.schema import Section, Settings
-from captrain.settings.schema.evaluation import TokenizeName
+from captrain.settings.schema.training import TokenizeName
 
 if TYPE_CHECKING:
     from captrain.inference.evaluate import Evaluation

@@ -25,7 +25,7 @@ from captrain.cli.logs import printable, quiet_libraries, set_up_logging, verbos
 from captrain.cli.show import exit_code, rejected_rows, score_rows, show_table
 from captrain.errors import UserError
 from captrain.settings.schema import Settings
-from captrain.training.distributed.environment import is_silent
+from captrain.training.distributed.processes import is_silent
 
 if TYPE_CHECKING:
     from captrain.training.run import Outcome
@@ -76,7 +76,7 @@ def train(
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "resume_from": resume_from, "force": force}
     check_training(settings, source, folder, **how, writes=not dry_run)
     quiet_libraries()
-    from captrain.training.launch import spread, train_on_devices
+    from captrain.training.distributed.launch import spread, train_on_devices
     from captrain.training.run import describe
 
     if dry_run:
@@ -104,7 +104,7 @@ def _show(outcome: Outcome, settings: Settings) -> None:
 
 def _chosen(outcome: Outcome, settings: Settings) -> Iterator[tuple[str, str]]:
     """Which epoch the saved model is of, and what it was chosen by: the loss, where the score was the same at all evaluations."""
-    from captrain.metrics.choosing import LOSS, is_constant
+    from captrain.metrics.judging import LOSS, is_constant
     from captrain.report.logs import Problems, read_metrics
 
     best, metric = outcome.best, settings.evaluation.metric

@@ -27,8 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from captrain.data.picture_files import LONGEST_MARK, split_suffix, suffix_of_content
 from captrain.data.picture_index import plain_stem
-from captrain.data.suffixes import LONGEST_MARK, split_suffix, suffix_of_content
 from captrain.disk.reading import open_file, read_file
 from captrain.errors import DataError
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captrain.data.new_folder import new_folder
+from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.places import existing
 from captrain.data.readers import reader
-from captrain.data.readers.options import BY_LOOKING, ReadOptions
-from captrain.data.writers.losses import Losses
+from captrain.data.writers import Losses
 from captrain.data.writers.metadata_jsonl import Lines
 from captrain.data.writers.pictures import Picture, Store
 from captrain.disk.folders import remove

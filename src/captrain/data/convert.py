@@ -14,9 +14,8 @@ from typing import Literal
 
 from captrain.data.dataset import read_splits
 from captrain.data.new_folder import guarded, new_folder
-from captrain.data.readers.options import BY_LOOKING, ReadOptions
-from captrain.data.writers import SHARD_SIZE, Item, Target, Writer, writer
-from captrain.data.writers.losses import Losses
+from captrain.data.options import BY_LOOKING, ReadOptions
+from captrain.data.writers import SHARD_SIZE, Item, Losses, Target, Writer, writer
 from captrain.data.writers.pictures import Picture, encode
 from captrain.errors import DataError, PictureError, SettingsError
 from captrain.picture_memory import MAX_PIXELS

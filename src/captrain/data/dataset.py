@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.places import IMAGE_SUFFIXES, as_spelled
 from captrain.data.readers import READERS, SPLIT_NAMES, detect, recognises
-from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.several import read_and_note
-from captrain.data.roles import USUAL, SplitNames, listed, own_name, own_names, roles_of
 from captrain.data.samples import Chosen, Joined, Prefixed, keys_of, question_of
+from captrain.data.splits import USUAL, SplitNames, listed, own_name, own_names, roles_of
 from captrain.data.text import decode
 from captrain.disk.reading import read_file
 from captrain.errors import DataError

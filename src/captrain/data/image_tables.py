@@ -10,16 +10,15 @@ import numpy as np
 
 from captrain.data.arrow import plain_rows
 from captrain.data.gathered import Texts
+from captrain.data.options import ReadOptions
 from captrain.data.places import Root
 from captrain.data.readers.columns import texts_of
-from captrain.data.readers.options import ReadOptions
 from captrain.data.samples import LazySamples, key_of
-from captrain.data.shards.headers import tidy
+from captrain.data.shards.tars import tidy
 from captrain.disk.reading import read_file
 from captrain.errors import DataError, nearest
 from captrain.records import Rejects, Sample
-from captrain.tabular.cells import no_caption, not_a_caption, sifted
-from captrain.tabular.names import CAPTION_COLUMNS, caption_columns
+from captrain.tabular.cells import CAPTION_COLUMNS, caption_columns, no_caption, not_a_caption, sifted
 
 if TYPE_CHECKING:
     from datasets import Dataset

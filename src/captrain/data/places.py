@@ -12,13 +12,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from captrain.data.absolute_paths import MovedPaths, PathsHere, is_absolute, is_here
-from captrain.data.archived import archive_of
-from captrain.data.picture_index import IMAGE_FOLDER, PictureIndex
-from captrain.data.suffixes import IMAGE_SUFFIXES, UNREAD_SUFFIXES, is_hidden, split_suffix
-from captrain.disk.reading import fault_of
+from captrain.data.picture_files import IMAGE_SUFFIXES, UNREAD_SUFFIXES, is_hidden, split_suffix
+from captrain.data.picture_index import IMAGE_FOLDER, PictureIndex, archive_of
+from captrain.disk.reading import POINTER, fault_of, is_pointer_file
 from captrain.disk.walking import Folders
 from captrain.errors import DataError, nearest
-from captrain.lfs import POINTER, is_pointer_file
 from captrain.records import Stored
 
 __all__ = ["IMAGE_SUFFIXES", "UNREAD_SUFFIXES", "Root", "existing", "is_hidden", "is_remote", "refuse_pointer"]

@@ -21,8 +21,8 @@ from captrain.data.check.check import Checked, check_splits
 from captrain.data.check.problems import KINDS, Kind
 from captrain.data.dataset import read_splits
 from captrain.data.images import thumbnail
+from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.readers import SPLIT_NAMES
-from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen
 from captrain.disk.locks import only_writer
 from captrain.disk.writing import write_text

@@ -1,11 +1,20 @@
-"""From the data section of a recipe to splits: one data set or several, by names, and others to measure on."""
+"""From the data section of a recipe to splits: one data set or several, by names, and others to measure on.
+
+Pictures that are in two splits: a captioner is then measured on what it was trained on.
+
+Pictures that have no caption yet: nothing is wrong with them, a training only has nothing to learn from them.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 
+import numpy as np
+
+from captrain.data.check.problems import kind_of_reject
 from captrain.data.dataset import (
     Splits,
     join_named,
@@ -15,11 +24,11 @@ from captrain.data.dataset import (
     read_splits,
     unique_names,
 )
-from captrain.data.leaks import shared_pictures
 from captrain.data.machine import MACHINE
-from captrain.data.readers.options import ReadOptions
-from captrain.data.roles import SplitNames, roles_of
-from captrain.data.samples import Joined, Prefixed
+from captrain.data.options import ReadOptions
+from captrain.data.picture_files import MOST, content_key, size_of
+from captrain.data.samples import Joined, Prefixed, keys_of
+from captrain.data.splits import SplitNames, roles_of
 from captrain.errors import DataError, SettingsError
 from captrain.records import Rejects, Sample
 from captrain.settings.schema import DataSettings, Source
@@ -127,3 +136,74 @@ def _with_others(splits: Splits, data: DataSettings) -> Splits:
     if data.test_data is not None:
         splits.test = load_part(data.test_data, "test", splits.rejects, data.test_split, options=options)
     return splits
+
+
+def shared_pictures(splits: Mapping[str, Sequence[Sample]], one_source: bool = True) -> dict[tuple[str, str], int]:
+    """How many pictures of each later split are in an earlier one too, where there are any.
+
+    Pictures are compared by content: only those are read whose size occurs in both splits. What is too much for that, or has
+    no picture (features), is compared by ids, which says something within `one_source` alone.
+
+    >>> splits = {"train": [Sample("a", b"1"), Sample("b", b"22")], "test": [Sample("c", b"1"), Sample("d", b"33")]}
+    >>> shared_pictures(splits)
+    {('train', 'test'): 1}
+    """
+    sizes = {name: _sizes(samples) for name, samples in splits.items()}
+    found = {}
+    for one, other in combinations(splits, 2):
+        mine, theirs = sizes[one], sizes[other]
+        if mine is not None and theirs is not None:
+            keys = set(_contents(splits[one], np.isin(mine, theirs)))
+            count = sum(key in keys for key in _contents(splits[other], np.isin(theirs, mine)))
+        else:
+            both = np.intersect1d(keys_of(splits[one]), keys_of(splits[other])) if one_source else ()
+            count = len(both)
+        if count:
+            found[one, other] = count
+    return found
+
+
+def _sizes(samples: Sequence[Sample]) -> np.ndarray | None:
+    """Bytes of each picture; -1 where the picture can't be found. None where there are too many, or some have no size."""
+    if len(samples) > MOST:
+        return None
+    sizes = np.empty(len(samples), dtype=np.int64)
+    for index, sample in enumerate(samples):
+        size = size_of(sample)
+        if size is None:
+            return None
+        sizes[index] = size
+    return sizes
+
+
+def _contents(samples: Sequence[Sample], wanted: np.ndarray) -> Iterator[str]:
+    """Digests of the wanted pictures; what can't be read has none."""
+    for index in np.flatnonzero(wanted):
+        try:
+            yield content_key(samples[int(index)].read())
+        except (OSError, ValueError):
+            continue
+
+
+def take_uncaptioned(rejects: Rejects) -> int:
+    """Take out of what a reader rejected the pictures that only lack a caption; returns how many these were.
+
+    >>> rejects = Rejects()
+    >>> rejects.add("a.jpg", "a.jpg", "has no caption beside it")
+    >>> rejects.add("b.txt", "b.txt", "is not UTF-8 (byte 3)")
+    >>> take_uncaptioned(rejects), len(rejects)
+    (1, 1)
+    """
+    faults = [line for line in rejects.lines if not _only_lacks_caption(line["reason"])]
+    found = len(rejects.lines) - len(faults)
+    rejects.lines[:] = faults
+    return found
+
+
+def _only_lacks_caption(reason: str) -> bool:
+    """Whether a reader's reason says that there is no caption, and not what is wrong with one.
+
+    >>> _only_lacks_caption("has no caption"), _only_lacks_caption("has no caption: its .txt is empty")
+    (True, False)
+    """
+    return ":" not in reason and kind_of_reject(reason) in ("no-caption", "empty-caption")

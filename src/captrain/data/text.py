@@ -9,10 +9,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from captrain.disk.reading import open_file
-from captrain.lfs import POINTER, is_pointer
+from captrain.disk.reading import POINTER, UTF_8, is_pointer, mark_of, open_file
 from captrain.limits import LONGEST_CAPTION, TOO_LONG
-from captrain.tabular.marks import UTF_8, mark_of
 
 SHORTEST_WIDE = 12  # bytes of UTF-16 from which on it is told without its mark: four of five characters of one script
 LARGEST_TEXT = 1 << 20  # bytes; no caption file is larger, so a larger one is something else

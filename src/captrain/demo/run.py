@@ -13,13 +13,12 @@ from transformers import ResNetConfig, ResNetModel
 
 from captrain.data.dataset import load_split
 from captrain.data.images import ImageSpec
-from captrain.demo.dataset import write_dataset
-from captrain.demo.scenes import Scene
-from captrain.demo.words import is_right
+from captrain.demo.draw import write_dataset
+from captrain.demo.scenes import Scene, is_right
 from captrain.disk.folders import aside, fresh_folder, make_folder, replace_folder
 from captrain.disk.locks import locked_folder
-from captrain.inference.captioning import Writer
-from captrain.models.preparation import write_preparation
+from captrain.inference.captioner import Captioner
+from captrain.models.checkpoint.image_preparation import write_preparation
 from captrain.records import Caption, Rejects, read_jsonl
 from captrain.report.page import Card, Gallery, Headline, ReportData
 from captrain.report.pictures import thumbnail
@@ -66,10 +65,10 @@ def _run(out: Path, seed: int, overwrite: bool) -> tuple[dict[str, Check], Path]
     write_dataset(scenes, **SCENES, seed=seed, side=SIDE)
     train(demo_settings(new_encoder(out / "encoder", seed), seed), str(scenes), run, overwrite=overwrite)
 
-    writer = Writer.load(str(run))
+    captioner = Captioner.load(str(run))
     checks = {
-        "new scenes": check(writer, scenes, "test"),
-        "combinations never seen in training": check(writer, scenes, "held_out"),
+        "new scenes": check(captioner, scenes, "test"),
+        "combinations never seen in training": check(captioner, scenes, "held_out"),
     }
     return checks, write_report(run, extra=findings(checks))
 
@@ -117,11 +116,11 @@ def new_encoder(folder: Path, seed: int) -> Path:
     return folder
 
 
-def check(writer: Writer, scenes: Path, split: str) -> Check:
+def check(captioner: Captioner, scenes: Path, split: str) -> Check:
     """Describe a split's scenes and hold every caption against its scene, by rule."""
     samples, _ = load_split(str(scenes / f"{split}.jsonl"))
     truth = [Scene.from_list(line["scene"]) for line in read_jsonl(scenes / f"{split}.jsonl")]
-    written = writer.stream(samples, writer.captioner.decoding, Rejects(), batch_size=50)
+    written = captioner.stream(samples, captioner.model.decoding, Rejects(), batch_size=50)
     captions = [Caption.of(samples[index], line.text, line.score) for index, line in written]
     return Check(captions, [is_right(caption.text, scene) for caption, scene in zip(captions, truth, strict=True)])
 

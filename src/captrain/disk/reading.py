@@ -3,16 +3,22 @@
 A pipe, a socket or a device may have any name, that of a picture, a table or a settings file too. To open a pipe waits for
 somebody who writes, and a device may give bytes for ever. So what lies there is looked at before it is opened, and again
 afterwards, as it may have been exchanged. (`open(2)`, `O_NONBLOCK`.)
+
+Byte-order marks: what a file that begins with one says of its encoding, whatever was asked for.
+
+Git LFS: the note that lies in a repository's folder in place of a large file, until that is fetched.
 """
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import DEFAULT_BUFFER_SIZE, BufferedReader, FileIO
+from pathlib import Path
 
 NOT_READ_THROUGH = "is a link that leaves the folder; --follow-links reads what it leads to"
 
@@ -127,3 +133,87 @@ def _device_of(folder: str) -> int | None:
 
 
 _PROC = _device_of("/proc/self") if os.name == "posix" else None
+
+
+UTF_8 = "utf-8"
+MARKS = (  # UTF-32's little-endian mark begins as UTF-16's does, so it is looked for before
+    (codecs.BOM_UTF8, UTF_8),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+    (b"\x84\x31\x95\x33", "gb18030"),
+)
+
+
+def mark_of(content: bytes) -> tuple[bytes, str]:
+    """The mark that some bytes begin with, and the encoding it says; empty if there is none.
+
+    >>> mark_of(b"\\xff\\xfea\\x00"), mark_of(b"a dog")
+    ((b'\\xff\\xfe', 'utf-16-le'), (b'', ''))
+    """
+    return next(((mark, name) for mark, name in MARKS if content.startswith(mark)), (b"", ""))
+
+
+def encoding_of(path: Path, encoding: str = "") -> str:
+    """A codec's name to open a whole file with; a byte-order mark is not part of what is then read (see `unmarked`).
+
+    Raises `OSError` for a file that can't be read.
+
+    >>> encoding_of(Path(__file__)), encoding_of(Path(__file__), "cp932")
+    ('utf-8-sig', 'cp932')
+    """
+    with open_file(path) as file:
+        marked = mark_of(file.read(4))[1]
+    if marked.startswith(("utf-16", "utf-32")):
+        return marked[: len("utf-16")]  # without the order of bytes Python takes it from the mark, and takes that off
+    if marked and marked != UTF_8:
+        return marked
+    return "utf-8-sig" if marked or not encoding else encoding
+
+
+def unmarked(lines: Iterable[str]) -> Iterator[str]:
+    """The lines of a text, of which the first may still begin with a mark: GB18030's codec leaves it.
+
+    >>> list(unmarked(["\ufeffa dog", "a cat"]))
+    ['a dog', 'a cat']
+    """
+    for number, line in enumerate(lines):
+        yield line if number else line.removeprefix("\ufeff")
+
+
+POINTER = "is a Git LFS pointer, not the file itself; git lfs pull, in its repository, fetches it"
+"""To be read after a file's name."""
+
+_MARK = b"version https://git-lfs.github.com/spec/v1"
+_SHORTEST = 16  # bytes of the mark that are enough to tell it
+_LARGEST = 1024  # bytes of a pointer, by Git LFS's own rule
+
+
+def is_pointer(beginning: bytes) -> bool:
+    """Whether a file that begins so, with 16 bytes or more, is a pointer.
+
+    >>> is_pointer(b"version https://git-lfs.github.com/spec/v1\\noid sha256:00"), is_pointer(b"version 2 of a caption")
+    (True, False)
+    """
+    return len(beginning) >= _SHORTEST and beginning[: len(_MARK)] == _MARK[: len(beginning)]
+
+
+def is_pointer_file(path: Path) -> bool:
+    """Whether a file is a pointer; what can't be read is none."""
+    try:
+        if not path.is_file() or path.stat().st_size > _LARGEST:
+            return False
+        with path.open("rb") as file:
+            return is_pointer(file.read(len(_MARK)))
+    except (OSError, ValueError):
+        return False
+
+
+def pointer_at(path: Path) -> Path | None:
+    """The first pointer of a folder, in it and not in folders below; the path itself, if that is one; None if none is."""
+    try:
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+    except (OSError, ValueError):
+        return None
+    return next((file for file in files if is_pointer_file(file)), None)

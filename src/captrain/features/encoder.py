@@ -1,12 +1,16 @@
-"""An image encoder alone: from pictures to the features that a captioner on that encoder would compute."""
+"""An image encoder alone: from pictures to the features that a captioner on that encoder would compute.
+
+What a kept array depends on, as keys: encoder weights, image preparation, picture content.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,17 +19,16 @@ from transformers import PreTrainedModel
 from captrain.data.feature_store.manifest import EncoderNote, FeaturesNote
 from captrain.data.images import Decode, ImageSpec
 from captrain.errors import ModelError
-from captrain.models.archive import is_archive
-from captrain.models.bundle import MODEL_TYPES, clear_errors, load_captioner
-from captrain.models.captioner import Captioner
+from captrain.models.build import load_vision
+from captrain.models.captioner import CaptionerModel, plain_name
+from captrain.models.checkpoint.archive import is_archive
+from captrain.models.checkpoint.folder import MODEL_TYPES, clear_errors, load_captioner
+from captrain.models.checkpoint.image_preparation import Resize, adjust, read_preparation
+from captrain.models.checkpoint.loading import read_config
+from captrain.models.checkpoint.located import find_model_folder
 from captrain.models.device import choose_device, choose_precision
-from captrain.models.loading import read_config
-from captrain.models.located import find_model_folder
-from captrain.models.parts import plain_name
-from captrain.models.pixels import scale
-from captrain.models.prefix.join import load_vision
-from captrain.models.prefix.model import vectors_of
-from captrain.models.preparation import Resize, adjust, read_preparation
+from captrain.models.families.prefix.model import vectors_of
+from captrain.models.layers.vision import scale
 
 Vectors = Literal["all", "pooled"]
 """What is kept of a picture: all vectors of its encoder, or the one for the whole image (of CLIP the projected embedding)."""
@@ -65,12 +68,12 @@ class Encoder:
 class _Look(nn.Module):
     """The image half of a captioner, or an encoder of transformers, as one forward from pixels to vectors."""
 
-    def __init__(self, half: Captioner | PreTrainedModel, vectors: Vectors) -> None:
+    def __init__(self, half: CaptionerModel | PreTrainedModel, vectors: Vectors) -> None:
         super().__init__()
         self.sees, self.vectors = half, vectors
 
     def forward(self, pixels: Tensor) -> Tensor:
-        if isinstance(self.sees, Captioner):
+        if isinstance(self.sees, CaptionerModel):
             return self.sees.look(pixels)
         return vectors_of(self.sees, pixels, self.vectors)
 
@@ -92,7 +95,7 @@ def open_encoder(
     """
     folder = find_model_folder(source)
     with clear_errors(folder):
-        half: Captioner | PreTrainedModel
+        half: CaptionerModel | PreTrainedModel
         if _holds_captioner(folder):
             captioner = load_captioner(folder)
             config = captioner.core().config
@@ -129,7 +132,7 @@ def on_device(encoder: Encoder, device: str) -> Encoder:
     return Encoder(module, encoder.spec, encoder.note, encoder.vectors, encoder.normalize, encoder.precision, place)
 
 
-def vision_weights(captioner: Captioner) -> Iterator[tuple[str, Tensor]]:
+def vision_weights(captioner: CaptionerModel) -> Iterator[tuple[str, Tensor]]:
     """Weights and buffers of a captioner's image half, named as the encoder itself names them."""
     prefixes = sorted(captioner.part_prefixes()["vision"], key=len, reverse=True)
     for name, module in captioner.part_modules("vision"):
@@ -140,7 +143,7 @@ def vision_weights(captioner: Captioner) -> Iterator[tuple[str, Tensor]]:
             yield f"{inner}.{kind}".lstrip("."), tensor
 
 
-def encoder_note(captioner: Captioner) -> EncoderNote:
+def encoder_note(captioner: CaptionerModel) -> EncoderNote:
     """A captioner's image half, named as the captioner is, or where that is new as its encoder."""
     configs = [module.config for _, module in captioner.part_modules("vision") if isinstance(module, PreTrainedModel)]
     names = [getattr(config, "name_or_path", "") for config in (captioner.core().config, *configs)]
@@ -149,7 +152,7 @@ def encoder_note(captioner: Captioner) -> EncoderNote:
     return EncoderNote(name=name, type=kind, weights=weights_digest(vision_weights(captioner)))
 
 
-def vectors_read(captioner: Captioner) -> Vectors:
+def vectors_read(captioner: CaptionerModel) -> Vectors:
     """Which vectors of its encoder a captioner reads."""
     config = captioner.core().config
     said = getattr(config, "vectors", None) or getattr(getattr(config, "encoder", None), "vectors", None)
@@ -183,3 +186,27 @@ def check_same(store: str, note: EncoderNote, name: str, weights: str) -> None:
             f"{store}: holds features of {note}, not of {name} (weights {weights[:12]}); use the encoder that the store was "
             "made with, or encode the pictures with this one"
         )
+
+
+PREPARATION_VERSION = 2
+"""Raised whenever `data.images.prepare` makes other pixels than before, so that nothing older is taken for new."""
+
+
+def pixels_key(spec: ImageSpec) -> str:
+    """A key of everything that decides a picture's pixels (mean and deviation are applied later, by the encoder)."""
+    pixels = {name: value for name, value in spec.to_dict().items() if name not in ("mean", "std")}
+    text = json.dumps([PREPARATION_VERSION, pixels], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def features_key(captioner: CaptionerModel) -> str:
+    """A key of everything that decides what is kept: weights, statistics, preparation, arithmetic, and which vectors are read."""
+    stated: list[Any] = [PREPARATION_VERSION, captioner.image_spec.to_dict(), str(captioner.precision)]
+    if (vectors := vectors_read(captioner)) != "all":  # unsaid, so that keys from before this was told apart stay good
+        stated.append(vectors)
+    digest = hashlib.blake2b(json.dumps(stated, sort_keys=True).encode(), digest_size=16)
+    for name, module in captioner.part_modules("vision"):
+        for kind, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+            digest.update(f"{plain_name(name)}.{kind} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

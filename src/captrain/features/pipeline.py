@@ -18,16 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captrain.data.content import content_key
-from captrain.data.feature_store.index import Entry, IndexRows
-from captrain.data.feature_store.shard_file import NUMBERS
+from captrain.data.feature_store.shard import NUMBERS, Entry, IndexRows
+from captrain.data.feature_store.writer import Shard
 from captrain.data.images import MAX_PIXELS, ImageSpec, prepare
+from captrain.data.picture_files import content_key
 from captrain.errors import ModelError, PictureError
+from captrain.features.cache_arrays import as_numbers
 from captrain.features.encoder import KINDS, Encoder
 from captrain.features.sources import End, Source
 from captrain.features.stream import default_workers
-from captrain.features.tensors import as_numbers
-from captrain.features.writing import Shard
 from captrain.records import Rejects, Sample
 from captrain.settings.load import check
 from captrain.settings.schema import ComputingSettings

@@ -18,9 +18,9 @@ from typing import Any
 
 from captrain.data.absolute_paths import OutsidePicture
 from captrain.data.dataset import read_splits
+from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.places import is_remote
 from captrain.data.readers import detect
-from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import key_of
 from captrain.data.shards.members import Keys
 from captrain.data.shards.remote import telling

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captrain.data.content import content_key
 from captrain.data.images import MAX_PIXELS, ImageSpec
+from captrain.data.picture_files import content_key
 from captrain.errors import PictureError
-from captrain.features.views import PLAIN, Views
+from captrain.features.training_images import PLAIN, Views
 from captrain.records import Rejects, Sample
 
 

@@ -17,9 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from captrain.data.dataset import read_splits
 from captrain.data.images import ImageSpec, prepare
+from captrain.data.options import ReadOptions
 from captrain.data.places import is_remote
 from captrain.data.readers import detect
-from captrain.data.readers.options import ReadOptions
 from captrain.data.samples import Joined
 from captrain.data.shards.remote import telling
 from captrain.data.shards.sources import expand
@@ -37,7 +37,7 @@ from captrain.features.estimate import (
     encoding_rate,
     measured,
 )
-from captrain.models.located import is_cached
+from captrain.models.checkpoint.located import is_cached
 from captrain.records import Rejects
 
 USUAL_EDGE = 480  # pixels of a picture's shorter side, where it is assumed

@@ -13,14 +13,14 @@ from pathlib import Path
 
 from captrain.data.caption_files import CaptionFile, CaptionFolder, is_text, read_caption_file, text_suffixes
 from captrain.data.machine import FILE, HOME, Change, How, Ledger, Maker
+from captrain.data.options import ReadOptions
 from captrain.data.places import IMAGE_SUFFIXES, is_hidden
-from captrain.data.readers.options import ReadOptions
 from captrain.data.text import Text
 from captrain.disk.folders import check_way, sync_all
+from captrain.disk.reading import UTF_8
 from captrain.disk.writing import check_target, write_bytes
 from captrain.errors import DataError, PictureError, UserError
 from captrain.records import Caption, Rejects, Sample
-from captrain.tabular.marks import UTF_8
 
 USUAL = ".txt"
 ADDING: dict[str, How] = {"append": "append", "prepend": "prepend"}

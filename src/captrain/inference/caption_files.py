@@ -15,18 +15,17 @@ import numpy as np
 
 from captrain.data.dataset import list_images
 from captrain.data.machine import Maker
-from captrain.data.readers.options import BY_LOOKING, ReadOptions
+from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen
 from captrain.disk.folders import make_folder, remove, sync
 from captrain.disk.locks import locked, locked_folders
 from captrain.disk.writing import check_target, move
 from captrain.errors import BusyError, PictureError, UserError
 from captrain.inference.beside import Beside
-from captrain.inference.captioning import Writer
-from captrain.inference.maker import machine_line, maker_of
+from captrain.inference.captioner import Captioner, machine_line, maker_of
 from captrain.inference.parts_folder import PartsFolder
+from captrain.models.checkpoint.located import check_model
 from captrain.models.decoding import Written
-from captrain.models.located import check_model
 from captrain.paths import JSON_LINES, check_output_file
 from captrain.progress import track
 from captrain.records import Caption, Rejects, Sample, append_jsonl, drop_half_line, lines_with_ids, write_jsonl
@@ -116,13 +115,13 @@ def caption_files(
         skipped = len(samples) - len(wanted) - (len(rejects) - listed)
         written = 0
         if wanted:
-            writer = Writer.load(model, device, precision)
-            how = writer.decoding(decoding)
-            target.begin(maker_of(model, writer, how))
+            captioner = Captioner.load(model, device, precision)
+            how = captioner.decoding(decoding)
+            target.begin(maker_of(model, captioner, how))
             todo = Chosen(samples, np.array([at for at in wanted if not target.is_done(samples[at])], dtype=np.int64))
             skipped += len(wanted) - len(todo)
             with _telling_how_to_go_on(existing), track("caption", len(todo)) as advance:
-                for index, line in writer.stream(todo, how, rejects, batch_size, workers, max_pixels):
+                for index, line in captioner.stream(todo, how, rejects, batch_size, workers, max_pixels):
                     written += _put(target, todo[index], line, rejects)
                     advance(1)
         target.close()

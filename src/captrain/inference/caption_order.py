@@ -19,12 +19,10 @@ from captrain.errors import DataError, ModelError, PictureError
 from captrain.features.engines.base import Opening, Order
 from captrain.features.pipeline import Decoded, Reader, Skip, part_name
 from captrain.features.sources import End, Source, TarSource
-from captrain.inference.captioning import Writer
-from captrain.inference.maker import machine_line, maker_id, weights_of
+from captrain.inference.captioner import Captioner, machine_line, maker_id, weights_of
 from captrain.inference.parts_folder import ABOUT, CaptionPart, PartNote, PartsFolder
-from captrain.models.decoding import Decoding
+from captrain.models.decoding import Decoding, Room
 from captrain.models.device import PRECISIONS, choose_device
-from captrain.models.room import Room
 from captrain.records import Caption, Rejects, Sample
 
 
@@ -56,36 +54,36 @@ class AboutCaptioner:
 
 
 @dataclass(frozen=True, slots=True)
-class CaptionerOpening(Opening[Writer, AboutCaptioner]):
+class CaptionerOpening(Opening[Captioner, AboutCaptioner]):
     """How a captioner is opened."""
 
     model: str
     precision: str = "auto"
 
-    def open(self, device: str) -> Writer:
+    def open(self, device: str) -> Captioner:
         """The captioner on a device. Raises `ModelError` if there is none."""
-        return Writer.load(self.model, device, self.precision)
+        return Captioner.load(self.model, device, self.precision)
 
-    def copy(self, model: Writer, device: str) -> Writer:
+    def copy(self, captioner: Captioner, device: str) -> Captioner:
         """The same captioner on another device. Raises `ModelError` if that is not there."""
-        return Writer(deepcopy(model.captioner).to(_place(device)))
+        return Captioner(deepcopy(captioner.model).to(_place(device)))
 
-    def about(self, model: Writer) -> AboutCaptioner:
+    def about(self, captioner: Captioner) -> AboutCaptioner:
         """What decides its captions."""
-        captioner = model.captioner
+        model = captioner.model
         names = {kind: name for name, kind in PRECISIONS.items()}
         return AboutCaptioner(
-            self.model, weights_of(model), names[captioner.precision], captioner.prompt,
-            captioner.image_spec.to_dict(), captioner.decoding, Room.of(captioner),
+            self.model, weights_of(captioner), names[model.precision], model.prompt,
+            model.image_spec.to_dict(), model.decoding, Room.of(model),
         )  # fmt: skip
 
     def settled(self, about: AboutCaptioner) -> CaptionerOpening:
         """Whatever is opened from now on computes as the first captioner does."""
         return replace(self, precision=about.precision)
 
-    def check(self, about: AboutCaptioner, model: Writer, where: str) -> None:
+    def check(self, about: AboutCaptioner, captioner: Captioner, where: str) -> None:
         """Raise `ModelError` if a captioner that was opened on another machine is another one."""
-        if (weights := weights_of(model)) != about.weights:
+        if (weights := weights_of(captioner)) != about.weights:
             raise ModelError(
                 f"{where}: {self.model} has weights {weights[:12]} there, not {about.weights[:12]} as elsewhere; "
                 "put the same files on all machines"
@@ -93,7 +91,7 @@ class CaptionerOpening(Opening[Writer, AboutCaptioner]):
 
 
 @dataclass(frozen=True, slots=True)
-class Captioning(Order[Writer]):
+class Captioning(Order[Captioner]):
     """Captions of sources into a folder of parts. `known` has the keys of pictures that have a caption, sorted; `maker`
     is what each line says wrote it."""
 
@@ -109,14 +107,16 @@ class Captioning(Order[Writer]):
         """Notes of the parts that are there."""
         return self.folder.done
 
-    def parts(self, model: Writer, sources: Iterable[Source], skip: Skip) -> Iterator[tuple[Source, CaptionPart | End]]:
+    def parts(
+        self, captioner: Captioner, sources: Iterable[Source], skip: Skip
+    ) -> Iterator[tuple[Source, CaptionPart | End]]:
         """Finished parts in memory."""
 
         def begin(source: Source) -> _Part:
-            return _Part(self, model, source)
+            return _Part(self, captioner, source)
 
         wants = self._wants if len(self.known) else None
-        return self.reader.parts(model.captioner.image_spec, sources, self.size, skip, begin, wants)
+        return self.reader.parts(captioner.model.image_spec, sources, self.size, skip, begin, wants)
 
     def write(self, part: CaptionPart) -> PartNote:
         """Write a part's file."""
@@ -150,7 +150,7 @@ class _Part:
     """A part that is being captioned."""
 
     order: Captioning
-    writer: Writer
+    captioner: Captioner
     source: Source
     waiting: list[Caption] = field(default_factory=list)  # of the batch: captions that have no text yet
     pixels: list[np.ndarray] = field(default_factory=list)
@@ -191,8 +191,8 @@ class _Part:
         if not self.pixels:
             return
         if self.order.decoding.sample:
-            _seed(self.writer.captioner.device, key_of(self.waiting[0].id))
-        written = self.writer.write(torch.from_numpy(np.stack(self.pixels)), self.order.decoding)
+            _seed(self.captioner.model.device, key_of(self.waiting[0].id))
+        written = self.captioner.write(torch.from_numpy(np.stack(self.pixels)), self.order.decoding)
         for blank, line in zip(self.waiting, written, strict=True):
             self.lines.append(machine_line(replace(blank, text=line.text, score=line.score), self.order.maker))
         self.waiting.clear()

@@ -17,20 +17,19 @@ import torch
 
 from captrain.data.dataset import LIST_SUFFIXES, list_images
 from captrain.data.images import MAX_PIXELS
+from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.places import IMAGE_SUFFIXES
 from captrain.data.readers import detect
-from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.disk.folders import make_folder, remove
 from captrain.disk.locks import locked
 from captrain.errors import DataError, UserError
 from captrain.features.engines import make_engine
-from captrain.features.engines.base import Engine
-from captrain.features.engines.job import Job, changed_sources, parts_of
+from captrain.features.engines.base import Engine, Job, changed_sources, parts_of
 from captrain.features.pipeline import Reader
 from captrain.features.sources import BlockSource, Source, TarSource, plain, sources_of
 from captrain.inference.caption_files import CaptionOutcome, check_captions_file, partial_of, rejects_path_of
 from captrain.inference.caption_order import AboutCaptioner, CaptionerOpening, Captioning
-from captrain.inference.captioning import Writer, adjust_decoding
+from captrain.inference.captioner import Captioner, adjust_decoding
 from captrain.inference.parts_folder import PartsFolder
 from captrain.models.device import choose_device
 from captrain.records import Rejects
@@ -120,7 +119,7 @@ def caption_sources(
 
 
 def _run(
-    runner: Engine[Writer, AboutCaptioner], order: Captioning, sources: Sequence[Source], rejects: Rejects
+    runner: Engine[Captioner, AboutCaptioner], order: Captioning, sources: Sequence[Source], rejects: Rejects
 ) -> CaptionOutcome:
     """Do what is not done, then join all parts."""
     folder = order.folder

@@ -13,19 +13,18 @@ from typing import Any
 import numpy as np
 
 from captrain.data.images import MAX_PIXELS
-from captrain.data.readers.options import BY_LOOKING, ReadOptions
+from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen
 from captrain.disk.folders import check_way, make_folder, remove
 from captrain.disk.locks import locked_folder, only_writer
 from captrain.disk.writing import check_target, write_text
 from captrain.errors import DataError, SettingsError
-from captrain.features.stored import stored_images
-from captrain.features.views import MIRRORED, PLAIN
-from captrain.inference.captioning import Writer
-from captrain.inference.chosen import choose_samples, tokenizer_of
-from captrain.inference.writing import features_of
+from captrain.features.stored_images import stored_images
+from captrain.features.training_images import MIRRORED, PLAIN
+from captrain.inference.captioner import Captioner, features_of
+from captrain.inference.evaluation_data import choose_samples, tokenizer_of
 from captrain.metrics.compare import Comparison, compare
-from captrain.metrics.judge import Judgement, judge
+from captrain.metrics.judging import Judgement, judge
 from captrain.models.decoding import Decoding, Written
 from captrain.paths import check_output_folder
 from captrain.progress import track
@@ -104,17 +103,17 @@ def evaluate(
         raise SettingsError(f"limit: found {limit}, expected at least 1")
     folder = output or _evaluation_of(Path(model))
     samples, rejects, told = choose_samples(model, data, split, limit, format, options, recipe)
-    writer = Writer.load(model, device, precision)
+    captioner = Captioner.load(model, device, precision)
     prompt = None if recipe is None else recipe.data.prompt
     if prompt is not None:
-        writer.captioner.prompt = prompt
-    how = writer.decoding(decoding)
+        captioner.model.prompt = prompt
+    how = captioner.decoding(decoding)
     ways = {f"beams {count}": replace(how, beams=count) for count in beams} if len(beams) > 1 else {"captions": how}
     asked = (str(data), str(split), *([] if prompt is None else [prompt]))
     stated = Stated(Path(model), asked, {} if told is None else told.to_dict())
     words = tokenizer or tokenizer_of(model, recipe)
     return evaluate_samples(
-        writer, samples, rejects, ways, folder, stated, batch_size, workers, max_pixels, tokenizer=words
+        captioner, samples, rejects, ways, folder, stated, batch_size, workers, max_pixels, tokenizer=words
     )
 
 
@@ -132,18 +131,18 @@ class Stated:
 
 @only_writer("folder", locked_folder)
 def evaluate_samples(
-    writer: Writer, samples: Sequence[Sample], rejects: Rejects, ways: Mapping[str, Decoding], folder: Path | None,
+    captioner: Captioner, samples: Sequence[Sample], rejects: Rejects, ways: Mapping[str, Decoding], folder: Path | None,
     stated: Stated, batch_size: int = 16, workers: int | None = None, max_pixels: int = MAX_PIXELS,
     asked: Sequence[str] = (), tokenizer: str = "auto",
 ) -> Evaluation:  # fmt: skip
     """Caption samples in each of the ways, score the captions, and write both to `folder`.
 
-    METEOR and SPICE are among the scores where they are `asked` for, as `captrain.metrics.judge` has it.
+    METEOR and SPICE are among the scores where they are `asked` for, as `captrain.metrics.judging` has it.
     What an interrupted call with the same `stated` left there is gone on with. Raises `DataError` if no picture can be used.
     """
     _refuse_links(folder)
     notes = Progress(folder, [*stated.words, *map(str, ways.values())], stated.model, len(ways))
-    _caption_rest(writer, samples, list(ways.values()), notes, rejects, batch_size, workers, max_pixels)
+    _caption_rest(captioner, samples, list(ways.values()), notes, rejects, batch_size, workers, max_pixels)
     if not notes.lines:
         raise DataError(f"none of {len(samples)} pictures could be captioned: {rejects.summary()}")
     judged = {name: judge(notes.captions(samples, place), name, tokenizer, asked) for place, name in enumerate(ways)}
@@ -221,13 +220,13 @@ class Progress:
 
 
 def _caption_rest(
-    writer: Writer, samples: Sequence[Sample], ways: list[Decoding], notes: Progress, rejects: Rejects,
+    captioner: Captioner, samples: Sequence[Sample], ways: list[Decoding], notes: Progress, rejects: Rejects,
     batch_size: int, workers: int | None, max_pixels: int,
 ) -> None:  # fmt: skip
     rest = [index for index in range(len(samples)) if samples[index].id not in notes.lines]
     todo = Chosen(samples, np.array(rest, dtype=np.int64))
     with track("caption", len(todo)) as advance:
-        for index, lines in _stored_ways(writer, todo, ways, batch_size) or writer.stream_ways(
+        for index, lines in _stored_ways(captioner, todo, ways, batch_size) or captioner.stream_ways(
             todo, ways, rejects, batch_size, workers, max_pixels
         ):
             notes.add(todo[index], [[line.text, line.score] for line in lines])
@@ -235,20 +234,20 @@ def _caption_rest(
 
 
 def _stored_ways(
-    writer: Writer, samples: Sequence[Sample], ways: list[Decoding], batch_size: int
+    captioner: Captioner, samples: Sequence[Sample], ways: list[Decoding], batch_size: int
 ) -> Iterator[tuple[int, list[Written]]] | None:
-    """As `Writer.stream_ways`, of samples in feature stores; None if they are pictures."""
-    captioner = writer.captioner
+    """As `Captioner.stream_ways`, of samples in feature stores; None if they are pictures."""
+    model = captioner.model
     views = MIRRORED if any(way.mirror for way in ways) else PLAIN
-    stored = stored_images(captioner, {"samples": samples}, {"samples": views})
+    stored = stored_images(model, {"samples": samples}, {"samples": views})
     if stored is None:
         return None
 
     def written() -> Iterator[tuple[int, list[Written]]]:
         for start in range(0, len(samples), batch_size):
             batch = range(len(samples))[start : start + batch_size]
-            features = features_of(captioner, stored["samples"], batch).to(captioner.precision)
-            columns = [captioner.generate(features, way) for way in ways]
+            features = features_of(model, stored["samples"], batch).to(model.precision)
+            columns = [model.generate(features, way) for way in ways]
             for index, *lines in zip(batch, *columns, strict=True):
                 yield index, lines
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from captrain.data.content import content_keys
-from captrain.data.kept_splits import KeptSplit, KeptSplits, known, mark_of, numbers
+from captrain.data.picture_files import content_keys
 from captrain.data.samples import Chosen, exact_keys_of
+from captrain.data.splits import KeptSplit, KeptSplits, known, mark_of, numbers
 from captrain.records import Sample
 
 

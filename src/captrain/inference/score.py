@@ -12,19 +12,17 @@ from typing import Any
 from captrain.disk.locks import only_writer
 from captrain.errors import CaptrainError, DataError, SettingsError, nearest
 from captrain.metrics.compare import Comparison, System, compare, statistics_of, tokenized
-from captrain.metrics.dictionaries import given_predictions, given_references
 from captrain.metrics.diversity import alarms, measure_diversity
 from captrain.metrics.frequencies import DocumentFrequencies
-from captrain.metrics.ids import match_ids, some
 from captrain.metrics.inputs import Given, Read, predictions_in, references_in
 from captrain.metrics.java import JAVA_METRICS, check_java, score_java
-from captrain.metrics.matching import choose_columns
+from captrain.metrics.matching import choose_columns, given_predictions, given_references, match_ids, some
 from captrain.metrics.score import METRICS, Scores, score_captions
 from captrain.metrics.significance import RESAMPLES
 from captrain.metrics.suited import choose_tokenizer
 from captrain.records import Rejects
 from captrain.settings.load import check
-from captrain.settings.schema.evaluation import ScoringSettings
+from captrain.settings.schema.training import ScoringSettings
 
 logger = logging.getLogger(__name__)
 
@@ -286,8 +284,7 @@ def _scored_by_clip(
     work: _Work, source: str, images: Path, device: str, rejects: Rejects, follow_links: bool
 ) -> list[Means]:
     """CLIPScore and RefCLIPScore of each system. Torch is loaded here."""
-    from captrain.inference.clip import find_pictures, score_clip
-    from captrain.models.clip_score import Clip
+    from captrain.inference.clip_score import Clip, find_pictures, score_clip
 
     pictures = find_pictures(images, list(work.references), follow_links=follow_links)
     clip = Clip.load(source, device)

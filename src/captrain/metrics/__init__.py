@@ -8,8 +8,7 @@
 from __future__ import annotations
 
 from captrain.metrics.frequencies import DocumentFrequencies
-from captrain.metrics.score import Scores, score_captions
-from captrain.metrics.scorer import Scorer
+from captrain.metrics.score import Scorer, Scores, score_captions
 from captrain.metrics.tokenizer import tokenize
 
 __all__ = ["DocumentFrequencies", "Scorer", "Scores", "score_captions", "tokenize"]

@@ -9,7 +9,7 @@ from itertools import chain, pairwise
 from typing import Any
 
 from captrain.errors import DataError
-from captrain.metrics.texts import check_captions
+from captrain.metrics.frequencies import check_captions
 from captrain.metrics.tokenizer import line_maker
 
 FEWEST = 10

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from captrain.disk.reading import read_file
+from captrain.disk.reading import UTF_8, mark_of, read_file
 from captrain.disk.walking import LINKED_FOLDER, Folders
 from captrain.disk.walking import Entry as Listed
 from captrain.errors import DataError, nearest
 from captrain.records import parse_json, parse_json_line
+from captrain.tabular.cells import CAPTION_COLUMNS, IMAGE_COLUMNS
 from captrain.tabular.delimited import Delimited
-from captrain.tabular.marks import UTF_8, mark_of
-from captrain.tabular.names import CAPTION_COLUMNS, IMAGE_COLUMNS
 
 KNOWN = {"id", "image_id", "candidate", "prediction", "reference", "references", *IMAGE_COLUMNS, *CAPTION_COLUMNS}
 """Names that columns of tables usually have, by which it is told what separates cells."""

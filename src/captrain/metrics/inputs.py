@@ -26,8 +26,17 @@ from typing import Any, Generic, TypeVar
 from captrain.errors import DataError, nearest
 from captrain.limits import LONGEST_CAPTION
 from captrain.metrics.entries import Entry, read_entries
-from captrain.tabular.cells import listed_in, says_nothing
-from captrain.tabular.names import CAPTION_COLUMNS, IMAGE_COLUMNS, MARKS, caption_columns, is_marked, steps_of, value_at
+from captrain.tabular.cells import (
+    CAPTION_COLUMNS,
+    IMAGE_COLUMNS,
+    MARKS,
+    caption_columns,
+    is_marked,
+    listed_in,
+    says_nothing,
+    steps_of,
+    value_at,
+)
 
 logger = logging.getLogger(__name__)
 

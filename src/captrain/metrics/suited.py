@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import regex  # type: ignore[import-untyped]
 
-from captrain.metrics.alphabet import UNKNOWN, shadow_of
 from captrain.metrics.frequencies import DocumentFrequencies
+from captrain.metrics.lexicon import UNKNOWN, shadow_of
 
 AUTO = "auto"
 LOOKED_AT = 1000

@@ -3,6 +3,8 @@
 A tokenizer gives each caption one line: its tokens with single spaces between. BLEU and CIDEr split that line at any
 white space and ROUGE-L at plain spaces, as the reference scorers do; they differ only where a token holds a no-break
 space ("1 1/2").
+
+Tokenizers for captions in any language: words by Unicode's rules, single characters, and text that is split already.
 """
 
 from __future__ import annotations
@@ -10,14 +12,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
+import regex  # type: ignore[import-untyped]
+
 from captrain.errors import UserError, nearest
 from captrain.metrics.treebank import treebank_lines
 
 TOKENIZERS = {
     "ptb": "captrain.metrics.treebank:treebank_line",
-    "unicode": "captrain.metrics.scripts:word_line",
-    "characters": "captrain.metrics.scripts:character_line",
-    "spaces": "captrain.metrics.scripts:spaced_line",
+    "unicode": "captrain.metrics.tokenizer:word_line",
+    "characters": "captrain.metrics.tokenizer:character_line",
+    "spaces": "captrain.metrics.tokenizer:spaced_line",
 }
 """Tokenizer name to the function that makes a caption's line, loaded when asked for.
 
@@ -70,3 +74,43 @@ def line_maker(tokenizer: str) -> Callable[[str], str]:
     module, _, name = place.partition(":")
     make_line: Callable[[str], str] = getattr(import_module(module), name)
     return make_line
+
+
+# Default word boundaries of Unicode (UAX #29), which (?w) asks for; segments of punctuation and spaces are left out.
+_BOUNDARY = regex.compile(r"(?V1w)\b")
+_NO_TOKEN = regex.compile(r"[\p{P}\p{Z}\p{C}\s]*")
+_CHARACTER = regex.compile(r"\X")
+
+
+def word_line(caption: str) -> str:
+    """Lower-case words by Unicode's default word boundaries, without punctuation; signs such as "$" or emoji stay.
+
+    Han characters stand alone, as the rules say, and so do those of Thai, Lao and Khmer, whose words only a dictionary
+    finds.
+
+    >>> word_line("Пёс бежит 3.5 км, don't!")
+    "пёс бежит 3.5 км don't"
+    """
+    return " ".join(_kept(_BOUNDARY.split(caption.lower())))
+
+
+def character_line(caption: str) -> str:
+    """Every character (with its accents and joined signs) but spaces and punctuation, in lower case.
+
+    >>> character_line("一只狗。 OK")
+    '一 只 狗 o k'
+    """
+    return " ".join(_kept(_CHARACTER.findall(caption.lower())))
+
+
+def spaced_line(caption: str) -> str:
+    """The captions as they are, with single spaces: tokens that another program made.
+
+    >>> spaced_line("a  dog 's ball")
+    "a dog 's ball"
+    """
+    return " ".join(token for token in caption.replace("\n", " ").split(" ") if token)
+
+
+def _kept(segments: list[str]) -> list[str]:
+    return [segment for segment in segments if not _NO_TOKEN.fullmatch(segment)]

@@ -1,18 +1,25 @@
-"""Adapters on disk and in memory: which base they belong to, how they come onto it, and how they become part of it."""
+"""Adapters on disk and in memory: which base they belong to, how they come onto it, and how they become part of it.
+
+Which modules get LoRA adapters: chosen by part and kind of layer, or by name.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from peft import get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+from transformers.pytorch_utils import Conv1D
 
-from captrain.errors import ModelError
-from captrain.models.captioner import Captioner
-from captrain.models.loading import load_adapter
-from captrain.models.located import EXTRAS, in_folder, is_cached, looks_like_path
-from captrain.models.weight_files import read_json
+from captrain.errors import ModelError, nearest
+from captrain.models.captioner import CaptionerModel, plain_name
+from captrain.models.checkpoint.loading import load_adapter
+from captrain.models.checkpoint.located import EXTRAS, in_folder, is_cached, looks_like_path
+from captrain.models.checkpoint.weight_files import read_json
 
 CONFIG = "adapter_config.json"
 BASE = "base"
@@ -37,7 +44,7 @@ def fetched(source: str) -> str:
     return folder if is_adapter(folder) else source
 
 
-def has_adapter(captioner: Captioner) -> bool:
+def has_adapter(captioner: CaptionerModel) -> bool:
     """Whether a captioner has an adapter beside its weights."""
     return hasattr(captioner.model, "peft_config")
 
@@ -84,13 +91,13 @@ def missing_base(folder: str, name: str, why: str) -> ModelError:
     )
 
 
-def attach_adapter(captioner: Captioner, folder: str, *, learns: bool = False) -> None:
+def attach_adapter(captioner: CaptionerModel, folder: str, *, learns: bool = False) -> None:
     """Put an adapter from a folder onto its base. With `learns` its weights go on learning, and nothing else does."""
     captioner.model = load_adapter(captioner.model, folder, learns=learns)
     name_base(captioner)
 
 
-def name_base(captioner: Captioner) -> None:
+def name_base(captioner: CaptionerModel) -> None:
     """Let an adapter name the base that it is on; a folder by its whole path, which holds from everywhere."""
     name = str(captioner.core().name_or_path)
     model: Any = captioner.model
@@ -98,7 +105,7 @@ def name_base(captioner: Captioner) -> None:
         config.base_model_name_or_path = str(Path(name).absolute()) if name and Path(name).exists() else name
 
 
-def merge_adapter(captioner: Captioner) -> None:
+def merge_adapter(captioner: CaptionerModel) -> None:
     """Add what the adapter learned to the weights it was trained beside; a captioner without one stays as it is.
 
     The merged model is on no disk yet, so it has no name until it is saved.
@@ -116,7 +123,7 @@ def merge_adapter(captioner: Captioner) -> None:
     captioner.core().name_or_path = ""
 
 
-def lora_of(captioner: Captioner) -> dict[str, Any]:
+def lora_of(captioner: CaptionerModel) -> dict[str, Any]:
     """An adapter that learns, in the words of the settings; other kinds than LoRA have none but the parts.
 
     >>> lora_of(captioner)                                                                    # doctest: +SKIP
@@ -130,7 +137,7 @@ def lora_of(captioner: Captioner) -> dict[str, Any]:
     return {"lora_parts": parts, **{name: getattr(config, attribute) for name, attribute in names.items()}}
 
 
-def check_saved_whole(captioner: Captioner) -> None:
+def check_saved_whole(captioner: CaptionerModel) -> None:
     """Raise `ModelError` where something learns that would not be saved with the adapter."""
     if not has_adapter(captioner):
         return
@@ -143,7 +150,7 @@ def check_saved_whole(captioner: Captioner) -> None:
         )
 
 
-def _check_shared(captioner: Captioner) -> None:
+def _check_shared(captioner: CaptionerModel) -> None:
     """Merging changes the weight itself: a layer without the adapter that shares it would change as well."""
     owners: dict[int, list[str]] = {}
     adapted: dict[int, str] = {}
@@ -159,3 +166,100 @@ def _check_shared(captioner: Captioner) -> None:
                 f"the adapter can't be merged: {name} shares its weight with {others[0]}, which would change too; "
                 "keep the adapter apart (export --keep-adapter, train --continue-adapter)"
             )
+
+
+LAYERS = ("attention", "feed-forward", "all-linear")
+"""Kinds of layers that adapters can be asked for."""
+
+ATTENTION_BLOCK = re.compile(r"attn|attention", re.IGNORECASE)
+ATTENTION_LAYER = re.compile(r"query|key|value|qkv|(q|k|v|o|qkv|out|in)_proj|[qkvo]|to_(queries|keys_values)")
+
+
+def lora_modules(
+    captioner: CaptionerModel,
+    parts: Sequence[str] = ("language",),
+    layers: Sequence[str] = ("attention", "feed-forward"),
+    target_modules: Sequence[str] = (),
+    fresh_modules: Sequence[str] = (),
+) -> list[str]:
+    """Full names of the modules that get adapters, in the model's order.
+
+    Args:
+        parts: of `vision`, `bridge` and `language`. layers: of `LAYERS`; `all-linear` is every matrix of the part but the
+            vocabulary's, in blocks or not.
+        target_modules: ends of module names, instead of parts and layers. fresh_modules: modules that learn whole instead.
+
+    Raises `ModelError` when a name or a part matches nothing.
+    """
+    fresh = re.compile(rf"(.*\.)?({'|'.join(map(re.escape, fresh_modules))})(\..*)?") if fresh_modules else None
+    names = [name for name in linear_modules(captioner) if not (fresh and fresh.fullmatch(name))]
+    if target_modules:
+        return _named(names, target_modules)
+    chosen: set[str] = set()
+    for part in parts:
+        found = _of_part(captioner, part, names)
+        wanted = [name for name in found if "all-linear" in layers or kind_of(name) in layers]
+        if "all-linear" not in layers:
+            wanted = _matching(captioner.lora_targets(part), wanted)
+        if not wanted:
+            raise _nothing_there(captioner, part, layers)
+        chosen.update(wanted)
+    return [name for name in names if name in chosen]
+
+
+def kind_of(name: str) -> str:
+    """Whether a layer belongs to its block's attention or to its feed-forward half, by the names people give them.
+
+    >>> kind_of("h.0.crossattention.c_proj"), kind_of("h.0.mlp.c_proj"), kind_of("layer.1.output.dense")
+    ('attention', 'feed-forward', 'feed-forward')
+    """
+    inside = re.split(r"\.\d+\.", name)[-1]  # what comes after the number of the block
+    block, _, last = inside.rpartition(".")
+    is_attention = ATTENTION_BLOCK.search(block) or ATTENTION_LAYER.fullmatch(last)
+    return "attention" if is_attention else "feed-forward"
+
+
+def linear_modules(captioner: CaptionerModel) -> list[str]:
+    """Names of all modules that an adapter can be put on."""
+    kinds = (nn.Linear, nn.Conv2d, nn.Embedding, Conv1D)
+    return [plain_name(name) for name, module in captioner.named_modules() if isinstance(module, kinds)]
+
+
+def _of_part(captioner: CaptionerModel, part: str, names: Sequence[str]) -> list[str]:
+    """A part's matrices, the vocabulary's left out."""
+    modules = {plain_name(name): module for name, module in captioner.part_modules(part)}
+    head = captioner.decoder.get_output_embeddings()
+    return [
+        name for name in names if isinstance(module := modules.get(name), (nn.Linear, Conv1D)) and module is not head
+    ]
+
+
+def _matching(pattern: str, names: Sequence[str]) -> list[str]:
+    """Names that a family's pattern matches whole; an empty pattern matches none."""
+    return [name for name in names if pattern and re.fullmatch(pattern, name)]
+
+
+def _named(names: Sequence[str], ends: Sequence[str]) -> list[str]:
+    """Modules whose names end as asked, as peft matches them; an end that matches nothing is an error."""
+    for end in ends:
+        if not any(name == end or name.endswith("." + end) for name in names):
+            kinds = sorted({re.sub(r".*\.\d+\.", "", name) for name in names})
+            hint = nearest(end, [*kinds, *(kind.rpartition(".")[2] for kind in kinds)])
+            raise ModelError(
+                f"target_modules: '{end}' matches no module of this model.{hint} It has: {', '.join(kinds)}"
+            )
+    return [name for name in names if any(name == end or name.endswith("." + end) for end in ends)]
+
+
+def _nothing_there(captioner: CaptionerModel, part: str, layers: Sequence[str]) -> ModelError:
+    """A part that should learn has no such layers; if it has others, they are named."""
+    names = linear_modules(captioner)
+    known = _matching(captioner.lora_targets(part), names)
+    others = sorted({kind_of(name) for name in known})
+    if not others and _of_part(captioner, part, names):
+        others = ["all-linear"]
+    asked = " or ".join(layers)
+    hint = f"; it has {' and '.join(others)}" if others else ""
+    return ModelError(
+        f"lora_parts: the part '{part}' of a {captioner.family} captioner has no layers for adapters ({asked}){hint}"
+    )

@@ -1,12 +1,14 @@
 """The contract every family keeps: an image half, a text half, and the seam between them.
 
 Shape letters: I images, R rows (one an image), L tokens of a row, N vectors of an image, D width, T learned tokens, V vocabulary.
+
+The parts of a captioner, and how the names of its modules and parameters tell them apart.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
@@ -19,16 +21,11 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.utils import ModelOutput
 
 from captrain.data.images import ImageSpec
-from captrain.models.attention import causal_caption_mask
-from captrain.models.decoding import Decoding, Written, write_tokens
-from captrain.models.loss import token_loss
-from captrain.models.mirror import mean_with_mirrored
-from captrain.models.modes import evaluating, keep_still
-from captrain.models.packing import IGNORED, PackedRows, even_groups, pack
-from captrain.models.parts import PARTS, part_of
-from captrain.models.patch_dropout import drop_patches
-from captrain.models.pixels import scale
-from captrain.models.room import Room
+from captrain.models.contexts import evaluating, keep_still
+from captrain.models.decoding import Decoding, Room, Written, write_tokens
+from captrain.models.layers.attention import causal_caption_mask
+from captrain.models.layers.packing import IGNORED, PackedRows, even_groups, pack, token_loss
+from captrain.models.layers.vision import drop_patches, mean_with_mirrored, scale
 from captrain.models.zoo import FAMILY_DEFAULTS, FamilyDefaults
 
 
@@ -41,7 +38,7 @@ class CaptionerOutput(ModelOutput):
     targets: Tensor | None = None
 
 
-class Captioner(nn.Module, ABC):
+class CaptionerModel(nn.Module, ABC):
     """A transformers model of one family, seen as encoder, features and decoder.
 
     Attributes:
@@ -259,7 +256,7 @@ class Captioner(nn.Module, ABC):
         """Matrix products in this captioner's precision."""
         return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
 
-    def train(self, mode: bool = True) -> Captioner:
+    def train(self, mode: bool = True) -> CaptionerModel:
         """Training mode for what learns; frozen parts stay as they are when captioning (no dropout, fixed statistics)."""
         super().train(mode)
         if mode:
@@ -292,3 +289,31 @@ class Captioner(nn.Module, ABC):
     def core(self) -> PreTrainedModel:
         """The transformers model, out of its PEFT wrapping if there is one."""
         return cast(PreTrainedModel, self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model)
+
+
+PARTS = ("vision", "bridge", "language")
+
+
+def part_of(name: str, prefixes: Mapping[str, tuple[str, ...]]) -> str:
+    """The first part whose prefixes a module's or parameter's name begins with; "" where none does.
+
+    >>> part_of("model.vision_model.layers.0", {"vision": ("vision_model",), "language": ("text_decoder",)})
+    'vision'
+    >>> part_of("model.vision_model_norm", {"vision": ("vision_model",)})
+    ''
+    """
+    plain = plain_name(name)
+    for part in PARTS:
+        if any(plain == prefix or plain.startswith(prefix + ".") for prefix in prefixes.get(part, ())):
+            return part
+    return ""
+
+
+def plain_name(name: str) -> str:
+    """A module's or parameter's name as transformers knows it, without the wrappings of this class and of PEFT.
+
+    >>> plain_name("model.base_model.model.text_decoder.bert.lora_A.default.weight")
+    'text_decoder.bert.lora_A.default.weight'
+    """
+    name = name.removeprefix("model.")
+    return name.removeprefix("base_model.model.")

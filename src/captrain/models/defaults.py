@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from captrain.errors import CaptrainError
-from captrain.models.located import EXTRAS
+from captrain.models.checkpoint.located import EXTRAS
 from captrain.models.zoo import CHECKPOINTS, FAMILY_DEFAULTS, resolve_name
 from captrain.settings.schema import ModelSettings
 from captrain.settings.schema.conflicts import frozen_of, method_of
@@ -20,7 +20,7 @@ FAMILY_BY_TYPE = {
     "git": "git",
     "vision-encoder-decoder": "encoder-decoder",
 }
-"""For each `model_type` of a config.json the family, as `captrain.models.bundle` loads it."""
+"""For each `model_type` of a config.json the family, as `captrain.models.checkpoint.folder` loads it."""
 
 FAMILY_BY_WORD = {"blip2": "blip-2", "blip-2": "blip-2", "blip": "blip", "git": "git"}
 """What a hub id says of its family, in the order in which it is looked at."""
@@ -96,7 +96,7 @@ def default_values(family: str, model: ModelSettings) -> dict[str, Any]:
 
 def _picture(folder: Path, extras: dict[str, Any]) -> dict[str, Any]:
     """How a checkpoint's folder says that pictures are prepared; nothing where it does not say."""
-    from captrain.models.preparation import read_preparation
+    from captrain.models.checkpoint.image_preparation import read_preparation
 
     spec = extras.get("image_spec")
     if isinstance(spec, dict) and {"height", "resize"} <= set(spec):

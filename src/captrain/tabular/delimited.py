@@ -19,11 +19,10 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO, TypeVar
 
-from captrain.disk.reading import open_file
+from captrain.disk.reading import encoding_of, open_file, unmarked
 from captrain.errors import DataError
 from captrain.limits import LARGEST_LINE, LONG_LINE, LONGEST_CAPTION
 from captrain.tabular.cells import says_nothing
-from captrain.tabular.marks import encoding_of, unmarked
 
 DELIMITERS = ",\t;|"
 SELDOM_QUOTED = "\t|"

@@ -1,4 +1,7 @@
-"""What a run trains on and what it holds out, written down picture by picture: later evaluations go by it."""
+"""What a run trains on and what it holds out, written down picture by picture: later evaluations go by it.
+
+The test at the end of a training: the best model captions the test split once, and is scored as `captrain evaluate` does.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from captrain.data.content import content_keys
 from captrain.data.dataset import Splits
-from captrain.data.kept_splits import (
+from captrain.data.picture_files import content_keys
+from captrain.data.samples import contents_of, ids_of
+from captrain.data.splits import (
     EARLIER,
     FILE,
     Rows,
@@ -22,9 +26,14 @@ from captrain.data.kept_splits import (
     run_folder_of,
     write_kept_splits,
 )
-from captrain.data.samples import contents_of, ids_of
-from captrain.features.images import Images
-from captrain.records import Sample
+from captrain.features.training_images import Images
+from captrain.inference.captioner import Captioner
+from captrain.inference.evaluate import Stated, evaluate_samples
+from captrain.records import Rejects, Sample, read_jsonl, write_jsonl
+from captrain.settings.schema import Settings
+from captrain.training.loop.batch_size import images_a_batch
+from captrain.training.run_folder.folder import RunFolder
+from captrain.training.run_folder.place import scores_in
 
 logger = logging.getLogger(__name__)
 
@@ -87,3 +96,44 @@ def _warn(validation: Iterable[str], earlier: Iterable[str], before: str) -> Non
             "%d of %d validation pictures were trained on earlier (by %s): scores on them say little about new pictures",
             seen, len(held), before if before != "None" else "this run, before its data changed",
         )  # fmt: skip
+
+
+FOLDER = "test"
+METRICS = "metrics.jsonl"
+
+
+def score_best_model(run: RunFolder, settings: Settings, splits: Splits) -> dict[str, float]:
+    """Scores of the run's best model on the test split; none where there is no such split.
+
+    Writes captions and scores to `test/` in the run folder and a line of kind "test" to its metrics. An interrupted test goes on
+    where it was. Bad pictures are listed in `test/`, and in the rejected ones of the splits.
+    """
+    if not len(splits.test):
+        return {}
+    logger.info("testing the best model on %d pictures", len(splits.test))
+    captioner = Captioner.load(str(run.model), settings.model.device, settings.model.precision)
+    rejects = Rejects()
+    stated = Stated(run.model, ("test", str(len(splits.test))))
+    found = evaluate_samples(
+        captioner, splits.test, rejects, {"captions": captioner.model.decoding}, run.path / FOLDER, stated,
+        2 * images_a_batch(settings), settings.data.workers, settings.data.max_pixels,
+        (settings.evaluation.metric,), settings.evaluation.tokenize,
+    )  # fmt: skip
+    splits.rejects.lines.extend(rejects.lines)
+    _note(run, found.scores)
+    return found.scores
+
+
+def scores_of_test(run: Path) -> dict[str, float]:
+    """Scores of the last test of a run, if there was one."""
+    path = run / FOLDER / "scores.json"
+    return scores_in(path) if path.is_file() else {}
+
+
+def _note(run: RunFolder, scores: dict[str, float]) -> None:
+    """The test as one line of the metrics, after the run's last step; a line of an interrupted end is replaced."""
+    path = run.path / METRICS
+    lines = list(read_jsonl(path)) if path.is_file() else []
+    last = {name: lines[-1].get(name, 0) for name in ("step", "epoch", "seconds")} if lines else {"step": 0}
+    kept = [line for line in lines if (line.get("kind"), line.get("step")) != ("test", last["step"])]
+    write_jsonl(path, [*kept, {"kind": "test", **last, **scores}])

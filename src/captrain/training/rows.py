@@ -1,8 +1,13 @@
-"""Training rows: an image with the captions it carries this epoch, drawn by seed, epoch and image alone."""
+"""Training rows: an image with the captions it carries this epoch, drawn by seed, epoch and image alone.
+
+Words hidden from the text half while it learns: it has to look at the image to go on.
+
+An epoch in batches of rows that are about as long: what is computed for padding is lost.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -13,11 +18,12 @@ from captrain.data.augment import generator
 from captrain.data.caption_text import CaptionText
 from captrain.data.mix import Mixture
 from captrain.data.samples import key_of
-from captrain.features.images import Images
-from captrain.models.captioner import Captioner
-from captrain.models.packing import IGNORED, pack
+from captrain.errors import SettingsError
+from captrain.features.training_images import Images
+from captrain.models.captioner import CaptionerModel
+from captrain.models.layers.packing import IGNORED, PackedRows, pack
 from captrain.records import Sample
-from captrain.training.word_dropout import WordDropout
+from captrain.settings.schema import TrainingSettings
 
 AS_WRITTEN = CaptionText()
 CHUNK = 1024
@@ -52,7 +58,7 @@ class TokenizedCaptions:
     """
 
     def __init__(
-        self, captioner: Captioner, samples: Sequence[Sample], max_tokens: int, text: CaptionText = AS_WRITTEN
+        self, captioner: CaptionerModel, samples: Sequence[Sample], max_tokens: int, text: CaptionText = AS_WRITTEN
     ) -> None:
         pieces: list[np.ndarray] = []
         lengths: list[int] = []
@@ -101,7 +107,7 @@ class VariedCaptions:
     """Captions whose words change from epoch to epoch (shuffled tags, say), so that they are tokenised when asked for."""
 
     def __init__(
-        self, captioner: Captioner, samples: Sequence[Sample], max_tokens: int, text: CaptionText, seed: int
+        self, captioner: CaptionerModel, samples: Sequence[Sample], max_tokens: int, text: CaptionText, seed: int
     ) -> None:
         self.captioner, self.samples, self.max_tokens, self.text, self.seed = captioner, samples, max_tokens, text, seed
 
@@ -175,7 +181,7 @@ class Collator:
     `captions` counts those that were packed so far.
     """
 
-    def __init__(self, captioner: Captioner, images: Images, hide_words: WordDropout | None = None) -> None:
+    def __init__(self, captioner: CaptionerModel, images: Images, hide_words: WordDropout | None = None) -> None:
         self.hide_words = hide_words
         self.start, self.end, self.prompt = captioner.start_id, captioner.end_id, captioner.prompt_ids()
         self.images = images
@@ -192,3 +198,84 @@ class Collator:
             self.hide_words(packed, [(row.epoch, row.image) for row in rows], 1 + len(self.prompt))
         images: dict[str, torch.Tensor] = self.images.rows([row.image for row in rows], rows[0].epoch)
         return {**images, **packed.to_dict()}
+
+
+APART = 0x776F7264  # tells this draw from others of the same seed, epoch and image
+
+
+class WordDropout:
+    """Replaces a share of the tokens that are read; those to be written stay (Bowman et al. 2016).
+
+    What is hidden is decided by seed, epoch and image alone, whoever else is in the batch.
+    """
+
+    def __init__(self, share: float, hidden_id: int, seed: int) -> None:
+        self.share, self.hidden_id, self.seed = share, hidden_id, seed
+
+    def __call__(self, packed: PackedRows, places: Iterable[tuple[int, int]], given: int) -> None:
+        """Hide tokens of packed rows, in place.
+
+        Args:
+            places: epoch and image of each row. given: tokens at the start of each caption that are never hidden.
+        """
+        longest = packed.input_ids.shape[1]
+        draws = [np.random.default_rng([APART, self.seed, *place]).random(longest) for place in places]
+        hidden = (
+            torch.from_numpy(np.stack(draws) < self.share) & (packed.position_ids >= given) & (packed.caption_ids > 0)
+        )
+        packed.input_ids[hidden] = self.hidden_id
+
+
+def word_dropout(captioner: CaptionerModel, training: TrainingSettings) -> WordDropout | None:
+    """As the settings ask, None where they don't. Hidden words are read as the tokenizer's mask, or its unknown token.
+
+    Raises `SettingsError` for a tokenizer that has neither.
+    """
+    if not training.word_dropout:
+        return None
+    found = (captioner.tokenizer.mask_token_id, captioner.tokenizer.unk_token_id)
+    hidden = next((int(id) for id in found if id is not None), None)
+    if hidden is None:
+        raise SettingsError("word_dropout: the tokenizer has neither a mask nor an unknown token; leave it out")
+    return WordDropout(training.word_dropout, hidden, training.seed)
+
+
+class LengthMixture(Mixture):
+    """A mixture whose epochs come in batches of even rows, still shuffled among and inside windows of some batches."""
+
+    def __init__(self, mixture: Mixture, lengths: np.ndarray, batch_size: int, window: int) -> None:
+        """`lengths`: tokens of each image's row (images,). batch_size: rows a step. window: batches sorted together."""
+        self.mixture, self.lengths, self.seed = mixture, lengths, mixture.seed
+        self.batch_size, self.window = batch_size, window
+
+    def __len__(self) -> int:
+        return len(self.mixture)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The rows of that epoch of the mixture, sorted inside windows."""
+        return by_length(self.mixture.order(epoch), self.lengths, self.batch_size, self.window, (self.seed, epoch))
+
+
+def by_length(
+    order: np.ndarray, lengths: np.ndarray, batch_size: int, window: int, seed: tuple[int, ...] = (0,)
+) -> np.ndarray:
+    """A shuffled order, in which each batch holds rows that are about as long.
+
+    Args:
+        order: positions of images, shuffled (rows,). lengths: of each image's row (images,). window: whole batches that are
+            sorted together, and then shuffled as batches, by `seed`.
+
+    Returns:
+        The same positions (rows,). What is left of the last batch stays at the end, as it was.
+
+    >>> by_length(np.array([0, 1, 2, 3, 4]), np.array([9, 1, 8, 2, 5]), batch_size=2, window=2).tolist()
+    [1, 3, 2, 0, 4]
+    """
+    whole = len(order) // batch_size * batch_size
+    draw = np.random.default_rng([*seed, batch_size, window])
+    pieces = []
+    for start in range(0, whole, batch_size * window):
+        rows = order[start : min(start + batch_size * window, whole)]
+        batches = rows[np.argsort(lengths[rows], kind="stable")].reshape(-1, batch_size)
+        pieces.append(draw.permutation(batches).reshape(-1))
+    return np.concatenate([*pieces, order[whole:]])

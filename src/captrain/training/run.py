@@ -9,47 +9,39 @@ from pathlib import Path
 from typing import Any
 
 from captrain.data.dataset import Splits
-from captrain.data.recipe import load_recipe_data, tell_machine_captions, warn_of_leaks
-from captrain.data.uncaptioned import take_uncaptioned
+from captrain.data.recipe import load_recipe_data, take_uncaptioned, tell_machine_captions, warn_of_leaks
 from captrain.disk.locks import clear_lock, locked_folder
 from captrain.errors import BusyError, DataError, SettingsError
-from captrain.features.images import Images
-from captrain.features.keep import GIB, Keeping
-from captrain.features.stored import StoredImages, captions_of
-from captrain.features.views import MIRRORED, PLAIN, Views
+from captrain.features.cache import GIB, Keeping
+from captrain.features.stored_images import StoredImages, captions_of
+from captrain.features.training_images import MIRRORED, PLAIN, Images, Views
 from captrain.metrics.java import check_java
-from captrain.models.adapt import count_parameters
-from captrain.models.captioner import Captioner
-from captrain.models.compiled import compile_captioner
-from captrain.models.device import choose_device
-from captrain.models.room import Room
+from captrain.models.captioner import CaptionerModel
+from captrain.models.decoding import Room
+from captrain.models.device import choose_device, compile_captioner
+from captrain.models.learning_parts import count_parameters
 from captrain.paths import cache_folder
 from captrain.report.run import write_report
 from captrain.settings.schema import DataSettings, Settings, TrainingSettings
 from captrain.settings.schema.conflicts import needing_validation
-from captrain.training.assembly import check_length, make_rows, make_trainer
-from captrain.training.based import begun, check_base
-from captrain.training.batch_size import fill_batch_size
-from captrain.training.checkpoints import Checkpoints, check_fits
-from captrain.training.distributed.fits import check_spread
-from captrain.training.distributed.group import Group, here, joined
-from captrain.training.distributed.keep import keep_together
-from captrain.training.distributed.onlooker import Onlooker
-from captrain.training.final_test import score_best_model, scores_of_test
-from captrain.training.fingerprints import fingerprints
-from captrain.training.held_out import keep_splits
-from captrain.training.judging import fill_tokenizer
-from captrain.training.optimizers import fill_optimizer
-from captrain.training.prepare import adapt, fill_defaults, place
-from captrain.training.preview import preview
+from captrain.training.captioner_setup import adapt, fill_defaults, place
+from captrain.training.captions import MOST_AT_ONCE, StoredCaptions, augmentation, caption_text, check_words
+from captrain.training.distributed.cache import keep_together
+from captrain.training.distributed.group import Group, Onlooker, here, joined
+from captrain.training.distributed.strategy import check_spread
+from captrain.training.dry_run import preview
+from captrain.training.held_out import keep_splits, score_best_model, scores_of_test
+from captrain.training.loop.batch_size import fill_batch_size
+from captrain.training.loop.stopping import SIGNALS, ends_on_signals
+from captrain.training.loop.validation import fill_tokenizer
+from captrain.training.optimization.optimizers import fill_optimizer
 from captrain.training.rows import TokenizedCaptions
-from captrain.training.run_folder import RunFolder
-from captrain.training.run_place import RunPlace, check_switches
-from captrain.training.signals import SIGNALS, ends_on_signals
-from captrain.training.stored import MOST_AT_ONCE, StoredCaptions
+from captrain.training.run_folder.base_weights import begun, check_base, fingerprints
+from captrain.training.run_folder.checkpoints import Checkpoints, check_fits
+from captrain.training.run_folder.folder import RunFolder
+from captrain.training.run_folder.place import RunPlace, check_switches
 from captrain.training.trackers import chosen
-from captrain.training.variation import augmentation, caption_text
-from captrain.training.words import check_words
+from captrain.training.trainer_setup import check_length, make_rows, make_trainer
 
 logger = logging.getLogger(__name__)
 
@@ -201,7 +193,7 @@ def load(settings: Settings, data: str | None) -> Splits:
     return splits
 
 
-def ready(settings: Settings, splits: Splits, run: RunFolder | None) -> tuple[Captioner, Settings]:
+def ready(settings: Settings, splits: Splits, run: RunFolder | None) -> tuple[CaptionerModel, Settings]:
     """The captioner on its device with its learning weights chosen, and settings without open ends.
 
     What lies nowhere else is first written to the run's `base/`: adapters refer to it, and a resumed run begins there.
@@ -216,7 +208,7 @@ def ready(settings: Settings, splits: Splits, run: RunFolder | None) -> tuple[Ca
     return captioner, filled
 
 
-def keep(captioner: Captioner, splits: Splits, data: DataSettings, seed: int) -> dict[str, Images]:
+def keep(captioner: CaptionerModel, splits: Splits, data: DataSettings, seed: int) -> dict[str, Images]:
     """Features or pixels of all training and validation pictures; bad pictures are rejected.
 
     Where captions are written of mirror images too, the features of these are kept of validation pictures.
@@ -232,7 +224,7 @@ def keep(captioner: Captioner, splits: Splits, data: DataSettings, seed: int) ->
     return images
 
 
-def tokenize(captioner: Captioner, images: dict[str, Images], data: DataSettings) -> dict[str, TokenizedCaptions]:
+def tokenize(captioner: CaptionerModel, images: dict[str, Images], data: DataSettings) -> dict[str, TokenizedCaptions]:
     """The captions of all images; what cleans their text cleans all of them, what varies it comes in training alone."""
     text = caption_text(data)
 
@@ -251,7 +243,7 @@ def count(images: dict[str, Images], captions: dict[str, TokenizedCaptions]) -> 
 
 
 def note_run(
-    run: RunFolder, requested: Settings, filled: Settings, data: str | None, captioner: Captioner,
+    run: RunFolder, requested: Settings, filled: Settings, data: str | None, captioner: CaptionerModel,
     captions: dict[str, TokenizedCaptions], counts: dict[str, int], marks: dict[str, str], splits: Splits,
 ) -> None:  # fmt: skip
     """Write down what the run is, before its first step."""
@@ -274,7 +266,7 @@ def note_run(
         logger.warning("%d captions were cut: %s", counts["cut_captions"], _why_cut(captioner, filled.data.max_tokens))
 
 
-def _why_cut(captioner: Captioner, max_tokens: int) -> str:
+def _why_cut(captioner: CaptionerModel, max_tokens: int) -> str:
     """The limit that a long caption met: the one that was set, or that of the decoder's positions."""
     room = Room.of(captioner)
     if room.most < max_tokens:

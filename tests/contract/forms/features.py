@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from captrain.data.feature_store.folder import StoreFolder
-from captrain.data.feature_store.index import Entry, IndexRows
 from captrain.data.feature_store.manifest import EncoderNote, FeaturesNote, Manifest
-from captrain.features.writing import Shard, StoreWriter
+from captrain.data.feature_store.shard import Entry, IndexRows
+from captrain.data.feature_store.writer import Shard, StoreWriter
 from captrain.records import Rejects
 
 PICTURES = False

@@ -12,10 +12,10 @@ from fuzz.inputs import Parser
 from fuzz.workplace import Files
 
 NEEDS = (
-    "captrain.models.bundle",
-    "captrain.models.blip",
-    "captrain.models.git",
-    "captrain.models.prefix.captioner",
+    "captrain.models.checkpoint.folder",
+    "captrain.models.families.blip",
+    "captrain.models.families.git",
+    "captrain.models.families.prefix.captioner",
     "captrain.testing",
 )
 TEXTS = ("vocab.txt", ".safetensors", "README.md")
@@ -23,7 +23,7 @@ TEXTS = ("vocab.txt", ".safetensors", "README.md")
 
 def _family(name: str) -> Callable[[Path], object]:
     def write(folder: Path) -> None:
-        from captrain.models.bundle import load_captioner, save_captioner
+        from captrain.models.checkpoint.folder import load_captioner, save_captioner
         from captrain.testing import TINY_CAPTIONERS
 
         save_captioner(load_captioner(str(TINY_CAPTIONERS[name](folder / "plain"))), folder / "model")
@@ -33,9 +33,9 @@ def _family(name: str) -> Callable[[Path], object]:
 
 
 def _adapter(folder: Path) -> None:
-    from captrain.models.adapt import add_lora
     from captrain.models.adapters import BASE, CONFIG
-    from captrain.models.bundle import load_captioner, save_captioner
+    from captrain.models.checkpoint.folder import load_captioner, save_captioner
+    from captrain.models.learning_parts import add_lora
     from captrain.testing import tiny_blip
 
     captioner = load_captioner(str(tiny_blip(folder / "model" / BASE)))
@@ -53,18 +53,18 @@ def _remove(folder: Path) -> None:
 
 def _load(folder: Path) -> None:
     """As every command loads a captioner."""
-    from captrain.models.bundle import load_captioner
+    from captrain.models.checkpoint.folder import load_captioner
 
     load_captioner(str(folder / "model"))
 
 
 def _load_small(folder: Path) -> None:
     """What is read of a model folder before anything is loaded, and its tokenizer and preparation."""
-    from captrain.models.bundle import clear_errors
+    from captrain.models.checkpoint.folder import clear_errors
+    from captrain.models.checkpoint.image_preparation import read_preparation
     from captrain.models.defaults import default_values, family_of
-    from captrain.models.preparation import read_preparation
     from captrain.models.vocabulary import load_tokenizer
-    from captrain.settings.prompt_tokens import count_tokens
+    from captrain.settings.lavis.models import count_tokens
     from captrain.settings.schema import ModelSettings
 
     count_tokens("a photo with", str(folder / "model"))
@@ -76,7 +76,7 @@ def _load_small(folder: Path) -> None:
 
 
 def _archive(folder: Path) -> None:
-    from captrain.models.archive import write_archive
+    from captrain.models.checkpoint.archive import write_archive
 
     inside = folder / "inside"
     inside.mkdir()
@@ -89,7 +89,7 @@ def _archive(folder: Path) -> None:
 
 
 def _open_archive(folder: Path) -> None:
-    from captrain.models.archive import opened
+    from captrain.models.checkpoint.archive import opened
 
     with opened(str(folder / "model.zip")) as place:
         found = {path.relative_to(place).as_posix() for path in Path(place).rglob("*") if path.is_file()}
@@ -125,7 +125,9 @@ FAMILIES = {name: _family(name) for name in ("blip", "git", "prefix")}
 WORDS = ("vocab.txt", "tokenizer.json", "README.md")
 
 PARSERS = (
-    Parser("model archive", _open_archive, {"zip": _archive}, (), 60, ("captrain.models.archive",), mend=_stated),
+    Parser(
+        "model archive", _open_archive, {"zip": _archive}, (), 60, ("captrain.models.checkpoint.archive",), mend=_stated
+    ),
     Parser("model texts", _load_small, {"blip": FAMILIES["blip"], "prefix": FAMILIES["prefix"]}, TEXTS, 15, NEEDS),
     Parser("model config", _load, FAMILIES, (*WORDS, ".safetensors"), 10, NEEDS),
     Parser("model weights", _load, {"blip": FAMILIES["blip"]}, (".json", ".txt", ".md"), 10, NEEDS),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from captrain.data.kept_splits import Rows, read_kept_splits, read_trained, write_kept_splits
+from captrain.data.splits import Rows, read_kept_splits, read_trained, write_kept_splits
 from captrain.errors import CaptrainError, DataError
 from captrain.report import page as page_module
 from captrain.report.curves import Chart, draw
@@ -17,7 +17,12 @@ from captrain.report.run import report_data
 from fuzz.inputs import Parser
 from fuzz.parsers.data import picture
 
-NEEDS = ("captrain.training.run", "captrain.models.blip", "captrain.inference.chosen", "captrain.testing")
+NEEDS = (
+    "captrain.training.run",
+    "captrain.models.families.blip",
+    "captrain.inference.evaluation_data",
+    "captrain.testing",
+)
 
 
 def _report_seed(folder: Path) -> None:
@@ -166,8 +171,8 @@ def _settings(model: Path) -> Any:
 @functools.cache
 def _captioner() -> Any:
     """The captioner of that run, made once a process."""
-    from captrain.models.adapt import add_lora
-    from captrain.models.bundle import load_captioner
+    from captrain.models.checkpoint.folder import load_captioner
+    from captrain.models.learning_parts import add_lora
     from captrain.testing import tiny_blip
     from fuzz.workplace import work_folder
 
@@ -181,12 +186,11 @@ def _go_on(folder: Path) -> None:
     """What a training reads that goes on, in its order."""
     from transformers import TrainerState
 
-    from captrain.inference.chosen import Run
-    from captrain.models.card import model_card
-    from captrain.training.checkpoints import Checkpoints, check_fits, load_learned
-    from captrain.training.final_test import scores_of_test
-    from captrain.training.run_folder import RunFolder
-    from captrain.training.running import Running
+    from captrain.inference.evaluation_data import Run
+    from captrain.models.checkpoint.card import model_card
+    from captrain.training.held_out import scores_of_test
+    from captrain.training.run_folder.checkpoints import Checkpoints, Running, check_fits, load_learned
+    from captrain.training.run_folder.folder import RunFolder
 
     run = RunFolder(folder / "run")
     Run.of(str(folder / "run"))
@@ -222,8 +226,8 @@ def _get_seed(folder: Path) -> None:
 
 def _get(folder: Path) -> None:
     """What `data get` finds of an earlier time, and an archive that came."""
-    from captrain.data.get.archives import unpack
-    from captrain.data.get.ledger import Ledger
+    from captrain.data.get.fetch import unpack
+    from captrain.data.get.plan import Ledger
     from captrain.data.get.transfer import _Partial
 
     ledger = Ledger(folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from captrain.settings.lavis import import_lavis
+from captrain.settings.lavis.convert import import_lavis
 from captrain.settings.load import load_recipe, resolve
 from fuzz.inputs import Parser
 

@@ -17,7 +17,7 @@ from fuzz.inputs import Parser
 from fuzz.parsers.data import contract, read_data
 from fuzz.workplace import Files
 
-NEEDS = ("captrain.features.manage", "captrain.features.store")
+NEEDS = ("captrain.features.manage", "captrain.features.cache_arrays")
 
 
 def _read_store(folder: Path) -> None:
@@ -60,9 +60,9 @@ def _embeddings(folder: Path, kind: str = "float16") -> None:
 
 def _unfinished(folder: Path) -> None:
     """A store with records beside the manifest, as a kill leaves it."""
-    from captrain.data.feature_store.index import Entry, IndexRows
     from captrain.data.feature_store.manifest import EncoderNote, FeaturesNote, Manifest
-    from captrain.features.writing import Shard, write_shard
+    from captrain.data.feature_store.shard import Entry, IndexRows
+    from captrain.data.feature_store.writer import Shard, write_shard
     from captrain.records import Rejects
 
     features = FeaturesNote(tokens=2, width=3, dtype="float16", vectors="all")
@@ -81,8 +81,8 @@ def _unfinished(folder: Path) -> None:
 def _open_unfinished(folder: Path) -> None:
     """As a training that keeps features on disk, and an encoding, go on with it."""
     from captrain.data.feature_store.manifest import MANIFEST, parse_manifest
-    from captrain.features.store import DiskStore
-    from captrain.features.writing import StoreWriter
+    from captrain.data.feature_store.writer import StoreWriter
+    from captrain.features.cache_arrays import DiskStore
 
     manifest = parse_manifest(StoreFolder(str(folder)).read(MANIFEST), MANIFEST)
     refused = None

@@ -19,13 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from captrain.data.check.captions import COMMON, CaptionTally, CountTokens
-from captrain.data.check.duplicates import near_groups, same_groups
-from captrain.data.check.lengths import Lengths
-from captrain.data.check.pictures import PATCH, Look, look_at
+from captrain.data.check.captions import COMMON, CaptionTally, CountTokens, Lengths
+from captrain.data.check.pictures import PATCH, Look, look_at, near_groups, same_groups
 from captrain.data.check.problems import KINDS, Finding, Findings, kind_of_picture_error, kind_of_reject
 from captrain.data.dataset import read_splits
-from captrain.data.readers.options import BY_LOOKING, ReadOptions
+from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Joined
 from captrain.disk.locks import only_writer
 from captrain.errors import PictureError

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from captrain.data.arrow import plain_rows
-from captrain.data.feature_store.index import Index
 from captrain.data.feature_store.manifest import EncoderNote, FeaturesNote
+from captrain.data.feature_store.shard import Index
 from captrain.data.feature_store.store import Part, VectorStore
-from captrain.data.readers.parquet_pages import Pages
+from captrain.data.parquet_pages import Pages
 from captrain.errors import DataError
 from captrain.limits import LONGEST_CAPTION
 

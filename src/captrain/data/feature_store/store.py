@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from captrain.data.feature_store.folder import StoreFolder
-from captrain.data.feature_store.index import Entry, Index
 from captrain.data.feature_store.manifest import (
     LARGEST,
     MANIFEST,
@@ -22,7 +21,7 @@ from captrain.data.feature_store.manifest import (
     index_file,
     parse_manifest,
 )
-from captrain.data.feature_store.shard_file import map_shard
+from captrain.data.feature_store.shard import Entry, Index, map_shard
 from captrain.data.samples import LazySamples, key_of
 from captrain.errors import DataError
 from captrain.records import Sample

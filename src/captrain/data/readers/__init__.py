@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
+from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.places import existing, is_remote, refuse_pointer
-from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.errors import DataError, nearest
 from captrain.records import Rejects, Sample
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from captrain.data.gathered import Gathered
+from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.places import Root, existing
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.json_objects import (
@@ -28,11 +29,10 @@ from captrain.data.readers.json_objects import (
     wrong,
 )
 from captrain.data.readers.nothing import nothing_to_use
-from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import Listed, note_marked, refuse_links
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
-from captrain.tabular.names import is_marked
+from captrain.tabular.cells import is_marked
 
 
 def recognises(source: str, options: ReadOptions = BY_LOOKING) -> bool:

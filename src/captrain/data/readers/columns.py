@@ -17,8 +17,15 @@ from typing import Any
 from captrain.data.machine import LINE_KEY, makers_in
 from captrain.data.readers import SPLIT_NAMES
 from captrain.errors import DataError, nearest
-from captrain.tabular.cells import sifted
-from captrain.tabular.names import CAPTION_COLUMNS, IMAGE_COLUMNS, caption_columns, is_marked, steps_of, value_at
+from captrain.tabular.cells import (
+    CAPTION_COLUMNS,
+    IMAGE_COLUMNS,
+    caption_columns,
+    is_marked,
+    sifted,
+    steps_of,
+    value_at,
+)
 
 SPLIT_COLUMN = "split"
 

@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from captrain.data.gathered import Gathered
+from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.places import Root, is_hidden, is_remote
 from captrain.data.readers import json_list, jsonl
 from captrain.data.readers.columns import IMAGE_COLUMNS, present, split_of
 from captrain.data.readers.json_entries import files_at, has_caption_files, has_files, with_unlisted
+from captrain.data.readers.json_list import MESSAGES, Turn, images_of, is_conversation, turns_of
 from captrain.data.readers.json_objects import LONGEST_NAME, MOST_FILES
 from captrain.data.readers.line_index import BOM, blocks, opened
-from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import Table, check_splits, one_table_each
-from captrain.data.readers.turns import MESSAGES, Turn, images_of, is_conversation, turns_of
 from captrain.data.samples import Asked
 from captrain.errors import DataError
 from captrain.limits import next_json_line

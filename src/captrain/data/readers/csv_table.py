@@ -16,9 +16,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.readers import headerless
 from captrain.data.readers.columns import Columns, listed, present, split_of
-from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import (
     Listed,
     Table,
@@ -32,8 +32,8 @@ from captrain.data.readers.tables import (
 from captrain.data.readers.urls import URL_COLUMNS, UrlFiles, is_url
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
+from captrain.tabular.cells import CAPTION_COLUMNS, IMAGE_COLUMNS
 from captrain.tabular.delimited import Delimited
-from captrain.tabular.names import CAPTION_COLUMNS, IMAGE_COLUMNS
 
 SUFFIXES = (".csv", ".tsv")
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from captrain.data.gathered import Texts
+from captrain.data.parquet_pages import Pages
 from captrain.data.readers.columns import Row
-from captrain.data.readers.parquet_pages import Pages
 from captrain.data.samples import LazySamples, key_of
 from captrain.errors import DataError
 from captrain.limits import MOST_KEPT

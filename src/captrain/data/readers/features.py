@@ -15,8 +15,8 @@ from captrain.data.feature_store.embeddings import EmbeddingFolder, is_embedding
 from captrain.data.feature_store.folder import StoreFolder
 from captrain.data.feature_store.manifest import FORMAT, MANIFEST
 from captrain.data.feature_store.store import FeatureStore, StoreSamples, VectorStore
+from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.places import is_remote
-from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen, Joined
 from captrain.data.shards.remote import BACKENDS, path_of
 from captrain.data.shards.sources import split_list

@@ -13,18 +13,17 @@ from pathlib import Path
 from typing import IO, AnyStr
 
 from captrain.data.gathered import Gathered
+from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.places import Root, existing, refuse_pointer
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.columns import on_one_line
 from captrain.data.readers.nothing import nothing_to_use
-from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import Listed, folder_of_images, refuse_links
 from captrain.data.text import is_wide
-from captrain.disk.reading import open_file
+from captrain.disk.reading import encoding_of, mark_of, open_file
 from captrain.disk.walking import names_in
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
-from captrain.tabular.marks import encoding_of, mark_of
 
 TEXT_FOLDERS = ("", "Flickr8k_text", "flickr8k_text")
 LARGEST_LINE = 1 << 20  # bytes

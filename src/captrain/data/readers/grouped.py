@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.places import Root
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.columns import IMAGE_COLUMNS, Columns, present, split_of, value_at, whole
@@ -28,7 +29,6 @@ from captrain.data.readers.json_entries import (
     with_unlisted,
 )
 from captrain.data.readers.json_objects import ends_of
-from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import Table, check_splits, one_table_each
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample

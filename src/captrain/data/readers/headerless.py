@@ -16,11 +16,11 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.places import IMAGE_SUFFIXES, Root, is_hidden
 from captrain.data.readers.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, on_one_line
 from captrain.data.readers.flickr import is_captions, lines_in, unquoted
 from captrain.data.readers.json_objects import LONGEST_NAME
-from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import Listed, Table, check_splits, has_tables, one_table_each, tables_at, tables_in
 from captrain.data.readers.urls import is_url
 from captrain.errors import DataError

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from captrain.data.arrow import check_file
 from captrain.data.image_tables import ImageTable, RowSamples
+from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.places import Root
 from captrain.data.readers import SPLIT_NAMES
-from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import refuse_links
 from captrain.data.samples import Joined
 from captrain.disk.reading import read_file

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from captrain.data.caption_files import match, text_suffixes
+from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.places import IMAGE_SUFFIXES, Root
 from captrain.data.readers import sidecar
 from captrain.data.readers.columns import CAPTION_COLUMNS, Columns, on_one_line, present, texts_of, value_at
 from captrain.data.readers.json_list import Characters
 from captrain.data.readers.json_objects import LONGEST_NAME, json_files
-from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import Listed, Table, has_tables, tables_at, tables_in
 from captrain.data.samples import Chosen, Joined, keys_of
 from captrain.errors import DataError

@@ -8,8 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from captrain.data.options import ReadOptions
 from captrain.data.places import Root, existing, is_hidden, refuse_pointer
-from captrain.data.readers.options import ReadOptions
 from captrain.disk.reading import open_file, read_file
 from captrain.errors import DataError
 from captrain.records import parse_json

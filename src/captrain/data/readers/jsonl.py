@@ -23,7 +23,9 @@ from typing import Any
 import numpy as np
 
 from captrain.data.machine import MACHINE, remark_on_machine
+from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.columns import Columns, Row, plain
+from captrain.data.readers.json_list import holds_talk
 from captrain.data.readers.line_index import (
     BOM,
     LineIndex,
@@ -35,7 +37,6 @@ from captrain.data.readers.line_index import (
     plain_names,
     rows,
 )
-from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import (
     Listed,
     Table,
@@ -46,7 +47,6 @@ from captrain.data.readers.tables import (
     tables_at,
     tables_in,
 )
-from captrain.data.readers.turns import holds_talk
 from captrain.data.samples import LazySamples, key_of
 from captrain.errors import DataError
 from captrain.limits import next_json_line

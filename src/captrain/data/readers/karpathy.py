@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from captrain.data.gathered import Gathered
+from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.places import existing
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.json_objects import (
@@ -27,7 +28,6 @@ from captrain.data.readers.json_objects import (
     text_at,
 )
 from captrain.data.readers.nothing import nothing_to_use
-from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import Listed, refuse_links
 from captrain.errors import DataError, nearest
 from captrain.records import Rejects, Sample

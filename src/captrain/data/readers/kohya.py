@@ -23,15 +23,15 @@ import numpy as np
 
 from captrain.data.absolute_paths import is_absolute
 from captrain.data.gathered import Gathered
+from captrain.data.options import BY_LOOKING, ReadOptions
+from captrain.data.picture_files import is_unicode
 from captrain.data.places import IMAGE_SUFFIXES, Root, existing
 from captrain.data.readers import sidecar
 from captrain.data.readers.json_entries import ends_as_picture
 from captrain.data.readers.json_objects import LONGEST_NAME, encodable, ends_of, image_root, load_object
 from captrain.data.readers.nothing import nothing_to_use
-from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import refuse_links
 from captrain.data.samples import LazySamples, keys_of
-from captrain.data.suffixes import is_unicode
 from captrain.disk.walking import Entry, Folders
 from captrain.errors import DataError, nearest
 from captrain.records import Rejects, Sample

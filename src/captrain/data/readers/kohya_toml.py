@@ -24,13 +24,13 @@ from typing import Any
 import numpy as np
 
 from captrain.data.gathered import Gathered
+from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.places import Root, existing, is_hidden
 from captrain.data.readers import sidecar
 from captrain.data.readers.columns import on_one_line
 from captrain.data.readers.json_objects import has_keys, load_object
 from captrain.data.readers.kohya import gather_metadata, holds_image
 from captrain.data.readers.nothing import nothing_to_use
-from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.readers.tables import refuse_links
 from captrain.data.samples import Chosen, Joined, LazySamples
 from captrain.disk.reading import open_file

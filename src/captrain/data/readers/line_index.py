@@ -23,8 +23,7 @@ from captrain.disk.reading import open_file
 from captrain.errors import DataError
 from captrain.limits import LARGEST_LINE, LONG_LINE, LONGEST_CAPTION, shortened
 from captrain.records import parse_json, parse_json_line
-from captrain.tabular.cells import says_nothing
-from captrain.tabular.names import MARKS
+from captrain.tabular.cells import MARKS, says_nothing
 
 SLOW_COLUMNS = {SPLIT_COLUMN, LINE_KEY, *MARKS}  # a block whose rows have one is looked at row by row
 BLOCK = 1 << 20  # bytes parsed at a time

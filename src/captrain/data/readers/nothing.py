@@ -8,8 +8,8 @@ from pathlib import Path
 
 from captrain.data.places import Root, is_hidden
 from captrain.data.readers.columns import Columns, listed
+from captrain.disk.reading import POINTER, is_pointer_file
 from captrain.errors import DataError
-from captrain.lfs import POINTER, is_pointer_file
 from captrain.limits import next_json_line
 from captrain.records import Rejects, parse_json_line
 

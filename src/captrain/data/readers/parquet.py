@@ -19,19 +19,19 @@ from typing import Any
 
 from captrain.data.arrow import plain_rows
 from captrain.data.gathered import Gathered
+from captrain.data.options import BY_LOOKING, ReadOptions
+from captrain.data.parquet_pages import Pages
 from captrain.data.places import Root, existing, refuse_pointer
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.columns import SPLIT_COLUMN, Columns, Row, listed, present, split_of, whole
 from captrain.data.readers.embedded import BUFFER, Embedded
 from captrain.data.readers.nothing import nothing_to_use
-from captrain.data.readers.options import BY_LOOKING, ReadOptions
-from captrain.data.readers.parquet_pages import Pages
 from captrain.data.readers.tables import Listed, folder_of_images, note_marked, refuse_links, split_in_words
 from captrain.data.samples import Joined
 from captrain.disk.walking import names_in
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
-from captrain.tabular.names import MARKS, is_marked, steps_of
+from captrain.tabular.cells import MARKS, is_marked, steps_of
 
 SUFFIX = ".parquet"
 LOOKED_AT = 32  # rows, to see whether pictures are inside

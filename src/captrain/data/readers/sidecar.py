@@ -16,13 +16,13 @@ import numpy as np
 from captrain.data.caption_files import is_text, text_suffixes
 from captrain.data.gathered import Texts
 from captrain.data.machine import MACHINE
+from captrain.data.options import BY_LOOKING, ReadOptions
+from captrain.data.picture_files import is_unicode, unread
 from captrain.data.places import IMAGE_SUFFIXES, UNREAD_SUFFIXES, Root, existing
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.folder_captions import NO_TEXT, Captioned, FolderCaptions, captions_of
 from captrain.data.readers.nothing import TABLES, lying_there, tables_there
-from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import Chosen, LazySamples, key_of
-from captrain.data.suffixes import is_unicode, unread
 from captrain.data.text import LARGEST_TEXT, read_text
 from captrain.disk.walking import Entry
 from captrain.errors import DataError

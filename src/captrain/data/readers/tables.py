@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from captrain.data.gathered import Gathered
+from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.places import Root, existing, is_hidden, refuse_pointer
 from captrain.data.readers import SPLIT_NAMES
 from captrain.data.readers.columns import Columns
 from captrain.data.readers.nothing import nothing_to_use
-from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import merged
 from captrain.disk.reading import NOT_READ_THROUGH
 from captrain.disk.walking import is_folder
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample
-from captrain.tabular.names import MARKS
+from captrain.tabular.cells import MARKS
 
 Test = Callable[[Path], bool]
 Look = Callable[[Path], tuple[bool, bool]]  # whether a table has images, and whether it has captions

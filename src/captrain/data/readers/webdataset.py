@@ -20,13 +20,22 @@ from typing import BinaryIO
 import numpy as np
 
 from captrain.data.gathered import Texts
+from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.places import IMAGE_SUFFIXES, is_hidden, is_remote
-from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.samples import LazySamples, key_of
-from captrain.data.shards.members import LARGEST_TEXT, MOST_PARTS, Group, Keys, Part, groups, split_name
+from captrain.data.shards.members import (
+    LARGEST_TEXT,
+    MOST_PARTS,
+    Group,
+    Keys,
+    Part,
+    divided,
+    groups,
+    split_name,
+    stem_key,
+)
 from captrain.data.shards.remote import local_copy, path_of
 from captrain.data.shards.sources import COMPRESSED, Shard, expand, reject, split_list
-from captrain.data.shards.stems import divided, stem_key
 from captrain.data.shards.tars import Member, StoredMember
 from captrain.disk.reading import open_file
 from captrain.errors import DataError, nearest

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from captrain.data.options import BY_LOOKING, ReadOptions
 from captrain.data.places import is_remote
-from captrain.data.readers.options import BY_LOOKING, ReadOptions
 from captrain.data.shards.members import Group, Keys, groups
 from captrain.data.shards.remote import RemoteFile
 from captrain.data.shards.sources import Shard, expand, reject

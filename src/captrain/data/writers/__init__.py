@@ -2,17 +2,18 @@
 
 A form's module has one class, `FORM`, a `Writer`: it is made with a folder and the names of the splits, takes items one at
 a time, and closes. The folder is new and empty, and becomes the result only when all is done (`data.convert` sees to that).
+
+What a form of data can't hold, counted while writing and said in one line each.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, cast
 
-from captrain.data.writers.losses import Losses
 from captrain.data.writers.pictures import Picture
 from captrain.errors import SettingsError, nearest
 
@@ -87,3 +88,26 @@ def writer(name: str) -> type[Writer]:
     if name not in WRITERS:
         raise SettingsError(f"form '{name}' is unknown: expected {', '.join(WRITERS)}.{nearest(name, WRITERS)}")
     return cast(type[Writer], importlib.import_module(WRITERS[name]).FORM)
+
+
+@dataclass(slots=True)
+class Losses:
+    """Counts by kind of loss.
+
+    >>> losses = Losses()
+    >>> losses.add("kohya holds one caption an image: {amount} captions of {images} images are left out", 4)
+    >>> losses.add("kohya holds one caption an image: {amount} captions of {images} images are left out", 2)
+    >>> losses.lines()
+    ['kohya holds one caption an image: 6 captions of 2 images are left out']
+    """
+
+    counts: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def add(self, what: str, amount: int = 1) -> None:
+        """Note one more image; `what` is a sentence with `{images}` and perhaps `{amount}` in it."""
+        images, total = self.counts.get(what, (0, 0))
+        self.counts[what] = (images + 1, total + amount)
+
+    def lines(self) -> list[str]:
+        """One sentence for each kind."""
+        return [what.format(images=images, amount=amount) for what, (images, amount) in self.counts.items()]

@@ -10,8 +10,7 @@ from collections.abc import Callable
 
 from captrain.data.places import IMAGE_SUFFIXES
 from captrain.data.samples import key_of
-from captrain.data.writers import Item
-from captrain.data.writers.losses import Losses
+from captrain.data.writers import Item, Losses
 
 LONGEST_PART = 200  # bytes of a file's or folder's name; systems allow 255, and suffixes are added
 LONGEST_NAME = 1000  # bytes of all parts together

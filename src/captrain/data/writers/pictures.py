@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
+from captrain.data.picture_files import LONGEST_MARK, suffix_of_content
 from captrain.data.places import IMAGE_SUFFIXES
-from captrain.data.suffixes import LONGEST_MARK, suffix_of_content
 from captrain.disk.folders import make_folders
-from captrain.disk.reading import open_file, read_file
+from captrain.disk.reading import POINTER, is_pointer, open_file, read_file
 from captrain.disk.writing import create, write_new
 from captrain.errors import PictureError
-from captrain.lfs import POINTER, is_pointer
 from captrain.memory_budget import counted, take
 from captrain.records import LARGEST_PICTURE, Sample
 

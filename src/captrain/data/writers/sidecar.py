@@ -10,8 +10,7 @@ import os
 from captrain.data.machine import Ledgers
 from captrain.data.places import IMAGE_SUFFIXES
 from captrain.data.readers import SPLIT_NAMES
-from captrain.data.writers import Item, Target
-from captrain.data.writers.losses import Losses
+from captrain.data.writers import Item, Losses, Target
 from captrain.data.writers.names import Names
 from captrain.data.writers.pictures import Store
 from captrain.disk.writing import write_new

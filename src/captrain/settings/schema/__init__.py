@@ -10,14 +10,15 @@ from __future__ import annotations
 from pydantic import model_validator
 
 from captrain.settings.schema.base import Section
-from captrain.settings.schema.computing import ComputingSettings
 from captrain.settings.schema.conflicts import conflicts
 from captrain.settings.schema.data import DataSettings, ReadingSettings, Source
-from captrain.settings.schema.distributed import DistributedSettings
-from captrain.settings.schema.evaluation import EvaluationSettings
-from captrain.settings.schema.generation import GenerationSettings
-from captrain.settings.schema.model import ModelSettings
-from captrain.settings.schema.training import TrainingSettings
+from captrain.settings.schema.model import GenerationSettings, ModelSettings
+from captrain.settings.schema.training import (
+    ComputingSettings,
+    DistributedSettings,
+    EvaluationSettings,
+    TrainingSettings,
+)
 
 __all__ = [
     "ComputingSettings",

@@ -1,12 +1,20 @@
-"""Settings of the optimisation."""
+"""Settings of the optimisation.
+
+Settings of a training on several devices.
+
+Settings of what is measured while training.
+
+Settings of how a finished captioner runs.
+"""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from captrain.settings.schema.base import Section, Share, panel
+from captrain.settings.schema.data import DataSettings
 from captrain.settings.schema.optimisation import BETA1, DECAY_RATE
 
 OptimizerName = Literal["adamw", "muon", "adamw-8bit", "adafactor", "lion", "schedule-free", "prodigy"]
@@ -103,3 +111,70 @@ class TrainingSettings(Section):
     """Project of the run in trackers (W&B's project, MLflow's experiment)."""
     run_name: Annotated[str | None, WATCHING] = None
     """Name of the run in trackers. Default: its folder's."""
+
+
+class DistributedSettings(Section):
+    """Over which devices a training is spread, and how. It says nothing about what is learned."""
+
+    devices: Annotated[str, StringConstraints(pattern=r"^(all|cpu:\d+|\d+(,\d+)*)$")] | None = None
+    """GPUs to train on: `all`, or numbers such as `0,1`; `cpu:2` means two processes. Default: one device."""
+    strategy: Literal["ddp", "fsdp", "deepspeed"] = "ddp"
+    """`ddp` puts the whole model on each device, `fsdp` shards it (FSDP2), `deepspeed` uses ZeRO."""
+    zero_stage: Literal[1, 2, 3] = 2
+    """What ZeRO shards: 1 the optimizer's state, 2 gradients too, 3 weights too."""
+    zero_offload: bool = False
+    """Keep what ZeRO shards in main memory: larger models fit, steps are slower."""
+
+
+TokenizeName = Literal["ptb", "unicode", "characters", "auto"]
+
+
+class ScoringSettings(Section):
+    """How far scores are looked into. These are flags only."""
+
+    bootstrap: Annotated[int, Field(ge=0, le=100_000)] = 1000
+    """Resamples for 95 % intervals and comparisons; 0 for none."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the resamples."""
+
+
+class EvaluationSettings(Section):
+    """What is measured while training."""
+
+    evaluate_every: Annotated[int, Field(ge=1)] = 1
+    """Epochs between evaluations; the last epoch always has one."""
+    validation_limit: Annotated[int, Field(ge=1)] | None = None
+    """Number of validation images to caption and score. Default: all."""
+    metric: Literal[
+        "cider",
+        "bleu_1",
+        "bleu_2",
+        "bleu_3",
+        "bleu_4",
+        "rouge_l",
+        "meteor",
+        "spice",
+        "cider_and_bleu_4",
+        "validation_loss",
+    ] = "cider"
+    """Score that chooses the best model. `cider_and_bleu_4` is their sum, as in LAVIS. `meteor` and `spice` need Java."""
+    tokenize: TokenizeName = "auto"
+    """How captions are split into words for scoring. Papers on English use `ptb`; `unicode` suits most scripts, `characters`
+    all. `auto` means ptb if the references' script puts spaces between words, else one of the others."""
+    samples: Annotated[int, Field(ge=0)] = 8
+    """Number of validation pictures whose captions are logged at each evaluation."""
+
+
+class ComputingSettings(Section):
+    """How a finished captioner runs over pictures. These are flags only; recipes have them in `model` and `data`."""
+
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    """Pictures per batch."""
+    device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = "auto"
+    """Where to run. `auto` takes the first of cuda, mps, xpu, cpu that is there."""
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """Precision of the computation. `auto` means bf16 where the device is fast at it."""
+    workers: Annotated[int, Field(ge=0)] | None = None
+    """Threads that read and decode pictures. Default: one per core, at most 16."""
+    max_pixels: Annotated[int, Field(ge=1)] = DataSettings.model_fields["max_pixels"].default
+    """Pictures with more pixels than this are rejected before they are decoded."""

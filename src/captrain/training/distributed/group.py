@@ -1,6 +1,8 @@
 """The processes of a training: which of them this is, and how they tell each other things.
 
 A training in one process is a group of one, for which all of this does nothing.
+
+The run folder as processes see it that write nothing into it.
 """
 
 from __future__ import annotations
@@ -11,13 +13,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar, cast
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import distributed
 
 from captrain.errors import CaptrainError, SettingsError
-from captrain.training.distributed.environment import is_member, is_silent
+from captrain.training.distributed.processes import is_member, is_silent
+from captrain.training.run_folder.folder import RunFolder
 
 T = TypeVar("T")
 
@@ -164,3 +168,36 @@ def _take_share_of_machine(device: str) -> None:
             f"process {local} of this machine has no {device} device, there are {kind.device_count()}; start fewer processes"
         )
     kind.set_device(local)
+
+
+class Onlooker(RunFolder):
+    """A run folder that another process of the group keeps. What reads works; what writes does nothing."""
+
+    def claim(self, *args: Any, **kwargs: Any) -> list[str]:
+        """Whose it is, the first process has found out."""
+        return []
+
+    def write_settings(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing."""
+
+    def rewind(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing."""
+
+    def append(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing."""
+
+    def save_model(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing."""
+
+    def save_base(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: it is there when this is asked for."""
+
+    def copy_base(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: it is there when this is asked for."""
+
+    def write_rejects(self, *args: Any, **kwargs: Any) -> Path | None:
+        """Nothing."""
+        return None
+
+    def finish(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing."""

@@ -16,7 +16,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
-from captrain.models.captioner import Captioner
+from captrain.models.captioner import CaptionerModel
 from captrain.training.distributed.group import Group
 
 ENTRANCES = ("encode", "generate", "log_probabilities")
@@ -26,7 +26,7 @@ ENTRANCES = ("encode", "generate", "log_probabilities")
 class Shared(nn.Module):
     """A captioner whose weights are shared out, as what a trainer steps with."""
 
-    def __init__(self, captioner: Captioner) -> None:
+    def __init__(self, captioner: CaptionerModel) -> None:
         super().__init__()
         self.module = captioner
 
@@ -44,7 +44,7 @@ class Shared(nn.Module):
             self.module.set_requires_gradient_sync(True)  # type: ignore[operator]
 
 
-def share_out(captioner: Captioner, group: Group) -> None:
+def share_out(captioner: CaptionerModel, group: Group) -> None:
     """Let each process keep its share of all weights; every layer comes together for itself, the rest as one."""
     for weight in captioner.parameters():
         weight.data = weight.data.contiguous()  # weights of convolutions have channels last; torch can't share that out
@@ -73,7 +73,7 @@ def layers(module: nn.Module) -> list[nn.Module]:
 
 
 @contextmanager
-def whole_in_first(captioner: Captioner, group: Group) -> Iterator[None]:
+def whole_in_first(captioner: CaptionerModel, group: Group) -> Iterator[None]:
     """While this is open the first process's captioner has all of its weights, in the machine's memory: to be saved.
 
     Not to be computed with.
@@ -96,7 +96,7 @@ def whole_in_first(captioner: Captioner, group: Group) -> Iterator[None]:
 
 
 @contextmanager
-def whole_in_all(captioner: Captioner) -> Iterator[None]:
+def whole_in_all(captioner: CaptionerModel) -> Iterator[None]:
     """While this is open each process has all weights on its device, and can write captions without the others."""
     parts = [module for module in captioner.modules() if isinstance(module, FSDPModule)]
     for part in parts:

@@ -11,10 +11,10 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments, set_seed
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
-from captrain.models.captioner import Captioner
-from captrain.training.checkpoints import reading_state
+from captrain.models.captioner import CaptionerModel
 from captrain.training.distributed.group import here
 from captrain.training.distributed.strategy import Strategy
+from captrain.training.run_folder.checkpoints import reading_state
 
 
 class SpreadTrainer(Trainer):
@@ -23,7 +23,7 @@ class SpreadTrainer(Trainer):
     strategy: Strategy
     sampler: Any
 
-    def __init__(self, captioner: Captioner, args: TrainingArguments, **kwargs: Any) -> None:
+    def __init__(self, captioner: CaptionerModel, args: TrainingArguments, **kwargs: Any) -> None:
         if args.n_gpu > 1:
             args._n_gpu = 1  # one process uses one device: Trainer would split batches that are packed already
         super().__init__(captioner, args, **kwargs)
@@ -47,7 +47,7 @@ class SpreadTrainer(Trainer):
         return super()._wrap_model(model, training, dataloader) if wrapped is None else wrapped
 
     @property
-    def captioner(self) -> Captioner:
+    def captioner(self) -> CaptionerModel:
         """The captioner, out of all wrappings."""
         return self.accelerator.unwrap_model(self.model)
 

@@ -1,14 +1,20 @@
-"""Places that a run can be followed at: a plain dict from a name to where its tracker is, imported when it is asked for."""
+"""Places that a run can be followed at: a plain dict from a name to where its tracker is, imported when it is asked for.
+
+What every tracker keeps to: a page of a run elsewhere that is given scalars and sample captions.
+"""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from PIL.Image import Image
 
 from captrain.errors import SettingsError
-from captrain.training.trackers.base import TrackedRun, Tracker
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +58,49 @@ def open_tracker(name: str, run: TrackedRun) -> Tracker:
 
 def _is_here(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedRun:
+    """The run as a tracker is told of it.
+
+    `folder` is the run's own, `step` where it goes on from (0 at its begin), `id` the tracker's own name of the run, where an
+    earlier sitting had one, and `settings` are the filled ones, by section.
+    """
+
+    folder: Path
+    project: str
+    name: str
+    settings: Mapping[str, Any]
+    step: int = 0
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SampleCaption:
+    """A written caption with its picture (RGB, small; None where it is not at hand) and what people said of it."""
+
+    id: str
+    text: str
+    references: Sequence[str]
+    picture: Image | None
+
+
+class Tracker(Protocol):
+    """One place that a run is followed at. Whatever it raises, training goes on without it.
+
+    It is made with a `TrackedRun`. `id` is its name of the run, by which the next sitting continues it. `rewinds` says that it
+    forgets by itself the steps after the one where the run goes on; others are not given a step again.
+    """
+
+    id: str | None
+    rewinds: bool
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Numbers at a step, by names such as `train/loss`, `validation/cider` and `test/cider`."""
+
+    def samples(self, step: int, captions: Sequence[SampleCaption]) -> None:
+        """The captions of the fixed pictures at a step."""
+
+    def close(self, *, whole: bool) -> None:
+        """Write what is still in memory. `whole`: the training came to its end, and was not interrupted."""

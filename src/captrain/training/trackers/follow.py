@@ -17,14 +17,13 @@ from captrain.data.decode import Size, decode
 from captrain.disk.writing import write_text
 from captrain.errors import CaptrainError
 from captrain.memory_budget import counted
+from captrain.models.contexts import untouched_randomness
 from captrain.picture_memory import MAX_PIXELS
 from captrain.records import Sample, read_jsonl
 from captrain.settings.schema import Settings
-from captrain.training.logbook import logged
-from captrain.training.randomness import untouched_randomness
-from captrain.training.trackers import open_tracker
-from captrain.training.trackers.base import SampleCaption, TrackedRun, Tracker
-from captrain.training.validate import Validation, spread
+from captrain.training.loop.validation import Validation, spread
+from captrain.training.run_folder.logbook import logged
+from captrain.training.trackers import SampleCaption, TrackedRun, Tracker, open_tracker
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 
 from captrain.disk.folders import check_way, make_folders
 from captrain.disk.writing import check_target, open_to_append
-from captrain.training.trackers.base import SampleCaption, TrackedRun
+from captrain.training.trackers import SampleCaption, TrackedRun
 
 logger = logging.getLogger(__name__)
 

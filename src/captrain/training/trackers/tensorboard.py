@@ -9,7 +9,7 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from captrain.disk.folders import make_folders
-from captrain.training.trackers.base import SampleCaption, TrackedRun
+from captrain.training.trackers import SampleCaption, TrackedRun
 
 
 class TensorBoard:

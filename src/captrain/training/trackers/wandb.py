@@ -11,7 +11,7 @@ from typing import Any
 import wandb
 
 from captrain.disk.folders import make_folders
-from captrain.training.trackers.base import SampleCaption, TrackedRun
+from captrain.training.trackers import SampleCaption, TrackedRun
 
 logger = logging.getLogger(__name__)
 

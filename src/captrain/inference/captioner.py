@@ -1,0 +1,293 @@
+"""A captioner ready for use: load it, give it pictures, get captions.
+
+From images to written captions, a batch at a time. The same code serves training, evaluation and captioning.
+
+What writes captions, as it is remembered beside them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from io import BytesIO
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from captrain.data.decode import to_rgb
+from captrain.data.images import MAX_PIXELS, ImageSpec, prepare
+from captrain.data.machine import LINE_KEY, Maker, stated
+from captrain.disk.reading import read_file
+from captrain.errors import DataError, PictureError, SettingsError, nearest
+from captrain.features.encoder import weights_digest
+from captrain.features.stream import batches, stream_pictures
+from captrain.features.training_images import Images
+from captrain.models.captioner import CaptionerModel
+from captrain.models.checkpoint.export import download
+from captrain.models.checkpoint.folder import load_captioner
+from captrain.models.contexts import evaluating, quietly
+from captrain.models.decoding import FOR_SAMPLING, Decoding, Room, Written
+from captrain.models.device import PRECISIONS, choose_device, choose_precision
+from captrain.models.layers.vision import mean_with_mirrored
+from captrain.models.learning_parts import lower_frozen
+from captrain.models.zoo import resolve_name
+from captrain.records import LARGEST_PICTURE, Caption, Rejects, Sample
+from captrain.settings.load import check
+from captrain.settings.schema import ComputingSettings
+
+Picture = str | Path | bytes | Image.Image
+
+
+@dataclass(frozen=True)
+class Captioner:
+    """Writes captions. Made by `captrain.load`.
+
+    >>> captioner = captrain.load("runs/photos")                         # doctest: +SKIP
+    >>> captioner("holiday.jpg")                                         # doctest: +SKIP
+    'two children build a sand castle on the beach'
+    >>> [caption.score for caption in captioner.caption(["a.jpg", "b.jpg"], beams=5)]     # doctest: +SKIP
+    [-0.52, -0.87]
+    """
+
+    model: CaptionerModel
+
+    def __repr__(self) -> str:
+        """Which captioner this is, on one line."""
+        model: Any = self.model
+        millions = sum(weight.numel() for weight in model.parameters()) / 1e6
+        size = f"{millions:,.0f}" if millions >= 100 else f"{millions:.3g}"
+        adapters = getattr(model.model, "peft_config", {}).values()
+        kinds = [f"adapter of rank {getattr(config, 'r', 'unknown')}" for config in adapters]
+        precision = next(name for name, kind in PRECISIONS.items() if kind == model.precision)
+        return f"<captioner: {', '.join([model.family, f'{size} M weights', str(model.device), precision, *kinds])}>"
+
+    @classmethod
+    def load(
+        cls, source: str, device: str = "auto", precision: str = "auto", cache: str | Path | None = None
+    ) -> Captioner:
+        """From a run folder, a model folder, a .zip, a hub id or a short name, onto a device, without printing anything.
+
+        What comes from the hub is kept in `cache`, if given. Raises `ModelError` when it can't be loaded.
+        """
+        with quietly():
+            return cls._load(source, device, precision, cache)
+
+    @classmethod
+    def _load(cls, source: str, device: str, precision: str, cache: str | Path | None) -> Captioner:
+        source = resolve_name(str(source))
+        from_hub = cache is not None and not Path(source).exists()
+        model = load_captioner(download(source, Path(str(cache))) if from_hub else source)
+        model.to(device=choose_device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.precision = choose_precision(precision, model.device)
+        model.decoding = Room.of(model).fitted(model.decoding)
+        model.requires_grad_(False)
+        if model.precision == torch.bfloat16:
+            lower_frozen(model)
+        return cls(model)
+
+    def __call__(self, picture: Picture, **decoding: Any) -> str:
+        """The caption of one picture. Raises `PictureError` when it can't be decoded."""
+        return self.caption([picture], **decoding)[0].text
+
+    def caption(
+        self,
+        pictures: Iterable[Picture] | Picture = (),
+        batch_size: int = 16,
+        *,
+        features: np.ndarray | torch.Tensor | None = None,
+        **decoding: Any,
+    ) -> list[Caption]:
+        """Captions of pictures (or one), in order: paths, encoded bytes, or PIL images; or of what an encoder made of them.
+
+        Args:
+            features: vectors (I, N, D), or (I, D) for one an image, instead of pictures: only the text half runs.
+            decoding: changes to how the model's captions are written, for example `beams=5` or `max_new_tokens=40`.
+        """
+        check(ComputingSettings, batch_size=batch_size)
+        how = self.decoding(decoding)
+        if features is not None:
+            return self._caption_features(torch.as_tensor(features), batch_size, how)
+        remaining = enumerate([pictures] if isinstance(pictures, Picture) else pictures)
+        captions: list[Caption] = []
+        while group := list(islice(remaining, batch_size)):
+            named = [
+                (str(picture if isinstance(picture, (str, Path)) else number), picture) for number, picture in group
+            ]
+            pixels = np.stack([_prepared(name, picture, self.model.image_spec) for name, picture in named])
+            written = self.write(torch.from_numpy(pixels), how)
+            captions += [Caption(name, line.text, line.score) for (name, _), line in zip(named, written, strict=True)]
+        return captions
+
+    def decoding(self, changes: dict[str, Any]) -> Decoding:
+        """How this captioner writes, with some settings changed. Raises `SettingsError` as `adjust_decoding` does."""
+        return adjust_decoding(self.model.decoding, changes, Room.of(self.model))
+
+    def _caption_features(self, features: torch.Tensor, batch_size: int, how: Decoding) -> list[Caption]:
+        """Captions of vectors; their ids are their numbers. Raises `SettingsError` for vectors that don't fit the text half."""
+        vectors = features[:, None] if features.dim() == 2 else features
+        if vectors.dim() != 3 or not vectors.is_floating_point():
+            raise SettingsError(
+                f"features: found {tuple(features.shape)} of {features.dtype}, expected numbers (images, vectors, width)"
+            )
+        written: list[Written] = []
+        for group in vectors.split(batch_size):
+            try:
+                written += self.model.generate(group.to(self.model.device, self.model.precision), how)
+            except RuntimeError as error:
+                raise SettingsError(
+                    f"features: vectors of shape {tuple(group.shape[1:])} do not fit this captioner "
+                    f"({str(error).splitlines()[0]}); expected what its own encoder makes"
+                ) from None
+        return [Caption(str(number), line.text, line.score) for number, line in enumerate(written)]
+
+    def write(self, pixels: torch.Tensor, decoding: Decoding) -> list[Written]:
+        """Captions of prepared pixels (I, height, width, 3), uint8."""
+        return self.model.generate(self.encode(pixels, decoding.mirror), decoding)
+
+    def encode(self, pixels: torch.Tensor, mirror: bool = False) -> torch.Tensor:
+        """Features (I, N, D) of prepared pixels (I, height, width, 3), uint8; with `mirror` of their mirror images too."""
+        with torch.no_grad():
+            return self.model.encode(pixels.to(self.model.device), mirror).to(self.model.precision)
+
+    def stream(
+        self,
+        samples: Sequence[Sample],
+        decoding: Decoding,
+        rejects: Rejects,
+        batch_size: int = 16,
+        workers: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> Iterator[tuple[int, Written]]:
+        """Captions of any number of samples by position, decoding pictures ahead; bad ones go to `rejects`.
+
+        Raises `SettingsError` for a batch of no picture, or less than no threads.
+        """
+        for index, lines in self.stream_ways(samples, [decoding], rejects, batch_size, workers, max_pixels):
+            yield index, lines[0]
+
+    def stream_ways(
+        self,
+        samples: Sequence[Sample],
+        ways: Sequence[Decoding],
+        rejects: Rejects,
+        batch_size: int = 16,
+        workers: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> Iterator[tuple[int, list[Written]]]:
+        """As `stream`, with one caption for each way of decoding; pictures are encoded once for all of them."""
+        check(ComputingSettings, batch_size=batch_size, workers=workers, max_pixels=max_pixels)
+        pictures = stream_pictures(samples, self.model.image_spec, rejects, workers=workers, max_pixels=max_pixels)
+        for group, pixels in batches(pictures, batch_size):
+            seen = {mirror: self.encode(pixels, mirror) for mirror in {way.mirror for way in ways}}
+            columns = [self.model.generate(seen[way.mirror], way) for way in ways]
+            for picture, *lines in zip(group, *columns, strict=True):
+                yield picture.index, lines
+
+
+def adjust_decoding(decoding: Decoding, changes: dict[str, Any], room: Room | None = None) -> Decoding:
+    """A model's decoding with some settings changed.
+
+    Raises `SettingsError` for unknown ones, with the nearest name, for values that a setting does not take, for those of
+    sampling where none is done, and for captions longer than the model's positions have `room` for.
+
+    >>> adjust_decoding(Decoding(beams=3), {"beams": 5}).beams
+    5
+    """
+    known = [field.name for field in fields(Decoding)]
+    for name in changes:
+        if name not in known:
+            raise SettingsError(
+                f"generation setting '{name}' is unknown.{nearest(name, known)} Known: {', '.join(known)}"
+            )
+    adjusted = replace(decoding, **changes)
+    idle = [f"{name} {changes[name]}" for name in FOR_SAMPLING if name in changes]
+    if idle and not adjusted.sample:
+        raise SettingsError(
+            f"found {', '.join(idle)}, which means nothing without sampling; "
+            "expected --sample too (in Python sample=True), or leave it out"
+        )
+    return room.fitted(adjusted, changes) if room else adjusted
+
+
+def _prepared(name: str, picture: Picture, spec: ImageSpec) -> np.ndarray:
+    """A picture's pixels; what is wrong with it is said with its name (its position, if it has none)."""
+    try:
+        return prepare(_encoded(picture), spec)
+    except PictureError as error:
+        raise PictureError(f"{name}: {error}") from None
+
+
+def _encoded(picture: Picture) -> bytes:
+    """A picture as encoded bytes; PIL images are set upright and written as PNG, which loses nothing."""
+    if isinstance(picture, bytes):
+        return picture
+    if isinstance(picture, Image.Image):
+        buffer = BytesIO()
+        to_rgb(ImageOps.exif_transpose(picture)).save(buffer, "PNG")
+        return buffer.getvalue()
+    try:
+        return read_file(picture, LARGEST_PICTURE)
+    except FileNotFoundError:
+        raise DataError(f"{picture}: no such picture") from None
+    except OSError as error:
+        raise PictureError(f"can't be read: {error.strerror}") from None
+
+
+def features_of(captioner: CaptionerModel, images: Images, positions: Sequence[int], mirror: bool = False) -> Tensor:
+    """Features of images by position, from where they are kept, or computed now.
+
+    With `mirror` the mean of theirs and of their mirror images', where these are kept too or can be computed.
+    """
+    row = images.rows(positions)
+    if "features" not in row:
+        with evaluating(captioner), torch.no_grad():
+            return captioner.encode(row["pixels"].to(captioner.device), mirror).to(captioner.precision)
+    features = row["features"].to(captioner.device)
+    mirrored = images.mirrored(positions) if mirror else None
+    if mirrored is None:
+        return features
+    spec = captioner.image_spec
+    return mean_with_mirrored(features, mirrored.to(captioner.device), spec.height, spec.width)
+
+
+def write_captions(
+    captioner: CaptionerModel,
+    images: Images,
+    positions: Sequence[int],
+    batch_size: int,
+    decoding: Decoding | None = None,
+) -> Iterator[tuple[int, Written]]:
+    """A caption for each position, in order."""
+    for start in range(0, len(positions), batch_size):
+        batch = positions[start : start + batch_size]
+        features = features_of(captioner, images, batch, (decoding or captioner.decoding).mirror)
+        yield from zip(batch, captioner.generate(features, decoding), strict=True)
+
+
+def maker_of(model: str, captioner: Captioner, decoding: Decoding) -> Maker:
+    """A model that begins to write now, in this way."""
+    used = captioner.model
+    return Maker.now(model, maker_id(weights_of(captioner), used.prompt, used.image_spec.to_dict(), decoding))
+
+
+def maker_id(weights: str, prompt: str, preparation: Mapping[str, Any], decoding: Decoding) -> str:
+    """An id that two writers share if they write the same: of weights, prompt, pixels and decoding, 12 letters."""
+    facts = json.dumps([weights, prompt, preparation, decoding.to_dict()], sort_keys=True, default=str)
+    return hashlib.blake2b(facts.encode(), digest_size=6).hexdigest()
+
+
+def weights_of(captioner: Captioner) -> str:
+    """The digest of all weights."""
+    return weights_digest(chain(captioner.model.named_parameters(), captioner.model.named_buffers()))
+
+
+def machine_line(caption: Caption, maker: str) -> dict[str, Any]:
+    """A line of a file of captions, which says what wrote it."""
+    return {**caption.to_dict(), LINE_KEY: stated([maker])[0]}

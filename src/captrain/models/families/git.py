@@ -1,0 +1,223 @@
+"""GIT, base and large: a CLIP-like ViT whose vectors stand before the words in one decoder with self-attention.
+
+The model is transformers' own, with attention computed by `attend` instead of matrix by matrix: transformers 5 has eager
+attention only for GIT. The subclasses below keep all names of weights and modules, and the class name, so that what is saved
+is a plain `GitForCausalLM`.
+
+Shape letters: I images, K beams or samples an image, R rows, N vectors of an image, L tokens of a row, T tokens so far,
+H heads, W width of a head, D width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+from transformers import Cache, DynamicCache, GenerationConfig, GitConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.git.modeling_git import GitSelfAttention, GitVisionAttention
+
+from captrain.data.images import ImageSpec
+from captrain.errors import ModelError
+from captrain.models.captioner import CaptionerModel
+from captrain.models.decoding import until
+from captrain.models.families.prefix.captioner import behind_prefix
+from captrain.models.layers.attention import attend
+from captrain.models.layers.vision import see
+
+
+class SharedImageCache(DynamicCache):
+    """Keys and values of the words so far, a row a beam; beside them those of the image, which all its beams share.
+
+    Args:
+        image: keys and values (I, H, N, W) of each layer. They never change places.
+    """
+
+    def __init__(self, image: list[tuple[Tensor, Tensor]]) -> None:
+        super().__init__()
+        self.image = image
+
+
+class FusedVisionAttention(GitVisionAttention):
+    """Self-attention of the ViT through `attend`."""
+
+    def forward(self, hidden_states: Tensor, *_: Any, **kwargs: Any) -> tuple[Tensor, None]:
+        """Hidden states (I, N, D) -> the same, and no attention weights."""
+        query, key, value = (
+            layer(hidden_states).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+            for layer in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        context = attend(query, key, value, dropout=self.dropout if self.training else 0.0, scale=self.scale)
+        return self.out_proj(context.transpose(1, 2).flatten(2)), None
+
+
+class FusedTextAttention(GitSelfAttention):
+    """Self-attention of image and words through `attend`."""
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, None]:
+        """Hidden states (R, L, D) -> the same, and no attention weights."""
+        query, key, value = (
+            layer(hidden_states).unflatten(2, (self.num_attention_heads, -1)).transpose(1, 2)
+            for layer in (self.query, self.key, self.value)
+        )
+        if past_key_values is not None:
+            key, value = past_key_values.update(key, value, self.layer_idx)
+        if isinstance(past_key_values, SharedImageCache):
+            context = attend_beside_image(query, key, value, *past_key_values.image[self.layer_idx])
+        else:
+            context = attend(query, key, value, attention_mask, self.dropout.p if self.training else 0.0)
+        return context.transpose(1, 2).flatten(2), None
+
+
+class GitForCausalLM(transformers.GitForCausalLM):
+    """transformers' GIT with fused attention; bears the same name, which is what `config.json` will say."""
+
+    def __init__(self, config: GitConfig) -> None:
+        super().__init__(config)
+        for layer in self.git.image_encoder.vision_model.encoder.layers:
+            layer.self_attn = FusedVisionAttention(config.vision_config)
+        for index, layer in enumerate(self.git.encoder.layer):
+            layer.attention.self = FusedTextAttention(config, index)
+        self.post_init()
+
+
+class GitCaptioner(CaptionerModel):
+    """GIT behind the contract. Captions begin with [CLS] and end with [SEP]; positions are those of words, images have none."""
+
+    family = "git"
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, image_spec: ImageSpec) -> None:
+        super().__init__(model, tokenizer, image_spec)
+        entries, name = self.decoder.config.vocab_size, self.decoder.config.name_or_path or "git"
+        if len(tokenizer) > entries:
+            raise ModelError(
+                f"{name}: its tokenizer has {len(tokenizer)} entries, the model only {entries}; use its own"
+            )
+        if not {"cls_token", "sep_token"} <= tokenizer.special_tokens_map.keys():
+            raise ModelError(f"{name}: its tokenizer has no start or end token; expected cls_token and sep_token")
+
+    @property
+    def start_id(self) -> int:
+        """[CLS]."""
+        return int(self.tokenizer.cls_token_id)
+
+    @property
+    def end_id(self) -> int:
+        """[SEP]."""
+        return int(self.tokenizer.sep_token_id)
+
+    @property
+    def decoder(self) -> PreTrainedModel:
+        """The whole model: image vectors reach its decoder through a cache."""
+        return self.core()
+
+    @property
+    def max_positions(self) -> int:
+        """1,024 in the published checkpoints; the image takes none of them."""
+        return int(self.core().config.max_position_embeddings)
+
+    def look(self, pixels: Tensor) -> Tensor:
+        """All vectors of the ViT, the class vector first."""
+        return see(self.core().git.image_encoder, pixels).last_hidden_state
+
+    def context(self, features: Tensor) -> Tensor:
+        """Vectors projected to the decoder's width, and normalised."""
+        return self.core().git.visual_projection(features)
+
+    def read(self, context: Tensor, input_ids: Tensor, position_ids: Tensor, mask: Tensor) -> Tensor:
+        """Hidden states of the decoder's last layer, those of the image left out."""
+        git, vectors = self.core().git, context.shape[1]
+        words = git.embeddings(input_ids=input_ids, position_ids=position_ids)
+        states = git.encoder(torch.cat([context, words], 1), attention_mask=behind_image(mask, vectors))
+        return states.last_hidden_state[:, vectors:]
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """The language model's head, one linear layer."""
+        return self.core().output(hidden)
+
+    def write(self, context: Tensor, config: GenerationConfig) -> list[list[int]]:
+        """Token ids written for each image. The image goes through the decoder once, for all its beams and all their words."""
+        prompt = [self.start_id, *self.prompt_ids()]
+        given = torch.tensor([prompt] * len(context), device=context.device)
+        image = DynamicCache()
+        self.core().git.encoder(context, past_key_values=image)
+        written = self.decoder.generate(
+            input_ids=given,
+            attention_mask=torch.ones_like(given),
+            past_key_values=SharedImageCache([(layer.keys, layer.values) for layer in image.layers]),
+            generation_config=config,
+        )
+        return [until(row, config.eos_token_id) for row in written[:, len(prompt) :].tolist()]
+
+    def part_prefixes(self) -> dict[str, tuple[str, ...]]:
+        """The projection is the bridge; what tells the frames of a video apart goes with it."""
+        return {
+            "vision": ("git.image_encoder",),
+            "bridge": ("git.visual_projection", "git.img_temporal_embedding"),
+            "language": ("git.embeddings", "git.encoder", "output"),
+        }
+
+    def lora_targets(self, part: str) -> str:
+        """Attention and feed-forward layers; the prediction head is left alone."""
+        return {
+            "vision": r"git\.image_encoder\.vision_model\.encoder\.layers\.\d+\."
+            r"(self_attn\.([qkv]|out)_proj|mlp\.fc[12])",
+            "bridge": r"git\.visual_projection\.visual_projection\.0",
+            "language": r"git\.encoder\.layer\.\d+\."
+            r"(attention\.(self\.(query|key|value)|output\.dense)|intermediate\.dense|output\.dense)",
+        }[part]
+
+
+def behind_image(mask: Tensor, vectors: int) -> Tensor:
+    """The mask of rows behind an image: its vectors see each other, every word sees them all, and they see no word.
+
+    Args:
+        mask: (R, 1, L, L) bool, of the words alone. vectors: of the image.
+
+    Returns:
+        (R, 1, vectors + L, vectors + L) bool.
+
+    >>> behind_image(torch.tensor([[1, 0], [0, 1]]).bool()[None, None], 2)[0, 0].int().tolist()
+    [[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 0, 1]]
+    """
+    whole = behind_prefix(mask, vectors)
+    whole[..., :vectors, :vectors] = True
+    return whole
+
+
+def attend_beside_image(query: Tensor, key: Tensor, value: Tensor, image_key: Tensor, image_value: Tensor) -> Tensor:
+    """Attention of words to their image and to the words before them, the image's keys and values shared among beams.
+
+    Args:
+        query: (I*K, H, L, W), of the last L words. key, value: (I*K, H, T, W), of all words so far.
+        image_key, image_value: (I, H, N, W).
+
+    Returns:
+        (I*K, H, L, W): the same as `attend` to image and words in one row, without a copy of the image for each beam.
+    """
+    images, vectors = len(image_key), image_key.shape[2]
+    to_image = _unfold(_fold(query, images) @ image_key.mT, len(query))
+    to_words = query @ key.mT
+    length, so_far = to_words.shape[-2:]
+    later = torch.ones(length, so_far, dtype=torch.bool, device=query.device).triu(so_far - length + 1)
+    scores = torch.cat([to_image, to_words.masked_fill(later, float("-inf"))], -1) * query.shape[-1] ** -0.5
+    weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
+    from_image = _unfold(_fold(weights[..., :vectors], images) @ image_value, len(query))
+    return from_image + weights[..., vectors:] @ value
+
+
+def _fold(rows: Tensor, images: int) -> Tensor:
+    """(I*K, H, L, W) -> (I, H, K*L, W): the beams of an image in one row."""
+    return rows.unflatten(0, (images, -1)).transpose(1, 2).flatten(2, 3)
+
+
+def _unfold(folded: Tensor, rows: int) -> Tensor:
+    """(I, H, K*L, W) -> (I*K, H, L, W)."""
+    return folded.unflatten(2, (rows // len(folded), -1)).transpose(1, 2).flatten(0, 1)

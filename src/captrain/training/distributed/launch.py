@@ -1,0 +1,103 @@
+"""`--devices`: one training on several devices of this machine, each with a process of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from captrain.errors import SettingsError, TrainingError
+from captrain.models.device import choose_device
+from captrain.settings.schema import Settings
+from captrain.training.distributed.processes import DeadWorkerError, is_member, run_workers
+from captrain.training.distributed.strategy import check_spread
+from captrain.training.run import Outcome, train
+from captrain.training.run_folder.checkpoints import Checkpoints
+
+VISIBLE = {"cuda": "CUDA_VISIBLE_DEVICES", "xpu": "ZE_AFFINITY_MASK"}
+
+
+def train_on_devices(
+    settings: Settings, data: str | None, out: Path, prepare: Callable[[], None] | None = None, **how: Any
+) -> Outcome:
+    """Train as `captrain.training.run.train` does, on the devices that the settings name.
+
+    A process that torchrun or accelerate started is one of a group already, and trains its part. A script that calls this
+    has to guard its own beginning (`if __name__ == "__main__"`), as it is imported by the processes that are started.
+
+    Args:
+        prepare: called in each new process before anything else (to set up its logging, say). how: as for `train`.
+
+    Raises `TrainingError` when a process dies; what `train` raises otherwise.
+    """
+    environments = spread(settings)
+    if not environments:
+        return train(settings, data, out, **how)
+    if settings.distributed.devices and settings.distributed.devices.startswith("cpu"):
+        settings = settings.model_copy(update={"model": settings.model.model_copy(update={"device": "cpu"})})
+    try:
+        return run_workers(environments, _train, prepare, settings, data, out, how)
+    except DeadWorkerError as error:
+        raise TrainingError(f"{error}, so the training stopped; {_saved(out)}") from None
+
+
+def spread(settings: Settings) -> list[dict[str, str]]:
+    """The environment of each process that has to be started; none where this one trains.
+
+    Raises `SettingsError` for devices that are not there, or that the training can't be spread over.
+    """
+    devices = settings.distributed.devices
+    if devices is None or is_member():
+        return []
+    if devices.startswith("cpu:"):
+        count = int(devices.removeprefix("cpu:"))
+        if count < 1:
+            raise SettingsError(f"devices {devices}: expected at least one process, such as cpu:2")
+        check_spread(settings, count, "cpu")
+        return [{"CUDA_VISIBLE_DEVICES": ""}] * count
+    kind = choose_device(settings.model.device).type
+    numbers = _numbers(devices, kind)
+    check_spread(settings, len(numbers), kind)
+    visible = _visible(kind)
+    ids = ",".join(visible[number] if visible else str(number) for number in numbers)
+    return [{VISIBLE[kind]: ids}] * len(numbers)
+
+
+def _numbers(devices: str, kind: str) -> list[int]:
+    """The devices that are meant, by their numbers."""
+    if kind not in VISIBLE:
+        raise SettingsError(
+            f"devices {devices}: found no GPU for it, only {kind}; expected cpu:2 for two processes here"
+        )
+    count = getattr(torch, kind).device_count()
+    numbers = list(range(count)) if devices == "all" else [int(number) for number in devices.split(",")]
+    if missing := [number for number in numbers if number >= count]:
+        raise SettingsError(f"devices {devices}: there is no {kind}:{missing[0]}, this machine has 0 to {count - 1}")
+    if len(set(numbers)) < len(numbers):
+        raise SettingsError(f"devices {devices}: names a device twice; expected each once")
+    return numbers
+
+
+def _visible(kind: str) -> list[str]:
+    """The devices that this process was given, where it was not given all."""
+    return [name for name in os.environ.get(VISIBLE[kind], "").split(",") if name]
+
+
+def _train(
+    prepare: Callable[[], None] | None, settings: Settings, data: str | None, out: Path, how: dict[str, Any]
+) -> Outcome:
+    """The work of one process."""
+    if prepare is not None:
+        prepare()
+    return train(settings, data, out, **how)
+
+
+def _saved(out: Path) -> str:
+    """What is safe, for people."""
+    last = Checkpoints(out / "checkpoints", keep=1).last()
+    if last is None:
+        return "there is no checkpoint yet; the same command begins again"
+    return f"the last good checkpoint is {last}; the same command goes on from there"

@@ -1,0 +1,268 @@
+"""`--batch-size auto`: the largest batch that fits, found before the first step and without a trace in the captioner.
+
+Out of memory in the middle of a training: which settings to change, with the values they have now.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor
+
+from captrain.features.training_images import Images
+from captrain.models.captioner import CaptionerModel
+from captrain.models.contexts import modes_kept, untouched_randomness
+from captrain.settings.schema import Settings
+from captrain.training.distributed.group import here
+from captrain.training.rows import Collator, Row, TrainingRows
+
+logger = logging.getLogger(__name__)
+
+MOST_ON_GPU = 256
+MOST_ELSEWHERE = 64
+ALWAYS_ALLOWED = 8  # images; more only where an epoch keeps its steps
+FEWEST_STEPS = 20  # of an epoch: fewer and larger steps learn less
+GPU_SHARE = 0.85  # of the GPU's memory for the largest step; captions are written beside it while validating
+FREE_SHARE = 0.5  # of the free memory of a machine that does other things too
+TRANSIENT = 1.5  # a step's peak over what it keeps for the way back
+LOOKED_AT = 2000  # rows among which the longest is sought
+OPTIMIZER_BYTES = 12  # of a learning weight: its gradient and AdamW's two moments, in fp32
+
+Trial = Callable[[int], int]
+
+
+def images_a_batch(settings: Settings) -> int:
+    """The batch size of filled settings."""
+    size = settings.training.batch_size
+    if size == "auto":
+        raise ValueError("batch_size auto: was not filled in")
+    return size
+
+
+def images_a_step(settings: Settings) -> int:
+    """The images of one step of the optimizer: those of all batches that it adds up."""
+    return images_a_batch(settings) * settings.training.accumulate
+
+
+def fill_batch_size(
+    settings: Settings, captioner: CaptionerModel, images: Images, rows: TrainingRows, before: int | None
+) -> Settings:
+    """Settings with a number where they said `auto`: that of the run's earlier sitting, or what fits now.
+
+    Of several processes the one with the least room decides for all.
+    """
+    if settings.training.batch_size != "auto":
+        return settings
+    group = here()
+    size = before or min(group.gather(find_batch_size(captioner, images, rows))) * group.size
+    training = settings.training.model_copy(update={"batch_size": size})
+    return settings.model_copy(update={"training": training})
+
+
+def find_batch_size(captioner: CaptionerModel, images: Images, rows: TrainingRows) -> int:
+    """The largest power of two of images whose step fits the memory, all as long as the longest row.
+
+    On a GPU steps of 1, 2, 4, ... images are tried with the memory set aside that the optimizer will take. Elsewhere what two
+    small steps keep for the way back is counted, and half of the free memory taken as the limit. An epoch keeps at least 20
+    steps, where that leaves batches of 8; there are at most 256 images on a GPU and 64 elsewhere.
+    """
+    learning = sum(weight.numel() for weight in captioner.parameters() if weight.requires_grad)
+    on_gpu = captioner.device.type == "cuda"
+    most = sensible_most(len(rows), MOST_ON_GPU if on_gpu else MOST_ELSEWHERE)
+    batch = _longest_batches(captioner, images, rows)
+    with _untouched(captioner), untouched_randomness():
+        if on_gpu:
+            size, why = _by_trying(captioner, batch, most, learning * OPTIMIZER_BYTES)
+        else:
+            size, why = _by_counting(captioner, batch, most, learning * OPTIMIZER_BYTES)
+    logger.info("batch size auto: %d (%s)", size, why)
+    return size
+
+
+def sensible_most(images: int, limit: int) -> int:
+    """The largest power of two up to the limit that leaves an epoch its steps.
+
+    >>> sensible_most(100, 64), sensible_most(400, 64), sensible_most(100_000, 64), sensible_most(3, 64)
+    (8, 16, 64, 2)
+    """
+    most = min(limit, max(images // FEWEST_STEPS, ALWAYS_ALLOWED), images)
+    return 1 << (max(most, 1).bit_length() - 1)
+
+
+def largest_by_estimate(one: int, two: int, fixed: int, free: int, most: int) -> int:
+    """The largest power of two of images whose step fits `free` bytes, by the bytes that steps of one and two keep.
+
+    >>> largest_by_estimate(one=30, two=50, fixed=100, free=1000, most=64)  # 10 + 20 an image, times 1.5
+    16
+    >>> largest_by_estimate(one=30, two=50, fixed=1000, free=900, most=64)
+    1
+    """
+    an_image = max(two - one, 1)
+    base = max(one - an_image, 0)
+    size = 1
+    while 2 * size <= most and fixed + TRANSIENT * (base + 2 * size * an_image) <= free:
+        size *= 2
+    return size
+
+
+def _longest_batches(
+    captioner: CaptionerModel, images: Images, rows: TrainingRows
+) -> Callable[[int], dict[str, Tensor]]:
+    """Batches of any size whose rows are all the longest one of the first epoch, or of 2000 of its rows."""
+    step = max(1, len(rows) // LOOKED_AT)
+    longest = max(
+        (rows[0, index] for index in range(0, len(rows), step)),
+        key=lambda row: sum(map(len, row.captions), len(row.captions)),
+    )
+    collate = Collator(captioner, images)
+
+    def batch(size: int) -> dict[str, Tensor]:
+        made: dict[str, Any] = collate([Row(*longest)] * size)
+        return {name: tensor.to(captioner.device) for name, tensor in made.items()}
+
+    return batch
+
+
+def _by_trying(
+    captioner: CaptionerModel, batch: Callable[[int], dict[str, Tensor]], most: int, set_aside: int
+) -> tuple[int, str]:
+    """Double until a step does not fit, or takes more than its share."""
+    total = torch.cuda.get_device_properties(captioner.device).total_memory
+    reserve = torch.empty(set_aside, dtype=torch.uint8, device=captioner.device)
+    size, taken = 0, 0
+    while size < most:
+        torch.cuda.reset_peak_memory_stats(captioner.device)
+        if not _fits(captioner, batch, max(1, 2 * size)):
+            break
+        peak = torch.cuda.max_memory_allocated(captioner.device)
+        if size and peak > GPU_SHARE * total:
+            break
+        size, taken = max(1, 2 * size), peak
+    del reserve
+    _clean(captioner)
+    return max(size, 1), f"its longest step takes {taken / 2**30:.1f} of {total / 2**30:.0f} GiB"
+
+
+def _fits(captioner: CaptionerModel, batch: Callable[[int], dict[str, Tensor]], size: int) -> bool:
+    """Whether a forward and backward of so many of the longest rows goes through."""
+    try:
+        captioner(**batch(size)).loss.backward()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return False
+    finally:
+        _clean(captioner)
+    return True
+
+
+def _by_counting(
+    captioner: CaptionerModel, batch: Callable[[int], dict[str, Tensor]], most: int, set_aside: int
+) -> tuple[int, str]:
+    """What one and two images keep for the way back tells what an image keeps."""
+    one, two = (_kept(captioner, batch(size)) for size in (1, 2))
+    free = int(FREE_SHARE * psutil.virtual_memory().available)
+    size = largest_by_estimate(one, two, set_aside, free, most)
+    return (
+        size,
+        f"an image takes about {max(two - one, 1) * TRANSIENT / 2**20:.0f} MiB, {free / 2**30:.1f} GiB may be used",
+    )
+
+
+def _kept(captioner: CaptionerModel, batch: dict[str, Tensor]) -> int:
+    """Bytes that a forward keeps for the way back, weights not among them."""
+    weights = {weight.untyped_storage().data_ptr() for weight in captioner.parameters()}
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        captioner(**batch).loss.backward()
+    _clean(captioner)
+    return sum(kept.values())
+
+
+def _clean(captioner: CaptionerModel) -> None:
+    """Give back what a step took."""
+    captioner.zero_grad(set_to_none=True)
+    gc.collect()
+    if captioner.device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+@contextmanager
+def _untouched(captioner: CaptionerModel) -> Iterator[None]:
+    """Train within; afterwards running statistics and modes are what they were, and there are no gradients."""
+    buffers = {name: buffer.clone() for name, buffer in captioner.named_buffers()}
+    try:
+        with modes_kept(captioner):
+            captioner.train()
+            yield
+    finally:
+        captioner.zero_grad(set_to_none=True)
+        for name, buffer in captioner.named_buffers():
+            buffer.copy_(buffers[name])
+
+
+SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
+MOST_ADVICE = 3
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: torch has a kind of its own for GPUs, and plain words elsewhere.
+
+    >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"))
+    True
+    >>> is_out_of_memory(RuntimeError("size mismatch"))
+    False
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError | OSError) and any(sign in str(error).lower() for sign in SIGNS)
+
+
+def what_to_change(settings: Settings, writing: bool) -> str:
+    """Three settings that lower the memory of a step, or of `writing` captions in a validation, with their present values.
+
+    What costs least comes first: half the batch and twice as many of them are the same step.
+    """
+    advice = [*_smaller_batch(settings), *(_of_writing(settings) if writing else _of_a_step(settings))]
+    advice += [f"--image-size (now {settings.model.image_size})"]
+    if settings.model.precision in ("auto", "fp32"):
+        advice.append(f"--precision bf16 (now {settings.model.precision})")
+    return "; ".join(advice[:MOST_ADVICE])
+
+
+def _smaller_batch(settings: Settings) -> list[str]:
+    """Where the batch can be cut."""
+    size, accumulate = settings.training.batch_size, settings.training.accumulate
+    if size == "auto" or size == 1:
+        return []
+    same = "" if size % 2 else ", the step stays the same"
+    return [f"--batch-size {size // 2} --accumulate {accumulate * 2} (now {size} and {accumulate}{same})"]
+
+
+def _of_a_step(settings: Settings) -> list[str]:
+    """What a step keeps for the way back."""
+    data = settings.data
+    advice = [] if settings.model.checkpoint_activations else ["--checkpoint-activations (off now)"]
+    if data.captions_per_image not in ("one", 1):
+        advice.append(f"--captions-per-image one (now {data.captions_per_image})")
+    return [*advice, f"--max-tokens (now {data.max_tokens})"]
+
+
+def _of_writing(settings: Settings) -> list[str]:
+    """Captions are written for twice the images of a step, each with all its beams."""
+    beams = settings.generation.beams
+    advice = [f"--beams 1 (now {beams})"] if beams > 1 else []
+    return [*advice, f"--max-new-tokens (now {settings.generation.max_new_tokens})"]

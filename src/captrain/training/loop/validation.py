@@ -1,0 +1,182 @@
+"""What is measured while training: loss and scores of written captions, on validation images.
+
+How a run's captions are judged: the tokenizer of its scores, and what to know of the score that chooses the best model.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from captrain.features.training_images import Images
+from captrain.inference.captioner import features_of, write_captions
+from captrain.metrics.judging import Judgement, blind_spot, judge
+from captrain.metrics.suited import AUTO, choose_tokenizer
+from captrain.models.captioner import CaptionerModel
+from captrain.models.contexts import evaluating
+from captrain.models.decoding import Room
+from captrain.progress import track
+from captrain.records import Caption, Sample
+from captrain.settings.schema import Settings
+from captrain.training.distributed.group import here
+from captrain.training.rows import TokenizedCaptions
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """`scores` by name (validation_loss, bleu_4, cider), and the captions they were computed from.
+
+    `judgement` is what they were judged by, `cut_off` how many of them the limit of tokens cut off before they ended.
+    `positions` tells of the decoder's positions where these are that limit.
+    """
+
+    scores: dict[str, float]
+    predictions: list[Caption]
+    judgement: Judgement
+    cut_off: int = 0
+    positions: str | None = None
+
+
+class Validator:
+    """Validates a captioner on the first `limit` validation images, whose features or pixels are kept.
+
+    `metric` is the score that decides: METEOR and SPICE are computed only where they are this one. `tokenizer` makes words of
+    captions to score.
+
+    Of several processes each takes a part of the images; the first one judges what all have written, and tells the others.
+    All make equally many batches, since weights that are shared out come together for each: one whose part is smaller ends
+    with an image that does not count.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        captions: TokenizedCaptions,
+        batch_size: int,
+        limit: int | None = None,
+        metric: str = "cider",
+        tokenizer: str = "auto",
+    ) -> None:
+        self.images = images
+        self.metric, self.tokenizer = metric, tokenizer
+        self.captions = captions
+        self.batch_size = batch_size
+        self.positions = range(len(images))[:limit]
+        self.group = here()
+        count, rank, size = len(self.positions), self.group.rank, self.group.size
+        self.own = self.positions[count * rank // size : count * (rank + 1) // size]
+        most = -(-count // size)
+        parts = [self.own[start:][:batch_size] for start in range(0, most, batch_size)]
+        self.batches = [(part or self.positions[:1], bool(part)) for part in parts]  # and whether they count
+
+    def __call__(self, captioner: CaptionerModel) -> Validation:
+        """Loss and scores now."""
+        with evaluating(captioner):
+            scores = {"validation_loss": self._loss(captioner)}
+            parts = self.group.gather(self._write(captioner))
+        written = [caption for predictions, _ in parts for caption in predictions]
+        with self.group.together():
+            judged = judge(written, tokenizer=self.tokenizer, asked=(self.metric,)) if self.group.is_first else None
+        judgement = self.group.from_first(judged)
+        assert judgement is not None
+        scores |= judgement.scores
+        room = Room.of(captioner)
+        positions = room.told if captioner.decoding.max_new_tokens >= room.most else None
+        return Validation(scores, judgement.captions, judgement, sum(cut_off for _, cut_off in parts), positions)
+
+    @torch.no_grad()
+    def _loss(self, captioner: CaptionerModel) -> float:
+        """Mean loss a learned token, over all captions of all images; without label smoothing, so that runs compare."""
+        smoothing, captioner.label_smoothing = captioner.label_smoothing, 0.0
+        total = tokens = 0.0
+        try:
+            for batch, counts in self.batches:
+                rows = captioner.pack([self.captions[position] for position in batch]).to(captioner.device)
+                output = captioner(
+                    features=features_of(captioner, self.images, batch), **rows.to_dict(), num_items_in_batch=1
+                )
+                if counts:
+                    total += float(output.loss)
+                    tokens += len(output.targets)
+        finally:
+            captioner.label_smoothing = smoothing
+        totals, learned = zip(*self.group.gather((total, tokens)), strict=True)
+        return sum(totals) / max(sum(learned), 1)
+
+    def _write(self, captioner: CaptionerModel) -> tuple[list[Caption], int]:
+        """A caption for each of this process's images, and how many of them were cut off."""
+        predictions, cut_off = [], 0
+        longest = min(captioner.decoding.max_new_tokens, Room.of(captioner).most)
+        with track("write validation captions", len(self.own)) as advance:
+            for batch, counts in self.batches:
+                found = list(write_captions(captioner, self.images, batch, self.batch_size))
+                for position, written in found if counts else []:
+                    sample = self.images.samples[position]
+                    predictions.append(Caption.of(sample, written.text, written.score))
+                    cut_off += len(written.tokens) >= longest
+                    advance(1)
+        return predictions, cut_off
+
+
+def spread(items: Sequence[Item], count: int) -> list[Item]:
+    """`count` of the items, evenly spread and always the same ones.
+
+    >>> spread("abcdef", 3)
+    ['a', 'c', 'e']
+    """
+    step = max(1, len(items) // max(count, 1))
+    return [items[position] for position in range(0, len(items), step)[:count]]
+
+
+logger = logging.getLogger(__name__)
+
+
+def fill_tokenizer(settings: Settings, samples: Sequence[Sample], before: str | None) -> Settings:
+    """Settings with a tokenizer of scores in place of `auto`: the one that the run had `before`, or what suits the references.
+
+    Args:
+        samples: that will be validated; without any, `auto` stays for whoever scores.
+    """
+    evaluation = settings.evaluation
+    if not len(samples):
+        return settings
+    choice = choose_tokenizer(evaluation.tokenize, _references(samples, evaluation.validation_limit), before)
+    if evaluation.tokenize == AUTO:
+        logger.info("scores count the words of the tokenizer %s (--tokenize auto): %s", choice.tokenizer, choice.why)
+    elif choice.note:
+        logger.warning(choice.note)
+    return settings.model_copy(update={"evaluation": evaluation.model_copy(update={"tokenize": choice.tokenizer})})
+
+
+def blind_spot_of(settings: Settings, samples: Sequence[Sample]) -> str | None:
+    """Why the score that chooses can't tell epochs apart, by the references alone; None where it may, or nothing is measured."""
+    evaluation = settings.evaluation
+    if not len(samples):
+        return None
+    return blind_spot(_references(samples, evaluation.validation_limit), evaluation.metric, evaluation.tokenize)
+
+
+def advice(reason: str, patience: int | None) -> str:
+    """What a score that can't tell epochs apart means for the run, and what to do.
+
+    >>> advice("cider is 0", patience=None)[:72]
+    'cider is 0: it cannot tell epochs apart, the validation loss does so ins'
+    """
+    counted = ", and --patience counts by it" if patience else ""
+    return (
+        f"{reason}: it cannot tell epochs apart, the validation loss does so instead{counted}. To choose by a score hold out "
+        "more pictures (--validation-share, --validation-data), or try --tokenize or another --metric; --metric "
+        "validation_loss leaves this out"
+    )
+
+
+def _references(samples: Sequence[Sample], limit: int | None) -> dict[str, Sequence[str]]:
+    """Of those that are validated; without captions there is nothing to compare with."""
+    chosen = (samples[index] for index in range(len(samples))[:limit])
+    return {sample.id: sample.captions for sample in chosen if sample.captions}

@@ -1,0 +1,236 @@
+"""From settings to an optimizer over a captioner's learning weights: AdamW of torch, others through their libraries.
+
+Learning weights as an optimizer's groups: which rate each has, and whether it decays.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from transformers.optimization import Adafactor
+
+from captrain.errors import SettingsError
+from captrain.models.captioner import PARTS, CaptionerModel, plain_name
+from captrain.settings.schema import Settings, TrainingSettings
+from captrain.settings.schema.optimisation import beta2_of, default_rate, schedule_of
+from captrain.training.optimization.muon import MuonWithAdamW, lists_of_vectors
+from captrain.training.optimization.schedules import check_ends
+
+Groups = list[dict[str, Any]]
+Betas = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What captrain knows of an optimizer.
+
+    Attributes:
+        make: from a captioner, groups of its weights, the rate and betas to the optimizer.
+        library: what has to be installed for it.
+        devices: kinds of devices that it runs on.
+    """
+
+    make: Callable[[CaptionerModel, Groups, float, Betas], Optimizer]
+    library: str | None = None
+    devices: tuple[str, ...] = ("cpu", "cuda", "mps", "xpu")
+
+
+def _adamw(captioner: CaptionerModel, groups: Groups, rate: float, betas: Betas) -> Optimizer:
+    """Loshchilov and Hutter 2019, with one kernel for all weights where torch has it."""
+    return torch.optim.AdamW(groups, lr=rate, betas=betas, fused=captioner.device.type in ("cpu", "cuda"))
+
+
+def _muon(captioner: CaptionerModel, groups: Groups, rate: float, betas: Betas) -> Optimizer:
+    """Jordan et al. 2024: matrices of layers take orthogonal steps, all else is AdamW's. Fewer epochs from scratch."""
+    return MuonWithAdamW(groups, rate, betas, lists_of_vectors(captioner))
+
+
+def _adamw_8bit(captioner: CaptionerModel, groups: Groups, rate: float, betas: Betas) -> Optimizer:
+    """Its two memories in 8 bits (Dettmers et al. 2022): a quarter of AdamW's memory. Small weights keep 32."""
+    from bitsandbytes.optim import AdamW8bit
+
+    return AdamW8bit(groups, lr=rate, betas=betas)
+
+
+def _adafactor(captioner: CaptionerModel, groups: Groups, rate: float, betas: Betas) -> Optimizer:
+    """Shazeer and Stern 2018, with the rate that is given: a row and a column of memory a matrix, none of gradients."""
+    return Adafactor(groups, lr=rate, scale_parameter=False, relative_step=False)
+
+
+def _lion(captioner: CaptionerModel, groups: Groups, rate: float, betas: Betas) -> Optimizer:
+    """Chen et al. 2023: steps of one size, half of AdamW's memory."""
+    from lion_pytorch import Lion
+
+    return Lion(groups, lr=rate, betas=betas)
+
+
+def _schedule_free(captioner: CaptionerModel, groups: Groups, rate: float, betas: Betas) -> Optimizer:
+    """Defazio et al. 2024: the mean of all weights so far is what is validated and kept."""
+    from schedulefree import AdamWScheduleFree
+
+    return AdamWScheduleFree(groups, lr=rate, betas=betas)
+
+
+def _prodigy(captioner: CaptionerModel, groups: Groups, rate: float, betas: Betas) -> Optimizer:
+    """Mishchenko and Defazio 2023: finds the rate itself; what is given multiplies it. Safe with a warm-up."""
+    from prodigyopt import Prodigy
+
+    return Prodigy(groups, lr=rate, betas=betas, safeguard_warmup=True)
+
+
+KINDS: dict[str, Kind] = {
+    "adamw": Kind(_adamw),
+    "muon": Kind(_muon),
+    "adamw-8bit": Kind(_adamw_8bit, "bitsandbytes", devices=("cpu", "cuda", "xpu")),
+    "adafactor": Kind(_adafactor),
+    "lion": Kind(_lion, "lion_pytorch"),
+    "schedule-free": Kind(_schedule_free, "schedulefree"),
+    "prodigy": Kind(_prodigy, "prodigyopt"),
+}
+
+
+def fill_optimizer(filled: Settings, asked: TrainingSettings, device: torch.device) -> Settings:
+    """Settings with everything replaced that is `None` for the optimizer to decide.
+
+    Args:
+        filled: with the family's learning rate where none was asked for. asked: what the user said.
+
+    Raises `SettingsError` where the optimizer is not installed or does not run on the device, or where the rates do not fit.
+    """
+    training = filled.training
+    _check(KINDS[training.optimizer], training.optimizer, device)
+    rate = float(training.learning_rate or 0)
+    values = {
+        "learning_rate": default_rate(training.optimizer, rate) if asked.learning_rate is None else rate,
+        "beta2": beta2_of(training),
+        "schedule": schedule_of(training),
+    }
+    training = training.model_copy(update=values)
+    check_ends(training)
+    return filled.model_copy(update={"training": training})
+
+
+def _check(kind: Kind, name: str, device: torch.device) -> None:
+    """Refuse an optimizer that can't work here, before anything is begun."""
+    if kind.library and importlib.util.find_spec(kind.library) is None:
+        raise SettingsError(f"optimizer {name}: needs {kind.library}, which is not here; pip install 'captrain[optim]'")
+    if device.type not in kind.devices:
+        raise SettingsError(
+            f"optimizer {name}: runs on {', '.join(kind.devices)}, found {device.type}; take another optimizer or --device"
+        )
+
+
+def make_optimizer(captioner: CaptionerModel, settings: Settings) -> Optimizer:
+    """The optimizer of filled settings, with a group for each part and kind of weight; biases and norms do not decay."""
+    training = settings.training
+    rate = float(training.learning_rate or 0)
+    part_rates = {part: own for part in PARTS if (own := getattr(training, f"{part}_learning_rate"))}
+    groups = parameter_groups(
+        captioner, rate, part_rates, training.weight_decay, settings.model.lora_plus, training.vision_layer_decay
+    )
+    return KINDS[training.optimizer].make(captioner, groups, rate, (training.beta1, float(training.beta2 or 0)))
+
+
+def averaged_weights(optimizer: Optimizer | None) -> None:
+    """Put the weights in place that are validated and saved. They differ from those that are trained with schedule-free alone.
+
+    `Trainer` puts the others back before the next step.
+    """
+    if callable(switch := getattr(optimizer, "eval", None)):
+        switch()
+
+
+NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d, nn.RMSNorm)
+
+LAYER = re.compile(r"(?<![^.])(?:layers?|blocks?|stages?|h|resblocks)\.(\d+)\.")
+DEEPEST = 2  # a layer has at most a stage and a number in it; what is numbered inside of a layer belongs to it
+
+
+@dataclass(frozen=True, order=True)
+class _Key:
+    """What the weights of one group share. Its order is the groups' order."""
+
+    part: int
+    layer: int
+    spared: bool
+    faster: bool
+
+
+def parameter_groups(
+    captioner: CaptionerModel,
+    learning_rate: float,
+    part_rates: dict[str, float],
+    weight_decay: float,
+    lora_plus: float = 1.0,
+    vision_layer_decay: float = 1.0,
+) -> list[dict[str, Any]]:
+    """Learning parameters as groups: by part, by layer of the image half, by whether they decay, LoRA's B apart from its A.
+
+    Args:
+        learning_rate: of parts without an own one in `part_rates`. weight_decay: of all but biases, norms and other vectors.
+        lora_plus: B's learning rate over A's (LoRA+, Hayou et al. 2024, who advise 16); 1 is plain LoRA.
+        vision_layer_decay: learning rate of a layer of the image half over that of the layer above it (BEiT, Bao et al. 2021).
+            Of n layers the last has the rate times the decay, the first times decay^n, the patch embedding times
+            decay^(n + 1): the rule of LAVIS's BLIP-2 (`Blip2Base.get_optimizer_params`).
+    """
+    exempt = {
+        id(weight) for module in captioner.modules() if isinstance(module, NORMS) for weight in module.parameters()
+    }
+    groups: dict[_Key, list[nn.Parameter]] = {}
+    powers = {}
+    for place, (part, members) in enumerate(captioner.parts().items()):
+        powers[place] = layer_powers([name for name, _ in members]) if _by_layer(part, vision_layer_decay) else {}
+        for name, weight in members:
+            if weight.requires_grad:
+                spared = id(weight) in exempt or weight.ndim < 2 or name.endswith("bias")
+                faster = lora_plus != 1.0 and _is_lora_b(name)
+                groups.setdefault(_Key(place, powers[place].get(name, 0), spared, faster), []).append(weight)
+    return [
+        {
+            "params": groups[key],
+            "lr": part_rates.get(PARTS[key.part], learning_rate)
+            * vision_layer_decay**key.layer
+            * (lora_plus if key.faster else 1.0),
+            "weight_decay": 0.0 if key.spared else weight_decay,
+        }
+        for key in sorted(groups)
+    ]
+
+
+def layer_powers(names: Sequence[str]) -> dict[str, int]:
+    """The power of the decay that each weight of an image encoder has, from the names in the order of the model.
+
+    The last layer has 1, and so has what comes after it; what comes before the first layer has one more than it.
+
+    >>> layer_powers(["patches.weight", "encoder.layer.0.mlp.weight", "encoder.layer.1.mlp.weight", "norm.weight"])
+    {'patches.weight': 3, 'encoder.layer.0.mlp.weight': 2, 'encoder.layer.1.mlp.weight': 1, 'norm.weight': 1}
+    """
+    layers: dict[tuple[str, ...], int] = {}
+    depths = {}
+    for name in names:
+        if numbers := tuple(LAYER.findall(plain_name(name))[:DEEPEST]):
+            depths[name] = layers.setdefault(numbers, len(layers) + 1)
+        else:
+            depths[name] = len(layers)
+    return {name: max(len(layers) + 1 - depth, 1) for name, depth in depths.items()}
+
+
+def _by_layer(part: str, decay: float) -> bool:
+    """Whether the layers of a part have rates of their own."""
+    return part == "vision" and decay != 1.0
+
+
+def _is_lora_b(name: str) -> bool:
+    """Whether a parameter is the B of an adapter, the matrix that begins at zero.
+
+    >>> _is_lora_b("model.base_model.model.decoder.h.0.attn.c_attn.lora_B.default.weight")
+    True
+    """
+    return "lora_B" in name.split(".") or "lora_embedding_B" in name.split(".")

@@ -1,0 +1,214 @@
+"""What lies where a run is to be: another run, a checkpoint to go back to, other people's files. Loads no torch.
+
+Which settings of a run may change when it goes on, and what a change of the others would do.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from captrain.disk.locks import FOLDER_LOCK
+from captrain.disk.temporary import TEMPORARY
+from captrain.errors import RunError
+from captrain.models.checkpoint.located import EXTRAS
+from captrain.records import read_json
+from captrain.settings.schema import Settings
+from captrain.yaml_text import read_yaml_file
+
+SETTINGS = "settings.yaml"
+FINISHED = "finished.json"
+CHECKPOINTS = "checkpoints"
+CLEARING = ".captrain-clearing"
+"""An empty file that says: what is here is being removed. It goes last: whoever comes next ends a removal that was cut off."""
+BEGUN = ("base", ".base.new", f"{SETTINGS}.tmp")
+"""What there may be of a run that was ended before its settings were written."""
+WEIGHTS = "learned.safetensors"
+"""The file that every whole checkpoint has."""
+NAME = re.compile(r".+-(\d{1,18})")
+OTHER_CHECKPOINT = "go back to another checkpoint (--resume-from STEP), or begin anew with --overwrite"
+"""What to do where a checkpoint is broken."""
+
+
+class RunPlace:
+    """A folder that a training is to write into, looked at and not touched."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.base = path / "base"
+
+    def is_finished(self) -> bool:
+        """Whether the run that is here is done."""
+        return (self.path / FINISHED).is_file() and not self.is_being_cleared()
+
+    def is_being_cleared(self) -> bool:
+        """Whether the run that is here was to be removed, and that was cut off."""
+        return (self.path / CLEARING).is_file()
+
+    def look(
+        self, settings: Settings, data: str | None, resume: bool = False, overwrite: bool = False, force: bool = False
+    ) -> list[str]:
+        """What has changed of the settings of the run that is here that changes its result; none unless `force` allows it.
+
+        Raises `RunError` when it holds a run of such other settings or data (unless `force` or `overwrite`), no run but one is
+        to be gone on with, or other people's files.
+        """
+        found, changes = self.read_settings(), []
+        if found is None:
+            self._check_own()
+            if resume:
+                raise RunError(
+                    f"{self.path}: holds no run to go on with; leave --resume or --resume-from out to begin one"
+                )
+        elif not overwrite:
+            changes = harmful_changes(found["requested"], self.requested(settings, data))
+        if changes and not force:
+            raise RunError(
+                f"{self.path}: holds another run ({told(changes)}); choose another folder, "
+                "--force to go on with it all the same, or --overwrite to begin anew"
+            )
+        return changes
+
+    def requested(self, settings: Settings, data: str | None) -> dict[str, Any]:
+        """What was asked for, without what was left at its default; the source is null where the settings name several."""
+        return {"source": data and str(Path(data)), **settings.model_dump(mode="json", exclude_defaults=True)}
+
+    def read_settings(self) -> dict[str, Any] | None:
+        """`settings.yaml` of the run that is here, if there is one; a file of that name that no run wrote is none."""
+        if self.is_being_cleared():
+            return None
+        path = self.path / SETTINGS
+        try:
+            content = read_yaml_file(path)
+        except (OSError, ValueError):
+            return None
+        ours = isinstance(content, dict) and isinstance(content.get("requested"), dict)
+        return content if ours else None
+
+    def _check_own(self) -> None:
+        """Raise `RunError` where there is no run and the folder holds more than what one leaves that was ended at once."""
+        if not self.path.exists() or self.is_being_cleared():
+            return
+        if not self.path.is_dir():
+            raise RunError(f"{self.path}: is a file; choose a new or empty folder for the run")
+        names = sorted(entry.name for entry in self.path.iterdir())
+        foreign = [name for name in names if name not in (*BEGUN, FOLDER_LOCK) and not TEMPORARY.fullmatch(name)]
+        if self.base.exists() and not (self.base / EXTRAS).is_file():
+            foreign.append(self.base.name)
+        if foreign:
+            listed = ", ".join(foreign[:3])
+            raise RunError(f"{self.path}: holds other files ({listed}); choose a new or empty folder for the run")
+
+
+def scores_in(path: Path) -> dict[str, float]:
+    """The scores in a file that a run wrote. Raises `UserError` where it is broken."""
+    scores = read_json(path).get("scores")
+    if not isinstance(scores, dict) or not all(isinstance(score, int | float) for score in scores.values()):
+        raise RunError(f"{path}: holds no scores, expected what a run writes; remove it, or copy it again")
+    return dict(scores)
+
+
+def part_of(content: Any, *names: str) -> Any:
+    """What stands below some names in a file's content; None where that is missing or of another form.
+
+    >>> part_of({"data": {"train": 3}}, "data", "train"), part_of({"data": [3]}, "data", "train")
+    (3, None)
+    """
+    for name in names:
+        content = content.get(name) if isinstance(content, dict) else None
+    return content
+
+
+def check_switches(path: Path, resume: bool, overwrite: bool) -> None:
+    """Raise `RunError` where a run is to be gone on with and begun anew at once."""
+    if resume and overwrite:
+        raise RunError(
+            f"{path}: found both --resume (or --resume-from) and --overwrite, expected one: "
+            "go on with the run or begin anew"
+        )
+
+
+def whole_checkpoints(folder: Path) -> dict[int, Path]:
+    """By step, oldest first, the whole checkpoints that are in a folder, whatever their prefix."""
+    paths = folder.glob("*/" + WEIGHTS)
+    named = ((NAME.fullmatch(path.parent.name), path.parent) for path in paths)
+    return dict(sorted((int(match[1]), path) for match, path in named if match))
+
+
+def find_checkpoint(folder: Path, wanted: str) -> Path:
+    """The checkpoint of a step ("500"), or that lies in a folder. Raises `RunError` when there is none such."""
+    found = whole_checkpoints(folder)
+    if wanted.isdecimal() and int(wanted) in found:
+        return found[int(wanted)]
+    for path in found.values():
+        if wanted == path.name or Path(wanted).absolute().resolve() == path.resolve():
+            return path
+    steps = ", ".join(str(step) for step in found) or "none"
+    raise RunError(f"{folder}: holds no checkpoint {wanted!r}; there are those of steps: {steps}")
+
+
+WITHOUT_EFFECT = (
+    "distributed", "model.device", "data.cache_features", "data.keep", "data.memory_budget", "data.workers",
+    "data.accept_lost_words",
+    "evaluation.samples",
+    "training.checkpoint_every", "training.checkpoint_every_epochs", "training.checkpoint_prefix",
+    "training.keep_checkpoints", "training.log_every", "training.max_bad_steps",
+    "training.trackers", "training.project", "training.run_name",
+)  # fmt: skip
+"""Settings, and sections of them, that say where and how a run is computed and watched, not what comes out of it."""
+
+CONSEQUENCES = {
+    "source": "it would be other data",
+    "model": "it would be another model",
+    "data": "other pictures or captions would be learned",
+    "training": "its steps would be others",
+    "generation": "its captions would be others, and so the best model",
+    "evaluation": "another model might be the best",
+}
+"""By section, what a change of its settings does to a run that has begun."""
+
+MOST_NAMED = 3
+
+
+def harmful_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The settings that differ and decide what is learned or which model is the best, each with what it does.
+
+    Args:
+        before: what was asked for when the run began, by section, without what was left at its default. now: the same, now.
+
+    >>> harmful_changes({"source": "photos", "training": {"epochs": 5}}, {"source": "photos", "training": {"epochs": 9}})
+    ['training.epochs was 5 and is 9: its steps would be others']
+    >>> harmful_changes({"source": "photos"}, {"source": "photos", "training": {"log_every": 1}})
+    []
+    """
+    old, new = _flat(before), _flat(now)
+    names = [name for name in dict.fromkeys([*new, *old]) if old.get(name) != new.get(name)]
+    return [
+        f"{name} was {old.get(name, 'the default')} and is {new.get(name, 'the default')}: {_consequence(name)}"
+        for name in names
+        if not {name, name.split(".")[0]}.intersection(WITHOUT_EFFECT)
+    ]
+
+
+def told(changes: list[str]) -> str:
+    """The first few changes, for one line.
+
+    >>> told(["a", "b", "c", "d", "e"])
+    'a; b; c; and 2 more'
+    """
+    more = len(changes) - MOST_NAMED
+    return "; ".join(changes[:MOST_NAMED] + ([f"and {more} more"] if more > 0 else []))
+
+
+def _consequence(name: str) -> str:
+    """What a change of a setting does."""
+    return CONSEQUENCES.get(name.split(".")[0], "its result would be another")
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as `section.key`."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
