@@ -232,7 +232,7 @@ def test_card_tells_the_run_and_no_secrets(lora_run: Path, tmp_path: Path) -> No
     for words in (
         "# cats",
         "| CIDEr | 0.8123 |",
-        "CIDEr goes from 0 to 10",
+        "CIDEr runs from 0 to 10",
         "| trained on | 9 pictures",
         "| 40 | 0.125 |",
         "| model.model | blip |",

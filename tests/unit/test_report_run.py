@@ -303,7 +303,7 @@ def test_the_command_of_a_run_gives_its_settings_again(run: Path) -> None:
 
 
 def test_a_score_is_explained_only_where_it_stands(run: Path) -> None:
-    assert any(sentence.startswith("CIDEr goes from 0 to 10") for sentence in report_data(run).explained)
+    assert any(sentence.startswith("CIDEr runs from 0 to 10") for sentence in report_data(run).explained)
     assert list(explained(["bleu_4", "rouge_l"])) == []
 
 

@@ -91,7 +91,8 @@ def _usage(argument: Argument) -> str:
 def _flag(argument: Argument) -> Flag:
     off = [name for name in argument.negatives if name.startswith("--")]
     names = [name for name in argument.names if name not in off and name not in OLD_FLAGS]
-    group = next(iter(argument.parameter.group))
+    groups: Any = argument.parameter.group
+    group = next(iter(groups))
     return {
         "names": names,
         "off": off[0] if off else "",
@@ -151,8 +152,8 @@ def _one_line(text: str | None) -> str:
 
 def everywhere(app: App) -> list[Flag]:
     """The flags of every command."""
-    flags = app.meta.assemble_argument_collection(parse_docstring=True)
-    return [_flag(argument) for argument in flags if EVERYWHERE in argument.parameter.group]
+    flags = map(_flag, app.meta.assemble_argument_collection(parse_docstring=True))
+    return [flag for flag in flags if flag["section"] == EVERYWHERE.name]
 
 
 if __name__ == "__main__":

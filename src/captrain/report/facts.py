@@ -14,9 +14,8 @@ from captrain.report.page import Headline, Table
 MOST_HEADLINES = 3
 MOST_ROWS = 400  # of one table
 CIDER = (
-    "CIDEr goes from 0 to 10 and says how much of what the references say a caption says too, rare words counting most "
-    "(Vedantam et al. 2015); on COCO, people reach 0.85 against one another (Chen et al. 2015) and BLIP 1.33 (Li et al. 2022), "
-    "which papers multiply by 100."
+    "CIDEr runs from 0 to 10 and rewards words that the references share, rare ones most (Vedantam et al. 2015). On COCO, "
+    "people score 0.85 against one another (Chen et al. 2015) and BLIP 1.33 (Li et al. 2022); papers print these times 100."
 )
 """Sources: arXiv 1411.5726; 1504.00325, table 1; 2201.12086, table 7."""
 
