@@ -107,8 +107,7 @@ def _trained(settings: dict[str, Any], metrics: Metrics, scores: dict[str, Any])
         return ""
     rows = [(label, value) for label, value in facts(settings, metrics, {}, scores) if label not in VERSIONS]
     asked = _nameless(section(settings.get("requested")))
-    asked["source"] = last_name(str(asked.get("source") or "DATA"))
-    command = train_command(asked, "RUN")
+    command = train_command(asked | {"source": "DATA"}, "RUN")  # where the data lay is nobody's business
     return "\n\n".join(["## Training", _table(("what", "value"), rows), f"```bash\n{command}\n```"])
 
 
