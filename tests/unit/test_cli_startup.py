@@ -11,7 +11,7 @@ import pytest
 
 from captrain.cli.help import load_pages
 
-HEAVY = ("torch", "transformers", "peft", "PIL", "matplotlib", "numpy", "pydantic", "cyclopts", "rich")
+HEAVY = ("torch", "transformers", "peft", "PIL", "matplotlib", "numpy", "pydantic", "cyclopts", "rich", "tqdm")
 SECONDS = 0.3
 
 

@@ -7,12 +7,15 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from captrain.training.distributed.processes import end_process
-
 
 def command() -> NoReturn:
     """The entry point of `captrain`: the words of this process are run, and it ends with their exit code."""
-    end_process(main())
+    code = main()
+    if "torch" not in sys.modules:  # no process of a group, which ends in a way of its own
+        sys.exit(code)
+    from captrain.training.distributed.processes import end_process
+
+    end_process(code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
