@@ -1,4 +1,4 @@
-"""The command line. One file a command; what is heavy is imported when a command runs, so that help comes at once."""
+"""The command line. A file holds the commands of one subject; what is heavy is imported when a command runs."""
 
 from __future__ import annotations
 

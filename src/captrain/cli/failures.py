@@ -1,4 +1,4 @@
-"""From an exception to one line on stderr and an exit code; what is wrong with a command line, and the nearest valid name."""
+"""Turns an exception into one line on stderr and an exit code; for a wrong command line, with the nearest valid name."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def _chosen(outcome: Outcome, settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _prepare(verbose: bool, quiet: bool) -> None:
-    """What each of several processes does before it trains: it speaks as this one does."""
+    """Set up logging in each of several processes, as in this one."""
     set_up_logging(verbose=verbose, quiet=quiet)
     quiet_libraries()
 
