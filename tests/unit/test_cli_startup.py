@@ -51,7 +51,7 @@ print("loaded:", *[name for name in {HEAVY!r} if name in sys.modules])
 
 
 def test_the_version_loads_no_settings() -> None:
-    assert set(loaded_by(["--version"])) <= {"cyclopts", "rich"}
+    assert set(loaded_by(["--version"])) <= {"cyclopts", "rich", "tqdm"}
 
 
 @pytest.mark.parametrize("command", ["", "train", "config show"])
