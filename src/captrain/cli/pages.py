@@ -46,9 +46,18 @@ def texts() -> dict[str, str]:
     """The generated files: each by where it lies below the repository's root."""
     place = (Path("src") / "captrain" / "cli" / FILE.name).as_posix()
     return {
-        place: json.dumps(pages(), indent=1, ensure_ascii=False) + "\n",
+        place: "{\n" + ",\n".join(f"{json.dumps(name)}: {_lines(page)}" for name, page in pages().items()) + "\n}\n",
         SCHEMA.as_posix(): json.dumps(recipe_schema(), indent=2) + "\n",
     }
+
+
+def _lines(page: Page) -> str:
+    """A page as JSON, a line a flag, so that a change is a line too."""
+    parts = [
+        f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in page.items() if key != "flags"
+    ]
+    flags = ",\n  ".join(json.dumps(flag, ensure_ascii=False) for flag in page["flags"])
+    return "{\n " + ",\n ".join([*parts, f'"flags": [\n  {flags}\n ]' if flags else '"flags": []']) + "\n}"
 
 
 def _page_of_commands(name: str, about: str, commands: dict[str, str]) -> Page:
