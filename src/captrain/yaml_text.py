@@ -7,6 +7,7 @@ Merge keys (`<<`) still work, as YAML files of people have them. (YAML 1.2.2, 10
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Hashable
@@ -76,6 +77,17 @@ def dump_yaml(value: Any, **options: Any) -> str:
     "lr: 0.0001\\nname: '1e5'\\n"
     """
     return str(yaml.dump(value, Dumper=_Dumper, **{"sort_keys": False, "allow_unicode": True, **options}))
+
+
+def inline(value: Any) -> str:
+    """A value as YAML on one line.
+
+    >>> inline(["vision"]), inline(0.00001), inline("a: b")
+    ('[vision]', '1.0e-05', "'a: b'")
+    """
+    style = '"' if isinstance(value, str) and not value.isprintable() else None
+    text = dump_yaml(value, default_flow_style=True, default_style=style, width=math.inf)
+    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def _check_depth(text: str) -> None:

@@ -91,8 +91,12 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, cli: Cli, photos: Path, blip: 
     result = cli("train", photos, tmp_path / "run", f"--model {blip} --rank 4 --dry-run", QUICK)
     assert result.code == 0
     assert "rank: 4" in result.out
-    assert re.search(r"language\s*│\s*[\d,]+\s*│\s*[1-9]", result.out), "parameters a part"
-    assert "first sample: photo-" in result.out
+    assert re.search(r"language\s+[\d,]+\s+[1-9]", result.out), "parameters a part"
+    assert "first targets, of photo-" in result.out
+    assert "to validate on" in result.out
+    assert result.out.index("what learns") < result.out.index("first targets") < result.out.index("rank: 4")
+    assert "epochs: 5" not in result.out, "a default is not repeated"
+    assert max(map(len, result.out.splitlines())) <= 80
     assert "[SEP]" in result.out
     assert list(tmp_path.iterdir()) == []
 

@@ -20,7 +20,7 @@ from captrain.metrics.compare import Comparison, System
 from captrain.metrics.significance import Statistics
 from captrain.settings.schema import DataSettings, ModelSettings
 
-COMMANDS_WITH_LIBRARIES = ("train", "caption", "evaluate", "demo")
+COMMANDS_WITH_LIBRARIES = ("train", "caption", "score")
 
 
 @dataclass
@@ -120,6 +120,11 @@ def test_values_that_look_like_flags_or_two_kinds(training: Call) -> None:
     settings = trained(training, "--length-penalty -1.5 --captions-per-image 2")
     assert settings.generation.length_penalty == -1.5
     assert settings.data.captions_per_image == 2
+
+
+@pytest.mark.parametrize("flag", ["--keep", "--cache-features"])
+def test_both_names_of_the_feature_cache(flag: str, training: Call) -> None:
+    assert trained(training, f"{flag} disk").data.cache_features == "disk"
 
 
 def test_flag_before_recipe_before_default(training: Call, tmp_path: Path) -> None:

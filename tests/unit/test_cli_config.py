@@ -11,11 +11,12 @@ import torch
 import yaml
 
 from captrain.cli import main
-from captrain.cli.config import DECIDED_BY_FAMILY
+from captrain.cli.config import DECIDED_BY_FAMILY, recipe_schema
 from captrain.settings.load import leaves, load_recipe, resolve, sections
 from captrain.settings.schema import Settings, TrainingSettings
 from captrain.training.resolve import fill_optimizer
 
+RECIPES = Path(__file__).parents[2] / "recipes"
 DECIDERS = "family|checkpoint|joined|for a prefix"
 
 
@@ -109,3 +110,27 @@ def test_schema_is_one_json_object_with_the_help_texts(capsys) -> None:
     schema = json.loads(capsys.readouterr().out)
     assert set(schema["properties"]) == {"extends", *Settings.model_fields}
     assert schema["$defs"]["ModelSettings"]["properties"]["rank"]["description"] == "Rank of the LoRA matrices."
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.yaml")), ids=lambda recipe: recipe.stem)
+def test_editors_know_the_shipped_recipes(recipe: Path) -> None:
+    """The first line names the schema that lies beside; it takes every shipped recipe."""
+    text = recipe.read_text(encoding="utf-8")
+    assert text.startswith("# yaml-language-server: $schema=recipe.schema.json\n")
+    schema = pytest.importorskip("jsonschema").Draft7Validator(recipe_schema())
+    assert [error.message for error in schema.iter_errors(yaml.safe_load(text))] == []
+
+
+@pytest.mark.parametrize(
+    ("recipe", "wrong"),
+    [
+        ({"model": {"rnak": 4}}, "'rnak' was unexpected"),
+        ({"modle": {}}, "'modle' was unexpected"),
+        ({"training": {"epochs": "many"}}, "'many' is not of type 'integer'"),
+        ({"data": [{"path": "photos", "ratio": 2}], "extends": "base.yaml"}, ""),
+    ],
+)
+def test_the_schema_refuses_what_captrain_refuses(recipe: dict[str, object], wrong: str) -> None:
+    schema = pytest.importorskip("jsonschema").Draft7Validator(recipe_schema())
+    messages = [error.message for error in schema.iter_errors(recipe)]
+    assert wrong in "".join(messages) if wrong else not messages

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from captrain.cli import main
-from captrain.cli.data_convert import Form
-from captrain.cli.data_formats import WRITTEN_AS, format_rows
+from captrain.cli.data import Form
+from captrain.cli.data_check import WRITTEN_AS, format_rows
 from captrain.data.readers import READERS
 from captrain.data.writers import WRITERS
 

@@ -12,7 +12,8 @@ import psutil
 import pytest
 from huggingface_hub import constants
 
-from captrain.cli import checkup, main
+from captrain.cli import doctor as checkup
+from captrain.cli import main
 
 
 @pytest.fixture(autouse=True)

@@ -9,9 +9,7 @@ from typing import Any
 import pytest
 from cyclopts import App
 
-from captrain.cli.export import export
-from captrain.cli.models import models
-from captrain.cli.push import push
+from captrain.cli.models import export, models, push
 from captrain.models.checkpoint.folder import load_captioner
 
 

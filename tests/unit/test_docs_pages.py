@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from captrain.cli.app import make_app
-from captrain.data.readers import READERS, detect, reader
+from captrain.data.readers import READERS, reader
+from captrain.data.readers.detection import detect
 from captrain.data.writers import WRITERS
 from captrain.models.zoo import CHECKPOINTS
 from captrain.records import Rejects

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import itertools
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from PIL import Image
 
+from captrain.cli import main
 from captrain.errors import RunError, UserError
+from captrain.report.facts import explained, train_command
 from captrain.report.logs import Problems, read_metrics
-from captrain.report.page import Headline, ReportData
+from captrain.report.page import Headline, ReportData, render
 from captrain.report.run import report_data, write_report
+from captrain.settings.schema import DataSettings, GenerationSettings, ModelSettings, Settings
 
 SETTINGS = """
 captrain: {version: 0.1.0, python: '3.11', torch: 2.13.0, device: cpu}
@@ -258,3 +263,55 @@ def test_it_is_written_where_asked_with_extra_parts_first(run: Path, tmp_path: P
 def test_no_torch_is_loaded() -> None:
     code = "import sys, captrain.report.run; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_report_carries_its_command_and_the_next_ones(run: Path) -> None:
+    settings = yaml.safe_load((run / "settings.yaml").read_text())
+    asked = {
+        "source": "my photos",
+        "model": {"rank": 4, "dora": True, "freeze": []},
+        "data": {"replace": ["a=b", "c=d"]},
+    }
+    (run / "settings.yaml").write_text(
+        yaml.safe_dump({**settings, "requested": {**asked, "generation": {"length_penalty": -1.5}}}, sort_keys=False)
+    )
+    data = report_data(run)
+    made, *others = [command for _, command in data.commands]
+    expected = "--rank 4 --dora --no-freeze --replace a=b c=d --length-penalty=-1.5"
+    assert made == f"captrain train 'my photos' {run} {expected}"
+    assert [command.split()[:3] for command in others[:2]] == [
+        ["captrain", "caption", str(run)],
+        ["captrain", "evaluate", str(run)],
+    ]
+    assert f"<code>{made.replace(chr(39), '&#39;')}</code>" in render(data)
+
+
+def test_the_command_of_a_run_gives_its_settings_again(run: Path) -> None:
+    """What the report prints is a command line that means the same: all settings but the lists that only recipes have."""
+    changed = Settings(
+        model=ModelSettings(rank=4, dora=True, target_modules=("a", "b")),
+        data=DataSettings(prompt="a photo of", train_split=("x",), test_split=(), captions_per_image=2, flip=0.5),
+        generation=GenerationSettings(length_penalty=-1.5, beams=1),
+    )
+    asked = changed.model_dump(mode="json", exclude_defaults=True)
+    words = shlex.split(train_command({"source": "photos", **asked}, "runs/x"))
+    given: list[Settings] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("captrain.cli.train.check_training", lambda settings, *_, **__: given.append(settings) or 1 / 0)
+        assert main(words[1:]) == 1
+    assert given == [changed]
+
+
+def test_a_score_is_explained_only_where_it_stands(run: Path) -> None:
+    assert any(sentence.startswith("CIDEr runs from 0 to 10") for sentence in report_data(run).explained)
+    assert list(explained(["bleu_4", "rouge_l"])) == []
+
+
+def test_long_histories_are_folded(run: Path) -> None:
+    lines = [{"id": "p", "step": step, "text": f"word {step}", "score": -1.0, "image": None} for step in range(50)]
+    (run / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (evolution,) = report_data(run).evolutions
+    assert [text for _, text, _ in evolution.written] == ["word 0", "word 16", "word 33", "word 49"]
+    assert len(evolution.every) == 50
+    page = render(report_data(run))
+    assert "<summary>all 50 captions</summary>" in page

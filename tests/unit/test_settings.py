@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from captrain.errors import SettingsError
 from captrain.settings.load import leaves, load_recipe, resolve, sections
 from captrain.settings.schema import Settings
+from captrain.training.run_folder.place import harmful_changes
 
 
 @pytest.fixture
@@ -137,3 +138,26 @@ def test_unknown_names_are_refused_in_python_too() -> None:
         resolve({"modle": {}})
     with pytest.raises(SettingsError, match="Did you mean 'rank'"):
         resolve(None, {"model": {"rnk": 3}})
+
+
+def test_the_old_name_of_the_feature_cache_still_works(tmp_path: Path) -> None:
+    """In recipes, in those they build on, in saved settings, as a flag; what has the present name wins."""
+    (tmp_path / "base.yaml").write_text("data: {keep: disk}")
+    (tmp_path / "top.yaml").write_text("extends: base.yaml\ndata: {flip: 0.5}")
+    assert load_recipe(tmp_path / "top.yaml") == {"data": {"cache_features": "disk", "flip": 0.5}}
+    assert resolve(load_recipe(tmp_path / "top.yaml")).data.cache_features == "disk"
+    assert resolve({"data": {"keep": "disk"}}, {"data": {"cache_features": "off"}}).data.cache_features == "off"
+    assert resolve({"data": {"cache_features": "disk"}}, {"data": {"keep": "off"}}).data.cache_features == "off"
+    saved = {"data": {"keep": "memory", "flip": 0.5}}
+    assert Settings.model_validate(saved).model_dump(exclude_defaults=True) == {
+        "data": {"cache_features": "memory", "flip": 0.5}
+    }
+    now = {"data": {"cache_features": "off", "flip": 0.5}}
+    assert harmful_changes(saved, now) == [], "a run of an earlier version goes on"
+
+
+def test_a_wrong_value_under_the_old_name_is_told_by_the_present_one() -> None:
+    with pytest.raises(
+        SettingsError, match=r"data.cache_features: found 'of', expected 'auto', 'memory', 'disk' or 'off'"
+    ):
+        resolve({"data": {"keep": "of"}})

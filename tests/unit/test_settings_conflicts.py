@@ -32,7 +32,9 @@ CONFLICTS = {
     "data: {crop_scale: [0.9, 0.5]}": ["crop_scale 0.9 0.5: expected the smaller share first"],
     "data: {views: 3}": ["views 3: nothing makes them differ"],
     "data: {format: features, flip: 0.5}": ["flip is for pictures, but the format is features"],
-    "data: {keep: disk, memory_budget: 3}": ["memory_budget is for what is kept in memory, but keep is disk"],
+    "data: {cache_features: disk, memory_budget: 3}": [
+        "memory_budget is for what is cached in memory, but cache_features is disk"
+    ],
     "data: {replace: [dog]}": ["replace 'dog': expected old=new"],
     "data: {keep_tags: 2}": ["keep_tags is for shuffle_tags or drop_tags"],
     "data: {sources: [{path: a, ratio: 1}, {path: b}]}": ["some have a ratio and some have none"],

@@ -16,9 +16,9 @@ class SourceOptions(TypedDict, total=False):
     path: str | Path
     """Folder, file, tar pattern or hub name, as on the command line."""
     ratio: float | None
-    """Its share of an epoch's images, in proportion to the other ratios."""
+    """Its share of an epoch's images, relative to the other ratios."""
     format: str | None
-    """Its form."""
+    """Its format."""
     train_split: Sequence[str] | None
     """Its splits to train on."""
     validation_split: Sequence[str] | None
@@ -28,28 +28,28 @@ class SourceOptions(TypedDict, total=False):
 
 
 class ReadingOptions(TypedDict, total=False):
-    """How to read a data set, where looking at it does not tell."""
+    """How to read a data set, where its files do not show it."""
 
     format: str | None
-    """Form of the data: `sidecar`, `jsonl`, `coco`, `webdataset` ... (`captrain data formats`)."""
+    """Format of the data: `sidecar`, `jsonl`, `coco`, `webdataset` ... (see `captrain data formats`)."""
     caption_extension: str
     """Extension of the caption files beside images."""
     caption_lines: Literal["each", "whole"]
     """Whether each line of a caption file is a caption, or the whole file is one."""
     encoding: str
-    """Encoding of caption files and tables, such as `cp932`."""
+    """Text encoding of caption files and tables, such as `cp932`."""
     image_column: str
-    """Column of a table that names the image."""
+    """Column of a table with the image's file name."""
     caption_column: str
     """Column of a table with the caption."""
     image_root: str | Path | None
-    """Folder that a table's image names are relative to, and that none leaves."""
+    """Folder of the images that a table names."""
     follow_links: bool
-    """Read what links in the data's folder lead to, wherever that is, and linked folders."""
+    """Follow links in the data's folder, wherever they lead."""
     image_key: str
-    """Members of a tar's samples that are the image, such as `jpg;png`."""
+    """File extensions of the image in tar shards, such as `jpg;png`."""
     caption_key: str
-    """Member of a tar's samples with the caption: `txt`, or `json/caption`, a JSON member's field."""
+    """Where the caption is in tar shards: `txt`, or `json/caption` for a field of a JSON file."""
 
 
 class DataOptions(ReadingOptions, total=False):
@@ -58,63 +58,63 @@ class DataOptions(ReadingOptions, total=False):
     sources: Sequence[SourceOptions]
     """Several data sets at once, in recipes only: a list of `path`, `ratio`, `format` and names of splits."""
     train_split: Sequence[str] | None
-    """Splits to train on, by the names that the data has."""
+    """Splits to train on, by the data's own names."""
     validation_split: Sequence[str] | None
     """Splits to validate on."""
     test_split: Sequence[str] | None
     """Splits to test the best model on at the end."""
     validation_data: str | Path | None
-    """Another data set to validate on, instead of a part of the training's."""
+    """Another data set to validate on."""
     test_data: str | Path | None
     """Another data set to test the best model on at the end."""
     validation_share: float
-    """Share of the training images held out when the data names no validation split."""
+    """Share of the training images to hold out for validation if the data has no validation split."""
     learn_from_machine_captions: bool
-    """Learn from captions that captrain wrote, too."""
+    """Train on captions that captrain wrote, too."""
     captions_per_image: Literal["all", "one"] | int
-    """Captions of an image that ride in its row each epoch: all, one, or a number, drawn anew each epoch."""
+    """Captions of each image to train on in an epoch: all, one, or a number that is drawn again in each epoch."""
     crop_scale: tuple[float, float] | None
-    """Train on random crops with at least and at most this share of the picture (LAVIS: 0.5 1.0)."""
+    """Train on random crops: smallest and largest share of the picture (LAVIS: 0.5 1.0)."""
     flip: float
-    """Share of training pictures shown mirrored."""
+    """Share of training pictures that are mirrored, except those whose captions say left or right."""
     randaugment: tuple[int, int] | None
-    """RandAugment on training pictures: how many operations, and how strong out of 10 (LAVIS: 2 5)."""
+    """RandAugment on training pictures: number of operations and strength from 0 to 10 (LAVIS: 2 5)."""
     views: int
-    """Kept views of a training picture, the plain one among them."""
+    """Number of views of a training picture to cache, the plain one included."""
     lower_case: bool
-    """Write captions in lower case."""
+    """Make captions lower case."""
     strip_punctuation: bool
     """Remove punctuation from captions, as LAVIS does."""
     max_words: int | None
-    """Cut captions after so many words."""
+    """Cut captions after this many words."""
     prefix: str
-    """Put before every caption, and learned (a style's name, say)."""
+    """Text to put before every caption and to learn, such as the name of a style."""
     suffix: str
-    """Put after every caption, and learned."""
+    """Text to put after every caption and to learn."""
     replace: Sequence[str]
     """Words to replace in captions, each as `old=new`."""
     remove_words: Sequence[str]
-    """Words or phrases that captions lose."""
+    """Words or phrases to remove from captions."""
     shuffle_tags: bool
-    """Shuffle the comma-separated tags of a caption, anew in each epoch."""
+    """Shuffle the comma-separated tags of a caption in each epoch."""
     keep_tags: int
     """Leading tags that are neither shuffled nor dropped."""
     drop_tags: float
-    """Share of tags left out, drawn anew in each epoch."""
+    """Share of tags to leave out, drawn again in each epoch."""
     drop_captions: float
-    """Share of captions left empty, drawn anew in each epoch."""
+    """Share of captions to leave empty, drawn again in each epoch."""
     accept_lost_words: bool
-    """Train although many words of the captions do not come back from the tokenizer: unknown to it, or without their ..."""
+    """Train even if the tokenizer loses many words of the captions (unknown words, accents)."""
     prompt: str | None
-    """Words before every caption, given and not learned."""
+    """Words before every caption that are given, not learned."""
     max_tokens: int
-    """Longest caption in tokens, its end token included."""
+    """Longest caption in tokens, end token included."""
     max_pixels: int
     """Pictures with more pixels than this are rejected before they are decoded."""
-    keep: Literal["auto", "memory", "disk", "off"]
-    """Where what is computed once from a picture is kept: in memory while it fits the budget, else on disk."""
+    cache_features: Literal["auto", "memory", "disk", "off"]
+    """Where features that are computed once are cached: `auto` means in memory if they fit, else on disk."""
     memory_budget: float | None
-    """Memory for kept features or pictures, in GiB."""
+    """Memory for cached features or pictures, in GiB."""
     workers: int | None
     """Threads that read and decode pictures."""
 
@@ -123,17 +123,17 @@ class ModelOptions(TypedDict, total=False):
     """Which captioner, and which of its weights learn."""
 
     model: str | Path
-    """Checkpoint to start from: a folder or a hub id."""
+    """Checkpoint to start from (folder or hub id)."""
     base: str | Path | None
-    """The base of an adapter given as `model` (folder or hub id), where it is no longer at the place that the adapter ..."""
+    """Base of the adapter that is given as `model` (folder or hub id), if it has moved since the adapter was trained."""
     continue_adapter: bool
-    """Let the adapter given as `model` go on learning, instead of merging it into its base before a new one learns."""
+    """Train the adapter that is given as `model` further, instead of merging it and training a new one."""
     encoder: str | Path | None
-    """Join this vision encoder (folder or hub id) with a text decoder into a new encoder-decoder captioner."""
+    """Vision encoder (folder or hub id) of a new captioner."""
     decoder: str | Path | None
-    """Text decoder to join with `encoder` (folder or hub id)."""
+    """Text decoder of a new captioner (folder or hub id)."""
     tokenizer: str | Path
-    """Tokenizer of a new decoder: a folder or hub id, or `words` / `word-pieces` to train one on the captions."""
+    """Tokenizer of a new decoder: a folder or hub id, or `words` or `word-pieces` to train one on the captions."""
     vocabulary_size: int
     """Largest vocabulary of a tokenizer trained on the captions."""
     decoder_layers: int
@@ -145,35 +145,35 @@ class ModelOptions(TypedDict, total=False):
     decoder_dropout: float
     """Dropout of a new decoder (embeddings, attention, residuals)."""
     join: Literal["cross-attention", "prefix"]
-    """How a joined captioner's text half gets the image: by cross-attention, or as vectors before its words (ClipCap)."""
+    """How a new captioner's decoder sees the image: by cross-attention, or as vectors before its words (ClipCap)."""
     image_vectors: Literal["all", "pooled"] | None
-    """What a joined text half gets of an image: all patch vectors, or the pooled one."""
+    """What the decoder sees of an image: all patch vectors, or the pooled one."""
     only_prefix: bool
-    """Train the mapper of a prefix captioner alone."""
+    """Train only the mapper of a prefix captioner."""
     mapper: Literal["mlp", "transformer"]
-    """What makes a prefix of the image's vectors: one hidden layer (of a pooled vector), or a transformer."""
+    """What turns the image's vectors into a prefix: one hidden layer (for a pooled vector), or a transformer."""
     prefix_length: int
-    """Vectors of a prefix."""
+    """Number of vectors in a prefix."""
     projection_length: int
-    """Vectors that a pooled one is projected to before a transformer mapper."""
+    """Number of vectors that a pooled one becomes before a transformer mapper."""
     mapper_layers: int
     """Layers of a transformer mapper."""
     mapper_heads: int
     """Attention heads of a transformer mapper."""
     mapper_positions: bool
-    """Give all vectors learned positions before a transformer mapper."""
+    """Add learned positions to the vectors before a transformer mapper."""
     normalize_vectors: bool
     """Scale an image's vectors to length 1 before the mapper."""
     image_size: int | None
     """Height and width of the pictures the encoder sees, in pixels."""
     resize: Literal["squash", "crop"] | None
-    """`squash` resizes both edges to the image size, `crop` keeps the aspect and takes the middle."""
+    """`squash` resizes to a square, `crop` keeps the proportions and cuts out the middle."""
     decode: Literal["exact", "fast"] | None
-    """`exact` reads JPEGs as transformers does."""
+    """`exact` decodes JPEGs as transformers does."""
     method: Literal["lora", "full"] | None
-    """Train LoRA adapters, or the weights themselves."""
+    """Train LoRA adapters, or all weights."""
     freeze: Sequence[Literal["vision", "bridge", "language"]] | None
-    """Parts that do not learn when the method is `full`."""
+    """Parts that stay frozen with the method `full`."""
     rank: int
     """Rank of the LoRA matrices."""
     alpha: float
@@ -181,27 +181,27 @@ class ModelOptions(TypedDict, total=False):
     dropout: float
     """Dropout on the LoRA adapters' input."""
     lora_parts: Sequence[Literal["vision", "bridge", "language"]]
-    """Parts that get LoRA adapters."""
+    """Parts of the model that get LoRA adapters."""
     lora_layers: Sequence[Literal["attention", "feed-forward", "all-linear"]]
-    """Kinds of layers of those parts that get them."""
+    """Layers that get adapters in those parts."""
     target_modules: Sequence[str]
-    """Names of the modules that get LoRA adapters, instead of `lora_parts` (as in peft: the end of a module's name)."""
+    """Names of the modules that get adapters, instead of `lora_parts`."""
     lora_init: Literal["default", "gaussian", "orthogonal", "pissa", "olora"]
-    """How adapters begin."""
+    """How adapters are initialised."""
     rslora: bool
-    """Multiply the adapter's output by alpha / sqrt(rank) instead: high ranks then learn as fast as low ones."""
+    """Scale the adapter's output by alpha / sqrt(rank), so that high ranks learn as fast as low ones."""
     dora: bool
-    """DoRA: learn each row's length apart from its direction."""
+    """DoRA: learn length and direction of the weights separately."""
     lora_plus: float
-    """LoRA+: learning rate of the adapters' B over that of their A (its authors advise 16)."""
+    """LoRA+: how much higher the learning rate of the adapters' B is than that of A (the authors advise 16)."""
     quantize: Literal["4bit", "8bit"] | None
-    """Keep the weights that adapters are trained beside in 4 or 8 bits."""
+    """Load the frozen weights in 4 or 8 bits."""
     checkpoint_activations: bool
-    """Compute activations again on the way back instead of keeping them: less memory, steps a third longer."""
+    """Recompute activations in the backward pass: less memory, steps take a third longer."""
     device: Literal["auto", "cpu", "cuda", "mps", "xpu"]
     """Where to run."""
     precision: Literal["auto", "bf16", "fp16", "fp32"]
-    """Arithmetic of matrix products."""
+    """Precision of the computation."""
 
 
 class TrainingOptions(TypedDict, total=False):
@@ -210,31 +210,31 @@ class TrainingOptions(TypedDict, total=False):
     epochs: int
     """Passes over the training images."""
     batch_size: int | Literal["auto"]
-    """Images a step."""
+    """Images per step, each with all its captions."""
     accumulate: int
-    """Batches whose gradients are added up before a step."""
+    """Batches per step."""
     length_window: int
-    """Batches that are sorted by the length of their rows together, so that less is padded."""
+    """Batches to sort together by length, so that less is padded."""
     optimizer: Literal["adamw", "muon", "adamw-8bit", "adafactor", "lion", "schedule-free", "prodigy"]
-    """What turns gradients into steps."""
+    """The optimizer."""
     compile: bool
-    """Compile the captioner with torch.compile: slow first steps, then faster ones where it helps."""
+    """Use torch.compile: the first steps are slow, later ones often faster."""
     learning_rate: float | None
     """Peak learning rate."""
     vision_learning_rate: float | None
-    """Peak learning rate of the vision part, where it differs."""
+    """Peak learning rate of the vision part, if it differs."""
     bridge_learning_rate: float | None
-    """Peak learning rate of the bridge, where it differs."""
+    """Peak learning rate of the bridge, if it differs."""
     language_learning_rate: float | None
-    """Peak learning rate of the language part, where it differs."""
+    """Peak learning rate of the language part, if it differs."""
     vision_layer_decay: float
-    """Learning rate of each layer of the image encoder over that of the layer above it (BEiT: 0.65 to 0.9)."""
+    """Factor of the learning rate from each layer of the image encoder to the one below it (BEiT: 0.65 to 0.9)."""
     weight_decay: float
-    """Weight decay."""
+    """Weight decay, except for biases, norms and other vectors."""
     beta1: float
     """The optimizer's memory of gradients."""
     beta2: float | None
-    """Its memory of squared gradients."""
+    """The optimizer's memory of squared gradients."""
     schedule: (
         Literal[
             "cosine", "linear", "constant", "step", "linear_warmup_cosine_lr", "linear_warmup_step_lr", "constant_lr"
@@ -243,27 +243,27 @@ class TrainingOptions(TypedDict, total=False):
     )
     """How the rate falls after the warm-up."""
     min_learning_rate: float
-    """Floor that the learning rate falls to."""
+    """Learning rate at the end of the schedule."""
     warmup: float
     """Share of all steps in which the learning rate rises to its peak."""
     warmup_steps: int | None
-    """Steps of the warm-up, instead of the share."""
+    """Steps of the warm-up, instead of a share."""
     warmup_learning_rate: float | None
-    """Where the warm-up starts."""
+    """Learning rate at the start of the warm-up."""
     decay_rate: float
-    """Factor of each fall of the schedules with steps."""
+    """Factor by which the learning rate falls in schedules with steps."""
     decay_epochs: int
-    """Epochs between the falls of `step`."""
+    """Epochs between the steps of the schedule `step`."""
     max_gradient_norm: float
-    """Gradients are scaled down to this norm."""
+    """Largest norm of the gradients."""
     label_smoothing: float | None
-    """Share of each target given to all other tokens."""
+    """Share of each target that goes to all other tokens."""
     patch_dropout: float
-    """Share of an image's vectors that the text half does not see in a step, drawn anew for each image."""
+    """Share of an image's vectors that are hidden from the decoder in each step."""
     word_dropout: float
-    """Share of the words that the text half reads hidden from it, drawn anew in each epoch."""
+    """Share of the words that are hidden from the decoder as it reads, drawn again in each epoch."""
     ema: float
-    """Measure and keep a running average of the weights, over about the last 1 / (1 - ema) steps (0.999, say)."""
+    """Evaluate and save a running average of the weights over about the last 1 / (1 - ema) steps, with 0.999 for example."""
     seed: int
     """Seed of everything random: new weights, splits, order, dropout."""
     patience: int | None
@@ -271,21 +271,21 @@ class TrainingOptions(TypedDict, total=False):
     checkpoint_every: int
     """Steps between checkpoints."""
     checkpoint_every_epochs: int
-    """Epochs between the checkpoints at their ends."""
+    """Epochs between the checkpoints at the end of epochs."""
     checkpoint_prefix: str
     """First part of the names of checkpoints: `checkpoint` makes `checkpoint-500`."""
     keep_checkpoints: int
-    """Checkpoints that stay on disk, the newest first."""
+    """Number of checkpoints to keep."""
     max_bad_steps: int
-    """Steps in a row that are left out because their loss or gradient is no number, before training stops."""
+    """Stop after this many steps in a row with a non-finite loss or gradient."""
     log_every: int
     """Steps between lines of metrics.jsonl."""
     trackers: Sequence[Literal["tensorboard", "wandb", "mlflow"]] | None
-    """Where else to follow the run: needs `pip install 'captrain[track]'` (tensorboard), `captrain[wandb]` or ..."""
+    """Trackers to log to."""
     project: str
-    """What trackers file the run under: W&B's project, MLflow's experiment."""
+    """Project of the run in trackers (W&B's project, MLflow's experiment)."""
     run_name: str | None
-    """The run's name there."""
+    """Name of the run in trackers."""
 
 
 class DecodingOptions(TypedDict, total=False):
@@ -296,24 +296,24 @@ class DecodingOptions(TypedDict, total=False):
     min_new_tokens: int
     """Shortest caption in tokens."""
     length_penalty: float
-    """Exponent of the length that a beam's score is divided by."""
+    """Above 1 favours longer captions, below 1 shorter ones: a beam's score is divided by its length to this power."""
     sample: bool
-    """Draw tokens at random (nucleus sampling) instead of taking the best."""
+    """Sample tokens at random (nucleus sampling) instead of taking the best."""
     top_p: float
-    """Nucleus: the smallest set of tokens with this much probability is drawn from."""
+    """With `sample`: draw from the smallest set of tokens that have this much probability together."""
     temperature: float
-    """Less than 1 sharpens what is drawn from, more flattens it."""
+    """With `sample`: below 1 prefers likely tokens more, above 1 less."""
     repetition_penalty: float
-    """Divides the score of tokens that were written already."""
+    """Above 1 makes words that were written already less likely."""
     mirror: bool
-    """Let the encoder see a picture mirrored as well, and caption the mean, turned back: better captions, twice the ..."""
+    """Encode the mirrored picture too and average both: better captions, twice the encoding."""
 
 
 class GenerationOptions(DecodingOptions, total=False):
     """How captions are written. Saved with the model."""
 
     beams: int
-    """Beams of the search."""
+    """Beams of the beam search."""
 
 
 class EvaluationOptions(TypedDict, total=False):
@@ -322,7 +322,7 @@ class EvaluationOptions(TypedDict, total=False):
     evaluate_every: int
     """Epochs between evaluations."""
     validation_limit: int | None
-    """Validation images that are captioned and scored."""
+    """Number of validation images to caption and score."""
     metric: (
         Literal[
             "cider",
@@ -338,35 +338,35 @@ class EvaluationOptions(TypedDict, total=False):
         ]
         | str
     )
-    """The score that decides which model is kept as the best."""
+    """Score that chooses the best model."""
     tokenize: Literal["ptb", "unicode", "characters", "auto"]
-    """How captions become words to score."""
+    """How captions are split into words for scoring."""
     samples: int
-    """Fixed validation pictures whose captions are written down at each evaluation."""
+    """Number of validation pictures whose captions are logged at each evaluation."""
 
 
 class DistributedOptions(TypedDict, total=False):
-    """Over which devices a training is spread, and how. It says nothing about what is learned."""
+    """Which devices a training uses, and how they share it. What is learned stays the same."""
 
     devices: str | None
-    """GPUs of this machine to train on: `all`, or numbers such as `0,1`."""
+    """GPUs to train on: `all`, or numbers such as `0,1`."""
     strategy: Literal["ddp", "fsdp", "deepspeed"]
-    """`ddp`: the whole model on each device."""
+    """`ddp` puts the whole model on each device, `fsdp` shards it (FSDP2), `deepspeed` uses ZeRO."""
     zero_stage: Literal[1, 2, 3]
-    """What ZeRO shares out: 1 the optimizer's memory, 2 gradients as well, 3 weights as well."""
+    """What ZeRO shards: 1 the optimizer's state, 2 gradients too, 3 weights too."""
     zero_offload: bool
-    """Keep what ZeRO shares out in the memory of the machine: room for larger models, slower steps."""
+    """Keep what ZeRO shards in main memory: larger models fit, steps are slower."""
 
 
 class ComputingOptions(TypedDict, total=False):
     """How a finished captioner runs over pictures. These are flags only; recipes have them in `model` and `data`."""
 
     batch_size: int
-    """Pictures captioned at a time."""
+    """Pictures per batch."""
     device: Literal["auto", "cpu", "cuda", "mps", "xpu"]
     """Where to run."""
     precision: Literal["auto", "bf16", "fp16", "fp32"]
-    """Arithmetic of matrix products."""
+    """Precision of the computation."""
     workers: int | None
     """Threads that read and decode pictures."""
     max_pixels: int

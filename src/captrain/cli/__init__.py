@@ -1,4 +1,4 @@
-"""The command line. One file a command; what is heavy is imported when a command runs, so that help comes at once."""
+"""The command line. A file holds the commands of one subject; what is heavy is imported when a command runs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from captrain.training.distributed.processes import end_process
-
 
 def command() -> NoReturn:
     """The entry point of `captrain`: the words of this process are run, and it ends with their exit code."""
-    end_process(main())
+    code = main()
+    if "torch" not in sys.modules:  # no process of a group, which ends in a way of its own
+        sys.exit(code)
+    from captrain.training.distributed.processes import end_process
+
+    end_process(code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,24 +28,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit code: 0 done, 1 failed work, 2 wrong use, 3 done with rejected samples, 130 interrupted,
         143 ended by SIGTERM.
     """
-    from captrain.cli.app import make_app
-    from captrain.cli.failures import ended_by_sigterm, is_panic, report_failure, told_of_threads
-
     _accept_any_character()
-    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        with ended_by_sigterm(), told_of_threads():
-            code = make_app().meta(words, exit_on_error=False, print_error=False)
+        code = _run(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
     except BrokenPipeError:
         _forget_stdout()
         return 0
-    except (Exception, KeyboardInterrupt) as error:
-        return report_failure(error)
     except BaseException as error:
-        if not is_panic(error):
+        from captrain.cli.failures import is_panic, report_failure
+
+        if not isinstance(error, (Exception, KeyboardInterrupt)) and not is_panic(error):
             raise
         return report_failure(error)
+    return code
+
+
+def _run(words: list[str]) -> int:
+    """Help, which needs nothing but its text, or a command."""
+    from captrain.cli.help import asked_for, show_help, without_help
+
+    if (page := asked_for(words)) is not None:
+        show_help(words, page)
+        return 0
+    from captrain.cli.app import make_app
+    from captrain.cli.failures import ended_by_sigterm, told_of_threads
+
+    with ended_by_sigterm(), told_of_threads():
+        code = make_app().meta(without_help(words), exit_on_error=False, print_error=False)
     return code if isinstance(code, int) else 0
 
 

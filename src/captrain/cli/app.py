@@ -2,56 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from cyclopts import App, Argument, ArgumentCollection, Group, Parameter
 
+from captrain.cli.arguments import Switch
 from captrain.cli.logs import set_up_logging
-from captrain.cli.switch import Switch
 from captrain.errors import UserError
 from captrain.version import __version__
 
 COMMANDS = {
-    "demo": ("captrain.cli.demo:demo", "Draw pictures, train on them, score and report: no data, no network needed."),
+    "demo": (
+        "captrain.cli.train:demo",
+        "Try everything on pictures that it draws itself. Needs no data and no network.",
+    ),
     "train": ("captrain.cli.train:train", "Train a captioner on pictures with captions."),
     "caption": ("captrain.cli.caption:caption", "Write captions for pictures."),
-    "evaluate": ("captrain.cli.evaluate:evaluate", "Caption a data set, then score the captions."),
-    "encode": ("captrain.cli.encode:encode", "Compute the features of pictures once, into a store to train from."),
-    "estimate": ("captrain.cli.estimate:estimate", "Estimate hours, disk and network of encoding on several machines."),
-    "score": ("captrain.cli.score:score", "Score captions that exist against references."),
-    "report": ("captrain.cli.report:report", "Turn a run folder into one HTML file."),
-    "export": ("captrain.cli.export:export", "Write a trained captioner as a plain model: a folder, or one file."),
-    "push": ("captrain.cli.push:push", "Upload a trained captioner to the model hub."),
+    "evaluate": ("captrain.cli.score:evaluate", "Caption a data set and score the captions."),
+    "encode": ("captrain.cli.features:encode", "Compute features of pictures once, to train from them."),
+    "estimate": ("captrain.cli.estimate:estimate", "Estimate time, disk and network for encoding on several machines."),
+    "score": ("captrain.cli.score:score", "Score existing captions against references."),
+    "report": ("captrain.cli.train:report", "Write the report of a run as one HTML file."),
+    "export": ("captrain.cli.models:export", "Export a trained captioner as a plain model: a folder or one file."),
+    "push": ("captrain.cli.models:push", "Upload a trained captioner to the model hub."),
     "models": ("captrain.cli.models:models", "List published captioners by short name."),
-    "doctor": ("captrain.cli.doctor:doctor", "Look over this machine and say what to do about what is found."),
+    "doctor": ("captrain.cli.doctor:doctor", "Check this machine, and say what to do about what is found."),
 }
 """Name to the function that does it (loaded when asked for) and its line of help."""
 
 CONFIG_COMMANDS = {
-    "show": ("captrain.cli.config:show", "Print the settings a training would have, and where each comes from."),
+    "show": ("captrain.cli.config:show", "Print the settings of a training, and where each comes from."),
     "schema": ("captrain.cli.config:schema", "Print the JSON schema of recipes, for editors."),
-    "import": ("captrain.cli.config_import:import_recipe", "Turn a runtime file of LAVIS into a recipe."),
+    "import": ("captrain.cli.config:import_recipe", "Turn a configuration of LAVIS or BLIP into a recipe."),
 }
 
 DATA_COMMANDS = {
-    "check": ("captrain.cli.data_check:check", "Look over a data set and list what is wrong with it."),
-    "preview": ("captrain.cli.data_preview:preview", "Write a page of thumbnails with captions, to look at."),
-    "convert": ("captrain.cli.data_convert:convert", "Write a data set in another form."),
-    "compile": ("captrain.cli.data_compile:compile", "Make a metadata.jsonl of pictures with captions beside them."),
-    "get": ("captrain.cli.data_get:get", "Fetch a known data set: COCO, Flickr8k, Flickr30k, CC3M, nocaps."),
-    "formats": ("captrain.cli.data_formats:formats", "List the forms of data that are read and written."),
+    "check": ("captrain.cli.data_check:check", "Check a data set and list what is wrong with it."),
+    "preview": ("captrain.cli.data:preview", "Write a web page of pictures with their captions."),
+    "convert": ("captrain.cli.data:convert", "Convert a data set to another format."),
+    "compile": ("captrain.cli.data:compile", "Make a metadata.jsonl from pictures with caption files beside them."),
+    "get": ("captrain.cli.data:get", "Download a known data set: COCO, Flickr8k, Flickr30k, CC3M, nocaps."),
+    "formats": ("captrain.cli.data_check:formats", "List the data formats that can be read and written."),
 }
 
 FEATURES_COMMANDS = {
-    "info": ("captrain.cli.features_info:info", "Say what a feature store holds."),
-    "verify": ("captrain.cli.features_verify:verify", "Check every file of a feature store."),
-    "merge": ("captrain.cli.features_merge:merge", "Make one feature store of several."),
+    "info": ("captrain.cli.features:info", "Say what a feature store holds."),
+    "verify": ("captrain.cli.features:verify", "Check every file of a feature store."),
+    "merge": ("captrain.cli.features:merge", "Merge several feature stores into one."),
     "convert": (
-        "captrain.cli.features_convert:convert",
-        "Write features as clip-retrieval's embeddings, or read those.",
+        "captrain.cli.features:convert",
+        "Convert to and from clip-retrieval's embeddings.",
     ),
-    "search": ("captrain.cli.features_search:search", "Find the pictures whose features are nearest to a picture's."),
+    "search": ("captrain.cli.features:search", "Find pictures that are similar to a picture."),
 }
+
+HELP = ("--help", "-h", "--help-all")
+GROUPS = {
+    "config": ("Show settings, and import those of other systems.", CONFIG_COMMANDS),
+    "data": ("Check, preview, convert and download data sets.", DATA_COMMANDS),
+    "features": ("Inspect, check, merge and search feature stores.", FEATURES_COMMANDS),
+}
+"""Commands that have commands of their own."""
 
 EVERYWHERE = Group("Everywhere", sort_key=100)
 
@@ -63,6 +75,7 @@ def make_app() -> App:
         help="Train image captioners on your own pictures, measure them, and caption whole collections.",
         version=__version__,
         help_format="plaintext",
+        help_flags=HELP,
         default_parameter=Parameter(consume_multiple=True, negative_iterable="no-", show_default=plain_default),
         group_commands=Group("Commands", sort_key=0),
         group_arguments=Group("Arguments", sort_key=0),
@@ -73,15 +86,12 @@ def make_app() -> App:
     )
     app.meta.suppress_keyboard_interrupt = False
     app["--help"].group = app["--version"].group = EVERYWHERE
-    config = App(name="config", help="Look at settings.")
-    data = App(name="data", help="Check, look at and convert data sets.")
-    features = App(name="features", help="Look at, check, join and search feature stores.")
-    groups = ((config, CONFIG_COMMANDS), (data, DATA_COMMANDS), (features, FEATURES_COMMANDS))
-    for group, _ in groups:
+    app.register_install_completion_command(help="Complete commands and flags with Tab.", group=EVERYWHERE)
+    _add_commands(app, COMMANDS)
+    for name, (line, commands) in GROUPS.items():
+        group = App(name=name, help=line)
+        _add_commands(group, commands)
         app.command(group)
-    for owner, commands in ((app, COMMANDS), *groups):
-        for name, (place, line) in commands.items():
-            owner.command(place, name=name, help=line)
 
     @app.meta.default
     def run(
@@ -92,8 +102,8 @@ def make_app() -> App:
         """Set up logging, then run the command that the words name.
 
         Args:
-            verbose: Tell more, and show where an error arose.
-            quiet: Tell only of warnings and errors.
+            verbose: Say more, and show where an error arose.
+            quiet: Say nothing but warnings and errors.
         """
         set_up_logging(verbose=verbose, quiet=quiet)
         if verbose and quiet:
@@ -101,6 +111,11 @@ def make_app() -> App:
         return app(words, exit_on_error=False, print_error=False)
 
     return app
+
+
+def _add_commands(owner: App, commands: Mapping[str, tuple[str, str]]) -> None:
+    for name, (place, line) in commands.items():
+        owner.command(place, name=name, help=line)
 
 
 def split_commas(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:

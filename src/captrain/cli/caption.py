@@ -41,20 +41,19 @@ def caption(
 ) -> int:
     """Write captions for pictures.
 
-    With --engine a collection of any size is captioned part by part, on several devices or machines; the same command again
-    goes on where one was killed.
+    With --engine, a collection of any size is captioned part by part on several devices or machines. Run the same command
+    again to go on after an interruption.
 
     Args:
         model: Run folder, model folder or hub id.
         images: Pictures, folders of pictures, or data sets.
-        output: One JSONL file for all captions. Default: a text file beside each picture.
-        extension: Ending of the text files beside the pictures. Default: the caption file that a picture has, else .txt
-        existing: What to do where a picture has a caption already. What an interrupted command has appended or prepended
-            is not added again when it is repeated.
-        engine: `local` captions on all GPUs of this machine, `ray` on all machines of a Ray cluster, one worker a GPU or core;
-            they must share pictures, model and output. Default: one device, one picture after another.
-        address: The Ray cluster: HOST:PORT or auto. Default: Ray on this machine alone.
-        devices: The devices of the local engine, such as cuda:0,cuda:1, each with shards of its own. Default: all GPUs.
+        output: JSONL file for all captions. Default: a text file beside each picture.
+        extension: Extension of the text files beside the pictures. Default: that of the caption file that is there, else .txt.
+        existing: What to do if a picture has a caption already. A repeated command does not append or prepend twice.
+        engine: `local` uses all GPUs of this machine, `ray` all machines of a Ray cluster, which must share pictures, model and
+            output. Default: one device.
+        address: Address of the Ray cluster: HOST:PORT or auto. Default: Ray on this machine only.
+        devices: Devices of the local engine, such as cuda:0,cuda:1. Default: all GPUs.
     """
     trust(model_files)
     ending = _extension(extension, output)

@@ -1,13 +1,14 @@
-"""`captrain config show` and `captrain config schema`."""
+"""`captrain config`: show, schema, import."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from captrain.cli.arguments import Switch
 from captrain.cli.flags import (
     DataFlags,
     DistributedFlags,
@@ -19,11 +20,13 @@ from captrain.cli.flags import (
     settings_from,
 )
 from captrain.cli.logs import printable
+from captrain.cli.show import show_table
+from captrain.errors import SettingsError
 from captrain.models.defaults import default_values, family_of
 from captrain.settings.load import EXTENDS, Nested, recipe_layers
 from captrain.settings.schema import Settings
 from captrain.settings.schema.optimisation import OWN_RATES, beta2_of, default_rate, schedule_of
-from captrain.yaml_text import dump_yaml
+from captrain.yaml_text import inline
 
 DECIDED_BY_FAMILY = frozenset(
     {
@@ -52,12 +55,12 @@ def show(
     evaluation: EvaluationFlags = None,
     distributed: DistributedFlags = None,
 ) -> int:
-    """Print the settings a training would have as YAML, and behind each where it comes from. It is a recipe itself.
+    """Print the settings of a training as YAML, each with where it comes from. The output is a recipe itself.
 
-    What is `null` and decided by the model's family or the optimizer has behind it what that comes to.
+    Where a setting is `null` and the model's family or the optimizer decides it, the comment says what that is.
 
     Args:
-        recipe: YAML file of settings; a flag wins over it.
+        recipe: YAML file of settings. Flags override it.
     """
     flags = given(
         model=model, data=data, training=training, generation=generation, evaluation=evaluation, distributed=distributed
@@ -73,12 +76,23 @@ def show(
 
 
 def schema() -> int:
-    """Print the JSON schema of recipes, for editors."""
-    described = Settings.model_json_schema()
-    base = {"type": "string", "description": "Recipe that this one builds on, relative to this file."}
-    described["properties"] = {EXTENDS: base, **described["properties"]}
-    print(json.dumps(described, indent=2))
+    """Print the JSON schema of recipes, for editors: they complete names, and mark wrong ones and wrong values.
+
+    A recipe that begins with `# yaml-language-server: $schema=recipe.schema.json` has it checked by most editors.
+    """
+    print(json.dumps(recipe_schema(), indent=2))
     return 0
+
+
+def recipe_schema() -> dict[str, Any]:
+    """What a recipe may hold, as a JSON schema: the settings, the recipe it builds on, and data sets as a bare list."""
+    described = Settings.model_json_schema()
+    properties = described["properties"]
+    sources = described["$defs"]["DataSettings"]["properties"]["sources"]
+    base = {"type": "string", "description": "Recipe that this one builds on, relative to this file."}
+    data = {"anyOf": [properties["data"], sources], "description": "The data, or a list of data sets."}
+    described["properties"] = {EXTENDS: base, **properties, "data": data}
+    return {"$schema": "http://json-schema.org/draft-07/schema#", **described, "title": "A recipe of captrain"}
 
 
 def _decided(family: str, settings: Settings) -> dict[str, str]:
@@ -112,12 +126,60 @@ def annotated_yaml(settings: Settings, layers: Mapping[str, Nested], decided: Ma
     return lines
 
 
-def inline(value: Any) -> str:
-    """A value as YAML on one line.
+def import_recipe(
+    file: Path, out: Path | None = None, /, *, model: str | None = None, overwrite: Switch = False
+) -> int:
+    """Turn a captioning configuration of LAVIS or BLIP into a recipe, and say what has no counterpart, and why.
 
-    >>> inline(["vision"]), inline(0.00001), inline("a: b")
-    ('[vision]', '1.0e-05', "'a: b'")
+    Args:
+        file: YAML file of LAVIS, such as caption_coco_ft.yaml, or of the BLIP repository, caption_coco.yaml.
+        out: Recipe to write. Default: print it.
+        model: Checkpoint for the recipe (folder or hub id); its tokenizer counts the prompt. Default: the one on the hub.
+        overwrite: Replace the recipe if it exists.
     """
-    style = '"' if isinstance(value, str) and not value.isprintable() else None
-    text = dump_yaml(value, default_flow_style=True, default_style=style, width=math.inf)
-    return text.removesuffix("\n").removesuffix("\n...")
+    from captrain.disk.locks import locked
+
+    with nullcontext() if out is None else locked(out):
+        return _import(file, out, model, overwrite)
+
+
+def _import(file: Path, out: Path | None, model: str | None, overwrite: bool) -> int:
+    """The work, while nobody else writes `out`."""
+    from captrain.disk.writing import write_text
+    from captrain.settings.lavis.convert import import_lavis
+
+    if out is not None and out.exists() and not overwrite:
+        raise SettingsError(f"{out}: is there already; give another name, or --overwrite")
+    done = import_lavis(file, model)
+    notes = [(printable(note.key), printable(note.reason)) for note in done.notes]
+    place = printable(str(out or "RECIPE"))
+    command = f"captrain train DATA OUT --recipe {place}"
+    if done.evaluates:
+        command = f"captrain evaluate {printable(done.get('model'))} DATA --recipe {place}"
+    text = recipe_text(file, command, done.recipe, notes)
+    if out is None:
+        print(text, end="")
+        return 0
+    try:
+        write_text(out, text)
+    except OSError as error:
+        raise SettingsError(
+            f"{out}: can't be written ({error.strerror}); give a path in a folder that exists"
+        ) from None
+    show_table(notes, header=("without counterpart, or changed", "why"))
+    show_table([("recipe", str(out))])
+    return 0
+
+
+def recipe_text(file: Path, command: str, recipe: dict[str, dict[str, Any]], notes: list[tuple[str, str]]) -> str:
+    """The recipe as YAML, below comments that say where it is from, how to run it, and what is missing."""
+    lines = [
+        f"# From {printable(file.name)} of LAVIS or BLIP.",
+        "#",
+        f"#   {command}",
+    ]
+    if notes:
+        lines += ["#", "# Without counterpart, or changed:", *(f"# - {key}: {reason}" for key, reason in notes)]
+    for section, values in recipe.items():
+        lines += [f"{section}:", *(f"  {leaf}: {inline(value)}" for leaf, value in values.items())]
+    return "\n".join(lines) + "\n"

@@ -1,7 +1,9 @@
-"""`captrain data check`."""
+"""`captrain data check` and `captrain data formats`."""
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import json as json_format
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -11,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from captrain.cli.arguments import AtLeastOne, Switch
 from captrain.cli.early import check_models
 from captrain.cli.flags import ReadingFlags, TrustFlags, trust
 from captrain.cli.show import exit_code, show_table
-from captrain.cli.switch import Switch
 from captrain.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,10 +24,9 @@ if TYPE_CHECKING:
     from captrain.data.check.check import Checked
     from captrain.models.vocabulary import RoundTrip
 
+
 REJECTS = Path("check-rejected.jsonl")
 SHOWN_WORDS = 12
-
-AtLeastOne = Annotated[int, Parameter(validator=Number(gte=1))]
 
 
 def check(
@@ -43,24 +44,24 @@ def check(
     reading: ReadingFlags = None,
     model_files: TrustFlags = None,
 ) -> int:
-    """Look over a data set and list what is wrong with it.
+    """Check a data set and list what is wrong with it.
 
-    Every picture is decoded and every caption read. Exit code 3 when something is wrong: it would be left out of a
-    training, or harm it (a picture in two splits, garbled letters). Remarks (small, turned or repeated pictures, long
-    captions) leave it at 0.
+    Every picture is decoded and every caption is read. The exit code is 3 if something is wrong: it would be left out of a
+    training, or harm it (a picture in two splits, garbled letters). With remarks only (small, rotated or repeated pictures,
+    long captions) it is 0.
 
     Args:
         data: Data set: folder, table, shards.
-        rejects: File for a JSON line a problem, remarks too. Default: check-rejected.jsonl here, if something is wrong.
+        rejects: File for the problems and remarks, a JSON line each. Default: check-rejected.jsonl here, if something is wrong.
         json: Print one JSON object instead of tables.
-        model: Count captions in tokens of this checkpoint (run folder, model folder or hub id), list those it cuts, and count the
-            words that do not come back from its tokenizer: unknown to it, or without their accents. More than a tenth is wrong
-            (of small vocabularies nine tenths).
-        max_tokens: Longest caption in tokens, its end token included. Only with --model.
-        max_words: Remark on captions with more words than this.
-        min_edge: Remark on pictures with a shorter edge below this, in pixels.
-        max_pixels: Pictures with more pixels than this are wrong, as in training.
-        workers: Threads that read and decode pictures. Default: one a core, at most 16.
+        model: Check captions against the tokenizer of this checkpoint (run folder, model folder or hub id): list captions that
+            are too long, and count words that it loses (unknown words, accents). Losing more than a tenth is wrong (nine tenths
+            with a small vocabulary).
+        max_tokens: Longest caption in tokens, end token included. Only with --model.
+        max_words: Longest caption in words; longer ones get a remark.
+        min_edge: Shortest edge of a picture in pixels; smaller ones get a remark.
+        max_pixels: Largest picture in pixels; larger ones are wrong, as in training.
+        workers: Threads that read and decode pictures. Default: one per core, at most 16.
     """
     trust(model_files)
     check_models(model if model and not Path(model, "tokenizer_config.json").is_file() else None)
@@ -214,3 +215,50 @@ def _problem_rows(found: Checked, counts: dict[str, int]) -> list[tuple[str, str
         first, *others = [f"{line['id']} {line['reason']}" for line in examples[name]]
         rows += [(kind.title, kind.grade, f"{count:,}", first), *(("", "", "", other) for other in others)]
     return rows
+
+
+WRITTEN_AS = {"jsonl": "metadata-jsonl"}  # where a form has different names in --format and in --to
+HEADER = ("--format", "what it is", "written (--to)", "recognised by")
+
+
+def formats() -> int:
+    """List the data formats that can be read and written."""
+    show_table(format_rows(), HEADER)
+    return 0
+
+
+def format_rows() -> list[tuple[str, str, str, str]]:
+    """Name, description, name to write it by ("" if it is only read), and how it is recognised, of each form."""
+    from captrain.data.readers import READERS
+    from captrain.data.writers import WRITERS
+
+    rows = []
+    for name, form in READERS.items():
+        module = _parsed(form.module)
+        written = WRITTEN_AS.get(name, name)
+        rows.append((name, _first_line(module), written if written in WRITERS else "", _recognised(module)))
+    return rows
+
+
+def _parsed(place: str) -> ast.Module:
+    spec = importlib.util.find_spec(place)
+    assert spec is not None and spec.origin is not None, place
+    return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+
+
+def _recognised(module: ast.Module) -> str:
+    """What the docstring of `recognises` says, without its first words.
+
+    >>> _recognised(ast.parse('def recognises():\\n    "Whether this is a folder: any."'))
+    'a folder: any'
+    """
+    functions = (node for node in module.body if isinstance(node, ast.FunctionDef) and node.name == "recognises")
+    line = _first_line(next(functions))
+    for words in ("Whether this is ", "Whether this names ", "Whether a source is ", "Whether "):
+        line = line.removeprefix(words)
+    return line
+
+
+def _first_line(node: ast.Module | ast.FunctionDef) -> str:
+    paragraph = (ast.get_docstring(node) or "").split("\n\n", 1)[0]
+    return " ".join(paragraph.split()).removesuffix(".")

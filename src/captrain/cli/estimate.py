@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json as json_format
 import os
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
-from cyclopts import Parameter
-from cyclopts.validators import Number as Limits
-
+from captrain.cli.arguments import AboveZero, AtLeastOne, Switch
 from captrain.cli.early import check_data, check_models
 from captrain.cli.flags import ReadingFlags, TrustFlags, how_to_read, trust
 from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import show_table
-from captrain.cli.switch import Switch
+from captrain.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from captrain.features.estimate import Cluster, EncodingWork, Estimate, Number, Rates
 
-AtLeastOne = Annotated[int, Parameter(validator=Limits(gte=1))]
-AboveZero = Annotated[float, Parameter(validator=Limits(gt=0))]
 STEPS = (1, 8, 64)
 
 
@@ -41,57 +38,62 @@ def estimate(
     reading: ReadingFlags = None,
     model_files: TrustFlags = None,
 ) -> int:
-    """Estimate hours, disk and network of encoding a data set on several machines, and which stage binds.
+    """Estimate time, disk and network for encoding a data set on several machines, and find the slowest stage.
 
-    Every number is marked: measured on this machine, or assumed.
+    Every number says whether it was measured on this machine or assumed.
 
     Args:
-        data: Any data set, or one known by size: coco, cc3m, cc12m, laion-400m.
+        data: Any data set, or one whose size is known: coco, cc3m, cc12m, laion-400m.
         encoder: Vision encoder (folder or hub id). Known without a download: mobilenet-v1-0.75-224,
             google/vit-base-patch16-224, openai/clip-vit-base-patch32, openai/clip-vit-large-patch14.
-        machines: Machines, all alike.
-        devices: GPUs of each machine; without GPUs its cores count.
-        device: Kind of device. `here` measures the device of this machine; the others have assumed rates.
-        cores: Cores of each machine that decode. Default: as many as this machine has.
-        network: Gbit/s of each machine, each way.
-        storage: GB/s that the storage gives to all machines together, each way.
-        vectors: All patch vectors, or the one pooled vector of the image.
-        no_measure: Assume all rates, and measure nothing.
-        seconds: About how long to measure, decoding and encoding together.
+        machines: Number of machines, all alike.
+        devices: GPUs per machine; without GPUs, its cores count.
+        device: Kind of device. `here` measures this machine; the others have assumed speeds.
+        cores: Cores per machine that decode pictures. Default: as many as this machine has.
+        network: Network of each machine in Gbit/s, each way.
+        storage: Storage for all machines together in GB/s, each way.
+        vectors: All patch vectors, or the pooled vector of the image.
+        no_measure: Measure nothing; assume all speeds.
+        seconds: About how long to measure, in seconds.
         json: Print one JSON object instead of tables.
     """
     trust(model_files)
     from captrain.features import estimate as formulae
 
-    check_models(None if encoder in formulae.KNOWN_ENCODERS else encoder)
-    check_data([None if data in formulae.KNOWN_DATA else data], how_to_read(reading)["format"])
+    check_models(_unless_known(encoder, formulae.KNOWN_ENCODERS))
+    check_data([_unless_known(data, formulae.KNOWN_DATA)], how_to_read(reading)["format"])
     quiet_libraries()
-    from captrain.features import survey
+    from captrain.features.survey import survey
 
-    look = None if no_measure else seconds / 2
-    content, images, read_bytes = survey.look_at_data(data, **how_to_read(reading))
-    spec, encoding, on_cores, feature_bytes = survey.rates_of(encoder, device, vectors, look)
-    if look is not None:
-        decoding = survey.measure_decoding(content or survey.stand_in(data), spec, look, bool(content))
-    else:
-        decoding = formulae.decoding_rate(480 if content else formulae.KNOWN_DATA[data].edge)
-    work = formulae.EncodingWork(images, read_bytes, feature_bytes)
-    rates = formulae.Rates(decoding, encoding, on_cores)
-    cluster = formulae.Cluster(
-        machines, machines if on_cores else machines * devices, cores or os.cpu_count() or 1,
-        formulae.assumed(network * 1e9 / 8, f"{network:g} Gbit/s a machine, --network"),
-        formulae.assumed(storage * 1e9, f"{storage:g} GB/s for all machines, --storage"),
-    )  # fmt: skip
+    work, rates = survey(data, encoder, device, vectors, None if no_measure else seconds, **how_to_read(reading))
+    cluster = formulae.cluster_of(
+        machines, devices, cores or os.cpu_count() or 1, network, storage, on_cores=rates.on_cores
+    )
     found = formulae.estimate(work, rates, cluster)
-    steps = formulae.scaled(work, rates, cluster, 1 if on_cores else devices, STEPS)
+    steps = formulae.scaled(work, rates, cluster, 1 if rates.on_cores else devices, STEPS)
     inputs = _inputs(work, rates, found.cluster)
     if json:
-        marked = {name: formulae.number_to_dict(number) for name, number in inputs.items()}
-        result = {"data": data, "encoder": encoder, "inputs": marked, **formulae.to_dict(found)}
-        print(json_format.dumps({**result, "scaling": [formulae.to_dict(step) for step in steps]}, ensure_ascii=False))
+        print(_as_json({"data": data, "encoder": encoder}, inputs, found, steps))
     else:
-        _show(inputs, found, steps, on_cores)
+        _show(inputs, found, steps, rates.on_cores)
     return 0
+
+
+def _unless_known(name: str, known: Mapping[str, Any]) -> str | None:
+    """A name that has to be looked up; None for a known one. Raises `UserError` for a known one that is misspelt."""
+    hint = "" if name in known or os.path.exists(name) else nearest(name, known)
+    if hint:
+        raise UserError(f"{name}: is neither here nor known.{hint} Known: {', '.join(known)}")
+    return None if name in known else name
+
+
+def _as_json(asked: dict[str, str], inputs: dict[str, Number], found: Estimate, steps: list[Estimate]) -> str:
+    """One JSON object on one line."""
+    from captrain.features.estimate import number_to_dict, to_dict
+
+    marked = {name: number_to_dict(number) for name, number in inputs.items()}
+    content = {**asked, "inputs": marked, **to_dict(found), "scaling": [to_dict(step) for step in steps]}
+    return json_format.dumps(content, ensure_ascii=False)
 
 
 def _marked(number: Number, text: str) -> str:

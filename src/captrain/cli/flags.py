@@ -22,11 +22,11 @@ from captrain.settings.schema import (
     Settings,
     TrainingSettings,
 )
-from captrain.settings.schema.base import Panel, RecipeOnly
+from captrain.settings.schema.base import FormerFlag, Panel, RecipeOnly
 
 
 def _mark_flags(*schemas: type[Section]) -> None:
-    """Tell the library that parses flags what the marks beside settings say: their box in the help, and which have no flag."""
+    """Tell the library that parses flags what the marks beside settings say: box in the help, former name, no flag at all."""
     for field in (field for schema in schemas for field in schema.model_fields.values()):
         if any(isinstance(mark, Parameter) for mark in field.metadata):
             continue
@@ -35,6 +35,8 @@ def _mark_flags(*schemas: type[Section]) -> None:
                 field.metadata.append(Parameter(group=Group(mark.title, sort_key=mark.place)))
             elif isinstance(mark, RecipeOnly):
                 field.metadata.append(Parameter(parse=False))
+            elif isinstance(mark, FormerFlag):
+                field.metadata.append(Parameter(alias=mark.name))
 
 
 _mark_flags(ModelSettings, ReadingSettings, DataSettings, TrainingSettings)
@@ -55,10 +57,10 @@ DistributedFlags = Annotated[
 
 
 class SeveralDecodings(GenerationSettings):
-    """Ways of writing captions that are compared with one another."""
+    """Ways to write captions, to compare with one another."""
 
     beams: tuple[Annotated[int, Field(ge=1, le=64)], ...] = ()  # type: ignore[assignment]
-    """Beams of the search; 1 is greedy. Several numbers are each scored, and compared."""
+    """Beams of the beam search; 1 is greedy search. Several numbers are scored and compared."""
 
 
 SeveralDecodingsFlags = Annotated[SeveralDecodings | None, AS_SAVED]
@@ -68,16 +70,16 @@ class TrustSettings(Section):
     """What is taken of a model's files. Flags only: neither a recipe nor a run can say so."""
 
     trust_remote_code: bool = False
-    """Run Python code that lies beside a model, for kinds of models that transformers does not know. Its files, and their
-    repository and commit, are named before; read them first. Default: none is ever run."""
+    """Run the Python code that comes with a model that transformers does not know. Its files, repository and commit are
+    named first; read them. Default: no such code is ever run."""
     safetensors_only: bool = False
-    """Refuse weights that are pickles (.bin). Default: they are read without running what is in them, where there are no
+    """Refuse weights that are pickles (.bin). Default: they are read without running any code in them, if there are no
     others."""
 
 
 TrustFlags = Annotated[
     TrustSettings | None,
-    Parameter(name="*", negative=(), show_default=False, group=Group("Files of models", sort_key=21)),
+    Parameter(name="*", negative=(), show_default=False, group=Group("Model files", sort_key=21)),
 ]
 
 ComputingFlags = Annotated[ComputingSettings | None, Parameter(name="*", group=Group("Computing", sort_key=20))]

@@ -1,4 +1,4 @@
-"""What captrain says while it works: plain short lines on stderr, so that stdout holds results only."""
+"""Log lines: short and plain, on stderr, so that stdout holds results only."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def is_verbose() -> bool:
 
 
 def verbosity() -> dict[str, bool]:
-    """How much is said, as arguments of `set_up_logging`."""
+    """The verbosity, as arguments of `set_up_logging`."""
     return {"verbose": is_verbose(), "quiet": not logger.isEnabledFor(logging.INFO)}
 
 
 def quiet_libraries() -> None:
-    """Let the libraries below speak of errors only, unless `-v` was given. It imports them: call it where they are needed.
+    """Show only errors of the libraries below, unless `-v` was given. It imports them: call it where they are needed.
 
     Downloads still show their progress on a terminal, because they can take minutes.
     """

@@ -1,22 +1,27 @@
-"""`captrain models`."""
+"""`captrain models`, `captrain export` and `captrain push`."""
 
 from __future__ import annotations
 
 import json as json_format
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from captrain.cli.arguments import Merge, Precision, Switch
+from captrain.cli.early import check_free, check_models
+from captrain.cli.flags import TrustFlags, trust
+from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import show_table
-from captrain.cli.switch import Switch
 
 if TYPE_CHECKING:
     from captrain.models.zoo import Checkpoint
+
 
 HEADER = ("--model", "family", "parameters", "pixels", "CIDEr", "BLEU-4", "licence", "hub id")
 
 
 def models(*, json: Switch = False) -> int:
-    """List published captioners by short name, with scores as their papers state them (COCO, Karpathy test split).
+    """List published captioners by short name, with the scores of their papers (COCO, Karpathy test split).
 
     Args:
         json: Print one JSON object instead of a table, with sources and remarks.
@@ -69,3 +74,64 @@ def _count(millions: int | None) -> str:
 
 def _shown(value: float | None) -> str:
     return "" if value is None else f"{value:g}"
+
+
+def export(
+    run: str,
+    out: Path,
+    /,
+    *,
+    merge: Merge = True,
+    dtype: Precision = "fp32",
+    base: str | None = None,
+    model_files: TrustFlags = None,
+) -> int:
+    """Export a trained captioner as a plain model: a folder, or one file if OUT ends in .zip.
+
+    Both hold everything that captioning needs (weights, tokenizer, image preparation, decoding settings) and a model card.
+    `captrain.load` loads both, and transformers loads the folder.
+
+    Args:
+        run: Run folder, model folder or hub id.
+        out: New folder, or a file name that ends in .zip.
+        merge: Merge the adapter into the weights, or keep it separate.
+        dtype: Precision of the exported weights; fp16 and bf16 halve the size.
+        base: Base model of an adapter (folder or hub id), if it has moved since the training.
+    """
+    trust(model_files)
+    check_models(run)
+    check_free(out)
+    quiet_libraries()
+    from captrain.models.checkpoint.export import export as export_captioner
+
+    moved: dict[str, str] = {} if base is None else {"base": base}
+    print(export_captioner(run, out, merge=merge, dtype=dtype, **moved))
+    return 0
+
+
+def push(
+    run: str,
+    hub_id: str,
+    /,
+    *,
+    public: Switch = False,
+    merge: Merge = True,
+    dtype: Precision = "fp32",
+    model_files: TrustFlags = None,
+) -> int:
+    """Upload a trained captioner and its model card to the hub, and print where it is.
+
+    Args:
+        run: Run folder, model folder or .zip.
+        hub_id: Name on the hub, such as ada/cat-captions.
+        public: Make it public. Default: a new model is private, an existing one stays as it is.
+        merge: Merge the adapter into the weights, or keep it separate.
+        dtype: Precision of the exported weights; fp16 and bf16 halve the size.
+    """
+    trust(model_files)
+    check_models(run)
+    quiet_libraries()
+    from captrain.models.checkpoint.export import push as push_captioner
+
+    print(push_captioner(run, hub_id, public=public, merge=merge, dtype=dtype))
+    return 0

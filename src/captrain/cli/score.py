@@ -1,22 +1,36 @@
-"""`captrain score`."""
+"""`captrain score` and `captrain evaluate`."""
 
 from __future__ import annotations
 
 import json as json_format
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from captrain.cli.comparison import show_comparison
-from captrain.cli.early import check_models
-from captrain.cli.flags import TrustFlags, trust
+from captrain.cli.arguments import Switch
+from captrain.cli.early import check_data, check_lengths, check_models, check_scores_folder
+from captrain.cli.flags import (
+    ComputingFlags,
+    ComputingSettings,
+    ReadingFlags,
+    SeveralDecodingsFlags,
+    TrustFlags,
+    given,
+    how_to_read,
+    settings_from,
+    trust,
+)
 from captrain.cli.logs import quiet_libraries
-from captrain.cli.show import exit_code
-from captrain.cli.switch import Switch
+from captrain.cli.show import exit_code, rejected_rows, show_comparison, show_table
 from captrain.errors import DataError
+from captrain.settings.schema import Section, Settings
 from captrain.settings.schema.training import TokenizeName
+
+if TYPE_CHECKING:
+    from captrain.inference.evaluate import Evaluation
 
 
 def score(
@@ -37,24 +51,24 @@ def score(
     json: Switch = False,
     model_files: TrustFlags = None,
 ) -> int:
-    """Score captions that exist against references.
+    """Score existing captions against references.
 
     Args:
-        files: Predictions of one system or of several, then references: files .json, .jsonl, .csv, .tsv or folders of .txt.
-        metrics: Any of bleu_1 to bleu_4 (one brings all), rouge_l, cider, and meteor and spice, which need Java.
-        tokenize: How captions become words. Papers on English use ptb; unicode suits most scripts, characters all. auto is ptb
-            where the script of the references has spaces between words, and else one of the others: the result says which.
-        allow_missing: Score the images that have both captions and references. Otherwise ids must be the same.
+        files: Predictions of one or more systems, then the references: .json, .jsonl, .csv, .tsv files or folders of .txt files.
+        metrics: Any of bleu_1 to bleu_4 (one brings all), rouge_l, cider; meteor and spice need Java.
+        tokenize: How captions are split into words. Papers on English use ptb; unicode suits most scripts, characters all. auto
+            means ptb if the references' script puts spaces between words, else one of the others; the result says which.
+        allow_missing: Score only the images that have both captions and references. Default: the ids must be the same.
         document_frequencies: File of CIDEr's document frequencies, instead of those of the references.
         save_document_frequencies: Write those of the references to this file.
-        bootstrap: Resamples for 95 % intervals and comparisons. 0 leaves them out.
-        seed: Of the resamples.
-        clip: CLIP model (folder or hub id), for CLIPScore and RefCLIPScore of the pictures in --images.
-        images: Folder of the pictures, whose names are the ids of the captions.
-        image_column: Column that names the images, in the files that have it. Default: the one by which most are matched.
-        caption_column: Column of captions, in the files that have it. Default: found by its usual names.
-        follow_links: Read what links in folders of captions and of pictures lead to, wherever that is, and linked folders.
-        device: Where the CLIP model runs. auto takes cuda, mps, xpu or cpu, the first that is there.
+        bootstrap: Resamples for 95 % intervals and comparisons; 0 for none.
+        seed: Seed of the resamples.
+        clip: CLIP model (folder or hub id) for CLIPScore and RefCLIPScore of the pictures in --images.
+        images: Folder of the pictures; their names are the ids of the captions.
+        image_column: Column with the images' names. Default: the one that matches most images.
+        caption_column: Column with the captions. Default: recognised by its usual names.
+        follow_links: Follow links in folders of captions and pictures, wherever they lead.
+        device: Where the CLIP model runs. auto takes the first of cuda, mps, xpu, cpu that is there.
         json: Print one JSON object instead of a table.
     """
     trust(model_files)
@@ -108,3 +122,100 @@ def _named(predictions: list[Path]) -> dict[str, Path]:
         twice = next(key for key in keys if keys.count(key) > 1)
         raise DataError(f"{twice}: given twice as predictions, expected it once; the last file is the references")
     return dict(zip(keys, predictions, strict=True))
+
+
+def evaluate(
+    model: str,
+    data: str | None = None,
+    /,
+    *,
+    recipe: Path | None = None,
+    split: str | None = None,
+    limit: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    output: Path | None = None,
+    tokenize: TokenizeName | None = None,
+    json: Switch = False,
+    reading: ReadingFlags = None,
+    computing: ComputingFlags = None,
+    generation: SeveralDecodingsFlags = None,
+    model_files: TrustFlags = None,
+) -> int:
+    """Caption a data set and score the captions.
+
+    Args:
+        model: Run folder, model folder or hub id.
+        data: Data set with captions to compare with. Default: the recipe's, else the run's own data.
+        recipe: YAML file of settings; only data, generation and tokenize are used.
+        split: Split to use, by the data's own name. Default: test, else validation, else everything. Of its own data, a run uses
+            the pictures that it held out.
+        limit: Use only the first pictures, this many.
+        output: Folder for predictions.jsonl and scores.json. Default: evaluation/ in the run folder, if the model is one.
+        tokenize: How captions are split into words (see `captrain score`). Default: as in the recipe or the run, else auto.
+        json: Print one JSON object instead of a table.
+    """
+    trust(model_files)
+    settings = None if recipe is None else settings_from(recipe, {})
+    decoding = _decoding(settings, given(generation=generation)["generation"])
+    check_lengths(decoding)
+    check_scores_folder(output)
+    check_models(model)
+    check_data([data], how_to_read(reading)["format"])
+    quiet_libraries()
+    from captrain.features.stream import Computing
+    from captrain.inference.evaluate import Scoring
+    from captrain.inference.evaluate import evaluate as evaluate_captioner
+    from captrain.inference.evaluation_data import EvaluationData
+
+    beams = decoding.pop("beams", ())
+    beams = (beams,) if isinstance(beams, int) else beams
+    found = evaluate_captioner(
+        model,
+        EvaluationData(data, split, limit, **how_to_read(reading)),
+        recipe=settings,
+        output=output,
+        scoring=Scoring(tokenize),
+        computing=Computing(**_computing(settings, computing)),
+        decoding=decoding | ({"beams": beams[0]} if len(beams) == 1 else {}),
+        beams=beams,
+    )
+    if json:
+        print(_as_json(found))
+    else:
+        show_comparison(found.comparison)
+        files = [("predictions", str(path)) for path in found.predictions]
+        if rows := [*rejected_rows(found.rejected, found.rejects_file), *files]:
+            show_table(rows)
+    return exit_code(found.rejected)
+
+
+def _decoding(recipe: Settings | None, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """How to write: by flags, else by the recipe. One that names every setting may say that nothing is sampled, and how."""
+    said = _explicit(recipe and recipe.generation)
+    if not flags.get("sample", said.get("sample", True)):
+        said = {name: value for name, value in said.items() if name not in ("top_p", "temperature")}
+    return {**said, **flags}
+
+
+def _explicit(section: Section | None) -> dict[str, Any]:
+    """What a section says itself, without defaults."""
+    return {} if section is None else section.model_dump(exclude_unset=True)
+
+
+def _computing(settings: Settings | None, flags: ComputingSettings | None) -> dict[str, Any]:
+    """How to compute: by flags, else by the recipe."""
+    said: dict[str, Any] = {}
+    if settings is not None:
+        said = {name: value for part in (settings.model, settings.data) for name, value in _explicit(part).items()}
+    known = {name: value for name, value in said.items() if name in ComputingSettings.model_fields}
+    return ComputingSettings(**known).model_dump() | _explicit(flags)
+
+
+def _as_json(found: Evaluation) -> str:
+    """One JSON object on one line."""
+    files = [str(path) for path in found.predictions]
+    one = len(found.comparison.systems) == 1
+    predictions = next(iter(files), None) if one else files
+    content = {**found.comparison.to_dict(), "images": found.images, "rejected": found.rejected}
+    if found.pictures:
+        content["pictures"] = found.pictures
+    return json_format.dumps({**content, "predictions": predictions})

@@ -1,4 +1,4 @@
-"""`captrain train`."""
+"""`captrain train`, `captrain demo` and `captrain report`: make a run, and look at it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from captrain.cli.arguments import Switch
 from captrain.cli.early import check_training
 from captrain.cli.flags import (
     DataFlags,
@@ -22,7 +23,6 @@ from captrain.cli.flags import (
 )
 from captrain.cli.logs import printable, quiet_libraries, set_up_logging, verbosity
 from captrain.cli.show import exit_code, rejected_rows, score_rows, show_table
-from captrain.cli.switch import Switch
 from captrain.errors import UserError
 from captrain.settings.schema import Settings
 from captrain.training.distributed.processes import is_silent
@@ -53,14 +53,14 @@ def train(
     """Train a captioner on pictures with captions.
 
     Args:
-        data: Folder, table, tar shards or hub name (see `captrain data formats`). Leave it out where the recipe names sources.
-        out: Run folder to write. The same command again continues an interrupted run.
-        recipe: YAML file of settings; a flag wins over it.
-        resume: Continue the run that is in the folder; without one it is an error.
-        resume_from: Go back to one of its checkpoints, by step or folder, and continue from there; what came later is lost.
-        force: Continue although settings, data or model have changed in ways that change the result.
-        overwrite: Begin anew in a folder that holds a run; the old one is lost.
-        dry_run: Print settings, parameters and the first targets, and stop.
+        data: Folder, table, tar shards or hub name (see `captrain data formats`). Leave it out if the recipe names the data.
+        out: Run folder to write. Run the same command again to continue after an interruption.
+        recipe: YAML file of settings. Flags override it.
+        resume: Continue the run in the folder; an error if there is none.
+        resume_from: Go back to a checkpoint (step or folder) and continue from there; what came later is lost.
+        force: Continue even if settings, data or model have changed in ways that change the result.
+        overwrite: Start again in a folder that holds a run; the old run is lost.
+        dry_run: Print what would learn, the pictures, the first targets and the settings, and stop.
     """
     trust(model_files)
     source, folder = (None, Path(data)) if out is None else (data, out)
@@ -84,8 +84,13 @@ def train(
         print(describe(settings, source))
         return 0
     outcome = train_on_devices(settings, source, folder, prepare=partial(_prepare, **verbosity()), **how)
-    if is_silent():
-        return exit_code(outcome.rejected)
+    if not is_silent():
+        _show(outcome, settings)
+    return exit_code(outcome.rejected)
+
+
+def _show(outcome: Outcome, settings: Settings) -> None:
+    """Print the scores, which epoch they are of, and where the run and its report are."""
     tested = [(f"test {name}", score) for name, score in score_rows(outcome.test_scores)]
     where = [("run", str(outcome.run)), ("report", str(outcome.run / "report.html"))]
     counted = (
@@ -95,7 +100,6 @@ def train(
     show_table([*rows, *rejected_rows(outcome.rejected, outcome.rejects_file)])
     for note in outcome.best.get("notes", ()):
         print(f"note: {printable(note)}")
-    return exit_code(outcome.rejected)
 
 
 def _chosen(outcome: Outcome, settings: Settings) -> Iterator[tuple[str, str]]:
@@ -114,6 +118,34 @@ def _chosen(outcome: Outcome, settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _prepare(verbose: bool, quiet: bool) -> None:
-    """What each of several processes does before it trains: it speaks as this one does."""
+    """Set up logging in each of several processes, as in this one."""
     set_up_logging(verbose=verbose, quiet=quiet)
     quiet_libraries()
+
+
+def demo(out: Path = Path("runs/demo"), /, *, seed: int = 0, overwrite: Switch = False) -> int:
+    """Draw pictures, train on them, score and report. Needs no data and no network.
+
+    Args:
+        out: Run folder to write.
+        seed: Seed of the pictures and the training.
+        overwrite: Start again in a folder that holds a run; the old run is lost.
+    """
+    quiet_libraries()
+    from captrain.demo.run import run_demo
+
+    run_demo(out, seed=seed, overwrite=overwrite)
+    return 0
+
+
+def report(run: Path, /, *, output: Path | None = None) -> int:
+    """Write the report of a run as one HTML file, and print where it is.
+
+    Args:
+        run: Run folder.
+        output: File to write. Default: report.html in the run folder.
+    """
+    from captrain.report.run import write_report
+
+    print(write_report(run, output))
+    return 0

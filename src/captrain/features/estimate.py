@@ -197,6 +197,20 @@ class Cluster:
         return replace(self, machines=math.ceil(devices / a_machine), devices=devices)
 
 
+def cluster_of(machines: int, devices: int, cores: int, network: float, storage: float, *, on_cores: bool) -> Cluster:
+    """Machines as people describe them.
+
+    Args:
+        machines, devices, cores: how many machines, and devices and cores of each. Without devices the cores encode (`on_cores`).
+        network: Gbit/s of each machine. storage: GB/s for all machines together.
+    """
+    return Cluster(
+        machines, machines if on_cores else machines * devices, cores,
+        assumed(network * 1e9 / 8, f"{network:g} Gbit/s a machine, --network"),
+        assumed(storage * 1e9, f"{storage:g} GB/s for all machines, --storage"),
+    )  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """What comes of it. `stages` are images a second that each stage could do alone, `rate` what all do together."""

@@ -26,12 +26,49 @@ from captrain.data.shards.sources import expand
 from captrain.data.shards.stream import IN_ORDER, stream_samples
 from captrain.errors import DataError, PictureError
 from captrain.features.encoder import Encoder, Vectors, open_encoder
-from captrain.features.estimate import KNOWN_DATA, KNOWN_ENCODERS, Number, assumed, encoding_rate, measured
+from captrain.features.estimate import (
+    KNOWN_DATA,
+    KNOWN_ENCODERS,
+    EncodingWork,
+    Number,
+    Rates,
+    assumed,
+    decoding_rate,
+    encoding_rate,
+    measured,
+)
 from captrain.models.checkpoint.located import is_cached
 from captrain.records import Rejects
 
+USUAL_EDGE = 480  # pixels of a picture's shorter side, where it is assumed
 SAMPLED = 256  # pictures that are looked at
 BATCH = 16
+
+
+def survey(
+    data: str,
+    encoder: str,
+    device: str,
+    vectors: Vectors,
+    seconds: float | None,
+    *,
+    format: str | None,
+    options: ReadOptions,
+) -> tuple[EncodingWork, Rates]:
+    """What is to be encoded, and how fast each stage is: measured for about `seconds`, or with None assumed.
+
+    Args:
+        data: any data set, or one of `KNOWN_DATA`. encoder: folder or hub id, or one of `KNOWN_ENCODERS`.
+        device: kind of device; `here` is that of this machine.
+    """
+    look = None if seconds is None else seconds / 2
+    content, images, read_bytes = look_at_data(data, format, options)
+    spec, encoding, on_cores, feature_bytes = rates_of(encoder, device, vectors, look)
+    if look is not None:
+        decoding = measure_decoding(content or stand_in(data), spec, look, bool(content))
+    else:
+        decoding = decoding_rate(USUAL_EDGE if content else KNOWN_DATA[data].edge)
+    return EncodingWork(images, read_bytes, feature_bytes), Rates(decoding, encoding, on_cores)
 
 
 def look_at_data(data: str, format: str | None, options: ReadOptions) -> tuple[list[bytes], Number, Number]:

@@ -244,8 +244,9 @@ def _named(names: Sequence[str], ends: Sequence[str]) -> list[str]:
     for end in ends:
         if not any(name == end or name.endswith("." + end) for name in names):
             kinds = sorted({re.sub(r".*\.\d+\.", "", name) for name in names})
+            hint = nearest(end, [*kinds, *(kind.rpartition(".")[2] for kind in kinds)])
             raise ModelError(
-                f"target_modules: '{end}' matches no module of this model.{nearest(end, kinds)} It has: {', '.join(kinds)}"
+                f"target_modules: '{end}' matches no module of this model.{hint} It has: {', '.join(kinds)}"
             )
     return [name for name in names if any(name == end or name.endswith("." + end) for end in ends)]
 

@@ -12,7 +12,8 @@ from captrain.report.page import Card, Evolution, Gallery
 from captrain.report.pictures import Picture, thumbnail
 
 MOST_EVOLUTIONS = 12
-MOST_MOMENTS = 7  # captions shown of one picture, the first and the last always among them
+MOST_MOMENTS = 4  # captions shown of one picture at first, the first and the last always among them
+MOST_FOLDED = 100  # captions of one picture that are there when its history is unfolded
 LONGEST_TEXT = 1000
 MOST_REFERENCES = 10
 LONGEST_PATH = 4096
@@ -108,7 +109,10 @@ def _evolution(run: Path, id: str, lines: list[dict[str, Any]]) -> Evolution:
         for text, same in _unchanged(lines)
     ]
     last = lines[-1]
-    return Evolution(id, tuple(evenly(moments, MOST_MOMENTS)), picture(run, last.get("image")), _references(last))
+    shown, every = tuple(evenly(moments, MOST_MOMENTS)), tuple(evenly(moments, MOST_FOLDED))
+    return Evolution(
+        id, shown, picture(run, last.get("image")), _references(last), every if len(every) > len(shown) else ()
+    )
 
 
 def _unchanged(lines: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:

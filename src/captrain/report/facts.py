@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from captrain.report.captions import text_of
@@ -12,6 +13,11 @@ from captrain.report.page import Headline, Table
 
 MOST_HEADLINES = 3
 MOST_ROWS = 400  # of one table
+CIDER = (
+    "CIDEr runs from 0 to 10 and rewards words that the references share, rare ones most (Vedantam et al. 2015). On COCO, "
+    "people score 0.85 against one another (Chen et al. 2015) and BLIP 1.33 (Li et al. 2022); papers print these times 100."
+)
+"""Sources: arXiv 1411.5726; 1504.00325, table 1; 2201.12086, table 7."""
 
 
 def section(value: Any) -> dict[str, Any]:
@@ -116,6 +122,50 @@ def _parameters(settings: dict[str, Any]) -> tuple[float, float]:
     parts = [section(part) for part in section(settings.get("parameters")).values()]
     total, trainable = (sum(finite(part.get(key)) or 0.0 for part in parts) for key in ("total", "trainable"))
     return total, trainable
+
+
+def train_command(requested: dict[str, Any], out: str) -> str:
+    """The command that trains with settings as a run keeps them, on one line; several data sets stand in a recipe.
+
+    >>> train_command({"source": "my photos", "model": {"rank": 4, "freeze": [], "dora": True}}, "runs/x")
+    "captrain train 'my photos' runs/x --rank 4 --no-freeze --dora"
+    """
+    source = requested.get("source")
+    recipe = ["--recipe", "RECIPE.yaml"] if section(requested.get("data")).get("sources") else []
+    flags = [
+        word
+        for part in requested.values()
+        for name, value in section(part).items()
+        if name != "sources" and value is not None
+        for word in _flag(f"--{name}".replace("_", "-"), value)
+    ]
+    return shlex.join(["captrain", "train", *([text_of(source)] if source else []), out, *recipe, *flags])
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    """One setting as words of a command line."""
+    if isinstance(value, bool) or value == []:
+        return [name if value else f"--no-{name[2:]}"]
+    if isinstance(value, list):
+        return [name, *map(text_of, value)]
+    return [f"{name}={value}"] if text_of(value).startswith("-") else [name, text_of(value)]
+
+
+def commands(settings: dict[str, Any], run: str) -> Iterator[tuple[str, str]]:
+    """The command that made a run, where it is known, and those that one may want next."""
+    if requested := section(settings.get("requested")):
+        yield "This run was made by", train_command(requested, run)
+    place = shlex.quote(run)
+    yield "Caption pictures with it", f"captrain caption {place} PICTURES --output captions.jsonl"
+    yield "Score it on other data", f"captrain evaluate {place} DATA"
+    yield "Make a plain model of it, with a card", f"captrain export {place} MODEL"
+    yield "Train on with other settings", f"captrain train DATA NEW_RUN --model {place}"
+
+
+def explained(found: Iterable[str]) -> Iterator[str]:
+    """What the scores on top mean, a sentence each."""
+    if "cider" in found:
+        yield CIDER
 
 
 def table_of_test(tested: dict[str, Any]) -> Iterator[Table]:

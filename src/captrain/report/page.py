@@ -58,12 +58,16 @@ class Gallery:
 
 @dataclass(frozen=True, slots=True)
 class Evolution:
-    """How the caption of one picture changed: `written` holds (when, text, score), first to last."""
+    """How the caption of one picture changed: `written` holds (when, text, score), first to last.
+
+    `every`: the whole history, folded away at first; empty where `written` has all of it.
+    """
 
     id: str
     written: tuple[tuple[str, str, float | None], ...]
     picture: Picture | None = None
     references: tuple[str, ...] = ()
+    every: tuple[tuple[str, str, float | None], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,8 @@ class Note:
 class ReportData:
     """All that a page shows; every part but the title may be empty.
 
+    `explained`: sentences on what the headline scores mean. `commands`: what each does, and the command itself.
+
     >>> ReportData("flowers", facts=(("device", "cpu"),)).facts
     (('device', 'cpu'),)
     """
@@ -96,9 +102,11 @@ class ReportData:
     subtitle: str = ""
     headlines: tuple[Headline, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
+    explained: tuple[str, ...] = ()
     charts: tuple[Chart, ...] = ()
     evolutions: tuple[Evolution, ...] = ()
     galleries: tuple[Gallery, ...] = ()
+    commands: tuple[tuple[str, str], ...] = ()
     tables: tuple[Table, ...] = ()
     notes: tuple[Note, ...] = ()
 

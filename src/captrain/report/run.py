@@ -10,11 +10,11 @@ from typing import Any
 from captrain.disk.folders import make_folder
 from captrain.disk.locks import locked
 from captrain.disk.writing import write_text
-from captrain.errors import RunError
+from captrain.errors import RunError, nearest_path
 from captrain.paths import HTML, check_output_file
 from captrain.records import parse_json
 from captrain.report.captions import evolutions, gallery, text_of
-from captrain.report.facts import facts, headlines, section, table_of_test, tables
+from captrain.report.facts import commands, explained, facts, headlines, section, table_of_test, tables
 from captrain.report.logs import Metrics, Problems, charts, gaps, read_lines, read_metrics
 from captrain.report.page import Note, ReportData, render
 from captrain.yaml_text import load_yaml
@@ -66,9 +66,11 @@ def report_data(run: Path, most_pictures: int = MOST_PICTURES) -> ReportData:
         subtitle="A captioner's training, in numbers and pictures.",
         headlines=headlines(metrics, tested or scores, "test pictures" if tested else "pictures"),
         facts=tuple(facts(settings, metrics, tested, scores)),
+        explained=tuple(explained([*metrics.scores, *section((tested or scores).get("scores"))])),
         charts=charts(metrics),
         evolutions=grown,
         galleries=(captions,) if captions else (),
+        commands=tuple(commands(settings, str(run))),
         tables=(*table_of_test(tested), *tables(settings, metrics, scores)),
         notes=(*_remarks(scores), *_remarks(tested, "of the test captions: "), *rejected, *_notes(metrics, problems)),
     )
@@ -76,7 +78,8 @@ def report_data(run: Path, most_pictures: int = MOST_PICTURES) -> ReportData:
 
 def _check(run: Path) -> None:
     if not run.is_dir():
-        raise RunError(f"{run}: no such folder; {EXPECTED}")
+        folders = (folder for folder in run.parent.glob("*") if (folder / "metrics.jsonl").is_file())
+        raise RunError(f"{run}: no such folder.{nearest_path(run, folders)} {EXPECTED[0].upper()}{EXPECTED[1:]}")
     if not (run / "metrics.jsonl").is_file():
         raise RunError(f"{run}: holds no metrics.jsonl; {EXPECTED}")
 

@@ -20,6 +20,7 @@ from captrain.disk.reading import open_file
 from captrain.errors import SettingsError, nearest, nearest_path
 from captrain.limits import LARGEST_YAML
 from captrain.settings.schema import Section, Settings, Source
+from captrain.settings.schema.data import OLD_NAMES, renamed
 from captrain.yaml_text import load_yaml
 
 Nested = Mapping[str, Mapping[str, Any]]
@@ -47,6 +48,11 @@ EXPECTED = {
     "less_than": "less than {lt}",
 }
 """What pydantic finds wrong, as what was expected instead."""
+PATTERNS = {
+    "devices": "all, numbers such as 0,1, or cpu:2",
+    "checkpoint_prefix": "letters, digits, dots, hyphens and underscores that begin with a letter or digit",
+}
+"""What settings that follow a pattern look like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +110,7 @@ def resolve(recipe: Nested | None = None, flags: Nested | None = None, where: st
     for layer in (recipe or {}, flags or {}):
         for name, values in layer.items():
             _check_section(name, values, where)
-            merged[name].update(values or {})
+            merged[name].update(renamed(values or {}) if name == "data" else values or {})
     return validate(Settings, merged, where)
 
 
@@ -140,7 +146,7 @@ def first_problem(error: ValidationError) -> tuple[list[str], str]:
     first, place = problems[0], _place(problems[0]["loc"])
     if first["type"] == "extra_forbidden":
         return place, f"unknown name.{nearest(place[-1], leaves())}"
-    if first["type"] not in EXPECTED:
+    if first["type"] not in (*EXPECTED, "string_pattern_mismatch"):
         return place, first["msg"].removeprefix("Value error, ")
     same_place = [problem for problem in problems if _place(problem["loc"]) == place]
     expected = " or ".join(dict.fromkeys(_expected(problem) for problem in same_place))
@@ -174,6 +180,8 @@ def _place(steps: tuple[int | str, ...]) -> list[str]:
 
 def _expected(problem: Mapping[str, Any]) -> str:
     """What one complaint of pydantic expects."""
+    if problem["type"] == "string_pattern_mismatch":
+        return PATTERNS.get(str(problem["loc"][-1]), f"text that matches {problem['ctx']['pattern']}")
     return EXPECTED.get(problem["type"], problem["msg"]).format(**problem.get("ctx", {}))
 
 
@@ -188,7 +196,8 @@ def _load_layer(path: Path, where: str) -> tuple[RecipeLayer, str | None]:
         content["data"] = {"sources": content["data"]}
     for name, section in content.items():
         _check_section(str(name), section, where)
-    return RecipeLayer(path, {str(name): dict(section or {}) for name, section in content.items()}), base
+    found = {str(name): dict(section or {}) for name, section in content.items()}
+    return RecipeLayer(path, found | ({"data": renamed(found["data"])} if "data" in found else {})), base
 
 
 def _base_of(content: dict[Any, Any], where: str) -> str | None:
@@ -233,7 +242,7 @@ def _check_section(name: str, section: Any, where: str) -> None:
     if section is not None and not isinstance(section, Mapping):
         raise SettingsError(f"{where}: section '{name}' holds a {type(section).__name__}, expected key: value lines")
     for key in section or {}:
-        if key not in known[name].model_fields:
+        if key not in known[name].model_fields and not (name == "data" and key in OLD_NAMES):
             owner = leaves().get(key)
             hint = f" '{key}' belongs into the section '{owner}'." if owner else nearest(str(key), leaves())
             raise SettingsError(f"{where}: unknown key '{key}' in section '{name}'.{hint}")

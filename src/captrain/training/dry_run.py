@@ -1,62 +1,126 @@
-"""What a dry run prints: settings, parameters a part, and what exactly the first sample teaches."""
+"""What a dry run prints: what learns, the pictures, what the first sample teaches, and the settings that are not defaults."""
 
 from __future__ import annotations
 
-import io
-
-from rich.console import Console
-from rich.table import Table
+from collections.abc import Iterator
+from textwrap import wrap
+from typing import Any
 
 from captrain.data.caption_text import CaptionText
 from captrain.data.dataset import Splits
 from captrain.models.captioner import CaptionerModel
 from captrain.models.layers.packing import IGNORED
+from captrain.progress import printable
 from captrain.settings.schema import Settings
 from captrain.training.resolve import caption_text
-from captrain.yaml_text import dump_yaml
+from captrain.yaml_text import inline
+
+WIDTH = 80
+LABEL = 9  # columns of the words before a caption and its tokens
+MOST_CAPTIONS = 5  # of the first sample
+
+Sections = dict[str, dict[str, Any]]
 
 
 def preview(
-    settings: Settings, captioner: CaptionerModel, splits: Splits, parameters: dict[str, dict[str, int]]
+    requested: Settings,
+    filled: Settings,
+    captioner: CaptionerModel,
+    splits: Splits,
+    parameters: dict[str, dict[str, int]],
 ) -> str:
-    """The whole of it as text."""
-    output = io.StringIO()
-    console = Console(file=output, width=120, force_terminal=False)
-    console.print("settings", style="bold")
-    console.print(dump_yaml(settings.model_dump(mode="json")), markup=False)
-    console.print(_parameters(parameters))
-    bare = f", {splits.uncaptioned} without a caption" if splits.uncaptioned else ""
-    console.print(
-        f"images: {len(splits.train)} to train on, {len(splits.validation)} to validate, {len(splits.rejects)} rejected{bare}"
-    )
-    console.print(_targets(captioner, splits, caption_text(settings.data), settings.data.max_tokens))
-    return output.getvalue()
+    """The whole of it as text that fits 80 columns.
+
+    Args:
+        requested: The settings as they were given.
+        filled: The same, with what the model and the machine decide.
+        captioner: The model, ready to train.
+        splits: The data.
+        parameters: For each part of the model how many parameters it has (`total`), and how many learn (`trainable`).
+    """
+    given, decided = _changes(requested, filled)
+    blocks = [
+        ("what learns", _parameters(parameters)),
+        ("pictures", _pictures(splits)),
+        (
+            f"first targets, of {printable(splits.train[0].id)}",
+            _targets(captioner, splits, caption_text(filled.data), filled.data.max_tokens),
+        ),
+        ("settings that differ from the defaults", _yaml(given) or ["  none"]),
+        ("settings that the model and this machine decide", _yaml(decided) or ["  none"]),
+        ("all settings, with where each is from", ["  captrain config show, with the same flags"]),
+    ]
+    return "\n".join("\n".join([title, *lines, ""]) for title, lines in blocks)
 
 
-def _parameters(counts: dict[str, dict[str, int]]) -> Table:
+def _parameters(counts: dict[str, dict[str, int]]) -> Iterator[str]:
     """Parameters of each part, all and learning."""
-    table = Table("part", "parameters", "learning", "share", title="parameters", title_justify="left")
+    yield f"  {'part':<10}{'parameters':>16}{'learning':>16}{'share':>10}"
     for part, count in counts.items():
         share = count["trainable"] / count["total"] if count["total"] else 0.0
-        table.add_row(part, f"{count['total']:,}", f"{count['trainable']:,}", f"{share:.2%}")
-    return table
+        yield f"  {part:<10}{count['total']:>16,}{count['trainable']:>16,}{share:>10.2%}"
 
 
-def _targets(captioner: CaptionerModel, splits: Splits, text: CaptionText, max_tokens: int) -> Table:
-    """The first sample's captions as tokens: given, and learned."""
-    sample = splits.train[0]
-    captions = text.clean(sample.captions)
+def _pictures(splits: Splits) -> Iterator[str]:
+    """How many pictures each split has, and what was left out."""
+    rows = [
+        ("to train on", len(splits.train)),
+        ("to validate on", len(splits.validation)),
+        ("rejected", len(splits.rejects)),
+    ]
+    rows += [("without a caption", splits.uncaptioned)] if splits.uncaptioned else []
+    for what, count in rows:
+        yield f"  {what:<20}{count:>9,}"
+
+
+def _targets(captioner: CaptionerModel, splits: Splits, text: CaptionText, max_tokens: int) -> Iterator[str]:
+    """The first sample's captions as tokens: those that are given, and those that are learned."""
+    every = text.clean(splits.train[0].captions)
+    captions = every[:MOST_CAPTIONS]
     ids, _ = captioner.tokenize(captions, max_tokens)
     rows = captioner.pack([[caption] for caption in ids])
-    table = Table("caption", "input", "learned target", title=f"first sample: {sample.id}", title_justify="left")
     for caption, inputs, labels in zip(captions, rows.input_ids.tolist(), rows.labels.tolist(), strict=True):
         length = max(place for place, label in enumerate(labels) if label != IGNORED) + 1
         learned = [label for label in labels if label != IGNORED]
-        table.add_row(caption, _tokens(captioner, inputs[:length]), _tokens(captioner, learned))
-    return table
+        yield from _labelled("caption", printable(caption))
+        yield from _labelled("input", _tokens(captioner, inputs[:length]))
+        yield from _labelled("learns", _tokens(captioner, learned))
+    if len(every) > len(captions):
+        yield f"  and {len(every) - len(captions)} more captions"
+
+
+def _labelled(label: str, text: str) -> list[str]:
+    """A line of text behind a label, wrapped below itself."""
+    return wrap(text, WIDTH, initial_indent=f"  {label:<{LABEL}}", subsequent_indent=" " * (LABEL + 2)) or [
+        f"  {label}"
+    ]
 
 
 def _tokens(captioner: CaptionerModel, ids: list[int]) -> str:
     """Tokens of ids; an id that the tokenizer does not know (BLIP's start) as its number."""
     tokens = captioner.tokenizer.convert_ids_to_tokens(ids)
-    return " ".join(f"<{id}>" if token is None else str(token) for id, token in zip(ids, tokens, strict=True))
+    return " ".join(
+        f"<{id}>" if token is None else printable(str(token)) for id, token in zip(ids, tokens, strict=True)
+    )
+
+
+def _changes(requested: Settings, filled: Settings) -> tuple[Sections, Sections]:
+    """By section: what was given and is not the default, and what was left open and is decided now."""
+    default, asked, known = (settings.model_dump(mode="json") for settings in (Settings(), requested, filled))
+    given = {
+        name: {leaf: value for leaf, value in part.items() if value != default[name][leaf]}
+        for name, part in asked.items()
+    }
+    decided = {
+        name: {leaf: value for leaf, value in part.items() if value != asked[name][leaf]}
+        for name, part in known.items()
+    }
+    return given, decided
+
+
+def _yaml(sections: Sections) -> list[str]:
+    """Sections that say something, as lines of a recipe."""
+    lines = []
+    for name, values in sections.items():
+        lines += [f"  {name}:"] * bool(values) + [f"    {leaf}: {inline(value)}" for leaf, value in values.items()]
+    return lines

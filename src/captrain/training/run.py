@@ -187,7 +187,7 @@ def describe(settings: Settings, data: str | None) -> str:
     splits = load_data(settings, data)
     captioner, filled = prepare_captioner(settings, splits, None)
     filled = _fill_tokenizer(filled, splits.validation, None)
-    return preview(filled, captioner, splits, count_parameters(captioner))
+    return preview(settings, filled, captioner, splits, count_parameters(captioner))
 
 
 def prepare_captioner(settings: Settings, splits: Splits, run: RunFolder | None) -> tuple[CaptionerModel, Settings]:

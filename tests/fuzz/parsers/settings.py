@@ -96,7 +96,7 @@ def _recipe(folder: Path) -> None:
 
 
 def _lavis(folder: Path) -> None:
-    from captrain.cli.config_import import recipe_text
+    from captrain.cli.config import recipe_text
     from captrain.cli.logs import printable
 
     done = import_lavis(folder / "lavis.yaml")

@@ -9,36 +9,38 @@ from typing import Any
 
 from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.plain import ModelPlace, captrain_code, code_differences, plain_code
-from captrain.report.facts import flatten, section
-from captrain.report.logs import Metrics, Problems, read_metrics, score_name, score_order
+from captrain.report.facts import explained, facts, flatten, section, train_command
+from captrain.report.logs import Metrics, Problems, finite, read_metrics, score_name, score_order
 from captrain.yaml_text import dump_yaml, load_yaml
 
-MOST_POINTS = 12  # of a curve
+MOST_POINTS = 6  # of a curve
+VERSIONS = ("device", "captrain", "torch", "transformers")
 
 
 def model_card(run: Path, captioner: CaptionerModel, name: str, base: str, hub_id: str = "") -> str:
-    """README.md of an exported captioner, in the hub's form.
+    """README.md of an exported captioner, in the hub's form: a page to read, with the long tables folded away.
 
     Args:
         run: run folder it came from; of any other folder or name only the model itself is described.
         name: what to call it. base: the model that training began from.
         hub_id: where others find it, if it is on the hub.
     """
-    settings, scores = _read(run / "settings.yaml"), _read(run / "scores.json")
+    settings, scores = _read(run / "settings.yaml"), _read(run / "test" / "scores.json") or _read(run / "scores.json")
     metrics = read_metrics(run / "metrics.jsonl", Problems())
     parts = [
         _head(captioner, base),
-        f"# {name}\n\nWrites captions for pictures: a captioner of the family `{captioner.family}`, made with captrain.",
+        f"# {name}\n\n{_about(captioner, base, settings)}",
         _loading(captioner, base, ModelPlace(hub_id or name, bool(hub_id))),
-        _table("Scores", ("score", "value"), _scores(scores)),
-        _table(
-            "Data", ("what", "count"), ((key.replace("_", " "), value) for key, value in flatten(settings.get("data")))
+        _scored(scores, "test" if (run / "test" / "scores.json").is_file() else "validation"),
+        _trained(settings, metrics, scores),
+        _folded("Curves", *_curves(metrics)),
+        _folded("How it sees and writes", _table(("setting", "value"), _own_settings(captioner))),
+        _folded("All settings of the training", _table(("setting", "value"), _settings(settings))),
+        _folded(
+            "Parameters and versions",
+            _table(("part", "number"), flatten(settings.get("parameters"))),
+            _table(("what", "value"), flatten(settings.get("captrain"))),
         ),
-        *_curves(metrics),
-        _table("How it sees and writes", ("setting", "value"), _own_settings(captioner)),
-        _table("Training settings", ("setting", "value"), _settings(settings)),
-        _table("Parameters", ("part", "number"), flatten(settings.get("parameters"))),
-        _table("Versions", ("what", "value"), flatten(settings.get("captrain"))),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -64,23 +66,73 @@ def _loading(captioner: CaptionerModel, base: str, place: ModelPlace) -> str:
     return f"{text}\n\nWithout captrain:\n\n```python\n{without}\n```\n\n{' '.join(code_differences(captioner))}"
 
 
-def _scores(scores: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Scores of the best checkpoint on the validation images."""
-    found = section(scores.get("scores"))
-    for name in sorted(found, key=score_order):
-        if isinstance(found[name], int | float):
-            yield score_name(name), f"{found[name]:.4f}"
-    if found and scores.get("images"):
-        yield "validation images", str(scores["images"])
+def _about(captioner: CaptionerModel, base: str, settings: dict[str, Any]) -> str:
+    """What it is, in two sentences."""
+    size = sum(parameter.numel() for parameter in captioner.model.parameters())
+    begun = last_name(str(section(section(settings.get("settings")).get("model")).get("model") or base))
+    text = f"This model writes captions for pictures. It is a captioner of the family `{captioner.family}` "
+    text += f"with {size / 1e6:,.0f} million parameters" if size >= 1e6 else f"with {size:,} parameters"
+    text += f", trained with captrain from `{begun}`." if settings and begun else ", made with captrain."
+    return text + (f" Each caption begins with `{captioner.prompt}`." if captioner.prompt else "")
+
+
+def _scored(scores: dict[str, Any], split: str) -> str:
+    """Scores of the best checkpoint, with their intervals, and what CIDEr means."""
+    found, intervals = section(scores.get("scores")), section(scores.get("intervals"))
+    names = [name for name in sorted(found, key=score_order) if finite(found[name]) is not None]
+    if not names:
+        return ""
+    images = finite(scores.get("images"))
+    on = f"On {images:,.0f} {split} pictures that it was not trained on" if images else f"On {split} pictures"
+    rows = [(score_name(name), f"{found[name]:.4f}", _ends(intervals.get(name))) for name in names]
+    header = ("score", "value", "95 % interval") if any(row[2] for row in rows) else ("score", "value")
+    table = _table(header, [row[: len(header)] for row in rows])
+    return "\n\n".join(["## Scores", f"{on}:", table, *explained(found)])
+
+
+def _ends(interval: Any) -> str:
+    """An interval in words; nothing where there is none.
+
+    >>> _ends([0.45, 0.5]), _ends(None)
+    ('0.4500 to 0.5000', '')
+    """
+    if not isinstance(interval, list) or len(interval) != 2 or any(finite(end) is None for end in interval):
+        return ""
+    return f"{interval[0]:.4f} to {interval[1]:.4f}"
+
+
+def _trained(settings: dict[str, Any], metrics: Metrics, scores: dict[str, Any]) -> str:
+    """On what it was trained, for how long, and the one command that did it."""
+    if not settings:
+        return ""
+    rows = [(label, value) for label, value in facts(settings, metrics, {}, scores) if label not in VERSIONS]
+    asked = _nameless(section(settings.get("requested")))
+    command = train_command(asked | {"source": "DATA"}, "RUN")  # where the data lay is nobody's business
+    return "\n\n".join(["## Training", _table(("what", "value"), rows), f"```bash\n{command}\n```"])
+
+
+def _nameless(value: Any) -> Any:
+    """Settings without the folders of the one who trained: of a whole path the last name alone."""
+    if isinstance(value, dict):
+        return {name: _nameless(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_nameless(inner) for inner in value]
+    return last_name(value) if isinstance(value, str) else value
 
 
 def _curves(metrics: Metrics) -> Iterator[str]:
     """Training loss and validation scores over the steps, as numbers."""
     losses = [(f"{line['step']:g}", _cell(line.get("loss"))) for line in _spread(metrics.train)]
-    yield _table("Training loss", ("step", "loss"), losses)
+    yield _table(("step", "training loss"), losses)
     columns = ("step", *metrics.scores)
     rows = [tuple(_cell(line.get(column)) for column in columns) for line in _spread(metrics.validation)]
-    yield _table("Validation", [score_name(column) for column in columns], rows)
+    yield _table([score_name(column) for column in columns], rows)
+
+
+def _folded(title: str, *tables: str) -> str:
+    """Tables behind a line that unfolds them; nothing where there are none."""
+    there = [table for table in tables if table]
+    return "\n\n".join([f"<details><summary>{title}</summary>", *there, "</details>"]) if there else ""
 
 
 def _own_settings(captioner: CaptionerModel) -> Iterator[tuple[str, str]]:
@@ -110,13 +162,12 @@ def last_name(value: str) -> str:
     return PureWindowsPath(value).name if PureWindowsPath(value).is_absolute() else value
 
 
-def _table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of Markdown under a heading; nothing without rows."""
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of Markdown; nothing without rows."""
     lines = ["| " + " | ".join(_escaped(cell) for cell in row) + " |" for row in rows]
     if not lines:
         return ""
-    head = [f"## {title}", "", "| " + " | ".join(header) + " |", "| " + " | ".join("---" for _ in header) + " |"]
-    return "\n".join([*head, *lines])
+    return "\n".join(["| " + " | ".join(header) + " |", "| " + " | ".join("---" for _ in header) + " |", *lines])
 
 
 def _escaped(text: str) -> str:

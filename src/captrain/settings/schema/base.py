@@ -33,3 +33,10 @@ class Panel:
 @dataclass(frozen=True, slots=True)
 class RecipeOnly:
     """Marks a setting that recipes and Python calls have, and the command line has not."""
+
+
+@dataclass(frozen=True, slots=True)
+class FormerFlag:
+    """The flag that a setting had before; it still works."""
+
+    name: str

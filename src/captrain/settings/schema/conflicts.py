@@ -167,8 +167,10 @@ def _pictures(settings: Sections) -> Iterator[str]:
         yield from _are(
             asked(data, *VIEWS), "for pictures, but the format is features, of which no other views can be made"
         )
-    if data.keep in ("disk", "off"):
-        yield from _are(asked(data, "memory_budget"), f"for what is kept in memory, but keep is {data.keep}")
+    if data.cache_features in ("disk", "off"):
+        yield from _are(
+            asked(data, "memory_budget"), f"for what is cached in memory, but cache_features is {data.cache_features}"
+        )
 
 
 def _words(settings: Sections) -> Iterator[str]:

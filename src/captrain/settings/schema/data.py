@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from captrain.settings.schema.base import Panel, RecipeOnly, Section, Share
+from captrain.settings.schema.base import FormerFlag, Panel, RecipeOnly, Section, Share
 
 READING = Panel("Reading the data", 11)
-PICTURES = Panel("Data: views of pictures", 11.1)
-WORDS = Panel("Data: words of captions", 11.2)
+PICTURES = Panel("Data: augmentation", 11.1)
+WORDS = Panel("Data: caption text", 11.2)
 
 
 def _listed(value: object) -> object:
@@ -40,25 +41,25 @@ class ReadingSettings(Section):
     """How to read a data set, where its files do not show it."""
 
     format: Annotated[str | None, READING] = None
-    """Form of the data: `sidecar`, `jsonl`, `coco`, `webdataset` ... (`captrain data formats`). Default: found by looking."""
+    """Format of the data: `sidecar`, `jsonl`, `coco`, `webdataset` ... (see `captrain data formats`). Default: recognised."""
     caption_extension: Annotated[str, READING] = ""
     """Extension of the caption files beside images. Default: txt, then caption."""
     caption_lines: Annotated[Literal["each", "whole"], READING] = "each"
     """Whether each line of a caption file is a caption, or the whole file is one."""
     encoding: Annotated[str, AfterValidator(known_encoding), READING] = ""
-    """Encoding of caption files and tables, such as `cp932`. Default: UTF-8; a byte-order mark goes before all."""
+    """Text encoding of caption files and tables, such as `cp932`. Default: UTF-8, or what a byte-order mark says."""
     image_column: Annotated[str, READING] = ""
-    """Column of a table that names the image. Default: found by its usual names."""
+    """Column of a table with the image's file name. Default: recognised by its usual names."""
     caption_column: Annotated[str, READING] = ""
-    """Column of a table with the caption. Default: found by its usual names."""
+    """Column of a table with the caption. Default: recognised by its usual names."""
     image_root: Annotated[Path | None, READING] = None
-    """Folder that a table's image names are relative to, and that none leaves. Default: the table's own."""
+    """Folder of the images that a table names. Default: the table's own."""
     follow_links: Annotated[bool, READING] = False
-    """Read what links in the data's folder lead to, wherever that is, and linked folders. Default: they are refused."""
+    """Follow links in the data's folder, wherever they lead. Default: they are refused."""
     image_key: Annotated[str, READING] = ""
-    """Members of a tar's samples that are the image, such as `jpg;png`. Default: found by looking."""
+    """File extensions of the image in tar shards, such as `jpg;png`. Default: recognised."""
     caption_key: Annotated[str, READING] = ""
-    """Member of a tar's samples with the caption: `txt`, or `json/caption`, a JSON member's field. Default: found by looking."""
+    """Where the caption is in tar shards: `txt`, or `json/caption` for a field of a JSON file. Default: recognised."""
 
 
 class Source(Section):
@@ -67,9 +68,9 @@ class Source(Section):
     path: str
     """Folder, file, tar pattern or hub name, as on the command line."""
     ratio: Annotated[float, Field(gt=0)] | None = None
-    """Its share of an epoch's images, in proportion to the other ratios. Default: all of its images, once."""
+    """Its share of an epoch's images, relative to the other ratios. Default: all of its images, once."""
     format: str | None = None
-    """Its form. Default: found by looking."""
+    """Its format. Default: recognised."""
     train_split: SplitNames | None = None
     """Its splits to train on; `[]` for none. Default: `data.train_split`."""
     validation_split: SplitNames | None = None
@@ -78,73 +79,93 @@ class Source(Section):
     """Its splits to test the best model on; `[]` for none. Default: `data.test_split`."""
 
 
+OLD_NAMES = {"keep": "cache_features"}
+"""Settings of the data that recipes and runs of earlier versions call otherwise."""
+
+
+def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the data by their present names; what has its present name already wins.
+
+    >>> renamed({"keep": "off", "flip": 0.5}), renamed({"keep": "off", "cache_features": "disk"})
+    ({'cache_features': 'off', 'flip': 0.5}, {'cache_features': 'disk'})
+    """
+    old = {OLD_NAMES[name]: value for name, value in values.items() if name in OLD_NAMES}
+    return old | {name: value for name, value in values.items() if name not in OLD_NAMES}
+
+
 class DataSettings(ReadingSettings):
     """How pictures and captions become training rows."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rename(cls, values: Any) -> Any:
+        return renamed(values) if isinstance(values, Mapping) else values
 
     sources: Annotated[tuple[Source, ...], RecipeOnly()] = ()
     """Several data sets at once, in recipes only: a list of `path`, `ratio`, `format` and names of splits."""
     train_split: SplitNames | None = None
-    """Splits to train on, by the names that the data has. Default: train; of data without splits everything."""
+    """Splits to train on, by the data's own names. Default: train, or everything if the data has no splits."""
     validation_split: SplitNames | None = None
-    """Splits to validate on; with `--no-validation-split` (`[]`) nothing is. Default: validation (val, valid, dev)."""
+    """Splits to validate on; `--no-validation-split` (`[]`) for none. Default: validation (val, valid, dev)."""
     test_split: SplitNames | None = None
-    """Splits to test the best model on at the end; `--no-test-split` (`[]`) for none. Default: test, where there is one."""
+    """Splits to test the best model on at the end; `--no-test-split` (`[]`) for none. Default: test, if there is one."""
     validation_data: str | None = None
-    """Another data set to validate on, instead of a part of the training's."""
+    """Another data set to validate on."""
     test_data: str | None = None
     """Another data set to test the best model on at the end."""
     validation_share: Share = 0.1
-    """Share of the training images held out when the data names no validation split."""
+    """Share of the training images to hold out for validation if the data has no validation split."""
     learn_from_machine_captions: bool = False
-    """Learn from captions that captrain wrote, too. Default: they are left out, and counted."""
+    """Train on captions that captrain wrote, too. Default: they are left out and counted."""
     captions_per_image: Literal["all", "one"] | Annotated[int, Field(ge=1)] = "all"
-    """Captions of an image that an epoch trains on: all, one, or a number; which ones is drawn again in each epoch."""
+    """Captions of each image to train on in an epoch: all, one, or a number that is drawn again in each epoch."""
     crop_scale: Annotated[
         tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] | None, PICTURES
     ] = None
-    """Train on random crops with at least and at most this share of the picture (LAVIS: 0.5 1.0). Default: the whole."""
+    """Train on random crops: smallest and largest share of the picture (LAVIS: 0.5 1.0). Default: the whole picture."""
     flip: Annotated[float, Field(ge=0, le=1), PICTURES] = 0.0
-    """Share of training pictures shown mirrored. Pictures whose captions speak of left or right are not."""
+    """Share of training pictures that are mirrored, except those whose captions say left or right."""
     randaugment: Annotated[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=0, le=10)]] | None, PICTURES] = (
         None
     )
-    """RandAugment on training pictures: how many operations, and how strong out of 10 (LAVIS: 2 5)."""
+    """RandAugment on training pictures: number of operations and strength from 0 to 10 (LAVIS: 2 5)."""
     views: Annotated[int, Field(ge=1, le=64), PICTURES] = 1
-    """Kept views of a training picture, the plain one among them; epochs take turns. With 1, each epoch makes its own view."""
+    """Number of views of a training picture to cache, the plain one included; epochs take turns. With 1, each epoch makes
+    a new view."""
     lower_case: Annotated[bool, WORDS] = False
-    """Write captions in lower case."""
+    """Make captions lower case."""
     strip_punctuation: Annotated[bool, WORDS] = False
     """Remove punctuation from captions, as LAVIS does."""
     max_words: Annotated[Annotated[int, Field(ge=1)] | None, WORDS] = None
-    """Cut captions after so many words. Default: not by words (`max_tokens` cuts)."""
+    """Cut captions after this many words. Default: no limit but `max_tokens`."""
     prefix: Annotated[str, WORDS] = ""
-    """Put before every caption, and learned (a style's name, say)."""
+    """Text to put before every caption and to learn, such as the name of a style."""
     suffix: Annotated[str, WORDS] = ""
-    """Put after every caption, and learned."""
+    """Text to put after every caption and to learn."""
     replace: Annotated[tuple[str, ...], WORDS] = ()
     """Words to replace in captions, each as `old=new`; `old=` removes it."""
     remove_words: Annotated[tuple[str, ...], WORDS] = ()
-    """Words or phrases that captions lose."""
+    """Words or phrases to remove from captions."""
     shuffle_tags: Annotated[bool, WORDS] = False
-    """Shuffle the comma-separated tags of a caption, again in each epoch."""
+    """Shuffle the comma-separated tags of a caption in each epoch."""
     keep_tags: Annotated[int, Field(ge=0), WORDS] = 0
     """Leading tags that are neither shuffled nor dropped."""
     drop_tags: Annotated[Share, WORDS] = 0.0
-    """Share of tags left out, drawn again in each epoch."""
+    """Share of tags to leave out, drawn again in each epoch."""
     drop_captions: Annotated[Share, WORDS] = 0.0
-    """Share of captions left empty, drawn again in each epoch."""
+    """Share of captions to leave empty, drawn again in each epoch."""
     accept_lost_words: Annotated[bool, WORDS] = False
-    """Train although many words of the captions do not come back from the tokenizer: unknown to it, or without their accents."""
+    """Train even if the tokenizer loses many words of the captions (unknown words, accents)."""
     prompt: str | None = None
-    """Words before every caption, given and not learned; saved with the model.
-    Default: the model's, else what conversations in the data all ask, else the family's."""
+    """Words before every caption that are given, not learned; saved with the model.
+    Default: the model's, else the question that all conversations in the data ask, else the family's."""
     max_tokens: Annotated[int, Field(ge=2)] = 64
-    """Longest caption in tokens, its end token included; longer ones are cut and counted."""
+    """Longest caption in tokens, end token included; longer ones are cut and counted."""
     max_pixels: Annotated[int, Field(ge=1)] = 200_000_000
     """Pictures with more pixels than this are rejected before they are decoded."""
-    keep: Literal["auto", "memory", "disk", "off"] = "auto"
-    """Where what is computed once from a picture is kept: in memory while it fits the budget, else on disk."""
+    cache_features: Annotated[Literal["auto", "memory", "disk", "off"], FormerFlag("--keep")] = "auto"
+    """Where features that are computed once are cached: `auto` means in memory if they fit, else on disk."""
     memory_budget: Annotated[float, Field(ge=0)] | None = None
-    """Memory for kept features or pictures, in GiB. Default: a quarter of what is free."""
+    """Memory for cached features or pictures, in GiB. Default: a quarter of what is free."""
     workers: Annotated[int, Field(ge=0)] | None = None
-    """Threads that read and decode pictures. Default: one a core, at most 16."""
+    """Threads that read and decode pictures. Default: one per core, at most 16."""

@@ -36,94 +36,94 @@ class TrainingSettings(Section):
     epochs: Annotated[int, Field(ge=1)] = 5
     """Passes over the training images."""
     batch_size: BatchSize = 8
-    """Images a step. Each carries its captions in one row. `auto` finds the largest power of two that fits the memory."""
+    """Images per step, each with all its captions. `auto` finds the largest power of two that fits into memory."""
     accumulate: Annotated[int, Field(ge=1)] = 1
-    """Batches whose gradients are added up before a step."""
+    """Batches per step; their gradients are added up."""
     length_window: Annotated[int, Field(ge=1)] = 1
-    """Batches that are sorted by the length of their rows together, so that less is padded; 1 leaves the order random, which
-    learns better. Only where images carry all their captions."""
+    """Batches to sort together by length, so that less is padded. 1 keeps the order random, which learns better. Only with
+    `captions_per_image: all`."""
     optimizer: OptimizerName = "adamw"
-    """The optimizer; all but adamw, muon and adafactor need `pip install 'captrain[optim]'`."""
+    """The optimizer. All but adamw, muon and adafactor need `pip install 'captrain[optim]'`."""
     compile: bool = False
-    """Compile the captioner with torch.compile: slow first steps, then faster ones where it helps. Needs a compiler."""
+    """Use torch.compile: the first steps are slow, later ones often faster. Needs a C++ compiler."""
     learning_rate: Annotated[Annotated[float, Field(gt=0)] | None, RATE] = None
-    """Peak learning rate. Default: the family's own for the method; a fifth of it for lion, 1 for prodigy."""
+    """Peak learning rate. Default: the family's own for the method, a fifth of that for lion, 1 for prodigy."""
     vision_learning_rate: Annotated[Annotated[float, Field(gt=0)] | None, RATE] = None
-    """Peak learning rate of the vision part, where it differs."""
+    """Peak learning rate of the vision part, if it differs."""
     bridge_learning_rate: Annotated[Annotated[float, Field(gt=0)] | None, RATE] = None
-    """Peak learning rate of the bridge, where it differs."""
+    """Peak learning rate of the bridge, if it differs."""
     language_learning_rate: Annotated[Annotated[float, Field(gt=0)] | None, RATE] = None
-    """Peak learning rate of the language part, where it differs."""
+    """Peak learning rate of the language part, if it differs."""
     vision_layer_decay: Annotated[float, Field(gt=0, le=1), RATE] = 1.0
-    """Learning rate of each layer of the image encoder over that of the layer above it (BEiT: 0.65 to 0.9)."""
+    """Factor of the learning rate from each layer of the image encoder to the one below it (BEiT: 0.65 to 0.9)."""
     weight_decay: Annotated[float, Field(ge=0), OVERFITTING] = 0.01
-    """Weight decay; biases, norms and other vectors have none."""
+    """Weight decay, except for biases, norms and other vectors."""
     beta1: Annotated[float, Field(ge=0, lt=1)] = BETA1
-    """Decay of the optimizer's mean of gradients; adafactor has none."""
+    """The optimizer's memory of gradients. Adafactor has none."""
     beta2: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Decay of its mean of squared gradients; 0.98 suits short trainings from scratch. Default: 0.999, lion 0.99."""
+    """The optimizer's memory of squared gradients; 0.98 suits short trainings from scratch. Default: 0.999, lion 0.99."""
     schedule: Annotated[ScheduleName | None, RATE] = None
     """How the rate falls after the warm-up; names with `_lr` are LAVIS's. Default: cosine, and constant for schedule-free."""
     min_learning_rate: Annotated[float, Field(ge=0), RATE] = 0.0
-    """Floor that the learning rate falls to."""
+    """Learning rate at the end of the schedule."""
     warmup: Annotated[Share, RATE] = 0.05
     """Share of all steps in which the learning rate rises to its peak."""
     warmup_steps: Annotated[Annotated[int, Field(ge=0)] | None, RATE] = None
-    """Steps of the warm-up, instead of the share."""
+    """Steps of the warm-up, instead of a share."""
     warmup_learning_rate: Annotated[Annotated[float, Field(ge=0)] | None, RATE] = None
-    """Where the warm-up starts. Default: 0, and for LAVIS's schedules the peak, as there."""
+    """Learning rate at the start of the warm-up. Default: 0, and the peak for LAVIS's schedules."""
     decay_rate: Annotated[float, Field(gt=0, le=1), RATE] = DECAY_RATE
-    """Factor of each fall of the schedules with steps."""
+    """Factor by which the learning rate falls in schedules with steps."""
     decay_epochs: Annotated[int, Field(ge=1), RATE] = 1
-    """Epochs between the falls of `step`."""
+    """Epochs between the steps of the schedule `step`."""
     max_gradient_norm: Annotated[float, Field(ge=0)] = 1.0
-    """Gradients are scaled down to this norm; 0 leaves them as they are."""
+    """Largest norm of the gradients; larger ones are scaled down. 0 turns this off."""
     label_smoothing: Annotated[Share | None, OVERFITTING] = None
-    """Share of each target given to all other tokens. Default: the family's own (BLIP 0.1, others 0)."""
+    """Share of each target that goes to all other tokens. Default: the family's own (BLIP 0.1, others 0)."""
     patch_dropout: Annotated[Share, OVERFITTING] = 0.0
-    """Share of an image's vectors that the text half does not see in a step, drawn again for each image. Not for prefixes."""
+    """Share of an image's vectors that are hidden from the decoder in each step. Not for prefixes."""
     word_dropout: Annotated[Share, OVERFITTING] = 0.0
-    """Share of the words hidden from the text half as it reads, drawn again in each epoch; it still learns to write all."""
+    """Share of the words that are hidden from the decoder as it reads, drawn again in each epoch; it learns to write all."""
     ema: Annotated[Share, OVERFITTING] = 0.0
-    """Measure and keep a running average of the weights over about the last 1 / (1 - ema) steps, such as 0.999. 0 for none."""
+    """Evaluate and save a running average of the weights over about the last 1 / (1 - ema) steps, with 0.999 for example."""
     seed: int = 0
     """Seed of everything random: new weights, splits, order, dropout."""
     patience: Annotated[Annotated[int, Field(ge=1)] | None, OVERFITTING] = None
     """Stop after this many evaluations without a better score."""
     checkpoint_every: Annotated[int, Field(ge=1), WATCHING] = 500
-    """Steps between checkpoints; there is one at the end of epochs as well."""
+    """Steps between checkpoints; epochs end with one as well."""
     checkpoint_every_epochs: Annotated[int, Field(ge=1), WATCHING] = 1
-    """Epochs between the checkpoints at their ends; the last epoch always has one."""
+    """Epochs between the checkpoints at the end of epochs; the last epoch always has one."""
     checkpoint_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100), WATCHING] = (
         "checkpoint"
     )
     """First part of the names of checkpoints: `checkpoint` makes `checkpoint-500`."""
     keep_checkpoints: Annotated[int, Field(ge=1), WATCHING] = 2
-    """Checkpoints that stay on disk, the newest first."""
+    """Number of checkpoints to keep; older ones are deleted."""
     max_bad_steps: Annotated[int, Field(ge=1), WATCHING] = 10
-    """Steps in a row with a non-finite loss or gradient before training stops. Such a step is left out."""
+    """Stop after this many steps in a row with a non-finite loss or gradient; such steps change nothing."""
     log_every: Annotated[int, Field(ge=1), WATCHING] = 10
     """Steps between lines of metrics.jsonl."""
     trackers: Annotated[tuple[TrackerName, ...] | None, WATCHING] = None
-    """Where else to follow the run: needs `pip install 'captrain[track]'` (tensorboard), `captrain[wandb]` or
+    """Trackers to log to; they need `pip install 'captrain[track]'` (tensorboard), `captrain[wandb]` or
     `captrain[mlflow]`. Default: tensorboard where it is installed."""
     project: Annotated[str, WATCHING] = "captrain"
-    """The name that groups runs in trackers: W&B's project, MLflow's experiment."""
+    """Project of the run in trackers (W&B's project, MLflow's experiment)."""
     run_name: Annotated[str | None, WATCHING] = None
-    """The run's name in trackers. Default: the name of its folder."""
+    """Name of the run in trackers. Default: its folder's."""
 
 
 class DistributedSettings(Section):
     """Which devices a training uses, and how they share it. What is learned stays the same."""
 
     devices: Annotated[str, StringConstraints(pattern=r"^(all|cpu:\d+|\d+(,\d+)*)$")] | None = None
-    """GPUs of this machine to train on: `all`, or numbers such as `0,1`; `cpu:2` for two processes. Default: one device."""
+    """GPUs to train on: `all`, or numbers such as `0,1`; `cpu:2` means two processes. Default: one device."""
     strategy: Literal["ddp", "fsdp", "deepspeed"] = "ddp"
-    """`ddp`: the whole model on each device. `fsdp`: weights, gradients and optimizer shared out (FSDP2). `deepspeed`: ZeRO."""
+    """`ddp` puts the whole model on each device, `fsdp` shards it (FSDP2), `deepspeed` uses ZeRO."""
     zero_stage: Literal[1, 2, 3] = 2
-    """What ZeRO shares out: 1 the optimizer's memory, 2 gradients as well, 3 weights as well."""
+    """What ZeRO shards: 1 the optimizer's state, 2 gradients too, 3 weights too."""
     zero_offload: bool = False
-    """Keep what ZeRO shares out in the machine's memory: larger models fit, steps are slower."""
+    """Keep what ZeRO shards in main memory: larger models fit, steps are slower."""
 
 
 TokenizeName = Literal["ptb", "unicode", "characters", "auto"]
@@ -169,7 +169,7 @@ class ScoringSettings(Section):
     """Intervals and comparisons of scores. These are flags only."""
 
     bootstrap: Annotated[int, Field(ge=0, le=100_000)] = 1000
-    """Resamples for 95 % intervals and comparisons; 0 leaves them out."""
+    """Resamples for 95 % intervals and comparisons; 0 for none."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the resamples."""
 
@@ -180,27 +180,26 @@ class EvaluationSettings(Section):
     evaluate_every: Annotated[int, Field(ge=1)] = 1
     """Epochs between evaluations; the last epoch always has one."""
     validation_limit: Annotated[int, Field(ge=1)] | None = None
-    """Validation images that are captioned and scored. Default: all."""
+    """Number of validation images to caption and score. Default: all."""
     metric: Annotated[MetricName, WrapValidator(_or_own)] = "cider"
-    """The score that decides which model is kept as the best; `cider_and_bleu_4` is their sum, as LAVIS has it.
-    `meteor` and `spice` need Java and are computed only when they are asked for here."""
+    """Score that chooses the best model. `cider_and_bleu_4` is their sum, as in LAVIS. `meteor` and `spice` need Java."""
     tokenize: TokenizeName = "auto"
-    """How captions become words to score. Papers on English use `ptb`; `unicode` suits most scripts, `characters` all. `auto`
-    is ptb where the script of the references has spaces between words, and else one of the others."""
+    """How captions are split into words for scoring. Papers on English use `ptb`; `unicode` suits most scripts, `characters`
+    all. `auto` means ptb if the references' script puts spaces between words, else one of the others."""
     samples: Annotated[int, Field(ge=0)] = 8
-    """Fixed validation pictures whose captions are written down at each evaluation."""
+    """Number of validation pictures whose captions are logged at each evaluation."""
 
 
 class ComputingSettings(Section):
     """How a finished captioner runs over pictures. These are flags only; recipes have them in `model` and `data`."""
 
     batch_size: Annotated[int, Field(ge=1)] = 16
-    """Pictures captioned at a time."""
+    """Pictures per batch."""
     device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = "auto"
-    """Where to run. `auto` takes cuda, mps, xpu or cpu, the first that is there."""
+    """Where to run. `auto` takes the first of cuda, mps, xpu, cpu that is there."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
-    """Arithmetic of matrix products. `auto` takes bf16 where the device computes it fast."""
+    """Precision of the computation. `auto` means bf16 where the device is fast at it."""
     workers: Annotated[int, Field(ge=0)] | None = None
-    """Threads that read and decode pictures. Default: one a core, at most 16."""
+    """Threads that read and decode pictures. Default: one per core, at most 16."""
     max_pixels: Annotated[int, Field(ge=1)] = DataSettings.model_fields["max_pixels"].default
     """Pictures with more pixels than this are rejected before they are decoded."""

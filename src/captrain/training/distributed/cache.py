@@ -120,7 +120,7 @@ def _images(
             if any(key not in cache.store for key in share.keys):
                 raise DataError(
                     f"{options.folder}: not all processes see the same features there; set CAPTRAIN_CACHE to a folder "
-                    "that all machines share, train from a store (captrain encode), or use --keep off"
+                    "that all machines share, train from a store (captrain encode), or use --cache-features off"
                 )
             made[name] = CachedImages(used, share.keys, cache.store, cache.kind, share.views)
         made[name].taken = share.positions

@@ -165,7 +165,8 @@ def find_checkpoint(folder: Path, wanted: str) -> Path:
 
 
 WITHOUT_EFFECT = (
-    "distributed", "model.device", "data.keep", "data.memory_budget", "data.workers", "data.accept_lost_words",
+    "distributed", "model.device", "data.cache_features", "data.keep", "data.memory_budget", "data.workers",
+    "data.accept_lost_words",
     "evaluation.samples",
     "training.checkpoint_every", "training.checkpoint_every_epochs", "training.checkpoint_prefix",
     "training.keep_checkpoints", "training.log_every", "training.max_bad_steps",
