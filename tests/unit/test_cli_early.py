@@ -91,7 +91,7 @@ def test_a_finished_run_and_one_that_has_its_base_need_no_model(tmp_path: Path) 
         (run / "settings.yaml").write_text("requested: {source: photos, model: {model: gone/model}}")
     code = """
 from pathlib import Path
-from captrain.cli.early import check_training
+from captrain.api.checks import check_training
 from captrain.settings.load import resolve
 settings = resolve({"model": {"model": "gone/model"}})
 for run in ("finished", "base"):

@@ -14,7 +14,7 @@ SCHEMA = "captrain.settings.schema"
 
 MAY_IMPORT = {
     # Where settings come in.
-    "cli/config.py", "cli/data_compile.py", "cli/data_convert.py", "cli/early.py", "cli/evaluate.py", "cli/flags.py",
+    "cli/config.py", "cli/data_compile.py", "cli/data_convert.py", "api/checks.py", "cli/evaluate.py", "cli/flags.py",
     "cli/score.py", "cli/train.py", "demo/run.py",
     # Where a training takes them apart.
     "training/run.py", "training/resolve.py", "training/captioner_setup.py", "training/data_setup.py",

@@ -1,6 +1,6 @@
-"""Names of models, data and outputs, looked up before anything heavy is loaded: a wrong one is told at once.
+"""Checks of the names of models, data and outputs before anything heavy is loaded, so that a wrong one is reported at once.
 
-What the work itself checks, it checks again; nothing here is loaded, read or changed.
+The work itself checks them again. Nothing is loaded, read or changed here.
 """
 
 from __future__ import annotations

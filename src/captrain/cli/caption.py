@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from captrain.cli.early import check_captions_file, check_data, check_lengths, check_models
+from captrain.api.checks import check_captions_file, check_data, check_lengths, check_models
 from captrain.cli.flags import (
     ComputingFlags,
     ComputingSettings,

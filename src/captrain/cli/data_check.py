@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from captrain.api.checks import check_models
 from captrain.cli.arguments import AtLeastOne, Switch
-from captrain.cli.early import check_models
 from captrain.cli.flags import ReadingFlags, TrustFlags, trust
 from captrain.cli.show import exit_code, show_table
 from captrain.errors import UserError

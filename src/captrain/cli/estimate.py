@@ -7,8 +7,8 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from captrain.api.checks import check_data, check_models
 from captrain.cli.arguments import AboveZero, AtLeastOne, Switch
-from captrain.cli.early import check_data, check_models
 from captrain.cli.flags import ReadingFlags, TrustFlags, how_to_read, trust
 from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import show_table

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from captrain.api.checks import check_data, check_folder, check_models, check_stores
 from captrain.cli.arguments import AtLeastOne, Switch
-from captrain.cli.early import check_data, check_folder, check_models, check_stores
 from captrain.cli.flags import ReadingFlags, TrustFlags, how_to_read, trust
 from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import exit_code, show_table

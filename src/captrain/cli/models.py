@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from captrain.api.checks import check_free, check_models
 from captrain.cli.arguments import Merge, Precision, Switch
-from captrain.cli.early import check_free, check_models
 from captrain.cli.flags import TrustFlags, trust
 from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import show_table

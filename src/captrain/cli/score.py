@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from captrain.api.checks import check_data, check_lengths, check_models, check_scores_folder
 from captrain.cli.arguments import Switch
-from captrain.cli.early import check_data, check_lengths, check_models, check_scores_folder
 from captrain.cli.flags import (
     ComputingFlags,
     ComputingSettings,

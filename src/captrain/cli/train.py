@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from captrain.api.checks import check_training
 from captrain.cli.arguments import Switch
-from captrain.cli.early import check_training
 from captrain.cli.flags import (
     DataFlags,
     DistributedFlags,
