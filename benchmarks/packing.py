@@ -33,7 +33,8 @@ from captrain.data.images import ImageSpec
 from captrain.models.families import blip
 from captrain.models.layers.attention import quicken_dropout
 from captrain.models.layers.packing import pack
-from captrain.models.learning_parts import LoraOptions, add_lora, lower_frozen
+from captrain.models.lora import LoraOptions, add_lora
+from captrain.models.what_learns import lower_frozen
 
 CAPTIONS = 5
 TOKENS = range(10, 19)

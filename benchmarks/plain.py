@@ -21,8 +21,8 @@ import torch
 
 from captrain.data.dataset import load_splits
 from captrain.data.images import prepare
-from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import save_captioner
+from captrain.models.contract import CaptionerModel
 from captrain.records import Sample
 from captrain.settings.load import load_recipe, resolve
 from captrain.training.captioner_setup import adapt, build_captioner, place

@@ -26,7 +26,7 @@ MARKER = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 PANEL = re.compile(r"^\*\*(?P<title>[^*\n]+)\*\*:\n\n(?P<flags>(?:(?:\*|    ).*\n)+)", re.MULTILINE)
 MEMBERS = ("   :members:", "   :show-inheritance:")
 CONTRACT = ("CaptionerModel", "Captioner")
-"""Names of the class of `captrain.models.captioner` that families derive from; the first that is there is shown."""
+"""Names of the class of `captrain.models.contract` that families derive from; the first that is there is shown."""
 
 
 def settings() -> str:
@@ -80,7 +80,7 @@ def errors() -> str:
 
 def contract() -> str:
     """The directive that documents the class which model families derive from."""
-    module = importlib.import_module("captrain.models.captioner")
+    module = importlib.import_module("captrain.models.contract")
     name = next(name for name in CONTRACT if hasattr(module, name))
     return "\n".join(_directive("autoclass", f"{module.__name__}.{name}", *MEMBERS))
 

@@ -38,9 +38,9 @@ from transformers import (
 
 from captrain.data.images import ImageSpec
 from captrain.models.build import Mapper, join_prefix
-from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.image_preparation import write_preparation
 from captrain.models.checkpoint.loading import load_model
+from captrain.models.contract import CaptionerModel
 from captrain.models.families.encoder_decoder import load_decoder
 from captrain.models.vocabulary import load_tokenizer
 

@@ -9,14 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import load_captioner, save_captioner
+from captrain.models.contract import CaptionerModel
 from captrain.models.decoding import Decoding
 from captrain.models.families import FAMILIES, family_named
 from captrain.models.layers.packing import even_groups
 from captrain.models.layers.vision import turned_back
-from captrain.models.learning_parts import LoraOptions, add_lora, count_parameters
+from captrain.models.lora import LoraOptions, add_lora
 from captrain.models.parts import PARTS
+from captrain.models.what_learns import count_parameters
 from captrain.testing import TINY_CAPTIONERS, clear_pictures, teach
 
 CAPTIONS = [["a red dog runs", "the dog"], ["a blue cat sits in the grass"], ["two small green square", "snow"]]

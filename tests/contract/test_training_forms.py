@@ -17,14 +17,14 @@ from peft import PeftModel
 from torch import Tensor
 
 from captrain.models.adapters import is_adapter
-from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.export import export
 from captrain.models.checkpoint.folder import (
     load_captioner,
     save_captioner,
 )
+from captrain.models.contract import CaptionerModel
 from captrain.models.families import FAMILIES, family_named, import_object
-from captrain.models.learning_parts import LoraOptions, add_lora
+from captrain.models.lora import LoraOptions, add_lora
 from captrain.settings.schema import Settings
 from captrain.testing import clear_pictures, teach, tiny_photos, tiny_text_decoder, tiny_vision_encoder
 from captrain.training.data_setup import load_data

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from captrain.models.checkpoint.folder import load_captioner, save_captioner
-from captrain.models.learning_parts import LoraOptions, add_lora
+from captrain.models.lora import LoraOptions, add_lora
 from captrain.testing import (
     tiny_blip,
     tiny_encoder_decoder,

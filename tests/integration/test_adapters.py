@@ -14,9 +14,9 @@ from run_tools import QUICK, Cli
 
 from captrain.errors import ModelError
 from captrain.models.adapters import base_of
-from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.export import export
 from captrain.models.checkpoint.folder import load_captioner
+from captrain.models.contract import CaptionerModel
 from captrain.models.families.blip import BlipCaptioner, BlipForConditionalGeneration
 from captrain.testing import clear_pictures
 

@@ -20,7 +20,7 @@ import captrain
 from captrain.models.checkpoint.export import export
 from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.models.decoding import Decoding
-from captrain.models.learning_parts import LoraOptions, add_lora
+from captrain.models.lora import LoraOptions, add_lora
 from captrain.testing import TINY_CAPTIONERS, teach, tiny_blip2
 
 PHOTOS = 6

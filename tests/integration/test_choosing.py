@@ -11,7 +11,7 @@ import yaml
 from run_tools import QUICK, Cli, lines_of
 
 from captrain.features.cache import FeatureCache
-from captrain.models.captioner import CaptionerModel
+from captrain.models.contract import CaptionerModel
 from captrain.testing import tiny_photos
 from captrain.training.loop.trainer import CaptionTrainer
 

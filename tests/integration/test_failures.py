@@ -14,7 +14,7 @@ from run_tools import QUICK, Cli, Result, lines_of, losses_of
 from safetensors.torch import load_file
 
 import captrain.training.run_folder.checkpoints as checkpoints
-from captrain.models.captioner import CaptionerModel
+from captrain.models.contract import CaptionerModel
 from captrain.training.loop.trainer import CaptionTrainer
 from captrain.training.run_folder.folder import RunFolder
 

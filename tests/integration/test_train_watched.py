@@ -10,7 +10,7 @@ import torch
 import yaml
 from run_tools import QUICK, Cli, lines_of
 
-from captrain.models.captioner import CaptionerModel
+from captrain.models.contract import CaptionerModel
 from captrain.training.trackers import TRACKERS, TrackerPlace
 
 COMMON = f"--validation-share 0.25 --epochs 2 --checkpoint-every 2 {QUICK}"

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import load_captioner
+from captrain.models.contract import CaptionerModel
 from captrain.testing import clear_pictures
 
 

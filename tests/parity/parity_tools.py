@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from captrain.models.captioner import CaptionerModel
+from captrain.models.contract import CaptionerModel
 
 
 def features_of(captioner: CaptionerModel, pixels: Tensor) -> Tensor:

@@ -16,8 +16,8 @@ import yaml
 from parity_tools import features_of, normalised
 from torch import Tensor
 
-from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import load_captioner
+from captrain.models.contract import CaptionerModel
 from captrain.models.decoding import Decoding, until
 from captrain.settings.lavis.convert import import_lavis
 from captrain.settings.load import resolve

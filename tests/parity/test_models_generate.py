@@ -12,8 +12,8 @@ from parity_tools import features_of, normalised
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import load_captioner
+from captrain.models.contract import CaptionerModel
 from captrain.models.decoding import Decoding
 from captrain.models.layers.attention import attend
 from captrain.testing import LESSONS

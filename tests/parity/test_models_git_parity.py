@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import load_captioner, save_captioner
+from captrain.models.contract import CaptionerModel
 from captrain.models.decoding import Decoding
 from captrain.models.families.git import attend_beside_image
 from captrain.models.layers.attention import attend

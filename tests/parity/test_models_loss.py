@@ -13,8 +13,8 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from captrain.models.build import NewDecoder, build_encoder_decoder
-from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import load_captioner
+from captrain.models.contract import CaptionerModel
 from captrain.models.layers.packing import IGNORED
 from captrain.testing import clear_pictures, tiny_text_decoder, tiny_vision_encoder
 

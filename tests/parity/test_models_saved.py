@@ -15,10 +15,10 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer
 
-from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import load_captioner, save_captioner
+from captrain.models.contract import CaptionerModel
 from captrain.models.decoding import Decoding
-from captrain.models.learning_parts import LoraOptions, add_lora
+from captrain.models.lora import LoraOptions, add_lora
 from captrain.testing import LESSONS, clear_pictures, teach
 
 CLASSES = {"blip": "BlipForConditionalGeneration", "encoder-decoder": "VisionEncoderDecoderModel"}

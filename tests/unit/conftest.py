@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import load_captioner
+from captrain.models.contract import CaptionerModel
 from captrain.records import Sample
 from captrain.testing import clear_pictures
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captrain.data.caption_files import TEXT_SUFFIXES, CaptionFolder, match
+from captrain.data.caption_file_names import TEXT_SUFFIXES, CaptionFolder, match
 from captrain.data.check.check import checked_splits
 from captrain.data.dataset import list_images
 from captrain.data.read_options import ReadOptions

@@ -19,7 +19,7 @@ from captrain.data.machine_captions import CaptionChange, CaptionLedger, Caption
 from captrain.data.read_options import ReadOptions
 from captrain.data.readers.sidecar import read
 from captrain.data.recipe_data import load_recipe_data, tell_machine_captions
-from captrain.data.text_files import lines_of
+from captrain.data.text_encoding import lines_of
 from captrain.errors import DataError
 from captrain.inference.evaluation_data import EvaluationData, choose_samples
 from captrain.records import Rejects

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from captrain.data.read_options import ReadOptions
 from captrain.data.readers.sidecar import read
-from captrain.data.text_files import control_in, decode_text, is_wide, lines_of
+from captrain.data.text_encoding import control_in, decode_text, is_wide, lines_of
 from captrain.disk.reading import MARKS, encoding_of
 from captrain.errors import SettingsError
 from captrain.records import Rejects

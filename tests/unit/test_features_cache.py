@@ -24,10 +24,11 @@ from captrain.features.encoder import PREPARATION_VERSION, features_key, pixels_
 from captrain.features.stream import stream_pictures
 from captrain.features.training_images import CachedImages, LiveImages
 from captrain.models.build import Mapper, NewDecoder, build_encoder_decoder, build_prefix
-from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.image_preparation import write_preparation
-from captrain.models.learning_parts import LoraOptions, add_lora, freeze
+from captrain.models.contract import CaptionerModel
+from captrain.models.lora import LoraOptions, add_lora
 from captrain.models.parts import plain_name
+from captrain.models.what_learns import freeze
 from captrain.records import Rejects, Sample
 from captrain.testing import clear_pictures, teach
 

@@ -21,8 +21,8 @@ from captrain.features.cache_arrays import ArrayStore, DiskStore, MemoryStore
 from captrain.features.manage import describe_store, search_store, verify_store
 from captrain.features.stored_images import StoredImages
 from captrain.features.training_images import CachedImages
-from captrain.models.captioner import CaptionerModel
-from captrain.models.learning_parts import freeze
+from captrain.models.contract import CaptionerModel
+from captrain.models.what_learns import freeze
 from captrain.records import Rejects, Sample
 
 

@@ -13,7 +13,7 @@ from captrain.data.images import MAX_PIXELS, prepare
 from captrain.data.picture_files import content_key
 from captrain.features.cache import CacheOptions, cache_features
 from captrain.features.training_images import PLAIN, CachedImages, LiveImages, Views
-from captrain.models.captioner import CaptionerModel
+from captrain.models.contract import CaptionerModel
 from captrain.records import Rejects, Sample
 
 FLIP = Augmentation(flip=1.0)

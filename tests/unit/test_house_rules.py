@@ -20,7 +20,7 @@ MANY_PARAMETERS = {  # with the reason
     "models/build.py:joined": "",
     "models/build.py:prefixed": "",
     "models/families/prefix/mapper.py:PrefixConfig.__init__": "",
-    "models/learning_parts.py:add_lora": "",
+    "models/what_learns.py:add_lora": "",
     "training/loop/trainer.py:CaptionTrainer.__init__": "",
     "training/run.py:note_run": "",
 }

@@ -13,7 +13,7 @@ import pytest
 
 from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.models.contexts import quietly
-from captrain.models.learning_parts import LoraOptions, add_lora
+from captrain.models.lora import LoraOptions, add_lora
 from captrain.testing import TINY_CAPTIONERS, tiny_photos
 
 CODE = """

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import TrainerControl, TrainerState
 
-from captrain.metrics.judging import blind_spot, is_better, is_constant, merit, since_best
+from captrain.metrics.best import blind_spot, is_better, is_constant, merit, since_best
 from captrain.report.logs import Metrics
 from captrain.training.loop.callbacks import Discernment, Patience, is_best
 

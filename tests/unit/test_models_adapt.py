@@ -12,20 +12,11 @@ from transformers import MobileNetV1Config, MobileNetV1Model
 from transformers.pytorch_utils import Conv1D
 
 from captrain.errors import ModelError, SettingsError
-from captrain.models.adapters import lora_modules
-from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import load_captioner
-from captrain.models.learning_parts import (
-    STARTS,
-    LoraOptions,
-    add_lora,
-    checkpoint_activations,
-    count_parameters,
-    freeze,
-    lower_frozen,
-    quantization,
-)
+from captrain.models.contract import CaptionerModel
+from captrain.models.lora import STARTS, LoraOptions, add_lora, lora_modules
 from captrain.models.parts import PARTS, plain_name
+from captrain.models.what_learns import checkpoint_activations, count_parameters, freeze, lower_frozen, quantization
 from captrain.testing import TINY_CAPTIONERS, clear_pictures, teach
 from captrain.training.optimization.optimizers import parameter_groups
 

@@ -15,11 +15,12 @@ from captrain.data.images import ImageSpec
 from captrain.errors import ModelError
 from captrain.models.adapters import base_of, check_saved_whole, has_adapter, merge_adapter
 from captrain.models.build import NewDecoder, build_encoder_decoder
-from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint import folder as bundle
 from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.models.checkpoint.image_preparation import write_preparation
-from captrain.models.learning_parts import LoraOptions, add_lora, freeze
+from captrain.models.contract import CaptionerModel
+from captrain.models.lora import LoraOptions, add_lora
+from captrain.models.what_learns import freeze
 from captrain.settings.schema import Settings
 from captrain.testing import clear_pictures, teach, tiny_text_decoder
 from captrain.training import captioner_setup

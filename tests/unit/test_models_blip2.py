@@ -21,12 +21,12 @@ from transformers import (
 )
 
 from captrain.errors import ModelError
-from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import load_captioner, save_captioner
+from captrain.models.contract import CaptionerModel
 from captrain.models.decoding import Decoding
 from captrain.models.families.blip2 import Blip2Captioner
-from captrain.models.learning_parts import freeze
 from captrain.models.parts import PARTS
+from captrain.models.what_learns import freeze
 from captrain.testing import clear_pictures, teach, tiny_blip2
 
 OPT = {"num_hidden_layers": 32, "num_attention_heads": 32, "vocab_size": 50272}

@@ -13,7 +13,7 @@ import pytest
 from captrain.errors import ModelError
 from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.models.families import family_named
-from captrain.models.learning_parts import LoraOptions, add_lora
+from captrain.models.lora import LoraOptions, add_lora
 
 Damage = Callable[[Path], object]
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from captrain.errors import SettingsError
-from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import load_captioner
+from captrain.models.contract import CaptionerModel
 from captrain.models.device import compile_captioner
 from captrain.testing import clear_pictures
 

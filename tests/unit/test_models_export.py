@@ -22,13 +22,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from captrain.errors import CaptrainError, ModelError
-from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint import export as hub
 from captrain.models.checkpoint.card import last_name, model_card
 from captrain.models.checkpoint.export import cast_weights, export, merge_adapter
 from captrain.models.checkpoint.folder import load_captioner, save_captioner
+from captrain.models.contract import CaptionerModel
 from captrain.models.decoding import Decoding
-from captrain.models.learning_parts import LoraOptions, add_lora
+from captrain.models.lora import LoraOptions, add_lora
 from captrain.testing import clear_pictures, teach
 
 CLASSES = {"blip": "BlipForConditionalGeneration", "encoder-decoder": "VisionEncoderDecoderModel"}

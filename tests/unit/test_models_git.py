@@ -14,10 +14,10 @@ from transformers import BertTokenizer, GitConfig, PreTrainedTokenizerFast
 
 from captrain.data.images import ImageSpec
 from captrain.errors import ModelError
-from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import load_captioner, save_captioner
+from captrain.models.contract import CaptionerModel
 from captrain.models.families.git import GitCaptioner, GitForCausalLM, behind_image
-from captrain.models.learning_parts import LoraOptions, add_lora
+from captrain.models.lora import LoraOptions, add_lora
 from captrain.models.parts import PARTS
 from captrain.testing import clear_pictures, teach, tiny_git
 

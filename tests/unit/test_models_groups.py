@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import ConvNextConfig, ConvNextModel, SwinConfig, SwinModel
 
-from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import load_captioner
-from captrain.models.learning_parts import LoraOptions, add_lora
+from captrain.models.contract import CaptionerModel
+from captrain.models.lora import LoraOptions, add_lora
 from captrain.models.parts import plain_name
 from captrain.training.optimization.optimizers import layer_powers, parameter_groups
 

@@ -13,11 +13,12 @@ from transformers import BertTokenizer, PreTrainedModel, VisionEncoderDecoderMod
 
 from captrain.errors import ModelError
 from captrain.models.build import NewDecoder, PreparationChanges, build_encoder_decoder
-from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import load_captioner, save_captioner
+from captrain.models.contract import CaptionerModel
 from captrain.models.decoding import Decoding
 from captrain.models.layers.vision import VisionVectors
-from captrain.models.learning_parts import LoraOptions, add_lora, freeze
+from captrain.models.lora import LoraOptions, add_lora
+from captrain.models.what_learns import freeze
 from captrain.testing import LESSONS, WORDS, clear_pictures, teach, tiny_text_decoder, tiny_vision_encoder
 
 SIZES = NewDecoder(layers=1, width=32, heads=4, dropout=0.1, vocabulary_size=100)

@@ -12,11 +12,11 @@ from torch import Tensor
 from captrain.features.cache import CacheOptions, FeatureCache
 from captrain.features.training_images import Images
 from captrain.inference.captioner import features_of
-from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import load_captioner
 from captrain.models.contexts import evaluating
+from captrain.models.contract import CaptionerModel
 from captrain.models.decoding import Decoding
-from captrain.models.learning_parts import LoraOptions, add_lora
+from captrain.models.lora import LoraOptions, add_lora
 from captrain.records import Sample
 from captrain.testing import TINY_CAPTIONERS, clear_pictures
 from captrain.training.captions import TokenizedCaptions

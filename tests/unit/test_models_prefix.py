@@ -19,8 +19,9 @@ from captrain.models.checkpoint.image_preparation import read_preparation
 from captrain.models.decoding import Decoding
 from captrain.models.families.prefix.captioner import PrefixCaptioner, load_language
 from captrain.models.families.prefix.mapper import PrefixConfig, make_mapper
-from captrain.models.learning_parts import LoraOptions, add_lora, count_parameters, freeze
+from captrain.models.lora import LoraOptions, add_lora
 from captrain.models.vocabulary import load_tokenizer
+from captrain.models.what_learns import count_parameters, freeze
 from captrain.testing import LESSONS, clear_pictures, teach, tiny_text_decoder, tiny_vision_encoder
 
 SIZES = NewDecoder(layers=1, width=32, heads=4, dropout=0.1, vocabulary_size=100)

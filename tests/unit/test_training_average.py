@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from captrain.errors import RunError
-from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import load_captioner
+from captrain.models.contract import CaptionerModel
 from captrain.testing import tiny_encoder_decoder
 from captrain.training.optimization.weight_average import WeightAverage
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from captrain.features.training_images import Images
-from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import load_captioner
+from captrain.models.contract import CaptionerModel
 from captrain.records import Sample
 from captrain.settings.schema import TrainingSettings
 from captrain.testing import tiny_blip

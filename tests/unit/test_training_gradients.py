@@ -14,9 +14,10 @@ from transformers.models.gpt2.modeling_gpt2 import GPT2Attention
 
 from captrain.errors import ModelError
 from captrain.models.build import Mapper, NewDecoder, build_encoder_decoder, build_prefix
-from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import load_captioner
-from captrain.models.learning_parts import LoraOptions, add_lora, checkpoint_activations, freeze
+from captrain.models.contract import CaptionerModel
+from captrain.models.lora import LoraOptions, add_lora
+from captrain.models.what_learns import checkpoint_activations, freeze
 from captrain.testing import TINY_CAPTIONERS, clear_pictures, tiny_text_decoder, tiny_vision_encoder
 from captrain.training.optimization.gradients import LONGEST_WAIT, GradientCheck, should_learn
 

@@ -25,7 +25,7 @@ from captrain.errors import SettingsError
 from captrain.models.defaults import default_values, family_of
 from captrain.settings.load import EXTENDS, Nested, recipe_layers
 from captrain.settings.schema import Settings
-from captrain.settings.schema.optimisation import OWN_RATES, beta2_of, default_rate, schedule_of
+from captrain.settings.schema.optimization import OWN_RATES, beta2_of, default_rate, schedule_of
 from captrain.yaml_text import inline
 
 DECIDED_BY_FAMILY = frozenset(

@@ -104,7 +104,7 @@ def _show(outcome: Outcome, settings: Settings) -> None:
 
 def _chosen(outcome: Outcome, settings: Settings) -> Iterator[tuple[str, str]]:
     """Which epoch the saved model is of, and what it was chosen by: the loss, where the score was the same at all evaluations."""
-    from captrain.metrics.judging import LOSS, is_constant
+    from captrain.metrics.best import LOSS, is_constant
     from captrain.report.logs import Problems, read_metrics
 
     best, metric = outcome.best, settings.evaluation.metric

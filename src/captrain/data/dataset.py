@@ -15,7 +15,7 @@ from captrain.data.readers.detection import detect, read_and_note
 from captrain.data.safe_paths import IMAGE_SUFFIXES, as_spelled
 from captrain.data.samples import ChosenSamples, JoinedSamples, PrefixedSamples, keys_of, question_of
 from captrain.data.splits import SPLIT_NAMES, USUAL, SplitNames, listed_splits, own_name, own_names, roles_of
-from captrain.data.text_files import decode_text
+from captrain.data.text_encoding import decode_text
 from captrain.disk.reading import read_file
 from captrain.errors import DataError
 from captrain.records import Rejects, Sample

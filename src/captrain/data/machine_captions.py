@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from captrain.data.text_files import lines_of
+from captrain.data.text_encoding import lines_of
 from captrain.disk.folders import check_way, make_folders
 from captrain.disk.writing import open_to_append, read_own
 from captrain.errors import UserError

@@ -1,0 +1,1 @@
+"""Scenes that captrain draws, describes and checks itself."""

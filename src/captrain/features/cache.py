@@ -26,8 +26,8 @@ from captrain.features.encoder import KINDS, PREPARATION_VERSION, encoder_note, 
 from captrain.features.stored_images import stored_images
 from captrain.features.stream import default_workers, stream_pictures
 from captrain.features.training_images import PLAIN, CachedImages, Images, LiveImages, Views
-from captrain.models.captioner import CaptionerModel
 from captrain.models.contexts import evaluating
+from captrain.models.contract import CaptionerModel
 from captrain.progress import Advance, track
 from captrain.records import Rejects, Sample
 

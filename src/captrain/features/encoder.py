@@ -20,12 +20,12 @@ from captrain.data.feature_store.layout import EncoderNote, FeaturesNote
 from captrain.data.images import Decode, ImageSpec
 from captrain.errors import ModelError
 from captrain.models.build import load_vision
-from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.archive import is_archive
 from captrain.models.checkpoint.folder import clear_errors, load_captioner
 from captrain.models.checkpoint.image_preparation import Resize, adjust, read_preparation
 from captrain.models.checkpoint.loading import read_config
 from captrain.models.checkpoint.located import find_model_folder
+from captrain.models.contract import CaptionerModel
 from captrain.models.device import choose_device, choose_precision
 from captrain.models.families import family_of_type
 from captrain.models.families.prefix.mapper import Vectors

@@ -17,7 +17,7 @@ from captrain.errors import DataError, ModelError, SettingsError
 from captrain.features.cache_arrays import as_tensor
 from captrain.features.encoder import PREPARATION_VERSION, check_same_encoder, encoder_note
 from captrain.features.training_images import Images, Views
-from captrain.models.captioner import CaptionerModel
+from captrain.models.contract import CaptionerModel
 from captrain.records import Sample
 
 logger = logging.getLogger(__name__)

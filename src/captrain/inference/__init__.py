@@ -1,0 +1,1 @@
+"""Captioners at work: captions of pictures, written to files and scored."""

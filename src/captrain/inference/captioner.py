@@ -28,14 +28,14 @@ from captrain.errors import DataError, PictureError, SettingsError, nearest
 from captrain.features.encoder import weights_digest
 from captrain.features.stream import batches, stream_pictures
 from captrain.features.training_images import Images
-from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.export import download_model
 from captrain.models.checkpoint.folder import load_captioner
 from captrain.models.contexts import evaluating, quietly
+from captrain.models.contract import CaptionerModel
 from captrain.models.decoding import FOR_SAMPLING, Decoding, Room, Written
 from captrain.models.device import PRECISIONS, choose_device, choose_precision
 from captrain.models.layers.vision import mean_with_mirrored
-from captrain.models.learning_parts import lower_frozen
+from captrain.models.what_learns import lower_frozen
 from captrain.models.zoo import resolve_name
 from captrain.records import LARGEST_PICTURE, Caption, Rejects, Sample
 from captrain.settings.load import check

@@ -1,6 +1,6 @@
 """Captions into the files beside pictures: the file that a picture has is changed, by the rule of `data.caption_files`.
 
-Every change is first noted in the folder's ledger (`data.machine`), so that an interrupted command that is repeated adds no
+Every change is first noted in the folder's ledger (`data.machine_captions`), so that an interrupted command that is repeated adds no
 caption twice: where the same model has a caption in a file already, as it wrote it, the picture is done.
 """
 
@@ -11,11 +11,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from captrain.data.caption_files import CaptionFile, CaptionFolder, is_text, read_caption_file, text_suffixes
+from captrain.data.caption_file_names import CaptionFile, CaptionFolder, is_text, read_caption_file, text_suffixes
 from captrain.data.machine_captions import FILE, HOME, CaptionChange, CaptionLedger, CaptionMaker, How
 from captrain.data.read_options import ReadOptions
 from captrain.data.safe_paths import IMAGE_SUFFIXES, is_hidden
-from captrain.data.text_files import Text
+from captrain.data.text_encoding import Text
 from captrain.disk.folders import check_way, sync_all
 from captrain.disk.reading import UTF_8
 from captrain.disk.writing import check_target, write_bytes

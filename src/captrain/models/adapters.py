@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from peft import get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import nn
-from transformers.pytorch_utils import Conv1D
 
-from captrain.errors import ModelError, nearest
-from captrain.models.captioner import CaptionerModel
+from captrain.errors import ModelError
 from captrain.models.checkpoint.loading import load_adapter
 from captrain.models.checkpoint.located import EXTRAS, in_folder, is_cached, looks_like_path
 from captrain.models.checkpoint.weight_files import read_model_json
-from captrain.models.parts import plain_name
+from captrain.models.contract import CaptionerModel
 
 CONFIG = "adapter_config.json"
 BASE = "base"
@@ -45,6 +40,12 @@ def fetched_adapter(source: str) -> str:
 def has_adapter(captioner: CaptionerModel) -> bool:
     """Whether a captioner has an adapter that is not merged."""
     return hasattr(captioner.model, "peft_config")
+
+
+def check_plain(captioner: CaptionerModel) -> None:
+    """Raise `ModelError` if there is an adapter already: a second one, or its base, would learn and not be saved."""
+    if has_adapter(captioner):
+        raise ModelError("the captioner has an adapter already; merge it first, or continue its training")
 
 
 def base_of(folder: str) -> str:
@@ -166,100 +167,3 @@ def _check_shared(captioner: CaptionerModel) -> None:
                 f"the adapter can't be merged: {name} shares its weight with {others[0]}, which would change too; "
                 "keep the adapter apart (export --keep-adapter, train --continue-adapter)"
             )
-
-
-LAYERS = ("attention", "feed-forward", "all-linear")
-"""The kinds of layers that can get adapters."""
-
-ATTENTION_BLOCK = re.compile(r"attn|attention", re.IGNORECASE)
-ATTENTION_LAYER = re.compile(r"query|key|value|qkv|(q|k|v|o|qkv|out|in)_proj|[qkvo]|to_(queries|keys_values)")
-
-
-def lora_modules(
-    captioner: CaptionerModel,
-    parts: Sequence[str] = ("language",),
-    layers: Sequence[str] = ("attention", "feed-forward"),
-    target_modules: Sequence[str] = (),
-    fresh_modules: Sequence[str] = (),
-) -> list[str]:
-    """The full names of the modules that get adapters, in the model's order.
-
-    Args:
-        parts: some of `vision`, `bridge` and `language`. layers: some of `LAYERS`; `all-linear` is every matrix of the part
-            except the vocabulary's, in blocks or not.
-        target_modules: ends of module names, instead of parts and layers. fresh_modules: modules that learn whole instead.
-
-    Raises `ModelError` if a name or a part matches nothing.
-    """
-    fresh = re.compile(rf"(.*\.)?({'|'.join(map(re.escape, fresh_modules))})(\..*)?") if fresh_modules else None
-    names = [name for name in linear_modules(captioner) if not (fresh and fresh.fullmatch(name))]
-    if target_modules:
-        return _named(names, target_modules)
-    chosen: set[str] = set()
-    for part in parts:
-        found = _of_part(captioner, part, names)
-        wanted = [name for name in found if "all-linear" in layers or layer_kind(name) in layers]
-        if "all-linear" not in layers:
-            wanted = _matching(captioner.lora_targets(part), wanted)
-        if not wanted:
-            raise _nothing_there(captioner, part, layers)
-        chosen.update(wanted)
-    return [name for name in names if name in chosen]
-
-
-def layer_kind(name: str) -> str:
-    """Whether a layer belongs to the attention or to the feed-forward half of its block, by its name.
-
-    >>> layer_kind("h.0.crossattention.c_proj"), layer_kind("h.0.mlp.c_proj"), layer_kind("layer.1.output.dense")
-    ('attention', 'feed-forward', 'feed-forward')
-    """
-    inside = re.split(r"\.\d+\.", name)[-1]  # what comes after the number of the block
-    block, _, last = inside.rpartition(".")
-    is_attention = ATTENTION_BLOCK.search(block) or ATTENTION_LAYER.fullmatch(last)
-    return "attention" if is_attention else "feed-forward"
-
-
-def linear_modules(captioner: CaptionerModel) -> list[str]:
-    """The names of all modules that can get an adapter."""
-    kinds = (nn.Linear, nn.Conv2d, nn.Embedding, Conv1D)
-    return [plain_name(name) for name, module in captioner.named_modules() if isinstance(module, kinds)]
-
-
-def _of_part(captioner: CaptionerModel, part: str, names: Sequence[str]) -> list[str]:
-    """The matrices of a part, except the vocabulary's."""
-    modules = {plain_name(name): module for name, module in captioner.part_modules(part)}
-    head = captioner.decoder.get_output_embeddings()
-    return [
-        name for name in names if isinstance(module := modules.get(name), (nn.Linear, Conv1D)) and module is not head
-    ]
-
-
-def _matching(pattern: str, names: Sequence[str]) -> list[str]:
-    """The names that a family's pattern fully matches; an empty pattern matches none."""
-    return [name for name in names if pattern and re.fullmatch(pattern, name)]
-
-
-def _named(names: Sequence[str], ends: Sequence[str]) -> list[str]:
-    """The modules whose names end as given, as peft matches them. Raises `ModelError` for an end that matches nothing."""
-    for end in ends:
-        if not any(name == end or name.endswith("." + end) for name in names):
-            kinds = sorted({re.sub(r".*\.\d+\.", "", name) for name in names})
-            hint = nearest(end, [*kinds, *(kind.rpartition(".")[2] for kind in kinds)])
-            raise ModelError(
-                f"target_modules: '{end}' matches no module of this model.{hint} It has: {', '.join(kinds)}"
-            )
-    return [name for name in names if any(name == end or name.endswith("." + end) for end in ends)]
-
-
-def _nothing_there(captioner: CaptionerModel, part: str, layers: Sequence[str]) -> ModelError:
-    """The error for a part without such layers; it names the kinds that the part has."""
-    names = linear_modules(captioner)
-    known = _matching(captioner.lora_targets(part), names)
-    others = sorted({layer_kind(name) for name in known})
-    if not others and _of_part(captioner, part, names):
-        others = ["all-linear"]
-    asked = " or ".join(layers)
-    hint = f"; it has {' and '.join(others)}" if others else ""
-    return ModelError(
-        f"lora_parts: the part '{part}' of a {captioner.family} captioner has no layers for adapters ({asked}){hint}"
-    )

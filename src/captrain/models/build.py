@@ -12,11 +12,11 @@ from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenize
 from captrain.data.images import Decode, ImageSpec
 from captrain.errors import ModelError
 from captrain.models.adapters import has_adapter, merge_adapter
-from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import clear_errors, holds_adapter, load_captioner
 from captrain.models.checkpoint.image_preparation import Resize, adjust, read_preparation
 from captrain.models.checkpoint.loading import load_model, read_config
 from captrain.models.contexts import evaluating
+from captrain.models.contract import CaptionerModel
 from captrain.models.families.encoder_decoder import (
     EncoderDecoderCaptioner,
     join_encoder_decoder,

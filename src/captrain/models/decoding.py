@@ -22,7 +22,7 @@ from captrain.settings.schema import GenerationSettings
 from captrain.settings.schema.conflicts import conflict_of_lengths
 
 if TYPE_CHECKING:
-    from captrain.models.captioner import CaptionerModel
+    from captrain.models.contract import CaptionerModel
 
 
 FOR_SAMPLING = ("top_p", "temperature")

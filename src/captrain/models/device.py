@@ -9,7 +9,7 @@ import torch
 from torch.utils import _triton
 
 from captrain.errors import ModelError, SettingsError
-from captrain.models.captioner import CaptionerModel
+from captrain.models.contract import CaptionerModel
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 

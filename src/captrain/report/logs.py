@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from captrain.errors import DataError
-from captrain.metrics.judging import LOSS, merit
+from captrain.metrics.best import LOSS, merit
 from captrain.records import parse_json_line
 from captrain.report.curves import Chart, Line
 

@@ -1,0 +1,1 @@
+"""Training: `run` tells the whole run."""

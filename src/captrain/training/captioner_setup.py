@@ -19,21 +19,15 @@ from captrain.models.build import (
     build_prefix,
     load_pretrained,
 )
-from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import load_captioner, save_captioner
+from captrain.models.contract import CaptionerModel
 from captrain.models.decoding import LEAST, Decoding, Room
 from captrain.models.device import choose_device, choose_precision
 from captrain.models.families import family_named, joined_family
 from captrain.models.layers.attention import quicken_dropout
-from captrain.models.learning_parts import (
-    LoraOptions,
-    add_lora,
-    checkpoint_activations,
-    freeze,
-    lower_frozen,
-    quantization,
-)
+from captrain.models.lora import LoraOptions, add_lora
 from captrain.models.vocabulary import RoundTrip, spread_captions
+from captrain.models.what_learns import checkpoint_activations, freeze, lower_frozen, quantization
 from captrain.records import Sample
 from captrain.settings.schema import ModelSettings, Settings, TrainingSettings
 from captrain.settings.schema.conflicts import asked, frozen_of, method_of

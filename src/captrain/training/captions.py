@@ -16,7 +16,7 @@ from captrain.data.caption_text import CaptionText
 from captrain.data.samples import key_of
 from captrain.errors import DataError, SettingsError
 from captrain.features.stored_images import StoredImages
-from captrain.models.captioner import CaptionerModel
+from captrain.models.contract import CaptionerModel
 from captrain.models.decoding import Room
 from captrain.models.vocabulary import RoundTrip, round_trip
 from captrain.records import Sample

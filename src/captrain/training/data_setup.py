@@ -14,7 +14,7 @@ from captrain.errors import DataError, SettingsError
 from captrain.features.cache import GIB, CacheOptions
 from captrain.features.stored_images import StoredImages
 from captrain.features.training_images import MIRRORED, PLAIN, Images, Views
-from captrain.models.captioner import CaptionerModel
+from captrain.models.contract import CaptionerModel
 from captrain.paths import cache_folder
 from captrain.settings.schema import DataSettings, Settings
 from captrain.settings.schema.conflicts import needing_validation

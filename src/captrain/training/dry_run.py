@@ -8,7 +8,7 @@ from typing import Any
 
 from captrain.data.caption_text import CaptionText
 from captrain.data.dataset import Splits
-from captrain.models.captioner import CaptionerModel
+from captrain.models.contract import CaptionerModel
 from captrain.models.layers.packing import IGNORED
 from captrain.progress import printable
 from captrain.settings.schema import Settings

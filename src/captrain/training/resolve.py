@@ -14,13 +14,13 @@ from captrain.data.augment import Augmentation
 from captrain.data.caption_text import CaptionText
 from captrain.errors import SettingsError
 from captrain.models.adapters import lora_of
-from captrain.models.captioner import PARTS, CaptionerModel
+from captrain.models.contract import PARTS, CaptionerModel
 from captrain.models.defaults import learning_rate_of
 from captrain.models.device import PRECISIONS
 from captrain.models.families import family_named, joined_family
 from captrain.settings.schema import DataSettings, ModelSettings, Settings, TrainingSettings
 from captrain.settings.schema.conflicts import asked, frozen_of, method_of
-from captrain.settings.schema.optimisation import beta2_of, default_rate, schedule_of
+from captrain.settings.schema.optimization import beta2_of, default_rate, schedule_of
 from captrain.training.distributed.strategy import Distribution, ZeroSettings
 from captrain.training.held_out import FinalTest
 from captrain.training.loop.batch_size import Batches, MemorySettings

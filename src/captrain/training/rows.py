@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, Sampler
 from captrain.data.samples import Mixture
 from captrain.errors import SettingsError
 from captrain.features.training_images import Images
-from captrain.models.captioner import CaptionerModel
+from captrain.models.contract import CaptionerModel
 from captrain.models.layers.packing import IGNORED, PackedRows, pack
 from captrain.training.captions import Captions
 

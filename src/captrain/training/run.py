@@ -14,10 +14,10 @@ from captrain.disk.locks import clear_lock, locked_folder
 from captrain.errors import BusyError
 from captrain.features.stored_images import vocabulary_captions
 from captrain.metrics.java import check_java
-from captrain.models.captioner import CaptionerModel
+from captrain.models.contract import CaptionerModel
 from captrain.models.decoding import Room
 from captrain.models.device import choose_device, compile_captioner
-from captrain.models.learning_parts import count_parameters
+from captrain.models.what_learns import count_parameters
 from captrain.records import Sample
 from captrain.report.run import write_report
 from captrain.settings.schema import Settings, TrainingSettings
@@ -29,7 +29,7 @@ from captrain.training.dry_run import preview
 from captrain.training.extensions import NOTHING, Extensions
 from captrain.training.held_out import keep_splits, score_best_model, scores_of_test
 from captrain.training.loop.batch_size import choose_batch_size
-from captrain.training.loop.stopping import SIGNALS, ends_on_signals
+from captrain.training.loop.signals import SIGNALS, ends_on_signals
 from captrain.training.loop.validation import decide_tokenizer
 from captrain.training.resolve import (
     distribution_of,

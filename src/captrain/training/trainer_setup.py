@@ -12,7 +12,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 from captrain.data.samples import Mixture
 from captrain.disk.writing import write_text
 from captrain.features.training_images import Images
-from captrain.models.captioner import CaptionerModel
+from captrain.models.contract import CaptionerModel
 from captrain.records import write_jsonl
 from captrain.settings.schema import Settings
 from captrain.training.captions import TokenizedCaptions
@@ -22,7 +22,7 @@ from captrain.training.distributed.strategy import Strategy, make_strategy
 from captrain.training.extensions import NOTHING, Extensions
 from captrain.training.loop.callbacks import CheckpointSchedule, Discernment, Patience
 from captrain.training.loop.live_view import LiveView
-from captrain.training.loop.stopping import SIGNALS, Stopped
+from captrain.training.loop.signals import SIGNALS, Stopped
 from captrain.training.loop.trainer import CaptionTrainer
 from captrain.training.loop.trainer_adapter import EpochData
 from captrain.training.loop.validation import Validation, Validator, advice, blind_spot_of, evenly_spaced

@@ -35,7 +35,7 @@ def _family(name: str) -> Callable[[Path], object]:
 def _adapter(folder: Path) -> None:
     from captrain.models.adapters import BASE, CONFIG
     from captrain.models.checkpoint.folder import load_captioner, save_captioner
-    from captrain.models.learning_parts import LoraOptions, add_lora
+    from captrain.models.lora import LoraOptions, add_lora
     from captrain.testing import tiny_blip
 
     captioner = load_captioner(str(tiny_blip(folder / "model" / BASE)))

@@ -172,7 +172,7 @@ def _settings(model: Path) -> Any:
 def _captioner() -> Any:
     """The captioner of that run, made once a process."""
     from captrain.models.checkpoint.folder import load_captioner
-    from captrain.models.learning_parts import LoraOptions, add_lora
+    from captrain.models.lora import LoraOptions, add_lora
     from captrain.testing import tiny_blip
     from fuzz.workplace import work_folder
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from captrain.data.check.problems import Findings
 from captrain.data.samples import key_of
-from captrain.data.text_files import control_in
+from captrain.data.text_encoding import control_in
 from captrain.progress import printable
 
 CountTokens = Callable[[list[str]], list[int]]

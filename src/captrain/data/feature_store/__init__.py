@@ -1,0 +1,1 @@
+"""Features on disk: layout, shards, reading and writing. No torch."""

@@ -19,7 +19,7 @@ from captrain.data.readers.remarks import nothing_to_use
 from captrain.data.readers.tables import ListedTable, folder_of_images, refuse_links
 from captrain.data.safe_paths import Root, existing, refuse_pointer
 from captrain.data.splits import SPLIT_NAMES
-from captrain.data.text_files import is_wide
+from captrain.data.text_encoding import is_wide
 from captrain.disk.reading import encoding_of, mark_of, open_file
 from captrain.disk.walking import names_in
 from captrain.errors import DataError

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from captrain.data.caption_files import match, text_suffixes
+from captrain.data.caption_file_names import match, text_suffixes
 from captrain.data.read_options import BY_LOOKING, ReadOptions
 from captrain.data.readers import sidecar
 from captrain.data.readers.columns import CAPTION_COLUMNS, Columns, on_one_line, present, texts_of, value_at

@@ -1,7 +1,7 @@
 """A folder of images with captions beside them: `dog.jpg` and `dog.txt`, a caption a line, in nested folders too.
 
-`captrain.data.caption_files` says which file belongs to which image. If every image is below a folder called train, validation
-(val, dev) or test, those are the splits. `FolderCaptions` reads the caption files of a folder: the captions, who wrote them, and
+`captrain.data.caption_file_names` says which file belongs to which image. If every image is below a folder called train,
+validation (val, dev) or test, those are the splits. `FolderCaptions` reads the caption files of a folder: the captions, who wrote them, and
 what a person should know about the files, for example that some look like one text in paragraphs.
 """
 
@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from captrain.data.caption_buffers import FlatTexts
-from captrain.data.caption_files import CaptionFile, CaptionFolder, is_text, text_suffixes
+from captrain.data.caption_file_names import CaptionFile, CaptionFolder, is_text, text_suffixes
 from captrain.data.machine_captions import MACHINE, CaptionLedger, remark_on_machine
 from captrain.data.picture_files import is_unicode, unread
 from captrain.data.read_options import BY_LOOKING, ReadOptions
@@ -27,7 +27,7 @@ from captrain.data.readers.remarks import TABLES, lying_there
 from captrain.data.safe_paths import IMAGE_SUFFIXES, UNREAD_SUFFIXES, Root, existing
 from captrain.data.samples import ChosenSamples, LazySamples, key_of
 from captrain.data.splits import SPLIT_NAMES
-from captrain.data.text_files import LARGEST_TEXT, lines_of, read_text
+from captrain.data.text_encoding import LARGEST_TEXT, lines_of, read_text
 from captrain.disk.walking import FolderEntry
 from captrain.errors import DataError
 from captrain.limits import LONGEST_CAPTION, TOO_LONG

@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 from captrain.data.read_options import ReadOptions
 from captrain.data.safe_paths import IMAGE_SUFFIXES, is_hidden
 from captrain.data.shards.tars import LARGEST_MEMBER, Bytes, Member, walk
-from captrain.data.text_files import checked, decode_text, lines_of
+from captrain.data.text_encoding import checked, decode_text, lines_of
 from captrain.errors import DataError
 from captrain.limits import TOO_LONG
 from captrain.records import parse_json

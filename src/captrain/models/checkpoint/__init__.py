@@ -1,0 +1,1 @@
+"""Captioners on disk and on the hub: loading, saving, archives, cards."""

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.plain import ModelPlace, captrain_code, code_differences, plain_code
+from captrain.models.contract import CaptionerModel
 from captrain.report.facts import explained, facts, flatten, section, train_command
 from captrain.report.logs import Metrics, Problems, finite, read_metrics, score_name, score_order
 from captrain.yaml_text import dump_yaml, load_yaml

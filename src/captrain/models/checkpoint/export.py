@@ -17,11 +17,11 @@ from captrain.disk.locks import locked
 from captrain.disk.writing import write_text
 from captrain.errors import CaptrainError, ModelError
 from captrain.models.adapters import BASE, has_adapter, merge_adapter
-from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.archive import SUFFIX, check_out_free, unpacked, write_archive
 from captrain.models.checkpoint.card import model_card
 from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.models.checkpoint.located import current_trust, fetch_snapshot, find_model_folder
+from captrain.models.contract import CaptionerModel
 
 Precision = Literal["fp32", "fp16", "bf16"]
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

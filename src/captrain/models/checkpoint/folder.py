@@ -30,13 +30,13 @@ from captrain.models.adapters import (
     is_adapter,
     missing_base,
 )  # fmt: skip
-from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.archive import is_archive, unpacked
 from captrain.models.checkpoint.image_preparation import has_preparation, read_preparation, write_preparation
 from captrain.models.checkpoint.loading import load_with_report, read_config
 from captrain.models.checkpoint.located import EXTRAS, find_model_folder, is_cached, not_here, offline
 from captrain.models.checkpoint.trusted_code import save_code
 from captrain.models.checkpoint.weight_files import read_model_json
+from captrain.models.contract import CaptionerModel
 from captrain.models.decoding import Decoding
 from captrain.models.families import FAMILIES, Family, family_named, family_of_type, import_object
 from captrain.models.vocabulary import has_tokenizer, load_tokenizer

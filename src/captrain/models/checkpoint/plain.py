@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from textwrap import fill
 
-from captrain.models.captioner import CaptionerModel
+from captrain.models.contract import CaptionerModel
 
 WIDTH = 100  # of a line of code
 OWN_KINDS = '"model_type": "captrain_'

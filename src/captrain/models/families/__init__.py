@@ -1,6 +1,6 @@
 """The families of captioners: one record for each, with all that differs between them. Loads no torch.
 
-A family is a class that keeps the contract of `captrain.models.captioner`, and its record here. Records name classes as
+A family is a class that keeps the contract of `captrain.models.contract`, and its record here. Records name classes as
 "module:Class"; they are imported when they are needed.
 """
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from captrain.errors import ModelError, nearest
 
 if TYPE_CHECKING:
-    from captrain.models.captioner import CaptionerModel
+    from captrain.models.contract import CaptionerModel
 
 
 @dataclass(frozen=True, slots=True)

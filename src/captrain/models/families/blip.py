@@ -15,7 +15,7 @@ from transformers import BlipConfig, Cache, EncoderDecoderCache, PreTrainedModel
 from transformers.models.blip.modeling_blip import BlipAttention
 from transformers.models.blip.modeling_blip_text import BlipTextSelfAttention
 
-from captrain.models.captioner import CaptionerModel
+from captrain.models.contract import CaptionerModel
 from captrain.models.decoding import GenerateInputs
 from captrain.models.layers.attention import attend
 from captrain.models.layers.vision import run_encoder

@@ -16,7 +16,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from captrain.data.images import ImageSpec
 from captrain.errors import ModelError
-from captrain.models.captioner import CaptionerModel
+from captrain.models.contract import CaptionerModel
 from captrain.models.decoding import Decoding, GenerateInputs
 from captrain.models.families.prefix.captioner import (
     behind_prefix,

@@ -22,8 +22,8 @@ from transformers import (
 
 from captrain.data.images import ImageSpec
 from captrain.errors import ModelError
-from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.loading import class_for, load_model, read_config
+from captrain.models.contract import CaptionerModel
 from captrain.models.decoding import GenerateInputs
 from captrain.models.layers.attention import share_features
 from captrain.models.layers.vision import VisionVectors, run_encoder

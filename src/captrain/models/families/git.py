@@ -20,7 +20,7 @@ from transformers.models.git.modeling_git import GitSelfAttention, GitVisionAtte
 
 from captrain.data.images import ImageSpec
 from captrain.errors import ModelError
-from captrain.models.captioner import CaptionerModel
+from captrain.models.contract import CaptionerModel
 from captrain.models.decoding import GenerateInputs, until
 from captrain.models.families.prefix.captioner import behind_prefix
 from captrain.models.layers.attention import attend

@@ -1,0 +1,1 @@
+"""Layers and sequences that several families share."""

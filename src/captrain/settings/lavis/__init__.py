@@ -1,0 +1,1 @@
+"""Recipes of LAVIS and of the original BLIP, as recipes of captrain."""

@@ -34,7 +34,7 @@ from captrain.settings.lavis.sections import (
 )  # fmt: skip
 from captrain.settings.load import leaves, read_yaml, validate
 from captrain.settings.schema import Settings
-from captrain.settings.schema.optimisation import CONSTANT, WITH_DECAY_RATE
+from captrain.settings.schema.optimization import CONSTANT, WITH_DECAY_RATE
 from captrain.settings.schema.training import ScheduleName
 
 MOST_DATA_SETS = 100

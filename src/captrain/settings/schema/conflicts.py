@@ -11,7 +11,7 @@ from typing import Any
 
 from captrain.settings.schema.base import Section
 from captrain.settings.schema.model import GenerationSettings, ModelSettings
-from captrain.settings.schema.optimisation import optimisation
+from captrain.settings.schema.optimization import optimisation
 from captrain.settings.schema.sections import Sections
 
 NEW_DECODER = ("tokenizer", "vocabulary_size", "decoder_layers", "decoder_width", "decoder_heads", "decoder_dropout")

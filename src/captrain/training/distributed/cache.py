@@ -14,7 +14,7 @@ from captrain.features.cache import CacheOptions, FeatureCache, cache_features
 from captrain.features.stored_images import stored_images
 from captrain.features.stream import default_workers
 from captrain.features.training_images import PLAIN, CachedImages, Images, LiveImages, Views
-from captrain.models.captioner import CaptionerModel
+from captrain.models.contract import CaptionerModel
 from captrain.records import Rejects, Sample
 from captrain.training.distributed.group import ProcessGroup
 

@@ -16,7 +16,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
-from captrain.models.captioner import CaptionerModel
+from captrain.models.contract import CaptionerModel
 from captrain.training.distributed.group import ProcessGroup
 
 ENTRANCES = ("encode", "generate", "log_probabilities")

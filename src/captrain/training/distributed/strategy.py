@@ -17,7 +17,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from captrain.errors import SettingsError
-from captrain.models.captioner import CaptionerModel
+from captrain.models.contract import CaptionerModel
 from captrain.training.distributed import sharding
 from captrain.training.distributed.group import ProcessGroup
 

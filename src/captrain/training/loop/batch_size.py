@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from captrain.features.training_images import Images
-from captrain.models.captioner import CaptionerModel
 from captrain.models.contexts import modes_kept, untouched_randomness
+from captrain.models.contract import CaptionerModel
 from captrain.training.distributed.group import here
 from captrain.training.rows import Collator, TrainingRow, TrainingRows
 

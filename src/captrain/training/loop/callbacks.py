@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from captrain.metrics.judging import is_better, is_constant, since_best
+from captrain.metrics.best import is_better, is_constant, since_best
 from captrain.training.loop.validation import advice
 
 logger = logging.getLogger(__name__)

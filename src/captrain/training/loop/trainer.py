@@ -22,13 +22,13 @@ from transformers import TrainingArguments
 from captrain.errors import TrainingError, reason_of
 from captrain.metrics.java import JavaError
 from captrain.metrics.own import MetricError
-from captrain.models.captioner import CaptionerModel
 from captrain.models.contexts import untouched_randomness
+from captrain.models.contract import CaptionerModel
 from captrain.training.distributed.strategy import Strategy
 from captrain.training.loop.batch_size import MemorySettings, is_out_of_memory, what_to_change
 from captrain.training.loop.callbacks import is_best
 from captrain.training.loop.non_finite import Guard, first_infinite
-from captrain.training.loop.stopping import SIGNALS, Stopped, told_place
+from captrain.training.loop.signals import SIGNALS, Stopped, told_place
 from captrain.training.loop.trainer_adapter import EpochData, TrainerAdapter
 from captrain.training.loop.validation import Validation, Validator
 from captrain.training.optimization.gradients import GradientCheck

@@ -21,7 +21,7 @@ from transformers import Trainer, TrainerControl, TrainingArguments, set_seed
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from captrain.data.samples import Mixture
-from captrain.models.captioner import CaptionerModel
+from captrain.models.contract import CaptionerModel
 from captrain.training.distributed.group import here
 from captrain.training.distributed.strategy import Strategy
 from captrain.training.rows import Collator, EpochSampler, TrainingRows

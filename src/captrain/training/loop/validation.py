@@ -14,11 +14,12 @@ import torch
 
 from captrain.features.training_images import Images
 from captrain.inference.captioner import features_of, write_captions
-from captrain.metrics.judging import Judgement, blind_spot, judge
+from captrain.metrics.best import blind_spot
+from captrain.metrics.judging import Judgement, judge
 from captrain.metrics.own import Metric
 from captrain.metrics.tokenizer_choice import AUTO, choose_tokenizer
-from captrain.models.captioner import CaptionerModel
 from captrain.models.contexts import evaluating
+from captrain.models.contract import CaptionerModel
 from captrain.models.decoding import Room
 from captrain.progress import track
 from captrain.records import Caption, Sample

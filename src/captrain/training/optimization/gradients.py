@@ -10,8 +10,8 @@ from enum import IntEnum
 from torch import Tensor, nn
 
 from captrain.errors import ModelError
-from captrain.models.adapters import layer_kind
-from captrain.models.captioner import CaptionerModel
+from captrain.models.contract import CaptionerModel
+from captrain.models.lora import layer_kind
 from captrain.models.parts import plain_name
 from captrain.training.distributed.group import here
 from captrain.training.distributed.sharding import local

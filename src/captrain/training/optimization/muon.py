@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 
-from captrain.models.captioner import CaptionerModel
+from captrain.models.contract import CaptionerModel
 
 MATRICES = "matrices"
 

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from transformers.optimization import Adafactor
 
 from captrain.errors import SettingsError
-from captrain.models.captioner import CaptionerModel
+from captrain.models.contract import CaptionerModel
 from captrain.models.parts import PARTS, plain_name
 from captrain.training.optimization.muon import MuonWithAdamW, lists_of_vectors
 

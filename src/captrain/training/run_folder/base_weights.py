@@ -19,8 +19,8 @@ from captrain.errors import RunError
 from captrain.features.stored_images import StoredImages
 from captrain.features.training_images import CachedImages, Images
 from captrain.models.adapters import name_base, travels_with
-from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import model_folder
+from captrain.models.contract import CaptionerModel
 from captrain.training.captions import StoredCaptions, TokenizedCaptions
 from captrain.training.run_folder.folder import RunFolder
 from captrain.training.run_folder.place import told

@@ -23,8 +23,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 from captrain.disk.folders import check_way, link_all, make_folders, put_back, remove, replace_folder, sync, sync_tree
 from captrain.disk.writing import write_text
 from captrain.errors import RunError
-from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.weight_files import check_pickle, inside
+from captrain.models.contract import CaptionerModel
 from captrain.training.run_folder.place import OTHER_CHECKPOINT, WEIGHTS, find_checkpoint, whole_checkpoints
 
 BEST = "best"  # the best model so far, within a checkpoint

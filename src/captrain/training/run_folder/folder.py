@@ -30,8 +30,8 @@ from captrain.disk.locks import locked_folders
 from captrain.disk.temporary_files import clear_litter
 from captrain.disk.writing import write_text
 from captrain.errors import RunError
-from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.folder import save_captioner
+from captrain.models.contract import CaptionerModel
 from captrain.records import Rejects, append_jsonl, drop_half_line, read_json, read_jsonl, write_jsonl
 from captrain.training.run_folder.checkpoints import BEST, Running, put_replaced_back
 from captrain.training.run_folder.place import (

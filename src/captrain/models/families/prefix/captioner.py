@@ -27,8 +27,8 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from captrain.data.images import ImageSpec
 from captrain.errors import ModelError
-from captrain.models.captioner import CaptionerModel
 from captrain.models.checkpoint.loading import class_for, load_model, read_config
+from captrain.models.contract import CaptionerModel
 from captrain.models.decoding import SharedFeaturesCache, until
 from captrain.models.families.encoder_decoder import new_decoder
 from captrain.models.layers.attention import share_features

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from captrain.data.safe_paths import IMAGE_SUFFIXES
-from captrain.data.text_files import Text, read_text
+from captrain.data.text_encoding import Text, read_text
 
 TEXT_SUFFIXES = (".txt", ".caption")  # where a person names none, in the order in which they are looked for
 
