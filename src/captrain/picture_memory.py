@@ -62,7 +62,7 @@ def check_size(size: tuple[int, int], max_pixels: int) -> None:
         raise PictureError(f"has an edge of {max(size)} pixels, over the limit of {LONGEST}; cut it into parts")
 
 
-def check(image: ImageFile.ImageFile, length: int, max_pixels: int) -> None:
+def check_memory(image: ImageFile.ImageFile, length: int, max_pixels: int) -> None:
     """Refuse a picture that was opened but not decoded, by its header and the length of its file.
 
     Args:

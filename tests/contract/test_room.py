@@ -18,7 +18,7 @@ from captrain.models.decoding import Decoding, Room
 from captrain.records import Sample
 from captrain.settings.load import resolve
 from captrain.testing import clear_pictures, tiny_blip2
-from captrain.training.captioner_setup import build_captioner, check_captions
+from captrain.training.captioner_setup import build_captioner, check_captions_fit
 
 POSITIONS = {"blip": (64, 0), "blip-2": (64, 4), "encoder-decoder": (64, 0), "git": (64, 0), "prefix": (64, 3)}
 """Of each family's tiny checkpoint, and how many of them the image takes."""
@@ -114,13 +114,13 @@ def test_a_limit_of_learning_that_does_not_fit_is_told(
     model = {"model": {"model": str(tiny_folders[writer.model.family])}}
     room = Room.of(writer.model)
     short, long = (Sample("1", Path("x"), (words,), "") for words in ("a dog", "dog " * 90))
-    check_captions(writer.model, [short], resolve({"data": {"max_tokens": 65}}, model))
+    check_captions_fit(writer.model, [short], resolve({"data": {"max_tokens": 65}}, model))
     assert f"max_tokens: found 65, but {room.told}: there is room for {room.most}" in caplog.text
     with pytest.raises(
         SettingsError, match=rf"max_tokens: found 65, and captions of up to \d+ tokens, .* most {room.most}, "
     ):
-        check_captions(writer.model, [short, long], resolve({"data": {"max_tokens": 65}}, model))
-    check_captions(writer.model, [short, long], resolve({"data": {"max_tokens": room.most}}, model))
+        check_captions_fit(writer.model, [short, long], resolve({"data": {"max_tokens": 65}}, model))
+    check_captions_fit(writer.model, [short, long], resolve({"data": {"max_tokens": room.most}}, model))
 
 
 def test_defaults_are_lowered_where_a_decoder_is_small(tiny_folders: dict[str, Path]) -> None:

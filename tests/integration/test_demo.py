@@ -24,9 +24,9 @@ def test_the_demo_draws_trains_checks_and_reports(
 
 
 def test_what_counts_as_right_is_decided_by_the_rule_not_by_a_score(tmp_path: Path) -> None:
-    from captrain.demo.scenes import describe, is_right, make_scenes
+    from captrain.demo.scenes import describe_scene, is_right, make_scenes
 
     scenes = make_scenes(20, seed=1)
-    assert all(is_right(caption, scene) for scene in scenes for caption in describe(scene))
-    others = [is_right(describe(one)[0], other) for one, other in pairwise(scenes)]
+    assert all(is_right(caption, scene) for scene in scenes for caption in describe_scene(scene))
+    others = [is_right(describe_scene(one)[0], other) for one, other in pairwise(scenes)]
     assert not all(others)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captrain.demo.draw import MIDDLES, draw, write_dataset
+from captrain.demo.draw import MIDDLES, draw_scene, write_dataset
 from captrain.demo.scenes import COLOURS, SHAPES, SIZES, Scene, ShapeGroup, is_right, make_scenes
 
 
@@ -21,7 +21,7 @@ def saturated(picture: Image.Image) -> np.ndarray:
 
 def test_a_scene_gives_the_same_pixels_and_another_look_others() -> None:
     group = ShapeGroup(2, "large", "red", "star", "top left")
-    first, again, other = (np.asarray(draw(Scene((group,), look))) for look in (7, 7, 8))
+    first, again, other = (np.asarray(draw_scene(Scene((group,), look))) for look in (7, 7, 8))
     assert first.shape == (96, 96, 3)
     assert (first == again).all()
     assert (first != other).any()
@@ -30,7 +30,7 @@ def test_a_scene_gives_the_same_pixels_and_another_look_others() -> None:
 @pytest.mark.parametrize("place", MIDDLES)
 def test_a_group_is_drawn_around_its_place_and_inside_the_picture(place: str) -> None:
     for look in range(20):
-        ys, xs = np.nonzero(saturated(draw(Scene((ShapeGroup(3, "large", "purple", "square", place),), look))))
+        ys, xs = np.nonzero(saturated(draw_scene(Scene((ShapeGroup(3, "large", "purple", "square", place),), look))))
         x, y = MIDDLES[place]
         assert abs(xs.mean() / 96 - x) < 0.09 and abs(ys.mean() / 96 - y) < 0.09
         assert abs(xs / 96 - x).max() < 0.3 and abs(ys / 96 - y).max() < 0.3
@@ -41,7 +41,7 @@ def test_count_and_size_can_be_told_from_the_covered_area(shape: str) -> None:
     covered = {
         (count, size): np.mean(
             [
-                saturated(draw(Scene((ShapeGroup(count, size, "blue", shape, "centre"),), look))).sum()
+                saturated(draw_scene(Scene((ShapeGroup(count, size, "blue", shape, "centre"),), look))).sum()
                 for look in range(8)
             ]
         )
@@ -56,7 +56,8 @@ def test_count_and_size_can_be_told_from_the_covered_area(shape: str) -> None:
 def test_colours_are_apart_whatever_the_shade() -> None:
     means = {
         colour: [
-            shape_colour(draw(Scene((ShapeGroup(1, "large", colour, "circle", "centre"),), look))) for look in range(10)
+            shape_colour(draw_scene(Scene((ShapeGroup(1, "large", colour, "circle", "centre"),), look)))
+            for look in range(10)
         ]
         for colour in COLOURS
     }

@@ -14,7 +14,7 @@ from captrain.demo.scenes import (
     SIZES,
     Scene,
     ShapeGroup,
-    describe,
+    describe_scene,
     is_right,
     make_scenes,
     parse,
@@ -28,15 +28,15 @@ TWO = Scene(
 
 def test_five_captions_all_differ_and_are_the_same_each_time() -> None:
     for scene in make_scenes(50, seed=1):
-        captions = describe(scene)
+        captions = describe_scene(scene)
         assert len(set(captions)) == 5
-        assert captions == describe(scene)
+        assert captions == describe_scene(scene)
 
 
 def test_every_caption_reads_back_as_its_scene() -> None:
     every_kind = [Scene((ShapeGroup(*values),), look) for look, values in enumerate(all_values())]
     for scene in every_kind + make_scenes(300, seed=2) + make_scenes(100, seed=2, held_out=True):
-        for caption in describe(scene):
+        for caption in describe_scene(scene):
             assert parse(caption) == tuple(sorted(scene.groups)), caption
 
 

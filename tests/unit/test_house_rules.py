@@ -16,41 +16,10 @@ OUTSIDE = ("cli", "api")  # the command line and the public API: their parameter
 MANY_PARAMETERS = {  # with the reason
     "inference/score.py:score": "is captrain.score, whose parameters are the flags of `captrain score`",
     "models/layers/attention.py:_interface": "the signature that transformers calls attention functions with",
-    # to be taken off as these are reworked
-    "models/build.py:joined": "",
-    "models/build.py:prefixed": "",
-    "models/families/prefix/mapper.py:PrefixConfig.__init__": "",
-    "models/what_learns.py:add_lora": "",
-    "training/loop/trainer.py:CaptionTrainer.__init__": "",
-    "training/run.py:note_run": "",
-}
-SEVERAL_CLASSES = {  # with the reason
-    # to be taken off as these are renamed
-    "FusedTextAttention": "",
-    "FusedVisionAttention": "",
-    "Layer": "",
-    "Note": "",
-    "Place": "",
-    "Section": "",
+    "models/families/prefix/mapper.py:PrefixConfig.__init__": "transformers makes a configuration from named values",
 }
 CONTRACTS = {  # of readers and of samples: each module of a kind has these
     "data/readers": {"recognises", "read", "tables", "first_row"},
-}
-SEVERAL_FUNCTIONS = {  # with the reason
-    "score": "captrain.score is the one in inference/score.py",
-    "load": "captrain.load",
-    # to be taken off as these are renamed
-    "asked": "",
-    "check": "",
-    "describe": "",
-    "draw": "",
-    "duration": "",
-    "joined": "",
-    "keep": "",
-    "part_of": "",
-    "read_json": "",
-    "spread": "",
-    "tokenize": "",
 }
 
 
@@ -96,13 +65,9 @@ def places_of(kind: type[ast.ClassDef] | type[ast.FunctionDef]) -> dict[str, lis
 
 def test_a_class_has_a_name_of_its_own() -> None:
     found = places_of(ast.ClassDef)
-    unknown = {name: places for name, places in found.items() if name not in SEVERAL_CLASSES}
-    assert not unknown, "one name, one meaning: rename all but one"
-    assert SEVERAL_CLASSES.keys() - found.keys() == set(), "these have one meaning now: take them off the list"
+    assert not found, "one name, one meaning: rename all but one"
 
 
 def test_a_function_has_a_name_of_its_own() -> None:
     found = places_of(ast.FunctionDef)
-    unknown = {name: places for name, places in found.items() if name not in SEVERAL_FUNCTIONS}
-    assert not unknown, "one name, one meaning: rename all but one"
-    assert SEVERAL_FUNCTIONS.keys() - found.keys() == set(), "these have one meaning now: take them off the list"
+    assert not found, "one name, one meaning: rename all but one"

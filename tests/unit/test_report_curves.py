@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from matplotlib import _pylab_helpers
 
-from captrain.report.curves import MOST_POINTS, Chart, Line, draw, smooth, thin
+from captrain.report.curves import MOST_POINTS, Chart, Line, draw_curve, smooth, thin
 
 NAN = math.nan
 
@@ -47,7 +47,7 @@ def test_thinning_averages_neighbours_and_keeps_gaps() -> None:
     ],
 )
 def test_any_lines_become_well_formed_svg_in_the_colours_of_the_page(lines: tuple[Line, ...]) -> None:
-    svg = draw(Chart("a $ <title> & more", lines, best=5.0))
+    svg = draw_curve(Chart("a $ <title> & more", lines, best=5.0))
     root = ElementTree.fromstring(svg)
     assert root.tag.endswith("svg") and "width" not in root.attrib and "viewBox" in root.attrib
     assert "#0102" not in svg and "var(--muted)" in svg
@@ -56,17 +56,17 @@ def test_any_lines_become_well_formed_svg_in_the_colours_of_the_page(lines: tupl
 
 def test_best_checkpoint_is_marked() -> None:
     line = Line("CIDEr", [1, 2, 3], [0.1, 0.4, 0.2])
-    assert "var(--best)" in draw(Chart("CIDEr", (line,), best=2))
-    assert "var(--best)" not in draw(Chart("CIDEr", (line,)))
+    assert "var(--best)" in draw_curve(Chart("CIDEr", (line,), best=2))
+    assert "var(--best)" not in draw_curve(Chart("CIDEr", (line,)))
 
 
 def test_same_data_gives_the_same_bytes() -> None:
     chart = Chart("Loss", (Line("loss", [1, 2, 3], [3.0, 2.0, 1.0], noisy=True),))
-    assert draw(chart) == draw(chart)
+    assert draw_curve(chart) == draw_curve(chart)
 
 
 def test_drawing_leaves_no_figure_and_no_setting_behind() -> None:
     before = matplotlib.rcParams["svg.fonttype"]
-    draw(Chart("Loss", (Line("loss", [1, 2], [2.0, 1.0]),)))
+    draw_curve(Chart("Loss", (Line("loss", [1, 2], [2.0, 1.0]),)))
     assert matplotlib.rcParams["svg.fonttype"] == before
     assert not _pylab_helpers.Gcf.figs

@@ -14,14 +14,14 @@ SCHEMA = "captrain.settings.schema"
 
 MAY_IMPORT = {
     # Where settings come in.
-    "cli/config.py", "cli/data_compile.py", "cli/data_convert.py", "api/checks.py", "cli/evaluate.py", "cli/flags.py",
-    "cli/score.py", "cli/train.py", "demo/run.py",
+    "cli/config.py", "cli/data.py", "cli/flags.py", "cli/score.py", "cli/train.py", "demo/run.py",
+    "api/checks.py", "api/captioning.py", "api/options.py", "api/scoring.py", "api/training.py",
     # Where a training takes them apart.
     "training/run.py", "training/resolve.py", "training/captioner_setup.py", "training/data_setup.py",
     "training/trainer_setup.py", "training/dry_run.py", "training/distributed/launch.py",
     # Where other commands check what they are given by the rules of the schema, or read the settings of a run.
-    "features/encode.py", "features/pipeline.py",
-    "inference/caption_files.py", "inference/captioner.py", "inference/evaluate.py", "inference/evaluation_data.py",
+    "features/encode.py", "features/stream.py",
+    "inference/captioner.py", "inference/evaluate.py", "inference/evaluation_data.py",
     "inference/score.py",
     "models/decoding.py", "models/defaults.py",
     "data/read_options.py", "data/recipe_data.py",

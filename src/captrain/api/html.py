@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from captrain.report.curves import Chart, draw
+from captrain.report.curves import Chart, draw_curve
 from captrain.report.run import report_data
 
 MOST_CHARTS = 4
@@ -30,7 +30,7 @@ RUN = """
 <figure style="margin:0;width:20em"><figcaption>{{ chart.title }}
 <span style="color:#888">{{ chart.remark }}</span>{% if chart.lines|length > 1 %}<br>{% for line in chart.lines[:2] %}
 <span style="color:var(--series-{{ loop.index }})">{{ line.name }}</span>{% endfor %}{% endif %}</figcaption>
-{{ draw(chart) }}</figure>{% endfor %}</div>
+{{ draw_curve(chart) }}</figure>{% endfor %}</div>
 <div style="display:flex;flex-wrap:wrap;gap:12px;margin-top:12px">{% for card in cards %}
 <figure style="margin:0;width:10em">
 {% if card.picture %}<img src="{{ card.picture.uri }}" alt="" style="width:10em;height:8em;object-fit:contain">{% endif %}
@@ -77,4 +77,4 @@ def _render(template: str, values: Mapping[str, Any]) -> str:
 
 
 def _draw(chart: Chart) -> Markup:
-    return Markup(draw(chart, 3.9, 2.1))  # matplotlib escapes the text it writes
+    return Markup(draw_curve(chart, 3.9, 2.1))  # matplotlib escapes the text it writes

@@ -13,7 +13,7 @@ from captrain.api.process import calling
 from captrain.api.settings import ComputingOptions, DecodingOptions, ReadingOptions
 from captrain.errors import SettingsError, nearest
 from captrain.metrics.own import Metric, check_metrics
-from captrain.settings.load import check
+from captrain.settings.load import check_settings
 from captrain.settings.schema import ComputingSettings, EvaluationSettings, GenerationSettings, Section, Settings
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def evaluate(
     sorted_out = sort_settings("captrain.evaluate", settings, CAPTIONING)
     several = _beams(beams)
     if tokenize is not None:
-        check(EvaluationSettings, tokenize=tokenize)
+        check_settings(EvaluationSettings, tokenize=tokenize)
     said = None if recipe is None else settings_from(recipe, {})
     decoding = decoding_of(said, sorted_out["generation"])
     if several:

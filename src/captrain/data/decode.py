@@ -33,7 +33,7 @@ from captrain.data.picture_files import HAS_HEIF, HEIF_NEEDED, LONGEST_MARK, suf
 from captrain.disk.reading import POINTER, is_pointer
 from captrain.errors import CaptrainError, PictureError
 from captrain.picture_bytes import check_scans, check_start, size_of_webp
-from captrain.picture_memory import MAX_PIXELS, bytes_beside, bytes_to_decode, check, take_for
+from captrain.picture_memory import MAX_PIXELS, bytes_beside, bytes_to_decode, check_memory, take_for
 
 Size = tuple[int, int]  # width, height
 T = TypeVar("T")
@@ -179,7 +179,7 @@ def _heif_decoder() -> type[ImageFile.ImageFile]:
 
 def _check(image: ImageFile.ImageFile, data: bytes, max_pixels: int) -> None:
     """Refuse by the header and the length alone, before memory or time is asked for."""
-    check(image, len(data), max_pixels)
+    check_memory(image, len(data), max_pixels)
     if isinstance(image, _JpegFile):
         check_scans(image.size, data)
 

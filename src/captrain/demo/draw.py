@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFilter
 
-from captrain.demo.scenes import Scene, ShapeGroup, describe, make_scenes
+from captrain.demo.scenes import Scene, ShapeGroup, describe_scene, make_scenes
 from captrain.disk.folders import make_folders
 from captrain.disk.writing import new_file
 from captrain.records import write_jsonl
@@ -39,7 +39,7 @@ HUES = {"red": 0.0, "orange": 0.075, "yellow": 0.15, "green": 0.36, "blue": 0.6,
 OVERSAMPLING = 3
 
 
-def draw(scene: Scene, side: int = 96) -> Image.Image:
+def draw_scene(scene: Scene, side: int = 96) -> Image.Image:
     """The scene as an RGB picture of `side` x `side` pixels; the same scene gives the same pixels."""
     chance = random.Random(scene.look)
     picture = _background(chance, side)
@@ -169,5 +169,5 @@ def _lines(folder: Path, split: str, scenes: list[Scene], side: int) -> Iterator
     for number, scene in enumerate(scenes):
         name = f"images/{split}-{number:05d}.png"
         with new_file(folder / name, sync=False) as file:
-            draw(scene, side).save(file, "PNG", compress_level=FAST_COMPRESSION)
-        yield {"file_name": name, "captions": describe(scene), "scene": scene.to_list()}
+            draw_scene(scene, side).save(file, "PNG", compress_level=FAST_COMPRESSION)
+        yield {"file_name": name, "captions": describe_scene(scene), "scene": scene.to_list()}

@@ -67,8 +67,8 @@ def _run(out: Path, seed: int, overwrite: bool) -> tuple[dict[str, Check], Path]
 
     captioner = Captioner.load(str(run))
     checks = {
-        "new scenes": check(captioner, scenes, "test"),
-        "combinations never seen in training": check(captioner, scenes, "held_out"),
+        "new scenes": check_captions_of(captioner, scenes, "test"),
+        "combinations never seen in training": check_captions_of(captioner, scenes, "held_out"),
     }
     return checks, write_report(run, extra=findings(checks))
 
@@ -116,7 +116,7 @@ def new_encoder(folder: Path, seed: int) -> Path:
     return folder
 
 
-def check(captioner: Captioner, scenes: Path, split: str) -> Check:
+def check_captions_of(captioner: Captioner, scenes: Path, split: str) -> Check:
     """Describe a split's scenes and hold every caption against its scene, by rule."""
     samples, _ = load_split(str(scenes / f"{split}.jsonl"))
     truth = [Scene.from_list(line["scene"]) for line in read_jsonl(scenes / f"{split}.jsonl")]

@@ -134,12 +134,12 @@ TEMPLATES = {
 }
 
 
-def describe(scene: Scene, count: int = 5) -> list[str]:
+def describe_scene(scene: Scene, count: int = 5) -> list[str]:
     """`count` captions in different words, each telling every attribute of every group; up to five differ in structure.
 
     The same scene gives the same captions.
 
-    >>> describe(Scene((ShapeGroup(2, "small", "red", "star", "top left"),)), count=2)
+    >>> describe_scene(Scene((ShapeGroup(2, "small", "red", "star", "top left"),)), count=2)
     ['two little red stars in the top left corner', 'in the upper left corner you can see two small red stars']
     """
     chance = random.Random(f"words {scene.look}")

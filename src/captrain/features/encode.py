@@ -47,7 +47,7 @@ from captrain.features.stream import Batching
 from captrain.models.checkpoint.image_preparation import Resize
 from captrain.models.device import PRECISIONS
 from captrain.records import Rejects
-from captrain.settings.load import check
+from captrain.settings.load import check_settings
 from captrain.settings.schema import DataSettings
 
 logger = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class StoreContent:
     redo_changed: bool = False
 
     def __post_init__(self) -> None:
-        check(DataSettings, max_words=self.max_words)
+        check_settings(DataSettings, max_words=self.max_words)
         if self.shard_images is not None and self.shard_images < 1:
             raise SettingsError(f"shard_images: found {self.shard_images}, expected at least 1")
 

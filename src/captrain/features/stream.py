@@ -17,7 +17,7 @@ from captrain.data.picture_files import content_key
 from captrain.errors import PictureError
 from captrain.features.training_images import PLAIN, Views
 from captrain.records import Rejects, Sample
-from captrain.settings.load import check
+from captrain.settings.load import check_settings
 from captrain.settings.schema import ComputingSettings
 
 
@@ -36,7 +36,7 @@ class Batching:
     max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
-        check(ComputingSettings, batch_size=self.batch_size, workers=self.workers, max_pixels=self.max_pixels)
+        check_settings(ComputingSettings, batch_size=self.batch_size, workers=self.workers, max_pixels=self.max_pixels)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ from captrain.models.layers.vision import mean_with_mirrored
 from captrain.models.what_learns import lower_frozen
 from captrain.models.zoo import resolve_name
 from captrain.records import LARGEST_PICTURE, Caption, Rejects, Sample
-from captrain.settings.load import check
+from captrain.settings.load import check_settings
 from captrain.settings.schema import ComputingSettings
 
 logger = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class Captioner:
             features: vectors (I, N, D), or (I, D) for one an image, instead of pictures: only the text half runs.
             decoding: changes to how the model's captions are written, for example `beams=5` or `max_new_tokens=40`.
         """
-        check(ComputingSettings, batch_size=batch_size)
+        check_settings(ComputingSettings, batch_size=batch_size)
         how = self.decoding(decoding)
         if features is not None:
             return self._caption_features(torch.as_tensor(features), batch_size, how)
@@ -223,7 +223,7 @@ class Captioner:
         max_pixels: int = MAX_PIXELS,
     ) -> Iterator[tuple[int, list[Written]]]:
         """As `stream`, with one caption for each way of decoding; pictures are encoded once for all of them."""
-        check(ComputingSettings, batch_size=batch_size, workers=workers, max_pixels=max_pixels)
+        check_settings(ComputingSettings, batch_size=batch_size, workers=workers, max_pixels=max_pixels)
         pictures = stream_pictures(samples, self.model.image_spec, rejects, workers=workers, max_pixels=max_pixels)
         for group, pixels in batches(pictures, batch_size):
             seen = {mirror: self.encode(pixels, mirror) for mirror in {way.mirror for way in ways}}

@@ -21,7 +21,7 @@ from captrain.metrics.score import METRICS, Scores, score_captions
 from captrain.metrics.significance import RESAMPLES
 from captrain.metrics.tokenizer_choice import choose_tokenizer
 from captrain.records import Rejects
-from captrain.settings.load import check
+from captrain.settings.load import check_settings
 from captrain.settings.schema.training import ScoringSettings
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class ScoreOptions:
     given: GivenColumns = USUAL_COLUMNS
 
     def __post_init__(self) -> None:
-        check(ScoringSettings, bootstrap=self.bootstrap, seed=self.seed)
+        check_settings(ScoringSettings, bootstrap=self.bootstrap, seed=self.seed)
 
 
 USUAL = ScoreOptions()

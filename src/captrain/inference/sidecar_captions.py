@@ -1,7 +1,7 @@
-"""Captions into the files beside pictures: the file that a picture has is changed, by the rule of `data.caption_files`.
+"""Captions into the files beside pictures: the file that a picture has is changed (`data.caption_file_names`).
 
-Every change is first noted in the folder's ledger (`data.machine_captions`), so that an interrupted command that is repeated adds no
-caption twice: where the same model has a caption in a file already, as it wrote it, the picture is done.
+Every change is first noted in the folder's ledger (`data.machine_captions`), so that an interrupted command that is repeated adds
+no caption twice: where the same model has a caption in a file already, as it wrote it, the picture is done.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ def thin(steps: Sequence[float], values: Sequence[float], most: int = MOST_POINT
     return np.add.reduceat(x, starts) / np.diff(np.append(starts, len(x))), means
 
 
-def draw(chart: Chart, width: float = 4.6, height: float = 2.5) -> str:
+def draw_curve(chart: Chart, width: float = 4.6, height: float = 2.5) -> str:
     """The chart as an SVG element that fills its container; `width` and `height` (inches) set how large text appears.
 
     Colours are CSS variables (--series-1, --series-2, --muted, --rule, --best, --card) of the page it is put in.

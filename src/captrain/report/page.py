@@ -18,7 +18,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from captrain.report.curves import Chart, draw
+from captrain.report.curves import Chart, draw_curve
 from captrain.report.pictures import Picture
 
 
@@ -195,4 +195,4 @@ def _bare(word: str) -> str:
 
 
 def _draw(chart: Chart, width: float, height: float) -> Markup:
-    return Markup(draw(chart, width, height))  # matplotlib escapes the text it writes
+    return Markup(draw_curve(chart, width, height))  # matplotlib escapes the text it writes

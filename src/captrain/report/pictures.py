@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from captrain.memory_budget import counted
 from captrain.picture_bytes import check_scans, check_start
-from captrain.picture_memory import bytes_beside, bytes_to_decode, check, take_for
+from captrain.picture_memory import bytes_beside, bytes_to_decode, check_memory, take_for
 
 LONGEST = 320  # pixels of a thumbnail's longer side
 CRISP_BELOW = 128  # pictures this small are drawings as a rule: kept without loss, enlarged without blur
@@ -53,7 +53,7 @@ def thumbnail(image: Path | bytes, longest: int = LONGEST) -> Picture | None:
         encoded = image if isinstance(image, bytes) else _read(image)
         check_start(encoded, MOST_PIXELS)
         with _silent(), Image.open(io.BytesIO(encoded), formats=FORMATS) as opened:
-            check(opened, len(encoded), MOST_PIXELS)
+            check_memory(opened, len(encoded), MOST_PIXELS)
             if opened.format in ("JPEG", "MPO"):
                 check_scans(opened.size, encoded)
             beside = bytes_beside(opened)

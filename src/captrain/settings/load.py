@@ -123,12 +123,12 @@ def validate(schema: type[Model], values: Mapping[str, Any], where: str = "setti
         raise SettingsError(f"{where}: {'.'.join(place)}: {complaint}" if place else f"{where}: {complaint}") from None
 
 
-def check(schema: type[Model], **values: Any) -> None:
+def check_settings(schema: type[Model], **values: Any) -> None:
     """Raise `SettingsError` for the first of the values that the setting of its name does not take.
 
     For what Python calls give without settings: the same rules hold as for flags and recipes.
 
-    >>> check(Source, path="photos", ratio=2.0)
+    >>> check_settings(Source, path="photos", ratio=2.0)
     """
     validate(schema, values)
 

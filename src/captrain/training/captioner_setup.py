@@ -185,7 +185,7 @@ def _check_mirror(captioner: CaptionerModel) -> None:
         )
 
 
-def check_captions(captioner: CaptionerModel, samples: Sequence[Sample], settings: Settings) -> RoundTrip:
+def check_captions_fit(captioner: CaptionerModel, samples: Sequence[Sample], settings: Settings) -> RoundTrip:
     """Check some of the captions, as they are learned, before anything is computed: can tokenizer and decoder hold them?
 
     Raises `DataError` where the tokenizer loses too many words, unless the settings accept that; `SettingsError` where

@@ -21,7 +21,7 @@ from captrain.models.what_learns import count_parameters
 from captrain.records import Sample
 from captrain.report.run import write_report
 from captrain.settings.schema import Settings, TrainingSettings
-from captrain.training.captioner_setup import adapt, check_captions, first_captioner, place
+from captrain.training.captioner_setup import adapt, check_captions_fit, first_captioner, place
 from captrain.training.data_setup import TrainingData, count, left_out, load_data, make_mixture, prepare_data
 from captrain.training.distributed.group import ProcessGroup, ReadOnlyRunFolder, process_group
 from captrain.training.distributed.strategy import check_distribution
@@ -196,7 +196,7 @@ def prepare_captioner(settings: Settings, splits: Splits, run: RunFolder | None)
     Weights that lie nowhere else are first written to the run's `base/`: adapters refer to it, and a resumed run begins there.
     """
     captioner = first_captioner(settings, vocabulary_captions(splits.train), run, splits.question)
-    check_captions(captioner, splits.train, settings)
+    check_captions_fit(captioner, splits.train, settings)
     place(captioner, settings.model)
     filled = fill_optimizer(fill_defaults(settings, captioner), settings.training, captioner.device)
     adapt(captioner, filled)

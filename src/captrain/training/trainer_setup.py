@@ -25,7 +25,7 @@ from captrain.training.loop.live_view import LiveView
 from captrain.training.loop.signals import SIGNALS, Stopped
 from captrain.training.loop.trainer import CaptionTrainer
 from captrain.training.loop.trainer_adapter import EpochData
-from captrain.training.loop.validation import Validation, Validator, advice, blind_spot_of, evenly_spaced
+from captrain.training.loop.validation import Validation, Validator, advice, blind_spot_of, spread_evenly
 from captrain.training.resolve import batches_of, decided, distribution_of, learning_plan
 from captrain.training.rows import Collator, word_dropout
 from captrain.training.run_folder.checkpoints import Checkpoints
@@ -71,7 +71,7 @@ def make_trainer(
         validator,
         on_best,
     )
-    shown = evenly_spaced(validator.positions, evaluation.samples) if validator else []
+    shown = spread_evenly(validator.positions, evaluation.samples) if validator else []
     samples = [data.images["validation"].samples[position] for position in shown]
     names = chosen(training.trackers) if here().is_first else ()
     following = Following(names, tracked_run(run, settings), samples, lambda: trainer.latest, goes_back)

@@ -11,7 +11,7 @@ from unittest import mock
 from captrain.data.splits import Rows, read_kept_splits, read_trained, write_kept_splits
 from captrain.errors import CaptrainError, DataError
 from captrain.report import page as page_module
-from captrain.report.curves import Chart, draw
+from captrain.report.curves import Chart, draw_curve
 from captrain.report.page import render
 from captrain.report.run import report_data
 from fuzz.inputs import Parser
@@ -102,7 +102,7 @@ def _drawn(chart: Chart, width: float, height: float) -> str:
     if len(DRAWN) > 1000:
         DRAWN.clear()
     if key not in DRAWN:
-        DRAWN[key] = draw(chart, width, height)
+        DRAWN[key] = draw_curve(chart, width, height)
     return DRAWN[key]
 
 

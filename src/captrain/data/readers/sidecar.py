@@ -1,8 +1,8 @@
 """A folder of images with captions beside them: `dog.jpg` and `dog.txt`, a caption a line, in nested folders too.
 
 `captrain.data.caption_file_names` says which file belongs to which image. If every image is below a folder called train,
-validation (val, dev) or test, those are the splits. `FolderCaptions` reads the caption files of a folder: the captions, who wrote them, and
-what a person should know about the files, for example that some look like one text in paragraphs.
+validation (val, dev) or test, those are the splits. `FolderCaptions` reads the caption files of a folder: the captions, who wrote
+them, and what a person should know about the files, for example that some look like one text in paragraphs.
 """
 
 from __future__ import annotations

@@ -130,10 +130,10 @@ class Validator:
         return predictions, cut_off
 
 
-def evenly_spaced(items: Sequence[Item], count: int) -> list[Item]:
+def spread_evenly(items: Sequence[Item], count: int) -> list[Item]:
     """`count` of the items at even distances, always the same ones.
 
-    >>> evenly_spaced("abcdef", 3)
+    >>> spread_evenly("abcdef", 3)
     ['a', 'c', 'e']
     """
     step = max(1, len(items) // max(count, 1))

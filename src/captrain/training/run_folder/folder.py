@@ -42,9 +42,9 @@ from captrain.training.run_folder.place import (
     SETTINGS,
     RunPlace,
     RunRequest,
+    nested_value,
     scores_in,
     told,
-    value_at,
 )
 from captrain.version import __version__
 from captrain.yaml_text import dump_yaml
@@ -126,13 +126,13 @@ class RunFolder(RunPlace):
 
     def filled_before(self, section: str, name: str) -> Any:
         """A setting as an earlier session of this run filled it in; None where there was none."""
-        return value_at(self.read_settings(), "settings", section, name)
+        return nested_value(self.read_settings(), "settings", section, name)
 
     def check_same(self, counts: dict[str, int], marks: dict[str, str]) -> None:
         """Raise `RunError` unless sizes and fingerprints of data and frozen weights are those that the run began with."""
         found = self.read_settings()
-        before = {name: value_at(found, "data", name) for name in counts}
-        marked = {name: value_at(found, "fingerprints", name) for name in marks}
+        before = {name: nested_value(found, "data", name) for name in counts}
+        marked = {name: nested_value(found, "fingerprints", name) for name in marks}
         changed = [
             f"{name} was {before[name]} and is {now}" for name, now in counts.items() if before[name] not in (None, now)
         ]
@@ -213,7 +213,7 @@ class RunFolder(RunPlace):
 
     def uncaptioned(self) -> int:
         """How many pictures were left out because they have no caption."""
-        count = value_at(self.read_settings(), "data", "uncaptioned")
+        count = nested_value(self.read_settings(), "data", "uncaptioned")
         return count if isinstance(count, int) else 0
 
     def best(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from captrain.records import Caption
 from captrain.training.loop.live_view import shown_scores
-from captrain.training.loop.validation import Validation, evenly_spaced
+from captrain.training.loop.validation import Validation, spread_evenly
 from captrain.training.run_folder.folder import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Logbook(TrainerCallback):
         validation = self.latest()
         if validation is None:
             return
-        chosen = evenly_spaced(validation.predictions, self.samples)
+        chosen = spread_evenly(validation.predictions, self.samples)
         place = self._place(state)
         self.run.append("samples.jsonl", [{**place, **caption.to_dict()} for caption in chosen])
         scores = ", ".join(f"{name} {value}" for name, value in shown_scores(validation).items())

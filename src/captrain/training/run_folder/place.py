@@ -125,10 +125,10 @@ def scores_in(path: Path) -> dict[str, float]:
     return dict(scores)
 
 
-def value_at(content: Any, *names: str) -> Any:
+def nested_value(content: Any, *names: str) -> Any:
     """What stands below some names in a file's content; None where that is missing or of another form.
 
-    >>> value_at({"data": {"train": 3}}, "data", "train"), value_at({"data": [3]}, "data", "train")
+    >>> nested_value({"data": {"train": 3}}, "data", "train"), nested_value({"data": [3]}, "data", "train")
     (3, None)
     """
     for name in names:

@@ -21,7 +21,7 @@ from captrain.memory_budget import counted
 from captrain.models.contexts import untouched_randomness
 from captrain.picture_memory import MAX_PIXELS
 from captrain.records import Sample, read_jsonl
-from captrain.training.loop.validation import Validation, evenly_spaced
+from captrain.training.loop.validation import Validation, spread_evenly
 from captrain.training.run_folder.logbook import logged
 from captrain.training.trackers import SampleCaption, TrackedRun, Tracker, open_tracker
 
@@ -158,7 +158,7 @@ class Following(TrainerCallback):
 
     def _captions(self, validation: Validation) -> list[SampleCaption]:
         """The fixed pictures with their captions of now; the pictures are decoded once."""
-        chosen = evenly_spaced(validation.predictions, len(self.samples))
+        chosen = spread_evenly(validation.predictions, len(self.samples))
         if self.pictures is None:
             self.pictures = [small_picture(sample) for sample in self.samples]
         return [
