@@ -16,6 +16,9 @@ import pytest
 from captrain.cli import main
 from captrain.cli.flags import ComputingSettings
 from captrain.data.read_options import BY_LOOKING
+from captrain.features.stream import Computing
+from captrain.inference.caption_files import CaptionOutput
+from captrain.inference.evaluation_data import EvaluationData
 from captrain.metrics.compare import Comparison, System
 from captrain.metrics.significance import Statistics
 from captrain.settings.schema import DataSettings, ModelSettings
@@ -43,7 +46,7 @@ def fake(monkeypatch):
         monkeypatch.setattr(f"captrain.cli.{command}.quiet_libraries", lambda: None)
     for name in (
         "models.checkpoint.located.check_model",
-        "data.readers.detect",
+        "data.readers.detection.detect",
         "training.run_folder.place.RunPlace.look",
     ):
         monkeypatch.setattr(f"captrain.{name}", lambda *args: None)
@@ -149,63 +152,51 @@ def test_train_with_rejects_returns_3_and_names_the_list(training: Call, capsys)
 
 
 @pytest.fixture
-def captioning(fake) -> Call:
+def captioning(fake, monkeypatch) -> Call:
     """A captioning that went well."""
     call = Call(SimpleNamespace(written=2, skipped=1, rejected=0, rejects_file=None, unread=()))
-    fake("captrain.inference.caption_files", caption_files=call)
+    monkeypatch.setattr("captrain.inference.caption_files.caption_files", call)
     return call
 
 
 def test_caption_by_default_changes_nothing_of_the_model(captioning: Call, capsys) -> None:
     assert main(["caption", "runs/x", "a,b.jpg", "photos"]) == 0
-    assert captioning.positional == ("runs/x", ["a,b.jpg", "photos"]), "a comma in a file's name stays"
-    expected = {"output": None, "extension": ".txt", "existing": "skip", "batch_size": 16, "device": "auto"}
-    expected |= {
-        "format": None,
-        "options": BY_LOOKING,
-        "precision": "auto",
-        "workers": None,
-        "max_pixels": 200_000_000,
-        "decoding": {},
-    }
-    assert captioning.named == expected
+    to = CaptionOutput(None, ".txt", "skip")
+    assert captioning.positional == ("runs/x", ["a,b.jpg", "photos"], to), "a comma in a file's name stays"
+    as_given = {"computing": Computing(), "format": None, "options": BY_LOOKING, "decoding": {}}
+    assert captioning.named == as_given
     assert "written" in capsys.readouterr().out
 
 
 def test_caption_hands_over_what_is_given(captioning: Call) -> None:
     words = "--extension caption --existing append --batch-size 3 --device cpu --beams 1 --no-sample a.jpg --top-p 0.5"
     assert main(["caption", "m", *words.split()]) == 0
-    assert captioning.positional == ("m", ["a.jpg"])
-    assert (captioning.named["extension"], captioning.named["existing"]) == (".caption", "append")
-    assert captioning.named["batch_size"] == 3
+    assert captioning.positional == ("m", ["a.jpg"], CaptionOutput(None, ".caption", "append"))
+    assert captioning.named["computing"] == Computing(batch_size=3, device="cpu")
     assert captioning.named["decoding"] == {"beams": 1, "sample": False, "top_p": 0.5}
 
 
 def test_caption_with_rejects_returns_3(captioning: Call) -> None:
     captioning.answer.rejected = 1
     assert main(["caption", "m", "a.jpg", "--output", "all.jsonl"]) == 3
-    assert captioning.named["output"] == Path("all.jsonl")
+    assert captioning.positional[2].path == Path("all.jsonl")
 
 
 @pytest.fixture
-def evaluation(fake) -> Call:
+def evaluation(fake, monkeypatch) -> Call:
     """An evaluation that went well."""
     statistics = Statistics(4, None, {"cider": np.full(4, 0.5)})
     system = System("captions", {"bleu_4": 0.25, "cider": 0.5}, 4, "captrain:1", statistics)
     found = {"comparison": Comparison([system], {}), "images": 4, "rejected": 0, "rejects_file": None, "pictures": {}}
     call = Call(SimpleNamespace(**found, predictions=[Path("out/predictions.jsonl")]))
-    fake("captrain.inference.evaluate", evaluate=call)
+    monkeypatch.setattr("captrain.inference.evaluate.evaluate", call)
     return call
 
 
 def test_evaluate_prints_a_table(evaluation: Call, capsys) -> None:
     assert main(["evaluate", "m", "d", "--split", "test", "--limit", "4", "--output", "out"]) == 0
-    assert evaluation.positional == ("m", "d")
-    assert (evaluation.named["split"], evaluation.named["limit"], evaluation.named["output"]) == (
-        "test",
-        4,
-        Path("out"),
-    )
+    assert evaluation.positional == ("m", EvaluationData("d", "test", 4))
+    assert evaluation.named["output"] == Path("out")
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["BLEU-4", "0.2500"] in lines
     assert ["images", "4"] in lines

@@ -155,7 +155,7 @@ def test_a_source_that_kills_every_worker_ends_the_run_with_its_name() -> None:
 @pytest.mark.parametrize("told", [Trust(remote_code=True), Trust(safetensors_only=True), Trust()])
 def test_a_worker_elsewhere_trusts_what_the_command_was_told_to(told: Trust, tmp_path: Path) -> None:
     try:
-        RayWorker(EncoderOpening("e"), "cpu", str(tmp_path / "not here"), asked=pickle.loads(pickle.dumps(told)))
+        RayWorker(EncoderOpening("e"), "cpu", str(tmp_path / "not here"), trust=pickle.loads(pickle.dumps(told)))
         assert current_trust() == told
     finally:
         set_trust()

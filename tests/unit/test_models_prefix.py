@@ -191,7 +191,7 @@ def test_parts_keep_their_weights_when_joined(folders: tuple[str, str], captione
 
 
 def test_saved_once_where_weights_are_tied_and_loaded_by_a_stranger(captioner: PrefixCaptioner, tmp_path: Path) -> None:
-    """In a process of its own, with AutoModel, after importing the model's module alone."""
+    """In a process of its own, with AutoModel, after captrain's own models were registered."""
     freeze(captioner, ("vision",))
     teach(captioner, steps=60, learning_rate=1e-2)
     save_captioner(captioner, tmp_path)
@@ -202,8 +202,10 @@ def test_saved_once_where_weights_are_tied_and_loaded_by_a_stranger(captioner: P
     pixels = (torch.from_numpy(clear_pictures(8)).permute(0, 3, 1, 2) / 255 - captioner.mean) / captioner.std
     torch.save(pixels, tmp_path / "pixels.pt")
     program = (
-        "import torch, captrain.models.families.prefix.model\n"
+        "import torch\n"
+        "from captrain.models.checkpoint.loading import register_own_models\n"
         "from transformers import AutoModel, AutoTokenizer\n"
+        "register_own_models()\n"
         "model = AutoModel.from_pretrained('.').eval()\n"
         "assert model.language.lm_head.weight is model.language.transformer.wte.weight\n"
         "ids = model.generate(torch.load('pixels.pt'), num_beams=3, max_new_tokens=12)\n"

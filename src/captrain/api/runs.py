@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from captrain.api.options import Place
 from captrain.errors import RunError, UserError
 from captrain.records import read_jsonl
+from captrain.report.run import check_run
 
 if TYPE_CHECKING:
     import pandas
 
     from captrain.inference.captioner import Captioner
 
-EXPECTED = "expected the folder that 'captrain train DATA OUT' writes: give OUT"
 DIGITS = 4
 
 
@@ -73,10 +73,7 @@ class Run:
     def __init__(self, path: Place) -> None:
         """Raises `RunError` where there is no run."""
         self.path = Path(path)
-        if not self.path.is_dir():
-            raise RunError(f"{self.path}: no such folder; {EXPECTED}")
-        if not (self.path / "metrics.jsonl").is_file():
-            raise RunError(f"{self.path}: holds no metrics.jsonl; {EXPECTED}")
+        check_run(self.path)
 
     def __fspath__(self) -> str:
         """A run is taken wherever a path to a model is: `captrain.evaluate(run)`."""

@@ -221,10 +221,14 @@ def _compare(
         check_models(how["clip"] if how.get("images") is not None else None)
     if "tokenize" in how:
         how[OLD_NAME] = how.pop("tokenize")
-    from captrain.inference.score import score_systems
+    from captrain.inference.score import ClipScoring, ScoreOptions, score_systems
+    from captrain.metrics.inputs import GivenColumns
 
+    columns = {"image_column": "image", "caption_column": "caption", "follow_links": "follow_links"}
+    given = GivenColumns(**{columns[name]: how.pop(name) for name in columns if name in how})
+    clip = ClipScoring(how.pop("clip", None), how.pop("images", None), how.pop("device", "auto"))
     captions = {name: _given(found) for name, found in systems.items()}
-    found, _ = score_systems(captions, _given(references), **how)
+    found, _ = score_systems(captions, _given(references), ScoreOptions(**how, clip=clip, given=given))
     return found
 
 

@@ -36,7 +36,7 @@ def write_report(run: Path, output: Path | None = None, extra: ReportData | None
     if output is not None and not output.is_dir():
         check_output_file(output, HTML, "HTML is")
     target = output or run / "report.html"
-    _check(run)
+    check_run(run)
     try:
         make_folder(target.parent)
         with locked(target):
@@ -52,7 +52,7 @@ def report_data(run: Path, most_pictures: int = MOST_PICTURES) -> ReportData:
 
     Raises `RunError` where there is no such folder, or no metrics.jsonl in it.
     """
-    _check(run)
+    check_run(run)
     problems = Problems()
     settings, scores = _settings(run / "settings.yaml", problems), _scores(run / "scores.json", problems)
     chosen_by = section(section(settings.get("settings")).get("evaluation")).get("metric")
@@ -76,7 +76,8 @@ def report_data(run: Path, most_pictures: int = MOST_PICTURES) -> ReportData:
     )
 
 
-def _check(run: Path) -> None:
+def check_run(run: Path) -> None:
+    """Raise `RunError` where there is no such folder, or no metrics.jsonl in it."""
     if not run.is_dir():
         folders = (folder for folder in run.parent.glob("*") if (folder / "metrics.jsonl").is_file())
         raise RunError(f"{run}: no such folder.{nearest_path(run, folders)} {EXPECTED[0].upper()}{EXPECTED[1:]}")
