@@ -30,7 +30,7 @@ RUN = """
 <figure style="margin:0;width:20em"><figcaption>{{ chart.title }}
 <span style="color:#888">{{ chart.remark }}</span>{% if chart.lines|length > 1 %}<br>{% for line in chart.lines[:2] %}
 <span style="color:var(--series-{{ loop.index }})">{{ line.name }}</span>{% endfor %}{% endif %}</figcaption>
-{{ draw_curve(chart) }}</figure>{% endfor %}</div>
+{{ draw(chart) }}</figure>{% endfor %}</div>
 <div style="display:flex;flex-wrap:wrap;gap:12px;margin-top:12px">{% for card in cards %}
 <figure style="margin:0;width:10em">
 {% if card.picture %}<img src="{{ card.picture.uri }}" alt="" style="width:10em;height:8em;object-fit:contain">{% endif %}
