@@ -85,7 +85,7 @@ def _write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
 
 def _report(folder: Path) -> None:
     """A report; nothing of a run becomes a tag in it."""
-    with mock.patch.object(page_module, "draw", _drawn):
+    with mock.patch.object(page_module, "draw_curve", _drawn):
         page = render(report_data(folder))
     page.encode("utf-8")
     lowered = page.lower()
