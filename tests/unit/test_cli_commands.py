@@ -22,6 +22,7 @@ from captrain.inference.evaluation_data import EvaluationData
 from captrain.metrics.compare import Comparison, System
 from captrain.metrics.significance import Statistics
 from captrain.settings.schema import DataSettings, ModelSettings
+from captrain.training.extensions import NOTHING
 
 COMMANDS_WITH_LIBRARIES = ("train", "caption", "score")
 
@@ -81,7 +82,8 @@ def test_train_hands_over_data_folder_and_switches(training: Call, capsys) -> No
     assert main(["train", "photos", "runs/x", "--resume"]) == 0
     assert training.positional[1:] == ("photos", Path("runs/x"))
     assert callable(training.named.pop("prepare"))
-    assert training.named == {"resume": True, "overwrite": False, "resume_from": None, "force": False}
+    switches = {"resume": True, "overwrite": False, "resume_from": None, "force": False}
+    assert training.named == switches | {"extensions": NOTHING}
     output = capsys.readouterr()
     assert "CIDEr" in output.out
     assert "0.5000" in output.out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
@@ -18,7 +18,7 @@ from captrain.settings.schema import ComputingSettings
 
 if TYPE_CHECKING:
     from captrain.features.stream import Computing
-    from captrain.inference.caption_files import CaptionOutcome
+    from captrain.inference.caption_files import CaptionOutcome, CaptionOutput
     from captrain.inference.captioner import Captioner
 
 Existing = Literal["skip", "overwrite", "append", "prepend"]
@@ -168,23 +168,46 @@ def caption(
     with calling(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only):
         check_models(place(model))
         check_data(images, common["format"])
-        from captrain.features.stream import Batching, Computing
-        from captrain.inference.caption_files import CaptionOutput, caption_files
+        from captrain.features.stream import Computing
+        from captrain.inference.caption_files import CaptionOutput
 
-        computing = Computing(**run.model_dump())
         if output is None and not beside:
-            return _captions(place(model), images, computing, **common)
-        to = CaptionOutput(output, ending, existing)
-        if engine is None or output is None:
-            return caption_files(place(model), images, to, computing=computing, **common)
-        from captrain.features.engines import EngineOptions
-        from captrain.inference.caption_parts import caption_parts
-        from captrain.inference.captioning_engine import CaptionerOpening
+            return _captions(place(model), images, Computing(**run.model_dump()), **common)
+        engines = Engines(engine, address, tuple(devices))
+        return write_captions(place(model), images, CaptionOutput(output, ending, existing), run, engines, **common)
 
-        opening = CaptionerOpening(place(model), run.precision)
-        where = EngineOptions(engine, engine_devices(engine, run.device, devices), address)
-        batching = Batching(run.batch_size, run.workers, run.max_pixels)
-        return caption_parts(opening, images, to, engine=where, batching=batching, **common)
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """The engine that captions, the Ray cluster's address and the devices, as flags and calls name them."""
+
+    name: str | None = None
+    address: str | None = None
+    devices: tuple[str, ...] = ()
+
+
+def write_captions(
+    model: str, images: list[str], to: CaptionOutput, run: ComputingSettings, engines: Engines, **how: Any
+) -> CaptionOutcome:
+    """Write captions to one file or beside the pictures, on one device or on an engine's.
+
+    Args:
+        to: where captions go. run: how the captioner runs. engines: an engine, or none.
+        how: how pictures are read (`format`, `options`), and `decoding`.
+    """
+    from captrain.features.stream import Batching, Computing
+
+    if engines.name is None:
+        from captrain.inference.caption_files import caption_files
+
+        return caption_files(model, images, to, computing=Computing(**run.model_dump()), **how)
+    from captrain.features.engines import EngineOptions
+    from captrain.inference.caption_parts import caption_parts
+    from captrain.inference.captioning_engine import CaptionerOpening
+
+    where = EngineOptions(engines.name, engine_devices(engines.name, run.device, engines.devices), engines.address)
+    batching = Batching(run.batch_size, run.workers, run.max_pixels)
+    return caption_parts(CaptionerOpening(model, run.precision), images, to, engine=where, batching=batching, **how)
 
 
 def _captions(model: str, images: list[str], computing: Computing, **how: Any) -> Captions:

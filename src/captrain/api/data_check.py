@@ -86,13 +86,16 @@ class Check:
             rows += [("case", self.words.case_told)] * bool(self.words.case)
         return rows
 
-    def problem_rows(self) -> list[tuple[str, str, str, str]]:
-        """Kind, grade, count and an example, of each kind of problem."""
+    def problem_rows(self) -> list[tuple[str, str, str, list[str]]]:
+        """Kind, grade, count and examples, of each kind of problem."""
         from captrain.data.check.problems import KINDS
 
-        examples = {name: f"{lines[0]['id']} {lines[0]['reason']}" for name, lines in self.found.examples().items()}
-        counts = self.found.findings.counts().items()
-        return [(KINDS[name].title, KINDS[name].grade, f"{count:,}", examples[name]) for name, count in counts]
+        examples = self.found.examples()
+        rows: list[tuple[str, str, str, list[str]]] = []
+        for name, count in self.found.findings.counts().items():
+            lines = [f"{line['id']} {line['reason']}" for line in examples[name]]
+            rows.append((KINDS[name].title, KINDS[name].grade, f"{count:,}", lines))
+        return rows
 
     def summary(self) -> str:
         """How much is wrong, on one line."""
@@ -100,14 +103,14 @@ class Check:
 
     def __repr__(self) -> str:
         lines = [f"<Check {self.source!r}: {self.summary()}>", *(f"{name}: {value}" for name, value in self.facts())]
-        return "\n".join(
-            [*lines, *(f"{count} {kind} ({grade}): {example}" for kind, grade, count, example in self.problem_rows())]
-        )
+        lines += [f"{count} {kind} ({grade}): {examples[0]}" for kind, grade, count, examples in self.problem_rows()]
+        return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         from captrain.api.html import check_html
 
-        return check_html(self.source, self.summary(), self.facts(), self.problem_rows())
+        problems = [(*row, examples[0]) for *row, examples in self.problem_rows()]
+        return check_html(self.source, self.summary(), self.facts(), problems)
 
 
 def check(

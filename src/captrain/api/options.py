@@ -94,11 +94,11 @@ def settings_from(recipe: Place | None, given: Mapping[str, Mapping[str, Any]]) 
     )
 
 
-def how_to_read(reading: Mapping[str, Any]) -> dict[str, Any]:
-    """What settings say about reading a data set, as keyword arguments `format` and `options`."""
+def how_to_read(reading: ReadingSettings | Mapping[str, Any] | None) -> dict[str, Any]:
+    """What settings or flags say about reading a data set, as keyword arguments `format` and `options`."""
     from captrain.data.read_options import ReadOptions
 
-    said = ReadingSettings(**reading)
+    said = reading if isinstance(reading, ReadingSettings) else ReadingSettings(**(reading or {}))
     return {"format": said.format, "options": ReadOptions.of(said)}
 
 

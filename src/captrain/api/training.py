@@ -160,11 +160,7 @@ def describe(
         how = {"resume": False, "overwrite": False, "resume_from": None, "force": False}
         order = order_training("captrain.describe", data, ".", recipe, settings, how, writes=False)
         with undisturbed():
-            from captrain.training.distributed.launch import worker_environments
-            from captrain.training.run import describe as describe_run
-
-            worker_environments(order.settings)
-            return describe_run(order.settings, order.source)
+            return rehearse(order)
 
 
 def order_training(
@@ -184,6 +180,15 @@ def order_training(
     order = Order(settings, source, Path(out), how)
     check_training(order.settings, order.source, order.out, **how, writes=writes)
     return order
+
+
+def rehearse(order: Order) -> str:
+    """A dry run, as text: what would learn, the pictures, the first targets, the settings."""
+    from captrain.training.distributed.launch import worker_environments
+    from captrain.training.run import describe as describe_run
+
+    worker_environments(order.settings)
+    return describe_run(order.settings, order.source)
 
 
 def carry_out(

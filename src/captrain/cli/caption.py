@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from captrain.api.captioning import Engines, check_engine, text_extension, write_captions
 from captrain.api.checks import check_captions_file, check_data, check_lengths, check_models
+from captrain.api.options import how_to_read
 from captrain.cli.flags import (
     ComputingFlags,
     ComputingSettings,
@@ -15,12 +17,10 @@ from captrain.cli.flags import (
     ReadingFlags,
     TrustFlags,
     given,
-    how_to_read,
     trust,
 )
 from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import exit_code, rejected_rows, show_table
-from captrain.errors import UserError
 
 
 def caption(
@@ -56,11 +56,8 @@ def caption(
         devices: Devices of the local engine, such as cuda:0,cuda:1. Default: all GPUs.
     """
     trust(model_files)
-    ending = _extension(extension, output)
-    if engine is None:
-        _need_no_engine(address, devices)
-    elif output is None:
-        raise UserError(f"--engine {engine}: writes one file for all; give --output captions.jsonl")
+    ending = text_extension(extension, output)
+    check_engine(engine, address, devices, output)
     run = computing or ComputingSettings()
     common = {**how_to_read(reading), "decoding": given(generation=generation)["generation"]}
     check_lengths(common["decoding"])
@@ -68,22 +65,10 @@ def caption(
     check_models(model)
     check_data(images, common["format"])
     quiet_libraries()
-    from captrain.features.stream import Batching, Computing
-    from captrain.inference.caption_files import CaptionOutput, caption_files
+    from captrain.inference.caption_files import CaptionOutput
 
-    to = CaptionOutput(output, ending, existing)
-    if engine is None:
-        outcome = caption_files(model, images, to, computing=Computing(**run.model_dump()), **common)
-    else:
-        from captrain.features.engines import EngineOptions
-        from captrain.inference.caption_parts import caption_parts
-        from captrain.inference.captioning_engine import CaptionerOpening
-
-        opening = CaptionerOpening(model, run.precision)
-        where = EngineOptions(engine, _devices(engine, run.device, devices), address)
-        batching = Batching(run.batch_size, run.workers, run.max_pixels)
-        outcome = caption_parts(opening, images, to, engine=where, batching=batching, **common)
-    return _show(outcome)
+    engines = Engines(engine, address, devices)
+    return _show(write_captions(model, images, CaptionOutput(output, ending, existing), run, engines, **common))
 
 
 def _show(outcome: Any) -> int:
@@ -93,36 +78,3 @@ def _show(outcome: Any) -> int:
         counts.append(("not read", f"{len(outcome.unread)}, first {outcome.unread[0]}; run the command again"))
     show_table([*counts, *rejected_rows(outcome.rejected, outcome.rejects_file)])
     return 1 if outcome.unread else exit_code(outcome.rejected)
-
-
-def _need_no_engine(address: str | None, devices: tuple[str, ...]) -> None:
-    """Raise `UserError` for what only engines understand."""
-    if address is not None:
-        raise UserError(f"--address {address}: names a Ray cluster, and goes with --engine ray")
-    if devices:
-        raise UserError(
-            f"--devices {','.join(devices)}: several devices go with --engine local; for one, give --device"
-        )
-
-
-def _devices(engine: str, device: str, devices: tuple[str, ...]) -> tuple[str, ...]:
-    """The devices of an engine, of which the flags may name several, or one."""
-    if devices and engine == "ray":
-        raise UserError(
-            f"--devices {','.join(devices)}: goes with --engine local; a cluster's workers get one GPU or core each"
-        )
-    if devices and device != "auto":
-        raise UserError(f"found both --device {device} and --devices {','.join(devices)}, expected one of them")
-    return devices or (device,)
-
-
-def _extension(found: str | None, output: Path | None) -> str:
-    """The ending of text files, checked: it is added to names, and must not lead into another folder."""
-    if found is not None and output is not None:
-        raise UserError(
-            "found both --output and --extension, expected one: a JSONL file for all, or text files beside the pictures"
-        )
-    extension = ".txt" if found is None else found if found.startswith(".") else f".{found}"
-    if extension.endswith(".") or any(letter in extension for letter in "/\\\0"):
-        raise UserError(f"--extension: found {found!r}, expected an ending such as .txt or .caption")
-    return extension

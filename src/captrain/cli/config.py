@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from captrain.api.options import settings_from
 from captrain.cli.arguments import Switch
 from captrain.cli.flags import (
     DataFlags,
@@ -17,7 +18,6 @@ from captrain.cli.flags import (
     ModelFlags,
     TrainingFlags,
     given,
-    settings_from,
 )
 from captrain.cli.logs import printable
 from captrain.cli.show import show_table

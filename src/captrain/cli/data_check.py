@@ -5,28 +5,28 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json as json_format
-from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from captrain.api.checks import check_models
+from captrain.api.data_check import Check, check_rejects_file, load_tokenizer, token_counter, words_kept
+from captrain.api.options import how_to_read
 from captrain.cli.arguments import AtLeastOne, Switch
 from captrain.cli.flags import ReadingFlags, TrustFlags, trust
+from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import exit_code, show_table
-from captrain.errors import UserError
 
 if TYPE_CHECKING:
     from captrain.data.check.captions import Lengths
     from captrain.data.check.check import Checked
-    from captrain.models.vocabulary import RoundTrip
 
 
 REJECTS = Path("check-rejected.jsonl")
-SHOWN_WORDS = 12
 
 
 def check(
@@ -66,58 +66,28 @@ def check(
     trust(model_files)
     check_models(model if model and not Path(model, "tokenizer_config.json").is_file() else None)
     from captrain.data.check.check import CheckLimits, check_data
-    from captrain.data.read_options import BY_LOOKING, ReadOptions
     from captrain.disk.locks import locked
 
     if rejects is not None:
-        _check_place(rejects)
-    tokenizer = _load_tokenizer(model) if model else None
+        check_rejects_file(rejects)
+    if model is not None:
+        quiet_libraries()
+    tokenizer = load_tokenizer(model) if model else None
     with nullcontext() if rejects is None else locked(rejects):
         found = check_data(
             data,
-            format=reading.format if reading else None,
-            options=ReadOptions.of(reading) if reading else BY_LOOKING,
+            **how_to_read(reading),
             limits=CheckLimits(max_pixels, min_edge, max_words, max_tokens),
-            count_tokens=_token_counter(tokenizer) if tokenizer else None,
+            count_tokens=token_counter(tokenizer) if tokenizer else None,
             workers=workers,
         )
-        words = _round_trip(tokenizer, found) if tokenizer else None
-        listed = _write_rejects(found, rejects, data)
+        words = words_kept(tokenizer, found) if tokenizer else None
+        checked = Check(data, found, words, _write_rejects(found, rejects, data))
     if json:
-        about = {**found.to_dict(), **({"round_trip": words.to_dict()} if words else {})}
-        print(json_format.dumps({**about, "rejects": listed and str(listed)}, ensure_ascii=False))
+        print(json_format.dumps(checked.to_dict(), ensure_ascii=False))
     else:
-        _show(found, listed, words)
-    return exit_code(found.wrong + (words is not None and words.is_refused))
-
-
-def _load_tokenizer(model: str) -> Any:
-    """The tokenizer of a checkpoint, with or without a model around it."""
-    from captrain.cli.logs import quiet_libraries
-
-    quiet_libraries()
-    from captrain.models.checkpoint.located import find_model_folder
-    from captrain.models.vocabulary import load_tokenizer
-
-    is_tokenizer = Path(model, "tokenizer_config.json").is_file()
-    return load_tokenizer(model if is_tokenizer else find_model_folder(model))
-
-
-def _round_trip(tokenizer: Any, found: Checked) -> RoundTrip:
-    """What the tokenizer keeps of the captions, by some of them."""
-    from captrain.models.vocabulary import round_trip, spread_captions
-
-    return round_trip(tokenizer, spread_captions(found.samples))
-
-
-def _token_counter(tokenizer: Any) -> Callable[[list[str]], list[int]]:
-    """Lengths of captions in tokens, the end token included, as training counts them."""
-
-    def count(captions: list[str]) -> list[int]:
-        ids = tokenizer(captions, add_special_tokens=False, verbose=False)["input_ids"]
-        return [len(caption) + 1 for caption in ids]
-
-    return count
+        _show(checked)
+    return exit_code(checked.wrong)
 
 
 def _write_rejects(found: Checked, wanted: Path | None, data: str) -> Path | None:
@@ -129,62 +99,33 @@ def _write_rejects(found: Checked, wanted: Path | None, data: str) -> Path | Non
     return path
 
 
-def _check_place(path: Path) -> None:
-    """Raise `UserError` for a list in a folder that is not there."""
-    if not path.absolute().parent.is_dir():
-        raise UserError(f"--rejects {path}: the folder {path.parent} does not exist; expected a file in one that does")
-
-
 def _is_within(folder: Path, data: Path) -> bool:
     """Whether a folder is the data set's or below it: a list written there could be read as data the next time."""
     home = (data if data.is_dir() else data.parent).resolve()
     return data.exists() and (folder.resolve() == home or home in folder.resolve().parents)
 
 
-def _show(found: Checked, listed: Path | None, words: RoundTrip | None) -> None:
-    show_table([*_facts(found), *_kept(words)])
-    _show_histogram("words", found.words)
-    _show_histogram("tokens", found.tokens)
-    counts = found.findings.counts()
-    if counts:
+def _show(checked: Check) -> None:
+    show_table(checked.facts())
+    _show_histogram("words", checked.found.words)
+    _show_histogram("tokens", checked.found.tokens)
+    problems = checked.problem_rows()
+    if problems:
         print()
-        show_table(_problem_rows(found, counts), ("problem", "", "count", "examples"))
+        show_table(list(_a_row_an_example(problems)), ("problem", "", "count", "examples"))
     print()
-    remarks = found.findings.count("remark")
-    where = f"; all are listed in {listed}" if listed else "; --rejects FILE lists them" if counts else ""
-    refused = words is not None and words.is_refused
-    if refused:
+    if checked.words is not None and checked.words.is_refused:
         print("this tokenizer keeps too few of the words to learn from these captions: choose another --model")
-    print(
-        f"{found.wrong + refused or 'nothing'} wrong, {remarks or 'no'} {'remark' if remarks == 1 else 'remarks'}{where}"
-    )
+    listed = checked.rejects_file
+    where = f"; all are listed in {listed}" if listed else "; --rejects FILE lists them" if problems else ""
+    print(f"{checked.summary()}{where}")
 
 
-def _facts(found: Checked) -> list[tuple[str, str]]:
-    fewest, mean, most = found.captions_per_image
-    splits = ", ".join(f"{name} {count:,}" for name, count in found.splits.items() if name != "all")
-    rows = [
-        ("images", f"{found.images:,} ({splits})" if splits else f"{found.images:,}"),
-        ("captions", f"{found.captions:,}, {mean:g} an image ({fewest} to {most})"),
-    ]
-    if found.size:
-        rows.append(("median size", f"{found.size[0]} x {found.size[1]}"))
-    for unit, lengths in (("words", found.words), ("tokens", found.tokens)):
-        if lengths:
-            summary = f"{lengths.shortest} to {lengths.longest}, median {lengths.median}, 95 % up to {lengths.most}"
-            rows.append((f"{unit} a caption", summary))
-    common = ", ".join(word for word, _ in found.common_words[:SHOWN_WORDS])
-    return [*rows, ("vocabulary", f"{found.vocabulary:,} words; most common: {common}")]
-
-
-def _kept(words: RoundTrip | None) -> list[tuple[str, str]]:
-    """What a tokenizer keeps of the captions."""
-    if words is None:
-        return []
-    return [
-        ("words kept", "all" if not words.lost else f"not {words.told}"),
-        *[("case", words.case_told)] * bool(words.case),
-    ]
+def _a_row_an_example(problems: list[tuple[str, str, str, list[str]]]) -> Iterator[tuple[str, str, str, str]]:
+    """A row for each kind of problem, and one for each further example."""
+    for title, grade, count, (first, *others) in problems:
+        yield title, grade, count, first
+        yield from (("", "", "", other) for other in others)
 
 
 def _show_histogram(unit: str, lengths: Lengths | None) -> None:
@@ -202,19 +143,6 @@ def _show_histogram(unit: str, lengths: Lengths | None) -> None:
     ]
     print()
     show_table(rows, (unit, "captions", ""))
-
-
-def _problem_rows(found: Checked, counts: dict[str, int]) -> list[tuple[str, str, str, str]]:
-    """A row for each kind of problem and one for each further example."""
-    from captrain.data.check.problems import KINDS
-
-    rows = []
-    examples = found.examples()
-    for name, count in counts.items():
-        kind = KINDS[name]
-        first, *others = [f"{line['id']} {line['reason']}" for line in examples[name]]
-        rows += [(kind.title, kind.grade, f"{count:,}", first), *(("", "", "", other) for other in others)]
-    return rows
 
 
 WRITTEN_AS = {"jsonl": "metadata-jsonl"}  # where a form has different names in --format and in --to

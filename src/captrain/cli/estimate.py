@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from captrain.api.checks import check_data, check_models
+from captrain.api.options import how_to_read
 from captrain.cli.arguments import AboveZero, AtLeastOne, Switch
-from captrain.cli.flags import ReadingFlags, TrustFlags, how_to_read, trust
+from captrain.cli.flags import ReadingFlags, TrustFlags, trust
 from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import show_table
 from captrain.errors import UserError, nearest

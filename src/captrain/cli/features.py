@@ -10,8 +10,9 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from captrain.api.checks import check_data, check_folder, check_models, check_stores
+from captrain.api.options import how_to_read
 from captrain.cli.arguments import AtLeastOne, Switch
-from captrain.cli.flags import ReadingFlags, TrustFlags, how_to_read, trust
+from captrain.cli.flags import ReadingFlags, TrustFlags, trust
 from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import exit_code, show_table
 from captrain.errors import UserError

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
 from pydantic import Field
 
 from captrain.models.checkpoint.located import set_trust
-from captrain.settings.load import Nested, load_recipe, resolve
 from captrain.settings.schema import (
     ComputingSettings,
     DataSettings,
@@ -19,7 +17,6 @@ from captrain.settings.schema import (
     ModelSettings,
     ReadingSettings,
     Section,
-    Settings,
     TrainingSettings,
 )
 from captrain.settings.schema.base import FormerFlag, Panel, RecipeOnly
@@ -100,16 +97,3 @@ def given(**sections: Section | None) -> dict[str, dict[str, Any]]:
     return {
         name: {} if section is None else section.model_dump(exclude_unset=True) for name, section in sections.items()
     }
-
-
-def how_to_read(reading: ReadingSettings | None) -> dict[str, Any]:
-    """What flags say about reading a data set: keyword arguments `format` and `options`."""
-    from captrain.data.read_options import ReadOptions
-
-    reading = reading or ReadingSettings()
-    return {"format": reading.format, "options": ReadOptions.of(reading)}
-
-
-def settings_from(recipe: Path | None, flags: Nested) -> Settings:
-    """Settings of a recipe file and flags: flag before recipe before default."""
-    return resolve(None, flags) if recipe is None else resolve(load_recipe(recipe), flags, f"recipe {recipe}")

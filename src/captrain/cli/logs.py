@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 
+from captrain.messages import Lines, ShortLines
 from captrain.progress import printable
 
 __all__ = ["is_verbose", "printable", "quiet_libraries", "set_up_logging"]
@@ -14,32 +15,9 @@ logger = logging.getLogger("captrain")
 NOISY_LIBRARIES = ("accelerate", "huggingface_hub", "peft", "torch", "transformers")
 
 
-class StderrHandler(logging.Handler):
-    """One line a message. It looks `sys.stderr` up each time, so that lines come above a live view and not into it."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print one message; a failure to print is no failure of the work."""
-        try:
-            print(self.format(record), file=sys.stderr, flush=True)
-        except (OSError, ValueError):
-            self.handleError(record)
-
-
-class ShortLines(logging.Formatter):
-    """`message`, or `warning: message`; coloured on a terminal."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """One record on one line; a traceback, if there is one, stands below."""
-        line = printable(record.getMessage())
-        if record.levelno >= logging.WARNING:
-            line = f"{record.levelname.lower()}: {line}"
-            line = f"\x1b[33m{line}\x1b[0m" if sys.stderr.isatty() else line
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
-
-
 def set_up_logging(*, verbose: bool = False, quiet: bool = False) -> None:
     """Send captrain's messages to stderr: from INFO on, DEBUG when verbose, WARNING when quiet."""
-    handler = StderrHandler()
+    handler = Lines()
     handler.setFormatter(ShortLines())
     logger.handlers[:] = [handler]
     logger.setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import json as json_format
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from captrain.api.checks import check_data, check_lengths, check_models, check_scores_folder
+from captrain.api.options import how_to_read, settings_from
+from captrain.api.scoring import computing_of, decoding_of
 from captrain.cli.arguments import Switch
 from captrain.cli.flags import (
     ComputingFlags,
-    ComputingSettings,
     ReadingFlags,
     SeveralDecodingsFlags,
     TrustFlags,
     given,
-    how_to_read,
-    settings_from,
     trust,
 )
 from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import exit_code, rejected_rows, show_comparison, show_table
 from captrain.errors import DataError
-from captrain.settings.schema import Section, Settings
 from captrain.settings.schema.training import TokenizeName
 
 if TYPE_CHECKING:
@@ -155,7 +152,8 @@ def evaluate(
     """
     trust(model_files)
     settings = None if recipe is None else settings_from(recipe, {})
-    decoding = _decoding(settings, given(generation=generation)["generation"])
+    flags = given(generation=generation, computing=computing)
+    decoding = decoding_of(settings, flags["generation"])
     check_lengths(decoding)
     check_scores_folder(output)
     check_models(model)
@@ -174,7 +172,7 @@ def evaluate(
         recipe=settings,
         output=output,
         scoring=Scoring(tokenize),
-        computing=Computing(**_computing(settings, computing)),
+        computing=Computing(**computing_of(settings, flags["computing"])),
         decoding=decoding | ({"beams": beams[0]} if len(beams) == 1 else {}),
         beams=beams,
     )
@@ -186,28 +184,6 @@ def evaluate(
         if rows := [*rejected_rows(found.rejected, found.rejects_file), *files]:
             show_table(rows)
     return exit_code(found.rejected)
-
-
-def _decoding(recipe: Settings | None, flags: Mapping[str, Any]) -> dict[str, Any]:
-    """How to write: by flags, else by the recipe. One that names every setting may say that nothing is sampled, and how."""
-    said = _explicit(recipe and recipe.generation)
-    if not flags.get("sample", said.get("sample", True)):
-        said = {name: value for name, value in said.items() if name not in ("top_p", "temperature")}
-    return {**said, **flags}
-
-
-def _explicit(section: Section | None) -> dict[str, Any]:
-    """What a section says itself, without defaults."""
-    return {} if section is None else section.model_dump(exclude_unset=True)
-
-
-def _computing(settings: Settings | None, flags: ComputingSettings | None) -> dict[str, Any]:
-    """How to compute: by flags, else by the recipe."""
-    said: dict[str, Any] = {}
-    if settings is not None:
-        said = {name: value for part in (settings.model, settings.data) for name, value in _explicit(part).items()}
-    known = {name: value for name, value in said.items() if name in ComputingSettings.model_fields}
-    return ComputingSettings(**known).model_dump() | _explicit(flags)
 
 
 def _as_json(found: Evaluation) -> str:

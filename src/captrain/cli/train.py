@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captrain.api.checks import check_training
+from captrain.api.options import settings_from
+from captrain.api.training import Order, carry_out, rehearse
 from captrain.cli.arguments import Switch
 from captrain.cli.flags import (
     DataFlags,
@@ -18,7 +20,6 @@ from captrain.cli.flags import (
     TrainingFlags,
     TrustFlags,
     given,
-    settings_from,
     trust,
 )
 from captrain.cli.logs import printable, quiet_libraries, set_up_logging, verbosity
@@ -76,14 +77,11 @@ def train(
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "resume_from": resume_from, "force": force}
     check_training(settings, source, folder, **how, writes=not dry_run)
     quiet_libraries()
-    from captrain.training.distributed.launch import train_on_devices, worker_environments
-    from captrain.training.run import describe
-
+    order = Order(settings, source, folder, how)
     if dry_run:
-        worker_environments(settings)
-        print(describe(settings, source))
+        print(rehearse(order))
         return 0
-    outcome = train_on_devices(settings, source, folder, prepare=partial(_prepare, **verbosity()), **how)
+    outcome = carry_out(order, prepare=partial(_prepare, **verbosity()), restores=False)
     if not is_silent():
         _show(outcome, settings)
     return exit_code(outcome.rejected)

@@ -30,6 +30,8 @@ from captrain.disk.reading import ZIP_ERRORS, open_file
 from captrain.disk.walking import Folders
 from captrain.limits import LARGEST_INFLATED, is_bomb
 
+logger = logging.getLogger(__name__)
+
 MOST_ENTRIES = 2_000_000  # listed; in more (a whole disk, say) nothing is searched for
 DEEPEST = 6  # folders below the one of the table
 
@@ -122,8 +124,6 @@ def plain_stem(name: str) -> str:
     stem = split_suffix(name)[0]
     return stem if stem.isascii() else unicodedata.normalize("NFC", stem)
 
-
-logger = logging.getLogger(__name__)
 
 MOST_ARCHIVES = 20  # of one folder; more are shards, which take long to look through
 MOST_MEMBERS = 2_000_000

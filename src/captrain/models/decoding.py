@@ -24,6 +24,8 @@ from captrain.settings.schema.conflicts import conflict_of_lengths
 if TYPE_CHECKING:
     from captrain.models.contract import CaptionerModel
 
+logger = logging.getLogger(__name__)
+
 
 FOR_SAMPLING = ("top_p", "temperature")
 """Settings that only sampling uses."""
@@ -202,8 +204,6 @@ def mean_log_probs(logits: Tensor, labels: Tensor, lengths: list[int], longest: 
     counts = [length + (length < longest) for length in lengths]
     return [-float(total) / max(count, 1) for total, count in zip(losses.sum(1), counts, strict=True)]
 
-
-logger = logging.getLogger(__name__)
 
 LEAST = 2
 """Tokens of the shortest caption: a word and the end token."""

@@ -26,6 +26,8 @@ from captrain.records import Caption, Sample
 from captrain.training.captions import TokenizedCaptions
 from captrain.training.distributed.group import here
 
+logger = logging.getLogger(__name__)
+
 Item = TypeVar("Item")
 
 
@@ -138,9 +140,6 @@ def spread_evenly(items: Sequence[Item], count: int) -> list[Item]:
     """
     step = max(1, len(items) // max(count, 1))
     return [items[position] for position in range(0, len(items), step)[:count]]
-
-
-logger = logging.getLogger(__name__)
 
 
 def decide_tokenizer(samples: Sequence[Sample], asked: str, limit: int | None = None, before: str | None = None) -> str:
