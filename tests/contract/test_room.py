@@ -36,7 +36,7 @@ def test_the_longest_caption_is_written_and_one_more_is_refused(writer: Captione
     captioner.prompt = prompt
     positions, image = POSITIONS[captioner.family]
     most = positions - image - 1 - len(captioner.prompt_ids())
-    assert Room.of(captioner).most == most
+    assert captioner.room().most == most
     lengths: dict[str, Any] = {"beams": 1, "max_new_tokens": most, "min_new_tokens": most}
     [written] = captioner.generate(captioner.encode(torch.from_numpy(clear_pictures(1))), Decoding(**lengths))
     assert len(written.tokens) >= most - 1
@@ -53,7 +53,7 @@ def test_the_longest_caption_is_written_and_one_more_is_refused(writer: Captione
 
 def test_the_longest_caption_is_learned(writer: Captioner) -> None:
     captioner = writer.model
-    most = Room.of(captioner).most
+    most = captioner.room().most
     words = " ".join(["dog"] * 100)
     [ids], cut = captioner.tokenize([words], 1000)
     assert (len(ids), cut) == (most - 1, 1)
@@ -71,7 +71,7 @@ def test_a_prompt_that_leaves_no_room(writer: Captioner) -> None:
 
 def test_a_length_that_nobody_asked_for_is_lowered(writer: Captioner, caplog: pytest.LogCaptureFixture) -> None:
     """A model that was saved with another length; and the same where families write without asking."""
-    room = Room.of(writer.model)
+    room = writer.model.room()
     assert room.fitted(Decoding(max_new_tokens=500)) == Decoding(max_new_tokens=room.most)
     assert f"captions end at {room.most} tokens, not at 500: the decoder of this" in caplog.text
     with pytest.raises(SettingsError, match="min_new_tokens: found 400"):
@@ -82,7 +82,7 @@ def test_a_length_that_nobody_asked_for_is_lowered(writer: Captioner, caplog: py
 @pytest.mark.parametrize("language", ["t5"])
 def test_models_that_know_distances_have_no_limit(language: str, tmp_path: Path) -> None:
     writer = Captioner.load(str(tiny_blip2(tmp_path, language=language)), device="cpu", precision="fp32")
-    assert Room.of(writer.model).most > 4096
+    assert writer.model.room().most > 4096
     how = writer.decoding({"beams": 1, "max_new_tokens": 600, "min_new_tokens": 80})
     features = writer.encode(torch.from_numpy(clear_pictures(1)))
     assert len(writer.model.generate(features, Decoding(beams=1, max_new_tokens=80, min_new_tokens=80))[0].tokens) >= 79
@@ -112,7 +112,7 @@ def test_a_limit_of_learning_that_does_not_fit_is_told(
 ) -> None:
     """Captions that need the room are refused, and cut where that is asked for; short ones mind nothing."""
     model = {"model": {"model": str(tiny_folders[writer.model.family])}}
-    room = Room.of(writer.model)
+    room = writer.model.room()
     short, long = (Sample("1", Path("x"), (words,), "") for words in ("a dog", "dog " * 90))
     check_captions_fit(writer.model, [short], resolve({"data": {"max_tokens": 65}}, model))
     assert f"max_tokens: found 65, but {room.told}: there is room for {room.most}" in caplog.text
@@ -126,7 +126,7 @@ def test_a_limit_of_learning_that_does_not_fit_is_told(
 def test_defaults_are_lowered_where_a_decoder_is_small(tiny_folders: dict[str, Path]) -> None:
     settings = resolve({"data": {"prompt": "dog " * 40}}, {"model": {"model": str(tiny_folders["encoder-decoder"])}})
     captioner = build_captioner(settings, [], Path("-"))
-    assert captioner.decoding.max_new_tokens == Room.of(captioner).most < 30
+    assert captioner.decoding.max_new_tokens == captioner.room().most < 30
     assert load_captioner(str(tiny_folders["encoder-decoder"])).decoding.max_new_tokens == 30
 
 

@@ -89,7 +89,7 @@ class Captioner:
         model = load_captioner(download_model(source, Path(str(cache))) if from_hub else source)
         model.to(device=choose_device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
         model.precision = choose_precision(precision, model.device)
-        model.decoding = Room.of(model).fitted(model.decoding)
+        model.decoding = model.room().fitted(model.decoding)
         model.requires_grad_(False)
         if model.precision == torch.bfloat16:
             lower_frozen(model)
@@ -168,7 +168,7 @@ class Captioner:
 
     def decoding(self, changes: dict[str, Any]) -> Decoding:
         """How this captioner writes, with some settings changed. Raises `SettingsError` as `adjust_decoding` does."""
-        return adjust_decoding(self.model.decoding, changes, Room.of(self.model))
+        return adjust_decoding(self.model.decoding, changes, self.model.room())
 
     def _caption_features(self, features: torch.Tensor, batch_size: int, how: Decoding) -> list[Caption]:
         """Captions of vectors; their ids are their numbers. Raises `SettingsError` for vectors that don't fit the text half."""

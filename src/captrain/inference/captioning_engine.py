@@ -74,7 +74,7 @@ class CaptionerOpening(ModelOpening[Captioner, AboutCaptioner]):
         names = {kind: name for name, kind in PRECISIONS.items()}
         return AboutCaptioner(
             self.model, weights_digest_of(captioner), names[model.precision], model.prompt,
-            model.image_spec.to_dict(), model.decoding, Room.of(model),
+            model.image_spec.to_dict(), model.decoding, model.room(),
         )  # fmt: skip
 
     def settled(self, about: AboutCaptioner) -> CaptionerOpening:

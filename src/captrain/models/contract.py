@@ -220,10 +220,15 @@ class CaptionerModel(nn.Module, ABC):
             logits = self.head(self.decode(self.project(features), rows.input_ids, rows.position_ids, mask))
         return mean_log_probs(logits, rows.labels, [len(caption) for caption in captions], longest)
 
+    def room(self) -> Room:
+        """How many tokens a caption can have behind the prompt. Raises `SettingsError` if the prompt leaves none."""
+        image, before = self.image_positions, 1 + len(self.prompt_ids())
+        return Room(self.family, self.max_positions + image, image, before).checked()
+
     def generation_config(self, decoding: Decoding) -> GenerationConfig:
         """Decoding as transformers takes it, within the decoder's positions. Tokens that the model suppresses stay suppressed."""
         config = decoding.generation_config(self.start_id, self.end_id, self.pad_id)
-        config.max_new_tokens = min(config.max_new_tokens, Room.of(self).most)
+        config.max_new_tokens = min(config.max_new_tokens, self.room().most)
         own = getattr(self.core(), "generation_config", None)  # None for a model that does not generate by itself
         config.suppress_tokens = getattr(own, "suppress_tokens", None)
         return config
@@ -238,7 +243,7 @@ class CaptionerModel(nn.Module, ABC):
         Captions are cut so that the end token still fits into `max_tokens`, and with the prompt into the decoder's positions.
         After a prompt, byte-level tokenizers (GPT-2's) spell the first word with the space before it; others ignore the space.
         """
-        room = min(max_tokens, Room.of(self).most) - 1
+        room = min(max_tokens, self.room().most) - 1
         captions = [f" {caption}" for caption in captions] if self.prompt_ids() else captions
         ids = self.tokenizer(captions, add_special_tokens=False, verbose=False)["input_ids"] if captions else []
         return [caption[:room] for caption in ids], sum(len(caption) > room for caption in ids)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,9 +20,6 @@ from captrain.models.layers.packing import IGNORED
 from captrain.settings.load import validate
 from captrain.settings.schema import GenerationSettings
 from captrain.settings.schema.conflicts import conflict_of_lengths
-
-if TYPE_CHECKING:
-    from captrain.models.contract import CaptionerModel
 
 logger = logging.getLogger(__name__)
 
@@ -226,17 +223,15 @@ class Room:
     image: int
     before: int
 
-    @classmethod
-    def of(cls, captioner: CaptionerModel) -> Room:
-        """The room of a captioner with its prompt. Raises `SettingsError` if the prompt leaves none."""
-        image, before = captioner.image_positions, 1 + len(captioner.prompt_ids())
-        room = cls(captioner.family, captioner.max_positions + image, image, before)
-        if room.most < LEAST:
+    def checked(self) -> Room:
+        """This room. Raises `SettingsError` if the prompt leaves none for a caption."""
+        if self.most < LEAST:
+            prompt = self.before - 1
             raise SettingsError(
-                f"prompt: found {before - 1} tokens, which leave no room for a caption; {room.told}; "
-                f"expected at most {before - 1 + room.most - LEAST}"
+                f"prompt: found {prompt} tokens, which leave no room for a caption; {self.told}; "
+                f"expected at most {prompt + self.most - LEAST}"
             )
-        return room
+        return self
 
     @property
     def most(self) -> int:

@@ -21,7 +21,7 @@ from captrain.models.build import (
 )
 from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.models.contract import CaptionerModel
-from captrain.models.decoding import LEAST, Decoding, Room
+from captrain.models.decoding import LEAST, Decoding
 from captrain.models.device import choose_device, choose_precision
 from captrain.models.families import family_named, joined_family
 from captrain.models.layers.attention import quicken_dropout
@@ -143,7 +143,7 @@ def _decoding(captioner: CaptionerModel, settings: Settings) -> Decoding:
 
     Raises `SettingsError` where they ask for longer captions than the decoder has positions for.
     """
-    data, room = settings.data, Room.of(captioner)
+    data, room = settings.data, captioner.room()
     longest = min(data.max_tokens, room.most)
     added = len(captioner.tokenizer(f"{data.prefix} {data.suffix}", add_special_tokens=False)["input_ids"])
     if added > longest - LEAST:

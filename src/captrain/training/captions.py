@@ -17,7 +17,6 @@ from captrain.data.samples import key_of
 from captrain.errors import DataError, SettingsError
 from captrain.features.stored_images import StoredImages
 from captrain.models.contract import CaptionerModel
-from captrain.models.decoding import Room
 from captrain.models.vocabulary import RoundTrip, round_trip
 from captrain.records import Sample
 
@@ -185,7 +184,7 @@ def check_longest(captioner: CaptionerModel, captions: Sequence[str], max_tokens
 
     Raises `SettingsError` where one of the captions needs more than there is.
     """
-    room = Room.of(captioner)
+    room = captioner.room()
     if max_tokens <= room.most or not captions:
         return
     ids = captioner.tokenizer(list(captions), add_special_tokens=False, verbose=False)["input_ids"]

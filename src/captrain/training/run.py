@@ -15,7 +15,6 @@ from captrain.errors import BusyError
 from captrain.features.stored_images import vocabulary_captions
 from captrain.metrics.java import check_java
 from captrain.models.contract import CaptionerModel
-from captrain.models.decoding import Room
 from captrain.models.device import choose_device, compile_captioner
 from captrain.models.what_learns import count_parameters
 from captrain.records import Sample
@@ -249,7 +248,7 @@ def tell_what_learns(captioner: CaptionerModel, data: TrainingData, splits: Spli
 
 def _why_cut(captioner: CaptionerModel, max_tokens: int) -> str:
     """The limit that a long caption met: the one that was set, or that of the decoder's positions."""
-    room = Room.of(captioner)
+    room = captioner.room()
     if room.most < max_tokens:
         return f"{room.told}, which is room for captions of at most {room.most} tokens"
     return f"they are longer than --max-tokens (now {max_tokens})"

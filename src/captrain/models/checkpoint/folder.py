@@ -102,7 +102,7 @@ def _assembled(model: PreTrainedModel, family: Family, words: str, places: Seque
     specs = (_preparation(place, needed=place == places[-1]) for place in places)
     spec = next(found for found in specs if found is not None)
     extras = next(filter(None, map(read_extras, places)), {})
-    captioner = family.captioner_class()(model, load_tokenizer(words), spec)
+    captioner: CaptionerModel = family.captioner_class()(model, load_tokenizer(words), spec)
     captioner.prompt = str(extras.get("prompt", ""))
     if len(captioner.prompt) > LONGEST_PROMPT:
         raise ModelError(f"{words}: its prompt has {len(captioner.prompt):,} characters, over {LONGEST_PROMPT:,}")

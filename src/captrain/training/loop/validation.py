@@ -20,7 +20,6 @@ from captrain.metrics.own import Metric
 from captrain.metrics.tokenizer_choice import AUTO, choose_tokenizer
 from captrain.models.contexts import evaluating
 from captrain.models.contract import CaptionerModel
-from captrain.models.decoding import Room
 from captrain.progress import track
 from captrain.records import Caption, Sample
 from captrain.training.captions import TokenizedCaptions
@@ -94,7 +93,7 @@ class Validator:
         judgement = self.group.from_first(judged)
         assert judgement is not None
         scores |= judgement.scores
-        room = Room.of(captioner)
+        room = captioner.room()
         positions = room.told if captioner.decoding.max_new_tokens >= room.most else None
         return Validation(scores, judgement.captions, judgement, sum(cut_off for _, cut_off in parts), positions)
 
@@ -120,7 +119,7 @@ class Validator:
     def _write(self, captioner: CaptionerModel) -> tuple[list[Caption], int]:
         """A caption for each of this process's images, and how many of them were cut off."""
         predictions, cut_off = [], 0
-        longest = min(captioner.decoding.max_new_tokens, Room.of(captioner).most)
+        longest = min(captioner.decoding.max_new_tokens, captioner.room().most)
         with track("write validation captions", len(self.own)) as advance:
             for batch, counts in self.batches:
                 found = list(write_captions(captioner, self.images, batch, self.batch_size))
