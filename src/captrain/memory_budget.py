@@ -120,7 +120,7 @@ def most_for_one() -> int:
 
 
 def _chosen() -> int | None:
-    """What `SETTING` says, in bytes. Raises `SettingsError` if that is no number."""
+    """What `SETTING` says, in bytes. Raises `SettingsError` if that is not a number."""
     text = os.environ.get(SETTING, "").strip()
     if not text:
         return None

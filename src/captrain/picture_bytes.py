@@ -64,7 +64,7 @@ def check_notes(data: bytes) -> None:
     start = next((at for marker, at in _markers(data) if marker == _SCAN), len(data))
     if start > MOST_NOTES:
         raise PictureError(
-            f"has {start} bytes of notes before its pixels, over the limit of {MOST_NOTES}; save it anew"
+            f"has {start} bytes of notes before its pixels, over the limit of {MOST_NOTES}; save it again"
         )
 
 
@@ -78,7 +78,7 @@ def check_scans(size: tuple[int, int], data: bytes) -> None:
         return
     scans = sum(marker == _SCAN for marker, _ in _markers(data))
     if scans > SCANS and scans * pixels > MOST_SCANNED:
-        raise PictureError(f"has {scans} scans over {size[0]} x {size[1]} pixels, as attacks do; save it anew")
+        raise PictureError(f"has {scans} scans over {size[0]} x {size[1]} pixels, as attacks do; save it again")
 
 
 def _markers(data: bytes) -> Iterator[tuple[int, int]]:

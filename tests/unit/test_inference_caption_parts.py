@@ -39,7 +39,7 @@ def part(name: str, *ids: str, rejects: tuple[str, ...] = (), last: bool = False
 def parts(tmp_path: Path) -> PartsFolder:
     """A folder that was begun."""
     folder = PartsFolder(tmp_path / "out.jsonl")
-    folder.begin(ABOUT_IT, anew=False)
+    folder.begin(ABOUT_IT, from_scratch=False)
     return folder
 
 
@@ -78,7 +78,7 @@ def test_parts_become_one_file_in_the_order_asked_for(parts: PartsFolder, tmp_pa
     parts.write(part("a.000", "a1", "a2"))
     parts.write(part("a.001", rejects=("a3", "a4"), last=True))
     again = PartsFolder(tmp_path / "out.jsonl")
-    again.begin(ABOUT_IT, anew=False)
+    again.begin(ABOUT_IT, from_scratch=False)
     assert again.done == parts.done and again.done["a.001"].rejected == 2
     listed = Rejects([{"id": "first", "where": "x", "reason": "y"}])
     assert again.join(["a.000", "a.001", "b.000"], listed, tmp_path / "rejected.jsonl") == 4
@@ -96,21 +96,21 @@ def test_captions_that_were_there_come_first_and_are_known(tmp_path: Path) -> No
     output = tmp_path / "out.jsonl"
     write_jsonl(output, [{"id": "mine", "text": "mine"}])
     folder = PartsFolder(output)
-    folder.begin(ABOUT_IT, anew=False)
+    folder.begin(ABOUT_IT, from_scratch=False)
     assert folder.known().tolist() == [key_of("mine")] and folder.known().dtype == np.uint64
     folder.write(part("a.000", "a1", last=True))
     folder.join(["a.000"], Rejects(), tmp_path / "rejected.jsonl")
     assert [line["id"] for line in lines_of(output)] == ["mine", "a1"]
     folder.join(["a.000"], Rejects(), tmp_path / "rejected.jsonl")
     assert len(lines_of(output)) == 2, "joined again after a kill, nothing comes twice"
-    folder.begin(ABOUT_IT, anew=True)
+    folder.begin(ABOUT_IT, from_scratch=True)
     assert folder.done == {} and folder.known().size == 0
 
 
 def test_a_removal_that_was_interrupted_is_not_gone_on_with_as_if_it_were_work(parts: PartsFolder) -> None:
     parts.write(part("a.000", "a1", last=True))
     parts.folder.write(ABOUT, [b'{"joined": true}\n'])
-    parts.begin({**ABOUT_IT, "weights": "another"}, anew=False)
+    parts.begin({**ABOUT_IT, "weights": "another"}, from_scratch=False)
     assert parts.done == {} and parts.folder.names("") == [ABOUT]
 
 
@@ -119,7 +119,7 @@ def test_what_captrain_did_not_write_is_left_alone(tmp_path: Path) -> None:
     Path(folder.folder.place).mkdir()
     Path(folder.folder.place, "mine.jsonl").write_text("{}\n")
     with pytest.raises(DataError, match="holds other files"):
-        folder.begin(ABOUT_IT, anew=True)
+        folder.begin(ABOUT_IT, from_scratch=True)
     assert Path(folder.folder.place, "mine.jsonl").read_text() == "{}\n"
 
 
@@ -130,7 +130,7 @@ def test_what_captrain_did_not_write_is_left_alone(tmp_path: Path) -> None:
 def test_a_part_that_captrain_did_not_write_is_one_clear_line(parts: PartsFolder, line: str) -> None:
     Path(parts.folder.place, "a.000.jsonl").write_text(line + "\n")
     with pytest.raises(DataError, match=r"a\.000\.jsonl:1"):
-        parts.begin(ABOUT_IT, anew=False)
+        parts.begin(ABOUT_IT, from_scratch=False)
 
 
 def test_other_settings_are_refused_by_name() -> None:

@@ -87,7 +87,7 @@ def caption_parts(
         runner = stack.enter_context(make_engine(_on_all_gpus(engine), opening))
         about = runner.about()
         how = adjust_decoding(about.decoding, dict(decoding), about.room)
-        folder.begin(about.note(how, to.part_images), anew=existing == "overwrite")
+        folder.begin(about.note(how, to.part_images), from_scratch=existing == "overwrite")
         remove(partial_of(output))
         _settle_changes(folder, sources)
         begun = str((folder.about() or {}).get("maker") or about.maker(how))  # the day of an interrupted start stays

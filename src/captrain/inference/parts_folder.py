@@ -81,13 +81,13 @@ class PartsFolder:
             return None
         return parse_json_line(self.folder.read(ABOUT, LARGEST_NOTE), self.folder.where(ABOUT))
 
-    def begin(self, about: Mapping[str, Any], *, anew: bool) -> None:
-        """Begin, or continue what was begun, unless everything is to be written `anew`.
+    def begin(self, about: Mapping[str, Any], *, from_scratch: bool) -> None:
+        """Begin, or continue what was begun, unless everything is to be written `from_scratch`.
 
         Raises `DataError` if that was with another model or other settings, or the folder holds something else.
         """
         found = self.about()
-        if found is not None and (anew or JOINED in found):
+        if found is not None and (from_scratch or JOINED in found):
             self.clear()
         elif found is not None:
             check_same_settings(self.folder.label, found, about)
@@ -96,7 +96,7 @@ class PartsFolder:
         if any(name != BEFORE and not is_temporary(name) for name in self.folder.names("")):
             raise DataError(f"{self.folder.label}: holds other files; expected a folder of captrain, or none")
         self.folder.remove(BEFORE)
-        if self.output.exists() and not anew:
+        if self.output.exists() and not from_scratch:
             self.folder.write(BEFORE, map(_line, lines_with_ids(self.output)))
         self.folder.write(ABOUT, [_line(about)])
 

@@ -109,7 +109,7 @@ def keep(held: dict[float, dict[str, Any]], step: float, line: dict[str, Any]) -
 
 
 def number(value: Any) -> float | None:
-    """A JSON value as a float (NaN and infinities too), None where it is no number.
+    """A JSON value as a float (NaN and infinities too), None where it is not a number.
 
     >>> number(3), number(True), number("3"), number(10**400)
     (3.0, None, None, inf)

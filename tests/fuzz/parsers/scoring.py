@@ -110,7 +110,7 @@ def _parts(folder: Path) -> None:
 
     (folder / "out.jsonl").write_text(JSONL)
     parts = PartsFolder(folder / "out.jsonl")
-    parts.begin(ABOUT, anew=False)
+    parts.begin(ABOUT, from_scratch=False)
     for number in range(2):
         note = CaptionPartNote(f"0000{number}.000", "a.tar", "", number, True, 1, 0)
         parts.write(CaptionPart(note, [{"id": str(number), "text": "a dog"}], Rejects()))
@@ -122,7 +122,7 @@ def _go_on_with_parts(folder: Path) -> None:
     from captrain.records import Rejects
 
     parts = PartsFolder(folder / "out.jsonl")
-    parts.begin(ABOUT, anew=False)
+    parts.begin(ABOUT, from_scratch=False)
     parts.known()
     parts.join(sorted(parts.done), Rejects(), folder / "rejected.jsonl")
     parts.clear()

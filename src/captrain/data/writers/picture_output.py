@@ -29,11 +29,11 @@ _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EMLINK
 
 @dataclass(frozen=True, slots=True)
 class OutputPicture:
-    """An encoded picture: a file, or its bytes. `suffix` is that of its form; `anew` says that captrain encoded it."""
+    """An encoded picture: a file, or its bytes. `suffix` is that of its form; `encoded` says that captrain encoded it."""
 
     content: Path | bytes
     suffix: str
-    anew: bool = False
+    encoded: bool = False
 
     @classmethod
     def of(cls, sample: Sample) -> OutputPicture:
@@ -91,7 +91,7 @@ def encode_picture(data: bytes, max_side: int | None, quality: int, max_pixels: 
         image.save(file, "JPEG", quality=quality, optimize=True)
     except OSError as error:  # a side over 65500 pixels
         raise PictureError(f"can't be a JPEG ({image.width} x {image.height} pixels; {error})") from None
-    return OutputPicture(file.getvalue(), JPEG, anew=True)
+    return OutputPicture(file.getvalue(), JPEG, encoded=True)
 
 
 def suffix_of(beginning: bytes) -> str:

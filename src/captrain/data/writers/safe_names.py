@@ -64,7 +64,7 @@ class Names:
         """
         picture = item.picture
         plain, safe = (
-            with_suffix(name, picture.suffix, replace=picture.anew) for name in (item.id, safe_name(item.id))
+            with_suffix(name, picture.suffix, replace=picture.encoded) for name in (item.id, safe_name(item.id))
         )
         shaped = shape(safe)
         name = self.take(shaped, unique)
