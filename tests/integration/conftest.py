@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,10 +16,15 @@ from captrain.testing import tiny_blip, tiny_photos, tiny_text_decoder, tiny_vis
 
 @pytest.fixture(autouse=True)
 def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No hub, a cache of one's own, one thread, and a working folder that nothing else writes into."""
+    """No hub, a cache of one's own, one thread, and a working folder that nothing else writes into.
+
+    Nothing waits for the disk: a training does so 86 times, and no test here cuts the power. That files are synced, and in
+    which order, is tested in `test_disk.py` and `test_training_checkpoints.py`.
+    """
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("CAPTRAIN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
     monkeypatch.chdir(tmp_path)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
