@@ -8,12 +8,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from run_tools import QUICK, Cli, Result
+from cyclopts import App
+from run_tools import QUICK, Cli, Remembered, Result
 
 from captrain.cli import main
 from captrain.report import page
 from captrain.report.curves import draw_curve
 from captrain.testing import tiny_blip, tiny_photos, tiny_text_decoder, tiny_vision_encoder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _arguments_looked_up_once() -> Iterator[None]:
+    """A command line is parsed in a quarter of the time. The tests of commands in `tests/unit` parse as ever."""
+    remembered = Remembered()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(App, "assemble_argument_collection", lambda app, **options: remembered.of(app, **options))
+        yield
 
 
 @pytest.fixture(autouse=True)
