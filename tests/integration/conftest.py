@@ -17,17 +17,14 @@ from captrain.report.curves import draw_curve
 from captrain.testing import tiny_blip, tiny_photos, tiny_text_decoder, tiny_vision_encoder
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _arguments_looked_up_once() -> Iterator[None]:
+@pytest.fixture(scope="session")
+def _remembered() -> Remembered:
     """A command line is parsed in a quarter of the time. The tests of commands in `tests/unit` parse as ever."""
-    remembered = Remembered()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(App, "assemble_argument_collection", lambda app, **options: remembered.of(app, **options))
-        yield
+    return Remembered()
 
 
 @pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _remembered: Remembered) -> Iterator[None]:
     """No hub, a cache of one's own, one thread, and a working folder that nothing else writes into.
 
     Nothing waits for the disk: a training does so 86 times, and no test here cuts the power. That files are synced, and in
@@ -39,6 +36,7 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("CAPTRAIN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(os, "fsync", lambda handle: None)
     monkeypatch.setattr(page, "draw_curve", lambda *_: "<svg></svg>")
+    monkeypatch.setattr(App, "assemble_argument_collection", lambda app, **options: _remembered.of(app, **options))
     monkeypatch.chdir(tmp_path)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
