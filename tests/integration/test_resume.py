@@ -248,7 +248,7 @@ def test_more_epochs_on_resume(tmp_path: Path, cli: Cli, photos: Path, blip: Pat
     assert cli("train", photos, tmp_path / "run", words, "--epochs 1").code == 0
     refused = cli("train", photos, tmp_path / "run", words, "--epochs 2", "--resume")
     assert refused.code == 2
-    assert "training.epochs was 1 and is 2: its steps would be others" in refused.last_line
+    assert "training.epochs was 1 and is 2: its steps would differ" in refused.last_line
     assert cli("train", photos, tmp_path / "run", words, "--epochs 2", "--resume", "--force").code == 0
     steps = [line["step"] for line in lines_of(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "train"]
     assert steps == list(range(1, 11))

@@ -53,7 +53,7 @@ def load(
         precision: `auto` (bf16 where the device computes it fast), `bf16`, `fp16` or `fp32`. In `fp32` captions are those of
             plain transformers, word for word.
         cache: Folder that what comes from the hub is kept in. Default: the hub's own.
-        trust_remote_code: Run Python code that lies beside a model, for kinds of models that transformers does not know.
+        trust_remote_code: Run Python code that is beside a model, for kinds of models that transformers does not know.
         safetensors_only: Refuse weights that are pickles.
 
     Raises `ModelError` when it can't be loaded. Torch is imported here and not with the package.

@@ -122,7 +122,7 @@ class Run:
         return load(self.path, device=device, precision=precision)
 
     def report(self, output: Place | None = None) -> Path:
-        """Write the report (to report.html in the run folder, or to `output`), and return where it lies."""
+        """Write the report (to report.html in the run folder, or to `output`), and return its path."""
         from captrain.report.run import write_report
 
         return write_report(self.path, None if output is None else Path(output))

@@ -112,7 +112,7 @@ def train(
         resume_from: Go back to one of its checkpoints, by step or folder, and continue from there; what came later is lost.
         force: Continue although settings, data or model have changed in ways that change the result.
         overwrite: Begin again from scratch in a folder that holds a run; the old one is lost.
-        trust_remote_code: Run Python code that lies beside a model, for kinds of models that transformers does not know.
+        trust_remote_code: Run Python code that is beside a model, for kinds of models that transformers does not know.
         safetensors_only: Refuse weights that are pickles.
         settings: Any setting of a recipe, by its name (`captrain config schema`, `captrain.api.settings.TrainSettings`).
 

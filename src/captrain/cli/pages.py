@@ -43,7 +43,7 @@ def pages() -> dict[str, Page]:
 
 
 def texts() -> dict[str, str]:
-    """The generated files: each by where it lies below the repository's root."""
+    """The generated files: each by its path below the repository's root."""
     place = (Path("src") / "captrain" / "cli" / FILE.name).as_posix()
     return {
         place: "{\n" + ",\n".join(f"{json.dumps(name)}: {_lines(page)}" for name, page in pages().items()) + "\n}\n",

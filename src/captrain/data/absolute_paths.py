@@ -2,11 +2,11 @@
 
 A path of another machine (`/home/ubuntu/project/images/a.png`, `C:\\photos\\a.png`) is matched by its trailing parts: by as
 many as lead from the folder, or from its `images/`, to a picture; else by two or more that are the end of one picture's path
-alone; else by its name, where all pictures lie in one folder. What was cut off is decided by the first such path and holds
+alone; else by its name, where all pictures are in one folder. What was cut off is decided by the first such path and holds
 for every other that begins with it, so that a picture that is missing in one folder is never taken from another. Two
 pictures that fit equally are none.
 
-A path of this machine is read where it lies. A table may come from a stranger, and what it names may end up in a folder
+A path of this machine is read where it is. A table may come from a stranger, and what it names may end up in a folder
 that is handed on, so a path must not be a way to anybody's secrets:
 
 - Only what is called a picture, is a plain file that is called a picture once its links are followed, and begins as a
@@ -120,7 +120,7 @@ class MovedPaths:
         return shared.get(most, [])
 
     def _in_the_only_folder(self, path: str) -> bool:
-        """Whether all pictures lie in one folder, that is not another split than the path's, and the path leads nowhere."""
+        """Whether all pictures are in one folder, that is not another split than the path's, and the path leads nowhere."""
         if is_here(path):
             return False
         folders = self.root.index.folders()
@@ -140,7 +140,7 @@ class MovedPaths:
             if known.startswith(beginning) and place != local + known.removeprefix(beginning):
                 raise DataError(
                     f"{where}: '{path[:200]}' fits {self.root.folder / found}, but paths that begin with {known} fit "
-                    f"{self.root.folder / place}, where others lie; expected one place, or relative paths in the table"
+                    f"{self.root.folder / place}, where others are; expected one place, or relative paths in the table"
                 )
         self.known[beginning] = local
         if len(self.known) <= MOST_TOLD:
@@ -148,11 +148,11 @@ class MovedPaths:
 
 
 class PathsHere:
-    """Paths of this machine that lie outside of the folder; see above for what may be read."""
+    """Paths of this machine that are outside of the folder; see above for what may be read."""
 
     def __init__(self, root: ImageFolder) -> None:
         self.root = root
-        self.folders: dict[str, str] = {}  # of an id: the folder that its picture lies in
+        self.folders: dict[str, str] = {}  # of an id: the folder that its picture is in
         self.refused: set[str] = set()
 
     def find(self, path: str, where: str) -> str | None:
@@ -182,7 +182,7 @@ class PathsHere:
 
 @dataclass(frozen=True, slots=True)
 class OutsidePicture:
-    """A picture that lies outside of its table's folder. It is only read: nothing is written beside it."""
+    """A picture that is outside of its table's folder. It is only read: nothing is written beside it."""
 
     path: Path
 

@@ -27,7 +27,7 @@ REJECTED = "rejected.jsonl"
 QUALITY = 90  # of JPEG: above it files grow much faster than they get better
 REPEATS_LOST = "repeats of {images} images are not kept; only kohya holds them"
 MAKERS_LOST = (
-    "captrain wrote {amount} captions of {images} images: there they are as a person's; "
+    "captrain wrote {amount} captions of {images} images: there they count as a person's; "
     "metadata-jsonl, sidecar and kohya say what wrote them"
 )
 

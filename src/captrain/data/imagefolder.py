@@ -130,7 +130,7 @@ def _read(source: Path, rejects: Rejects, format: str | None, options: ReadOptio
 
 
 def _path_within(source: Path, output: Path) -> str | None:
-    """How images are reached from `output`, "" or "photos/" say; None if the source does not lie in it."""
+    """How images are reached from `output`, "" or "photos/" say; None if the source is not in it."""
     inner = os.path.relpath(os.path.realpath(source), os.path.realpath(output)).replace(os.sep, "/")
     if inner == ".":
         return ""

@@ -169,7 +169,7 @@ def with_fewer_rows(image: Image.Image) -> Image.Image:
 
 
 def _before(corners: tuple[int, int, int, int], scaled: Size, size: Size) -> Box:
-    """Where the corners of a scaled picture lie in the picture of `size`.
+    """Where the corners of a scaled picture are in the picture of `size`.
 
     >>> _before((1, 0, 3, 2), (4, 2), (8, 4))
     (2.0, 0.0, 6.0, 4.0)

@@ -136,7 +136,7 @@ def read_trained(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def run_folder_of(model: str) -> Path | None:
-    """The run folder that a captioner lies in: given itself, or by its model folder; None if it is in none.
+    """The run folder that a captioner is in: given itself, or by its model folder; None if it is in none.
 
     >>> run_folder_of("no/such/folder") is None
     True

@@ -1,6 +1,6 @@
 """Folders that are made, filled and removed without going through a link, and brought to the disk before they are relied on.
 
-A folder that a person names may be reached through links. What lies below it may be a stranger's (a run that somebody sent),
+A folder that a person names may be reached through links. What is below it may be a stranger's (a run that somebody sent),
 so there nothing is followed for writing or removing.
 """
 
@@ -78,7 +78,7 @@ def put_back(final: Path, old: Path) -> None:
 def make_folder(folder: Path) -> Path:
     """Make a folder that a person named, and those on the way to it, where links to folders are theirs; returns it.
 
-    Raises `UserError` if something else lies there or on the way, or it can't be made.
+    Raises `UserError` if something else is there or on the way, or it can't be made.
     """
     with telling(folder):
         try:
@@ -225,7 +225,7 @@ def _held(parent: Path) -> tuple[Path, int | None]:
 
 
 def _sync_disk(folder: Path) -> bool:
-    """Wait until all that was written to the disk that a folder lies on is there; whether the system can (Linux)."""
+    """Wait until all that was written to the disk that a folder is on is there; whether the system can (Linux)."""
     if sys.platform != "linux":
         return False
     handle = os.open(folder, os.O_RDONLY)
@@ -247,7 +247,7 @@ def _linked(source: Path, target: Path) -> bool:
 
 
 def _way(folder: Path, below: Path) -> Iterator[Path]:
-    """The folders from one (which is left out) down to another, which lies in it by its name."""
+    """The folders from one (which is left out) down to another, which is in it by its name."""
     place = below
     for part in folder.relative_to(below).parts:
         place = place / part

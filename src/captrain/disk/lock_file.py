@@ -2,7 +2,7 @@
 
 The system holds it (`flock`; Windows: `msvcrt.locking`) and lets go when a process dies, however that is. Where a file system
 has no such locks, the lock is the file itself, and the process that it names is looked for. Nothing is ever written into a
-file that was there: a lock is made new, and what a dead process left is removed first. A file counts only while it lies at
+file that was there: a lock is made new, and what a dead process left is removed first. A file counts only while it is at
 its path, so whoever gets a lock that was removed meanwhile tries again.
 """
 

@@ -41,7 +41,7 @@ _held: dict[tuple[str, int], _Held] = {}
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Be the only writer of a file, or of a folder that is made whole and then renamed. The lock lies beside it.
+    """Be the only writer of a file, or of a folder that is made whole and then renamed. The lock is beside it.
 
     Raises `BusyError`, which names the owner, while another process (or thread) writes it; `UserError` where nothing can be
     written; at the end `CaptrainError` if the lock was removed meanwhile, for example with its folder.
@@ -131,7 +131,7 @@ def tidy(path: Path) -> None:
 
 
 def lock_of(path: Path) -> Path:
-    """The lock that lies beside a file.
+    """The lock that is beside a file.
 
     >>> lock_of(Path("out/captions.jsonl")).name, len(lock_of(Path("x" * 250)).name)
     ('.captions.jsonl.lock', 31)

@@ -58,7 +58,7 @@ def caption_parts(
 ) -> CaptionOutcome:
     """Write the captions of all pictures into one file; what an interrupted start has done is not done again.
 
-    While it goes on, finished parts lie in `OUTPUT.parts`. If a source can't be read, the output has all others' captions and
+    While it goes on, finished parts are in `OUTPUT.parts`. If a source can't be read, the output has all others' captions and
     the parts stay, so that the same call tries that source again.
 
     Args:

@@ -168,7 +168,7 @@ def _fault(path: Path) -> str:
 
 
 def _image(sample: Sample) -> Path:
-    """Where a picture lies. Raises `UserError` if it is not a file by itself."""
+    """Where a picture is. Raises `UserError` if it is not a file by itself."""
     if isinstance(sample.image, Path):
         return sample.image
     raise UserError(

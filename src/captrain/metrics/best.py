@@ -13,7 +13,7 @@ from captrain.metrics.score import METRICS, score_captions
 
 LOSS = "validation_loss"
 SAME = 9
-"""Decimals to which scores are compared: below them lies the rounding of sums."""
+"""Decimals to which scores are compared: smaller differences are rounding of sums."""
 USELESS = 0.01
 """A score that even a caption copied from the references does not reach says nothing of the others."""
 

@@ -27,7 +27,7 @@ LARGEST_FILE = 4 * 1024 * 1024  # settings and scores are far smaller
 
 
 def write_report(run: Path, output: Path | None = None, extra: ReportData | None = None) -> Path:
-    """Write the report of a run folder (to `report.html` within it, or to `output`) and return where it lies.
+    """Write the report of a run folder (to `report.html` within it, or to `output`) and return its path.
 
     `extra` comes before the run's own parts: headline numbers, charts, galleries of a caller.
     Raises `RunError` where `run` is not a run folder or the file can't be written, `UserError` where its name is not that of

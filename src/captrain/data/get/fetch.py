@@ -156,7 +156,7 @@ def _fetch_file(step: Step, folder: Path, ledger: FetchLedger, meter: _Meter) ->
 
 
 def _copy(step: Step, folder: Path, ledger: FetchLedger) -> None:
-    """A file of the local copy, checked, into the folder; archives are unpacked where they lie."""
+    """A file of the local copy, checked, into the folder; archives are unpacked where they are."""
     file, source = step.file, Path(step.place)
     if file.unpack and source.name == file.name:
         ledger.note(file.name, check_digest(source, file.checksum, ledger.entries.get(file.name), str(source)))

@@ -74,7 +74,7 @@ def read(
 
 
 def _from_disk(folder: Path, follow_links: bool) -> tuple[dict[str, Dataset], tuple[Root, ...]]:
-    """The splits of a saved folder ("all" of one without), and where its pictures may lie."""
+    """The splits of a saved folder ("all" of one without), and where its pictures may be."""
     root = Root(folder, follow_links=follow_links)
     splits = [""]
     if (note := folder / "dataset_dict.json").is_file():

@@ -6,8 +6,8 @@ folder, or to `images/` in it, unless a root is given.
 
 Every line is parsed before the first sample is given: what is wrong is to be known before hours of training, not after.
 In a table of up to 200,000 lines every image is looked for too, and missing ones are rejected. To look for millions of
-files takes minutes (hours, on a network drive), so a larger table is believed: its images lie where the first one does
-(beside it or in `images/`), and one that turns out to be missing, or to be a link out of the folder, is a picture that
+files takes minutes (hours, on a network drive), so a larger table is believed: its images are assumed to be where the first one is
+(beside it or in `images/`). One that turns out to be missing, or to be a link out of the folder, is a picture that
 can't be read, rejected by what reads it. `captrain data check` reads them all.
 """
 
@@ -92,7 +92,7 @@ class TableReader:
         return self.beside + row.image
 
     def image(self, row: TableRow, name: str, where: str) -> Path | Stored:
-        """Where a row's image lies. Raises `DataError` if it was there and is no more."""
+        """Where a row's image is. Raises `DataError` if it was there and is no more."""
         try:
             found = self.table.find(row.image, where)
         except DataError as error:

@@ -185,7 +185,7 @@ def _are_tables(value: Any) -> bool:
 
 
 class _Places:
-    """Where the folders and files lie that a configuration names."""
+    """Where the folders and files that a configuration names are."""
 
     def __init__(self, file: Path, options: ReadOptions) -> None:
         given = options.image_root

@@ -1,4 +1,4 @@
-"""Pictures that lie in the rows of Parquet files: where each is, its captions, and how its bytes are read when asked for."""
+"""Pictures that are in the rows of Parquet files: where each is, its captions, and how its bytes are read when asked for."""
 
 from __future__ import annotations
 

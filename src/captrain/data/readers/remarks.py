@@ -48,7 +48,7 @@ def nothing_to_use(
     """The error for a data set with nothing left to use.
 
     Args:
-        roots: the folders that images were looked for in: the first path tried is named, and what lies there.
+        roots: the folders that images were looked for in: the first path tried is named, and what is there.
         columns: those of the table, if it is one.
         none: what to say where nothing was rejected either.
         own: endings of the data set's own files.
@@ -127,7 +127,7 @@ def note_unlisted(root: Root, splits: Iterable[Sequence[Sample]], rejects: Rejec
 
 
 def _within(name: str) -> str:
-    """A picture's name as a table may have it that does not say in which of the known folders it lies."""
+    """A picture's name as a table may have it that does not say in which of the known folders it is."""
     top, _, rest = name.partition("/")
     return rest if top in IMAGE_FOLDERS else name
 

@@ -167,7 +167,7 @@ class _Walk:
         return [(prefix + name, found.get(name, NO_TEXT if name.endswith("/") else None)) for name in names]
 
     def _listed(self, prefix: str) -> list[FolderEntry]:
-        """What lies in a folder. One that can't be listed is rejected, if it is not the data set's own."""
+        """What is in a folder. One that can't be listed is rejected, if it is not the data set's own."""
         try:
             return self.folders.entries(prefix)
         except OSError as error:

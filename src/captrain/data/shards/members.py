@@ -219,7 +219,7 @@ def groups(
     """The samples of a tar in order, and between them the members that can't be used (they have a `problem`).
 
     The bytes of members that may hold captions come along, and with `images` those of images too, for readers that have no
-    second look: members of a sample that lie apart are not found then. `start` is 0 or that of a group met earlier.
+    second look: members of a sample that are apart are not found then. `start` is 0 or that of a group met earlier.
     """
     group = MemberGroup("", start)
     for member in walk(file, length, start):

@@ -130,7 +130,7 @@ class RemoteFile:
         return data
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Go to a byte; where the store can't seek, what lies between is read."""
+        """Go to a byte; where the store can't seek, what is between is read."""
         if self.file.seekable():
             with self._telling():
                 self.at = self.file.seek(offset, whence)

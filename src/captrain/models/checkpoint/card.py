@@ -107,7 +107,7 @@ def _trained(settings: dict[str, Any], metrics: Metrics, scores: dict[str, Any])
         return ""
     rows = [(label, value) for label, value in facts(settings, metrics, {}, scores) if label not in VERSIONS]
     asked = _nameless(section(settings.get("requested")))
-    command = train_command(asked | {"source": "DATA"}, "RUN")  # where the data lay is nobody's business
+    command = train_command(asked | {"source": "DATA"}, "RUN")  # where the data was is private
     return "\n\n".join(["## Training", _table(("what", "value"), rows), f"```bash\n{command}\n```"])
 
 
