@@ -71,7 +71,7 @@ class Run:
     """
 
     def __init__(self, path: Place) -> None:
-        """Raises `RunError` where there is no run."""
+        """Raises `RunError` if there is no run."""
         self.path = Path(path)
         check_run(self.path)
 
@@ -86,12 +86,12 @@ class Run:
 
     @property
     def scores(self) -> dict[str, float]:
-        """Scores of the best model on the validation pictures; empty where nothing was validated yet."""
+        """Scores of the best model on the validation pictures; empty if nothing was validated yet."""
         return self._scores("scores.json")
 
     @property
     def test_scores(self) -> dict[str, float]:
-        """Scores of the best model on the test split; empty where there is none."""
+        """Scores of the best model on the test split; empty if there is none."""
         return self._scores("test/scores.json")
 
     @property
@@ -116,7 +116,7 @@ class Run:
         return list(read_jsonl(path)) if path.is_file() else []
 
     def captioner(self, *, device: str = "auto", precision: str = "auto") -> Captioner:
-        """The best model, ready to caption. Raises `ModelError` where there is none yet."""
+        """The best model, ready to caption. Raises `ModelError` if there is none yet."""
         from captrain.api.captioning import load
 
         return load(self.path, device=device, precision=precision)

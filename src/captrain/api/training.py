@@ -73,7 +73,7 @@ class OnEpoch(Protocol):
 class Order:
     """A training that was asked for, checked as far as it can be before anything is loaded.
 
-    `source` is the data set, None where the recipe names several. `how`: `resume`, `overwrite`, `resume_from` and `force`.
+    `source` is the data set, None if the recipe names several. `how`: `resume`, `overwrite`, `resume_from` and `force`.
     """
 
     settings: Settings
@@ -102,11 +102,11 @@ def train(
     The same call again goes on with a run that was interrupted (by Ctrl-C, too), and returns one that is finished.
 
     Args:
-        data: Folder, table, tar shards or hub name; None where the recipe names sources.
+        data: Folder, table, tar shards or hub name; None if the recipe names sources.
         out: Run folder to write.
         recipe: YAML file of settings; a keyword argument wins over it.
         callbacks: `captrain.Callback`s, functions of epoch, scores and captions, or transformers' `TrainerCallback`s.
-        metrics: Scores of your own by name: functions of captions (one an image) and references (a list an image) that give
+        metrics: Scores of your own by name: functions of captions (one per image) and references (a list an image) that give
             a number, of which more is better. `metric="that name"` keeps the model that is best by it.
         resume: Continue the run that is in the folder; without one it is an error.
         resume_from: Go back to one of its checkpoints, by step or folder, and continue from there; what came later is lost.

@@ -60,7 +60,7 @@ def compile_captions(
     A line is {"file_name": ..., "text": the first caption}, and, where some image has several, "captions": all of them.
     Where folders say the splits, each has a table of its own, as `imagefolder` wants it. At the end `datasets` loads the
     result, offline; `CaptrainError` if that gives other rows. Raises `DataError` if there is nothing to use, or a table
-    or folder is there already (unless `overwrite`).
+    or folder already exists (unless `overwrite`).
     """
     if not existing(source).is_dir():
         raise DataError(f"{source}: is a file; expected a folder of images with captions beside them")

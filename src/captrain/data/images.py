@@ -131,7 +131,7 @@ def prepare(data: bytes, spec: ImageSpec, max_pixels: int = MAX_PIXELS) -> np.nd
     called; the first frame of animations. Colour profiles are ignored, as in the pictures that the published models were
     trained on.
 
-    Raises `PictureError` with a reason to be read after a file name: "is truncated (...)", "has 400000000 pixels, over
+    Raises `PictureError` with a reason worded to follow a file name: "is truncated (...)", "has 400000000 pixels, over
     ...".
     """
     return np.array(resized(decode(data, max_pixels, spec.enough), spec))

@@ -141,7 +141,7 @@ class Root:
         return exact or next((found for name in names if (found := self.find(name, where))), None)
 
     def image(self, found: str) -> Path | Stored:
-        """Where the image is that `find` has this id for."""
+        """The path of the image with an id that `find` gave."""
         if outside := self._here.picture(found):
             return outside
         path = self.folder / found
@@ -210,7 +210,7 @@ class Root:
             logger.info("%s: '%s' is '%s' in %s, the one picture of that name", where, relative, found, self.folder)
 
     def _tell_of_archives(self, found: str, where: str) -> bool:
-        """Say once that pictures are in an archive; whether this one does."""
+        """Log once that pictures are in an archive; returns whether this one is."""
         member = self.index.archived(found)
         if member is None or os.path.lexists(self.folder / found):
             return False

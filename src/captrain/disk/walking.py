@@ -21,7 +21,7 @@ _SYSTEM_FOLDERS = frozenset(
 
 
 class FolderEntry(NamedTuple):
-    """Something in a folder. `fault` is why it can't be used, to be read after its name; "" if nothing speaks against it."""
+    """Something in a folder. `fault` is why it can't be used, worded to follow its name; "" if nothing speaks against it."""
 
     name: str
     is_folder: bool

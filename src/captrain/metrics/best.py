@@ -59,9 +59,9 @@ def is_constant(evaluations: Sequence[Mapping[str, Any]], metric: str) -> bool:
 
 
 def blind_spot(references: Mapping[str, Sequence[str]], metric: str, tokenizer: str) -> str | None:
-    """Why a score can't tell captions of these references apart, or None where it can.
+    """Why a score can't tell captions of these references apart, or None if it can.
 
-    The references themselves are scored as captions: where they get nothing no caption can.
+    The references themselves are scored as captions: if they score nothing, no caption can.
 
     >>> blind_spot({"1": ["a dog runs on grass"]}, "cider", "ptb")
     'cider is always 0 with one picture to validate on, as it weighs words by how few pictures mention them'

@@ -157,7 +157,7 @@ def final_test(filled: Settings) -> FinalTest:
 
 
 def augmentation(data: DataSettings) -> Augmentation | None:
-    """How training pictures are varied; None where they are not."""
+    """How training pictures are varied; None if they are not."""
     found = Augmentation(crop_scale=data.crop_scale, flip=data.flip, randaugment=data.randaugment)
     return found if found.is_random else None
 

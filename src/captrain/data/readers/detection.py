@@ -1,7 +1,7 @@
 """Which formats are read of what is at a path: `detect` finds the format by looking, `read_and_note` reads what was found.
 
 In a folder, tables may be side by side, of one format or of several. Their names say which of them are read, and the
-others are told.
+others are reported.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ logger = logging.getLogger(__name__)
 
 TOLD = frozenset({"marked", "unread", "unlisted"})  # remarks that are logged when the data is read
 TABLE_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
-MOST_TABLES = 200  # files of a suffix; more are something else, one an image say
+MOST_TABLES = 200  # files of a suffix; more are something else, one per image say
 SUFFIXES = frozenset({".json", ".jsonl"})  # of files that a form without `tables` may recognise
 MOST_BELOW = 20  # folders below a folder, and files in each, that are looked at
-MOST_FILES = 20  # of them that are looked at; more are something else, one an image say
+MOST_FILES = 20  # of them that are looked at; more are something else, one per image say
 MOST_SHOWN = 3  # tables in an error
 BOM = b"\xef\xbb\xbf"
 

@@ -71,7 +71,7 @@ def _is_grouped(path: Path, options: ReadOptions) -> bool:
         first = list(islice(entries(path, _any), MOST_LOOKED_AT))
     except DataError:
         return False
-    # Under a picture's name stands what is said of it, even where that names the picture again: `names` reads it.
+    # If what is below a picture's name describes it, even if that names the picture again, `names` reads it.
     rows = [entry for entry in first if not entry.key and not ends_as_picture(entry.group) and _is_row(entry.value)]
     return any(
         entry.group != BY_IDS or _leads_to_one(entry.value, Root(path.parent, follow_links=options.follow_links))
@@ -136,7 +136,7 @@ def _images(values: dict[str, Any], columns: Columns) -> list[str]:
 
 
 class _Places:
-    """Where the pictures of a list are: its key may be their folder, and "train/" stand for "train_images/"."""
+    """Where the pictures of a list are: its key may be their folder, and "train/" may mean "train_images/"."""
 
     def __init__(self, root: Root) -> None:
         self.root = root
@@ -148,7 +148,7 @@ class _Places:
         return {folder.rpartition("/")[2] for folder in self.root.index.folders()}
 
     def named(self, image: str, key: str, where: str) -> str:
-        """A picture as it is below the root, else as it is named. Where lists have folders, in that of its list alone."""
+        """A picture's path below the root, else its name. If lists have folders, only its own list's folder counts."""
         folder, _, base = image.rpartition("/")
         names = [image, f"{key}/{image}", f"{key}_images/{image}"]
         names += [f"{folder}_images/{base}", base] if folder.lower() in SPLIT_NAMES and base else []

@@ -2,7 +2,7 @@
 
 A writer is made with a folder and the names of the splits, takes one sample at a time, and is closed at the end. The folder
 comes from `new_folder`: it appears under its name only when everything is written, and never takes the place of what it is
-made from. What a form can't hold is counted in `Losses` and told in one line each.
+made from. What a form can't hold is counted in `Losses` and reported, one line per kind.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ Result = TypeVar("Result")
 def new_folder(folder: Path, sources: Sequence[str], overwrite: bool) -> Iterator[Path]:
     """A folder to write into, beside `folder`, which it becomes when the work is done; it is removed when that fails.
 
-    Raises `DataError` if `folder` is there and holds something (unless `overwrite`), or if it and a source are one in
+    Raises `DataError` if `folder` is there and holds something (unless `overwrite`), or if one of it and a source is inside
     the other, where they would be mixed up or the source be deleted; `BusyError` while something else writes it.
     """
     if folder.is_symlink() and not folder.is_dir():
@@ -189,7 +189,7 @@ def _check_taken(final: Path, folder: Path, overwrite: bool) -> None:
 
 
 def _check_apart(final: Path, folder: Path, source: str) -> None:
-    """`source` may be a pattern of names; then its path leads nowhere, but says where what it means is."""
+    """`source` may be a pattern of names; then its path does not exist, but shows where the files are."""
     if is_remote(source):
         return
     origin = os.path.realpath(source)

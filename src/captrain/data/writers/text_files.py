@@ -3,7 +3,7 @@
 `Sidecar` writes a caption a line, and a folder a split. Where two images would share a text file, the second one's is called
 `dog.png.txt`.
 
-`Kohya` writes folders for sd-scripts (kohya-ss): `10_dogs/1.jpg` and `1.txt`, one caption an image, shown ten times an epoch.
+`Kohya` writes folders for sd-scripts (kohya-ss): `10_dogs/1.jpg` and `1.txt`, one caption per image, shown ten times an epoch.
 Several splits become several such data sets, in folders called train, validation and test.
 """
 
@@ -70,7 +70,7 @@ def below_split(name: str, split: str) -> str:
 
 
 def captions_on_one_line(captions: tuple[str, ...], losses: Losses) -> list[str]:
-    """Captions without line breaks, which a file with a caption a line can't hold.
+    """Captions without line breaks, which a file with one caption per line can't hold.
 
     >>> captions_on_one_line(("a dog", " a dog\\non grass"), Losses())
     ['a dog', 'a dog on grass']

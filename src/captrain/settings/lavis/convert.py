@@ -79,7 +79,7 @@ def _import(content: Mapping[Any, Any], where: str, checkpoint: str | None) -> I
         _leave_out(section, SECTIONS[section.name], done)
     for key in content:
         if key not in ("model", "datasets", "run"):
-            done.note(str(key), "is no section that LAVIS reads here (model, datasets, run)")
+            done.note(str(key), "is not a section that LAVIS reads here (model, datasets, run)")
     validate(Settings, done.recipe, where)
     return done
 

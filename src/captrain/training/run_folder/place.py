@@ -37,7 +37,7 @@ class RunRequest:
     """What a training was asked to do in a run folder.
 
     Attributes:
-        source: the data set; None where the settings name several.
+        source: the data set; None if the settings name several.
         settings: by section, those that differ from their defaults.
         resume: there has to be a run. overwrite: begin from scratch. force: go on although settings, data or model have changed.
     """

@@ -75,7 +75,7 @@ class TrackedRun:
 
 @dataclass(frozen=True, slots=True)
 class SampleCaption:
-    """A written caption with its picture (RGB, small; None where it is not at hand) and its reference captions."""
+    """A written caption with its picture (RGB, small; None if it is not at hand) and its reference captions."""
 
     id: str
     text: str

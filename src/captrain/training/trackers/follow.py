@@ -169,7 +169,7 @@ class Following(TrainerCallback):
 
 @counted()
 def small_picture(sample: Sample, longest: int = LONGEST) -> Image | None:
-    """A sample's picture, at most `longest` pixels wide and high; None where it is not at hand."""
+    """A sample's picture, at most `longest` pixels wide and high; None if it is not at hand."""
 
     def enough(size: Size) -> Size:
         scale = min(1.0, longest / max(size))
