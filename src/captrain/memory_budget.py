@@ -100,7 +100,7 @@ def _release() -> None:
 
 @cache
 def budget() -> Budget:
-    """The budget of this process: a quarter of the memory or what the setting says, shared by the training processes of a machine."""
+    """The budget of this process: a quarter of the memory or what the setting says, shared by its training processes."""
     return Budget(_part(max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or 1))))
 
 

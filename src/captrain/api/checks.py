@@ -49,7 +49,7 @@ def check_stores(*stores: str) -> None:
 def check_lengths(decoding: Mapping[str, Any]) -> None:
     """Raise `SettingsError` if captions are asked for whose shortest is longer than the longest.
 
-    A length that is asked for alone is held against the model's own, once that is loaded.
+    If only one length is asked for, it is compared with the model's own once that is loaded.
     """
     lengths = {name: decoding[name] for name in ("min_new_tokens", "max_new_tokens") if name in decoding}
     if len(lengths) == 2 and (conflict := conflict_of_lengths(GenerationSettings(**lengths))):
@@ -89,7 +89,7 @@ def check_training(
     settings: Settings, data: str | None, out: Path, *,
     resume: bool, overwrite: bool, resume_from: str | None, force: bool, writes: bool,
 ) -> None:  # fmt: skip
-    """Raise `UserError` for a training whose data, checkpoint, run folder or checkpoint to go back to is not there.
+    """Raise `UserError` for a training whose data, checkpoint, run folder or checkpoint to go back to does not exist.
 
     `writes`: whether it will write into `out`; a dry run does not.
     """

@@ -1,4 +1,4 @@
-"""`captrain.Run`: what a training left, to look at and to use."""
+"""`captrain.Run`: the result of a training, to look at and to use."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class History(Sequence[dict[str, Any]]):
         return History([row for row in self._rows if row.get("kind") == kind])
 
     def to_pandas(self) -> pandas.DataFrame:
-        """As a table, a column a value. Raises `UserError` where pandas is not installed."""
+        """As a table with one column per value. Raises `UserError` where pandas is not installed."""
         try:
             import pandas
         except ImportError:
@@ -63,7 +63,7 @@ class History(Sequence[dict[str, Any]]):
 class Run:
     """The folder of a training. `captrain.train` returns one, `captrain.Run("runs/photos")` opens one.
 
-    What it says is read from the folder when it is asked for, so that it is true of a run that still goes on.
+    Everything is read from the folder when it is asked for, so it is also right for a run in progress.
 
     >>> run = Run("runs/photos")                          # doctest: +SKIP
     >>> run.scores["cider"], run.captioner()("a.jpg")     # doctest: +SKIP
@@ -101,7 +101,7 @@ class Run:
 
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
-        """The settings by section, with everything filled in that was left open."""
+        """The settings by section, with all open ones filled in."""
         from captrain.yaml_text import read_yaml_file
 
         try:

@@ -17,7 +17,7 @@ TAKEN = frozenset(
 
 
 class Metric(Protocol):
-    """A function of one's own. It gets one caption an image, and the references of each; a higher number is better."""
+    """A user's function. It gets one caption per image, and the references of each; a higher number is better."""
 
     def __call__(self, captions: Sequence[str], references: Sequence[Sequence[str]], /) -> float: ...
 
