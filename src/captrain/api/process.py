@@ -35,7 +35,7 @@ def trusting(*, trust_remote_code: bool, safetensors_only: bool) -> Iterator[Non
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Training in this context leaves the process unchanged: random generators, torch's switches, accelerate's state, environment.
+    """Training in this context changes no state: random generators, torch's switches, accelerate's state, environment.
 
     The training itself restores signal handlers. It begins as in a new process: an `Accelerator` of the program's own
     is set aside meanwhile.

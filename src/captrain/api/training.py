@@ -60,7 +60,7 @@ class Callback:
         return None
 
     def on_end(self, scores: Mapping[str, float]) -> None:
-        """At the end, however it came: the scores of the last evaluation."""
+        """At the end, for whatever reason: the scores of the last evaluation."""
 
 
 class OnEpoch(Protocol):

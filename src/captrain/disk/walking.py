@@ -1,6 +1,6 @@
 """What is in a folder and below it: one rule for hidden things, links, and what is no file, wherever folders are walked.
 
-A link to a folder is followed only where a person asked for it. Then each folder is listed once, identified by device and inode, so
+A link to a folder is followed only where a person asked for it. Each folder is then listed once, known by device and inode, so
 that a link that leads up ends, and no picture is listed under two paths: the folder's own path goes before a link's.
 """
 
