@@ -268,7 +268,7 @@ def test_resume_with_other_weights_is_refused(tmp_path: Path, cli: Cli, photos: 
 
 
 def test_data_that_changed_meanwhile(tmp_path: Path, cli: Cli, blip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """More pictures than the run began with are refused, because its epochs would be others, unless that is meant."""
+    """More pictures than the run began with are refused, because its epochs would differ, unless that is meant."""
     folder = tiny_photos(tmp_path / "photos", count=8)
     words = f"--model {blip} --validation-share 0.25 --epochs 2 {QUICK}"
     with monkeypatch.context() as patch:
