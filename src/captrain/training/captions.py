@@ -123,7 +123,7 @@ class VariedCaptions:
 
 
 class StoredCaptions(TokenizedCaptions):
-    """The captions of stored images as token ids. `cut` is not known before all of them were read, and is None."""
+    """The captions of stored images as token ids. `cut` is not known before all of them were read, and stays 0."""
 
     are_kept = False
 

@@ -34,7 +34,7 @@ Item = TypeVar("Item")
 class Validation:
     """`scores` by name (validation_loss, bleu_4, cider), and the captions they were computed from.
 
-    `judgement` holds their sentences and references, `cut_off` counts those that the limit of tokens cut off.
+    `judgement` holds their scores and how varied they are; `cut_off` counts those that the limit of tokens cut off.
     `positions` describes the decoder's positions if they are that limit.
     """
 
