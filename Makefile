@@ -31,8 +31,8 @@ demo: $(ALONE)  ## train on pictures that captrain draws itself, score, write th
 	@echo "demo: draws 4,700 pictures, trains a captioner on them, and writes runs/demo/run/report.html; about 2 minutes on 2 cores"
 	$(BIN)/captrain demo --overwrite
 
-test: $(INSTALLED)  ## run all tests, on all cores; the longest of these targets but for fuzz and faults
-	@echo "test: runs all tests on all cores, without network"
+test: $(INSTALLED)  ## run all tests, on all cores; about 13 minutes on 2 cores
+	@echo "test: runs all tests on all cores, without network; about 13 minutes on 2 cores"
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-lowest: $(LOWEST_INSTALLED)  ## the quick part of the tests, on the oldest transformers that is supported; about 2 minutes
