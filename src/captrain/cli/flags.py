@@ -88,6 +88,11 @@ def trust(flags: TrustSettings | None) -> None:
     set_trust(remote_code=flags.trust_remote_code, safetensors_only=flags.safetensors_only)
 
 
+def trusted(flags: TrustSettings | None) -> dict[str, Any]:
+    """What of models' files is taken, as keyword arguments of the Python API."""
+    return (flags or TrustSettings()).model_dump()
+
+
 def given(**sections: Section | None) -> dict[str, dict[str, Any]]:
     """By section, the settings whose flags were given.
 

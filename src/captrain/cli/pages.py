@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from cyclopts import App, Argument
 
+from captrain.api.recipes import recipe_schema
 from captrain.cli.app import COMMANDS, EVERYWHERE, GROUPS, make_app, plain_default
-from captrain.cli.config import recipe_schema
 from captrain.cli.help import FILE, Flag, Page
 
 SCHEMA = Path("recipes") / "recipe.schema.json"
