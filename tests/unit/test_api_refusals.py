@@ -158,7 +158,11 @@ WRONG: list[tuple[str, Call, type[Exception]]] = [
         lambda: captrain.estimate("mobilenet-v1-0.75-224", "phtoos"),
         DataError,
     ),
-    ("estimate cc4m --encoder mobilenet-v1-0.75-224", lambda: captrain.estimate("mobilenet-v1-0.75-224", "cc4m"), UserError),
+    (
+        "estimate cc4m --encoder mobilenet-v1-0.75-224",
+        lambda: captrain.estimate("mobilenet-v1-0.75-224", "cc4m"),
+        UserError,
+    ),
     (
         "estimate coco --encoder ./none --device h300",
         lambda: captrain.estimate("./none", "coco", device="h300"),
