@@ -155,6 +155,7 @@ class Captioner:
 
     def _captions_of(self, values: Sequence[Any], decoding: Mapping[str, Any]) -> list[str | None]:
         """A caption for each picture that can be decoded, None for the others."""
+        how = self.decoding(decoding)
         pixels: dict[int, np.ndarray] = {}
         for number, value in enumerate(values):
             try:
@@ -163,7 +164,7 @@ class Captioner:
                 logger.warning("picture %s has no caption", error)
         captions: list[str | None] = [None] * len(values)
         if pixels:
-            written = self.write(torch.from_numpy(np.stack(list(pixels.values()))), self.decoding(decoding))
+            written = self.write(torch.from_numpy(np.stack(list(pixels.values()))), how)
             for number, line in zip(pixels, written, strict=True):
                 captions[number] = line.text
         return captions
