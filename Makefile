@@ -8,9 +8,6 @@ ALONE := $(VENV)/.captrain
 INSTALLED := $(VENV)/.installed
 DOCUMENTING := $(VENV)/.documenting
 
-# Compiled files are kept, whatever the environment says: tests start dozens of processes that import all of captrain.
-export PYTHONDONTWRITEBYTECODE :=
-
 # For make fuzz: how many inputs of each parser, which parsers (names, how they begin, groups), and how many at a time.
 INPUTS ?= 10000
 PARSER ?=
