@@ -14,8 +14,8 @@ SCHEMA = "captrain.settings.schema"
 
 MAY_IMPORT = {
     # Where settings come in.
-    "cli/config.py", "cli/data.py", "cli/flags.py", "cli/score.py", "cli/train.py", "demo/run.py",
-    "api/checks.py", "api/captioning.py", "api/options.py", "api/scoring.py", "api/training.py",
+    "cli/flags.py", "cli/train.py", "demo/run.py",
+    "api/checks.py", "api/captioning.py", "api/options.py", "api/recipes.py", "api/scoring.py", "api/training.py",
     # Where a training takes them apart.
     "training/run.py", "training/resolve.py", "training/captioner_setup.py", "training/data_setup.py",
     "training/trainer_setup.py", "training/dry_run.py", "training/distributed/launch.py",
