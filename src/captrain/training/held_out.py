@@ -108,15 +108,15 @@ class FinalTest:
     """How the best model is tested.
 
     Attributes:
-        device, precision: on which, and how it computes; "auto" is decided by the machine that tests.
-        batch_size, workers: pictures captioned at a time, and threads that read them; None for as many as there are cores.
+        device, precision: on which, and how it computes.
+        batch_size, workers: pictures captioned at a time, and threads that read them.
         max_pixels: larger pictures are rejected. metric: a score that is computed because it was asked for. tokenizer: of scores.
     """
 
     device: str
     precision: str
     batch_size: int
-    workers: int | None
+    workers: int
     max_pixels: int
     metric: str
     tokenizer: str
