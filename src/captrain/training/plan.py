@@ -1,4 +1,4 @@
-"""What a training goes by, in small types: no default and no "auto" is left in them.
+"""What a training goes by, in small types in which nothing is left open: a `None` in them says something, and is explained.
 
 `resolve` makes them of the settings. What sets up the captioner, its data and its trainer takes these and knows no settings.
 """

@@ -179,11 +179,7 @@ def training_plan(filled: Settings, run_name: str) -> TrainingPlan:
     return TrainingPlan(
         learning_plan(filled),
         StepPlan(
-            batches_of(training),
-            training.seed,
-            training.max_gradient_norm,
-            training.word_dropout,
-            training.log_every,
+            batches_of(training), training.seed, training.max_gradient_norm, training.word_dropout, training.log_every
         ),
         EpochOrder(training.seed, _source_ratios(filled.data), training.length_window if all_captions else 1),
         CheckpointTimes(training.checkpoint_every, training.checkpoint_every_epochs),
@@ -263,15 +259,9 @@ def _memory(filled: Settings) -> MemorySettings:
     """What a run without memory is told to change."""
     model, generation = filled.model, filled.generation
     return MemorySettings(
-        batches_of(filled.training),
-        decided(model.image_size),
-        model.precision,
-        model.checkpoint_activations,
-        _most_captions(filled.data),
-        filled.data.max_tokens,
-        generation.beams,
-        generation.max_new_tokens,
-    )
+        batches_of(filled.training), decided(model.image_size), model.precision, model.checkpoint_activations,
+        _most_captions(filled.data), filled.data.max_tokens, generation.beams, generation.max_new_tokens,
+    )  # fmt: skip
 
 
 def _augmentation(data: DataSettings) -> Augmentation | None:
