@@ -16,6 +16,7 @@ from captrain.features.cache import CacheOptions
 from captrain.features.training_images import Views
 from captrain.models.build import Mapper, NewDecoder, PreparationChanges
 from captrain.models.decoding import Decoding
+from captrain.models.families.prefix.mapper import Vectors
 from captrain.models.lora import LoraOptions
 from captrain.models.what_learns import Quantization
 from captrain.training.distributed.strategy import Distribution
@@ -48,7 +49,7 @@ class FromParts:
     encoder: str
     decoder: str | None
     new: NewDecoder
-    vectors: str
+    vectors: Vectors
     mapper: Mapper | None
     seed: int
 
