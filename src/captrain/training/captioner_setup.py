@@ -41,9 +41,9 @@ logger = logging.getLogger(__name__)
 def build_captioner(
     start: CaptionerStart, captions: Iterable[str], base: Path | None, question: str = ""
 ) -> CaptionerModel:
-    """The captioner before any of its weights learned: from `base` if the run has one, from a checkpoint, or newly joined.
+    """The captioner before training: from the run's `base` if there is one, from a checkpoint, or newly joined.
 
-    `question` is what the data asks for its captions: the prompt, where neither settings nor the checkpoint have one.
+    `question` is the data's own question; it becomes the prompt if neither the settings nor the checkpoint have one.
     """
     origin, place = start.origin, start.place
     quantize = quantization(place.quantize, place.device) if place.quantize else None
@@ -64,11 +64,11 @@ def build_captioner(
 def first_captioner(
     start: CaptionerStart, captions: Iterable[str], run: RunFolder | None, question: str = ""
 ) -> CaptionerModel:
-    """The captioner that a run begins with; what its adapter will need lies on the disk.
+    """The captioner that a run begins with. Whatever its adapter will need is on disk.
 
     Args:
-        run: where it is kept, and found by a run that goes on; None for a dry run, which keeps nothing.
-        question: what the data asks for its captions, as `build_captioner` takes it.
+        run: the run that saves it, and finds it again on resuming; None for a dry run, which saves nothing.
+        question: the data's own question, see `build_captioner`.
     """
     captioner = build_captioner(start, captions, run.base if run else None, question)
     origin = start.origin
@@ -99,7 +99,7 @@ def _joined(origin: FromParts, captions: Iterable[str], changes: PreparationChan
 
 
 def _set_prompt(captioner: CaptionerModel, start: CaptionerStart, question: str) -> None:
-    """The prompt: of the settings, else the checkpoint's own, else the data's question if it fits, else the family's."""
+    """The prompt: from the settings, else the checkpoint, else the data's question if it fits, else the family."""
     if start.prompt is not None:
         captioner.prompt = start.prompt
         return
@@ -128,9 +128,9 @@ def _no_question(captioner: CaptionerModel, origin: FromCheckpoint | FromParts, 
 
 
 def _decoding(captioner: CaptionerModel, start: CaptionerStart) -> Decoding:
-    """How captions are written, by the settings.
+    """How captions are generated, by the settings.
 
-    Raises `SettingsError` where they ask for longer captions than the decoder has positions for.
+    Raises `SettingsError` if they ask for longer captions than the decoder has positions for.
     """
     rules, room = start.captions, captioner.room()
     longest = min(rules.max_tokens, room.most)
@@ -145,7 +145,7 @@ def _decoding(captioner: CaptionerModel, start: CaptionerStart) -> Decoding:
 
 
 def _check_size(captioner: CaptionerModel, source: str) -> None:
-    """Raise `ModelError` unless the image encoder takes pictures of the given size: many have a fixed number of positions."""
+    """Raise `ModelError` unless the image encoder takes pictures of this size: many encoders have a fixed number of positions."""
     spec = captioner.image_spec
     try:
         with torch.no_grad():
@@ -167,10 +167,10 @@ def _check_mirror(captioner: CaptionerModel) -> None:
 
 
 def check_captions_fit(captioner: CaptionerModel, samples: Sequence[Sample], start: CaptionerStart) -> RoundTrip:
-    """Check some of the captions, as they are learned, before anything is computed: can tokenizer and decoder hold them?
+    """Check, before anything is computed, that the tokenizer and the decoder can hold some of the training captions.
 
-    Raises `DataError` where the tokenizer loses too many words, unless the settings accept that; `SettingsError` where
-    captions are longer than the decoder's positions, and the settings ask for their whole length.
+    Raises `DataError` if the tokenizer loses too many words, unless the settings accept that; `SettingsError` if
+    captions are longer than the decoder's positions and the settings ask for their whole length.
     """
     rules = start.captions
     captions = rules.text.clean(tuple(spread_captions(samples)))
@@ -181,7 +181,7 @@ def check_captions_fit(captioner: CaptionerModel, samples: Sequence[Sample], sta
 
 
 def place(captioner: CaptionerModel, where: Placement) -> None:
-    """Move a captioner to its device and set its arithmetic. Channels come last: convolutions are faster that way."""
+    """Move a captioner to its device and set its precision. Channels-last memory makes convolutions faster."""
     if where.quantize:  # the weights are on the GPU already, and can't be moved
         captioner.mean, captioner.std = captioner.mean.to(where.device), captioner.std.to(where.device)
     else:
@@ -192,9 +192,9 @@ def place(captioner: CaptionerModel, where: Placement) -> None:
 
 
 def adapt(captioner: CaptionerModel, learning: Learning) -> None:
-    """Choose the weights that learn. With adapters, frozen weights go to bf16 where products are bf16.
+    """Choose the weights that learn. With adapters and bf16 products, frozen weights are stored in bf16.
 
-    Raises `SettingsError` for a dropout of patches where vectors are places of a sentence and not of a picture.
+    Raises `SettingsError` for patch dropout if the vectors belong to a sentence and not to a picture.
     """
     if learning.patch_dropout and not family_named(captioner.family).sees_patches:
         raise SettingsError(f"patch_dropout: a {captioner.family} captioner reads no patches; leave it out")

@@ -1,4 +1,4 @@
-"""From a plan to training data: splits, features or pixels, captions as tokens, rows, and which rows an epoch has."""
+"""From a plan to training data: splits, features or pixels, captions as tokens, rows, and the rows of each epoch."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class TrainingData:
 def cache_images(captioner: CaptionerModel, splits: Splits, plan: DataPlan) -> dict[str, Images]:
     """Features or pixels of all training and validation pictures; bad pictures are rejected.
 
-    Where captions are generated from mirror images too, the features of those of validation pictures are cached as well.
+    If captions are generated from mirror images too, the mirrored features of validation pictures are cached as well.
     """
     mirrors = captioner.decoding.mirror and not captioner.vision_learns()
     views = {"train": plan.views, "validation": MIRRORED if mirrors else PLAIN}
@@ -53,7 +53,7 @@ def cache_images(captioner: CaptionerModel, splits: Splits, plan: DataPlan) -> d
 def tokenize_captions(
     captioner: CaptionerModel, images: dict[str, Images], rules: CaptionRules
 ) -> dict[str, TokenizedCaptions]:
-    """The captions of all images; what cleans their text cleans all of them, what varies it comes in training alone."""
+    """The captions of all images. All are cleaned; only training captions are varied."""
 
     def of_split(images: Images) -> TokenizedCaptions:
         if isinstance(images, StoredImages) and len(images) > MOST_AT_ONCE:
@@ -64,7 +64,7 @@ def tokenize_captions(
 
 
 def prepare_data(captioner: CaptionerModel, splits: Splits, plan: DataPlan) -> TrainingData:
-    """Images whose features or pixels are at hand, their captions as tokens, and training rows of both; each is made once."""
+    """Images with their features or pixels, captions as tokens, and training rows made of both. Each is made once."""
     images = cache_images(captioner, splits, plan)
     captions = tokenize_captions(captioner, images, plan.captions)
     shown: Captions = captions["train"]
@@ -74,7 +74,7 @@ def prepare_data(captioner: CaptionerModel, splits: Splits, plan: DataPlan) -> T
 
 
 def make_mixture(plan: TrainingPlan, data: TrainingData) -> Mixture:
-    """Which rows each epoch has. Raises `SettingsError` for a warm-up longer than the run."""
+    """The rows of each epoch. Raises `SettingsError` for a warm-up longer than the run."""
     images, captions = data.images["train"], data.captions["train"]
     order, batches, lengths = plan.order, plan.steps.batches, captions.lengths
     mixture = Mixture(data.labels[images.taken], order.ratios, captions.repeats, order.seed)
@@ -98,6 +98,6 @@ def count(data: TrainingData) -> dict[str, int]:
 
 
 def left_out(data: TrainingData, splits: Splits) -> dict[str, int]:
-    """How many captions were cut, and how many samples are not used."""
+    """The number of captions that were cut, and of samples that are not used."""
     cut = sum(captions.cut for captions in data.captions.values())
     return {"cut_captions": cut, "rejected": len(splits.rejects), "uncaptioned": splits.uncaptioned}

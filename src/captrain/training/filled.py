@@ -1,6 +1,6 @@
 """Settings in which every open end is decided: what a run writes into `settings.yaml`, and goes on by.
 
-`fill_...` puts values in place of `None` and "auto" as they become known: with the captioner, the device and the data.
+`fill_...` replaces `None` and "auto" by values as they become known: with the captioner, the device and the data.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ T = TypeVar("T")
 
 
 def fill_defaults(settings: Settings, captioner: CaptionerModel) -> Settings:
-    """Settings in which the model's family has decided what it decides.
+    """Settings with the model family's defaults filled in.
 
-    Raises `SettingsError` where settings contradict an adapter that goes on learning.
+    Raises `SettingsError` if settings contradict an adapter that continues to learn.
     """
     model, training = settings.model, settings.training
     method = method_of(model)
@@ -54,12 +54,12 @@ def fill_defaults(settings: Settings, captioner: CaptionerModel) -> Settings:
 
 
 def fill_optimizer(filled: Settings, requested: TrainingSettings, device: torch.device) -> Settings:
-    """Settings in which the optimizer has decided what it decides.
+    """Settings with the optimizer's defaults filled in.
 
     Args:
         filled: with the family's learning rate where none was asked for. requested: what the user said.
 
-    Raises `SettingsError` where the optimizer is not installed or does not run on the device, or where the rates do not fit.
+    Raises `SettingsError` if the optimizer is not installed or does not run on the device, or if the rates do not fit.
     """
     training = filled.training
     check_optimizer(training.optimizer, device)
@@ -77,7 +77,7 @@ def fill_optimizer(filled: Settings, requested: TrainingSettings, device: torch.
 
 
 def learning_rates(training: TrainingSettings) -> Schedule:
-    """The learning rate over the run. Raises `SettingsError` where it begins or ends above its peak."""
+    """The learning rate over the run. Raises `SettingsError` if it begins or ends above its peak."""
     peak, name = decided(training.learning_rate), decided(training.schedule)
     start = training.warmup_learning_rate
     if start is None:
@@ -96,17 +96,17 @@ def learning_rates(training: TrainingSettings) -> Schedule:
 
 
 def fill_batch_size(settings: Settings, images: int) -> Settings:
-    """Settings whose batches have so many images."""
+    """Settings with this batch size."""
     return _updated(settings, training={"batch_size": images})
 
 
 def fill_tokenizer(settings: Settings, tokenizer: str) -> Settings:
-    """Settings whose scores count the words of a tokenizer."""
+    """Settings with this tokenizer of scores."""
     return _updated(settings, evaluation={"tokenize": tokenizer})
 
 
 def _of_adapter(captioner: CaptionerModel, model: ModelSettings) -> dict[str, Any]:
-    """What an adapter that goes on learning is like. Raises `SettingsError` where something else was asked for."""
+    """Settings of an adapter that continues to learn. Raises `SettingsError` if something else was asked for."""
     own = lora_of(captioner)
     for name in asked(model, *own):
         if getattr(model, name) != own[name]:

@@ -138,8 +138,8 @@ def distribution_of(settings: Settings) -> Distribution:
 def learning_of(filled: Settings, device: torch.device) -> Learning:
     """How the captioner learns in its forward pass.
 
-    Rows are grouped by length on CPUs, where padding costs more than a second pass. They are not where processes share out
-    weights (all must make equally many passes), nor where passes are compiled.
+    A batch's rows are decoded in groups of similar length on CPUs, where padding costs more than a second pass. Not if weights
+    are sharded over processes (all must make equally many passes), nor if the passes are compiled.
     """
     training = filled.training
     is_whole = filled.distributed.strategy == "ddp"
@@ -196,7 +196,7 @@ def training_plan(filled: Settings, run_name: str) -> TrainingPlan:
 
 
 def learning_plan(filled: Settings) -> LearningPlan:
-    """How the trainer learns and what it stops for."""
+    """How the trainer learns and when it stops."""
     training = filled.training
     return LearningPlan(
         _optimization(filled),
@@ -256,7 +256,7 @@ def _optimization(filled: Settings) -> Optimization:
 
 
 def _memory(filled: Settings) -> MemorySettings:
-    """What a run without memory is told to change."""
+    """The settings to change when a run is out of memory."""
     model, generation = filled.model, filled.generation
     return MemorySettings(
         batches_of(filled.training), decided(model.image_size), model.precision, model.checkpoint_activations,
@@ -265,7 +265,7 @@ def _memory(filled: Settings) -> MemorySettings:
 
 
 def _augmentation(data: DataSettings) -> Augmentation | None:
-    """How training pictures are varied; None where they are not."""
+    """How training pictures are varied; None if they are not."""
     found = Augmentation(crop_scale=data.crop_scale, flip=data.flip, randaugment=data.randaugment)
     return found if found.is_random else None
 

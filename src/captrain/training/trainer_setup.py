@@ -40,10 +40,10 @@ def make_trainer(
     run: RunFolder, plan: TrainingPlan, captioner: CaptionerModel, data: TrainingData, mixture: Mixture,
     checkpoints: Checkpoints, goes_back: bool, extensions: Extensions = NOTHING,
 ) -> tuple[CaptionTrainer, Following]:  # fmt: skip
-    """The trainer with its callbacks, and the one of these that outlives it, because the final test is followed too.
+    """The trainer with its callbacks, and the tracker callback, which outlives it to follow the final test.
 
     Args:
-        goes_back: whether the steps from here on may be others than an earlier session took.
+        goes_back: whether the steps from here on may differ from those of an earlier session.
     """
     batches, shown = plan.steps.batches, plan.validation.shown
     steps = steps_an_epoch(batches, mixture)
@@ -95,14 +95,14 @@ def checkpoint_schedule(plan: TrainingPlan, steps_per_epoch: int) -> CheckpointS
 
 
 def tracked_run(run: RunFolder, tracking: TrackingPlan) -> TrackedRun:
-    """The run as trackers are told of it."""
+    """What trackers are told of the run."""
     return TrackedRun(run.path, tracking.project, tracking.run_name, tracking.settings)
 
 
 def make_validator(
     plan: TrainingPlan, images: Images, captions: TokenizedCaptions, extensions: Extensions = NOTHING
 ) -> Validator | None:
-    """What measures the captioner on validation images; None where there are none. Without gradients twice as many fit."""
+    """What measures the captioner on validation images; None without such images. Without gradients, twice as many fit."""
     if not len(images):
         return None
     validation, at_once = plan.validation, 2 * plan.steps.batches.images // here().size
@@ -112,7 +112,7 @@ def make_validator(
 
 
 def judging_callbacks(validation: ValidationPlan, images: Images) -> list[TrainerCallback]:
-    """What watches the score that chooses. A score that can tell nothing is named before the first step, or when it shows."""
+    """What watches the deciding score. A score that can tell nothing is reported before the first step, or once it shows."""
     if not len(images):
         return []
     metric, patience = validation.metric, validation.patience
@@ -127,7 +127,7 @@ def judging_callbacks(validation: ValidationPlan, images: Images) -> list[Traine
 def training_arguments(
     plan: TrainingPlan, run: RunFolder, captioner: CaptionerModel, strategy: Strategy, validates: bool
 ) -> TrainingArguments:
-    """The plan in Trainer's words. The captioner sees to its precision itself, callbacks to logs and trackers."""
+    """The plan in Trainer's terms. The captioner handles precision itself; callbacks handle logs and trackers."""
     steps, optimization, metric = plan.steps, plan.learning.optimization, plan.validation.metric
     return TrainingArguments(
         output_dir=str(run.checkpoints),
@@ -147,7 +147,7 @@ def training_arguments(
         logging_nan_inf_filter=False,
         restore_callback_states_from_checkpoint=True,
         remove_unused_columns=False,
-        fp16=captioner.precision == torch.float16,  # for its scaling of the loss; gradients would vanish without
+        fp16=captioner.precision == torch.float16,  # for its loss scaling, without which gradients would vanish
         use_cpu=captioner.device.type == "cpu",
         dataloader_pin_memory=captioner.device.type == "cuda",
         dataloader_num_workers=0,
@@ -158,7 +158,7 @@ def training_arguments(
 
 
 class Watch(TrainerCallback):
-    """Goes on after a stop, and stops when asked to. The last of a trainer's callbacks: the others have begun before it does."""
+    """Goes on after a stop, and stops when asked to. It is the trainer's last callback: the others have begun before it does."""
 
     def __init__(self, trainer: CaptionTrainer, steps_per_epoch: int) -> None:
         self.trainer = trainer
@@ -168,7 +168,7 @@ class Watch(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Take up what the checkpoint left open."""
+        """Do what the checkpoint left undone."""
         self.trainer.take_up()
 
     def on_step_begin(
@@ -178,7 +178,7 @@ class Watch(TrainerCallback):
         self.trainer.guard.begin_step()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Save after a signal. At the end of an epoch this is before its evaluation, with which the next session begins."""
+        """Save after a signal. At the end of an epoch this is before the evaluation; the next session begins with that."""
         self.stops = self._asked_anywhere(args)
         if self.stops:
             control.should_save = True
