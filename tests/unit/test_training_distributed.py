@@ -90,7 +90,7 @@ def test_no_process_is_started_in_one_that_was_started(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize(
     ("training", "words"),
-    [(TrainingSettings(ema=0.9), "--ema"), (TrainingSettings(optimizer="adafactor"), "adamw only, found adafactor")],
+    [(TrainingSettings(ema=0.9), "--ema"), (TrainingSettings(optimizer="adafactor"), "adamw, found adafactor")],
 )
 def test_what_needs_whole_weights_is_refused_where_they_are_shared_out(training: TrainingSettings, words: str) -> None:
     settings = Settings(training=training, distributed=DistributedSettings(strategy="fsdp"))
