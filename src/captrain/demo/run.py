@@ -90,7 +90,7 @@ def demo_settings(encoder: Path, seed: int) -> Settings:
             },
             "training": {
                 "epochs": 6,
-                "batch_size": 16,
+                "batch_size": 8,
                 "learning_rate": 2e-3,
                 "weight_decay": 0.05,
                 "beta2": 0.98,
@@ -106,7 +106,7 @@ def new_encoder(folder: Path, seed: int) -> Path:
     """A small residual network with random weights, as a checkpoint that any command takes."""
     torch.manual_seed(seed)
     config = ResNetConfig(
-        embedding_size=48, hidden_sizes=[48, 96], depths=[1, 2], layer_type="basic", downsample_in_first_stage=False
+        embedding_size=32, hidden_sizes=[32, 96], depths=[1, 2], layer_type="basic", downsample_in_first_stage=False
     )
     half = (0.5, 0.5, 0.5)
     make_folder(folder.parent)
