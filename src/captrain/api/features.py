@@ -22,7 +22,7 @@ def encode(
     *,
     vectors: Literal["all", "pooled"] = "all",
     normalize: bool = False,
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto",
+    dtype: Literal["auto", "bfloat16", "float16", "float32", "int8"] = "auto",
     image_size: int | None = None,
     resize: Literal["squash", "crop"] | None = None,
     decode: Literal["exact", "fast"] | None = None,
@@ -51,7 +51,7 @@ def encode(
         out: Folder or URL of the store.
         vectors: All patch vectors, or the one pooled vector of the image (of CLIP its projected embedding).
         normalize: Divide each vector by its length.
-        dtype: Kind of the kept numbers. `auto` is bfloat16 where bf16 computes, else float16.
+        dtype: Kind of the kept numbers; `int8` has a scale for each vector. `auto` is bfloat16 where bf16 computes, else float16.
         image_size: Height and width of the pictures the encoder sees, in pixels. Default: the checkpoint's own.
         resize: `squash` resizes both edges, `crop` keeps the aspect and takes the middle. Default: the checkpoint's.
         decode: `exact` reads JPEGs as transformers does, `fast` is quicker and gives slightly other pixels.

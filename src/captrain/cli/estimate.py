@@ -33,6 +33,7 @@ def estimate(
     network: AboveZero = 10.0,
     storage: AboveZero = 5.0,
     vectors: Literal["all", "pooled"] = "all",
+    dtype: Literal["bfloat16", "float16", "float32", "int8"] = "float16",
     no_measure: Switch = False,
     seconds: AboveZero = 4.0,
     json: Switch = False,
@@ -54,6 +55,7 @@ def estimate(
         network: Network of each machine in Gbit/s, each way.
         storage: Storage for all machines together in GB/s, each way.
         vectors: All patch vectors, or the pooled vector of the image.
+        dtype: Number format of the features.
         no_measure: Measure nothing; assume all speeds.
         seconds: About how long to measure, in seconds.
         json: Print one JSON object instead of tables.
@@ -66,7 +68,8 @@ def estimate(
     quiet_libraries()
     from captrain.features.survey import survey
 
-    work, rates = survey(data, encoder, device, vectors, None if no_measure else seconds, **how_to_read(reading))
+    look = None if no_measure else seconds
+    work, rates = survey(data, encoder, device, look, vectors=vectors, dtype=dtype, **how_to_read(reading))
     cluster = formulae.cluster_of(
         machines, devices, cores or os.cpu_count() or 1, network, storage, on_cores=rates.on_cores
     )

@@ -64,7 +64,9 @@ def cache_images(captioner: CaptionerModel, splits: Splits, data: DataSettings, 
     Where captions are generated from mirror images too, the features of those of validation pictures are cached as well.
     """
     budget = None if data.memory_budget is None else int(data.memory_budget * GIB)
-    cache = CacheOptions(data.cache_features, cache_folder() / "kept", budget, data.workers, data.max_pixels)
+    cache = CacheOptions(
+        data.cache_features, cache_folder() / "kept", budget, data.workers, data.max_pixels, data.cache_dtype
+    )
     mirrors = captioner.decoding.mirror and not captioner.vision_learns()
     views = {"train": Views(data.views, augmentation(data), seed), "validation": MIRRORED if mirrors else PLAIN}
     pictures = {"train": splits.train, "validation": splits.validation}
