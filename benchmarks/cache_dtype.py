@@ -1,7 +1,7 @@
 """What a feature cache in fewer bytes costs: bytes, seconds to read, validation loss and CIDEr, dtype by dtype.
 
     python benchmarks/cache_dtype.py DATA --encoder FOLDER [--photos 400] [--epochs 3] [--seeds 2]
-                                     [--dtypes float32 bfloat16 int8] [--precision bf16] [--threads 1]
+                                     [--dtypes float32 float16 bfloat16 int8] [--precision auto] [--threads 1]
 
 DATA is a folder like Flickr8k's, with `train.jsonl`, `dev.jsonl` and the pictures. The first `--photos` training pictures are
 learned with `recipes/flickr8k-mobilenet.yaml`, one view each, and greedy captions are measured on half as many dev pictures. For
@@ -28,7 +28,7 @@ import torch
 import captrain
 from captrain.data.feature_store.store import FeatureStore, StoreSamples
 from captrain.features.stored_images import StoredPositions
-from captrain.models.device import PRECISIONS
+from captrain.models.device import PRECISIONS, choose_precision
 
 RECIPE = Path(__file__).resolve().parent.parent / "recipes/flickr8k-mobilenet.yaml"
 BATCH, BATCHES = 32, 50
@@ -42,8 +42,8 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=400)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16", "int8"])
-    parser.add_argument("--precision", choices=PRECISIONS, default="bf16")
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "float16", "bfloat16", "int8"])
+    parser.add_argument("--precision", choices=["auto", *PRECISIONS], default="auto")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -57,7 +57,8 @@ def main() -> None:
             run = captrain.train(
                 photos, folder / f"{dtype}-{seed}", recipe=RECIPE, encoder=options.encoder, epochs=options.epochs, seed=seed,
                 precision=options.precision, device="cpu", views=1, crop_scale=None, flip=0.0, mirror=False, beams=1,
-                cache_features="disk", cache_dtype=dtype, evaluate_every=options.epochs, validation_split="dev", follow_links=True,
+                cache_features="disk", cache_dtype=dtype, evaluate_every=options.epochs, validation_split="dev",
+                follow_links=True,
             )  # fmt: skip
             losses[dtype].append(run.scores["validation_loss"])
             ciders[dtype].append(run.scores["cider"])
@@ -65,7 +66,7 @@ def main() -> None:
             "| cache | bytes a picture | read, ms a batch | validation loss | CIDEr |\n| --- | --- | --- | --- | --- |"
         )
         for dtype in options.dtypes:
-            size, read = _read(folder / dtype, PRECISIONS[options.precision])
+            size, read = _read(folder / dtype, choose_precision(options.precision, torch.device("cpu")))
             numbers = (_listed(losses[dtype], 4), _listed(ciders[dtype], 4))
             print(f"| {dtype} | {size:,} | {read:.2f} | {numbers[0]} | {numbers[1]} |")
 
