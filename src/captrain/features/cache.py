@@ -168,7 +168,7 @@ class FeatureCache:
 
     @torch.no_grad()
     def _compute(self, pixels: Tensor) -> Tensor:
-        """What is cached of pixels (I, height, width, 3): the pixels, or their features (int8 is made of fp32 later)."""
+        """What the cache holds for pixels (I, height, width, 3): the pixels, or their features (fp32 for int8)."""
         if self.kind == "pixels":
             return pixels
         with evaluating(self.captioner):

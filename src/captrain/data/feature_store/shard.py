@@ -1,4 +1,4 @@
-"""The two files of a shard, both memory-mapped: an Arrow index with a row an image, and the features in the same order.
+"""The two files of a shard, both memory-mapped: an Arrow index with one row per image, and the features in the same order.
 
 The features are a tensor in a safetensors file, int8 ones with their scales before them, written and mapped without torch.
 """
@@ -82,7 +82,7 @@ class IndexRows:
 class ShardIndex:
     """An index to read from: columns `id`, `captions`, `source` (and `content`, `key`) of one Arrow table.
 
-    A column is read, and checked, when it is first asked for: to open an index costs the same whatever its captions weigh.
+    A column is read, and checked, when it is first asked for: opening an index costs the same whatever the size of its captions.
     """
 
     def __init__(self, columns: dict[str, Any], where: str = "") -> None:
@@ -192,7 +192,7 @@ NUMBERS = {
 
 
 def shard_header(images: int, features: FeaturesNote) -> bytes:
-    """The bytes before the numbers: a length and a JSON object, padded to a multiple of 64 so that rows are aligned."""
+    """The header: a length and a JSON object, padded to a multiple of 64 so that rows are aligned."""
     shape = [images, features.tokens, features.width]
     begin = _scale_bytes(images, features)
     offsets = [begin, images * features.row_bytes]
