@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from safetensors import safe_open
@@ -31,13 +31,15 @@ from captrain.testing import tiny_photos, tiny_vision_encoder
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 NUMBERS = arrays(np.float32, array_shapes(min_dims=3, max_dims=3, max_side=5), elements=FINITE)
 """Of every size: zeros, denormal numbers, the largest ones."""
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""On a busy machine hypothesis takes seconds to draw a few arrays."""
 
 
 def alike(one: Int8Vectors, other: Int8Vectors) -> bool:
     return np.array_equal(one.values, other.values) and np.array_equal(one.scales, other.scales)
 
 
-@settings(deadline=None)
+@PATIENT
 @given(NUMBERS)
 def test_no_number_is_further_off_than_half_its_scale(numbers: np.ndarray) -> None:
     found = quantise(numbers)
@@ -49,14 +51,14 @@ def test_no_number_is_further_off_than_half_its_scale(numbers: np.ndarray) -> No
     assert np.allclose(found.scales, np.clip(wanted, SMALLEST_SCALE, LARGEST_SCALE), rtol=2**-17, atol=0)
 
 
-@settings(deadline=None)
+@PATIENT
 @given(NUMBERS)
 def test_quantising_again_changes_nothing(numbers: np.ndarray) -> None:
     found = quantise(numbers)
     assert alike(quantise(np.asarray(found)), found)
 
 
-@settings(deadline=None)
+@PATIENT
 @given(arrays(np.int8, (3, 2, 4), elements=st.integers(-127, 127)), st.floats(2.0**-90, 2.0**90, width=32))
 def test_what_was_never_quantised_here_stays_as_it_is(values: np.ndarray, scale: float) -> None:
     """Values of any scale of 17 bits, if each vector has one of 127."""
@@ -65,7 +67,7 @@ def test_what_was_never_quantised_here_stays_as_it_is(values: np.ndarray, scale:
     assert alike(quantise(np.asarray(Int8Vectors(values, scales))), Int8Vectors(values, scales))
 
 
-@settings(deadline=None)
+@PATIENT
 @given(NUMBERS)
 def test_products_are_exact_in_fp32(numbers: np.ndarray) -> None:
     """So they are the same on every device, whatever is fused."""
