@@ -58,7 +58,8 @@ def estimate(
     """
     found = estimate_encoding(
         encoder, data, machines=machines, devices=devices, device=device, cores=cores, network=network, storage=storage,
-        vectors=vectors, dtype=dtype, measure=not no_measure, seconds=seconds, **given(reading=reading)["reading"], **trusted(model_files),
+        vectors=vectors, dtype=dtype, measure=not no_measure, seconds=seconds, **given(reading=reading)["reading"],
+        **trusted(model_files),
     )  # fmt: skip
     if json:
         print(json_format.dumps(found.to_dict(), ensure_ascii=False))
