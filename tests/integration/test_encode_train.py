@@ -61,6 +61,31 @@ def test_a_checkpoint_learns_the_same_from_its_store(family: str, cli: Cli, phot
     assert store.features.tokens == (1 if family == "prefix" else 17)
 
 
+@pytest.mark.parametrize("family", sorted(TINY_CAPTIONERS))
+def test_every_family_learns_from_int8_caches_and_stores(family: str, cli: Cli, photos: Path, tmp_path: Path) -> None:
+    """A cache in memory and one on disk have the same numbers, a store nearly; those of fp32 differ a little."""
+    model = TINY_CAPTIONERS[family](tmp_path / "model")
+    vectors = "--vectors pooled" if family == "prefix" else ""
+    words = f"--encoder {model} {vectors} --dtype int8 --batch-size 8 --device cpu --precision fp32"
+    assert cli("encode", photos, tmp_path / "store", words).code == 0
+    ways = {
+        "memory": (photos, "--cache-features memory --cache-dtype int8"),
+        "disk": (photos, "--cache-features disk --cache-dtype int8"),
+        "store": (tmp_path / "store", ""),
+        "fp32": (photos, ""),
+    }
+    losses = {}
+    for name, (data, more) in ways.items():
+        result = cli("train", data, tmp_path / name, f"--model {model} {FROZEN} {COMMON} {more}")
+        assert result.code == 0, result.err
+        losses[name] = losses_of(tmp_path / name)
+    assert losses["memory"] == losses["disk"] != losses["fp32"]
+    assert losses["store"] == pytest.approx(
+        losses["disk"], rel=2e-3
+    )  # the last digit may take a number to its next step
+    assert losses["memory"] == pytest.approx(losses["fp32"], rel=0.05)
+
+
 @pytest.mark.parametrize(
     ("encode", "train"),
     [

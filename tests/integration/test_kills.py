@@ -1,4 +1,4 @@
-"""Runs that SIGKILL ends at thirty random moments in all, and that go on each time, end as if nobody had killed them."""
+"""Runs that SIGKILL ends at thirty-four random moments in all, and that go on each time, end as if nobody had killed them."""
 
 from __future__ import annotations
 
@@ -31,13 +31,14 @@ KINDS = {
         "--model {blip} --method full --keep disk --views 3 --randaugment 2 5 --captions-per-image one --checkpoint-prefix mine",
         10,
     ),
+    "an int8 cache": ("--model {blip} --dropout 0.2 --cache-features disk --cache-dtype int8", 4),
     "a feature store": ("--encoder {encoder} " + JOINED + " --checkpoint-every-epochs 2 --patience 1", 8),
 }
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system can't fork")
 @pytest.mark.parametrize("kind", KINDS)
-def test_thirty_kills(kind: str, tmp_path: Path, cli: Cli, photos: Path, blip: Path, encoder: Path) -> None:
+def test_many_kills(kind: str, tmp_path: Path, cli: Cli, photos: Path, blip: Path, encoder: Path) -> None:
     """Weights, best model, scores, logs (but for their seconds) and the last checkpoint are the same to the last byte."""
     words, kills = KINDS[kind]
     stored = feature_store(cli, photos, encoder, tmp_path) if "{encoder}" in words else photos

@@ -29,6 +29,7 @@ KINDS = {
     "encoder": "--model {blip} --method full --captions-per-image one",
     "joined": "--encoder {encoder} --decoder-layers 1 --decoder-width 16 --decoder-heads 2 --accumulate 2 --sample --ema 0.9 "
     "--word-dropout 0.2 --patch-dropout 0.2",
+    "int8": "--model {blip} --dropout 0.2 --cache-features disk --cache-dtype int8",
     "merged": "--model {adapter} --dropout 0.2",
     "merged whole": "--model {adapter} --method full",
     "continued": "--model {adapter} --continue-adapter",
@@ -75,6 +76,7 @@ CASES = [
     *(("lora", point) for point in POINTS if point != "writing the untrained model"),
     *(("encoder", point) for point in ("encoding", "in mid-epoch", "evaluating", "in the second epoch")),
     *(("joined", point) for point in ("writing the untrained model", "before any checkpoint", "in mid-epoch")),
+    *(("int8", point) for point in ("encoding", "in mid-epoch", "in the second epoch")),
     *(("merged", point) for point in ("writing the untrained model", "in mid-epoch")),
     *((kind, "in mid-epoch") for kind in ("merged whole", "continued")),
 ]

@@ -153,6 +153,17 @@ def test_known_data_and_encoder_need_nothing_on_disk(name: str, capsys, tmp_path
     assert [(step["machines"], step["devices"]) for step in found["scaling"]] == [(1, 1), (1, 8), (8, 64)]
 
 
+@pytest.mark.parametrize(
+    ("dtype", "size"), [("int8", 257 * (1024 + 4)), ("float16", 257 * 2048), ("float32", 257 * 4096)]
+)
+def test_the_dtype_decides_the_bytes_of_known_encoders(dtype: str, size: int, capsys) -> None:
+    words = ("--encoder", "openai/clip-vit-large-patch14", "--device", "l4", "--no-measure", "--dtype", dtype)
+    found = run(capsys, "coco", *words)
+    assert found["inputs"]["bytes kept a picture"]["value"] == size
+    assert dtype in found["inputs"]["bytes kept a picture"]["reason"]
+    assert found["disk"]["value"] == KNOWN_DATA["coco"].images * (size + INDEX_BYTES.value)
+
+
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
     from captrain.testing import tiny_vision_encoder
@@ -185,6 +196,11 @@ def test_a_folder_is_counted_and_its_rates_measured(photos: Path, encoder: str, 
     assert inputs["bytes kept a picture"]["value"] == 17 * 24 * 2  # 32 / 8 squared and one, of 24 numbers, fp16
     named = ("pictures", "bytes read a picture", "pictures/s decoded by a core", "pictures/s encoded by a core")
     assert {inputs[name]["origin"] for name in named} == {"measured"}
+
+
+def test_the_dtype_decides_the_bytes_of_a_measured_encoder(photos: Path, encoder: str, capsys) -> None:
+    found = run(capsys, str(photos), "--encoder", encoder, "--no-measure", "--device", "l4", "--dtype", "int8")
+    assert found["inputs"]["bytes kept a picture"]["value"] == 17 * (24 + 4)
 
 
 def test_tars_are_counted_by_their_bytes(photos: Path, encoder: str, tmp_path: Path, capsys) -> None:

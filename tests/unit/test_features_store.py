@@ -58,7 +58,7 @@ def add(store: ArrayStore, values: dict[str, float], dtype: torch.dtype = torch.
 @pytest.mark.parametrize("kind", ["memory", "disk"])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "uint8"])
 def test_store_gives_rows_of_several_batches(kind: str, dtype: str, tmp_path: Path) -> None:
-    store: ArrayStore = MemoryStore() if kind == "memory" else disk_store(tmp_path, dtype, images=3)
+    store: ArrayStore = MemoryStore(dtype) if kind == "memory" else disk_store(tmp_path, dtype, images=3)
     add(store, {A: 1, B: 2, C: 3}, getattr(torch, dtype))
     add(store, {D: 4}, getattr(torch, dtype))
     rows = store.rows([D, A, A])

@@ -35,6 +35,8 @@ CONFLICTS = {
     "data: {cache_features: disk, memory_budget: 3}": [
         "memory_budget is for what is cached in memory, but cache_features is disk"
     ],
+    "data: {cache_features: 'off', cache_dtype: int8}": ["cache_dtype is for cached features, but cache_features is off"],
+    "data: {format: features, cache_dtype: int8}": ["cache_dtype is for pictures, but the format is features"],
     "data: {replace: [dog]}": ["replace 'dog': expected old=new"],
     "data: {keep_tags: 2}": ["keep_tags is for shuffle_tags or drop_tags"],
     "data: {sources: [{path: a, ratio: 1}, {path: b}]}": ["some have a ratio and some have none"],

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args
 
 from captrain.api.checks import check_choices, check_data, check_models, check_numbers
-from captrain.api.features import Vectors
+from captrain.api.features import NumberType, Vectors
 from captrain.api.options import READING, Place, how_to_read, place, sort_settings
 from captrain.api.process import calling
 from captrain.api.settings import ReadingOptions
@@ -74,6 +74,7 @@ def estimate(
     network: float = 10.0,
     storage: float = 5.0,
     vectors: Vectors = "all",
+    dtype: NumberType = "float16",
     measure: bool = True,
     seconds: float = 4.0,
     trust_remote_code: bool = False,
@@ -93,6 +94,7 @@ def estimate(
         network: Network of each machine in Gbit/s, each way.
         storage: Storage for all machines together in GB/s, each way.
         vectors: All patch vectors, or the pooled vector of the image.
+        dtype: Number format of the features.
         measure: Measure this machine. False assumes all speeds.
         seconds: About how long to measure, in seconds.
         trust_remote_code, safetensors_only: As for `captrain.load`.
@@ -105,6 +107,7 @@ def estimate(
     how = how_to_read(sort_settings("captrain.estimate", settings, READING)["reading"])
     check_choices(get_args(DeviceKind), device=device)
     check_choices(get_args(Vectors), vectors=vectors)
+    check_choices(get_args(NumberType), dtype=dtype)
     check_numbers(machines=machines, devices=devices, cores=cores)
     check_numbers(above=0, network=network, storage=storage, seconds=seconds)
     with calling(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only) as begin:
@@ -116,7 +119,7 @@ def estimate(
         begin()
         from captrain.features.survey import survey
 
-        work, rates = survey(source, name, device, vectors, seconds if measure else None, **how)
+        work, rates = survey(source, name, device, seconds if measure else None, vectors=vectors, dtype=dtype, **how)
         there = cores or os.cpu_count() or 1
         cluster = formulae.cluster_of(machines, devices, there, network, storage, on_cores=rates.on_cores)
         steps = formulae.scaled(work, rates, cluster, 1 if rates.on_cores else devices, STEPS)

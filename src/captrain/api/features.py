@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from captrain.features.encode import Encoded
 
 Vectors = Literal["all", "pooled"]
-StoredType = Literal["auto", "bfloat16", "float16", "float32"]
+NumberType = Literal["bfloat16", "float16", "float32", "int8"]
+StoredType = Literal["auto", "bfloat16", "float16", "float32", "int8"]
 Resizing = Literal["squash", "crop"]
 Decoder = Literal["exact", "fast"]
 ComputingPrecision = Literal["auto", "bf16", "fp16", "fp32"]
@@ -57,7 +58,8 @@ def encode(
         out: Folder or URL of the store.
         vectors: All patch vectors, or the one pooled vector of the image (for CLIP, its projected embedding).
         normalize: Divide each vector by its length.
-        dtype: Number format of the store. `auto` is bfloat16 if the encoder runs in bf16, else float16.
+        dtype: Number format of the store; `int8` has one scale per vector. `auto` is bfloat16 if the encoder runs in bf16, else
+            float16.
         image_size: Height and width of the pictures the encoder sees, in pixels. Default: the checkpoint's own.
         resize: `squash` resizes both edges, `crop` keeps the aspect and takes the middle. Default: the checkpoint's.
         decode: `exact` reads JPEGs as transformers does, `fast` is quicker and gives slightly different pixels.

@@ -113,6 +113,8 @@ class DataOptions(ReadingOptions, total=False):
     """Pictures with more pixels than this are rejected before they are decoded."""
     cache_features: Literal["auto", "memory", "disk", "off"]
     """Where features that are computed once are cached: `auto` means in memory if they fit, else on disk."""
+    cache_dtype: Literal["auto", "bfloat16", "float16", "float32", "int8"]
+    """Number format of cached features: `int8` halves them, with a scale for each vector."""
     memory_budget: float | None
     """Memory for cached features or pictures, in GiB."""
     workers: int | None

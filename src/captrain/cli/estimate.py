@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from captrain.api.estimating import DeviceKind
 from captrain.api.estimating import estimate as estimate_encoding
-from captrain.api.features import Vectors
+from captrain.api.features import NumberType, Vectors
 from captrain.cli.arguments import AboveZero, AtLeastOne, Switch
 from captrain.cli.flags import ReadingFlags, TrustFlags, given, trusted
 from captrain.cli.show import show_table
@@ -29,6 +29,7 @@ def estimate(
     network: AboveZero = 10.0,
     storage: AboveZero = 5.0,
     vectors: Vectors = "all",
+    dtype: NumberType = "float16",
     no_measure: Switch = False,
     seconds: AboveZero = 4.0,
     json: Switch = False,
@@ -50,13 +51,15 @@ def estimate(
         network: Network of each machine in Gbit/s, each way.
         storage: Storage for all machines together in GB/s, each way.
         vectors: All patch vectors, or the pooled vector of the image.
+        dtype: Number format of the features.
         no_measure: Measure nothing; assume all speeds.
         seconds: About how long to measure, in seconds.
         json: Print one JSON object instead of tables.
     """
     found = estimate_encoding(
         encoder, data, machines=machines, devices=devices, device=device, cores=cores, network=network, storage=storage,
-        vectors=vectors, measure=not no_measure, seconds=seconds, **given(reading=reading)["reading"], **trusted(model_files),
+        vectors=vectors, dtype=dtype, measure=not no_measure, seconds=seconds, **given(reading=reading)["reading"],
+        **trusted(model_files),
     )  # fmt: skip
     if json:
         print(json_format.dumps(found.to_dict(), ensure_ascii=False))

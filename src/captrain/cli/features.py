@@ -56,7 +56,8 @@ def encode(
         encoder: Vision encoder, or a captioner to use its encoder (folder or hub id).
         vectors: All patch vectors, or the pooled vector of the image (for CLIP, its projected embedding).
         normalize: Scale each vector to length 1.
-        dtype: Number format of the store. `auto` means bfloat16 if the encoder runs in bf16, else float16.
+        dtype: Number format of the store; `int8` has a scale for each vector. `auto` means bfloat16 if the encoder runs in bf16,
+            else float16.
         image_size: Height and width of the pictures the encoder sees, in pixels. Default: the checkpoint's own.
         resize: `squash` resizes to a square, `crop` keeps the proportions and cuts out the middle. Default: the checkpoint's.
         decode: `exact` decodes JPEGs as transformers does; `fast` is quicker for large JPEGs and gives slightly different pixels.

@@ -21,8 +21,15 @@ from captrain.data.feature_store.shard import IndexEntry
 from captrain.data.feature_store.writer import images_a_shard
 from captrain.data.images import MAX_PIXELS
 from captrain.data.samples import ChosenSamples
-from captrain.features.cache_arrays import ArrayStore, DiskStore, MemoryStore
-from captrain.features.encoder import KINDS, PREPARATION_VERSION, encoder_note, features_key, pixels_key, vectors_read
+from captrain.features.cache_arrays import KINDS, ArrayStore, DiskStore, MemoryStore, check_held
+from captrain.features.encoder import (
+    PREPARATION_VERSION,
+    encoder_name,
+    encoder_note,
+    features_key,
+    pixels_key,
+    vectors_read,
+)
 from captrain.features.stored_images import stored_images
 from captrain.features.stream import stream_pictures
 from captrain.features.training_images import PLAIN, CachedImages, Images, LiveImages, Views
@@ -46,6 +53,7 @@ class CacheOptions:
         where: auto, memory, disk or off. folder: for what goes to disk.
         budget: bytes of memory; None is a quarter of what is free.
         workers: threads that decode. max_pixels: pictures with more pixels are refused.
+        dtype: numbers that features are kept in: bfloat16, float16, float32, int8; `auto` is that of the precision.
     """
 
     where: str
@@ -53,6 +61,7 @@ class CacheOptions:
     budget: int | None = None
     workers: int = 1
     max_pixels: int = MAX_PIXELS
+    dtype: str = "auto"
 
     def memory(self) -> int:
         """Bytes of memory that the cache may use."""
@@ -76,7 +85,7 @@ def cache_features(
         feature stores have their features already, and nothing is computed.
     """
     views = views or {}
-    if (stored := stored_images(captioner, splits, views)) is not None:
+    if (stored := stored_images(captioner, splits, views, options.dtype)) is not None:
         return stored
     total = sum(len(samples) for samples in splits.values())
     count = sum(len(samples) * views.get(name, PLAIN).count for name, samples in splits.items())
@@ -103,6 +112,10 @@ class FeatureCache:
         self.captioner = captioner
         self.options = options
         self.kind = "pixels" if captioner.vision_learns() else "features"
+        self.dtype = "uint8" if self.kind == "pixels" else _dtype(captioner, options.dtype)
+        if options.dtype != "auto" and (fresh_each_epoch or self.kind == "pixels"):
+            why = "each epoch makes new views" if fresh_each_epoch else "the encoder learns"
+            logger.warning("cache_dtype %s: %s, so no features are cached", options.dtype, why)
         self.store = None if fresh_each_epoch else self._choose_store(total)
 
     def cache_split(
@@ -154,12 +167,15 @@ class FeatureCache:
 
     @torch.no_grad()
     def _compute(self, pixels: Tensor) -> Tensor:
-        """What the cache holds for pixels (I, height, width, 3): the pixels, or their features in the captioner's precision."""
+        """What the cache holds for pixels (I, height, width, 3): the pixels, or their features (fp32 for int8)."""
         if self.kind == "pixels":
             return pixels
         with evaluating(self.captioner):
             features = self.captioner.encode(pixels.to(self.captioner.device))
-        return features.to(self.captioner.precision).cpu()
+        features = features.to(KINDS.get(self.dtype, torch.float32)).cpu()
+        if self.options.dtype != "auto":
+            check_held(features, self.dtype, encoder_name(self.captioner), "--cache-dtype")
+        return features
 
     def _choose_store(self, total: int) -> ArrayStore | None:
         """Memory if everything fits, else disk; pixels that do not fit are not cached."""
@@ -168,34 +184,43 @@ class FeatureCache:
             return None
         spec = self.captioner.image_spec
         example = self._compute(torch.zeros(1, spec.height, spec.width, 3, dtype=torch.uint8))
-        needed = total * example.nbytes
+        features = self._features_note(example)
+        needed = total * features.row_bytes
         fits = needed <= self.options.memory()
         if where == "memory" or (where == "auto" and fits):
-            logger.info("%s of %d pictures are cached in memory: %.2f GiB", self.kind, total, needed / GIB)
-            return MemoryStore()
+            logger.info("%s of %d pictures are cached in memory: %.2f GiB", features, total, needed / GIB)
+            return MemoryStore(self.dtype, self._precision())
         if where == "auto" and self.kind == "pixels":
             logger.info("pixels of %d pictures would take %.2f GiB: each epoch decodes them again", total, needed / GIB)
             return None
-        key = features_key(self.captioner) if self.kind == "features" else pixels_key(spec)
+        key = features_key(self.captioner, self.dtype) if self.kind == "features" else pixels_key(spec)
         folder = self.options.folder / f"{self.kind}-{key}"
-        logger.info("%s of %d pictures are cached on disk: %.2f GiB in %s", self.kind, total, needed / GIB, folder)
-        return DiskStore(folder, self._manifest(example), example.shape[1:])
+        logger.info("%s of %d pictures are cached on disk: %.2f GiB in %s", features, total, needed / GIB, folder)
+        return DiskStore(folder, self._manifest(features), example.shape[1:], self._precision())
 
-    def _manifest(self, example: Tensor) -> Manifest:
+    def _precision(self) -> torch.dtype | None:
+        """The arithmetic that features are read for; None for pixels."""
+        return self.captioner.precision if self.kind == "features" else None
+
+    def _features_note(self, example: Tensor) -> FeaturesNote:
+        """What is cached of a picture, by what was computed of one."""
+        tokens, width = (example.shape[1] * example.shape[2], 3) if self.kind == "pixels" else example.shape[1:]
+        vectors = "pixels" if self.kind == "pixels" else vectors_read(self.captioner)
+        return FeaturesNote(tokens=tokens, width=width, dtype=self.dtype, vectors=vectors)
+
+    def _manifest(self, features: FeaturesNote) -> Manifest:
         """The manifest of the store on disk."""
-        captioner, spec = self.captioner, self.captioner.image_spec
-        if self.kind == "pixels":
-            encoder = EncoderNote(name="pixels", weights="none")
-            features = FeaturesNote(tokens=spec.height * spec.width, width=3, dtype="uint8", vectors="pixels")
-        else:
-            dtype = next(name for name, kind in KINDS.items() if kind == example.dtype)
-            tokens, width = example.shape[1:]
-            encoder = encoder_note(captioner)
-            features = FeaturesNote(tokens=tokens, width=width, dtype=dtype, vectors=vectors_read(captioner))
+        spec = self.captioner.image_spec
+        encoder = EncoderNote(name="pixels", weights="none") if self.kind == "pixels" else encoder_note(self.captioner)
         return Manifest(
             complete=True, encoder=encoder, preparation=spec.to_dict(), preparation_version=PREPARATION_VERSION,
             features=features, captioned=False, max_words=None, shard_images=images_a_shard(features),
         )  # fmt: skip
+
+
+def _dtype(captioner: CaptionerModel, wanted: str) -> str:
+    """What features are kept in; `auto` is what they are computed in."""
+    return wanted if wanted != "auto" else next(name for name, kind in KINDS.items() if kind == captioner.precision)
 
 
 def _entry(sample: Sample, content: str, key: str) -> IndexEntry:

@@ -2,7 +2,7 @@
 
 A store holds either features (the encoder's output) or pixels (its input); it does not know which.
 
-Tensors become the numbers that a shard holds, and back: numpy has no bf16, so its bits are stored.
+Tensors become the numbers that a shard holds, and back: numpy has no bf16, so its bits are stored; int8 has scales.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from captrain.data.feature_store.int8 import Int8Vectors, StoredVectors, quantise
 from captrain.data.feature_store.layout import (
     MANIFEST,
     Manifest,
@@ -31,13 +32,15 @@ from captrain.data.feature_store.layout import (
 from captrain.data.feature_store.shard import NUMBERS, IndexEntry, IndexRows, ShardIndex, map_shard
 from captrain.data.feature_store.store import remembered
 from captrain.data.feature_store.writer import FeatureShard, read_record, records, remove_temporary, write_shard
-from captrain.errors import DataError
+from captrain.errors import DataError, ModelError
 from captrain.records import Rejects
 
 logger = logging.getLogger(__name__)
 
 LONGEST = 60.0  # seconds of work that are lost if the process is killed
 OFFSETS = 32  # bits of a place for the row in its block or shard
+
+KINDS: dict[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
 class ArrayStore(ABC):
@@ -77,19 +80,21 @@ class ArrayStore(ABC):
 class MemoryStore(ArrayStore):
     """Arrays in memory, each batch one block: nothing is copied when the store grows."""
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: str, precision: torch.dtype | None = None) -> None:
+        """`dtype` names the numbers that are kept; rows are for arithmetic in `precision`, see `as_batch`."""
         super().__init__()
-        self.blocks: list[Tensor] = []
+        self.dtype, self.precision = dtype, precision
+        self.blocks: list[StoredVectors] = []
 
     def add(self, entries: Sequence[IndexEntry], arrays: Tensor) -> None:
         """Store a batch as one block."""
         self._note(len(self.blocks), [entry.content for entry in entries])
-        self.blocks.append(arrays)
+        self.blocks.append(as_stored(arrays, self.dtype))
 
     def rows(self, keys: Sequence[str]) -> Tensor:
         """Rows from their blocks."""
-        places = map(self._place, keys)
-        return torch.stack([self.blocks[block][offset] for block, offset in places])
+        found = [(self.blocks[block], offset) for block, offset in map(self._place, keys)]
+        return as_batch(found, self.blocks[0].shape[1:], self.dtype, self.precision)
 
 
 class DiskStore(ArrayStore):
@@ -100,21 +105,25 @@ class DiskStore(ArrayStore):
     records now and then.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, shape: Sequence[int]) -> None:
+    def __init__(
+        self, folder: Path, manifest: Manifest, shape: Sequence[int], precision: torch.dtype | None = None
+    ) -> None:
         """Open the store in `folder`, or create it.
 
         Args:
             manifest: what all shards have in common. shape: of one array; as features it is (tokens, width).
+            precision: of the arithmetic that rows are for, see `as_batch`.
         """
         super().__init__()
         self.folder = StoreFolder(str(folder))
         self.manifest = manifest
         self.shape = tuple(shape)
+        self.precision = precision
         self.shards: list[ShardNote] = []
         self.records: dict[str, ShardNote | None] = {}  # records by file; None for broken ones
-        self.mapped: dict[int, np.ndarray] = {}
+        self.mapped: dict[int, StoredVectors] = {}
         self.waiting = IndexRows()
-        self.blocks: list[np.ndarray] = []
+        self.blocks: list[StoredVectors] = []
         self.begun = 0.0
         self.told = -LONGEST
         remove_temporary(self.folder, alone=False)
@@ -130,7 +139,7 @@ class DiskStore(ArrayStore):
         for offset, entry in enumerate(entries, len(self.waiting)):
             self.index[entry.content] = len(self.shards) << OFFSETS | offset
         self.waiting.entries.extend(entries)
-        self.blocks.append(as_numbers(arrays).reshape(len(entries), features.tokens, features.width))
+        self.blocks.append(as_stored(arrays.reshape(len(entries), features.tokens, features.width), features.dtype))
         if len(self.waiting) >= self.manifest.shard_images or time.monotonic() - self.begun > LONGEST:
             self._write()
 
@@ -144,10 +153,9 @@ class DiskStore(ArrayStore):
         """Rows from their shards; only these rows are read, and each is copied once."""
         self.flush()
         features = self.manifest.features
-        made = np.empty((len(keys), features.tokens, features.width), NUMBERS[features.dtype][1])
-        for row, (part, offset) in enumerate(map(self._place, keys)):
-            made[row] = remembered(self.mapped, part, self._map)[offset]
-        return as_tensor(made, features.dtype).view(-1, *self.shape)
+        found = [(remembered(self.mapped, part, self._map), offset) for part, offset in map(self._place, keys)]
+        rows = as_batch(found, (features.tokens, features.width), features.dtype, self.precision)
+        return rows.view(-1, *self.shape)
 
     def _write(self) -> None:
         """Write what is waiting as one shard, under a name that no other process uses."""
@@ -191,12 +199,12 @@ class DiskStore(ArrayStore):
                 logger.warning("%s; its pictures are computed again", error)
                 self.records[record_file(shard.name)] = None
 
-    def _open(self, shard: ShardNote) -> np.ndarray:
+    def _open(self, shard: ShardNote) -> StoredVectors:
         name = features_file(shard.name)
         path = self.folder.local(name, shard.features)
         return map_shard(path, self.folder.where(name), shard.images, self.manifest.features)
 
-    def _map(self, part: int) -> np.ndarray:
+    def _map(self, part: int) -> StoredVectors:
         return self._open(self.shards[part])
 
     def __getstate__(self) -> dict[str, Any]:
@@ -223,3 +231,57 @@ def as_tensor(numbers: np.ndarray, dtype: str) -> Tensor:
     """
     found = torch.from_numpy(numbers)
     return found.view(torch.bfloat16) if dtype == "bfloat16" else found
+
+
+def as_stored(tensor: Tensor, dtype: str) -> StoredVectors:
+    """Arrays (images, ...) as a store of a dtype holds them; int8 is for (images, N, D)."""
+    if dtype == "int8":
+        return quantise(tensor.detach().float().cpu().numpy())
+    return as_numbers(tensor.to(KINDS.get(dtype, tensor.dtype)))
+
+
+def as_floats(stored: StoredVectors, dtype: str) -> Tensor:
+    """Vectors of a store of a dtype as fp32."""
+    return torch.from_numpy(np.asarray(stored)) if dtype == "int8" else as_tensor(np.array(stored), dtype).float()
+
+
+def as_batch(
+    found: Sequence[tuple[StoredVectors, int]], shape: Sequence[int], dtype: str, precision: torch.dtype | None
+) -> Tensor:
+    """Arrays out of stores of a dtype as one tensor (rows, *shape), each copied once to its row.
+
+    Args:
+        found: for each row, the block or shard that holds it, and its place there.
+        precision: of the arithmetic that the rows are for: fp32 and int8 are given in it, and all is fp32 in fp32 arithmetic.
+            Other numbers are given as they are kept. None for what is no feature.
+    """
+    if dtype == "int8":
+        return _multiplied(found, shape, precision or torch.float32)
+    made = np.empty((len(found), *shape), NUMBERS[dtype][1])
+    for row, (block, place) in enumerate(found):
+        made[row] = block[place]  # type: ignore[index]
+    batch = as_tensor(made, dtype)
+    return batch.to(precision) if precision is not None and torch.float32 in (precision, batch.dtype) else batch
+
+
+def _multiplied(found: Sequence[tuple[StoredVectors, int]], shape: Sequence[int], precision: torch.dtype) -> Tensor:
+    """Int8 vectors times their scales; where they are not to be fp32, one image at a time is, in the CPU's cache."""
+    made = torch.empty((len(found), *shape), dtype=precision)
+    one = torch.empty(tuple(shape))
+    for row, (block, place) in enumerate(found):
+        assert isinstance(block, Int8Vectors)
+        into = made[row] if precision == torch.float32 else one
+        block.write_row(place, into.numpy())
+        if into is one:
+            made[row] = one
+    return made
+
+
+def check_held(features: Tensor, dtype: str, encoder: str, flag: str) -> None:
+    """Raise `ModelError` where features, as tensors of what they are kept in, are not finite: a dtype can't hold them."""
+    if all(bool(torch.isfinite(end)) for end in torch.aminmax(features)):
+        return
+    raise ModelError(
+        f"{encoder}: makes features that {dtype} can't hold (up to {torch.finfo(features.dtype).max:.6g}); use {flag} bfloat16 "
+        "or float32, or --precision fp32"
+    )

@@ -52,7 +52,7 @@ from captrain.settings.schema import DataSettings
 
 logger = logging.getLogger(__name__)
 
-Dtype = Literal["auto", "bfloat16", "float16", "float32"]
+Dtype = Literal["auto", "bfloat16", "float16", "float32", "int8"]
 SHOWN = 3
 BATCH = 32  # pictures encoded at a time
 
@@ -80,7 +80,7 @@ class Encoded:
 class StoreContent:
     """What a store holds for each picture.
 
-    dtype: of the kept numbers; `auto` is bfloat16 where bf16 computes, else float16.
+    dtype: of the kept numbers; `int8` has one scale per vector, `auto` is bfloat16 where bf16 computes, else float16.
     captioned: reject pictures without captions. max_words: cut captions after so many words.
     shard_images: most pictures of a shard; None for what makes 256 MiB.
     redo_changed: encode changed sources again instead of refusing.

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from captrain.data.feature_store.layout import EncoderNote, FeaturesNote
 from captrain.data.images import Decode, ImageSpec
 from captrain.errors import ModelError
+from captrain.features.cache_arrays import KINDS
 from captrain.models.build import load_vision
 from captrain.models.checkpoint.archive import is_archive
 from captrain.models.checkpoint.folder import clear_errors, load_captioner
@@ -32,8 +33,6 @@ from captrain.models.families.prefix.mapper import Vectors
 from captrain.models.families.prefix.model import vectors_of
 from captrain.models.layers.vision import scale
 from captrain.models.parts import plain_name
-
-KINDS: dict[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
 @dataclass
@@ -145,11 +144,19 @@ def vision_weights(captioner: CaptionerModel) -> Iterator[tuple[str, Tensor]]:
 
 def encoder_note(captioner: CaptionerModel) -> EncoderNote:
     """The note about a captioner's image encoder, named after the captioner, or if that is new, after its encoder."""
-    configs = [module.config for _, module in captioner.part_modules("vision") if isinstance(module, PreTrainedModel)]
-    names = [getattr(config, "name_or_path", "") for config in (captioner.core().config, *configs)]
-    name = next(filter(None, names), type(captioner.core()).__name__)
+    configs = _vision_configs(captioner)
     kind = configs[0].model_type if configs else ""
-    return EncoderNote(name=name, type=kind, weights=weights_digest(vision_weights(captioner)))
+    return EncoderNote(name=encoder_name(captioner), type=kind, weights=weights_digest(vision_weights(captioner)))
+
+
+def encoder_name(captioner: CaptionerModel) -> str:
+    """What a captioner's image encoder is called, see `encoder_note`."""
+    names = [getattr(config, "name_or_path", "") for config in (captioner.core().config, *_vision_configs(captioner))]
+    return next(filter(None, names), type(captioner.core()).__name__)
+
+
+def _vision_configs(captioner: CaptionerModel) -> list[Any]:
+    return [module.config for _, module in captioner.part_modules("vision") if isinstance(module, PreTrainedModel)]
 
 
 def vectors_read(captioner: CaptionerModel) -> Vectors:
@@ -199,11 +206,17 @@ def pixels_key(spec: ImageSpec) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def features_key(captioner: CaptionerModel) -> str:
-    """A key of everything that decides features: weights, statistics, preparation, precision, and which vectors are used."""
+def features_key(captioner: CaptionerModel, dtype: str | None = None) -> str:
+    """A key of everything that decides features: weights, statistics, preparation, precision, which vectors, and what is kept.
+
+    Args:
+        dtype: the numbers that are kept, as a store's manifest names them; None for those of the precision.
+    """
     stated: list[Any] = [PREPARATION_VERSION, captioner.image_spec.to_dict(), str(captioner.precision)]
     if (vectors := vectors_read(captioner)) != "all":  # left out for `all`, so that older keys stay valid
         stated.append(vectors)
+    if dtype is not None and KINDS.get(dtype) != captioner.precision:  # left out otherwise, likewise
+        stated.append(dtype)
     digest = hashlib.blake2b(json.dumps(stated, sort_keys=True).encode(), digest_size=16)
     for name, module in captioner.part_modules("vision"):
         for kind, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:

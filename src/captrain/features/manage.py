@@ -36,7 +36,7 @@ from captrain.data.writers import new_folder
 from captrain.disk.reading import read_file
 from captrain.disk.writing import create
 from captrain.errors import DataError, ModelError, PictureError
-from captrain.features.cache_arrays import as_tensor
+from captrain.features.cache_arrays import as_floats
 from captrain.features.encode import first_manifest
 from captrain.features.encoder import Encoder, check_same_encoder, open_encoder
 from captrain.models.checkpoint.located import is_cached, looks_like_path
@@ -188,8 +188,8 @@ def read_embeddings(place: str, out: str, encoder: Encoder) -> Manifest:
 def mean_vectors(store: VectorStore, part: int) -> np.ndarray:
     """The mean vector of each image of a shard (images, D), fp32."""
     vectors, dtype = store.vectors(part), store.features.dtype
-    blocks = (np.array(vectors[start : start + ROWS]) for start in range(0, len(vectors), ROWS))
-    return torch.cat([as_tensor(block, dtype).float().mean(1) for block in blocks]).numpy()
+    blocks = (vectors[start : start + ROWS] for start in range(0, len(vectors), ROWS))
+    return torch.cat([as_floats(block, dtype).mean(1) for block in blocks]).numpy()
 
 
 def describe_store(place: str) -> dict[str, Any]:

@@ -18,13 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captrain.data.feature_store.shard import NUMBERS, IndexEntry, IndexRows
+from captrain.data.feature_store.int8 import StoredVectors
+from captrain.data.feature_store.shard import IndexEntry, IndexRows
 from captrain.data.feature_store.writer import FeatureShard
 from captrain.data.images import MAX_PIXELS, ImageSpec, prepare
 from captrain.data.picture_files import content_key
-from captrain.errors import ModelError, PictureError
-from captrain.features.cache_arrays import as_numbers
-from captrain.features.encoder import KINDS, Encoder
+from captrain.errors import PictureError
+from captrain.features.cache_arrays import KINDS, as_stored, check_held
+from captrain.features.encoder import Encoder
 from captrain.features.sources import EncodingSource, End
 from captrain.features.stream import Batching, default_workers
 from captrain.records import Rejects, Sample
@@ -141,7 +142,7 @@ class _Part:
     rows: IndexRows = field(default_factory=IndexRows)
     rejects: Rejects = field(default_factory=Rejects)
     pixels: list[np.ndarray] = field(default_factory=list)
-    blocks: list[np.ndarray] = field(default_factory=list)
+    blocks: list[StoredVectors] = field(default_factory=list)
     waiting: Tensor | None = None  # what the device may still be computing
 
     def add(self, sample: Sample, decoded: Future[Decoded]) -> None:
@@ -173,7 +174,8 @@ class _Part:
     def _flush(self) -> None:
         """Start a batch, then fetch the one before, so that the device always has work."""
         if self.pixels:
-            made = self.encoder.encode(torch.from_numpy(np.stack(self.pixels))).to(KINDS[self.pipeline.dtype])
+            made = self.encoder.encode(torch.from_numpy(np.stack(self.pixels)))
+            made = made.to(KINDS.get(self.pipeline.dtype, torch.float32))
             self.pixels.clear()
             self._collect()
             self.waiting = made
@@ -183,12 +185,8 @@ class _Part:
             return
         found = self.waiting.cpu().contiguous()
         self.waiting = None
-        if not all(bool(torch.isfinite(end)) for end in torch.aminmax(found)):
-            raise ModelError(
-                f"{self.encoder.note.name}: makes features that {self.pipeline.dtype} can't hold (up to "
-                f"{torch.finfo(found.dtype).max:.0f}); use --dtype bfloat16 or float32, or --precision fp32"
-            )
-        self.blocks.append(as_numbers(found).astype(NUMBERS[self.pipeline.dtype][1], copy=False))
+        check_held(found, self.pipeline.dtype, self.encoder.note.name, "--dtype")
+        self.blocks.append(as_stored(found, self.pipeline.dtype))
 
 
 def part_name(source: EncodingSource, part: int) -> str:

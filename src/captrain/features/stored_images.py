@@ -10,11 +10,11 @@ import psutil
 import torch
 from torch import Tensor
 
-from captrain.data.feature_store.shard import NUMBERS
+from captrain.data.feature_store.int8 import StoredVectors
 from captrain.data.feature_store.store import StoreSamples, VectorStore
 from captrain.data.samples import ChosenSamples, JoinedSamples, PrefixedSamples
 from captrain.errors import DataError, ModelError, SettingsError
-from captrain.features.cache_arrays import as_tensor
+from captrain.features.cache_arrays import as_batch
 from captrain.features.encoder import PREPARATION_VERSION, check_same_encoder, encoder_note
 from captrain.features.training_images import Images, Views
 from captrain.models.contract import CaptionerModel
@@ -43,9 +43,7 @@ class StoredImages(Images):
 
     def rows(self, positions: Sequence[int], epoch: int | None = None) -> dict[str, Tensor]:
         """From the mapped shards: only these rows are read. With fp32 arithmetic they are fp32."""
-        features = self.places.rows(np.asarray(positions, dtype=np.int64))
-        wide = self.precision == torch.float32 or features.dtype == torch.float32
-        return {self.kind: features.to(self.precision if wide else features.dtype)}
+        return {self.kind: self.places.rows(np.asarray(positions, dtype=np.int64), self.precision)}
 
     def captions(self) -> int:
         """The number of captions of all images, counted in the indexes."""
@@ -70,20 +68,21 @@ class StoredPositions:
             return cls.of(samples.samples)
         return cls._of_joined(samples) if isinstance(samples, JoinedSamples) else None
 
-    def rows(self, positions: np.ndarray) -> Tensor:
-        """Features (positions, N, D) as they are stored. Each is copied once, from the mapped file to its row."""
+    def rows(self, positions: np.ndarray, precision: torch.dtype) -> Tensor:
+        """Features (positions, N, D) for arithmetic in a precision. Each is copied once, from the mapped file to its row."""
         if not self.leaves:
             return torch.empty(0)
         features = self.leaves[0].store.features
-        made = np.empty((len(positions), features.tokens, features.width), NUMBERS[features.dtype][1])
+        found: dict[int, tuple[StoredVectors, int]] = {}
         leaf, inner = self.leaf[positions], self.inner[positions]
         for number in np.unique(leaf):
             here = np.flatnonzero(leaf == number)
             samples = self.leaves[number]
             parts, offsets = samples.places(inner[here])
             for row, part, offset in zip(here.tolist(), parts.tolist(), offsets.tolist(), strict=True):
-                made[row] = samples.store.vectors(part)[offset]
-        return as_tensor(made, features.dtype)
+                found[row] = samples.store.vectors(part), offset
+        in_order = [found[row] for row in range(len(positions))]
+        return as_batch(in_order, (features.tokens, features.width), features.dtype, precision)
 
     def texts(self) -> Iterator[str]:
         """All captions of all samples, in order; those of a shard are read together."""
@@ -156,9 +155,9 @@ def _runs(groups: np.ndarray, values: np.ndarray) -> Iterator[tuple[int, np.ndar
 
 
 def stored_images(
-    captioner: CaptionerModel, splits: Mapping[str, Sequence[Sample]], views: Mapping[str, Views]
+    captioner: CaptionerModel, splits: Mapping[str, Sequence[Sample]], views: Mapping[str, Views], dtype: str = "auto"
 ) -> dict[str, Images] | None:
-    """The images of splits that are in feature stores; None if they are pictures.
+    """The images of splits that are in feature stores; None if they are pictures. `dtype` is what a cache was asked to have.
 
     Raises `UserError` if the captioner can't learn from these features: if its encoder learns, if views of pictures are asked
     for, or if the store comes from another encoder or preparation, or has another shape.
@@ -175,6 +174,10 @@ def stored_images(
     if any(of_split.mirrored for of_split in views.values()):
         logger.warning("%s: holds no mirror images; captions are generated from the pictures alone", stores[0].label)
     check_stores_fit(captioner, stores)
+    if dtype not in ("auto", stores[0].features.dtype):
+        logger.warning(
+            "%s: is read as it is, %s; cache_dtype %s is for pictures", stores[0].label, stores[0].features, dtype
+        )
     empty = StoredPositions([], np.empty(0, np.int32), np.empty(0, np.int64))
     return {
         name: StoredImages(samples, places.get(name, empty), captioner.precision) for name, samples in splits.items()

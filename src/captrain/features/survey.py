@@ -16,6 +16,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from captrain.data.dataset import read_splits
+from captrain.data.feature_store.layout import FeaturesNote
 from captrain.data.images import ImageSpec, prepare
 from captrain.data.read_options import ReadOptions
 from captrain.data.readers.detection import detect
@@ -49,9 +50,10 @@ def survey(
     data: str,
     encoder: str,
     device: str,
-    vectors: Vectors,
     seconds: float | None,
     *,
+    vectors: Vectors,
+    dtype: str,
     format: str | None,
     options: ReadOptions,
 ) -> tuple[EncodingWork, Rates]:
@@ -60,10 +62,11 @@ def survey(
     Args:
         data: any data set, or one of `KNOWN_DATA`. encoder: folder or hub id, or one of `KNOWN_ENCODERS`.
         device: kind of device; `here` is that of this machine.
+        vectors, dtype: what is kept of a picture.
     """
     look = None if seconds is None else seconds / 2
     content, images, read_bytes = look_at_data(data, format, options)
-    spec, encoding, on_cores, feature_bytes = rates_of(encoder, device, vectors, look)
+    spec, encoding, on_cores, feature_bytes = rates_of(encoder, device, vectors, dtype, look)
     if look is not None:
         decoding = measure_decoding(content or stand_in(data), spec, look, bool(content))
     else:
@@ -120,18 +123,22 @@ def _size(url: str) -> int:
         return int(system.size(path))
 
 
-def rates_of(name: str, device: str, vectors: Vectors, look: float | None) -> tuple[ImageSpec, Number, bool, Number]:
+def rates_of(
+    name: str, device: str, vectors: Vectors, dtype: str, look: float | None
+) -> tuple[ImageSpec, Number, bool, Number]:
     """What pictures are prepared to, the encoder's rate and whether that is of a core, and bytes of a picture's features."""
     known = KNOWN_ENCODERS.get(name)
     kind = "cpu" if device == "here" else device
     if known is not None and not (os.path.isdir(name) or is_cached(name)):
-        tokens = 1 if vectors == "pooled" else known.tokens
+        note = FeaturesNote(
+            tokens=1 if vectors == "pooled" else known.tokens, width=known.width, dtype=dtype, vectors=vectors
+        )
         spec = ImageSpec(224, 224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-        size = assumed(2 * tokens * known.width, f"{tokens} x {known.width} fp16, {known.source}")
+        size = assumed(note.row_bytes, f"{note.tokens} x {note.width} {dtype}, {known.source}")
         return spec, encoding_rate(known.macs, kind), kind == "cpu", size
 
     model = open_encoder(name, vectors=vectors, device="auto" if device == "here" else "cpu")
-    features = model.features("float16")
+    features = model.features(dtype)
     if device == "here" and look is not None:
         on_cores = model.device.type == "cpu"
         encoding = _measure_encoding(model, look)

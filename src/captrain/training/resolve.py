@@ -161,7 +161,12 @@ def data_plan(filled: Settings) -> DataPlan:
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # those of one machine share its cores
     return DataPlan(
         CacheOptions(
-            data.cache_features, cache_folder() / "kept", budget, _threads(data.workers, processes), data.max_pixels
+            data.cache_features,
+            cache_folder() / "kept",
+            budget,
+            _threads(data.workers, processes),
+            data.max_pixels,
+            data.cache_dtype,
         ),
         Views(data.views, _augmentation(data), seed),
         caption_rules(data),

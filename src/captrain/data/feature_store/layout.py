@@ -3,7 +3,7 @@
 A store is a folder, local or behind a URL:
 
     manifest.json                  the encoder, the preparation of pictures, the shape of features, and one line per shard
-    shards/00000.000.safetensors   "features" (images, N, D), bf16, fp16 or fp32
+    shards/00000.000.safetensors   "features" (images, N, D), bf16, fp16, fp32 or int8; with int8 "scales" too
     shards/00000.000.arrow         for each of these images its id, captions, source, offset in the shard and keys
     shards/00000.000.rejected.jsonl   what could not be used of the shard's source, if anything
     rejected.jsonl                 all of that in one file
@@ -23,6 +23,7 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from captrain.data.feature_store.int8 import SCALE_BYTES
 from captrain.data.safe_paths import is_remote
 from captrain.data.shards.remote import protocol_of, shown_url, told_error
 from captrain.disk.folders import check_way, make_folders, remove
@@ -42,7 +43,7 @@ Count = Annotated[int, Field(ge=0)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=200)]
 Digest = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64})?$")]
 
-ITEM_SIZES = {"bfloat16": 2, "float16": 2, "float32": 4, "uint8": 1}
+ITEM_SIZES = {"bfloat16": 2, "float16": 2, "float32": 4, "int8": 1, "uint8": 1}
 """Bytes of a number, by kind."""
 
 
@@ -67,19 +68,20 @@ class EncoderNote(StrictNote):
 class FeaturesNote(StrictNote):
     """What a picture's features look like: N = `tokens` vectors of `width` numbers, of L2 norm 1 if `normalized`.
 
-    `pixels` are those of a prepared picture, row by row, in a store that a training keeps while its encoder learns.
+    `int8` vectors have a scale each. `pixels` are those of a prepared picture, row by row, in a store that a training keeps while
+    its encoder learns.
     """
 
     tokens: Annotated[int, Field(ge=1)]
     width: Annotated[int, Field(ge=1)]
-    dtype: Literal["bfloat16", "float16", "float32", "uint8"]
+    dtype: Literal["bfloat16", "float16", "float32", "int8", "uint8"]
     vectors: Literal["all", "pooled", "pixels"]
     normalized: bool = False
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of a picture's features."""
-        return self.tokens * self.width * ITEM_SIZES[self.dtype]
+        """Bytes of a picture's features, scales included."""
+        return self.tokens * (self.width * ITEM_SIZES[self.dtype] + SCALE_BYTES * (self.dtype == "int8"))
 
     def __str__(self) -> str:
         kind = f"{self.vectors}{', normalised' if self.normalized else ''}"

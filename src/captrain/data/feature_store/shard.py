@@ -1,6 +1,6 @@
 """The two files of a shard, both memory-mapped: an Arrow index with one row per image, and the features in the same order.
 
-The features are one tensor in a safetensors file, written and mapped without torch.
+The features are a tensor in a safetensors file, int8 ones with their scales before them, written and mapped without torch.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from captrain.data.arrow import check_file
+from captrain.data.feature_store.int8 import SCALE_BYTES, Int8Vectors, StoredVectors
 from captrain.data.feature_store.layout import FeaturesNote
 from captrain.data.samples import key_of
 from captrain.disk.reading import open_file
@@ -176,13 +178,14 @@ def _broken(where: str, reason: object) -> DataError:
     return DataError(f"{where}: not an index that can be read ({shown}); encode its source again")
 
 
-TENSOR = "features"
+TENSOR, SCALES = "features", "scales"
 LARGEST_HEADER = 1 << 20
 
 NUMBERS = {
     "bfloat16": ("BF16", np.uint16),
     "float16": ("F16", np.float16),
     "float32": ("F32", np.float32),
+    "int8": ("I8", np.int8),
     "uint8": ("U8", np.uint8),
 }
 """Kind of number → its name in safetensors, and how numpy holds it: it has no bf16, so that comes as bits."""
@@ -191,14 +194,25 @@ NUMBERS = {
 def shard_header(images: int, features: FeaturesNote) -> bytes:
     """The header: a length and a JSON object, padded to a multiple of 64 so that rows are aligned."""
     shape = [images, features.tokens, features.width]
-    tensor = {"dtype": NUMBERS[features.dtype][0], "shape": shape, "data_offsets": [0, images * features.row_bytes]}
-    text = json.dumps({TENSOR: tensor}).encode()
+    begin = _scale_bytes(images, features)
+    offsets = [begin, images * features.row_bytes]
+    tensors = {TENSOR: {"dtype": NUMBERS[features.dtype][0], "shape": shape, "data_offsets": offsets}}
+    if begin:  # in front, where they are aligned
+        tensors = {SCALES: {"dtype": "F32", "shape": shape[:2], "data_offsets": [0, begin]}, **tensors}
+    text = json.dumps(tensors).encode()
     text += b" " * (-(len(text) + 8) % 64)
     return len(text).to_bytes(8, "little") + text
 
 
-def map_shard(path: Path, where: str, images: int, features: FeaturesNote) -> np.ndarray:
-    """A shard's numbers (images, N, D), read when they are looked at; bf16 as uint16 bits.
+def shard_chunks(images: int, features: FeaturesNote, blocks: Sequence[StoredVectors]) -> list[bytes | memoryview]:
+    """The whole file of a shard, from its vectors in blocks: nothing is copied."""
+    scales = [block.scales for block in blocks if isinstance(block, Int8Vectors)]
+    numbers = [block.values if isinstance(block, Int8Vectors) else block for block in blocks]
+    return [shard_header(images, features), *map(_bytes, [*scales, *numbers])]
+
+
+def map_shard(path: Path, where: str, images: int, features: FeaturesNote) -> StoredVectors:
+    """A shard's numbers (images, N, D), read when they are looked at; bf16 as uint16 bits, int8 with scales.
 
     Raises `DataError` if the file is not what the manifest says.
     """
@@ -212,16 +226,17 @@ def map_shard(path: Path, where: str, images: int, features: FeaturesNote) -> np
         raise DataError(
             f"{where}: can't be read ({error.strerror}); copy it again, or encode its source again"
         ) from None
-    found = _tensor(header)
+    found = _tensors(header)
     begin, end = 8 + length, 8 + length + images * features.row_bytes
-    if found != _tensor(expected[8:]) or size != end:
+    if found != _tensors(expected[8:]) or size != end:
         raise DataError(
             f"{where}: holds {size} bytes of {json.dumps(found)[:200] if found else 'no features'}, its manifest says "
             f"{images} x {features}; copy it again, or encode its source again"
         )
     shape = (images, features.tokens, features.width)
-    mapped = np.memmap(path, NUMBERS[features.dtype][1], "r", begin, shape)
-    return np.asarray(mapped)  # a plain array on the same pages: each row of a memmap would cost a Python call
+    scales = _scale_bytes(images, features)
+    numbers = _mapped(path, NUMBERS[features.dtype][1], begin + scales, shape)
+    return Int8Vectors(numbers, _mapped(path, np.float32, begin, shape[:2])) if scales else numbers
 
 
 def checksum(path: Path) -> str:
@@ -230,10 +245,25 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _tensor(header: bytes) -> dict[str, object] | None:
-    """What a header says of the features."""
+def _tensors(header: bytes) -> dict[str, dict[str, object]] | None:
+    """What a header says of the features, and of their scales if it has some."""
     try:
         found = json.loads(header)
-        return dict(found[TENSOR])
+        return {name: dict(found[name]) for name in (TENSOR, SCALES) if name == TENSOR or name in found}
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def _scale_bytes(images: int, features: FeaturesNote) -> int:
+    """Bytes of a shard's scales, which lie before the vectors."""
+    return images * features.tokens * SCALE_BYTES if features.dtype == "int8" else 0
+
+
+def _mapped(path: Path, kind: Any, begin: int, shape: tuple[int, ...]) -> np.ndarray:
+    """A part of a file as a plain array on the same pages: each row of a memmap would cost a Python call."""
+    return np.asarray(np.memmap(path, kind, "r", begin, shape))
+
+
+def _bytes(block: np.ndarray) -> memoryview:
+    flat = np.ascontiguousarray(block).reshape(-1).view(np.uint8)
+    return flat.data

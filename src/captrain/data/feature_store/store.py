@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from captrain.data.feature_store.int8 import StoredVectors
 from captrain.data.feature_store.layout import (
     LARGEST,
     MANIFEST,
@@ -46,7 +47,7 @@ class VectorStore(ABC):
         self.label = label
         self.features = features
         self.parts = parts
-        self._vectors: dict[int, np.ndarray] = {}
+        self._vectors: dict[int, StoredVectors] = {}
         self._indexes: dict[int, ShardIndex] = {}
 
     @property
@@ -64,14 +65,14 @@ class VectorStore(ABC):
         """A shard's index."""
 
     @abstractmethod
-    def open_vectors(self, part: int) -> np.ndarray:
-        """A shard's numbers (images, N, D), mapped; bf16 as bits."""
+    def open_vectors(self, part: int) -> StoredVectors:
+        """A shard's numbers (images, N, D), mapped; bf16 as bits, int8 with scales."""
 
     def index(self, part: int) -> ShardIndex:
         """A shard's index, opened once."""
         return remembered(self._indexes, part, self.open_index)
 
-    def vectors(self, part: int) -> np.ndarray:
+    def vectors(self, part: int) -> StoredVectors:
         """A shard's numbers, mapped once."""
         return remembered(self._vectors, part, self.open_vectors)
 
@@ -121,7 +122,7 @@ class FeatureStore(VectorStore):
         name = index_file(shard.name)
         return ShardIndex.open(self.folder.local(name, shard.index), self.folder.where(name), shard.images)
 
-    def open_vectors(self, part: int) -> np.ndarray:
+    def open_vectors(self, part: int) -> StoredVectors:
         """A shard's safetensors file."""
         shard = self.shards[part]
         name = features_file(shard.name)

@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
+from captrain.data.feature_store.int8 import StoredVectors
 from captrain.data.feature_store.layout import (
     EARLIER,
     LARGEST,
@@ -29,7 +28,7 @@ from captrain.data.feature_store.layout import (
     record_file,
     rejected_file,
 )
-from captrain.data.feature_store.shard import IndexRows, shard_header
+from captrain.data.feature_store.shard import IndexRows, shard_chunks
 from captrain.disk.lock_owner import LARGEST as LARGEST_OWNER
 from captrain.disk.lock_owner import Owner
 from captrain.disk.locks import FOLDER_LOCK, locked_folder
@@ -52,7 +51,7 @@ class FeatureShard:
     part: int
     last: bool
     rows: IndexRows
-    blocks: Sequence[np.ndarray]
+    blocks: Sequence[StoredVectors]
     rejects: Rejects
 
 
@@ -131,7 +130,7 @@ def write_shard(folder: StoreFolder, features: FeaturesNote, shard: FeatureShard
     numbers = index = ""
     size = 0
     if images:
-        chunks: list[bytes | memoryview] = [shard_header(images, features), *map(_bytes, shard.blocks)]
+        chunks = shard_chunks(images, features, shard.blocks)
         numbers, size = _digest(chunks), sum(len(chunk) for chunk in chunks)
         table = shard.rows.to_bytes()
         index = _digest([table])
@@ -220,11 +219,6 @@ def _check_same(folder: StoreFolder, found: Manifest, wanted: Manifest) -> None:
                 f"{folder.label}: holds a store with {name.replace('_', ' ')} {old}, not {new}; choose another folder, or "
                 "give the options that it was begun with"
             )
-
-
-def _bytes(block: np.ndarray) -> memoryview:
-    flat = np.ascontiguousarray(block).reshape(-1).view(np.uint8)
-    return flat.data
 
 
 def _digest(chunks: Iterable[bytes | memoryview]) -> str:

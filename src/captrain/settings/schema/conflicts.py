@@ -167,6 +167,11 @@ def _pictures(settings: Sections) -> Iterator[str]:
         yield from _are(
             asked(data, *VIEWS), "for pictures, but the format is features, of which no other views can be made"
         )
+        yield from _are(
+            asked(data, "cache_dtype"), "for pictures, but the format is features, which have a dtype already"
+        )
+    if data.cache_features == "off":
+        yield from _are(asked(data, "cache_dtype"), "for cached features, but cache_features is off")
     if data.cache_features in ("disk", "off"):
         yield from _are(
             asked(data, "memory_budget"), f"for what is cached in memory, but cache_features is {data.cache_features}"

@@ -165,6 +165,9 @@ class DataSettings(ReadingSettings):
     """Pictures with more pixels than this are rejected before they are decoded."""
     cache_features: Annotated[Literal["auto", "memory", "disk", "off"], FormerFlag("--keep")] = "auto"
     """Where features that are computed once are cached: `auto` means in memory if they fit, else on disk."""
+    cache_dtype: Literal["auto", "bfloat16", "float16", "float32", "int8"] = "auto"
+    """Number format of cached features: `int8` halves them, with a scale for each vector. `auto` means that of the
+    computation."""
     memory_budget: Annotated[float, Field(ge=0)] | None = None
     """Memory for cached features or pictures, in GiB. Default: a quarter of what is free."""
     workers: Annotated[int, Field(ge=0)] | None = None

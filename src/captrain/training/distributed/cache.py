@@ -46,7 +46,7 @@ def cache_features_together(
     if group.size == 1:
         return cache_features(captioner, splits, options, rejects, views)
     with group.together():
-        stored = stored_images(captioner, splits, views)
+        stored = stored_images(captioner, splits, views, options.dtype)
     if stored is not None:
         return stored
     pictures = sum(len(samples) * views.get(name, PLAIN).count for name, samples in splits.items())
