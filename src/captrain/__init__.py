@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from captrain.api.training import describe as describe
     from captrain.api.training import train as train
     from captrain.inference.captioner import Captioner as Captioner
+    from captrain.manners import RuleState as RuleState
+    from captrain.manners import share_machine as share_machine
     from captrain.models.families import Family as Family
     from captrain.models.families import register_family as register_family
     from captrain.records import Caption as Caption
@@ -47,6 +49,7 @@ _PLACES = {
     "Check": "captrain.api.data_check",
     "Family": "captrain.models.families",
     "History": "captrain.api.runs",
+    "RuleState": "captrain.manners",
     "Run": "captrain.api.runs",
     "Sample": "captrain.records",
     "Samples": "captrain.api.data",
@@ -61,6 +64,7 @@ _PLACES = {
     "read": "captrain.api.data",
     "register_family": "captrain.models.families",
     "score": "captrain.api.scoring",
+    "share_machine": "captrain.manners",
     "train": "captrain.api.training",
 }
 """Every public name, and the module that has it: imported when it is asked for, so that `import captrain` is quick."""
@@ -73,6 +77,7 @@ __all__ = [
     "Check",
     "Family",
     "History",
+    "RuleState",
     "Run",
     "Sample",
     "Samples",
@@ -89,6 +94,7 @@ __all__ = [
     "read",
     "register_family",
     "score",
+    "share_machine",
     "train",
 ]
 

@@ -21,6 +21,7 @@ from captrain.data.feature_store.shard import IndexEntry
 from captrain.data.feature_store.writer import images_a_shard
 from captrain.data.images import MAX_PIXELS
 from captrain.data.samples import ChosenSamples
+from captrain.features.batch_workers import BatchWorkers
 from captrain.features.cache_arrays import ArrayStore, DiskStore, MemoryStore
 from captrain.features.encoder import KINDS, PREPARATION_VERSION, encoder_note, features_key, pixels_key, vectors_read
 from captrain.features.stored_images import stored_images
@@ -103,6 +104,7 @@ class FeatureCache:
         self.captioner = captioner
         self.options = options
         self.kind = "pixels" if captioner.vision_learns() else "features"
+        self.begun: set[str] = set()  # keys of what is being computed, not yet in the store
         self.store = None if fresh_each_epoch else self._choose_store(total)
 
     def cache_split(
@@ -118,19 +120,20 @@ class FeatureCache:
         done = 0
         at_once = AT_ONCE_ON_CPU if self.captioner.device.type == "cpu" else AT_ONCE
         wanted = PLAIN if self.store is None else views
-        for picture in stream_pictures(samples, spec, rejects, known, options.workers, options.max_pixels, wanted):
-            positions.append(picture.index)
-            keys.append(picture.key)
-            views_of.append(picture.views)
-            advance(picture.index + 1 - done)
-            done = picture.index + 1
-            made = picture.further if picture.pixels is None else {picture.key: picture.pixels, **picture.further}
-            for key, pixels in made.items():
-                if key not in known:
-                    pending[key] = _entry(samples[picture.index], picture.key, key), pixels
-                if len(pending) == at_once:
-                    self._flush(pending)
-        self._flush(pending)
+        with evaluating(self.captioner), BatchWorkers(self._compute, self._keep, self.captioner.device) as workers:
+            for picture in stream_pictures(samples, spec, rejects, known, options.workers, options.max_pixels, wanted):
+                positions.append(picture.index)
+                keys.append(picture.key)
+                views_of.append(picture.views)
+                advance(picture.index + 1 - done)
+                done = picture.index + 1
+                made = picture.further if picture.pixels is None else {picture.key: picture.pixels, **picture.further}
+                for key, pixels in made.items():
+                    if key not in known and key not in self.begun:
+                        pending[key] = _entry(samples[picture.index], picture.key, key), pixels
+                    if len(pending) == at_once:
+                        self._begin(pending, workers)
+            self._begin(pending, workers)
         if self.store is not None:
             self.store.flush()
         advance(len(samples) - done)
@@ -146,21 +149,28 @@ class FeatureCache:
         images.taken = taken
         return images
 
-    def _flush(self, pending: dict[str, tuple[IndexEntry, np.ndarray]]) -> None:
-        """Compute and store what is pending, and empty it."""
+    def _begin(
+        self, pending: dict[str, tuple[IndexEntry, np.ndarray]], workers: BatchWorkers[tuple[IndexEntry, ...]]
+    ) -> None:
+        """Hand what is pending to the encoder, and empty it."""
         if pending and self.store is not None:
             entries, pixels = zip(*pending.values(), strict=True)
-            self.store.add(entries, self._compute(torch.from_numpy(np.stack(pixels))))
+            self.begun.update(pending)
+            workers.add(entries, torch.from_numpy(np.stack(pixels)))
         pending.clear()
+
+    def _keep(self, entries: Sequence[IndexEntry], computed: Tensor) -> None:
+        """Store what was computed of a batch."""
+        if self.store is not None:
+            self.store.add(entries, computed)
+        self.begun.difference_update(entry.content for entry in entries)
 
     @torch.no_grad()
     def _compute(self, pixels: Tensor) -> Tensor:
         """What is cached of pixels (I, height, width, 3): the pixels, or their features in the captioner's precision."""
         if self.kind == "pixels":
             return pixels
-        with evaluating(self.captioner):
-            features = self.captioner.encode(pixels.to(self.captioner.device))
-        return features.to(self.captioner.precision).cpu()
+        return self.captioner.encode(pixels.to(self.captioner.device)).to(self.captioner.precision).cpu()
 
     def _choose_store(self, total: int) -> ArrayStore | None:
         """Memory if everything fits, else disk; pixels that do not fit are not cached."""
@@ -168,7 +178,8 @@ class FeatureCache:
         if where == "off":
             return None
         spec = self.captioner.image_spec
-        example = self._compute(torch.zeros(1, spec.height, spec.width, 3, dtype=torch.uint8))
+        with evaluating(self.captioner):
+            example = self._compute(torch.zeros(1, spec.height, spec.width, 3, dtype=torch.uint8))
         needed = total * example.nbytes
         fits = needed <= self.options.memory()
         if where == "memory" or (where == "auto" and fits):

@@ -23,6 +23,7 @@ from captrain.data.feature_store.writer import FeatureShard
 from captrain.data.images import MAX_PIXELS, ImageSpec, prepare
 from captrain.data.picture_files import content_key
 from captrain.errors import ModelError, PictureError
+from captrain.features.batch_workers import BatchWorkers
 from captrain.features.cache_arrays import as_numbers
 from captrain.features.encoder import KINDS, Encoder
 from captrain.features.sources import EncodingSource, End
@@ -129,7 +130,9 @@ class Pipeline:
     ) -> Iterator[tuple[EncodingSource, FeatureShard | End]]:
         """Encode sources one after another; gives each finished shard, and the `End` of a part that is not to be kept."""
         reader = SourceReader(self.batch_size, self.workers, self.max_pixels)
-        return reader.parts(encoder.spec, sources, size, skip, lambda source: _Part(self, encoder))
+        kind = KINDS[self.dtype]
+        with BatchWorkers(lambda pixels: encoder.encode(pixels).to(kind), _Part.keep, encoder.device) as workers:
+            yield from reader.parts(encoder.spec, sources, size, skip, lambda source: _Part(self, encoder, workers))
 
 
 @dataclass(slots=True)
@@ -138,11 +141,11 @@ class _Part:
 
     pipeline: Pipeline
     encoder: Encoder
+    workers: BatchWorkers[_Part]
     rows: IndexRows = field(default_factory=IndexRows)
     rejects: Rejects = field(default_factory=Rejects)
     pixels: list[np.ndarray] = field(default_factory=list)
     blocks: list[np.ndarray] = field(default_factory=list)
-    waiting: Tensor | None = None  # what the device may still be computing
 
     def add(self, sample: Sample, decoded: Future[Decoded]) -> None:
         """Take in one picture when it is decoded; one that can't be is rejected."""
@@ -159,7 +162,7 @@ class _Part:
     def finish(self, source: EncodingSource, end: End) -> FeatureShard:
         """The finished shard."""
         self._flush()
-        self._collect()
+        self.workers.finish()
         rejects = Rejects(end.rejects.lines + self.rejects.lines)
         return FeatureShard(
             part_name(source, end.part), source.split, source.label, source.fingerprint, end.part, end.last,
@@ -170,25 +173,21 @@ class _Part:
         most = self.pipeline.max_words
         return sample.captions if most is None else tuple(" ".join(text.split()[:most]) for text in sample.captions)
 
-    def _flush(self) -> None:
-        """Begin with a batch, then fetch the one before: the device is never without work."""
-        if self.pixels:
-            made = self.encoder.encode(torch.from_numpy(np.stack(self.pixels))).to(KINDS[self.pipeline.dtype])
-            self.pixels.clear()
-            self._collect()
-            self.waiting = made
-
-    def _collect(self) -> None:
-        if self.waiting is None:
-            return
-        found = self.waiting.cpu().contiguous()
-        self.waiting = None
+    def keep(self, made: Tensor) -> None:
+        """Take in the features of a batch. Raises `ModelError` for some that the store's numbers can't hold."""
+        found = made.cpu().contiguous()
         if not all(bool(torch.isfinite(end)) for end in torch.aminmax(found)):
             raise ModelError(
                 f"{self.encoder.note.name}: makes features that {self.pipeline.dtype} can't hold (up to "
                 f"{torch.finfo(found.dtype).max:.0f}); use --dtype bfloat16 or float32, or --precision fp32"
             )
         self.blocks.append(as_numbers(found).astype(NUMBERS[self.pipeline.dtype][1], copy=False))
+
+    def _flush(self) -> None:
+        """Hand what is decoded to the encoder."""
+        if self.pixels:
+            self.workers.add(self, torch.from_numpy(np.stack(self.pixels)))
+            self.pixels.clear()
 
 
 def part_name(source: EncodingSource, part: int) -> str:
