@@ -1,4 +1,4 @@
-"""How much speed is left beside a busy neighbour: encoding, training and captioning on two cores, of which another process wants one.
+"""How much speed is left on two cores when another process wants one of them: encoding, training, captioning.
 
     python benchmarks/neighbour.py [--seconds 15] [--rounds 3] [--works encode,train,caption] [--plain]
 

@@ -49,7 +49,9 @@ RULES = (
         ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY"),
     ),
     SharingRule("MALLOC_MMAP_THRESHOLD_", str(256 * MIB), "blocks up to 256 MiB are used again", option=-3),
-    SharingRule("MALLOC_TRIM_THRESHOLD_", str(1024 * MIB), "up to 1 GiB of free memory is kept for the next step", option=-1),
+    SharingRule(
+        "MALLOC_TRIM_THRESHOLD_", str(1024 * MIB), "up to 1 GiB of free memory is kept for the next step", option=-1
+    ),
     SharingRule("MALLOC_TOP_PAD_", str(128 * MIB), "memory grows in pieces of 128 MiB", option=-2),
 )
 """The largest block that one family allocates at a time decides the first size; the others keep a step's memory together."""

@@ -25,7 +25,9 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 
 def test_results_come_in_order_and_are_those_of_one_thread(threads: int) -> None:
     torch.manual_seed(0)
-    layers = nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.Flatten(), nn.Linear(64 * 28 * 28, 9))
+    layers = nn.Sequential(
+        nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.Flatten(), nn.Linear(64 * 28 * 28, 9)
+    )
     batches = [torch.randn(4, 3, 32, 32) for _ in range(9)]
     compute = torch.inference_mode()(layers)
     found: list[tuple[int, torch.Tensor]] = []
@@ -64,9 +66,11 @@ def test_what_a_batch_raises_ends_the_work(threads: int) -> None:
         return batch
 
     found: list[int] = []
-    with pytest.raises(ValueError, match="the fourth"):
-        with BatchWorkers(compute, lambda number, _: found.append(number), CPU) as workers:
-            for number in range(50):
-                workers.add(number, torch.tensor(number))
+    with (
+        pytest.raises(ValueError, match="the fourth"),
+        BatchWorkers(compute, lambda number, _: found.append(number), CPU) as workers,
+    ):
+        for number in range(50):
+            workers.add(number, torch.tensor(number))
     assert found == [0, 1, 2]
     assert not [one for one in threading.enumerate() if one.name.startswith("captrain-encode")]

@@ -21,7 +21,7 @@ from captrain.data.feature_store.shard import IndexEntry
 from captrain.data.feature_store.writer import images_a_shard
 from captrain.data.images import MAX_PIXELS
 from captrain.data.samples import ChosenSamples
-from captrain.features.batch_workers import BatchWorkers
+from captrain.features.batch_workers import AT_ONCE_ON_CPU, BatchWorkers
 from captrain.features.cache_arrays import ArrayStore, DiskStore, MemoryStore
 from captrain.features.encoder import KINDS, PREPARATION_VERSION, encoder_note, features_key, pixels_key, vectors_read
 from captrain.features.stored_images import stored_images
@@ -34,8 +34,8 @@ from captrain.records import Rejects, Sample
 
 logger = logging.getLogger(__name__)
 
-AT_ONCE, AT_ONCE_ON_CPU = 32, 8
-"""Pictures encoded together. With 64 at once a CPU takes twice as long for each (MobileNet): activations leave its cache."""
+AT_ONCE = 32
+"""Pictures that a GPU encodes together."""
 GIB = 2**30
 
 

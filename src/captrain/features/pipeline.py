@@ -23,7 +23,7 @@ from captrain.data.feature_store.writer import FeatureShard
 from captrain.data.images import MAX_PIXELS, ImageSpec, prepare
 from captrain.data.picture_files import content_key
 from captrain.errors import ModelError, PictureError
-from captrain.features.batch_workers import BatchWorkers
+from captrain.features.batch_workers import AT_ONCE_ON_CPU, BatchWorkers
 from captrain.features.cache_arrays import as_numbers
 from captrain.features.encoder import KINDS, Encoder
 from captrain.features.sources import EncodingSource, End
@@ -156,7 +156,8 @@ class _Part:
             return
         self.rows.entries.append(IndexEntry(sample.id, self._captions(sample), sample.source, content))
         self.pixels.append(pixels)
-        if len(self.pixels) == self.pipeline.batch_size:
+        most = AT_ONCE_ON_CPU if self.encoder.device.type == "cpu" else self.pipeline.batch_size
+        if len(self.pixels) >= min(most, self.pipeline.batch_size):
             self._flush()
 
     def finish(self, source: EncodingSource, end: End) -> FeatureShard:
