@@ -10,8 +10,8 @@ import pytest
 import torch
 import yaml
 
+from captrain.api.recipes import DECIDED_BY_FAMILY, recipe_schema
 from captrain.cli import main
-from captrain.cli.config import DECIDED_BY_FAMILY, recipe_schema
 from captrain.settings.load import leaves, load_recipe, resolve, sections
 from captrain.settings.schema import Settings, TrainingSettings
 from captrain.training.resolve import fill_optimizer

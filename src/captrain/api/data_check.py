@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from captrain.api.checks import check_models
+from captrain.api.checks import check_models, check_numbers
 from captrain.api.options import READING, Place, how_to_read, place, place_or_none, sort_settings
 from captrain.api.process import calling
 from captrain.api.settings import ReadingOptions
 from captrain.errors import UserError
-from captrain.messages import spoken
 
 if TYPE_CHECKING:
     from captrain.data.check.check import Checked
@@ -26,7 +25,7 @@ SHOWN_WORDS = 12
 class Check:
     """What a check of a data set found: `counts`, `problems` by kind, and every single one as `lines`.
 
-    `wrong` counts what would be left out of a training or harm it, `remarks` what is good to know.
+    `wrong` counts what would be left out of a training or harm it, `remarks` what is only worth knowing.
     """
 
     source: str
@@ -58,6 +57,11 @@ class Check:
     def lines(self) -> Iterator[dict[str, str]]:
         """Every problem: `id`, `where`, `reason`, `problem` (its kind) and `grade`."""
         return self.found.lines()
+
+    def write(self, path: Place) -> Check:
+        """Write every problem into a file, a JSON line each; gives this check with its `rejects_file`."""
+        self.found.write_rejects(Path(path))
+        return replace(self, rejects_file=Path(path))
 
     def to_dict(self) -> dict[str, Any]:
         """What `captrain data check --json` prints."""
@@ -131,13 +135,13 @@ def check(
 
     Args:
         data: Folder, table, tar shards or hub name.
-        rejects: File to write a JSON line a problem into. Default: none is written.
-        model: Count captions in tokens of this checkpoint, and the words that its tokenizer does not give back.
+        rejects: File to write the problems to, one JSON line each. Default: no file.
+        model: Count captions in tokens of this checkpoint, and the words that its tokenizer loses.
         max_tokens: Longest caption in tokens, its end token included. Only with `model`.
         max_words: Remark on captions with more words than this.
         min_edge: Remark on pictures with a shorter edge below this, in pixels.
         max_pixels: Pictures with more pixels than this are wrong, as in training.
-        workers: Threads that read and decode pictures. Default: one a core, at most 16.
+        workers: Threads that read and decode pictures. Default: one per core, at most 16.
         trust_remote_code, safetensors_only: As for `captrain.load`.
         settings: How to read the data: `format`, `image_column`, `encoding` and others.
 
@@ -151,10 +155,14 @@ def check(
     """
     how = how_to_read(sort_settings("captrain.check", settings, READING)["reading"])
     source, listed, name = place(data), place_or_none(rejects), None if model is None else place(model)
-    with calling(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only) if name else spoken():
+    check_numbers(least=2, max_tokens=max_tokens)
+    check_numbers(max_words=max_words, min_edge=min_edge, max_pixels=max_pixels, workers=workers)
+    with calling(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only) as begin:
         check_models(name if name and not Path(name, "tokenizer_config.json").is_file() else None)
         if listed is not None:
             check_rejects_file(listed)
+        if name is not None:
+            begin()
         from captrain.data.check.check import CheckLimits, check_data
         from captrain.disk.locks import locked
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Unpack
+from typing import TYPE_CHECKING, Literal, Unpack, get_args
 
-from captrain.api.checks import check_data, check_folder, check_models
+from captrain.api.checks import check_choices, check_data, check_folder, check_models, check_numbers
 from captrain.api.options import READING, Place, how_to_read, place, sort_settings
 from captrain.api.process import calling
 from captrain.api.settings import ReadingOptions
@@ -14,18 +14,24 @@ from captrain.api.settings import ReadingOptions
 if TYPE_CHECKING:
     from captrain.features.encode import Encoded
 
+Vectors = Literal["all", "pooled"]
+StoredType = Literal["auto", "bfloat16", "float16", "float32"]
+Resizing = Literal["squash", "crop"]
+Decoder = Literal["exact", "fast"]
+ComputingPrecision = Literal["auto", "bf16", "fp16", "fp32"]
+
 
 def encode(
     model: Place,
     data: Place,
     out: Place,
     *,
-    vectors: Literal["all", "pooled"] = "all",
+    vectors: Vectors = "all",
     normalize: bool = False,
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto",
+    dtype: StoredType = "auto",
     image_size: int | None = None,
-    resize: Literal["squash", "crop"] | None = None,
-    decode: Literal["exact", "fast"] | None = None,
+    resize: Resizing | None = None,
+    decode: Decoder | None = None,
     uncaptioned: bool = False,
     max_words: int | None = None,
     shard_images: int | None = None,
@@ -33,7 +39,7 @@ def encode(
     workers: int | None = None,
     max_pixels: int = 200_000_000,
     device: str | Sequence[str] = "auto",
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto",
+    precision: ComputingPrecision = "auto",
     redo_changed: bool = False,
     engine: Literal["local", "ray"] = "local",
     address: str | None = None,
@@ -43,28 +49,28 @@ def encode(
 ) -> Encoded:
     """Compute the features of pictures once, into a store to train from, as `captrain encode` does.
 
-    The same call again goes on with a store that is not finished, and takes in shards that were added.
+    The same call again continues an unfinished store, and adds new shards.
 
     Args:
-        model: Vision encoder (folder or hub id), or a captioner for its image half.
+        model: Vision encoder (folder or hub id), or a captioner, whose encoder is used.
         data: Pictures with captions: tar shards by pattern, list, folder or URL, or any data set.
         out: Folder or URL of the store.
-        vectors: All patch vectors, or the one pooled vector of the image (of CLIP its projected embedding).
+        vectors: All patch vectors, or the one pooled vector of the image (for CLIP, its projected embedding).
         normalize: Divide each vector by its length.
-        dtype: Kind of the kept numbers. `auto` is bfloat16 where bf16 computes, else float16.
+        dtype: Number format of the store. `auto` is bfloat16 if the encoder runs in bf16, else float16.
         image_size: Height and width of the pictures the encoder sees, in pixels. Default: the checkpoint's own.
         resize: `squash` resizes both edges, `crop` keeps the aspect and takes the middle. Default: the checkpoint's.
-        decode: `exact` reads JPEGs as transformers does, `fast` is quicker and gives slightly other pixels.
+        decode: `exact` reads JPEGs as transformers does, `fast` is quicker and gives slightly different pixels.
         uncaptioned: Take pictures without captions too.
-        max_words: Cut captions after so many words.
-        shard_images: Most pictures of a shard. Default: what makes 256 MiB.
+        max_words: Cut captions after this many words.
+        shard_images: Most pictures in a shard. Default: as many as make 256 MiB.
         batch_size: Pictures encoded at a time.
-        workers: Threads that decode pictures. Default: one a core, at most 16.
+        workers: Threads that decode pictures. Default: one per core, at most 16.
         max_pixels: Pictures with more pixels than this are rejected before they are decoded.
         device: Where to run, or several devices, each with shards of its own.
-        precision: Arithmetic of matrix products.
+        precision: Precision of the computation.
         redo_changed: Encode shards again that changed since they were encoded, instead of refusing.
-        engine: `ray` encodes on all machines of a Ray cluster, one worker a GPU or core.
+        engine: `ray` encodes on all machines of a Ray cluster, with one worker per GPU or core.
         address: The Ray cluster: HOST:PORT or auto. Default: Ray on this machine alone.
         trust_remote_code, safetensors_only: As for `captrain.load`.
         settings: How to read the data: `format`, `caption_key` and others.
@@ -83,10 +89,21 @@ def encode(
     """
     reading = how_to_read(sort_settings("captrain.encode", settings, READING)["reading"])
     encoder, source, store = place(model), place(data), place(out)
-    with calling(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only):
+    check_numbers(least=8, image_size=image_size)
+    check_numbers(
+        max_words=max_words, shard_images=shard_images, batch_size=batch_size, workers=workers, max_pixels=max_pixels
+    )
+    check_choices(get_args(Vectors), vectors=vectors)
+    check_choices(get_args(StoredType), dtype=dtype)
+    check_choices(get_args(Resizing), resize=resize)
+    check_choices(get_args(Decoder), decode=decode)
+    check_choices(get_args(ComputingPrecision), precision=precision)
+    check_choices(("local", "ray"), engine=engine)
+    with calling(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only) as begin:
         check_models(encoder)
         check_data([source], reading["format"])
         check_folder(None if "://" in store else Path(store))
+        begin()
         from captrain.features.encode import EncoderOpening, StoreContent
         from captrain.features.encode import encode as encode_data
         from captrain.features.engines import EngineOptions

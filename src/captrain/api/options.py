@@ -56,10 +56,15 @@ CALLS = {
     "captrain.compare": "captrain.api.scoring:compare",
     "captrain.check": "captrain.api.data_check:check",
     "captrain.read": "captrain.api.data:read",
+    "captrain.convert": "captrain.api.data_sets:convert",
+    "captrain.compile": "captrain.api.data_sets:compile",
+    "captrain.preview": "captrain.api.data_sets:preview",
+    "captrain.estimate": "captrain.api.estimating:estimate",
+    "captrain.show_settings": "captrain.api.recipes:show_settings",
 }
 """Every function that takes settings as keyword arguments, and where it is."""
 
-LIKE_OTHERS = ("captrain.describe", "captrain.compare")
+LIKE_OTHERS = ("captrain.describe", "captrain.compare", "captrain.show_settings")
 """Those that take the settings of another one."""
 
 Sorted = dict[str, dict[str, Any]]
@@ -137,7 +142,7 @@ def _plain_items(value: Any) -> Any:
 
 
 def _unknown(name: str, call: str) -> str:
-    """What to say of a name that a call does not have: another call's, or a misspelt one."""
+    """The hint for a name that a call does not have: another call's, or a misspelt one."""
     known = {other: _names_of(where) for other, where in CALLS.items()}
     owners = [other for other, names in known.items() if name in names and other not in LIKE_OTHERS]
     if owners:

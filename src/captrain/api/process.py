@@ -1,10 +1,10 @@
-"""A call from a program: captrain speaks as it does on the command line, and leaves the process as it was."""
+"""A call from a program: messages as on the command line, and the process is left unchanged."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -12,20 +12,31 @@ from captrain.messages import spoken
 
 
 @contextmanager
-def calling(*, trust_remote_code: bool = False, safetensors_only: bool = False) -> Iterator[None]:
-    """What every call that loads models does: messages, quiet libraries, and what of models' files is trusted, for its time."""
-    with spoken(), trusting(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only):
-        with warnings.catch_warnings():  # in a notebook tqdm, which libraries import, would ask for widgets
-            warnings.simplefilter("ignore")
-            from captrain.models.contexts import quietly
+def calling(*, trust_remote_code: bool = False, safetensors_only: bool = False) -> Iterator[Callable[[], None]]:
+    """What every call that loads models does: messages, and what of models' files is trusted, for its time.
 
-        with quietly():
-            yield
+    Names are checked first, and loading nothing. Then call what this gives: the libraries, which it imports, are quiet from
+    there on.
+    """
+    with (
+        spoken(),
+        trusting(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only),
+        ExitStack() as stack,
+    ):
+        yield lambda: _quieten(stack)
+
+
+def _quieten(stack: ExitStack) -> None:
+    with warnings.catch_warnings():  # in a notebook tqdm, which libraries import, would ask for widgets
+        warnings.simplefilter("ignore")
+        from captrain.models.contexts import quietly
+
+    stack.enter_context(quietly())
 
 
 @contextmanager
 def trusting(*, trust_remote_code: bool, safetensors_only: bool) -> Iterator[None]:
-    """Take in here from models' files what is said, and nothing more."""
+    """In this context, use only the stated kinds of model files."""
     from captrain.models.checkpoint.located import set_trust
 
     with _same_environment():
@@ -35,9 +46,9 @@ def trusting(*, trust_remote_code: bool, safetensors_only: bool) -> Iterator[Non
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """A training in here changes nothing of the process: random generators, torch's switches, accelerate's state, environment.
+    """Training in this context changes no state: random generators, torch's switches, accelerate's state, environment.
 
-    Signal handlers are given back by the training itself. It begins as in a new process: an `Accelerator` of the program's own
+    The training itself restores signal handlers. It begins as in a new process: an `Accelerator` of the program's own
     is set aside meanwhile.
     """
     from captrain.models.contexts import untouched_randomness
@@ -88,7 +99,7 @@ def _same_torch() -> Iterator[None]:
 
 @contextmanager
 def _own_accelerate() -> Iterator[None]:
-    """accelerate's state belongs to the whole process: empty in here, and as it was afterwards."""
+    """accelerate's state belongs to the whole process: it is empty in this context and restored afterwards."""
     from accelerate.state import AcceleratorState, GradientState, PartialState
 
     shared: list[dict[str, Any]] = [owner._shared_state for owner in (AcceleratorState, GradientState, PartialState)]

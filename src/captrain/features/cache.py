@@ -167,7 +167,7 @@ class FeatureCache:
 
     @torch.no_grad()
     def _compute(self, pixels: Tensor) -> Tensor:
-        """What is cached of pixels (I, height, width, 3): the pixels, or their features in the captioner's precision."""
+        """What the cache holds for pixels (I, height, width, 3): the pixels, or their features in the captioner's precision."""
         if self.kind == "pixels":
             return pixels
         return self.captioner.encode(pixels.to(self.captioner.device)).to(self.captioner.precision).cpu()

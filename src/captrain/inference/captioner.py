@@ -1,6 +1,6 @@
 """A captioner ready for use: load it, give it pictures, get captions. Training, evaluation and captioning share this code.
 
-`maker_of` says which model writes captions, and how, as it is remembered beside them.
+`maker_of` describes the model that writes captions, and its decoding, for the note beside them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 from io import BytesIO
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from captrain.models.checkpoint.export import download_model
 from captrain.models.checkpoint.folder import load_captioner
 from captrain.models.contexts import evaluating, quietly
 from captrain.models.contract import CaptionerModel
-from captrain.models.decoding import FOR_SAMPLING, Decoding, Room, Written
+from captrain.models.decoding import FOR_SAMPLING, Decoding, DecodingChanges, Room, Written
 from captrain.models.device import PRECISIONS, choose_device, choose_precision
 from captrain.models.layers.vision import mean_with_mirrored
 from captrain.models.what_learns import lower_frozen
@@ -77,7 +77,7 @@ class Captioner:
     ) -> Captioner:
         """From a run folder, a model folder, a .zip, a hub id or a short name, onto a device, without printing anything.
 
-        What comes from the hub is kept in `cache`, if given. Raises `ModelError` when it can't be loaded.
+        Downloads from the hub go to `cache`, if given. Raises `ModelError` when it can't be loaded.
         """
         with quietly():
             return cls._load(source, device, precision, cache)
@@ -95,7 +95,7 @@ class Captioner:
             lower_frozen(model)
         return cls(model)
 
-    def __call__(self, picture: Picture, **decoding: Any) -> str:
+    def __call__(self, picture: Picture, **decoding: Unpack[DecodingChanges]) -> str:
         """The caption of one picture. Raises `PictureError` when it can't be decoded."""
         return self.caption([picture], **decoding)[0].text
 
@@ -105,12 +105,12 @@ class Captioner:
         batch_size: int = 16,
         *,
         features: np.ndarray | torch.Tensor | None = None,
-        **decoding: Any,
+        **decoding: Unpack[DecodingChanges],
     ) -> list[Caption]:
-        """Captions of pictures (or one), in order: paths, encoded bytes, or PIL images; or of what an encoder made of them.
+        """Captions of pictures (or one), in order: paths, encoded bytes, or PIL images; or of features that an encoder computed.
 
         Args:
-            features: vectors (I, N, D), or (I, D) for one an image, instead of pictures: only the text half runs.
+            features: vectors (I, N, D), or (I, D) for one per image, instead of pictures: only the decoder runs.
             decoding: changes to how the model's captions are written, for example `beams=5` or `max_new_tokens=40`.
         """
         check_settings(ComputingSettings, batch_size=batch_size)
@@ -128,7 +128,9 @@ class Captioner:
             captions += [Caption(name, line.text, line.score) for (name, _), line in zip(named, written, strict=True)]
         return captions
 
-    def map(self, batch: Mapping[str, Any], *, column: str | None = None, **decoding: Any) -> dict[str, Any]:
+    def map(
+        self, batch: Mapping[str, Any], *, column: str | None = None, **decoding: Unpack[DecodingChanges]
+    ) -> dict[str, Any]:
         """The column `caption` for rows of a data set: what `datasets.Dataset.map` and a `DataLoader` call.
 
         `dataset.map(captioner.map, batched=True, batch_size=16)` captions a data set of Hugging Face; without `batched` a row at
@@ -139,7 +141,7 @@ class Captioner:
             column: of the pictures. Default: image, picture, path, file_name, image_path or img, the first that is there.
             decoding: changes to how captions are written, such as `beams=5` (`fn_kwargs` of `Dataset.map`).
 
-        A picture that can't be decoded has None for a caption, and is told in the log. Raises `DataError` where no column holds
+        A picture that can't be decoded gets None as its caption, and is logged. Raises `DataError` if no column holds
         pictures.
         """
         name = column or next((name for name in COLUMNS if name in batch), None)
@@ -151,8 +153,9 @@ class Captioner:
             return {"caption": self._captions_of([values], decoding)[0]}
         return {"caption": self._captions_of(list(values), decoding)}
 
-    def _captions_of(self, values: Sequence[Any], decoding: dict[str, Any]) -> list[str | None]:
+    def _captions_of(self, values: Sequence[Any], decoding: Mapping[str, Any]) -> list[str | None]:
         """A caption for each picture that can be decoded, None for the others."""
+        how = self.decoding(decoding)
         pixels: dict[int, np.ndarray] = {}
         for number, value in enumerate(values):
             try:
@@ -161,13 +164,13 @@ class Captioner:
                 logger.warning("picture %s has no caption", error)
         captions: list[str | None] = [None] * len(values)
         if pixels:
-            written = self.write(torch.from_numpy(np.stack(list(pixels.values()))), self.decoding(decoding))
+            written = self.write(torch.from_numpy(np.stack(list(pixels.values()))), how)
             for number, line in zip(pixels, written, strict=True):
                 captions[number] = line.text
         return captions
 
-    def decoding(self, changes: dict[str, Any]) -> Decoding:
-        """How this captioner writes, with some settings changed. Raises `SettingsError` as `adjust_decoding` does."""
+    def decoding(self, changes: Mapping[str, Any]) -> Decoding:
+        """This captioner's decoding, with some settings changed. Raises `SettingsError` as `adjust_decoding` does."""
         return adjust_decoding(self.model.decoding, changes, self.model.room())
 
     def _caption_features(self, features: torch.Tensor, batch_size: int, how: Decoding) -> list[Caption]:
@@ -208,7 +211,7 @@ class Captioner:
     ) -> Iterator[tuple[int, Written]]:
         """Captions of any number of samples by position, decoding pictures ahead; bad ones go to `rejects`.
 
-        Raises `SettingsError` for a batch of no picture, or less than no threads.
+        Raises `SettingsError` for a batch size below 1, or a negative number of threads.
         """
         for index, lines in self.stream_ways(samples, [decoding], rejects, batch_size, workers, max_pixels):
             yield index, lines[0]
@@ -222,7 +225,7 @@ class Captioner:
         workers: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> Iterator[tuple[int, list[Written]]]:
-        """As `stream`, with one caption for each way of decoding; pictures are encoded once for all of them."""
+        """Like `stream`, with one caption for each decoding; pictures are encoded once for all of them."""
         check_settings(ComputingSettings, batch_size=batch_size, workers=workers, max_pixels=max_pixels)
         pictures = stream_pictures(samples, self.model.image_spec, rejects, workers=workers, max_pixels=max_pixels)
         for group, pixels in batches(pictures, batch_size):
@@ -232,7 +235,7 @@ class Captioner:
                 yield picture.index, lines
 
 
-def adjust_decoding(decoding: Decoding, changes: dict[str, Any], room: Room | None = None) -> Decoding:
+def adjust_decoding(decoding: Decoding, changes: Mapping[str, Any], room: Room | None = None) -> Decoding:
     """A model's decoding with some settings changed.
 
     Raises `SettingsError` for unknown ones, with the nearest name, for values that a setting does not take, for those of
@@ -330,7 +333,7 @@ def maker_of(model: str, captioner: Captioner, decoding: Decoding) -> CaptionMak
 
 
 def maker_id(weights: str, prompt: str, preparation: Mapping[str, Any], decoding: Decoding) -> str:
-    """An id that two writers share if they write the same: of weights, prompt, pixels and decoding, 12 letters."""
+    """An id that two writers share if they write the same captions: of weights, prompt, pixels and decoding, 12 letters."""
     facts = json.dumps([weights, prompt, preparation, decoding.to_dict()], sort_keys=True, default=str)
     return hashlib.blake2b(facts.encode(), digest_size=6).hexdigest()
 

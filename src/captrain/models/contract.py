@@ -95,7 +95,7 @@ class CaptionerModel(nn.Module, ABC):
 
         Args:
             context: (R, C, H). input_ids, position_ids: (R, L); positions restart with each caption of a row.
-            mask: (R, 1, L, L) bool, True where the token of the row may attend to that of the column.
+            mask: (R, 1, L, L) bool, True if the token of the row may attend to that of the column.
         """
 
     @abstractmethod

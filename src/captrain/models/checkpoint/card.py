@@ -1,4 +1,4 @@
-"""The card of an exported captioner: what it is, how to load it, what it was trained on, how well it does."""
+"""The card of an exported captioner: what it is, how to load it, what it was trained on, how well it does; and its recipe."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from captrain.report.logs import Metrics, Problems, finite, read_metrics, score_
 from captrain.yaml_text import dump_yaml, load_yaml
 
 MOST_POINTS = 6  # of a curve
+RECIPE = "recipe.yaml"
+RECIPE_COMMAND = f"captrain train DATA RUN --recipe {RECIPE}"
 VERSIONS = ("device", "captrain", "torch", "transformers")
 
 
@@ -91,7 +93,7 @@ def _scored(scores: dict[str, Any], split: str) -> str:
 
 
 def _ends(interval: Any) -> str:
-    """An interval in words; nothing where there is none.
+    """An interval in words; nothing if there is none.
 
     >>> _ends([0.45, 0.5]), _ends(None)
     ('0.4500 to 0.5000', '')
@@ -107,8 +109,21 @@ def _trained(settings: dict[str, Any], metrics: Metrics, scores: dict[str, Any])
         return ""
     rows = [(label, value) for label, value in facts(settings, metrics, {}, scores) if label not in VERSIONS]
     asked = _nameless(section(settings.get("requested")))
-    command = train_command(asked | {"source": "DATA"}, "RUN")  # where the data lay is nobody's business
-    return "\n\n".join(["## Training", _table(("what", "value"), rows), f"```bash\n{command}\n```"])
+    command = train_command(asked | {"source": "DATA"}, "RUN")  # where the data was is private
+    again = f"The same with every setting spelt out, those that were left open too:\n\n```bash\n{RECIPE_COMMAND}\n```"
+    return "\n\n".join(["## Training", _table(("what", "value"), rows), f"```bash\n{command}\n```", again])
+
+
+def training_recipe(run: Path) -> str:
+    """The recipe that trains such a captioner again: all settings of a run, as YAML. Nothing if they are not known.
+
+    Only the last name of a folder is in it: the rest is private. The data are given on the command line.
+    """
+    kept = {name: value for name, value in section(_read(run / "settings.yaml").get("settings")).items() if value}
+    if not kept:
+        return ""
+    head = "# All settings of the training. Paths are shortened to their last name.\n#\n"
+    return f"{head}#   {RECIPE_COMMAND}\n{dump_yaml(_nameless(kept))}"
 
 
 def _nameless(value: Any) -> Any:
@@ -130,7 +145,7 @@ def _curves(metrics: Metrics) -> Iterator[str]:
 
 
 def _folded(title: str, *tables: str) -> str:
-    """Tables behind a line that unfolds them; nothing where there are none."""
+    """Tables behind a line that unfolds them; nothing if there are none."""
     there = [table for table in tables if table]
     return "\n\n".join([f"<details><summary>{title}</summary>", *there, "</details>"]) if there else ""
 
@@ -188,7 +203,7 @@ def _cell(value: Any) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A run's YAML or JSON file; nothing where it is missing or broken."""
+    """A run's YAML or JSON file; nothing if it is missing or broken."""
     try:
         text = path.read_text(encoding="utf-8")
         return section(json.loads(text) if path.suffix == ".json" else load_yaml(text))
