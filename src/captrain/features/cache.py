@@ -120,7 +120,7 @@ class FeatureCache:
         done = 0
         at_once = AT_ONCE_ON_CPU if self.captioner.device.type == "cpu" else AT_ONCE
         wanted = PLAIN if self.store is None else views
-        with evaluating(self.captioner), BatchWorkers(self._compute, self._keep, self.captioner.device) as workers:
+        with evaluating(self.captioner), BatchWorkers(self._compute, self._keep, self.captioner.device) as encoders:
             for picture in stream_pictures(samples, spec, rejects, known, options.workers, options.max_pixels, wanted):
                 positions.append(picture.index)
                 keys.append(picture.key)
@@ -132,8 +132,8 @@ class FeatureCache:
                     if key not in known and key not in self.begun:
                         pending[key] = _entry(samples[picture.index], picture.key, key), pixels
                     if len(pending) == at_once:
-                        self._begin(pending, workers)
-            self._begin(pending, workers)
+                        self._begin(pending, encoders)
+            self._begin(pending, encoders)
         if self.store is not None:
             self.store.flush()
         advance(len(samples) - done)
@@ -150,13 +150,13 @@ class FeatureCache:
         return images
 
     def _begin(
-        self, pending: dict[str, tuple[IndexEntry, np.ndarray]], workers: BatchWorkers[tuple[IndexEntry, ...]]
+        self, pending: dict[str, tuple[IndexEntry, np.ndarray]], encoders: BatchWorkers[Sequence[IndexEntry]]
     ) -> None:
         """Hand what is pending to the encoder, and empty it."""
         if pending and self.store is not None:
             entries, pixels = zip(*pending.values(), strict=True)
             self.begun.update(pending)
-            workers.add(entries, torch.from_numpy(np.stack(pixels)))
+            encoders.add(entries, torch.from_numpy(np.stack(pixels)))
         pending.clear()
 
     def _keep(self, entries: Sequence[IndexEntry], computed: Tensor) -> None:
