@@ -6,12 +6,12 @@
     blip-lora  a tiny BLIP with random weights, LoRA of rank 8, on 1,000 of the demo's scenes: the loss on others
     flickr8k   600 photos of Flickr8k for 8 epochs: loss and CIDEr on 200 photos of the dev split
 
-Every figure has a bound in quality.json. A bound is further from all figures that were seen (several seeds, several machines, other
-rounding) than these are from each other, and nearer than those of a fault that once was in: batches sorted by length, which took the
-demo from 99 % to 78 %. With --note the figures of this run are written to a file, to be added to those seen.
+Every figure has a bound in quality.json. It is beyond all figures that were seen (several seeds and machines), and before those of
+a fault that once was in: batches sorted by length, which took the demo from 99 % to 78 %. --note FILE writes the figures of this
+run, to be added to those seen.
 
-Flickr8k is not part of captrain: `captrain data get flickr8k` fetches it, and any image encoder will do for a comparison before and
-after a change, but the bounds hold for MobileNetV1 0.75 at 224 pixels only. Without --flickr8k this part is left out.
+Flickr8k is not part of captrain: `captrain data get flickr8k` fetches it. The bounds hold for MobileNetV1 0.75 at 224 pixels as
+the encoder. Without --flickr8k and --encoder this part is left out.
 
 Ends with exit code 1 if a figure is beyond its bound. About 15 minutes on two cores.
 """
@@ -58,7 +58,9 @@ def main() -> None:
                 print(f"{name}, seed {seed}: {figure} {value:.4f}", flush=True)
         print(f"{name}, seed {seed}: {time.perf_counter() - begun:.0f} s", flush=True)
     if arguments.note:
-        arguments.note.write_text(json.dumps({"machine": machine(), "figures": found}, indent=2) + "\n", encoding="utf-8")
+        arguments.note.write_text(
+            json.dumps({"machine": machine(), "figures": found}, indent=2) + "\n", encoding="utf-8"
+        )
     sys.exit(1 if report(found, bounds) else 0)
 
 

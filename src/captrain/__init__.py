@@ -56,6 +56,8 @@ if TYPE_CHECKING:
     from captrain.api.training import describe as describe
     from captrain.api.training import train as train
     from captrain.inference.captioner import Captioner as Captioner
+    from captrain.manners import RuleState as RuleState
+    from captrain.manners import share_machine as share_machine
     from captrain.models.families import Family as Family
     from captrain.models.families import register_family as register_family
     from captrain.records import Caption as Caption
@@ -74,6 +76,7 @@ _PLACES = {
     "Family": "captrain.models.families",
     "History": "captrain.api.runs",
     "ImportedRecipe": "captrain.api.recipes",
+    "RuleState": "captrain.manners",
     "Run": "captrain.api.runs",
     "Sample": "captrain.records",
     "Samples": "captrain.api.data",
@@ -103,6 +106,7 @@ _PLACES = {
     "register_family": "captrain.models.families",
     "run_demo": "captrain.api.demo",
     "score": "captrain.api.scoring",
+    "share_machine": "captrain.manners",
     "show_settings": "captrain.api.recipes",
     "train": "captrain.api.training",
     "zoo": "captrain.api.exporting",
@@ -122,6 +126,7 @@ __all__ = [
     "Family",
     "History",
     "ImportedRecipe",
+    "RuleState",
     "Run",
     "Sample",
     "Samples",
@@ -153,6 +158,7 @@ __all__ = [
     "register_family",
     "run_demo",
     "score",
+    "share_machine",
     "show_settings",
     "train",
     "zoo",

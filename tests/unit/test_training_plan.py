@@ -28,6 +28,7 @@ MEANS_SOMETHING = {  # open names, and what they mean
     "start.captions.text.max_words": "no limit",
     "data.captions.text.max_words": "no limit",
     "data.cache.where": "in memory if the features fit, which their size decides",
+    "data.cache.dtype": "the numbers that the captioner computes in",
     "data.cache.budget": "a quarter of what is free when they are cached",
     "data.views.augmentation": "pictures are not varied",
     "data.captions_an_image": "all",

@@ -13,6 +13,7 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
+from captrain.manners import RuleState, rule_states
 from captrain.paths import cache_folder
 from captrain.version import __version__
 
@@ -115,8 +116,9 @@ def check_torch() -> list[Finding]:
 
 
 def check_machine() -> list[Finding]:
-    """Memory, disk, hub, Java."""
-    return [_memory(), _disk("disk (cache)", cache_folder()), _disk("disk (here)", Path.cwd()), _hub(), _java()]
+    """Memory, disk, hub, Java, and the rules for machines that others use too."""
+    disks = [_disk("disk (cache)", cache_folder()), _disk("disk (here)", Path.cwd())]
+    return [_memory(), *disks, _hub(), _java(), *map(_rule, rule_states())]
 
 
 def _library(needed: Requirement) -> Finding:
@@ -168,6 +170,13 @@ def _threads(threads: int) -> Finding:
     if threads == 1 < cores:
         return Finding("threads", NOTE, found, f"one thread only: set OMP_NUM_THREADS={cores}, or unset it")
     return Finding("threads", OK, found)
+
+
+def _rule(state: RuleState) -> Finding:
+    """A rule for shared machines. One that the user set is as good as captrain's own."""
+    if state.by == "nobody":
+        return Finding(state.name, OK, "not set here")
+    return Finding(state.name, OK, f"{state.value}, set by {state.by}: {state.why}")
 
 
 def _memory() -> Finding:

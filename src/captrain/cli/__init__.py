@@ -7,9 +7,12 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from captrain.manners import share_machine
+
 
 def command() -> NoReturn:
     """The entry point of `captrain`: the words of this process are run, and it ends with their exit code."""
+    share_machine()
     code = main()
     if "torch" not in sys.modules:  # no process of a group, which ends in a way of its own
         sys.exit(code)

@@ -21,6 +21,7 @@ from captrain.data.feature_store.shard import IndexEntry
 from captrain.data.feature_store.writer import images_a_shard
 from captrain.data.images import MAX_PIXELS
 from captrain.data.samples import ChosenSamples
+from captrain.features.batch_workers import AT_ONCE_ON_CPU, BatchWorkers
 from captrain.features.cache_arrays import KINDS, ArrayStore, DiskStore, MemoryStore, check_held
 from captrain.features.encoder import (
     PREPARATION_VERSION,
@@ -40,8 +41,8 @@ from captrain.records import Rejects, Sample
 
 logger = logging.getLogger(__name__)
 
-AT_ONCE, AT_ONCE_ON_CPU = 32, 8
-"""Pictures encoded together. With 64 at once a CPU takes twice as long for each (MobileNet): activations leave its cache."""
+AT_ONCE = 32
+"""Pictures that a GPU encodes together."""
 GIB = 2**30
 
 
@@ -116,6 +117,7 @@ class FeatureCache:
         if options.dtype != "auto" and (fresh_each_epoch or self.kind == "pixels"):
             why = "each epoch makes new views" if fresh_each_epoch else "the encoder learns"
             logger.warning("cache_dtype %s: %s, so no features are cached", options.dtype, why)
+        self.begun: set[str] = set()  # keys of what is being computed, not yet in the store
         self.store = None if fresh_each_epoch else self._choose_store(total)
 
     def cache_split(
@@ -131,19 +133,20 @@ class FeatureCache:
         done = 0
         at_once = AT_ONCE_ON_CPU if self.captioner.device.type == "cpu" else AT_ONCE
         wanted = PLAIN if self.store is None else views
-        for picture in stream_pictures(samples, spec, rejects, known, options.workers, options.max_pixels, wanted):
-            positions.append(picture.index)
-            keys.append(picture.key)
-            views_of.append(picture.views)
-            advance(picture.index + 1 - done)
-            done = picture.index + 1
-            made = picture.further if picture.pixels is None else {picture.key: picture.pixels, **picture.further}
-            for key, pixels in made.items():
-                if key not in known:
-                    pending[key] = _entry(samples[picture.index], picture.key, key), pixels
-                if len(pending) == at_once:
-                    self._flush(pending)
-        self._flush(pending)
+        with evaluating(self.captioner), BatchWorkers(self._compute, self._keep, self.captioner.device) as encoders:
+            for picture in stream_pictures(samples, spec, rejects, known, options.workers, options.max_pixels, wanted):
+                positions.append(picture.index)
+                keys.append(picture.key)
+                views_of.append(picture.views)
+                advance(picture.index + 1 - done)
+                done = picture.index + 1
+                made = picture.further if picture.pixels is None else {picture.key: picture.pixels, **picture.further}
+                for key, pixels in made.items():
+                    if key not in known and key not in self.begun:
+                        pending[key] = _entry(samples[picture.index], picture.key, key), pixels
+                    if len(pending) == at_once:
+                        self._begin(pending, encoders)
+            self._begin(pending, encoders)
         if self.store is not None:
             self.store.flush()
         advance(len(samples) - done)
@@ -158,20 +161,28 @@ class FeatureCache:
         images.taken = taken
         return images
 
-    def _flush(self, pending: dict[str, tuple[IndexEntry, np.ndarray]]) -> None:
-        """Compute and store what is pending, and empty it."""
+    def _begin(
+        self, pending: dict[str, tuple[IndexEntry, np.ndarray]], encoders: BatchWorkers[Sequence[IndexEntry]]
+    ) -> None:
+        """Hand what is pending to the encoder, and empty it."""
         if pending and self.store is not None:
             entries, pixels = zip(*pending.values(), strict=True)
-            self.store.add(entries, self._compute(torch.from_numpy(np.stack(pixels))))
+            self.begun.update(pending)
+            encoders.add(entries, torch.from_numpy(np.stack(pixels)))
         pending.clear()
+
+    def _keep(self, entries: Sequence[IndexEntry], computed: Tensor) -> None:
+        """Store what was computed of a batch."""
+        if self.store is not None:
+            self.store.add(entries, computed)
+        self.begun.difference_update(entry.content for entry in entries)
 
     @torch.no_grad()
     def _compute(self, pixels: Tensor) -> Tensor:
         """What the cache holds for pixels (I, height, width, 3): the pixels, or their features (fp32 for int8)."""
         if self.kind == "pixels":
             return pixels
-        with evaluating(self.captioner):
-            features = self.captioner.encode(pixels.to(self.captioner.device))
+        features = self.captioner.encode(pixels.to(self.captioner.device))
         features = features.to(KINDS.get(self.dtype, torch.float32)).cpu()
         if self.options.dtype != "auto":
             check_held(features, self.dtype, encoder_name(self.captioner), "--cache-dtype")
@@ -183,7 +194,8 @@ class FeatureCache:
         if where == "off":
             return None
         spec = self.captioner.image_spec
-        example = self._compute(torch.zeros(1, spec.height, spec.width, 3, dtype=torch.uint8))
+        with evaluating(self.captioner):
+            example = self._compute(torch.zeros(1, spec.height, spec.width, 3, dtype=torch.uint8))
         features = self._features_note(example)
         needed = total * features.row_bytes
         fits = needed <= self.options.memory()

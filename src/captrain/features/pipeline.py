@@ -24,6 +24,7 @@ from captrain.data.feature_store.writer import FeatureShard
 from captrain.data.images import MAX_PIXELS, ImageSpec, prepare
 from captrain.data.picture_files import content_key
 from captrain.errors import PictureError
+from captrain.features.batch_workers import AT_ONCE_ON_CPU, BatchWorkers
 from captrain.features.cache_arrays import KINDS, as_stored, check_held
 from captrain.features.encoder import Encoder
 from captrain.features.sources import EncodingSource, End
@@ -130,7 +131,9 @@ class Pipeline:
     ) -> Iterator[tuple[EncodingSource, FeatureShard | End]]:
         """Encode sources one after another; yields each finished shard, and the `End` of a part that is not kept."""
         reader = SourceReader(self.batch_size, self.workers, self.max_pixels)
-        return reader.parts(encoder.spec, sources, size, skip, lambda source: _Part(self, encoder))
+        kind = KINDS.get(self.dtype, torch.float32)  # int8 is made from fp32
+        with BatchWorkers(lambda pixels: encoder.encode(pixels).to(kind), _Part.keep, encoder.device) as workers:
+            yield from reader.parts(encoder.spec, sources, size, skip, lambda source: _Part(self, encoder, workers))
 
 
 @dataclass(slots=True)
@@ -139,11 +142,11 @@ class _Part:
 
     pipeline: Pipeline
     encoder: Encoder
+    workers: BatchWorkers[_Part]
     rows: IndexRows = field(default_factory=IndexRows)
     rejects: Rejects = field(default_factory=Rejects)
     pixels: list[np.ndarray] = field(default_factory=list)
     blocks: list[StoredVectors] = field(default_factory=list)
-    waiting: Tensor | None = None  # what the device may still be computing
 
     def add(self, sample: Sample, decoded: Future[Decoded]) -> None:
         """Take in one picture when it is decoded; one that can't be is rejected."""
@@ -154,13 +157,14 @@ class _Part:
             return
         self.rows.entries.append(IndexEntry(sample.id, self._captions(sample), sample.source, content))
         self.pixels.append(pixels)
-        if len(self.pixels) == self.pipeline.batch_size:
+        most = AT_ONCE_ON_CPU if self.encoder.device.type == "cpu" else self.pipeline.batch_size
+        if len(self.pixels) >= min(most, self.pipeline.batch_size):
             self._flush()
 
     def finish(self, source: EncodingSource, end: End) -> FeatureShard:
         """The finished shard."""
         self._flush()
-        self._collect()
+        self.workers.finish()
         rejects = Rejects(end.rejects.lines + self.rejects.lines)
         return FeatureShard(
             part_name(source, end.part), source.split, source.label, source.fingerprint, end.part, end.last,
@@ -171,22 +175,17 @@ class _Part:
         most = self.pipeline.max_words
         return sample.captions if most is None else tuple(" ".join(text.split()[:most]) for text in sample.captions)
 
-    def _flush(self) -> None:
-        """Start a batch, then fetch the one before, so that the device always has work."""
-        if self.pixels:
-            made = self.encoder.encode(torch.from_numpy(np.stack(self.pixels)))
-            made = made.to(KINDS.get(self.pipeline.dtype, torch.float32))
-            self.pixels.clear()
-            self._collect()
-            self.waiting = made
-
-    def _collect(self) -> None:
-        if self.waiting is None:
-            return
-        found = self.waiting.cpu().contiguous()
-        self.waiting = None
+    def keep(self, made: Tensor) -> None:
+        """Take in the features of a batch. Raises `ModelError` for some that the store's numbers can't hold."""
+        found = made.cpu().contiguous()
         check_held(found, self.pipeline.dtype, self.encoder.note.name, "--dtype")
         self.blocks.append(as_stored(found, self.pipeline.dtype))
+
+    def _flush(self) -> None:
+        """Hand what is decoded to the encoder."""
+        if self.pixels:
+            self.workers.add(self, torch.from_numpy(np.stack(self.pixels)))
+            self.pixels.clear()
 
 
 def part_name(source: EncodingSource, part: int) -> str:

@@ -23,6 +23,7 @@ from captrain.errors import CaptrainError, ModelError, SettingsError, UserError
 from captrain.features.engines import About, Engine, EngineWork, FinishedPart, Model, ModelOpening, PartsOrder
 from captrain.features.pipeline import Behind, Skip, part_name
 from captrain.features.sources import BlockSource, EncodingSource, End
+from captrain.manners import share_machine
 from captrain.memory_budget import share_with
 from captrain.models.checkpoint.located import Trust, current_trust, set_trust
 
@@ -257,6 +258,7 @@ class RayWorker:
         cores: int | None = None,
         trust: Trust | None = None,
     ) -> None:
+        share_machine()
         self.opening, self.device = opening, device
         if trust is not None:
             set_trust(remote_code=trust.remote_code, safetensors_only=trust.safetensors_only)

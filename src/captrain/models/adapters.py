@@ -5,9 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from peft import get_peft_model_state_dict
-from peft.tuners.tuners_utils import BaseTunerLayer
-
 from captrain.errors import ModelError
 from captrain.models.checkpoint.loading import load_adapter
 from captrain.models.checkpoint.located import EXTRAS, in_folder, is_cached, looks_like_path
@@ -142,6 +139,8 @@ def check_saved_whole(captioner: CaptionerModel) -> None:
     """Raise `ModelError` if a weight learns that would not be saved with the adapter."""
     if not has_adapter(captioner):
         return
+    from peft import get_peft_model_state_dict
+
     saved = {tensor.data_ptr() for tensor in get_peft_model_state_dict(captioner.model, **SAVED).values()}
     lost = [name for name, weight in captioner.named_parameters() if weight.requires_grad]
     lost = [name for name in lost if captioner.get_parameter(name).data_ptr() not in saved]
@@ -153,6 +152,8 @@ def check_saved_whole(captioner: CaptionerModel) -> None:
 
 def _check_shared(captioner: CaptionerModel) -> None:
     """Raise `ModelError` if a layer without the adapter shares an adapted weight: merging would change that layer, too."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     owners: dict[int, list[str]] = {}
     adapted: dict[int, str] = {}
     for name, module in captioner.core().named_modules(remove_duplicate=False):

@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -64,6 +63,8 @@ def add_lora(captioner: CaptionerModel, lora: LoraOptions, fresh_modules: Sequen
     Raises `ModelError` if a part or a name matches nothing, if the adapters can't begin as asked, or if the captioner has an
     adapter already.
     """
+    from peft import LoraConfig, get_peft_model
+
     check_plain(captioner)
     names = lora_modules(captioner, lora.parts, lora.layers, lora.target_modules, fresh_modules)
     _check_start(captioner, lora.start, lora.rank, names)

@@ -1,6 +1,7 @@
 """Curves as inline SVG, in colours that the page chooses (light or dark), with noisy lines smoothed.
 
-Drawn by matplotlib's objects alone: no pyplot, hence no global figure list and no window system.
+Drawn by matplotlib's objects alone: no pyplot, hence no global figure list and no window system. It is imported when a curve is
+drawn, as it takes half a second, and much that only reads or names curves comes by here.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
 
 # Each is drawn in a colour that occurs nowhere else and then becomes a CSS variable, so that one SVG suits both modes.
 MUTED, RULE, FIRST, SECOND, BEST, CARD = "#010203", "#010204", "#010205", "#010206", "#010207", "#010208"
@@ -101,6 +103,9 @@ def draw_curve(chart: Chart, width: float = 4.6, height: float = 2.5) -> str:
 
     Colours are CSS variables (--series-1, --series-2, --muted, --rule, --best, --card) of the page it is put in.
     """
+    import matplotlib
+    from matplotlib.figure import Figure
+
     # text stays text, in the page's font; the fixed salt makes the same data give the same bytes
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": f"{chart.title} {width}"}):
         figure = Figure(figsize=(width, height))
@@ -156,6 +161,8 @@ def _mark_best(axes: Axes, line: Line, best: float) -> None:
 
 def _dress(axes: Axes) -> None:
     """Few thin lines and small numbers: the curve is what one should see."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
     axes.patch.set_visible(False)
     for side in ("top", "left", "right"):
         axes.spines[side].set_visible(False)

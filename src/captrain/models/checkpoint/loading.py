@@ -11,11 +11,10 @@ import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import transformers.dynamic_module_utils
-from peft import PeftModel
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
@@ -39,6 +38,9 @@ from captrain.models.checkpoint.weight_files import (
     read_model_json,
 )
 from captrain.models.families import FAMILIES, import_object
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 logger = logging.getLogger(__name__)
 
@@ -189,6 +191,8 @@ def load_adapter(model: PreTrainedModel, folder: str, *, learns: bool) -> PeftMo
     _check_patterns(folder, config)
     weights = find_weights(folder, SAFE_ADAPTER, PICKLED_ADAPTER)
     _check_ranks(folder, config, weights.dims if weights.safe else None)
+    from peft import PeftModel
+
     with offline():
         return PeftModel.from_pretrained(model, folder, is_trainable=learns, local_files_only=True)
 

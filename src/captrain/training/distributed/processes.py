@@ -26,6 +26,7 @@ from typing import Any, NoReturn, TypeVar
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from captrain.errors import CaptrainError, TrainingError
+from captrain.manners import rules_for_children
 
 T = TypeVar("T")
 
@@ -93,7 +94,9 @@ def run_workers(environments: Sequence[dict[str, str]], work: Callable[..., T], 
         for rank, environment in enumerate(environments):
             listening, speaking = context.Pipe(duplex=False)
             process = context.Process(target=_work, args=(speaking, work, arguments), name=f"captrain-{rank}")
-            with _environment(QUIET | environment | (_place(rank, count, port) if count > 1 else {})):
+            with _environment(
+                QUIET | rules_for_children() | environment | (_place(rank, count, port) if count > 1 else {})
+            ):
                 process.start()
             speaking.close()
             workers.append(Worker(rank, process, listening))
