@@ -58,9 +58,10 @@ wheel: $(INSTALLED)  ## build dist/*.tar.gz and dist/*.whl, check what is in the
 	$(BIN)/python -m build --no-isolation
 	CAPTRAIN_DIST=dist $(BIN)/python -m pytest -q tests/integration/test_wheel.py
 
-bench: $(INSTALLED)  ## seconds a caption against plain transformers, and encoding against its encoder alone
+bench: $(INSTALLED)  ## training and captioning against plain transformers, and encoding against its encoder alone
 	$(BIN)/python benchmarks/packing.py
 	$(BIN)/python benchmarks/encode.py --threads 1 --workers 1 --pictures 1024
+	$(BIN)/python benchmarks/caption.py --pictures 16 --single 4 --rounds 1
 
 fuzz: $(INSTALLED)  ## broken inputs for everything that reads files of strangers; the tests have a bounded run of it
 	PYTHONPATH=tests $(BIN)/python -m fuzz --inputs $(INPUTS) --jobs $(JOBS) --parser $(PARSER)

@@ -79,6 +79,7 @@ def main() -> None:
     parser.add_argument("--ways", default="abcd")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    transformers.utils.logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as folder:
         compare(Path(folder), options)
 

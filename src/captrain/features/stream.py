@@ -96,7 +96,7 @@ def stream_pictures(
         made = {key: suited.pixels(data, content, view, spec, max_pixels) for view, key in wanted.items()}
         return StreamedPicture(index, content, made.pop(content, None), made, suited)
 
-    for index, future in ahead(read, range(len(samples)), count):
+    for index, future in read_ahead(read, range(len(samples)), count):
         try:
             yield future.result()
         except PictureError as error:
@@ -121,10 +121,12 @@ def stack(group: Sequence[StreamedPicture]) -> Tensor:
     return torch.from_numpy(np.stack([picture.pixels for picture in group if picture.pixels is not None]))
 
 
-def ahead(read: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[tuple[Item, Future[Result]]]:
+def read_ahead(
+    read: Callable[[Item], Result], items: Iterable[Item], workers: int
+) -> Iterator[tuple[Item, Future[Result]]]:
     """Run `read` for each item on threads, never more than a few a thread in advance, and give the results in order.
 
-    >>> [(item, result.result()) for item, result in ahead(len, ["a", "bcd"], 2)]
+    >>> [(item, result.result()) for item, result in read_ahead(len, ["a", "bcd"], 2)]
     [('a', 1), ('bcd', 3)]
     """
     with ThreadPoolExecutor(workers, thread_name_prefix="captrain-decode") as pool:

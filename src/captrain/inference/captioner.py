@@ -24,7 +24,7 @@ from captrain.data.machine_captions import LINE_KEY, CaptionMaker, stated
 from captrain.disk.reading import read_file
 from captrain.errors import DataError, PictureError, SettingsError, nearest
 from captrain.features.encoder import weights_digest
-from captrain.features.stream import ahead, batches, default_workers, stream_pictures
+from captrain.features.stream import batches, default_workers, read_ahead, stream_pictures
 from captrain.features.training_images import Images
 from captrain.inference.writer import BatchLimit, CaptionWriter, encode_all, write_all, write_ways
 from captrain.models.checkpoint.export import download_model
@@ -118,7 +118,7 @@ class Captioner:
             return self._caption_features(torch.as_tensor(features), batch_size, how)
         given = enumerate([pictures] if isinstance(pictures, Picture) else pictures)
         named = ((str(picture if isinstance(picture, (str, Path)) else number), picture) for number, picture in given)
-        read = ahead(lambda item: _prepared(*item, self.model.image_spec), named, default_workers())
+        read = read_ahead(lambda item: _prepared(*item, self.model.image_spec), named, default_workers())
         limit = BatchLimit(batch_size)
         writer = CaptionWriter(self.model, how, limit)
         names: list[str] = []
@@ -162,7 +162,7 @@ class Captioner:
         def read(number: int) -> np.ndarray:
             return _prepared(str(number), _from_row(values[number]), spec)
 
-        for number, future in ahead(read, range(len(values)), default_workers()):
+        for number, future in read_ahead(read, range(len(values)), default_workers()):
             try:
                 pixels[number] = future.result()
             except (PictureError, DataError) as error:

@@ -31,6 +31,7 @@ from transformers import (
 from transformers.utils import ModelOutput
 
 from captrain.data.images import ImageSpec
+from captrain.models.choosing import Rules
 from captrain.models.contexts import evaluate_frozen, evaluating
 from captrain.models.decoding import Decoding, GenerateInputs, Room, Written, generate_cross_attending, mean_log_probs
 from captrain.models.families import FAMILIES
@@ -38,7 +39,7 @@ from captrain.models.layers.attention import causal_caption_mask
 from captrain.models.layers.packing import IGNORED, PackedRows, pack, row_groups, token_loss
 from captrain.models.layers.vision import drop_patches, mean_with_mirrored, scale
 from captrain.models.parts import PARTS, part_of
-from captrain.models.search import Found, Rules, Search
+from captrain.models.search import Found, Search
 
 
 @dataclass
@@ -251,6 +252,8 @@ class CaptionerModel(nn.Module, ABC):
 
     def written(self, found: Sequence[Found]) -> list[Written]:
         """Captions with their texts, in the same order."""
+        if not found:
+            return []
         texts = self.tokenizer.batch_decode([caption.tokens for caption in found], skip_special_tokens=True)
         return [
             Written(caption.tokens, text.strip(), caption.score) for caption, text in zip(found, texts, strict=True)

@@ -18,10 +18,10 @@ from transformers import Cache, DynamicCache, EncoderDecoderCache
 from transformers.cache_utils import DynamicLayer
 
 
-class Table:
+class RowTable:
     """Tensors by name whose first dimension is a row. Rows come into chosen places and move, without a copy of the others.
 
-    >>> table = Table()
+    >>> table = RowTable()
     >>> table.put([0, 1], {"age": torch.tensor([3, 4])})
     >>> table.put([0, 2], {"age": torch.tensor([5, 6])})
     >>> table.move(2, 1)
@@ -65,7 +65,7 @@ class WordCache(DynamicCache):
         super().__init__()
         self.beams, self.ring = beams, max(1, ring)
         self.rows = self.before = self.steps = 0
-        self.table = Table()
+        self.table = RowTable()
 
     def put(self, places: Sequence[int], begun: Cache, anew: bool) -> None:
         """Take in rows that have read what their captions begin with."""
@@ -123,7 +123,7 @@ class Reading:
 
     def __init__(self, beams: int, ring: int) -> None:
         self.words = WordCache(beams, ring)
-        self.images = Table()
+        self.images = RowTable()
         self._layers = 0
 
     def put(self, places: Sequence[int], begun: Cache, anew: bool) -> None:
