@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from captrain.data.machine_captions import LINE_KEY, CaptionMaker, stated
 from captrain.disk.reading import read_file
 from captrain.errors import DataError, PictureError, SettingsError, nearest
 from captrain.features.encoder import weights_digest
-from captrain.features.stream import batches, default_workers, read_ahead, stream_pictures
+from captrain.features.stream import Batching, batches, default_workers, read_ahead, stream_pictures
 from captrain.features.training_images import Images
 from captrain.inference.writer import BatchLimit, CaptionWriter, encode_all, write_all, write_ways
 from captrain.models.checkpoint.export import download_model
@@ -127,7 +128,7 @@ class Captioner:
             numbers = range(len(names), len(names) + len(group))
             names += [name for name, _ in group]
             pixels = torch.from_numpy(np.stack([pixels for _, pixels in group]))
-            written += writer.put(numbers, self.encode(pixels, how.mirror, limit))
+            written += writer.put(numbers, self.encode_within(pixels, how.mirror, limit))
         written += writer.finish()
         return [Caption(names[number], line.text, line.score) for number, line in written]
 
@@ -204,16 +205,16 @@ class Captioner:
     def write(self, pixels: torch.Tensor, decoding: Decoding) -> list[Written]:
         """Captions of prepared pixels (I, height, width, 3), uint8."""
         limit = BatchLimit(len(pixels))
-        return write_all(self.model, self.encode(pixels, decoding.mirror, limit), decoding, limit)
+        return write_all(self.model, self.encode_within(pixels, decoding.mirror, limit), decoding, limit)
 
-    def encode(self, pixels: torch.Tensor, mirror: bool = False, limit: BatchLimit | None = None) -> torch.Tensor:
+    def encode(self, pixels: torch.Tensor, mirror: bool = False) -> torch.Tensor:
         """Features (I, N, D) of prepared pixels (I, height, width, 3), uint8; with `mirror` of their mirror images too."""
+        with torch.no_grad():
+            return self.model.encode(pixels.to(self.model.device), mirror).to(self.model.precision)
 
-        def encode(group: torch.Tensor) -> torch.Tensor:
-            with torch.no_grad():
-                return self.model.encode(group.to(self.model.device), mirror).to(self.model.precision)
-
-        return encode_all(encode, pixels, limit or BatchLimit(len(pixels)))
+    def encode_within(self, pixels: torch.Tensor, mirror: bool, limit: BatchLimit) -> torch.Tensor:
+        """As `encode`, in batches that halve themselves when memory runs out."""
+        return encode_all(partial(self.encode, mirror=mirror), pixels, limit)
 
     def stream(
         self,
@@ -228,7 +229,11 @@ class Captioner:
 
         Raises `SettingsError` for a batch of no picture, or less than no threads.
         """
-        for index, lines in self.stream_ways(samples, [decoding], rejects, batch_size, workers, max_pixels):
+        batching = Batching(batch_size, workers, max_pixels)
+        limit = BatchLimit(batch_size)
+        for index, lines in write_ways(
+            self.model, [decoding], self._encoded([decoding], samples, rejects, batching, limit), limit
+        ):
             yield index, lines[0]
 
     def stream_ways(
@@ -240,15 +245,29 @@ class Captioner:
         workers: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> Iterator[tuple[int, list[Written]]]:
-        """As `stream`, with one caption for each way of decoding; pictures are encoded once for all of them."""
-        check_settings(ComputingSettings, batch_size=batch_size, workers=workers, max_pixels=max_pixels)
-        pictures = stream_pictures(samples, self.model.image_spec, rejects, workers=workers, max_pixels=max_pixels)
-        limit, mirrors = BatchLimit(batch_size), {way.mirror for way in ways}
-        encoded = (
-            ([picture.index for picture in group], {mirror: self.encode(pixels, mirror, limit) for mirror in mirrors})
-            for group, pixels in batches(pictures, batch_size)
-        )
-        yield from write_ways(self.model, ways, encoded, limit)
+        """As `stream`, with one caption for each way of decoding; pictures are encoded once for all of them.
+
+        Each batch is finished before the next begins: its captions are the same to the bit, whatever was captioned before.
+        """
+        batching = Batching(batch_size, workers, max_pixels)
+        limit = BatchLimit(batch_size)
+        encoded = self._encoded(ways, samples, rejects, batching, limit)
+        yield from write_ways(self.model, ways, encoded, limit, apart=True)
+
+    def _encoded(
+        self,
+        ways: Sequence[Decoding],
+        samples: Sequence[Sample],
+        rejects: Rejects,
+        batching: Batching,
+        limit: BatchLimit,
+    ) -> Iterator[tuple[list[int], dict[bool, Tensor]]]:
+        """Batches of pictures by position, with the features that the ways of decoding ask for."""
+        spec, workers, mirrors = self.model.image_spec, batching.workers, {way.mirror for way in ways}
+        pictures = stream_pictures(samples, spec, rejects, workers=workers, max_pixels=batching.max_pixels)
+        for group, pixels in batches(pictures, batching.batch_size):
+            seen = {mirror: self.encode_within(pixels, mirror, limit) for mirror in mirrors}
+            yield [picture.index for picture in group], seen
 
 
 def adjust_decoding(decoding: Decoding, changes: dict[str, Any], room: Room | None = None) -> Decoding:

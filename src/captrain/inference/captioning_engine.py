@@ -203,7 +203,7 @@ class _Part:
             _seed(self.captioner.model.device, key_of(self.waiting[first].id))
         pixels = torch.from_numpy(np.stack(self.pixels))
         self.pixels.clear()
-        features = self.captioner.encode(pixels, self.order.decoding.mirror, self.limit)
+        features = self.captioner.encode_within(pixels, self.order.decoding.mirror, self.limit)
         self._keep(self.writer.put(range(first, len(self.waiting)), features))
 
     def _keep(self, written: list[tuple[int, Written]]) -> None:

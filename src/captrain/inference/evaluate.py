@@ -269,7 +269,7 @@ def _stored_ways(
             features = features_of(model, stored["samples"], batch).to(model.precision)
             yield batch, {False: features, True: features}
 
-    return write_ways(model, ways, groups(), BatchLimit(batch_size))
+    return write_ways(model, ways, groups(), BatchLimit(batch_size), apart=True)
 
 
 def _refuse_links(folder: Path | None) -> None:

@@ -159,11 +159,13 @@ def write_ways(
     ways: Sequence[Decoding],
     groups: Iterable[tuple[Sequence[int], Mapping[bool, Tensor]]],
     limit: BatchLimit,
+    apart: bool = False,
 ) -> Iterator[tuple[int, list[Written]]]:
     """A caption of each picture for each way of decoding, in order.
 
     Args:
         groups: pictures by number, with their features (I, N, D), mirrored ones (True) and plain ones, as the ways ask for them.
+        apart: whether each group is finished before the next begins, so that no caption depends on what was written before.
     """
     writers = [CaptionWriter(model, way, limit) for way in ways]
     finished: list[deque[tuple[int, Written]]] = [deque() for _ in ways]
@@ -176,6 +178,7 @@ def write_ways(
     for numbers, features in groups:
         for writer, queue in zip(writers, finished, strict=True):
             queue += writer.put(numbers, features[writer.decoding.mirror])
+            queue += writer.finish() if apart else []
         yield from matched()
     for writer, queue in zip(writers, finished, strict=True):
         queue += writer.finish()

@@ -4,7 +4,7 @@ The choices are those of `generate` of transformers (its greedy search, and its 
 image at a time: an image's caption does not depend on the others in the batch, except for the rounding of sums. The score of a
 caption adds up as its words are chosen.
 
-Shape letters: A rows (one for each image), R = A*K rows of beams, K beams, M the most tokens of a caption, V size of the vocabulary.
+Shape letters: A rows (one for each image), K beams, R = A*K, M the most tokens of a caption, V size of the vocabulary.
 """
 
 from __future__ import annotations
