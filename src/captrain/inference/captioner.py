@@ -232,7 +232,7 @@ class Captioner:
         batching = Batching(batch_size, workers, max_pixels)
         limit = BatchLimit(batch_size)
         for index, lines in write_ways(
-            self.model, [decoding], self._encoded([decoding], samples, rejects, batching, limit), limit
+            self.model, [decoding], self._encoded_batches([decoding], samples, rejects, batching, limit), limit
         ):
             yield index, lines[0]
 
@@ -251,10 +251,10 @@ class Captioner:
         """
         batching = Batching(batch_size, workers, max_pixels)
         limit = BatchLimit(batch_size)
-        encoded = self._encoded(ways, samples, rejects, batching, limit)
+        encoded = self._encoded_batches(ways, samples, rejects, batching, limit)
         yield from write_ways(self.model, ways, encoded, limit, apart=True)
 
-    def _encoded(
+    def _encoded_batches(
         self,
         ways: Sequence[Decoding],
         samples: Sequence[Sample],
