@@ -12,13 +12,13 @@ from pathlib import Path
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 LONGEST_MESSAGE = 2000
-"""Characters; what is beyond that is left out of the middle, as the next step stands at the end."""
+"""Characters; a longer message is cut in the middle, because the next step is at the end."""
 
 
 class CaptrainError(Exception):
-    """Anything captrain stops for on purpose. `exit_code` is what the command line returns.
+    """Any error that captrain raises on purpose. `exit_code` is what the command line returns.
 
-    A name from a file may hold line breaks, or be a megabyte long; the message is one line that can be read all the same.
+    A name from a file may hold line breaks, or be a megabyte long; the message is still one readable line.
 
     >>> str(CaptrainError("found 'a\\nb'")), len(str(CaptrainError("unknown key " + 70_000 * "x")))
     ("found 'a b'", 2000)
@@ -33,7 +33,7 @@ class CaptrainError(Exception):
 
 
 class UserError(CaptrainError):
-    """The command, the settings or the input are wrong; nothing was begun."""
+    """The command, the settings or the input are wrong; nothing was started."""
 
     exit_code = 2
 
@@ -59,15 +59,15 @@ class RunError(UserError):
 
 
 class BusyError(UserError):
-    """Another process writes what was to be written; the same command works when that is done."""
+    """Another process is writing the same place; the same command works once it is done."""
 
 
 class TrainingError(CaptrainError):
-    """Training stopped (non-finite loss, full disk); what was saved before is intact."""
+    """Training stopped (non-finite loss, full disk); everything saved before is intact."""
 
 
 class StoppedError(CaptrainError):
-    """A signal ended the work (Ctrl-C, SIGTERM), and it can go on; the exit code is 128 and the signal's number."""
+    """A signal ended the work (Ctrl-C, SIGTERM), and it can go on; the exit code is 128 plus the signal's number."""
 
     def __init__(self, message: object, signal: int) -> None:
         super().__init__(message)
@@ -75,14 +75,14 @@ class StoppedError(CaptrainError):
         self.exit_code = 128 + signal
 
     def __reduce__(self) -> tuple[type[StoppedError], tuple[str, int]]:
-        """From one process to another."""
+        """Pickling, from one process to another."""
         return StoppedError, (str(self), self.signal)
 
 
 def reason_of(error: BaseException) -> str:
-    """Why a file could not be read or written, in words; "" where that is not what the error tells of.
+    """Why a file could not be read or written, in words; "" if the error is about something else.
 
-    Libraries in other languages tell it without a number, torch without a reason.
+    Libraries in other languages report it without a number, torch without a reason.
 
     >>> reason_of(OSError(28, "No space left on device")), reason_of(RuntimeError("Quota exceeded (os error 122)"))
     ('the disk is full: No space left on device', 'Quota exceeded (os error 122)')
@@ -122,7 +122,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def nearest_path(path: Path, siblings: Iterable[Path]) -> str:
-    """A hint that names the sibling whose last part is closest, or nothing; the folders that all share make none alike.
+    """A hint that names the sibling whose last part is closest, or nothing; folders that all of them share do not count.
 
     >>> nearest_path(Path("runs/fisrt"), [Path("runs/first"), Path("runs/b")])
     " Did you mean 'runs/first'?"

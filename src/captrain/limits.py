@@ -1,6 +1,6 @@
 """How much of a stranger's file is read, in one place: a few bytes must not become gigabytes.
 
-What a file holds unpacked is bounded by one of two things: a number that no honest file comes near, or the bytes that really lie
+What a file holds unpacked is bounded by one of two things: a number that no honest file comes near, or the bytes that are really
 on the disk. So a small file can never fill the memory, and a large honest one is still read.
 """
 
@@ -23,19 +23,19 @@ LARGEST_SLICE = 64 << 20
 LARGEST_PAGE = 128 << 20
 """Bytes of a page of a Parquet file, decoded. One that is stored in a quarter of that or more may be larger."""
 LARGEST_LISTS = 512 << 20
-"""Bytes of a column of lists in one row group, decoded: nothing tells before they are read how long a list is."""
+"""Bytes of a column of lists in one row group, decoded: the length of a list is not known before it is read."""
 LARGEST_GROUP = 2 << 30
 """Bytes of a column in one row group, decoded; with the same exception as a page."""
 MOST_KEPT = 256 << 20
-"""Bytes of decoded pictures of a table that are kept for the next ones; what their row group has on the disk if that is more."""
+"""Bytes of decoded pictures of a table kept for the next ones; or their row group's size on disk if that is more."""
 MOST_EMPTY_ROWS = 200_000
-"""Rows of a table beyond one for each byte of its file: rows that hold nothing take no place."""
+"""Rows of a table beyond one for each byte of its file: empty rows take no space."""
 LARGEST_LINE = 16 << 20
 """Characters or bytes of a line of a table, or of an object in a JSON list, once its overlong texts are cut."""
 LONG_LINE = 4 << 20
 """Characters or bytes from which on a line's overlong texts are cut."""
 MOST_NESTED = 8_000_000
-"""Lists and objects of a JSON text, each of which takes 60 bytes and more. Where one stands in `SPARSELY` characters, as in files
+"""Lists and objects of a JSON text, each of which takes 60 bytes and more. If they are `SPARSELY` characters apart, as in files
 of captions, there may be more."""
 SPARSELY = 16
 MOST_CAPTIONS = 10_000
@@ -54,7 +54,7 @@ STORED_TIMES = 4
 TOO_LONG = f"has a text of over {LONGEST_CAPTION:,} characters, which is not a caption"
 """Why a sample is left out, the same for all forms of data."""
 TOO_MANY = f"lists over {MOST_CAPTIONS:,} captions, which no picture has"
-"""The same of too many."""
+"""The same for too many captions."""
 
 
 _FILLING = "." * (LONGEST_CAPTION + 1)

@@ -1,4 +1,4 @@
-"""The memory that all threads of a process share for decoded pictures: what does not fit waits until others are done."""
+"""The memory that all threads of a process share for decoded pictures: what does not fit waits for the others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MB = 1_000_000
 
 
 class Budget:
-    """So many bytes for whoever works at a time. What is larger than all of it works alone.
+    """Bytes that are shared by concurrent work. Work that needs more than all of it runs alone.
 
     >>> budget = Budget(100)
     >>> budget.take(60); budget.take(40); budget.taken
@@ -47,7 +47,7 @@ class Budget:
             self.taken += count
 
     def give_back(self, count: int) -> None:
-        """What was taken; others may go on."""
+        """Give back what was taken; others may go on."""
         with self._changed:
             self.taken -= count
             if self._waiting:
@@ -68,7 +68,7 @@ _share = _Share()
 
 @contextmanager
 def counted() -> Iterator[None]:
-    """Around what is done with a decoded picture: what `take` took is held until the end."""
+    """Wraps the work on a decoded picture: what `take` took is held until the end."""
     if _share.held is not None:  # the outer one gives back
         yield
         return
@@ -100,12 +100,12 @@ def _release() -> None:
 
 @cache
 def budget() -> Budget:
-    """This process's: a quarter of the memory or what the setting says, shared by the processes that train on this machine."""
+    """The budget of this process: a quarter of the memory or what the setting says, shared by its training processes."""
     return Budget(_part(max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or 1))))
 
 
 def share_with(processes: int) -> None:
-    """Leave others their part: so many processes of this machine, this one among them, do the same work."""
+    """Share the budget: so many processes of this machine, this one included, do the same work."""
     budget().size = _part(processes)
 
 

@@ -1,4 +1,4 @@
-"""What captrain says while it works: short lines for people, on stderr, or in the output of a notebook's cell."""
+"""Messages while captrain works: short lines for people, on stderr, or in the output of a notebook's cell."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ logger = logging.getLogger("captrain")
 
 
 class Lines(logging.Handler):
-    """One line a message. It looks the stream up each time, so that lines come above a live view and not into it."""
+    """One line per message. It looks the stream up each time, so that lines come above a live view and not into it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print one message; a failure to print is no failure of the work."""
+        """Print one message; a failure to print does not stop the work."""
         try:
             print(self.format(record), file=sys.stdout if in_notebook() else sys.stderr, flush=True)
         except (OSError, ValueError):
@@ -28,7 +28,7 @@ class ShortLines(logging.Formatter):
     """`message`, or `warning: message`; coloured on a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One record on one line; a traceback, if there is one, stands below."""
+        """One record on one line; a traceback, if there is one, follows below."""
         line = printable(record.getMessage())
         if record.levelno >= logging.WARNING:
             line = f"{record.levelname.lower()}: {line}"
@@ -41,8 +41,8 @@ def spoken() -> Iterator[None]:
     """Show captrain's messages and progress in here, as the command line does, unless the program has its own logging.
 
     A level that somebody has given the logger `captrain` stays: `logging.getLogger("captrain").setLevel("WARNING")` is the
-    command line's `--quiet`, `"DEBUG"` its `--verbose`. Messages go to the handlers that there are, else to people.
-    All of it is afterwards as it was before.
+    command line's `--quiet`, `"DEBUG"` its `--verbose`. Messages go to existing handlers, else to stderr or the cell.
+    Afterwards everything is restored.
     """
     level, handler = logger.level, Lines()
     handler.setFormatter(ShortLines())
@@ -60,7 +60,7 @@ def spoken() -> Iterator[None]:
 
 
 def speak(level: int) -> None:
-    """Show captrain's messages from a level on for as long as this process lives: what a worker process begins with."""
+    """Show captrain's messages from a level on for as long as this process lives: for the start of a worker process."""
     handler = Lines()
     handler.setFormatter(ShortLines())
     logger.handlers[:] = [handler]

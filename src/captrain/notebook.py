@@ -30,13 +30,13 @@ class NotebookBars(Progress):
         self.output: Any = None
 
     def advance(self, task_id: TaskID, advance: float = 1) -> None:
-        """So many units more. What is drawn is at most half a second old while the work goes on."""
+        """Count so many more units. What is drawn is at most half a second old while the work goes on."""
         super().advance(task_id, advance)
         if time.monotonic() - self.drawn >= SECONDS_BETWEEN_DRAWINGS:
             self.draw()
 
     def draw(self) -> None:
-        """Show how things stand."""
+        """Show the present state."""
         from IPython.display import HTML, display
 
         self.drawn = time.monotonic()

@@ -24,7 +24,7 @@ OF_FILES = (
     ".tar",
     ".gz",
 )
-"""Endings that nobody means for a folder."""
+"""Endings that nobody would give a folder."""
 
 
 def cache_folder() -> Path:

@@ -20,7 +20,7 @@ MOST_SCANNED = 2_000_000_000
 _LEAST_SCAN = 10  # bytes
 _MARKER = re.compile(
     rb"\xff[\x02-\xcf\xd9-\xfe]", re.DOTALL
-)  # that stands by itself in no pixels: no filling, no restart
+)  # that never occurs by itself among pixels: no filling, no restart
 _SCAN, _END = 0xDA, 0xD9
 
 
@@ -42,7 +42,7 @@ def check_webp(data: bytes, max_pixels: int) -> None:
 def size_of_webp(data: bytes) -> tuple[int, int]:
     """Width and height of a WebP's canvas, by its first chunk (developers.google.com/speed/webp/docs/riff_container).
 
-    Raises `PictureError` where there is none.
+    Raises `PictureError` if there is none.
     """
     declared = int.from_bytes(data[4:8], "little") + 8
     if declared > len(data) + 1 or len(data) < 30:  # some leave out the last byte, which only fills

@@ -66,7 +66,7 @@ def check_memory(image: ImageFile.ImageFile, length: int, max_pixels: int) -> No
     """Refuse a picture that was opened but not decoded, by its header and the length of its file.
 
     Args:
-        max_pixels: its limit of pixels. Where it is above the usual one, somebody means it, and one colour that fills a
+        max_pixels: its limit of pixels. If it is above the usual one, that is on purpose, and one colour that fills a
             picture is no sign of an attack.
 
     Raises `PictureError` for too many pixels, for fewer bytes than so many pixels take at least, for a file that unfolds to far
@@ -159,7 +159,7 @@ def _header(image: Any) -> bytes:
 
 
 def least_length(image: Any) -> int:
-    """Bytes that a file of this format, size and kind of pixels has at least, whatever it shows; 0 where nothing is known.
+    """Bytes that a file of this format, size and kind of pixels has at least, whatever it shows; 0 if nothing is known.
 
     One colour is what compresses best, and these are bounds of its best compression.
     """

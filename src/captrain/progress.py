@@ -1,4 +1,4 @@
-"""How long work shows itself: a live view with bars on a terminal and in a notebook, a plain line now and then elsewhere.
+"""Progress of long work: a live view with bars on a terminal and in a notebook, a plain line now and then elsewhere.
 
 `printable` makes any text safe to show on a terminal.
 """
@@ -56,7 +56,7 @@ def live_view(head: RenderableType) -> Iterator[None]:
     """Keep `head` at the bottom of the terminal, with a bar below it for each work that is tracked meanwhile.
 
     Log lines appear above. In a notebook the same is part of the cell's output. Elsewhere, where captrain runs quietly, or a
-    view is there already, nothing is shown.
+    view already exists, nothing is shown.
     """
     is_terminal = on_terminal()
     if _shown or not (is_terminal or in_notebook()) or not logger.isEnabledFor(logging.INFO):

@@ -63,10 +63,10 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """A written caption.
+    """A generated caption.
 
-    `score` is the mean log-probability of its tokens, `image` a path for people and reports, `measured` what metrics say
-    of it ("cider": 0.8), where there are references.
+    `score` is the mean log-probability of its tokens, `image` a path for people and reports, `measured` the scores
+    of its metrics ("cider": 0.8), if there are references.
     """
 
     id: str
@@ -108,9 +108,9 @@ def _place(image: Path | bytes | Stored) -> str | None:
 
 @dataclass(slots=True)
 class Rejects:
-    """Samples that were skipped, each with where it stood and why.
+    """Samples that were skipped, each with its place and the reason.
 
-    `remarks` is what is good to know of what was not skipped, each with the name of its kind of `problem` too.
+    `remarks` are notes on samples that were not skipped, each with the name of its kind of `problem` too.
 
     >>> rejects = Rejects()
     >>> rejects.add("cat.jpg", "photos/cat.jpg", "no caption beside it")
@@ -126,7 +126,7 @@ class Rejects:
         self.lines.append({"id": _written(id), "where": _written(where), "reason": _written(reason)})
 
     def remark(self, problem: str, id: str, where: str, reason: str) -> None:
-        """Note what is good to know of a sample that is used."""
+        """Note a remark on a sample that is used."""
         line = {"id": _written(id), "where": _written(where), "reason": _written(reason), "problem": problem}
         self.remarks.append(line)
 
@@ -195,7 +195,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def lines_with_ids(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a JSON-lines file that captrain is to go on with. Raises `DataError` for a line without an id."""
+    """The lines of a JSON-lines file that captrain continues to write. Raises `DataError` for a line without an id."""
     for number, line in enumerate(read_jsonl(path), start=1):
         if not isinstance(line.get("id"), str | int):
             found = ", ".join(map(str, list(line)[:6])) or "nothing"

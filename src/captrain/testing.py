@@ -74,7 +74,7 @@ def tiny_photos(folder: Path, count: int = 8, captions: int = CAPTIONS, size: in
 
 
 def tiny_blip(folder: Path, size: int = 32, width: int = 32, seed: int = 0) -> Path:
-    """A BLIP captioner of two small layers a half, with a WordPiece tokenizer, as a plain transformers checkpoint."""
+    """A BLIP captioner of two small layers per half, with a WordPiece tokenizer, as a plain transformers checkpoint."""
     torch.manual_seed(seed)
     vocabulary = _bert_vocabulary()
     text = {
@@ -108,7 +108,7 @@ def tiny_blip(folder: Path, size: int = 32, width: int = 32, seed: int = 0) -> P
 
 
 def tiny_git(folder: Path, size: int = 32, width: int = 32, seed: int = 0) -> Path:
-    """A GIT of two small layers a half, with a WordPiece tokenizer, as a plain transformers checkpoint."""
+    """A GIT of two small layers per half, with a WordPiece tokenizer, as a plain transformers checkpoint."""
     torch.manual_seed(seed)
     vocabulary = _bert_vocabulary()
     sizes = {"intermediate_size": 2 * width, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -131,7 +131,7 @@ def tiny_git(folder: Path, size: int = 32, width: int = 32, seed: int = 0) -> Pa
 
 
 def tiny_blip2(folder: Path, size: int = 32, width: int = 32, seed: int = 0, language: str = "opt") -> Path:
-    """A BLIP-2 of two small layers a part before a tiny OPT or T5 (`language`), as a plain transformers checkpoint."""
+    """A BLIP-2 of two small layers per part before a tiny OPT or T5 (`language`), as a plain transformers checkpoint."""
     torch.manual_seed(seed)
     tokenizer = _word_tokenizer()
     end, placeholder, pad = range(len(tokenizer), len(tokenizer) + 3)  # published OPTs end otherwise, too

@@ -103,7 +103,7 @@ def _check_depth(text: str) -> None:
 
 
 def _values_in(node: Any, known: dict[int, int]) -> int:
-    """How many values a node stands for, aliases unfolded. Raises `ValueError` for one that holds itself."""
+    """How many values a node has, aliases unfolded. Raises `ValueError` for one that contains itself."""
     if id(node) in known:
         if known[id(node)] < 0:
             raise ValueError(f"it holds itself{node.start_mark}")

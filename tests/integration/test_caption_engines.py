@@ -121,7 +121,7 @@ def test_a_machine_that_dies_leaves_no_trace_in_the_captions(
     monkeypatch.setattr("captrain.features.ray_engine.RayWorker", stuck)
     with two_workers() as cluster, killing_node_of(flag, cluster):
         found = caption(model, tars, output, engine=EngineOptions("ray", ("cpu",), cluster.address))
-    assert caplog.text.count("its worker died; another one goes on with it") == 1
+    assert caplog.text.count("its worker died; another one continues") == 1
     assert (found.written, found.skipped) == (12 - 3, 3), "of what was there before nothing was done again"
     assert output.read_bytes() == whole.read_bytes()
     assert left_in(tmp_path) == ["out.jsonl"]

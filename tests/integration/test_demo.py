@@ -20,7 +20,9 @@ def test_the_demo_draws_trains_checks_and_reports(
     assert "right on new scenes" in report
     assert "right on combinations never seen in training" in report
     assert report.count("data:image/") >= 12
-    assert "every attribute right" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "every attribute right" in said.out
+    assert "scenes" not in said.err, "a first look must not begin with warnings about its own data"
 
 
 def test_what_counts_as_right_is_decided_by_the_rule_not_by_a_score(tmp_path: Path) -> None:

@@ -193,7 +193,7 @@ def test_a_report_that_is_being_written_costs_no_training(cli: Cli, place: Path)
             running, "write_report", lambda path: (_ for _ in ()).throw(BusyError(f"{path}: is being written"))
         )
         result = cli(TRAIN)
-    assert result.code == 0 and "captrain report run writes one of the whole run" in result.err
+    assert result.code == 0 and "captrain report run writes the report of the whole run" in result.err
     assert (place / "run" / "finished.json").exists()
 
 

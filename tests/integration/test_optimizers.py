@@ -113,7 +113,7 @@ def test_a_library_that_is_missing_is_named_with_the_line_that_installs_it(
     )
     result = cli("train", photos, tmp_path / "run", "--model", blip, "--optimizer lion")
     assert result.code == 2
-    assert "lion_pytorch, which is not here; pip install 'captrain[optim]'" in result.last_line
+    assert "lion_pytorch, which is missing; pip install 'captrain[optim]'" in result.last_line
     assert len(result.err.strip().splitlines()) == 1
 
 

@@ -248,7 +248,7 @@ def test_more_epochs_on_resume(tmp_path: Path, cli: Cli, photos: Path, blip: Pat
     assert cli("train", photos, tmp_path / "run", words, "--epochs 1").code == 0
     refused = cli("train", photos, tmp_path / "run", words, "--epochs 2", "--resume")
     assert refused.code == 2
-    assert "training.epochs was 1 and is 2: its steps would be others" in refused.last_line
+    assert "training.epochs was 1 and is 2: its steps would differ" in refused.last_line
     assert cli("train", photos, tmp_path / "run", words, "--epochs 2", "--resume", "--force").code == 0
     steps = [line["step"] for line in lines_of(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "train"]
     assert steps == list(range(1, 11))
@@ -268,7 +268,7 @@ def test_resume_with_other_weights_is_refused(tmp_path: Path, cli: Cli, photos: 
 
 
 def test_data_that_changed_meanwhile(tmp_path: Path, cli: Cli, blip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """More pictures than the run began with are refused, because its epochs would be others, unless that is meant."""
+    """More pictures than the run began with are refused, because its epochs would differ, unless that is meant."""
     folder = tiny_photos(tmp_path / "photos", count=8)
     words = f"--model {blip} --validation-share 0.25 --epochs 2 {QUICK}"
     with monkeypatch.context() as patch:

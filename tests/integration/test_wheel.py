@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from email.message import Message
 from email.parser import Parser
@@ -90,6 +91,25 @@ def test_the_wheel_holds_the_package_and_nothing_else(unpacked: Path) -> None:
     assert found - about == ours
     assert {Path("captrain/py.typed"), Path("captrain/report/template.html")} <= found
     assert {path.name for path in about} == {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "LICENSE"}
+
+
+def test_the_source_archive_holds_what_git_holds(tmp_path: Path) -> None:
+    """Nothing that happens to be beside the project's files: a linked folder of data once made it 120 MB."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no git checkout: there is no list to compare with")
+    if ready := os.environ.get("CAPTRAIN_DIST"):
+        dist = ROOT / ready
+    else:
+        dist = tmp_path
+        command = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", str(dist), str(ROOT)]
+        subprocess.run(command, capture_output=True, check=True)
+    (archive,) = dist.glob("captrain-*.tar.gz")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    with tarfile.open(archive) as opened:
+        found = {member.name.partition("/")[2] for member in opened if member.isfile()}
+    # The index's own file, and what only a checkout needs.
+    assert found - {"PKG-INFO"} <= set(listed.stdout.split("\0"))
+    assert {"README.md", "Makefile", "tests/conftest.py", "src/captrain/py.typed"} <= found
 
 
 def test_an_index_shows_what_the_package_is(unpacked: Path) -> None:

@@ -217,7 +217,7 @@ def test_forms_that_can_carry_who_wrote_a_caption(photos: Path, form: str, caplo
 @pytest.mark.parametrize("form", ["coco", "csv", "parquet", "webdataset"])
 def test_other_forms_say_that_it_is_lost(photos: Path, form: str, caplog: pytest.LogCaptureFixture) -> None:
     convert(str(photos), photos.parent / "out", form)
-    assert "captrain wrote 2 captions of 2 images: there they are as a person's" in caplog.text
+    assert "captrain wrote 2 captions of 2 images: there they count as a person's" in caplog.text
 
 
 def test_a_set_of_persons_captions_is_written_as_ever(photos: Path) -> None:

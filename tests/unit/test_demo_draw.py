@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from pathlib import Path
 
@@ -82,8 +81,8 @@ def test_a_written_data_set_holds_what_it_says(tmp_path: Path) -> None:
         "test": 2,
         "held_out": 3,
     }
-    for line in itertools.chain(*lines.values()):
-        assert Image.open(tmp_path / line["file_name"]).size == (48, 48)
+    for split, line in ((split, line) for split, found in lines.items() for line in found):
+        assert Image.open(files[split].parent / line["file_name"]).size == (48, 48)
         scene = Scene.from_list(line["scene"])
         assert len(line["captions"]) == 5 and all(is_right(caption, scene) for caption in line["captions"])
     assert all(Scene.from_list(line["scene"]).held_out for line in lines["held_out"])

@@ -161,8 +161,8 @@ def test_settings_without_effect_are_settings() -> None:
     ("before", "now", "named"),
     [
         ({"training": {"epochs": 2}}, {"training": {"epochs": 3}}, "training.epochs was 2 and is 3"),
-        ({"model": {"rank": 4}}, {}, "model.rank was 4 and is the default: it would be another model"),
-        ({"source": "a"}, {"source": "b"}, "source was a and is b: it would be other data"),
+        ({"model": {"rank": 4}}, {}, "model.rank was 4 and is the default: the model would differ"),
+        ({"source": "a"}, {"source": "b"}, "source was a and is b: the data would differ"),
         ({}, {"evaluation": {"metric": "bleu_1"}}, "evaluation.metric was the default and is bleu_1"),
         ({}, {"data": {"sources": [{"path": "a"}]}}, "other pictures or captions"),
         ({}, {"distributed": {"devices": "all"}, "training": {"log_every": 3, "keep_checkpoints": 9}}, None),

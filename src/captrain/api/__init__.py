@@ -1,1 +1,1 @@
-"""The Python API: what `import captrain` offers, as complete as the command line. See `captrain.train` and its neighbours."""
+"""The Python API: what `import captrain` offers, as complete as the command line. Start at `captrain.train`."""

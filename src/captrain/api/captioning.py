@@ -52,8 +52,8 @@ def load(
         device: `auto` takes cuda, mps, xpu or cpu, the first that is there; or one of them, such as `cuda:1`.
         precision: `auto` (bf16 where the device computes it fast), `bf16`, `fp16` or `fp32`. In `fp32` captions are those of
             plain transformers, word for word.
-        cache: Folder that what comes from the hub is kept in. Default: the hub's own.
-        trust_remote_code: Run Python code that lies beside a model, for kinds of models that transformers does not know.
+        cache: Folder for downloads from the hub. Default: the hub's own cache.
+        trust_remote_code: Run the Python code that comes with a model, for kinds of models that transformers does not know.
         safetensors_only: Refuse weights that are pickles.
 
     Raises `ModelError` when it can't be loaded. Torch is imported here and not with the package.
@@ -133,10 +133,10 @@ def caption(
     Args:
         model: Run folder, model folder or hub id.
         data: A picture, a folder of pictures, a data set, or several of them.
-        out: One JSONL file for all captions. The same call goes on with one that was interrupted.
+        out: One JSONL file for all captions. The same call continues an interrupted one.
         beside: Write a text file beside each picture.
         extension: Ending of those text files. Default: the caption file that a picture has, else .txt
-        existing: What to do where a picture has a caption already.
+        existing: What to do if a picture already has a caption.
         engine: `local` captions on all GPUs of this machine, `ray` on all machines of a Ray cluster. Only with `out`.
         address: The Ray cluster: HOST:PORT or auto. Default: Ray on this machine alone.
         devices: The devices of the local engine, such as `["cuda:0", "cuda:1"]`. Default: all GPUs.
@@ -179,7 +179,7 @@ def caption(
 
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """The engine that captions, the Ray cluster's address and the devices, as flags and calls name them."""
+    """The engine that captions, the Ray cluster's address and the devices, from the arguments of a flag or call."""
 
     name: str | None = None
     address: str | None = None
@@ -237,7 +237,7 @@ def _captions(model: str, images: list[str], computing: Computing, **how: Any) -
 
 
 def check_engine(engine: str | None, address: str | None, devices: Sequence[str], output: Path | None) -> None:
-    """Raise `UserError` for what only engines understand, and for an engine without a file for all captions."""
+    """Raise `UserError` for options that only engines have, and for an engine without a file for all captions."""
     if engine is not None:
         if output is None:
             raise UserError(f"--engine {engine}: writes one file for all; give --output captions.jsonl")
@@ -251,7 +251,7 @@ def check_engine(engine: str | None, address: str | None, devices: Sequence[str]
 
 
 def engine_devices(engine: str, device: str, devices: Sequence[str]) -> tuple[str, ...]:
-    """The devices of an engine, of which `devices` may name several, or `device` one."""
+    """The devices of an engine, several from `devices`, or the one `device`."""
     if devices and engine == "ray":
         raise UserError(
             f"--devices {','.join(devices)}: goes with --engine local; a cluster's workers get one GPU or core each"

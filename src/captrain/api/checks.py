@@ -47,9 +47,9 @@ def check_stores(*stores: str) -> None:
 
 
 def check_lengths(decoding: Mapping[str, Any]) -> None:
-    """Raise `SettingsError` where captions are asked for whose shortest is longer than the longest.
+    """Raise `SettingsError` if captions are asked for whose shortest is longer than the longest.
 
-    A length that is asked for alone is held against the model's own, once that is loaded.
+    If only one length is asked for, it is compared with the model's own once that is loaded.
     """
     lengths = {name: decoding[name] for name in ("min_new_tokens", "max_new_tokens") if name in decoding}
     if len(lengths) == 2 and (conflict := conflict_of_lengths(GenerationSettings(**lengths))):
@@ -57,21 +57,21 @@ def check_lengths(decoding: Mapping[str, Any]) -> None:
 
 
 def check_captions_file(output: Path | None) -> None:
-    """Raise `UserError` where captions can't be written: by the name, a folder of it, or a file above it."""
+    """Raise `UserError` if captions can't be written: by the name, a folder of it, or a file above it."""
     if output is not None:
         check_output_file(output, JSON_LINES, "JSON lines are")
     _check_above(output)
 
 
 def check_scores_folder(output: Path | None) -> None:
-    """Raise `UserError` where an evaluation can't be written: by the name, a file of it, or a file above it."""
+    """Raise `UserError` if an evaluation can't be written: by the name, a file of it, or a file above it."""
     if output is not None:
         check_output_folder(output, "predictions.jsonl and scores.json")
     _check_above(output)
 
 
 def check_folder(output: Path | None) -> None:
-    """Raise `UserError` where a folder can't be written, because a file has its name or that of a folder above it."""
+    """Raise `UserError` if a folder can't be written, because a file has its name or that of a folder above it."""
     if output is not None and output.is_file():
         raise UserError(f"{output}: is a file, expected a folder to write into; choose another name")
     _check_above(output)
@@ -89,7 +89,7 @@ def check_training(
     settings: Settings, data: str | None, out: Path, *,
     resume: bool, overwrite: bool, resume_from: str | None, force: bool, writes: bool,
 ) -> None:  # fmt: skip
-    """Raise `UserError` for a training whose data, checkpoint, run folder or checkpoint to go back to is not there.
+    """Raise `UserError` for a training whose data, checkpoint, run folder or checkpoint to go back to does not exist.
 
     `writes`: whether it will write into `out`; a dry run does not.
     """

@@ -121,12 +121,12 @@ class Samples(Sequence[Sample]):
 
 
 def read(data: Place, *, captioned: bool = True, **settings: Unpack[ReadingOptions]) -> Samples:
-    """The samples of any data set that captrain reads: id, picture, captions, where they stand.
+    """The samples of any data set that captrain reads: id, picture, captions, and their source.
 
     Args:
         data: Folder, table, tar shards, feature store or hub name.
         captioned: Leave out pictures without a caption; False keeps them.
-        settings: How to read it, where looking does not tell: `format`, `image_column`, `encoding` and others.
+        settings: How to read it, if it is not recognised: `format`, `image_column`, `encoding` and others.
 
     Raises `DataError` if nothing is there, or nothing can be used.
 

@@ -26,7 +26,7 @@ SHOWN_WORDS = 12
 class Check:
     """What a check of a data set found: `counts`, `problems` by kind, and every single one as `lines`.
 
-    `wrong` counts what would be left out of a training or harm it, `remarks` what is good to know.
+    `wrong` counts what would be left out of a training or harm it, `remarks` what is only worth knowing.
     """
 
     source: str
@@ -131,13 +131,13 @@ def check(
 
     Args:
         data: Folder, table, tar shards or hub name.
-        rejects: File to write a JSON line a problem into. Default: none is written.
-        model: Count captions in tokens of this checkpoint, and the words that its tokenizer does not give back.
+        rejects: File to write the problems to, one JSON line each. Default: no file.
+        model: Count captions in tokens of this checkpoint, and the words that its tokenizer loses.
         max_tokens: Longest caption in tokens, its end token included. Only with `model`.
         max_words: Remark on captions with more words than this.
         min_edge: Remark on pictures with a shorter edge below this, in pixels.
         max_pixels: Pictures with more pixels than this are wrong, as in training.
-        workers: Threads that read and decode pictures. Default: one a core, at most 16.
+        workers: Threads that read and decode pictures. Default: one per core, at most 16.
         trust_remote_code, safetensors_only: As for `captrain.load`.
         settings: How to read the data: `format`, `image_column`, `encoding` and others.
 

@@ -43,28 +43,28 @@ def encode(
 ) -> Encoded:
     """Compute the features of pictures once, into a store to train from, as `captrain encode` does.
 
-    The same call again goes on with a store that is not finished, and takes in shards that were added.
+    The same call again continues an unfinished store, and adds new shards.
 
     Args:
-        model: Vision encoder (folder or hub id), or a captioner for its image half.
+        model: Vision encoder (folder or hub id), or a captioner, whose encoder is used.
         data: Pictures with captions: tar shards by pattern, list, folder or URL, or any data set.
         out: Folder or URL of the store.
-        vectors: All patch vectors, or the one pooled vector of the image (of CLIP its projected embedding).
+        vectors: All patch vectors, or the one pooled vector of the image (for CLIP, its projected embedding).
         normalize: Divide each vector by its length.
-        dtype: Kind of the kept numbers. `auto` is bfloat16 where bf16 computes, else float16.
+        dtype: Number format of the store. `auto` is bfloat16 if the encoder runs in bf16, else float16.
         image_size: Height and width of the pictures the encoder sees, in pixels. Default: the checkpoint's own.
         resize: `squash` resizes both edges, `crop` keeps the aspect and takes the middle. Default: the checkpoint's.
-        decode: `exact` reads JPEGs as transformers does, `fast` is quicker and gives slightly other pixels.
+        decode: `exact` reads JPEGs as transformers does, `fast` is quicker and gives slightly different pixels.
         uncaptioned: Take pictures without captions too.
-        max_words: Cut captions after so many words.
-        shard_images: Most pictures of a shard. Default: what makes 256 MiB.
+        max_words: Cut captions after this many words.
+        shard_images: Most pictures in a shard. Default: as many as make 256 MiB.
         batch_size: Pictures encoded at a time.
-        workers: Threads that decode pictures. Default: one a core, at most 16.
+        workers: Threads that decode pictures. Default: one per core, at most 16.
         max_pixels: Pictures with more pixels than this are rejected before they are decoded.
         device: Where to run, or several devices, each with shards of its own.
-        precision: Arithmetic of matrix products.
+        precision: Precision of the computation.
         redo_changed: Encode shards again that changed since they were encoded, instead of refusing.
-        engine: `ray` encodes on all machines of a Ray cluster, one worker a GPU or core.
+        engine: `ray` encodes on all machines of a Ray cluster, with one worker per GPU or core.
         address: The Ray cluster: HOST:PORT or auto. Default: Ray on this machine alone.
         trust_remote_code, safetensors_only: As for `captrain.load`.
         settings: How to read the data: `format`, `caption_key` and others.

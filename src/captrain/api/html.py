@@ -1,4 +1,4 @@
-"""What a run and a check show of themselves in a notebook: small pieces of HTML that ask nothing of the network.
+"""How a run and a check are shown in a notebook: small pieces of HTML that ask nothing of the network.
 
 Captions, ids and file names are untrusted: the templates escape everything, and there is no script.
 """

@@ -137,7 +137,7 @@ def _plain_items(value: Any) -> Any:
 
 
 def _unknown(name: str, call: str) -> str:
-    """What to say of a name that a call does not have: another call's, or a misspelt one."""
+    """The hint for a name that a call does not have: another call's, or a misspelt one."""
     known = {other: _names_of(where) for other, where in CALLS.items()}
     owners = [other for other, names in known.items() if name in names and other not in LIKE_OTHERS]
     if owners:

@@ -1,4 +1,4 @@
-"""A call from a program: captrain speaks as it does on the command line, and leaves the process as it was."""
+"""A call from a program: messages as on the command line, and the process is left unchanged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def calling(*, trust_remote_code: bool = False, safetensors_only: bool = False) 
 
 @contextmanager
 def trusting(*, trust_remote_code: bool, safetensors_only: bool) -> Iterator[None]:
-    """Take in here from models' files what is said, and nothing more."""
+    """In this context, use only the stated kinds of model files."""
     from captrain.models.checkpoint.located import set_trust
 
     with _same_environment():
@@ -35,9 +35,9 @@ def trusting(*, trust_remote_code: bool, safetensors_only: bool) -> Iterator[Non
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """A training in here changes nothing of the process: random generators, torch's switches, accelerate's state, environment.
+    """Training in this context changes no state: random generators, torch's switches, accelerate's state, environment.
 
-    Signal handlers are given back by the training itself. It begins as in a new process: an `Accelerator` of the program's own
+    The training itself restores signal handlers. It begins as in a new process: an `Accelerator` of the program's own
     is set aside meanwhile.
     """
     from captrain.models.contexts import untouched_randomness
@@ -88,7 +88,7 @@ def _same_torch() -> Iterator[None]:
 
 @contextmanager
 def _own_accelerate() -> Iterator[None]:
-    """accelerate's state belongs to the whole process: empty in here, and as it was afterwards."""
+    """accelerate's state belongs to the whole process: it is empty in this context and restored afterwards."""
     from accelerate.state import AcceleratorState, GradientState, PartialState
 
     shared: list[dict[str, Any]] = [owner._shared_state for owner in (AcceleratorState, GradientState, PartialState)]

@@ -1,4 +1,4 @@
-"""`captrain.Run`: what a training left, to look at and to use."""
+"""`captrain.Run`: the result of a training, to look at and to use."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class History(Sequence[dict[str, Any]]):
         return History([row for row in self._rows if row.get("kind") == kind])
 
     def to_pandas(self) -> pandas.DataFrame:
-        """As a table, a column a value. Raises `UserError` where pandas is not installed."""
+        """As a table with one column per value. Raises `UserError` where pandas is not installed."""
         try:
             import pandas
         except ImportError:
@@ -63,7 +63,7 @@ class History(Sequence[dict[str, Any]]):
 class Run:
     """The folder of a training. `captrain.train` returns one, `captrain.Run("runs/photos")` opens one.
 
-    What it says is read from the folder when it is asked for, so that it is true of a run that still goes on.
+    Everything is read from the folder when it is asked for, so it is also right for a run in progress.
 
     >>> run = Run("runs/photos")                          # doctest: +SKIP
     >>> run.scores["cider"], run.captioner()("a.jpg")     # doctest: +SKIP
@@ -71,7 +71,7 @@ class Run:
     """
 
     def __init__(self, path: Place) -> None:
-        """Raises `RunError` where there is no run."""
+        """Raises `RunError` if there is no run."""
         self.path = Path(path)
         check_run(self.path)
 
@@ -86,12 +86,12 @@ class Run:
 
     @property
     def scores(self) -> dict[str, float]:
-        """Scores of the best model on the validation pictures; empty where nothing was validated yet."""
+        """Scores of the best model on the validation pictures; empty if nothing was validated yet."""
         return self._scores("scores.json")
 
     @property
     def test_scores(self) -> dict[str, float]:
-        """Scores of the best model on the test split; empty where there is none."""
+        """Scores of the best model on the test split; empty if there is none."""
         return self._scores("test/scores.json")
 
     @property
@@ -101,7 +101,7 @@ class Run:
 
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
-        """The settings by section, with everything filled in that was left open."""
+        """The settings by section, with all open ones filled in."""
         from captrain.yaml_text import read_yaml_file
 
         try:
@@ -116,13 +116,13 @@ class Run:
         return list(read_jsonl(path)) if path.is_file() else []
 
     def captioner(self, *, device: str = "auto", precision: str = "auto") -> Captioner:
-        """The best model, ready to caption. Raises `ModelError` where there is none yet."""
+        """The best model, ready to caption. Raises `ModelError` if there is none yet."""
         from captrain.api.captioning import load
 
         return load(self.path, device=device, precision=precision)
 
     def report(self, output: Place | None = None) -> Path:
-        """Write the report (to report.html in the run folder, or to `output`), and return where it lies."""
+        """Write the report (to report.html in the run folder, or to `output`), and return its path."""
         from captrain.report.run import write_report
 
         return write_report(self.path, None if output is None else Path(output))

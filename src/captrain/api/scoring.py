@@ -43,7 +43,7 @@ class ScoreSettings(TypedDict, total=False):
     bootstrap: int
     """Resamples for 95 % intervals and comparisons. 0 leaves them out."""
     seed: int
-    """Of the resamples."""
+    """Seed of the resamples."""
     clip: str | os.PathLike[str] | None
     """CLIP model (folder or hub id), for CLIPScore and RefCLIPScore of the pictures in `images`."""
     images: str | os.PathLike[str] | None
@@ -59,7 +59,7 @@ class ScoreSettings(TypedDict, total=False):
 
 
 OLD_NAME = "tokenizer"
-"""What `tokenize` was called here, and still may be."""
+"""The former name of `tokenize`, which still works."""
 OF_PLACES = ("document_frequencies", "save_document_frequencies", "images")
 Predictions = str | os.PathLike[str] | Mapping[str, str]
 References = str | os.PathLike[str] | Mapping[str, str | Sequence[str]]
@@ -84,11 +84,11 @@ def evaluate(
 
     Args:
         model: Run folder, model folder or hub id.
-        data: Data set whose pictures have captions to compare with. Default: what the recipe names, else the run's own data.
-        recipe: YAML file of settings, of which only data (its prompt too), generation and tokenize are used.
+        data: Data set whose pictures have captions to compare with. Default: the recipe's data, else the run's own data.
+        recipe: YAML file of settings; only its data (with the prompt), generation and tokenize are used.
         split: Which split, by the data's name. Default: test, else validation, else everything; of its own data what the run
-            held out as such.
-        limit: Only the first so many pictures.
+            held out for it.
+        limit: Score only this many pictures, the first ones.
         out: Folder for predictions.jsonl and scores.json. Default: evaluation/ in the run folder, if the model is one.
         tokenize: How captions become words to score. Default: what the recipe or the run says, else auto.
         metrics: Scores of your own by name, as for `captrain.train`.
@@ -137,7 +137,7 @@ def evaluate(
 
 
 def score(predictions: Predictions, references: References, **settings: Unpack[ScoreSettings]) -> System:
-    """Score captions that exist against references: dictionaries by image id, or files that `captrain score` takes.
+    """Score existing captions against references: dictionaries by image id, or files that `captrain score` takes.
 
     Args:
         predictions: Captions by id, or a file (.json, .jsonl, .csv, .tsv) or a folder of .txt.
@@ -178,7 +178,7 @@ def compare(
 
 
 def decoding_of(recipe: Settings | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """How to write: as given, else by the recipe. One that names every setting may say that nothing is sampled, and how."""
+    """The decoding: as given, else from the recipe. One that names every setting may say that nothing is sampled, and how."""
     said = _explicit(recipe and recipe.generation)
     if not given.get("sample", said.get("sample", True)):
         said = {name: value for name, value in said.items() if name not in ("top_p", "temperature")}
@@ -186,7 +186,7 @@ def decoding_of(recipe: Settings | None, given: Mapping[str, Any]) -> dict[str, 
 
 
 def computing_of(recipe: Settings | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """How to compute: as given, else by the recipe."""
+    """The computation: as given, else from the recipe."""
     said: dict[str, Any] = {}
     if recipe is not None:
         said = {name: value for part in (recipe.model, recipe.data) for name, value in _explicit(part).items()}
@@ -195,7 +195,7 @@ def computing_of(recipe: Settings | None, given: Mapping[str, Any]) -> dict[str,
 
 
 def _explicit(section: Section | None) -> dict[str, Any]:
-    """What a section says itself, without defaults."""
+    """The values that a section sets itself, without defaults."""
     return {} if section is None else section.model_dump(exclude_unset=True)
 
 

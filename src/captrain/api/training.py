@@ -47,7 +47,7 @@ class Callback:
     """
 
     def on_start(self, run: Path) -> None:
-        """Before the first step, of a run that goes on too. `run` is its folder."""
+        """Before the first step, also of a resumed run. `run` is its folder."""
 
     def on_log(self, step: int, values: Mapping[str, float]) -> None:
         """At every line of training in metrics.jsonl: loss, learning_rate, gradient_norm."""
@@ -60,7 +60,7 @@ class Callback:
         return None
 
     def on_end(self, scores: Mapping[str, float]) -> None:
-        """At the end, however it came: the scores of the last evaluation."""
+        """At the end, for whatever reason: the scores of the last evaluation."""
 
 
 class OnEpoch(Protocol):
@@ -73,7 +73,7 @@ class OnEpoch(Protocol):
 class Order:
     """A training that was asked for, checked as far as it can be before anything is loaded.
 
-    `source` is the data set, None where the recipe names several. `how`: `resume`, `overwrite`, `resume_from` and `force`.
+    `source` is the data set, None if the recipe names several. `how`: `resume`, `overwrite`, `resume_from` and `force`.
     """
 
     settings: Settings
@@ -99,20 +99,20 @@ def train(
 ) -> Run:
     """Train a captioner on pictures with captions, as `captrain train` does, and return the run.
 
-    The same call again goes on with a run that was interrupted (by Ctrl-C, too), and returns one that is finished.
+    The same call again continues an interrupted run (also after Ctrl-C), and returns a finished one.
 
     Args:
-        data: Folder, table, tar shards or hub name; None where the recipe names sources.
+        data: Folder, table, tar shards or hub name; None if the recipe names sources.
         out: Run folder to write.
         recipe: YAML file of settings; a keyword argument wins over it.
         callbacks: `captrain.Callback`s, functions of epoch, scores and captions, or transformers' `TrainerCallback`s.
-        metrics: Scores of your own by name: functions of captions (one an image) and references (a list an image) that give
-            a number, of which more is better. `metric="that name"` keeps the model that is best by it.
+        metrics: Scores of your own by name: functions of captions (one per image) and references (a list per image) that give
+            a number; higher is better. `metric="that name"` keeps the model that is best by it.
         resume: Continue the run that is in the folder; without one it is an error.
         resume_from: Go back to one of its checkpoints, by step or folder, and continue from there; what came later is lost.
         force: Continue although settings, data or model have changed in ways that change the result.
         overwrite: Begin again from scratch in a folder that holds a run; the old one is lost.
-        trust_remote_code: Run Python code that lies beside a model, for kinds of models that transformers does not know.
+        trust_remote_code: Run the Python code that comes with a model, for kinds of models that transformers does not know.
         safetensors_only: Refuse weights that are pickles.
         settings: Any setting of a recipe, by its name (`captrain config schema`, `captrain.api.settings.TrainSettings`).
 

@@ -130,7 +130,7 @@ def split_commas(app: App, commands: tuple[str, ...], arguments: ArgumentCollect
 
 
 def plain_default(value: Any) -> str | None:
-    """A default as one would type it; nothing where there is none, or where the help text tells it.
+    """A default as one would type it; nothing if there is none, or if the help text states it.
 
     >>> plain_default(("language", "bridge")), plain_default(()), plain_default(8)
     ('language bridge', None, '8')

@@ -200,7 +200,7 @@ def show_plan(plan: Plan) -> None:
 
 
 def show_result(plan: Plan, fetched: Fetched, annotations_only: bool) -> None:
-    """What is there now, and how to train on it."""
+    """What was fetched, and how to train on it."""
     rows = [("pictures", f"{sum(outcome.there for outcome in fetched.lists):,}")] if fetched.lists else []
     for outcome in fetched.lists:
         if outcome.failed:

@@ -36,7 +36,7 @@ FAILED, WRONG_USE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 def report_failure(error: BaseException) -> int:
     """Say what went wrong, on one line (and where, when verbose and it is not the user's doing); returns the exit code.
 
-    Of the processes of one training, all find wrong use and hear signals: one of them says so.
+    All processes of a training meet wrong use and signals: only one of them reports it.
     """
     line, code = explain(error)
     if is_verbose() and not isinstance(error, (CaptrainError, CycloptsError)):
@@ -47,7 +47,7 @@ def report_failure(error: BaseException) -> int:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: work ends as after Ctrl-C, and tidies up what it was about to write."""
+    """SIGTERM: work ends as after Ctrl-C, and tidies up unfinished files."""
 
 
 @contextmanager
@@ -73,7 +73,7 @@ def ended_by_sigterm() -> Iterator[None]:
 
 @contextmanager
 def told_of_threads() -> Iterator[None]:
-    """Say on one line that a library's thread has failed in here; with -v where."""
+    """Report on one line that a library's thread has failed; with -v, where."""
     before = threading.excepthook
 
     def tell(failed: threading.ExceptHookArgs) -> None:
@@ -115,7 +115,7 @@ def is_panic(error: BaseException) -> bool:
 
 
 def _failed_work(error: BaseException) -> str:
-    """Errors of the machine are told as they are; any other one is a bug of ours."""
+    """Errors of the machine are reported as they are; any other error is a bug in captrain."""
     if is_disk_full(error):
         place = getattr(error, "filename", None)
         return (
@@ -173,7 +173,7 @@ def _unknown_flag_of(found: str, command: str) -> str:
 
 
 def _unknown_command(error: UnknownCommandError) -> str:
-    """A command that is not there."""
+    """A command that does not exist."""
     found = (error.unused_tokens or [""])[0]
     chain = " ".join(error.command_chain or ())
     if found.startswith("-"):

@@ -64,7 +64,7 @@ SeveralDecodingsFlags = Annotated[SeveralDecodings | None, AS_SAVED]
 
 
 class TrustSettings(Section):
-    """What is taken of a model's files. Flags only: neither a recipe nor a run can say so."""
+    """Which of a model's files may be used. Flags only: neither a recipe nor a run can set this."""
 
     trust_remote_code: bool = False
     """Run the Python code that comes with a model that transformers does not know. Its files, repository and commit are
@@ -83,7 +83,7 @@ ComputingFlags = Annotated[ComputingSettings | None, Parameter(name="*", group=G
 
 
 def trust(flags: TrustSettings | None) -> None:
-    """Let this command, and the processes that it starts, take from models' files what its flags say, and nothing more."""
+    """Let this command, and the processes that it starts, use only those files of models that its flags allow."""
     flags = flags or TrustSettings()
     set_trust(remote_code=flags.trust_remote_code, safetensors_only=flags.safetensors_only)
 

@@ -22,7 +22,7 @@ SHORT, ALL = ("--help", "-h"), "--help-all"
 QUIETLY = ("-v", "--verbose", "-q", "--quiet")  # may stand before the command
 WIDEST = 100  # columns of text that are pleasant to read
 NAMES = 28  # columns of a flag's name and value
-GROUPS = ("", "config", "data", "features")  # without a command of theirs, they show what there is
+GROUPS = ("", "config", "data", "features")  # without a subcommand, they list the subcommands
 OWN = "Options"  # the section of a command's own flags
 
 COMMON = {
@@ -53,7 +53,7 @@ OTHER_WORDS = {
 
 
 class Flag(TypedDict):
-    """One flag: its names, the one that turns it off, what value it takes, its text, and the section that it stands in."""
+    """One flag: its names, the one that turns it off, what value it takes, its text, and its section."""
 
     names: list[str]
     off: str
@@ -63,7 +63,7 @@ class Flag(TypedDict):
 
 
 class Page(TypedDict):
-    """What a command says of itself."""
+    """The help of a command."""
 
     usage: str
     about: list[str]
@@ -84,7 +84,7 @@ OF_CAPTRAIN = (
 
 
 def asked_for(words: Sequence[str]) -> str | None:
-    """The help page that a command line asks for; None where it asks for none, or names no command.
+    """The help page that a command line asks for; None if it asks for none, or names no command.
 
     >>> asked_for(["train", "photos", "--help"]), asked_for(["-v", "data", "get", "-h"]), asked_for(["train", "photos"])
     ('train', 'data get', None)
@@ -98,13 +98,13 @@ def asked_for(words: Sequence[str]) -> str | None:
 
 
 def without_help(words: Sequence[str]) -> list[str]:
-    """A command line that asks for help on a command that is not there, as if it asked for that command alone."""
+    """A command line that asks for help on a command that does not exist, as if it asked for that command alone."""
     end = words.index("--") if "--" in words else len(words)
     return [word for word in words[:end] if word not in (*SHORT, ALL)] + list(words[end:])
 
 
 def show_help(words: Sequence[str], page: str) -> None:
-    """Print a help page: short, or with `--help-all` whole, or of it the sections and flags that are named.
+    """Print a help page: the short one, or with `--help-all` the whole one or the sections and flags that are named.
 
     Raises `UserError` for a word that names neither.
     """
@@ -166,7 +166,7 @@ def _names(words: Iterable[str]) -> list[str]:
 
 
 def _common(page: Page, name: str) -> list[Flag]:
-    """The flags of the short page."""
+    """The flags on the short page."""
     if name not in COMMON:
         return page["flags"]
     places = {f"--{flag}": place for place, flag in enumerate(COMMON[name])}
@@ -213,7 +213,7 @@ def _sections(flags: Sequence[Flag], width: int, one: str = "") -> Iterator[str]
 
 
 def _brief(text: str) -> str:
-    """A help text's first sentence, and what it says of choices and default.
+    """A help text's first sentence, with its choices and default.
 
     >>> _brief("The score (LAVIS: cider). It decides. Default: all. [a, b]")
     'The score (LAVIS: cider). Default: all. [a, b]'

@@ -1,4 +1,4 @@
-"""What the commands say of themselves, as data: `help.json`, from which help is printed without importing any command.
+"""The help of all commands, as data: `help.json`, from which help is printed without importing any command.
 
 `python -m captrain.cli.pages` writes it again, and the recipes' JSON schema with it, after a flag or a setting has changed.
 """
@@ -43,7 +43,7 @@ def pages() -> dict[str, Page]:
 
 
 def texts() -> dict[str, str]:
-    """The generated files: each by where it lies below the repository's root."""
+    """The generated files: each by its path below the repository's root."""
     place = (Path("src") / "captrain" / "cli" / FILE.name).as_posix()
     return {
         place: "{\n" + ",\n".join(f"{json.dumps(name)}: {_lines(page)}" for name, page in pages().items()) + "\n}\n",
@@ -52,7 +52,7 @@ def texts() -> dict[str, str]:
 
 
 def _lines(page: Page) -> str:
-    """A page as JSON, a line a flag, so that a change is a line too."""
+    """A page as JSON, one line per flag, so that a change is one line too."""
     parts = [
         f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in page.items() if key != "flags"
     ]
@@ -66,7 +66,7 @@ def _page_of_commands(name: str, about: str, commands: dict[str, str]) -> Page:
 
 
 def _page(name: str, command: App, app: App) -> Page:
-    """What one command's function says: its docstring, arguments and flags."""
+    """The help of one command's function: its docstring, arguments and flags."""
     arguments = [
         argument
         for argument in command.assemble_argument_collection(
@@ -112,7 +112,7 @@ def _flag(argument: Argument) -> Flag:
 
 
 def _value(argument: Argument) -> str:
-    """What a flag takes, in one word: its choices where they are few and short, else the kind of value.
+    """What a flag takes, in one word: its choices if they are few and short, else the kind of value.
 
     >>> _kind(int | None), _kind(tuple[str, ...]), _kind(tuple[float, float] | None)
     ('N', 'TEXT ...', 'X X')
@@ -124,7 +124,7 @@ def _value(argument: Argument) -> str:
 
 
 def _members(kind: Any) -> list[Any]:
-    """The kinds that a union is made of, without `None` and without what pydantic adds."""
+    """The members of a union, without `None` and without what pydantic adds."""
     if get_origin(kind) is Annotated:
         return _members(get_args(kind)[0])
     if get_origin(kind) in (Union, types.UnionType):
@@ -141,7 +141,7 @@ def _kind(kind: Any) -> str:
 
 
 def _text(argument: Argument) -> str:
-    """The help text, the choices that do not stand behind the flag, and the default where the text does not tell it."""
+    """The help text, the choices that are not behind the flag, and the default if the text does not state it."""
     text = _one_line(argument.parameter.help)
     choices = argument.get_choices() or ()
     if choices and "CHOICE" in _value(argument):

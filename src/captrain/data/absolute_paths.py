@@ -2,17 +2,17 @@
 
 A path of another machine (`/home/ubuntu/project/images/a.png`, `C:\\photos\\a.png`) is matched by its trailing parts: by as
 many as lead from the folder, or from its `images/`, to a picture; else by two or more that are the end of one picture's path
-alone; else by its name, where all pictures lie in one folder. What was cut off is decided by the first such path and holds
-for every other that begins with it, so that a picture that is missing in one folder is never taken from another. Two
-pictures that fit equally are none.
+alone; else by its name, where all pictures are in one folder. What was cut off is decided by the first such path and holds
+for every other that begins with it, so that a picture that is missing in one folder is never taken from another. If two
+pictures fit equally well, neither is used.
 
-A path of this machine is read where it lies. A table may come from a stranger, and what it names may end up in a folder
+A path of this machine is read where it is. A table may come from a stranger, and what it names may end up in a folder
 that is handed on, so a path must not be a way to anybody's secrets:
 
-- Only what is called a picture, is a plain file that is called a picture once its links are followed, and begins as a
-  picture does, is ever opened for a sample. Keys, documents, devices and pipes are none of these, whatever a table says.
-- What is read from outside is said: the first folders, each once. Captions are never written beside such a picture.
-- `--image-root` confines: whatever a table says, only pictures below that folder are read. A table in the cache of a hub,
+- Only plain files that have a picture's name, also after links are followed, and whose first bytes are those of a
+  picture are ever opened for a sample. Keys, documents, devices and pipes are none of these, whatever a table says.
+- Folders outside that are read are logged: the first few, each once. Captions are never written beside such a picture.
+- `--image-root` confines reading: whatever a table says, only pictures below that folder are read. A table in the cache of a hub,
   which is always a stranger's, is confined to its folder in any case. Relative paths never leave the folder (`..`).
 - Names on other hosts (`\\\\host\\share`) are only matched, never opened: Windows would log in there.
 """
@@ -35,7 +35,7 @@ from captrain.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-MOST_TOLD = 3  # folders of which it is said how they were matched, or that they are read
+MOST_TOLD = 3  # folders for which it is logged how they were matched, or that they are read
 
 _ABSOLUTE = re.compile(r"/|~/|[A-Za-z]:/")
 _WORDS = re.compile(r"[^a-z0-9]+")
@@ -93,7 +93,7 @@ class MovedPaths:
             and len(other := self._looked_for(path, where)) == 1
             and shared_parts(other[0], path) > rest.count("/") + 1
         ):
-            self._learn(path, other[0], where)  # which says that both can't be
+            self._learn(path, other[0], where)  # which raises the error that both can't be right
         return found
 
     def _looked_for(self, path: str, where: str) -> list[str]:
@@ -105,7 +105,7 @@ class MovedPaths:
         return self._by_ends(path)
 
     def _at(self, relative: str, where: str) -> list[str]:
-        """The picture at a path below the folder, or those that it may mean if its ending is not told."""
+        """The picture at a path below the folder, or those that it may mean if it has no ending."""
         found = self.root.exact(relative, where)
         return [found] if found and split_suffix(found)[1] else self.root.index.at(relative)
 
@@ -120,7 +120,7 @@ class MovedPaths:
         return shared.get(most, [])
 
     def _in_the_only_folder(self, path: str) -> bool:
-        """Whether all pictures lie in one folder, that is not another split than the path's, and the path leads nowhere."""
+        """Whether all pictures are in one folder, that is not another split than the path's, and the path leads nowhere."""
         if is_here(path):
             return False
         folders = self.root.index.folders()
@@ -140,7 +140,7 @@ class MovedPaths:
             if known.startswith(beginning) and place != local + known.removeprefix(beginning):
                 raise DataError(
                     f"{where}: '{path[:200]}' fits {self.root.folder / found}, but paths that begin with {known} fit "
-                    f"{self.root.folder / place}, where others lie; expected one place, or relative paths in the table"
+                    f"{self.root.folder / place}, where others are; expected one place, or relative paths in the table"
                 )
         self.known[beginning] = local
         if len(self.known) <= MOST_TOLD:
@@ -148,11 +148,11 @@ class MovedPaths:
 
 
 class PathsHere:
-    """Paths of this machine that lie outside of the folder; see above for what may be read."""
+    """Paths of this machine that are outside of the folder; see above for what may be read."""
 
     def __init__(self, root: ImageFolder) -> None:
         self.root = root
-        self.folders: dict[str, str] = {}  # of an id: the folder that its picture lies in
+        self.folders: dict[str, str] = {}  # of an id: the folder that its picture is in
         self.refused: set[str] = set()
 
     def find(self, path: str, where: str) -> str | None:
@@ -182,7 +182,7 @@ class PathsHere:
 
 @dataclass(frozen=True, slots=True)
 class OutsidePicture:
-    """A picture that lies outside of its table's folder. It is only read: nothing is written beside it."""
+    """A picture that is outside of its table's folder. It is only read: nothing is written beside it."""
 
     path: Path
 
@@ -229,5 +229,5 @@ def _without_last(path: str, count: int) -> str:
 
 
 def _splits_in(path: str) -> set[str]:
-    """The splits that words of a path say."""
+    """The splits named by words of a path."""
     return {SPLIT_NAMES[word] for word in _WORDS.split(path.lower()) if word in SPLIT_NAMES and word != "all"}

@@ -18,7 +18,7 @@ _OVERLONG = "." * (LONGEST_CAPTION + 1)
 
 
 def plain_rows(batch: Any) -> Iterator[dict[str, Any]]:
-    """The rows of a batch as dictionaries. Of a cell over `LARGEST_CELL` only so much is kept that it counts as too long.
+    """The rows of a batch as dictionaries. A cell over `LARGEST_CELL` is cut, but still counts as too long.
 
     >>> import pyarrow as pa
     >>> list(plain_rows(pa.record_batch({"text": ["a dog", None]})))
@@ -57,7 +57,7 @@ def check_file(path: Path) -> None:
     """Look over an Arrow file or stream before its rows are mapped into memory: only the notes of its batches are read.
 
     Raises `DataError` for one whose buffers are compressed (nothing says to how much they unpack, and neither `datasets` nor
-    captrain writes such), or that has more rows than room for them. What is broken is left to pyarrow to tell.
+    captrain writes such), or that has more rows than room for them. Broken files are left to pyarrow to report.
     """
     size = os.stat(path).st_size
     rows = 0

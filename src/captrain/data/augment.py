@@ -37,7 +37,7 @@ __all__ = ["Augmentation", "generator", "mentions_sides", "prepare_augmented"]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to a picture by chance, in this order; nothing by default.
+    """The random changes to a picture, in this order; nothing by default.
 
     crop_scale: the least and the greatest share of the picture's area that a random crop shows. flip: how often
     pictures are mirrored, 0 to 1. randaugment: number of operations and their magnitude, 0 to 10.
@@ -111,7 +111,7 @@ def _cropped(
         return ceil(size[0] * spec.width / (right - left)), ceil(size[1] * spec.height / (bottom - top))
 
     image = decode(data, max_pixels, enough if spec.decode == "fast" else None)
-    # Only a JPEG, which may be decoded smaller than it is, asks for what is enough. The crop is that of its full size.
+    # Only a JPEG, which may be decoded smaller, needs to know which size is enough. The crop is for its full size.
     width, height = asked[0] if asked else image.size
     left, top, right, bottom = crop_box((width, height), scale, numbers)
     image = with_fewer_rows(image)
@@ -126,7 +126,7 @@ _NO_SIDES = re.compile(r"\b(?:all right|right (?:now|away))\b", re.IGNORECASE)
 def mentions_sides(caption: str) -> bool:
     """Whether a caption speaks of left or right, so that it would be wrong for the mirrored picture. English only.
 
-    Every `left` and `right` counts but those of `right now`, `right away` and `all right`: a caption that is kept from
+    Every `left` and `right` counts except in `right now`, `right away` and `all right`: a caption that is kept from
     mirroring for nothing ("a door left open") costs nothing. (Of Flickr8k's 30,000 captions about 120 say such a word.)
 
     >>> mentions_sides("a cup left of the plate"), mentions_sides("the leftmost cup"), mentions_sides("leftover cake")

@@ -56,8 +56,8 @@ class GatheredCaptions:
         file: the file that the rows come from, for sources and errors.
         prefix: put before every id ("train/"), so that several files of one data set can be told apart.
 
-    Names that lead to no file are rejected, and so are, at the end, images for which no row brought a caption, and texts
-    that are none ("nan", a number).
+    Names that lead to no file are rejected, and so are, at the end, images without a caption in any row, and texts
+    that are not captions ("nan", a number).
     """
 
     def __init__(self, root: Root, file: Path, prefix: str = "") -> None:
@@ -65,10 +65,10 @@ class GatheredCaptions:
         self.images = FlatTexts()
         self.captions = FlatTexts()
         self.places: dict[int, int] = {}  # key of an image's id → its number
-        self.numbers = array("Q")  # of an image: the row that named it first
+        self.numbers = array("Q")  # for each image, the row that named it first
         self.splits = array("b")
         self.repeats = array("I")
-        self.owners = array("Q")  # of a caption: its image
+        self.owners = array("Q")  # for each caption, its image
         self.names: list[str] = []  # of the splits, in order of appearance
         self.missing: set[str] = set()
         self.odd: dict[int, list[tuple[int, str]]] = {}  # image → the rows and texts that are no captions
@@ -107,7 +107,7 @@ class GatheredCaptions:
         return {name: GatheredSamples(self, images, order, starts) for name, images in chosen.items() if len(images)}
 
     def _reject(self, bare: np.ndarray, rejects: Rejects) -> None:
-        """Note the images that have no caption, and the texts of the others that are none."""
+        """Note the images that have no caption, and texts of other images that are not captions."""
         odd = dict(self.odd)
         for image in bare.tolist():
             only = [text for _, text in odd.pop(image, [])]

@@ -1,7 +1,7 @@
 """Which caption file belongs to a picture: one rule for what reads, checks, converts and writes.
 
-- A caption file is a .txt, else a .caption, in any letters, or has the extension that is asked for.
-- `dog.jpg.txt` belongs to dog.jpg alone and goes before `dog.txt`, which belongs to every other picture called dog.
+- A caption file is a .txt, else a .caption, in upper or lower case, or has the extension that is asked for.
+- `dog.jpg.txt` belongs to dog.jpg alone and takes precedence over `dog.txt`, which belongs to every other picture called dog.
 - Names match as they are spelled, else in any normal form of Unicode (macOS and Linux spell "é" differently) and with
   endings in any letters.
 - Of several files the first that is not empty counts. A picture whose files are all empty has no caption.
@@ -35,7 +35,7 @@ class CaptionFile(NamedTuple):
 
 
 def text_suffixes(extension: str = "") -> tuple[str, ...]:
-    """Suffixes of caption files, in small letters, the first choice first.
+    """Suffixes of caption files, in lower case, the first choice first.
 
     >>> text_suffixes(), text_suffixes("Caption.txt")
     (('.txt', '.caption'), ('.caption.txt',))
@@ -47,7 +47,7 @@ def text_suffixes(extension: str = "") -> tuple[str, ...]:
 def match(
     images: Sequence[str], others: Iterable[str], suffixes: Sequence[str]
 ) -> tuple[dict[str, list[str]], list[str]]:
-    """The caption files of each image of a folder that has any, the first choice first; and those that are of no image.
+    """The caption files of each image of a folder that has any, the first choice first; and those that belong to no image.
 
     Args:
         images, others: names of the folder's images, and of its other files, which may be caption files or not.
@@ -88,7 +88,7 @@ def read_caption_file(folder: Path, name: str, encoding: str = "") -> CaptionFil
 class CaptionFolder:
     """The caption files of one folder, by the rule above.
 
-    strays: names of caption files that are of no image.
+    strays: names of caption files that belong to no image.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class CaptionFolder:
         self._of_images: frozenset[str] | None = None
 
     def choose(self, image: str) -> CaptionFile | None:
-        """Of an image's caption files the first that is not empty; an empty one if all are; None if there is none."""
+        """The first of an image's caption files that is not empty; an empty one if all are; None if there is none."""
         empty = None
         for name in self.texts.get(image, ()):
             found = read_caption_file(self.folder, name, self.encoding)
@@ -113,11 +113,11 @@ class CaptionFolder:
         return empty
 
     def holds_image(self, name: str) -> bool:
-        """Whether an image of the folder is called so."""
+        """Whether an image of the folder has this name."""
         return name in self._names
 
     def new_name(self, image: str, suffix: str) -> str:
-        """What a new caption file of an image is called, so that it is of no other image's name.
+        """The name of a new caption file for an image; it fits no other image.
 
         >>> folder = CaptionFolder(Path(), ["dog.png", "cat.jpg", "cat.jpg.png"], [], TEXT_SUFFIXES)
         >>> folder.new_name("dog.png", ".txt"), folder.new_name("cat.jpg.png", ".txt")
@@ -138,7 +138,7 @@ class CaptionFolder:
         yield from self._shared.items()
 
     def hidden(self) -> Iterator[tuple[str, str]]:
-        """Images with a file that holds something and was chosen for none, because another goes before it."""
+        """Images with a non-empty file that was not used, because another takes precedence."""
         for image, names in self.texts.items():
             for name in names if len(names) > 1 else ():
                 if name not in self._used and not read_caption_file(self.folder, name, self.encoding).is_empty:
@@ -175,7 +175,7 @@ def _ends_in(name: str, suffix: str) -> bool:
 
 
 def _key(name: str) -> str:
-    """A name in one normal form, an image's ending in small letters."""
+    """A name in one normal form, an image's ending in lower case."""
     stem, suffix = os.path.splitext(name)
     small = suffix.lower()
     return unicodedata.normalize("NFC", stem + (small if small in IMAGE_SUFFIXES else suffix))

@@ -28,8 +28,8 @@ class CaptionText:
     6. prefix and suffix: put around it, with a space between where none is there and the suffix begins with a letter or
        digit. A caption that has them already gets no second one; one with no words left stays empty.
 
-    Steps 2, 3 and 5 are LAVIS's `BlipCaptionProcessor` (max_words 50, prefix "a picture of"), which has a tab or a line
-    break stay where it stands alone.
+    Steps 2, 3 and 5 are LAVIS's `BlipCaptionProcessor` (max_words 50, prefix "a picture of"), which leaves a tab or a line
+    break that stands alone.
 
     `vary` takes these, on captions that `clean` has been through:
     1. drop_captions: the probability that a caption becomes empty, prefix and all.
@@ -74,7 +74,7 @@ class CaptionText:
         return self.shuffle_tags or self.drop_tags > 0 or self.drop_captions > 0
 
     def clean(self, captions: Sequence[str]) -> list[str]:
-        """Captions after the steps that are always the same. As many as came; those without a word left are empty."""
+        """Captions after the steps that are always the same. Their number stays; those without a word left are empty."""
         return [self._cleaned(caption) for caption in captions]
 
     def vary(self, captions: Sequence[str], random: np.random.Generator) -> list[str]:

@@ -27,7 +27,7 @@ REJECTED = "rejected.jsonl"
 QUALITY = 90  # of JPEG: above it files grow much faster than they get better
 REPEATS_LOST = "repeats of {images} images are not kept; only kohya holds them"
 MAKERS_LOST = (
-    "captrain wrote {amount} captions of {images} images: there they are as a person's; "
+    "captrain wrote {amount} captions of {images} images: there they count as a person's; "
     "metadata-jsonl, sidecar and kohya say what wrote them"
 )
 
@@ -58,7 +58,7 @@ class PictureChanges:
 
 @dataclass(frozen=True, slots=True)
 class FormOptions:
-    """What only some forms have: samples of a shard; whether a CSV shows captions that a spreadsheet would run."""
+    """Options of some forms only: samples per shard; whether a CSV escapes captions that a spreadsheet would run."""
 
     shard_size: int = SHARD_SIZE
     quote_formulas: bool = False
@@ -168,7 +168,7 @@ def _write_split(
 
 
 def _note_losses(form: FormWriter, sample: Sample, losses: Losses) -> None:
-    """Take note of what the form can't say of a sample that was written."""
+    """Note what the form can't say about a sample that was written."""
     if sample.repeats != 1 and not form.keeps_repeats:
         losses.add(REPEATS_LOST)
     if sample.machine and not form.keeps_machine:

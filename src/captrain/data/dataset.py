@@ -27,8 +27,8 @@ LIST_SUFFIXES = frozenset({".txt", ".lst"})
 class Splits:
     """A data set for training. `validation` and `test` may be empty.
 
-    `labels` holds for each training sample the number of the data set it is from, where several were joined. `question` is
-    what all captions that are trained on answer, where the data says so (conversations do). `uncaptioned` counts the pictures
+    `labels` holds for each training sample the number of its data set, if several were joined. `question` is
+    what all captions that are trained on answer, if the data says so, as conversations do. `uncaptioned` counts the pictures
     that have no caption, where they were told from those that can't be used.
     """
 
@@ -150,7 +150,7 @@ def read_splits(
     *,
     captioned: bool = True,
 ) -> dict[str, Sequence[Sample]]:
-    """What the right reader finds at `source`, or the readers of several tables, by the splits that it names ("all" if none).
+    """What the format's reader, or those of several tables, find at `source`, by the splits that it names ("all" if none).
 
     Remarks, for example on pictures that no table lists, are logged.
     """
@@ -186,7 +186,7 @@ def pick_split(
     seed: int = 0,
     names: SplitNames = USUAL,
 ) -> Sequence[Sample]:
-    """As `load_split`, of a data set that was read: `named` are its splits."""
+    """Like `load_split`, for a data set that is already read: `named` are its splits."""
     roles = roles_of(path, named, names)
     if split is None:
         chosen = roles.test or roles.validation or [name for name in named if name == "all"]
@@ -228,8 +228,8 @@ def list_images(
 def hold_out(samples: Sequence[Sample], share: float, seed: int) -> tuple[Sequence[Sample], Sequence[Sample]]:
     """Split off `share` of the images for validation: at least one where there are two, none if `share` is 0.
 
-    Each id gets a number from the seed and itself alone; the lowest are held out. So captions may be added or changed
-    and the split stays, and with more images most stay where they were. Both halves keep the order of `samples`.
+    Each id gets a number from the seed and the id alone; the lowest are held out. So if captions are added or changed
+    the split stays, and if images are added most stay where they were. Both halves keep the order of `samples`.
     """
     if share <= 0 or len(samples) < 2:
         return samples, ()
@@ -267,7 +267,7 @@ def _names_captions(given: str, options: ReadOptions) -> bool:
 
 
 def _listed(path: Path, rejects: Rejects, encoding: str) -> Iterator[Sample]:
-    """The pictures that a list names, a path a line; lines that begin with # are remarks."""
+    """The pictures that a list names, one path per line; lines that begin with # are remarks."""
     try:
         lines = decode_text(read_file(path), encoding).content.splitlines()
     except ValueError as error:

@@ -46,7 +46,7 @@ class _JpegFile(JpegImagePlugin.JpegImageFile):
         return Image.Exif()
 
 
-# First bytes → who decodes them. What a file is called does not matter.
+# First bytes → decoder. The file's name does not matter.
 _DECODERS: dict[bytes, type[ImageFile.ImageFile]] = {
     b"\xff\xd8\xff": _JpegFile,  # and MPO, whose first picture is a plain JPEG
     b"\x89PNG\r\n\x1a\n": PngImagePlugin.PngImageFile,
@@ -77,7 +77,7 @@ def decode(data: bytes, max_pixels: int, enough: Callable[[Size], Size | None] |
     the smallest of the scales 1/8, 1/4, 1/2, 1 that is not below it, which skips most of the work. Without `enough`, or
     where it says None, the pixels are those that Pillow gives anybody.
 
-    Raises `PictureError` with a reason to be read after a file name: "is truncated (...)".
+    Raises `PictureError` with a reason worded to follow a file name: "is truncated (...)".
     """
     with _only_picture_errors(data):
         return _decode(data, max_pixels, enough)
@@ -114,13 +114,13 @@ def _decode(data: bytes, max_pixels: int, enough: Callable[[Size], Size | None] 
         _by_our_limit(image.load)
         vars(image).pop("_decoder", None)  # that of WebP and AVIF, which keeps its canvases
         image.fp = None
-    if isinstance(image, PngImagePlugin.PngImageFile):  # which may say how it is turned behind its pixels
+    if isinstance(image, PngImagePlugin.PngImageFile):  # whose orientation may come after its pixels
         orientation = _turn(image)
     return to_rgb(image, orientation)
 
 
 def _turn(image: ImageFile.ImageFile) -> int:
-    """How a picture is to be turned. A TIFF's orientation is a tag of the file itself; Pillow applies it while loading."""
+    """How a picture has to be rotated. A TIFF's orientation is a tag of the file itself; Pillow applies it while loading."""
     return 1 if isinstance(image, TiffImagePlugin.TiffImageFile) else _orientation(image)
 
 
@@ -137,13 +137,13 @@ def stored_size(data: bytes) -> Size:
 def _open(decoder: type[ImageFile.ImageFile], data: bytes, max_pixels: int) -> ImageFile.ImageFile:
     """A picture whose header is read; what Pillow's readers of WebP and JPEG do with one at once is bounded before."""
     check_start(data, max_pixels)
-    if decoder is GifImagePlugin.GifImageFile:  # whose frame may be larger than the screen, which Pillow looks at
+    if decoder is GifImagePlugin.GifImageFile:  # whose frame may be larger than the screen, whose size Pillow checks
         return decoder(BytesIO(data))
     return _by_our_limit(lambda: decoder(BytesIO(data)))
 
 
 def _by_our_limit(act: Callable[[], T]) -> T:
-    """Do something of Pillow's by the caller's limit of pixels, which was looked at, where Pillow has a lower one."""
+    """Call Pillow without its own, lower limit of pixels; the caller's was already checked."""
     try:
         return act()
     except Image.DecompressionBombError:
@@ -221,7 +221,7 @@ def orientation_of(exif: bytes) -> int:
 
 
 def _stated(exif: bytes) -> int | None:
-    """The orientation that an EXIF block states, whatever it is; None where there is none or the block is broken."""
+    """The orientation that an EXIF block states, whatever it is; None if there is none or the block is broken."""
     tiff = exif.removeprefix(b"Exif\0\0")
     order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
     if order is None:
@@ -245,7 +245,7 @@ _PILLOWS_LIMIT = threading.Lock()
 
 @contextmanager
 def _without_warnings(decoder: type[ImageFile.ImageFile], data: bytes) -> Iterator[None]:
-    """Keep Pillow's remarks on odd TIFF, GIF and animated PNG files to ourselves; other decoders make none.
+    """Silence Pillow's warnings about odd TIFF, GIF and animated PNG files; other decoders give none.
 
     Python's warning filters belong to the process, so threads take turns here; the common formats don't wait.
     """
@@ -259,7 +259,7 @@ def _without_warnings(decoder: type[ImageFile.ImageFile], data: bytes) -> Iterat
 
 
 def _reason(error: Exception, data: bytes) -> str:
-    """Pillow's words as a reason to be read after a file name."""
+    """Pillow's words as a reason worded to follow a file name."""
     detail = " ".join(str(error).split()) or type(error).__name__
     if data[:4] == b"RIFF" and (declared := int.from_bytes(data[4:8], "little") + 8) > len(data):
         return f"is truncated ({len(data)} of {declared} bytes)"

@@ -60,7 +60,7 @@ def compile_captions(
     A line is {"file_name": ..., "text": the first caption}, and, where some image has several, "captions": all of them.
     Where folders say the splits, each has a table of its own, as `imagefolder` wants it. At the end `datasets` loads the
     result, offline; `CaptrainError` if that gives other rows. Raises `DataError` if there is nothing to use, or a table
-    or folder is there already (unless `overwrite`).
+    or folder already exists (unless `overwrite`).
     """
     if not existing(source).is_dir():
         raise DataError(f"{source}: is a file; expected a folder of images with captions beside them")
@@ -130,7 +130,7 @@ def _read(source: Path, rejects: Rejects, format: str | None, options: ReadOptio
 
 
 def _path_within(source: Path, output: Path) -> str | None:
-    """How images are reached from `output`, "" or "photos/" say; None if the source does not lie in it."""
+    """How images are reached from `output`, "" or "photos/" say; None if the source is not in it."""
     inner = os.path.relpath(os.path.realpath(source), os.path.realpath(output)).replace(os.sep, "/")
     if inner == ".":
         return ""

@@ -132,7 +132,7 @@ def prepare(data: bytes, spec: ImageSpec, max_pixels: int = MAX_PIXELS) -> np.nd
     called; the first frame of animations. Colour profiles are ignored, as in the pictures that the published models were
     trained on.
 
-    Raises `PictureError` with a reason to be read after a file name: "is truncated (...)", "has 400000000 pixels, over
+    Raises `PictureError` with a reason worded to follow a file name: "is truncated (...)", "has 400000000 pixels, over
     ...".
     """
     return np.array(resized(decode(data, max_pixels, spec.enough), spec))
@@ -187,7 +187,7 @@ def with_fewer_rows(image: Image.Image) -> Image.Image:
 
 
 def _before(corners: tuple[int, int, int, int], scaled: Size, size: Size) -> Box:
-    """Where the corners of a scaled picture lie in the picture of `size`.
+    """Where the corners of a scaled picture are in the picture of `size`.
 
     >>> _before((1, 0, 3, 2), (4, 2), (8, 4))
     (2.0, 0.0, 6.0, 4.0)

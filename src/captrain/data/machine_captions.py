@@ -1,6 +1,6 @@
-"""What captrain wrote into caption files, noted beside them: `.captrain/captions.jsonl` in each folder, a line a change.
+"""What captrain wrote into caption files, noted beside them: `.captrain/captions.jsonl` in each folder, one line per change.
 
-So it is copied with the folder. A line is written before its change is made, and tells what was there before: a change that
+So the note is copied with the folder. A line is written before its change is made, and tells what was there before: a change that
 was not made, or was undone, is known by the file being as it was. A caption counts as a machine's while it stands in its
 file as it was written; a person who edits it makes it theirs.
 """
@@ -146,7 +146,7 @@ class CaptionLedger:
     def add(self, change: CaptionChange) -> None:
         """Note a change that is about to be made. It is on the disk when this returns. Raises `UserError` for links.
 
-        A command that was ended between a note and its change notes the same when it is repeated: that is there already.
+        A command that was ended between a note and its change notes the same when it is repeated: that already exists.
         """
         noted = self.changes.setdefault(_key(change.file), [])
         if noted and replace(noted[-1], date=change.date) == change:
@@ -172,7 +172,7 @@ class CaptionLedger:
 
 
 class CaptionLedgers:
-    """Ledgers of folders that are being written: what wrote their captions is carried over from other data."""
+    """Ledgers of folders that are being written: the notes on who wrote their captions are carried over from other data."""
 
     def __init__(self) -> None:
         self.opened: dict[Path, CaptionLedger] = {}

@@ -4,7 +4,7 @@ A page says in its header how many bytes it has unpacked, and values that repeat
 stand for gigabytes. pyarrow has no limit on either, and ends the process where the metadata of a column is damaged and it is
 asked for it. So footer and headers are read here (Apache Parquet, `parquet.thrift`).
 
-Parquet files describe themselves in Thrift's compact protocol. As much of it is read as that needs (`thrift-compact-protocol.md`
+Parquet files describe themselves in Thrift's compact protocol. Only what is needed is read (`thrift-compact-protocol.md`
 of Apache Thrift). No memory is reserved by what the bytes say of a length.
 """
 
@@ -55,7 +55,7 @@ class Page:
 
 @dataclass(slots=True)
 class Chunk:
-    """A column of one row group that has so many `values`: its pages of data, and its dictionary's."""
+    """A column of one row group, with so many `values`: its pages of data, and its dictionary's."""
 
     path: str
     kind: int
@@ -183,7 +183,7 @@ class Pages:
 
 
 def _rows_in(groups: Any) -> list[int]:
-    """Rows of each row group. Raises `ValueError` where the footer has values of another kind."""
+    """Rows of each row group. Raises `ValueError` if the footer has values of another kind."""
     try:
         return [int(group.get(3, 0)) for group in groups]
     except (AttributeError, TypeError):
@@ -276,7 +276,7 @@ Wanted = Mapping[int, Any]
 
 
 class Compact:
-    """Thrift's compact protocol, of which only wanted fields are kept. Raises `IndexError` where the bytes end too early."""
+    """Thrift's compact protocol, of which only wanted fields are kept. Raises `IndexError` if the bytes end too early."""
 
     def __init__(self, data: bytes) -> None:
         self.data, self.at = data, 0

@@ -52,7 +52,7 @@ def is_unicode(name: str) -> bool:
 
 
 def split_suffix(name: str) -> tuple[str, str]:
-    """A name without its picture's ending, and that ending in small letters; "" where it has none.
+    """A name without its picture's ending, and that ending in lower case; "" if it has none.
 
     >>> split_suffix("a/dog.JPG"), split_suffix("22.05"), split_suffix("dog.txt")
     (('a/dog', '.jpg'), ('22.05', ''), ('dog.txt', ''))
@@ -88,7 +88,7 @@ def suffix_of_brands(beginning: bytes) -> str:
 
 
 def unread(suffix: str) -> str:
-    """Why a picture with one of `UNREAD_SUFFIXES` is not read, to be read after its name."""
+    """Why a picture with one of `UNREAD_SUFFIXES` is not read, worded to follow its name."""
     next_step = HEIF_NEEDED if suffix.lower() in HEIF_SUFFIXES else "convert it to JPEG"
     return f"is a {suffix} file, which is not read; {next_step}"
 
@@ -118,7 +118,7 @@ def content_keys(samples: Sequence[Sample]) -> list[str] | None:
 
 
 def size_of(sample: Sample) -> int | None:
-    """Bytes of an encoded picture, without reading it; -1 of one that is not there, None where that is not known."""
+    """Bytes of an encoded picture, without reading it; -1 of one that is not there, None if that is not known."""
     image = sample.image
     if isinstance(image, bytes):
         return len(image)

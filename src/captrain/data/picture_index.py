@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 MOST_ENTRIES = 2_000_000  # listed; in more (a whole disk, say) nothing is searched for
 DEEPEST = 6  # folders below the one of the table
 
-IMAGE_FOLDER = "images"  # where pictures lie that a table names as if they lay beside it
+IMAGE_FOLDER = "images"  # where pictures are that a table names as if they were beside it
 
 
 class PictureIndex:
@@ -47,14 +47,14 @@ class PictureIndex:
         self._by_stem: dict[str, list[str]] | None = None  # last part without ending → paths below the folder
         self._archived: dict[
             str, ZipMember | StoredMember
-        ] = {}  # paths of pictures that lie in archives beside the table
+        ] = {}  # paths of pictures that are in archives beside the table
 
     def __getstate__(self) -> dict[str, object]:
         """Without the names: another process lists them again, where it must."""
         return {**self.__dict__, "_by_stem": None, "_archived": {}}
 
     def archived(self, path: str) -> ZipMember | StoredMember | None:
-        """The picture at a path, if names were listed and it lies in an archive that is not unpacked."""
+        """The picture at a path, if names were listed and it is in an archive that is not unpacked."""
         return self._archived.get(path)
 
     def look(self) -> None:
@@ -83,7 +83,7 @@ class PictureIndex:
         return [path for path in found if split_suffix(path)[1] == suffix] if suffix else found
 
     def folders(self) -> set[str]:
-        """The folders that pictures lie in, "" for the index's own."""
+        """The folders that pictures are in, "" for the index's own."""
         return {path.rpartition("/")[0] for paths in self._names().values() for path in paths}
 
     def _names(self) -> dict[str, list[str]]:
@@ -184,7 +184,7 @@ def pictures_in_archives(folder: Path) -> Iterator[tuple[str, ZipMember | Stored
 
 
 def archive_of(member: ZipMember | StoredMember) -> Path:
-    """The archive that a picture lies in."""
+    """The archive that a picture is in."""
     return member.archive if isinstance(member, ZipMember) else member.path
 
 

@@ -35,7 +35,7 @@ EDGE = 256  # pixels of a thumbnail's longer edge
 
 @dataclass(frozen=True, slots=True)
 class PictureCard:
-    """One picture of the page. `uri` is the thumbnail itself, "" where there can be none."""
+    """One picture of the page. `uri` is the thumbnail itself, "" if there can be none."""
 
     id: str
     split: str

@@ -22,7 +22,7 @@ class ReadOptions:
     image_root: folder that a table's image names are relative to; None for the table's own.
     image_key, caption_key: members of a tar's samples ("jpg;png", "txt", "json/caption"); "" to find them by looking.
     machine_captions: whether captions that captrain wrote count.
-    follow_links: whether links that leave the data set's folder are read, and links to folders. Only a person says so.
+    follow_links: whether links that leave the data set's folder are read, and links to folders. Only a person can ask for that.
     """
 
     caption_extension: str = ""
@@ -44,7 +44,7 @@ class ReadOptions:
 
     @classmethod
     def of(cls, settings: ReadingSettings) -> ReadOptions:
-        """What settings say. Of settings of a training, captions that captrain wrote count only if it is said there."""
+        """What settings say. In training, captions that captrain wrote count only if the settings say so."""
         said = {field.name: getattr(settings, field.name) for field in fields(cls) if hasattr(settings, field.name)}
         return cls(**said, machine_captions=getattr(settings, "learn_from_machine_captions", True))
 

@@ -1,6 +1,6 @@
 """From the data section of a recipe to splits: one data set or several, by names, and others to measure on.
 
-Two things are told: pictures that are in two splits, since a captioner is then measured on what it was trained on; and
+Two things are reported: pictures that are in two splits, since a captioner is then measured on what it was trained on; and
 pictures without a caption, from which a training has nothing to learn.
 """
 
@@ -67,7 +67,7 @@ def warn_of_leaks(splits: Splits, data: DataSettings) -> None:
 
 
 def tell_machine_captions(splits: Splits, data: DataSettings) -> None:
-    """Say of how many pictures captrain wrote captions, and whether these are learned."""
+    """Log for how many pictures captrain wrote captions, and whether these are learned."""
     if count := splits.rejects.remarked(MACHINE):
         rule = (
             "learned, too, and references where they are held out (for captions of people there: --validation-data)"
@@ -82,7 +82,7 @@ def read_pool(
 ) -> Sequence[Sample]:
     """All pictures of the data set at `path`, or without it of the recipe's sources, with the ids that a training gives them.
 
-    Those come first that are for `role` ("train", "validation" or "test") by the names of splits, or are drawn for it from.
+    First come those that are for `role` ("train", "validation" or "test") by split name, or from which it is drawn.
 
     Args:
         only: one of the sources, by its path; the others are left out.
@@ -113,7 +113,7 @@ def _load(source: Source, data: DataSettings, seed: int) -> Splits:
 
 
 def _names_of(source: Source, data: DataSettings) -> SplitNames:
-    """Which of a source's splits are for what. What it names itself goes before what the recipe names for all."""
+    """The purpose of each split of a source. Its own names take precedence over those of the recipe."""
     elsewhere = SplitNames(
         validation=() if data.validation_data is not None else data.validation_split,
         test=() if data.test_data is not None else data.test_split,

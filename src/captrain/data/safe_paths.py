@@ -23,7 +23,7 @@ __all__ = ["IMAGE_SUFFIXES", "UNREAD_SUFFIXES", "Root", "existing", "is_hidden",
 
 logger = logging.getLogger(__name__)
 
-IMAGE_FOLDERS = (  # where pictures lie beside their table, as data sets are handed out
+IMAGE_FOLDERS = (  # where pictures are beside their table, as data sets are handed out
     *(IMAGE_FOLDER, "Images", "Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k-images", "flickr30k_images"),
 )
 
@@ -66,7 +66,7 @@ def refuse_pointer(path: Path) -> None:
 
 
 class Root:
-    """The folder of a data set. Says where a named file is, and refuses what lies outside.
+    """The folder of a data set. Says where a named file is, and refuses what is outside.
 
     The files of a Hugging Face cache (`snapshots/<revision>/...`) are links to `blobs/` beside `snapshots/`: those are
     inside. If a person asked for it, everything that links below the folder lead to is inside; ids stay the paths below it.
@@ -141,7 +141,7 @@ class Root:
         return exact or next((found for name in names if (found := self.find(name, where))), None)
 
     def image(self, found: str) -> Path | Stored:
-        """Where the image lies that `find` has this id for."""
+        """The path of the image with an id that `find` gave."""
         if outside := self._here.picture(found):
             return outside
         path = self.folder / found
@@ -169,7 +169,7 @@ class Root:
         raise self._leaves(name, where)
 
     def _relative(self, name: str, where: str) -> str:
-        """A name as a plain path below the folder; as an absolute path, if it is one that does not lie there."""
+        """A name as a plain path below the folder; as an absolute path, if it is not below it."""
         written = posixpath.normpath(name.removeprefix("file://").replace("\\", "/"))
         if is_absolute(written):
             inside = next((place for place in self._places if written.startswith(place)), "")
@@ -210,7 +210,7 @@ class Root:
             logger.info("%s: '%s' is '%s' in %s, the one picture of that name", where, relative, found, self.folder)
 
     def _tell_of_archives(self, found: str, where: str) -> bool:
-        """Say once that pictures lie in an archive; whether this one does."""
+        """Log once that pictures are in an archive; returns whether this one is."""
         member = self.index.archived(found)
         if member is None or os.path.lexists(self.folder / found):
             return False

@@ -44,7 +44,7 @@ class LazySamples(Sequence[Sample]):
         return (sample.id for sample in self)
 
     def contents(self) -> Iterator[str] | None:
-        """The content key of each sample's picture, in order; None where that takes reading pictures."""
+        """The content key of each sample's picture, in order; None if that takes reading pictures."""
         return None
 
     @overload
@@ -196,7 +196,7 @@ def ids_of(samples: Sequence[Sample]) -> Iterator[str]:
 
 
 def contents_of(samples: Sequence[Sample]) -> Iterator[str] | None:
-    """The content key of each sample's picture, in order; None where that takes reading pictures."""
+    """The content key of each sample's picture, in order; None if that takes reading pictures."""
     return samples.contents() if isinstance(samples, LazySamples) else None
 
 

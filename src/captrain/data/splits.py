@@ -1,4 +1,4 @@
-"""Splits: what people call them, which of a data set's are trained on, chosen by and tested on, and those that a run kept.
+"""Splits: their names, which of them are for training, choosing and testing, and those that a run kept.
 
 A run keeps its splits in its folder, to know later which pictures it was trained on and which it held out. The file has
 compressed JSON lines, each with some thousand pictures of a split: {"split": "train", "ids": [...], "contents": [...]}.
@@ -39,7 +39,7 @@ SPLIT_NAMES: dict[str, str] = {  # what people call a split → its one name her
 
 FILE = "splits.jsonl.gz"
 EARLIER = "earlier"
-"""Pictures that were trained on before: by the model that a run began with, or before its data changed. Content tells them."""
+"""Pictures that were trained on before: by the model that a run began with, or before its data changed. Found by content."""
 TRAINED = ("train", EARLIER)
 AT_ONCE = 5000
 CONTENT = re.compile(r"([0-9a-f]{32})?")
@@ -78,7 +78,7 @@ class KeptSplits:
     parts: Mapping[str, KeptSplit]
 
     def part(self, name: str) -> KeptSplit:
-        """A split; an empty one where the run has none of that name."""
+        """A split; an empty one if the run has none of that name."""
         nothing = np.empty(0, np.uint64)
         return self.parts.get(name, KeptSplit([], nothing, nothing, nothing))
 
@@ -128,7 +128,7 @@ def read_kept_splits(folder: Path) -> KeptSplits | None:
 
 
 def read_trained(folder: Path) -> Iterator[tuple[str, str]]:
-    """Ids and content keys of the pictures that a run was trained on; none where it does not say."""
+    """Ids and content keys of the pictures that a run was trained on; none if it does not say."""
     if (folder / FILE).is_file():
         for line in _parsed(folder / FILE):
             if line["split"] in TRAINED:
@@ -136,7 +136,7 @@ def read_trained(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def run_folder_of(model: str) -> Path | None:
-    """The run folder that a captioner lies in: given itself, or by its model folder; None if it is in none.
+    """The run folder that a captioner is in: given itself, or by its model folder; None if it is in none.
 
     >>> run_folder_of("no/such/folder") is None
     True

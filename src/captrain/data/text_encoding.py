@@ -12,7 +12,7 @@ from pathlib import Path
 from captrain.disk.reading import POINTER, UTF_8, is_pointer, mark_of, open_file
 from captrain.limits import LONGEST_CAPTION, TOO_LONG
 
-SHORTEST_WIDE = 12  # bytes of UTF-16 from which on it is told without its mark: four of five characters of one script
+SHORTEST_WIDE = 12  # bytes of UTF-16 from which on it is known without its mark: four of five characters of one script
 LARGEST_TEXT = 1 << 20  # bytes; no caption file is larger, so a larger one is something else
 
 _BREAKS = re.compile("\r\n|[\n\r\u2028\u2029]")
@@ -44,7 +44,7 @@ class Text:
 
 
 def decode_text(content: bytes, encoding: str = "") -> Text:
-    """The text in some bytes. Raises `ValueError` with the reason, to be read after a file's name, if they hold none.
+    """The text in some bytes. Raises `ValueError` with the reason, worded to follow a file name, if they hold none.
 
     Args:
         encoding: of bytes without a byte-order mark; "" for UTF-8.
@@ -115,7 +115,7 @@ def control_in(text: str) -> str:
 
 
 def _refuse_unmarked(content: bytes) -> None:
-    """Raise `ValueError` for UTF-16 without a mark, of which every second byte says the script: 0 is Latin, 4 Cyrillic."""
+    """Raise `ValueError` for UTF-16 without a mark, in which every second byte says the script: 0 is Latin, 4 Cyrillic."""
     even, odd = (len(half) - len(half.translate(None, _CONTROL_BYTES)) for half in (content[::2], content[1::2]))
     most, least = max(even, odd), min(even, odd)
     if len(content) % 2 or len(content) < SHORTEST_WIDE or most * 5 < len(content) * 2 or least * 4 > most:

@@ -147,21 +147,24 @@ FAST_COMPRESSION = 1
 def write_dataset(
     folder: Path, train: int, validation: int, test: int, held_out: int, seed: int = 0, side: int = 96
 ) -> dict[str, Path]:
-    """Draw so many scenes for each split into `folder`; returns the JSONL file of each split.
+    """Draw so many scenes for each split below `folder`; returns the JSONL file of each split.
+
+    `scenes/` holds what a training reads. The scenes of `held_out` have a folder of their own, since no training may see them.
 
     A line is `{"file_name": "images/train-00000.png", "captions": [five], "scene": [groups]}`. Every scene of `held_out`,
     and of no other split, has a group of a held-out kind. `side` is the pictures' width and height in pixels.
 
     About 2 ms a scene.
     """
-    make_folders(folder / "images", folder.parent)
     sizes = {"train": train, "validation": validation, "test": test, "held_out": held_out}
     files = {}
     for number, (split, count) in enumerate(sizes.items()):
         # Seeds never meet, so no split repeats another's scenes.
         scenes = make_scenes(count, seed=seed * len(sizes) + number, held_out=split == "held_out")
-        files[split] = folder / f"{split}.jsonl"
-        write_jsonl(files[split], _lines(folder, split, scenes, side))
+        home = folder / ("held_out" if split == "held_out" else "scenes")
+        make_folders(home / "images", folder.parent)
+        files[split] = home / f"{split}.jsonl"
+        write_jsonl(files[split], _lines(home, split, scenes, side))
     return files
 
 

@@ -48,7 +48,7 @@ class Check:
 
 
 def run_demo(out: Path, *, seed: int = 0, overwrite: bool = False) -> Path:
-    """Everything, into `out`: `scenes/`, `encoder/` and the run folder `run/`. Returns the report's path.
+    """Everything, into `out`: `scenes/`, `held_out/`, `encoder/` and the run folder `run/`. Returns the report's path.
 
     Uses no data and no network. About 2 minutes on 2 cores.
     """
@@ -61,14 +61,14 @@ def run_demo(out: Path, *, seed: int = 0, overwrite: bool = False) -> Path:
 def _run(out: Path, seed: int, overwrite: bool) -> tuple[dict[str, Check], Path]:
     """Drawn, trained, checked and reported."""
     logger.info("drawing %d scenes", sum(SCENES.values()))
-    scenes, run = out / "scenes", out / "run"
-    write_dataset(scenes, **SCENES, seed=seed, side=SIDE)
-    train(demo_settings(new_encoder(out / "encoder", seed), seed), str(scenes), run, overwrite=overwrite)
+    run = out / "run"
+    files = write_dataset(out, **SCENES, seed=seed, side=SIDE)
+    train(demo_settings(new_encoder(out / "encoder", seed), seed), str(out / "scenes"), run, overwrite=overwrite)
 
     captioner = Captioner.load(str(run))
     checks = {
-        "new scenes": check_captions_of(captioner, scenes, "test"),
-        "combinations never seen in training": check_captions_of(captioner, scenes, "held_out"),
+        "new scenes": check_captions_of(captioner, files["test"]),
+        "combinations never seen in training": check_captions_of(captioner, files["held_out"]),
     }
     return checks, write_report(run, extra=findings(checks))
 
@@ -116,10 +116,10 @@ def new_encoder(folder: Path, seed: int) -> Path:
     return folder
 
 
-def check_captions_of(captioner: Captioner, scenes: Path, split: str) -> Check:
-    """Describe a split's scenes and hold every caption against its scene, by rule."""
-    samples, _ = load_split(str(scenes / f"{split}.jsonl"))
-    truth = [Scene.from_list(line["scene"]) for line in read_jsonl(scenes / f"{split}.jsonl")]
+def check_captions_of(captioner: Captioner, scenes: Path) -> Check:
+    """Describe the scenes of a JSONL file and hold every caption against its scene, by rule."""
+    samples, _ = load_split(str(scenes))
+    truth = [Scene.from_list(line["scene"]) for line in read_jsonl(scenes)]
     written = captioner.stream(samples, captioner.model.decoding, Rejects(), batch_size=50)
     captions = [Caption.of(samples[index], line.text, line.score) for index, line in written]
     return Check(captions, [is_right(caption.text, scene) for caption, scene in zip(captions, truth, strict=True)])

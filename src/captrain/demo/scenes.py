@@ -197,7 +197,7 @@ def is_right(caption: str, scene: Scene) -> bool:
 
 
 def _read(found: dict[str, str], groups: int) -> tuple[ShapeGroup, ...] | None:
-    """The groups behind the slots of a matched template; None where a group is misnamed or its verb disagrees."""
+    """The groups behind the slots of a matched template; None if a group is misnamed or its verb disagrees."""
     read = []
     for number in range(1, groups + 1):
         attributes = _attributes().get(found[f"group_{number}"])

@@ -1,7 +1,7 @@
-"""Folders that are made, filled and removed without going through a link, and brought to the disk before they are relied on.
+"""Folders that are made, filled and removed without going through a link, and flushed to disk before they are relied on.
 
-A folder that a person names may be reached through links. What lies below it may be a stranger's (a run that somebody sent),
-so there nothing is followed for writing or removing.
+A folder that a person names may be reached through links. What is below it may be a stranger's (a run that somebody sent),
+so no link below it is followed for writing or removing.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from captrain.disk.temporary_files import clear_litter, hold, temporary_name
 from captrain.errors import UserError
 
 FEW = 16
-"""So many files are brought to the disk one by one (some milliseconds each)."""
+"""Up to so many files are flushed to disk one by one (some milliseconds each)."""
 
 
 @contextmanager
 def fresh_folder(parent: Path) -> Iterator[Path]:
-    """An empty folder of a random name in `parent`, to be renamed when it is full; what is left of it at the end is removed.
+    """An empty folder of a random name in `parent`, to be renamed when complete; otherwise it is removed at the end.
 
     >>> import tempfile
     >>> parent = Path(tempfile.mkdtemp())
@@ -47,7 +47,7 @@ def fresh_folder(parent: Path) -> Iterator[Path]:
 
 
 def replace_folder(new: Path, final: Path, old: Path) -> None:
-    """Let a folder that is on the disk take the place of another, which is called `old` for a moment, and is gone only then."""
+    """Replace a folder by another that is on disk; the replaced one is called `old` for a moment, then removed."""
     remove(old)
     if os.path.lexists(final):
         os.replace(final, old)
@@ -61,7 +61,7 @@ def replace_folder(new: Path, final: Path, old: Path) -> None:
 
 
 def aside(final: Path) -> Path:
-    """Where a folder goes that is being replaced: a hidden name beside it, the same for every process.
+    """Where a folder goes while it is being replaced: a hidden name beside it, the same for every process.
 
     >>> aside(Path("out/photos")).name
     '.captrain-c2d20b20dd9eee29.old'
@@ -70,7 +70,7 @@ def aside(final: Path) -> Path:
 
 
 def put_back(final: Path, old: Path) -> None:
-    """Repair a `replace_folder` that was cut off between its renames."""
+    """Repair a `replace_folder` that was interrupted between its renames."""
     if os.path.lexists(old) and not os.path.lexists(final):
         os.replace(old, final)
 
@@ -78,7 +78,7 @@ def put_back(final: Path, old: Path) -> None:
 def make_folder(folder: Path) -> Path:
     """Make a folder that a person named, and those on the way to it, where links to folders are theirs; returns it.
 
-    Raises `UserError` if something else lies there or on the way, or it can't be made.
+    Raises `UserError` if something else is there or on the way, or it can't be made.
     """
     with telling(folder):
         try:
@@ -89,7 +89,7 @@ def make_folder(folder: Path) -> Path:
 
 
 def settle(final: Path, old: Path) -> None:
-    """End a `replace_folder` that was cut off anywhere. Only for whoever alone writes that folder."""
+    """End a `replace_folder` that was interrupted anywhere. Only for the sole writer of that folder."""
     put_back(final, old)
     remove(old)
 
@@ -134,7 +134,7 @@ def remove(path: Path) -> None:
 
 
 def link_all(paths: Iterable[Path], folder: Path) -> None:
-    """The same files and folders under another folder, without a byte more on the disk where it can link; else copies.
+    """The same files and folders under another folder, as hard links that take no space if possible; else copies.
 
     Neither side may change a file in place afterwards: what replaces files by renaming new ones does not. Raises `UserError`
     if one is a link.
@@ -174,7 +174,7 @@ def sync_all(paths: Sequence[Path]) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk; what is not there, or can't be waited for, is left alone.
+    """Wait until a file or folder is on the disk; what does not exist, or can't be flushed, is left alone.
 
     Windows has no such call for folders, and there a file must be open for writing.
     """
@@ -225,7 +225,7 @@ def _held(parent: Path) -> tuple[Path, int | None]:
 
 
 def _sync_disk(folder: Path) -> bool:
-    """Wait until all that was written to the disk that a folder lies on is there; whether the system can (Linux)."""
+    """Wait until all that was written to the disk that a folder is on is there; whether the system can (Linux)."""
     if sys.platform != "linux":
         return False
     handle = os.open(folder, os.O_RDONLY)
@@ -247,7 +247,7 @@ def _linked(source: Path, target: Path) -> bool:
 
 
 def _way(folder: Path, below: Path) -> Iterator[Path]:
-    """The folders from one (which is left out) down to another, which lies in it by its name."""
+    """The folders from one (which is left out) down to another, which is in it by its name."""
     place = below
     for part in folder.relative_to(below).parts:
         place = place / part

@@ -1,8 +1,8 @@
-"""A lock as a file: made, held, taken over from the dead, and removed, without a moment in which two have it.
+"""A lock as a file: made, held, taken over from dead processes, and removed, without a moment in which two have it.
 
-The system holds it (`flock`; Windows: `msvcrt.locking`) and lets go when a process dies, however that is. Where a file system
+The system holds it (`flock`; Windows: `msvcrt.locking`) and releases it when a process dies, in whatever way. If a file system
 has no such locks, the lock is the file itself, and the process that it names is looked for. Nothing is ever written into a
-file that was there: a lock is made new, and what a dead process left is removed first. A file counts only while it lies at
+file that was there: a lock is made new, and what a dead process left is removed first. A file counts only while it is at
 its path, so whoever gets a lock that was removed meanwhile tries again.
 """
 
@@ -27,7 +27,7 @@ _NEW = os.O_CREAT | os.O_EXCL | os.O_RDWR
 _SAFELY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _EVERYBODY = 0o666
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EBADF}
-"""What `flock` fails with where it can't work; the last one on NFS, of a lock that may only be read."""
+"""Errors of `flock` where it can't work; the last one on NFS, of a lock that may only be read."""
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -54,7 +54,7 @@ def acquire(path: Path, lock: Path) -> int:
             if isinstance(error, OSError):
                 error.filename = error.filename or str(path)
             raise
-        os.close(handle)  # somebody looked at it before it was held, and removes it
+        os.close(handle)  # another process found it before it was held, and removes it
     raise _busy(path, lock, None)
 
 
@@ -110,7 +110,7 @@ def no_folder(path: Path) -> str:
 
 
 def _clear_away(path: Path, lock: Path, is_last: bool) -> None:
-    """Remove a lock that nobody holds. Raises `BusyError` if somebody does; a lock that changes meanwhile is left as it is."""
+    """Remove a lock that nobody holds. Raises `BusyError` if somebody does; a lock that changes meanwhile is left alone."""
     handle = _open(path, lock)
     if handle is None:
         return
@@ -139,7 +139,7 @@ def _is_over(owner: Owner, lock: Path, granted: bool | None) -> bool:
 
 
 def _remove_alone(lock: Path, content: bytes) -> None:
-    """Remove a dead process's lock where nothing can be held: of several that find it, the one may that makes a second one."""
+    """Remove a dead process's lock where nothing can be held: if several find it, the one that makes a second lock may do so."""
     second = _second(lock)
     try:
         handle = os.open(second, _NEW | _SAFELY, _EVERYBODY)
@@ -177,7 +177,7 @@ def _open(path: Path, lock: Path) -> int | None:
 
 
 def _hold(handle: int) -> bool | None:
-    """Hold an open file until it is closed: whether that was granted; None where the file system has no such locks."""
+    """Hold an open file until it is closed: whether that was granted; None if the file system has no such locks."""
     try:
         import fcntl
     except ImportError:

@@ -26,7 +26,7 @@ class Owner:
 
     Clocks jump, and numbers of processes come again. So a process is known by its start since the machine's own start
     (`started`, in ticks; where there is no /proc, in seconds of the clock), and the age of a lock by `clock`, which no one
-    sets. `boot` names the start of the machine, `space` the container's own numbers of processes; "" where there is none.
+    sets. `boot` names the start of the machine, `space` the container's own numbers of processes; "" if there is none.
     """
 
     user: str
@@ -84,7 +84,7 @@ class Owner:
         return self.boot == _boot() if self.boot else self.host == socket.gethostname()
 
     def is_dead(self) -> bool | None:
-        """Whether the process is gone; None where that can't be known from here."""
+        """Whether the process is gone; None if that can't be known from here."""
         if self.is_near() and self.space == _space():
             started = _start_of(self.pid)
             near = 0.5 if self.boot else 2.0  # ticks are exact, clocks are not

@@ -36,12 +36,12 @@ class _Held:
 
 
 _held: dict[tuple[str, int], _Held] = {}
-"""By the lock's path and the thread that took it: what is done within one piece of work may lock what it has locked."""
+"""By the lock's path and the thread that took it: the same work may lock again what it has locked."""
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Be the only writer of a file, or of a folder that is made whole and then renamed. The lock lies beside it.
+    """Be the only writer of a file, or of a folder that is made whole and then renamed. The lock is beside it.
 
     Raises `BusyError`, which names the owner, while another process (or thread) writes it; `UserError` where nothing can be
     written; at the end `CaptrainError` if the lock was removed meanwhile, for example with its folder.
@@ -60,7 +60,7 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def locked_folder(folder: Path, goes: bool = False) -> Iterator[None]:
-    """Be the only writer of a folder that is changed in place; it is made if it is not there, and goes if it stays empty.
+    """Be the only writer of a folder that is changed in place; it is made if it does not exist, and removed if it stays empty.
 
     `goes`: the folder itself is to be removed or replaced. Raises as `locked` does, and `UserError` where a file has its name.
     """
@@ -125,13 +125,13 @@ def only_writer(
 
 
 def tidy(path: Path) -> None:
-    """Remove what a process left beside a file or folder that it had all but written when it was killed: its lock, its drafts."""
+    """Remove what a process left beside a file or folder that it was writing when it was killed: its lock, its drafts."""
     with contextlib.suppress(CaptrainError, OSError), locked(path):
         clear_litter(path.parent)
 
 
 def lock_of(path: Path) -> Path:
-    """The lock that lies beside a file.
+    """The lock that is beside a file.
 
     >>> lock_of(Path("out/captions.jsonl")).name, len(lock_of(Path("x" * 250)).name)
     ('.captions.jsonl.lock', 31)
@@ -166,7 +166,7 @@ def _holding(path: Path, lock: Path, goes: bool = False) -> Iterator[None]:
 
 
 def _allow_files(count: int) -> None:
-    """Let this process have so many files open, up to the system's limit."""
+    """Allow this process so many open files, up to the system's limit."""
     try:
         import resource
     except ImportError:  # Windows has no such limit

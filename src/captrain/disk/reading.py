@@ -5,7 +5,7 @@ somebody who writes, and a device may give bytes forever. So a path is looked at
 since it may have been exchanged. (`open(2)`, `O_NONBLOCK`.)
 
 Two beginnings of a file mean the same for all readers: a byte-order mark says the encoding, whatever was asked for; and a Git
-LFS pointer lies in place of a large file until that is fetched.
+LFS pointer is in place of a large file until that is fetched.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def read_file(path: str | os.PathLike[str], most: int | None = None) -> bytes:
 
 
 def fault_of(path: str | os.PathLike[str]) -> str:
-    """Why what lies at a path can't be read as a file, to be read after its name; "" for a file, and where nothing lies.
+    """Why what is at a path can't be read as a file, worded to follow its name; "" for a file, and if there is nothing.
 
     >>> fault_of("/dev/null"), fault_of(__file__), fault_of("no/such/file")
     ('is a device, not a file; put the file itself there', '', '')
@@ -109,7 +109,7 @@ def kind_of_file(mode: int) -> str:
 
 
 def _fault_of_link(path: str | os.PathLike[str], error: OSError) -> str:
-    """Why a link leads to nothing; "" where there is none."""
+    """Why a link leads to nothing; "" if there is none."""
     if error.errno in _LOOPS:
         return "is a link that leads back to itself; put the file itself there"
     if not os.path.lexists(path):

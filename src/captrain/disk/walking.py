@@ -1,6 +1,6 @@
-"""What lies in a folder and below it: one rule for hidden things, links, and what is no file, wherever folders are walked.
+"""What is in a folder and below it: one rule for hidden things, links, and what is no file, wherever folders are walked.
 
-A link to a folder is followed only where a person asked for it. Then each folder is listed once, told by device and inode, so
+A link to a folder is followed only where a person asked for it. Each folder is then listed once, known by device and inode, so
 that a link that leads up ends, and no picture is listed under two paths: the folder's own path goes before a link's.
 """
 
@@ -21,7 +21,7 @@ _SYSTEM_FOLDERS = frozenset(
 
 
 class FolderEntry(NamedTuple):
-    """Something in a folder. `fault` is why it can't be used, to be read after its name; "" if nothing speaks against it."""
+    """Something in a folder. `fault` is why it can't be used, worded to follow its name; "" if nothing speaks against it."""
 
     name: str
     is_folder: bool
@@ -67,7 +67,7 @@ class Folders:
         self._seen: set[tuple[int, int]] = set()  # folders that links led to, and those below them
 
     def entries(self, prefix: str) -> list[FolderEntry]:
-        """What lies in a folder, hidden things left out, in the order that sorts whole paths.
+        """What is in a folder, hidden things left out, in the order that sorts whole paths.
 
         `prefix` is the folder's path below the first one: "" or with a slash at its end. Raises `OSError` if it can't be listed.
         """
@@ -89,7 +89,7 @@ class Folders:
         return FolderEntry(entry.name, False, fault, is_link=True)
 
     def _fault_of_folder(self, path: str) -> str:
-        """Why a link to a folder is not followed. What lies below the first folder is listed by its own path."""
+        """Why a link to a folder is not followed. What is below the first folder is listed by its own path."""
         if not self.follow:
             return LINKED_FOLDER
         real = os.path.join(os.path.realpath(path), "")

@@ -31,7 +31,7 @@ _EVERYBODY = 0o666
 class NewFile:
     """A file that is being written, and takes the place of `path` with `finish`; or else `discard` it.
 
-    `name` is where it lies until then, for libraries that want a path. The permissions of a file that was there stay.
+    `name` is where it is until then, for libraries that want a path. The permissions of a file that was there stay.
     What a killed process left in the folder is removed first. Raises `UserError` if `path` is a link, a folder or a device.
 
     Args:
@@ -146,7 +146,7 @@ def read_own(path: Path) -> bytes:
 
 
 def check_target(path: Path) -> int | None:
-    """The mode of a file that may be written, None if there is none. Raises `UserError` if something else lies there."""
+    """The mode of a file that may be written, None if there is none. Raises `UserError` if something else is there."""
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:

@@ -155,7 +155,7 @@ class FeatureCache:
 
     @torch.no_grad()
     def _compute(self, pixels: Tensor) -> Tensor:
-        """What is cached of pixels (I, height, width, 3): the pixels, or their features in the captioner's precision."""
+        """What the cache holds for pixels (I, height, width, 3): the pixels, or their features in the captioner's precision."""
         if self.kind == "pixels":
             return pixels
         with evaluating(self.captioner):

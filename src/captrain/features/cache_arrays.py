@@ -61,7 +61,7 @@ class ArrayStore(ABC):
         """The arrays of keys, (len(keys), ...)."""
 
     def flush(self) -> None:  # noqa: B027  # a store in memory has nothing to do
-        """Write everything to where a later run finds it."""
+        """Write everything, so that a later run finds it."""
 
     def _note(self, block: int, keys: Sequence[str]) -> None:
         """Remember where the rows of a block or shard are."""
@@ -111,7 +111,7 @@ class DiskStore(ArrayStore):
         self.manifest = manifest
         self.shape = tuple(shape)
         self.shards: list[ShardNote] = []
-        self.records: dict[str, ShardNote | None] = {}  # by file; None for broken ones
+        self.records: dict[str, ShardNote | None] = {}  # records by file; None for broken ones
         self.mapped: dict[int, np.ndarray] = {}
         self.waiting = IndexRows()
         self.blocks: list[np.ndarray] = []
@@ -159,7 +159,7 @@ class DiskStore(ArrayStore):
             self._tell()
 
     def _tell(self) -> None:
-        """Write the manifest of all records. Of several writers, the last one to look sees the records of all."""
+        """Write the manifest of all records. If there are several writers, the last one to do so sees the records of all."""
         told: list[ShardNote] | None = None
         while (found := self._whole()) != told:
             self.folder.write(MANIFEST, [self.manifest.with_shards(found).to_json()])

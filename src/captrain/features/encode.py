@@ -59,7 +59,7 @@ BATCH = 32  # pictures encoded at a time
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """What an encoding left: totals of the store, where rejects are listed, sources that could not be read, shards made now."""
+    """The result of encoding: totals of the store, the list of rejects, sources that could not be read, shards made now."""
 
     store: str
     counts: dict[str, int]
@@ -72,18 +72,18 @@ class Encoded:
         return self.store
 
     def open(self) -> FeatureStore:
-        """The store, to read vectors and samples from."""
+        """Open the store to read vectors and samples."""
         return FeatureStore(self.store)
 
 
 @dataclass(frozen=True, slots=True)
 class StoreContent:
-    """What a store holds of the pictures.
+    """What a store holds for each picture.
 
     dtype: of the kept numbers; `auto` is bfloat16 where bf16 computes, else float16.
     captioned: reject pictures without captions. max_words: cut captions after so many words.
     shard_images: most pictures of a shard; None for what makes 256 MiB.
-    redo_changed: encode sources again that changed since an earlier start, instead of refusing.
+    redo_changed: encode changed sources again instead of refusing.
     """
 
     dtype: Dtype = "auto"
@@ -109,13 +109,13 @@ def encode(
     format: str | None = None,
     options: ReadOptions = BY_LOOKING,
 ) -> Encoded:
-    """Compute the features of all pictures of `data` into `store`; what is there from an earlier start is not done again.
+    """Compute the features of all pictures of `data` into `store`; what an earlier start has done is not done again.
 
-    Started again after any interruption, the same call leaves the same bytes as if it had not been interrupted.
+    After any interruption, the same call completes the store, with the same bytes as without an interruption.
 
     Args:
         data: anything captrain reads. store: a folder or URL. opening: the encoder, and how it sees pictures.
-        content: what is kept of each picture. batching: how pictures are decoded. engine: on what they are encoded.
+        content: what is stored for each picture. batching: how pictures are decoded. engine: where they are encoded.
 
     Raises:
         UserError: for data, encoders or stores that can't work together, a source that changed, a store that is being written.
@@ -150,7 +150,7 @@ def encode(
 def first_manifest(
     encoder: Encoder | AboutEncoder, features: FeaturesNote, captioned: bool, max_words: int | None, size: int
 ) -> Manifest:
-    """What a store says before it has a shard."""
+    """The manifest of a store without shards."""
     return Manifest(
         complete=False, encoder=encoder.note, preparation=encoder.spec.to_dict(), preparation_version=PREPARATION_VERSION,
         features=features, captioned=captioned, max_words=max_words, shard_images=size,
@@ -185,7 +185,7 @@ def _listed(labels: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class AboutEncoder:
-    """What decides an encoder's vectors. `shape` is what its features look like, whatever kind of number is kept."""
+    """What decides an encoder's vectors. `shape` is that of its features, whatever kind of number is stored."""
 
     note: EncoderNote
     spec: ImageSpec
@@ -227,25 +227,25 @@ class EncoderOpening(ModelOpening[Encoder, AboutEncoder]):
         )  # fmt: skip
 
     def copy(self, model: Encoder, device: str) -> Encoder:
-        """The same encoder on another device."""
+        """A copy of the encoder on another device."""
         return on_device(model, device)
 
     def about(self, model: Encoder) -> AboutEncoder:
-        """What decides its vectors."""
+        """Everything that decides its vectors."""
         return AboutEncoder.of(model)
 
     def settled(self, about: AboutEncoder) -> EncoderOpening:
-        """Whatever is opened from now on computes as the first encoder does."""
+        """Later openings compute in the precision of the first encoder."""
         return replace(self, precision=about.precision)
 
     def check(self, about: AboutEncoder, model: Encoder, where: str) -> None:
-        """Raise `ModelError` if an encoder that was opened on another machine is another one."""
+        """Raise `ModelError` if an encoder that was opened on another machine differs."""
         check_same_encoder(where, about.note, model.note.name, model.note.weights)
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding(PartsOrder[Encoder]):
-    """Features of sources into a store: its writer, how to encode, most pictures of a shard."""
+    """Encodes sources into a store: its writer, how to encode, the most pictures in a shard."""
 
     writer: StoreWriter
     pipeline: Pipeline
@@ -272,7 +272,7 @@ class Encoding(PartsOrder[Encoder]):
         return parse_shard(folder.read(record, LARGEST), folder.where(record)) if folder.exists(record) else None
 
     def for_worker(self, cores: int) -> Encoding:
-        """With a writer that knows no shards: of a large store they are many, and a worker needs those of one source."""
+        """The same with a writer that knows no shards: a large store has many, and a worker needs those of one source."""
         bare = copy(self.writer)
         bare.done, bare.manifest = {}, self.writer.manifest.with_shards([], complete=False)
         workers = cores if self.pipeline.workers is None else self.pipeline.workers

@@ -91,7 +91,7 @@ def open_encoder(
 ) -> Encoder:
     """An encoder from a folder or hub id: an image encoder, or a captioner (run folder, model folder) for its encoder.
 
-    Of a captioner `vectors` is what its own decoder reads. Raises `ModelError` if there is no such encoder.
+    For a captioner, `vectors` is what its own decoder reads. Raises `ModelError` if there is no such encoder.
     """
     folder = find_model_folder(source)
     with clear_errors(folder):

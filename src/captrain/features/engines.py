@@ -1,4 +1,4 @@
-"""What computes the parts of a collection, for encoding and for captioning: this machine, or a Ray cluster.
+"""Engines compute the parts of a collection, for encoding and for captioning: on this machine, or on a Ray cluster.
 
 An `Engine` opens a model, makes parts of the sources with it, and reports each part. It does not know what is made: a
 `ModelOpening` opens the model, and a `PartsOrder` makes and writes the parts. Encoding brings both (`features.encode`), and so
@@ -36,12 +36,12 @@ ENGINES = {
 Model = TypeVar("Model")
 About = TypeVar("About")
 Tell = Callable[[EncodingSource, Any], None]
-"""Called for each part that is done (in memory or its note), or the `End` of one that can't be read; all of these know whether
-they are the `last` of their source. Never called by two threads at a time."""
+"""Called for each part that is done (in memory or its note), or the `End` of one that can't be read; each of these knows whether
+it is the `last` of its source. Never called by two threads at a time."""
 
 
 class FinishedPart(Protocol):
-    """What is known of a part that is written: its name, its number, whether it is its source's last."""
+    """What is known about a written part: its name, its number, whether it is its source's last."""
 
     @property
     def name(self) -> str: ...
@@ -54,7 +54,7 @@ class FinishedPart(Protocol):
 
 
 class ModelOpening(ABC, Generic[Model, About]):
-    """How a model is opened, and what of it decides results. It is sent to other machines."""
+    """How a model is opened, and what decides its results. It is sent to other machines."""
 
     @abstractmethod
     def open(self, device: str) -> Model:
@@ -70,15 +70,15 @@ class ModelOpening(ABC, Generic[Model, About]):
 
     @abstractmethod
     def settled(self, about: About) -> ModelOpening[Model, About]:
-        """The same, but what it opens computes in the precision of a model that was opened before."""
+        """The same opening, but in the precision of a model that was opened before."""
 
     @abstractmethod
     def check(self, about: About, model: Model, where: str) -> None:
-        """Raise `ModelError` if a model that was opened `where` is another one."""
+        """Raise `ModelError` if a model that was opened at `where` differs."""
 
 
 class PartsOrder(ABC, Generic[Model]):
-    """What is done with each source, and where the results go. `done` has the parts that are there, by name."""
+    """What is done with each source, and where the results go. `done` has the finished parts by name."""
 
     @property
     @abstractmethod
@@ -89,7 +89,7 @@ class PartsOrder(ABC, Generic[Model]):
     def parts(
         self, model: Model, sources: Iterable[EncodingSource], skip: Skip
     ) -> Iterator[tuple[EncodingSource, Any]]:
-        """Do sources one after another: gives each finished part in memory, and the `End` of one that is not to be kept."""
+        """Process sources one after another: yields each finished part in memory, and the `End` of a part that is not kept."""
 
     @abstractmethod
     def write(self, part: Any) -> FinishedPart:
@@ -101,7 +101,7 @@ class PartsOrder(ABC, Generic[Model]):
 
     @abstractmethod
     def for_worker(self, cores: int) -> PartsOrder[Model]:
-        """What is sent to a worker with so many cores: knows no parts, which may be many."""
+        """The order for a worker with so many cores. It knows no parts, as there may be many."""
 
     @abstractmethod
     def check_shared(self) -> None:
@@ -110,7 +110,7 @@ class PartsOrder(ABC, Generic[Model]):
 
 @dataclass(frozen=True, slots=True)
 class EngineWork:
-    """What is to be done: how, with which sources, without parts that `skip` names, and whom to tell."""
+    """What to do: how, with which sources, without the parts that `skip` names, and whom to notify."""
 
     order: PartsOrder[Any]
     sources: Sequence[EncodingSource]
@@ -119,14 +119,14 @@ class EngineWork:
 
 
 class Engine(ABC, Generic[Model, About]):
-    """A context manager: what it started ends with it."""
+    """A context manager: everything it started ends with it."""
 
     def __init__(self, opening: ModelOpening[Model, About], devices: Sequence[str], address: str | None) -> None:
         self.opening, self.devices, self.address = opening, devices, address
 
     @abstractmethod
     def about(self) -> About:
-        """What its model is. Raises `ModelError` if it can't be opened."""
+        """The note that describes its model. Raises `ModelError` if it can't be opened."""
 
     @abstractmethod
     def run(self, work: EngineWork) -> None:
@@ -140,14 +140,14 @@ class Engine(ABC, Generic[Model, About]):
 
     @abstractmethod
     def close(self) -> None:
-        """End what was started for it."""
+        """End everything that was started for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
     """Which engine, and where it runs.
 
-    name: `local`, or `ray` for all machines of a Ray cluster, which must see data, model and output alike.
+    name: `local`, or `ray` for all machines of a Ray cluster, all of which must see the data, the model and the output.
     devices: of the local engine: one model on each, every one with sources of its own.
     address: of the cluster, HOST:PORT or `auto`; None for Ray on this machine alone.
     """
@@ -158,7 +158,7 @@ class EngineOptions:
 
 
 def make_engine(options: EngineOptions, opening: ModelOpening[Model, About]) -> Engine[Model, About]:
-    """The engine that the options name; what it needs is imported now.
+    """The engine that the options name; the packages it needs are imported now.
 
     Raises `SettingsError` for another name, and for an `address` where there is no cluster to be named.
     """
@@ -183,7 +183,7 @@ class LocalEngine(Engine[Model, About]):
         return [self.opening.copy(first, device) if several or ":" in device else first for device in self.devices]
 
     def about(self) -> About:
-        """What the first model is; the others are copies."""
+        """The note of the first model; the others are copies."""
         return self.opening.about(self.models[0])
 
     def run(self, work: EngineWork) -> None:
@@ -229,10 +229,10 @@ class EngineJob:
         self._before = set(order.done)
 
     def run(self, engine: Engine[Any, Any]) -> None:
-        """Do all that is not done."""
+        """Do everything that is not yet done."""
         waiting = [source for source in self.sources if not self._is_done(source)]
         if skipped := len(self.sources) - len(waiting):
-            logger.info("%d of %d sources are done already", skipped, len(self.sources))
+            logger.info("%d of %d sources are already done", skipped, len(self.sources))
         with track(self.what, len(waiting), "source") as advance:
 
             def tell(source: EncodingSource, made: Any) -> None:
@@ -276,7 +276,7 @@ def part_names(done: Mapping[str, FinishedPart], source: EncodingSource) -> list
 
 
 def changed_sources(done: Mapping[str, FinishedPart], sources: Sequence[EncodingSource]) -> list[EncodingSource]:
-    """Sources that are others now than when their parts were done."""
+    """Sources that have changed since their parts were done."""
     return [
         source
         for source in sources
@@ -285,6 +285,6 @@ def changed_sources(done: Mapping[str, FinishedPart], sources: Sequence[Encoding
 
 
 def parts_of_sources(done: Mapping[str, FinishedPart], sources: Sequence[EncodingSource]) -> list[str]:
-    """The parts of sources that are done, whatever is missing between them."""
+    """The parts of sources that are done, even if some between them are missing."""
     names = {source.name for source in sources}
     return [part for part in done if part.rpartition(".")[0] in names]

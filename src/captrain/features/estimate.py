@@ -1,4 +1,4 @@
-"""How long a collection takes to encode, and what it takes: plain arithmetic on rates, each marked measured or assumed.
+"""How long a collection takes to encode, and with what machines: arithmetic on rates, each marked measured or assumed.
 
 Four stages work at the same time, as in `captrain encode`: reading (network), decoding (cores), encoding (devices), writing
 (network). The slowest of them binds. Decimal units throughout: 1 MB is 10^6 bytes.
@@ -18,7 +18,7 @@ STAGES = ("reading", "decoding", "encoding", "writing")
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number with where it is from: measured on this machine, or assumed for a reason."""
+    """A number with its origin: measured on this machine, or assumed for a reason."""
 
     value: float
     measured: bool
@@ -26,7 +26,7 @@ class Number:
 
     @property
     def origin(self) -> str:
-        """The word that stands beside it."""
+        """The word to show beside it."""
         return "measured" if self.measured else "assumed"
 
 
@@ -41,7 +41,7 @@ def assumed(value: float, reason: str) -> Number:
 
 
 def computed(value: float, *sources: Number) -> Number:
-    """What follows from other numbers: measured only where all of them are.
+    """A number computed from others: measured only if all of them are.
 
     >>> computed(6.0, measured(2.0, "a clock"), assumed(3.0, "a data sheet")).origin
     'assumed'
@@ -193,7 +193,7 @@ class Cluster:
         return self.storage
 
     def of(self, devices: int, a_machine: int) -> Cluster:
-        """As many such machines as hold `devices`; one that is not full has all its cores."""
+        """As many such machines as are needed for `devices`; one that is not full has all its cores."""
         return replace(self, machines=math.ceil(devices / a_machine), devices=devices)
 
 
@@ -213,7 +213,7 @@ def cluster_of(machines: int, devices: int, cores: int, network: float, storage:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What comes of it. `stages` are images a second that each stage could do alone, `rate` what all do together."""
+    """The estimate. `stages` are images a second that each stage could do alone, `rate` what all do together."""
 
     cluster: Cluster
     stages: dict[str, Number]

@@ -1,4 +1,4 @@
-"""What is done with whole stores: describe, check and join them, search them, convert them to and from clip-retrieval's layout.
+"""Work on whole stores: describe, check, join and search them, convert them to and from clip-retrieval's layout.
 
 A search gives the nearest neighbours of a picture, to see that the vectors mean something.
 """
@@ -88,9 +88,9 @@ def _verify_shard(folder: StoreFolder, manifest: Manifest, shard: ShardNote) -> 
 
 
 def merge_stores(places: Sequence[str], out: str) -> Manifest:
-    """Copy the shards of several stores of one kind into a new one; what they rejected comes along.
+    """Copy the shards of several stores of one kind into a new one; with the lists of what they rejected.
 
-    The same call again ends one that was interrupted.
+    The same call completes one that was interrupted.
 
     Raises `DataError` if the stores differ, or if two have shards of the same source.
     """
@@ -122,7 +122,7 @@ def merge_stores(places: Sequence[str], out: str) -> Manifest:
 
 
 def _holds_store(folder: StoreFolder) -> bool:
-    """Whether a folder has a store, or shards of one that is being encoded; a merge that was cut off leaves neither."""
+    """Whether a folder has a store, or shards of one that is being encoded; an interrupted merge leaves neither."""
     if not folder.exists(MANIFEST):
         return False
     return parse_manifest(folder.read(MANIFEST, LARGEST), folder.where(MANIFEST)).complete or bool(records(folder))
@@ -222,7 +222,7 @@ class Neighbour(NamedTuple):
 def search_store(
     places: Sequence[str], picture: Path, *, encoder: str | None = None, count: int = 10
 ) -> list[Neighbour]:
-    """The pictures of stores whose mean vectors point most nearly where that of `picture` does, nearest first.
+    """The pictures whose mean vectors are closest in direction to that of `picture`, nearest first.
 
     Args:
         encoder: a folder or hub id; without it the one that the store names.

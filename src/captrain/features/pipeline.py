@@ -2,7 +2,7 @@
 
 One thread reads samples in order and hands them to threads that decode; the caller's thread encodes or captions batches; one
 thread writes finished parts. Queues between them are bounded, so that memory does not grow with the collection. A batch never
-holds pictures of two parts: what a part gives does not depend on what was done before it.
+holds pictures of two parts: the result of a part does not depend on earlier work.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from captrain.records import Rejects, Sample
 Decoded = tuple[np.ndarray, str]  # pixels and content key
 Event = tuple[EncodingSource, Sample | End, Future[Decoded] | None]
 Skip = Callable[[EncodingSource, int], bool]
-"""Whether a part of a source is there already."""
+"""Whether a part of a source already exists."""
 
 SHARDS_WAITING = 1  # to be written, beside the one that is
 
 
 class Assembly(Protocol):
-    """A part that is being made."""
+    """An unfinished part."""
 
     def add(self, sample: Sample, decoded: Future[Decoded]) -> None:
         """Take in one picture when it is decoded; one that can't be (`PictureError`) is rejected."""
@@ -60,7 +60,7 @@ class SourceReader(Batching):
         begin: Callable[[EncodingSource], Assembly],
         wants: Callable[[Sample], bool] | None = None,
     ) -> Iterator[tuple[EncodingSource, Any]]:
-        """Do sources one after another; gives each finished part, and the `End` of a part that is not to be kept.
+        """Process sources one after another; yields each finished part, and the `End` of a part that is not kept.
 
         Parts that `skip` names and samples that nobody wants are read past, but not decoded.
         """
@@ -79,7 +79,7 @@ class SourceReader(Batching):
         wants: Callable[[Sample], bool] | None,
         pool: ThreadPoolExecutor,
     ) -> Iterator[Event]:
-        """Everything that sources give, in order; pictures are on their way to be decoded."""
+        """Everything that sources give, in order; pictures are already being decoded."""
 
         def decode(sample: Sample) -> Decoded:
             try:
@@ -127,7 +127,7 @@ class Pipeline:
     def shards(
         self, encoder: Encoder, sources: Iterable[EncodingSource], size: int, skip: Skip
     ) -> Iterator[tuple[EncodingSource, FeatureShard | End]]:
-        """Encode sources one after another; gives each finished shard, and the `End` of a part that is not to be kept."""
+        """Encode sources one after another; yields each finished shard, and the `End` of a part that is not kept."""
         reader = SourceReader(self.batch_size, self.workers, self.max_pixels)
         return reader.parts(encoder.spec, sources, size, skip, lambda source: _Part(self, encoder))
 
@@ -171,7 +171,7 @@ class _Part:
         return sample.captions if most is None else tuple(" ".join(text.split()[:most]) for text in sample.captions)
 
     def _flush(self) -> None:
-        """Begin with a batch, then fetch the one before: the device is never without work."""
+        """Start a batch, then fetch the one before, so that the device always has work."""
         if self.pixels:
             made = self.encoder.encode(torch.from_numpy(np.stack(self.pixels))).to(KINDS[self.pipeline.dtype])
             self.pixels.clear()
@@ -197,7 +197,7 @@ def part_name(source: EncodingSource, part: int) -> str:
 
 
 class ahead:  # noqa: N801  # used like a function: `with ahead(items, 8) as ready`
-    """Run an iterator on a thread of its own, at most so many items in advance; its exceptions come out here."""
+    """Run an iterator on a thread of its own, at most so many items ahead; its exceptions are raised here."""
 
     def __init__(self, items: Iterator[Any], most: int) -> None:
         self.items = items
@@ -223,7 +223,7 @@ class ahead:  # noqa: N801  # used like a function: `with ahead(items, 8) as rea
             self._put((None, error))
 
     def _put(self, item: Any) -> bool:
-        """Wait for room, unless nobody wants more."""
+        """Wait for room, unless the reader has stopped."""
         while not self.stopped.is_set():
             try:
                 self.queue.put(item, timeout=0.1)

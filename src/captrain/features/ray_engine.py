@@ -1,7 +1,7 @@
 """A Ray cluster as an engine: an actor for each GPU, or for each core where there is none, with one source at a time.
 
-There are never more sources on their way than actors, so nothing piles up. While sources wait, one actor more than can be placed
-is asked for, which is what makes a cluster that can grow do so. The source of an actor that dies goes to another one.
+Never more sources are in progress than there are actors, so nothing piles up. While sources wait, one more actor than fits
+is requested, which makes an autoscaling cluster grow. The source of an actor that dies goes to another one.
 
 A `RayWorker` is what an actor runs: it has the model, does a source at a time, and writes its parts itself. It needs no Ray.
 """
@@ -32,7 +32,7 @@ INSTALL = "pip install 'captrain[scale]'"
 CONNECT_SECONDS = 5
 MOST_CORES = 16  # of an actor with a GPU: to decode for it
 SETTINGS_FRAME = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # what both sides of HTTP/2 begin with (RFC 9113, 3.4)
-MOST_DEATHS = 3  # of workers over one source: it may be what kills them
+MOST_DEATHS = 3  # deaths of workers on one source: the source may cause them
 
 
 class RayEngine(Engine[Model, About]):
@@ -52,7 +52,7 @@ class RayEngine(Engine[Model, About]):
 
     @cached_property
     def share(self) -> Share:
-        """What each actor gets of the cluster."""
+        """Each actor's share of the cluster."""
         return share_of(self.ray.cluster_resources(), self.devices[0])
 
     def about(self) -> About:
@@ -83,7 +83,7 @@ class RayEngine(Engine[Model, About]):
         return self._hire(self._about)
 
     def dismiss(self, actor: Any) -> None:
-        """Let go an actor that has died; one that is only out of reach must not write any more."""
+        """Drop an actor that has died; one that is only unreachable must not write any more."""
         self.actors.remove(actor)
         self.ray.kill(actor)
 
@@ -110,7 +110,7 @@ class _Pool:
         self.deaths: Counter[str] = Counter()  # by the source's name; "" while the model was opened
 
     def run(self) -> None:
-        """Go on until nothing waits and nothing is being done."""
+        """Run until nothing waits and nothing is in progress."""
         while self.waiting or any(source for _, source in self.busy.values()):
             while self.waiting and self.idle:
                 self._give(self.idle.pop(), self.waiting.popleft())
@@ -126,7 +126,7 @@ class _Pool:
         self.busy[actor.do.remote(self.order, alone(source), known)] = (actor, source)
 
     def _settle(self, promise: Any) -> None:
-        """Take in what an actor has done, and give it more; or give its source to another one."""
+        """Take an actor's results and give it more work; or give its source to another actor."""
         actor, source = self.busy.pop(promise)
         try:
             result = _result(self.ray, promise)
@@ -135,7 +135,7 @@ class _Pool:
             self._mourn(source, error)
             return
         if source is None:
-            self.deaths.pop("", None)  # only workers that die one after another say that the model kills them
+            self.deaths.pop("", None)  # only if workers die one after another is the model taken to kill them
         else:
             self._take(source, result)
         self.idle.append(actor)
@@ -155,7 +155,7 @@ class _Pool:
                 f"ray: {MOST_DEATHS} workers died {what} ({_short(error)}); see the cluster's logs, then run the command again"
             )
         if source is not None:
-            logger.warning("%s: its worker died; another one goes on with it", source.label)
+            logger.warning("%s: its worker died; another one continues", source.label)
             self.waiting.appendleft(source)
 
 
@@ -230,7 +230,7 @@ def _knock(address: str) -> None:
 
 
 def _result(ray: Any, promise: Any) -> Any:
-    """What a call gave; what it raised is raised here as it was."""
+    """The result of a call; its exception is raised here unchanged."""
     try:
         return ray.get(promise)
     except ray.exceptions.RayTaskError as error:
@@ -238,14 +238,14 @@ def _result(ray: Any, promise: Any) -> Any:
 
 
 def _short(error: BaseException) -> str:
-    """The first line of what Ray says."""
+    """The first line of Ray's message."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
 
 
 class RayWorker:
     """Lives in a process of its own, in `folder` if its machine has that: paths may be relative to it.
 
-    `cores` is how many it has of its machine's; other workers are taken to have the others. `trust` is what the command was
+    `cores` is how many it has of its machine's; other workers are assumed to use the others. `trust` is what the command was
     told to trust.
     """
 

@@ -1,7 +1,7 @@
-"""What is to be encoded, cut into parts: a tar shard is one or several parts, any other data set is cut into blocks of samples.
+"""Sources to encode, cut into parts: a tar shard is one or several parts, any other data set is cut into blocks of samples.
 
 A part's samples, in their order, are decided by the source alone, so that each part can be done by itself, in any order, on any
-machine, and gives the same bytes.
+machine, with the same bytes as a result.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from captrain.data.shards.stream import IN_ORDER, SampleStream
 from captrain.records import Rejects, Sample
 
 UNREAD = "can't be read"
-"""How the reason begins where a whole shard could not be read, or not to its end: that may pass."""
+"""How the reason begins if a shard could not be read, or not to its end: the cause may be temporary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class EncodingSource(ABC):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Text that tells whether the source is what it was; looked at once."""
+        """Text that tells whether the source is unchanged; computed once."""
         return self._look()
 
     @abstractmethod
@@ -162,7 +162,7 @@ def sources_of(
 
 
 def file_safe_name(name: str) -> str:
-    """A name that can be a file's anywhere; one that had to be changed gets a digest, so that two stay two.
+    """A file name that is valid everywhere; a changed name gets a digest, so that it stays unique.
 
     >>> file_safe_name("00000"), file_safe_name("train/00000")
     ('00000', 'train-00000-540bc2d6')
@@ -174,7 +174,7 @@ def file_safe_name(name: str) -> str:
 
 
 def _facts(sample: Sample) -> str:
-    """What tells whether a sample's picture is what it was."""
+    """What tells whether a sample's picture is unchanged."""
     file = sample.image.path if isinstance(sample.image, OutsidePicture) else sample.image
     if isinstance(file, Path):
         try:
@@ -188,7 +188,7 @@ def _facts(sample: Sample) -> str:
 
 
 def _taken(rejects: Rejects) -> Rejects:
-    """What was rejected up to now, taken out."""
+    """Remove and return what was rejected so far."""
     taken = Rejects(list(rejects.lines))
     rejects.lines.clear()
     return taken

@@ -40,7 +40,7 @@ MOST_TOLD = 20  # rejected pictures that are logged if they can't be listed
 
 @dataclass(frozen=True, slots=True)
 class CaptionOutcome:
-    """How many captions were written, how many pictures had one already, how many were rejected and where that is listed.
+    """The number of captions written, of pictures that already had one, and of rejected ones, and where these are listed.
 
     `unread` names sources that could not be read to their end.
     """
@@ -79,9 +79,9 @@ class CaptionOutput:
     """Where captions go.
 
     path: one JSONL file for all; None for the caption file beside each picture.
-    extension: ending of caption files beside pictures; with .txt the file is changed that a picture has.
+    extension: ending of caption files beside pictures; with .txt, the file that a picture has is changed.
     existing: skip pictures that have a caption, or overwrite it, or append or prepend to it.
-    part_images: pictures of a part, where engines caption: what is captioned again, at most, on each device after a kill.
+    part_images: pictures in a part of an engine: at most so many are captioned again on each device after a kill.
     """
 
     path: Path | None = None
@@ -105,7 +105,7 @@ def caption_files(
     Args:
         to: where captions go, and what happens to those that are there.
         format, options: how data sets among the images are read. computing: how pictures are batched, and where.
-        decoding: changes to the model's own way of writing.
+        decoding: changes to the model's own decoding.
     """
     computing = computing or Computing()
     output, existing = to.path, to.existing
@@ -156,7 +156,7 @@ def _only_writer(output: Path | None, samples: Sequence[Sample]) -> AbstractCont
 
 @contextmanager
 def _telling_how_to_go_on(existing: str) -> Iterator[None]:
-    """Say what the same command does next where this one is interrupted."""
+    """If this command is interrupted, log what the same command does next."""
     try:
         yield
     except KeyboardInterrupt:
@@ -166,7 +166,7 @@ def _telling_how_to_go_on(existing: str) -> Iterator[None]:
 
 
 def _held_list(path: Path, stack: ExitStack) -> Path:
-    """Where rejected pictures are listed: `path`, or with a number where another process is to write that. It is held.
+    """The list of rejected pictures: `path`, or the same with a number if another process writes that. It is locked.
 
     A folder that can't be written matters only if there is something to list. Raises `UserError` for a link.
     """
@@ -207,15 +207,15 @@ class CaptionLines:
         self.done = {str(line["id"]) for line in lines_with_ids(self.partial)} if self.partial.exists() else set()
 
     def wants(self, sample: Sample, rejects: Rejects) -> bool:
-        """True unless the file has its caption already."""
+        """True unless the file already has its caption."""
         return sample.id not in self.done
 
     def begin(self, maker: CaptionMaker) -> None:
-        """Say which model writes: each line tells it."""
+        """Say which model writes: each line states it."""
         self.maker = str(maker)
 
     def is_done(self, sample: Sample) -> bool:
-        """False: `wants` knows all that is done."""
+        """False: `wants` knows everything that is done."""
         return False
 
     def put(self, sample: Sample, caption: Caption) -> None:

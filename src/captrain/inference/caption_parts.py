@@ -58,15 +58,15 @@ def caption_parts(
 ) -> CaptionOutcome:
     """Write the captions of all pictures into one file; what an interrupted start has done is not done again.
 
-    While it goes on, finished parts lie in `OUTPUT.parts`. If a source can't be read, the output has all others' captions and
+    While it goes on, finished parts are in `OUTPUT.parts`. If a source can't be read, the output has all others' captions and
     the parts stay, so that the same call tries that source again.
 
     Args:
         opening: the captioner, and how it is opened.
         images: pictures, folders, lists or data sets; tar shards are read once from front to back, and never copied or indexed.
-        to: the file. Pictures that have a caption in it are skipped, or all is overwritten.
-        engine: on what captions are made. Of its devices, just `auto` or `cuda` is all GPUs of this machine.
-        batching: how pictures are decoded. decoding: changes to the model's own way of writing.
+        to: the file. Pictures that have a caption in it are skipped, or everything is overwritten.
+        engine: where captions are made. As devices, `auto` or `cuda` alone means all GPUs of this machine.
+        batching: how pictures are decoded. decoding: changes to the model's own decoding.
 
     Raises:
         UserError: for data, models or outputs that can't work together, or an output that is being written.
@@ -147,7 +147,7 @@ def _check(output: Path, existing: str) -> None:
 
 
 def _on_all_gpus(engine: EngineOptions) -> EngineOptions:
-    """All GPUs of this machine where none is named; workers of a cluster find out by themselves."""
+    """All GPUs of this machine if none is named; workers of a cluster find out by themselves."""
     devices = engine.devices
     if engine.name != "local" or len(devices) > 1 or ":" in devices[0]:
         return engine

@@ -1,6 +1,6 @@
 """A captioner ready for use: load it, give it pictures, get captions. Training, evaluation and captioning share this code.
 
-`maker_of` says which model writes captions, and how, as it is remembered beside them.
+`maker_of` describes the model that writes captions, and its decoding, for the note beside them.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Captioner:
     ) -> Captioner:
         """From a run folder, a model folder, a .zip, a hub id or a short name, onto a device, without printing anything.
 
-        What comes from the hub is kept in `cache`, if given. Raises `ModelError` when it can't be loaded.
+        Downloads from the hub go to `cache`, if given. Raises `ModelError` when it can't be loaded.
         """
         with quietly():
             return cls._load(source, device, precision, cache)
@@ -107,10 +107,10 @@ class Captioner:
         features: np.ndarray | torch.Tensor | None = None,
         **decoding: Any,
     ) -> list[Caption]:
-        """Captions of pictures (or one), in order: paths, encoded bytes, or PIL images; or of what an encoder made of them.
+        """Captions of pictures (or one), in order: paths, encoded bytes, or PIL images; or of features that an encoder computed.
 
         Args:
-            features: vectors (I, N, D), or (I, D) for one an image, instead of pictures: only the text half runs.
+            features: vectors (I, N, D), or (I, D) for one per image, instead of pictures: only the decoder runs.
             decoding: changes to how the model's captions are written, for example `beams=5` or `max_new_tokens=40`.
         """
         check_settings(ComputingSettings, batch_size=batch_size)
@@ -143,7 +143,7 @@ class Captioner:
             column: of the pictures. Default: image, picture, path, file_name, image_path or img, the first that is there.
             decoding: changes to how captions are written, such as `beams=5` (`fn_kwargs` of `Dataset.map`).
 
-        A picture that can't be decoded has None for a caption, and is told in the log. Raises `DataError` where no column holds
+        A picture that can't be decoded gets None as its caption, and is logged. Raises `DataError` if no column holds
         pictures.
         """
         name = column or next((name for name in COLUMNS if name in batch), None)
@@ -176,7 +176,7 @@ class Captioner:
         return captions
 
     def decoding(self, changes: dict[str, Any]) -> Decoding:
-        """How this captioner writes, with some settings changed. Raises `SettingsError` as `adjust_decoding` does."""
+        """This captioner's decoding, with some settings changed. Raises `SettingsError` as `adjust_decoding` does."""
         return adjust_decoding(self.model.decoding, changes, self.model.room())
 
     def _caption_features(self, features: torch.Tensor, batch_size: int, how: Decoding) -> list[Caption]:
@@ -227,7 +227,7 @@ class Captioner:
     ) -> Iterator[tuple[int, Written]]:
         """Captions of any number of samples by position, decoding pictures ahead; bad ones go to `rejects`.
 
-        Raises `SettingsError` for a batch of no picture, or less than no threads.
+        Raises `SettingsError` for a batch size below 1, or a negative number of threads.
         """
         batching = Batching(batch_size, workers, max_pixels)
         limit = BatchLimit(batch_size)
@@ -245,7 +245,7 @@ class Captioner:
         workers: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> Iterator[tuple[int, list[Written]]]:
-        """As `stream`, with one caption for each way of decoding; pictures are encoded once for all of them.
+        """Like `stream`, with one caption for each decoding; pictures are encoded once for all of them.
 
         Each batch is finished before the next begins: its captions are the same to the bit, whatever was captioned before.
         """
@@ -364,7 +364,7 @@ def maker_of(model: str, captioner: Captioner, decoding: Decoding) -> CaptionMak
 
 
 def maker_id(weights: str, prompt: str, preparation: Mapping[str, Any], decoding: Decoding) -> str:
-    """An id that two writers share if they write the same: of weights, prompt, pixels and decoding, 12 letters."""
+    """An id that two writers share if they write the same captions: of weights, prompt, pixels and decoding, 12 letters."""
     facts = json.dumps([weights, prompt, preparation, decoding.to_dict()], sort_keys=True, default=str)
     return hashlib.blake2b(facts.encode(), digest_size=6).hexdigest()
 

@@ -29,7 +29,7 @@ from captrain.records import Caption, Rejects, Sample
 
 @dataclass(frozen=True, slots=True)
 class AboutCaptioner:
-    """What decides a captioner's captions, besides how they are decoded."""
+    """Everything that decides a captioner's captions, except the decoding."""
 
     model: str
     weights: str
@@ -37,7 +37,7 @@ class AboutCaptioner:
     prompt: str
     preparation: dict[str, Any]
     decoding: Decoding
-    """How it writes unless asked otherwise."""
+    """Its decoding unless asked otherwise."""
     room: Room
 
     def maker(self, decoding: Decoding) -> CaptionMaker:
@@ -79,11 +79,11 @@ class CaptionerOpening(ModelOpening[Captioner, AboutCaptioner]):
         )  # fmt: skip
 
     def settled(self, about: AboutCaptioner) -> CaptionerOpening:
-        """Whatever is opened from now on computes as the first captioner does."""
+        """Later openings compute in the precision of the first captioner."""
         return replace(self, precision=about.precision)
 
     def check(self, about: AboutCaptioner, captioner: Captioner, where: str) -> None:
-        """Raise `ModelError` if a captioner that was opened on another machine is another one."""
+        """Raise `ModelError` if a captioner that was opened on another machine differs."""
         if (weights := weights_digest_of(captioner)) != about.weights:
             raise ModelError(
                 f"{where}: {self.model} has weights {weights[:12]} there, not {about.weights[:12]} as elsewhere; "
@@ -213,7 +213,7 @@ class _Part:
 
 
 def _seed(device: torch.device, seed: int) -> None:
-    """Draw what this batch draws on any machine of the kind, whatever was captioned before."""
+    """Seed the random numbers of this batch: the same on any such machine, whatever was captioned before."""
     if device.type == "cuda":
         with torch.cuda.device(device):
             torch.cuda.manual_seed(seed >> 1)

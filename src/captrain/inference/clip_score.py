@@ -65,7 +65,7 @@ class Clip:
 
     @torch.no_grad()
     def see(self, pixels: Tensor) -> Array:
-        """Vectors (I, D) of pictures that were prepared by `spec`: uint8 (I, height, width, 3)."""
+        """Vectors (I, D) of pictures prepared as `spec` says: uint8 (I, height, width, 3)."""
         scaled = pixels.to(self.model.device).permute(0, 3, 1, 2).float() / 255
         mean, std = (
             torch.tensor(values, device=scaled.device).view(1, -1, 1, 1) for values in (self.spec.mean, self.spec.std)

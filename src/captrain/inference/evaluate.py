@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 class Evaluation:
     """Scores over `images` pictures, of each way of decoding; `predictions` are the files of captions, if any were written.
 
-    `pictures` says what the captioner's run knows of the pictures, where it is of a run (see `inference.held_out`). `captions`
+    `pictures` says what the captioner's run knows about the pictures, if it has one (see `inference.held_out`). `captions`
     are those of the first way of decoding, each with its references and its own scores (`measured`).
     """
 
@@ -103,7 +103,7 @@ def evaluate(
         recipe: whose data section says which splits are for what, and with what words captions begin, if it names a prompt.
         output: folder for captions and scores; default `evaluation/` in the run folder, if `model` is one. An interrupted
             evaluation goes on there.
-        decoding: changes to the model's own way of writing. beams: several numbers of beams, each scored; pictures are
+        decoding: changes to the model's own decoding. beams: several numbers of beams, each scored; pictures are
             encoded once for all of them.
     """
     computing = computing or Computing()
@@ -125,7 +125,7 @@ def evaluate(
 
 @dataclass(frozen=True, slots=True)
 class Stated:
-    """What captions depend on besides the way of decoding: the files of the model, and words that say which data it was.
+    """What captions depend on besides the decoding: the files of the model, and words that say which data it was.
 
     `pictures` is what the model's run knows of the pictures; it goes into `scores.json`.
     """
@@ -273,7 +273,7 @@ def _stored_ways(
 
 
 def _refuse_links(folder: Path | None) -> None:
-    """Raise `UserError` where a file that may be written is a link, before any work."""
+    """Raise `UserError` if a file that may be written is a link, before any work."""
     if folder is not None and folder.is_dir():
         for path in sorted(folder.iterdir()):
             if path.suffix in (".json", ".jsonl", ".partial"):

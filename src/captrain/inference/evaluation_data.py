@@ -52,15 +52,15 @@ class EvaluationRequest:
             said |= asdict(options)
         said["follow_links"] = options.follow_links or self.data.follow_links
         said.pop("machine_captions", None)
-        said["learn_from_machine_captions"] = False  # what a machine wrote is no reference
+        said["learn_from_machine_captions"] = False  # captions by a machine are not references
         return EvaluationRequest(self.data.model_copy(update=said), self.seed)
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluatedRun:
-    """What an evaluation knows of the run that a captioner is of. `source` is its data, None where its settings name several.
+    """What an evaluation knows about the captioner's run. `source` is its data, None if its settings name several.
 
-    `kept` are its splits, None of a run that was made before they were kept.
+    `kept` are its splits, None for a run from before they were kept.
     """
 
     folder: Path
@@ -70,7 +70,7 @@ class EvaluatedRun:
 
     @classmethod
     def of(cls, model: str) -> EvaluatedRun | None:
-        """The run of a captioner; None where it is of no run, or of one of another version."""
+        """The run of a captioner; None if it is of no run, or of one of another version."""
         folder = run_folder_of(model)
         if folder is None:
             return None
@@ -110,7 +110,7 @@ class EvaluationData:
     data: default what a recipe names, else the data of the run that the model is.
     split: which one; default test, else validation, else everything; of a run's own data what it held out as such.
     limit: only the first so many pictures.
-    format, options: how the data is read, where looking does not tell.
+    format, options: how the data is read, if it is not recognised.
     """
 
     data: str | None = None
@@ -177,7 +177,7 @@ def _tell(told: HeldOutFacts, data: str, model: str) -> None:
 
 
 def _role(run: EvaluatedRun, data: str | None, split: str | None) -> str:
-    """Which of its own splits a run is to be evaluated on; "" where it has no list of them, or the data is not its own."""
+    """Which of its own splits a run is to be evaluated on; "" if it has no list of them, or the data is not its own."""
     if run.kept is None or not (run.owns(data) or run.has(str(data))):
         return ""
     role = run.held_out() if split is None else SPLIT_NAMES.get(split.lower(), split)
@@ -197,7 +197,7 @@ def _kept(
     else:
         pool = read_pool(asked, role, rejects, run.source, None if run.owns(data) else data)
     samples, told = pick(run.kept, role, pool, comparable=elsewhere is None)
-    if not run.owns(data):  # one of several sources: what is of the others is not gone
+    if not run.owns(data):  # one of several sources: pictures of the others are not gone
         told = replace(told, gone=0, held_out=told.scored)
     return samples, told
 

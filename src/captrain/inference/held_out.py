@@ -18,7 +18,7 @@ from captrain.records import Sample
 class HeldOutFacts:
     """What is known of the pictures of an evaluation, by their number.
 
-    `held_out`: in the run's split. `gone`: of these, not there any more. `renamed`, `changed`: of these, scored under another
+    `held_out`: in the run's split. `gone`: of these, no longer there. `renamed`, `changed`: of these, scored under another
     name, or with other content. `new`: neither trained on nor held out. `copies`: of pictures of the run, under new names, and
     not scored. `trained_on`: scored, although the run has learned from them. `left_out`: in the split, but by content
     trained on, and not scored. `recaptioned`: scored by other captions than in training. `unknown`: scored, and their content
@@ -40,11 +40,11 @@ class HeldOutFacts:
     first_gone: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """As one JSON object, without what there is none of."""
+        """As one JSON object, without empty entries."""
         return {name: value for name, value in asdict(self).items() if value and name != "first_gone"}
 
     def warnings(self) -> Iterator[str]:
-        """What makes the scores others than they seem, in sentences."""
+        """What distorts the scores, in sentences."""
         if self.gone:
             first = f" (first: {self.first_gone})" if self.first_gone else ""
             of = f"{self.gone} of {self.held_out} {self.split} pictures of the run"
@@ -82,8 +82,8 @@ def pick(
 ) -> tuple[Sequence[Sample], HeldOutFacts]:
     """The pictures of one of a run's splits, found again in its data, in the split's order.
 
-    A name tells a picture; where one is gone, its content is looked for under names that are new. What is new is no part of the
-    split, and neither is a picture of the split whose content is now that of one that was trained on.
+    A picture is identified by name; if the name is gone, its content is looked for under new names. New pictures are not in the
+    split, and neither are pictures whose content is now that of a training picture.
 
     Args:
         pool: where to look, with ids as in training. Of two pictures of the same id the first counts.
@@ -114,7 +114,7 @@ def pick(
 def sift(
     kept: KeptSplits, split: str, samples: Sequence[Sample], by_id: bool, whole: bool
 ) -> tuple[Sequence[Sample], HeldOutFacts]:
-    """Pictures of any data set, and how many of them a run was trained on, told by their content.
+    """Pictures of any data set, and how many of them a run was trained on, compared by content.
 
     Where a whole data set has both pictures that were trained on and such as were held out as `split`, it is the run's data in
     another place: then only what was held out is taken.
@@ -151,7 +151,7 @@ def _recaptioned(samples: Sequence[Sample], marks: np.ndarray) -> int:
 
 
 def _places(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Where each of the wanted keys stands among unsorted `keys`, which have them all."""
+    """The position of each wanted key in the unsorted `keys`, which contain them all."""
     order = np.argsort(keys, kind="stable")
     return order[np.searchsorted(keys[order], wanted)] if len(wanted) else np.empty(0, np.int64)
 
@@ -161,7 +161,7 @@ def _renamed(
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Pictures of unknown names with the content of one that is gone: their positions, their places in the split.
 
-    The third is how many others of unknown names are copies of the run's pictures. Where nothing is gone, nothing is read.
+    The third is how many others of unknown names are copies of the run's pictures. If nothing is gone, nothing is read.
     """
     lost = gone[(wanted.contents[gone] != 0) & ~np.isin(wanted.contents[gone], kept.trained()[1])]
     sought = dict(zip(wanted.contents[lost].tolist(), lost.tolist(), strict=True))

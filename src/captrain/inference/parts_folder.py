@@ -1,7 +1,7 @@
-"""Captions of a collection while it is being captioned: a folder `OUT.parts` with a file a part, joined into OUT at the end.
+"""Captions of a collection while it is being captioned: a folder `OUT.parts` with one file per part, joined into OUT at the end.
 
 A part's file begins with a line that notes what it is of; its captions follow, then its rejected pictures, as JSON lines. A file
-that can be seen is whole. The folder says what model and which settings write it, so that nobody goes on with others.
+that can be seen is whole. The folder says what model and which settings write it, so that nobody continues with different ones.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ class PartsFolder:
 
 
 def check_same_settings(label: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Raise `DataError` naming what differs, unless captions were begun as they are to go on.
+    """Raise `DataError` naming what differs, unless captions were begun with the present settings.
 
     >>> check_same_settings("a.parts", {"model": "m", "weights": "x"}, {"model": "n", "weights": "y"})  # doctest: +ELLIPSIS
     Traceback (most recent call last):

@@ -1,7 +1,7 @@
 """Captions into the files beside pictures: the file that a picture has is changed (`data.caption_file_names`).
 
 Every change is first noted in the folder's ledger (`data.machine_captions`), so that an interrupted command that is repeated adds
-no caption twice: where the same model has a caption in a file already, as it wrote it, the picture is done.
+no caption twice: if the same model's caption is already in a file, unchanged, the picture is done.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Beside:
     Args:
         extension: ending of the files. With .txt, which new files have by default, the other usual endings count too, or
             the one that `options` name.
-        existing: what to do where a picture has a caption: skip, overwrite, append or prepend.
+        existing: what to do if a picture has a caption: skip, overwrite, append or prepend.
     """
 
     def __init__(self, extension: str, existing: str, options: ReadOptions) -> None:
@@ -69,7 +69,7 @@ class Beside:
         return False
 
     def begin(self, maker: CaptionMaker) -> None:
-        """Say what writes."""
+        """Say which model writes."""
         self.maker = maker
 
     def is_done(self, sample: Sample) -> bool:
@@ -157,7 +157,7 @@ def _is_too_long(path: Path) -> bool:
 
 
 def _fault(path: Path) -> str:
-    """Why a caption file is not written, "" where it may be: what a link leads to may be no caption, and a secret."""
+    """Why a caption file is not written, "" if it may be: what a link leads to may be no caption, and a secret."""
     try:
         check_target(path)
         check_way(path.parent / HOME, path.parent)
@@ -168,7 +168,7 @@ def _fault(path: Path) -> str:
 
 
 def _image(sample: Sample) -> Path:
-    """Where a picture lies. Raises `UserError` if it is not a file by itself."""
+    """Where a picture is. Raises `UserError` if it is not a file by itself."""
     if isinstance(sample.image, Path):
         return sample.image
     raise UserError(

@@ -13,7 +13,7 @@ from captrain.metrics.score import METRICS, score_captions
 
 LOSS = "validation_loss"
 SAME = 9
-"""Decimals to which scores are compared: below them lies the rounding of sums."""
+"""Decimals to which scores are compared: smaller differences are rounding of sums."""
 USELESS = 0.01
 """A score that even a caption copied from the references does not reach says nothing of the others."""
 
@@ -59,9 +59,9 @@ def is_constant(evaluations: Sequence[Mapping[str, Any]], metric: str) -> bool:
 
 
 def blind_spot(references: Mapping[str, Sequence[str]], metric: str, tokenizer: str) -> str | None:
-    """Why a score can't tell captions of these references apart, or None where it can.
+    """Why a score can't tell captions of these references apart, or None if it can.
 
-    The references themselves are scored as captions: where they get nothing no caption can.
+    The references themselves are scored as captions: if they score nothing, no caption can.
 
     >>> blind_spot({"1": ["a dog runs on grass"]}, "cider", "ptb")
     'cider is always 0 with one picture to validate on, as it weighs words by how few pictures mention them'

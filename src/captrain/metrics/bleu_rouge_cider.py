@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from captrain.metrics.ngrams import LONGEST, Counts, FoundNgrams, Numbers, Postings, References
 
-# Keep a score of nothing at (almost) zero and a division by nothing possible: the values of the reference.
+# Keep an empty score at (almost) zero and avoid dividing by zero: the values of the reference implementation.
 _TINY = 1e-15
 _SMALL = 1e-9
 
@@ -77,7 +77,7 @@ BETA = 1.2
 def rouge_l(candidate: str, references: Sequence[str]) -> float:
     """The score of a line of tokens against one or more lines, in [0, 1].
 
-    Precision and recall may come from different references, as in the reference implementation. So may this: a line
+    Precision and recall may come from different references, as in the reference implementation. As there, a line
     without tokens counts as one empty token, which only another such line shares.
 
     >>> round(rouge_l("a dog runs", ["a brown dog runs fast", "one dog"]), 4)
@@ -135,7 +135,7 @@ class Cider:
     """References weighed once: n-grams count by how rare they are, for the references and for any candidates."""
 
     def __init__(self, references: References, images_with: Sequence[Numbers], images: int) -> None:
-        """`images_with`: for each length, in how many of a corpus's `images` each n-gram of the table stands."""
+        """`images_with`: for each length, in how many of a corpus's `images` each n-gram of the table occurs."""
         self._references = references
         never_seen = np.log(images) if images else 0.0
         # One more value, at the end, for all n-grams that are not in the table.

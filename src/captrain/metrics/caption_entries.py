@@ -1,4 +1,4 @@
-"""Entries of JSON, JSON lines, CSV and TSV files and of folders of .txt files, each with the place it stood at."""
+"""Entries of JSON, JSON lines, CSV and TSV files and of folders of .txt files, each with its place."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAX_TEXT_BYTES = 2**20
 
 @dataclass(frozen=True, slots=True)
 class CaptionEntry:
-    """`content` is a record (a dict), or else what stands for the image `id`: its caption or captions."""
+    """`content` is a record (a dict), or else the value of the image `id`: its caption or captions."""
 
     where: str
     content: Any

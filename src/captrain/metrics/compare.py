@@ -23,15 +23,15 @@ from captrain.metrics.tokenizer import token_lines
 FEW = 30
 """Images, below which a score says little."""
 NOTHING = 1e-6
-"""Scores below this are 0 to people: BLEU keeps what is nothing a little above it, to have a logarithm (9.9e-14, say)."""
+"""Scores below this are shown as 0: BLEU keeps a zero slightly above it, to have a logarithm (such as 9.9e-14)."""
 
 
 @dataclass(frozen=True)
 class System:
-    """The scores of one system; those that are next to nothing are 0.
+    """The scores of one system; those that are almost 0 are 0.
 
-    `statistics` is what intervals and comparisons are made from.
-    `notes` are sentences for people: what could not be computed, what to mind.
+    `statistics` holds what intervals and comparisons are computed from.
+    `notes` are sentences for people: what could not be computed, what to keep in mind.
     """
 
     name: str
@@ -94,7 +94,7 @@ class Comparison:
 
 
 def shown_score(score: float) -> float:
-    """A score as people are to see it.
+    """A score as it is shown to people.
 
     >>> shown_score(9.9e-14), shown_score(-1e-17), shown_score(0.25)
     (0.0, 0.0, 0.25)
@@ -163,7 +163,7 @@ def _few(system: System, found: Mapping[str, tuple[float, float]]) -> Iterator[s
 
 
 def compare(systems: list[System], resamples: int = RESAMPLES, seed: int = 0) -> Comparison:
-    """Intervals for each system, and every pair of systems compared; neither where `resamples` is 0.
+    """Intervals for each system, and every pair of systems compared; neither if `resamples` is 0.
 
     All systems must have been scored on the same images in the same order.
     """

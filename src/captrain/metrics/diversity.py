@@ -13,15 +13,15 @@ from captrain.metrics.document_frequencies import check_captions
 from captrain.metrics.tokenizer import line_maker
 
 FEWEST = 10
-"""With fewer captions than this nothing is said about how alike they are."""
+"""With fewer captions than this, nothing is said about how alike they are."""
 MOST_ALIKE = 0.2
-"""Above this share, one caption stands for too many pictures. (Of 5,000 human captions on COCO the commonest has 0.001.)"""
+"""Above this share, one caption is given to too many pictures. (Of 5,000 human captions on COCO the commonest has 0.001.)"""
 LEAST_DIFFERENT = 0.1
 """Below this share of different captions, the captioner knows a handful of sentences. (Human captions: 0.99.)"""
 MOST_UNFINISHED = 0.2
 """Above this share of captions without an end token, the captioner does not know when to stop, or is cut off."""
 MOST_REPETITIVE = 0.1
-"""Above this share of captions that say three words in a row twice, decoding loops. (Human captions: 0.003.)"""
+"""Above this share of captions that repeat three words in a row, decoding loops. (Human captions: 0.003.)"""
 LONGEST_RUN = 5
 """A phrase this many times in a row, in any caption, is a loop."""
 
@@ -30,7 +30,7 @@ _LONGEST_PHRASE = 4
 
 @dataclass(frozen=True)
 class Diversity:
-    """What captions show by themselves. Shares lie in [0, 1]; None where the question was not asked."""
+    """What captions show by themselves. Shares are in [0, 1]; None if the question was not asked."""
 
     captions: int
     vocabulary: int

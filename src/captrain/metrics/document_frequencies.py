@@ -31,7 +31,7 @@ _MOST_NGRAMS = 50_000_000
 
 @dataclass(frozen=True)
 class DocumentFrequencies:
-    """The n-grams of a corpus and, for each length, in how many of its images each of them stands.
+    """The n-grams of a corpus and, for each length, in how many of its images each of them occurs.
 
     With the same frequencies, CIDEr of a few captions compares with that of a large set.
     """
@@ -53,7 +53,7 @@ class DocumentFrequencies:
     ) -> DocumentFrequencies:
         """Count the references (image id to its captions, plain text) of a corpus.
 
-        Raises `DataError` where an image has no reference, `UserError` for a name that can't stand in a signature.
+        Raises `DataError` if an image has no reference, `UserError` for a name that can't stand in a signature.
 
         >>> DocumentFrequencies.of({"1": ["a dog", "a cat"], "2": ["a bus"]}, name="toy").label
         'toy(2)'

@@ -6,12 +6,12 @@ Predictions, one caption an image:
 - CSV or TSV with a line of column names; a folder of .txt files, the file's name being the id
 
 References, any number an image: COCO annotations (`{"annotations": [...]}`), JSON `{"id": ["...", "..."]}`, JSON lines and
-tables with a list or with several lines an image, a folder of .txt files with a caption a line, and predictions.jsonl
+tables with a list or with several lines an image, a folder of .txt files with one caption per line, and predictions.jsonl
 itself where it holds `references`.
 
 Which columns or keys hold the captions or the references is decided once for a file: the first of `CAPTION_KEYS` or
 `REFERENCE_KEYS` that it has, and the numbered ones that go with it ("caption_0", "caption_1"), or a given one. Of those of
-`ID_KEYS` that it has, any may name the images: which does is told by the other file, see `matching`. How ids are matched is
+`ID_KEYS` that it has, any may name the images: the other file decides which, see `matching`. How ids are matched is
 said in `ids`.
 """
 

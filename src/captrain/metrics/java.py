@@ -41,11 +41,11 @@ _OPENED = ("java.lang", "java.math", "java.net", "java.text", "java.util", "java
 
 
 class JavaError(CaptrainError):
-    """A Java metric could not be computed; the others are not touched by it."""
+    """A Java metric could not be computed; the other metrics are not affected."""
 
 
 def check_java(metrics: Sequence[str]) -> None:
-    """See that everything is there which the Java metrics among `metrics` need.
+    """Check that everything that the Java metrics among `metrics` need is installed.
 
     Raises `SettingsError` saying what is missing and how to get it.
     """
@@ -180,7 +180,7 @@ def _start(name: str, arguments: Sequence[str], complaints: IO[bytes]) -> subpro
 
 
 def _write(process: subprocess.Popen[bytes], lines: Sequence[str]) -> None:
-    """Hand lines to a program; one that has ended is noticed by who reads its answers."""
+    """Hand lines to a program; the reader of its answers notices if it has ended."""
     assert process.stdin is not None
     with suppress(OSError):
         process.stdin.write("".join(f"{line}\n" for line in lines).encode("utf-8", "replace"))
@@ -200,7 +200,7 @@ def _stdout(process: subprocess.Popen[bytes]) -> IO[bytes]:
 
 
 def _check_end(name: str, process: subprocess.Popen[bytes], complaints: IO[bytes]) -> None:
-    """Raise `JavaError` with the first thing it complained of, for a program that ended by itself and not well."""
+    """Raise `JavaError` with the first thing it complained of, for a program that failed by itself."""
     if process.wait(timeout=VERSION_SECONDS):
         complaints.seek(0)
         said = complaints.read(LONGEST_COMPLAINT).decode("utf-8", "replace").strip().splitlines() or ["no message"]
@@ -217,7 +217,7 @@ def _java(name: str) -> str:
 
 
 def _java_version(name: str) -> int:
-    """Java's major version, 8 for "1.8.0_392". Raises `SettingsError` where it is not there or does not start."""
+    """Java's major version, 8 for "1.8.0_392". Raises `SettingsError` if it is not there or does not start."""
     try:
         said = subprocess.run([_java(name), "-version"], capture_output=True, timeout=VERSION_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -35,7 +35,7 @@ class Judgement:
         return self.system.scores
 
     def to_dict(self) -> dict[str, Any]:
-        """What `scores.json` holds, 95 % intervals too: they are computed here, where somebody wants them."""
+        """What `scores.json` holds, 95 % intervals too: they are computed here, when they are wanted."""
         return with_intervals(self.system, RESAMPLES, seed=0).to_dict()
 
 
@@ -49,7 +49,7 @@ def judge(
     """Score captions against the references that they carry, one caption an image; `auto` looks at the references' script.
 
     METEOR and SPICE are computed only if they are among the names `asked` for: they run in Java. `check_java` says beforehand
-    whether they can; a `JavaError` is raised when they fail all the same. `own` are metrics of one's own by name (`metrics.own`).
+    whether they can; a `JavaError` is raised if they fail all the same. `own` are the user's metrics by name (`metrics.own`).
 
     >>> written = [Caption("1", "a dog runs", references=("a dog runs",)), Caption("2", "cats", references=("two cats",))]
     >>> judged = judge(written)
@@ -78,7 +78,7 @@ def judge(
 
 
 def _in_java(texts: Mapping[str, str], references: Mapping[str, Sequence[str]], asked: Sequence[str]) -> MetricScores:
-    """METEOR and SPICE, where they are asked for: of the set by name, and of each image by name and id."""
+    """METEOR and SPICE, if they are asked for: of the set by name, and of each image by name and id."""
     of_set: dict[str, float] = {}
     of_images: dict[str, dict[str, float]] = {}
     for metric in JAVA_METRICS:

@@ -36,7 +36,7 @@ class Words:
 
 @dataclass(frozen=True)
 class Counts:
-    """How often each n-gram of one length stands in each caption: by caption, then by n-gram, no pair twice."""
+    """How often each n-gram of one length occurs in each caption: by caption, then by n-gram, no pair twice."""
 
     captions: Numbers
     ngrams: Numbers
@@ -95,7 +95,7 @@ class NgramTable:
 
 
 def _number_words(lines: Sequence[str], known: dict[str, int], grow: bool = False) -> Words:
-    """Words between white space by number; new words are added to `known` or, if it shall not grow, numbered beyond it."""
+    """Words between white space by number; new words are added to `known` or, if it must not grow, numbered beyond it."""
     split = [line.split() for line in lines]
     lengths = np.fromiter(map(len, split), np.int64, len(split))
     words = chain.from_iterable(split)
@@ -143,7 +143,7 @@ def _distinct(captions: Numbers, ngrams: Numbers) -> Counts:
 class Postings:
     """For n-grams of one length: the references that hold each n-gram of each image.
 
-    `keys` (image << BITS | n-gram) are sorted; those of one key stand at `starts[k]` to `starts[k + 1]` of `references`
+    `keys` (image << BITS | n-gram) are sorted; those of one key are at `starts[k]` to `starts[k + 1]` of `references`
     and `counts`; `highest` is the highest of its counts.
     """
 
@@ -156,7 +156,7 @@ class Postings:
 
 @dataclass(frozen=True)
 class FoundNgrams:
-    """Those n-grams of candidates that stand in their image's references: rows of the candidates' counts, and keys."""
+    """Those n-grams of candidates that occur in their image's references: rows of the candidates' counts, and keys."""
 
     rows: Numbers
     keys: Numbers
@@ -178,7 +178,7 @@ class References:
         self.postings = [_post(counts, self.image_of) for counts in self.counts]
 
     def images_with(self) -> list[Numbers]:
-        """For each length, in how many images' references each n-gram of the table stands."""
+        """For each length, in how many images' references each n-gram of the table occurs."""
         return [
             np.bincount(postings.keys & ((1 << BITS) - 1), minlength=size)
             for postings, size in zip(self.postings, self.table.sizes(), strict=True)

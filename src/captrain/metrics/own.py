@@ -1,4 +1,4 @@
-"""Metrics of one's own: a function from captions and references to a number, beside those that captrain computes."""
+"""The user's own metrics: a function from captions and references to a number, beside those that captrain computes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ TAKEN = frozenset(
 
 
 class Metric(Protocol):
-    """A function of one's own. It gets one caption an image, and the references of each; a higher number is better."""
+    """A user's function. It gets one caption per image, and the references of each; a higher number is better."""
 
     def __call__(self, captions: Sequence[str], references: Sequence[Sequence[str]], /) -> float: ...
 
 
 class MetricError(CaptrainError):
-    """A metric of one's own failed, or gave no number."""
+    """A user's metric failed, or returned no number."""
 
 
 def check_metrics(metrics: Mapping[str, Metric]) -> None:
@@ -50,7 +50,7 @@ def check_metrics(metrics: Mapping[str, Metric]) -> None:
 def measure(
     metrics: Mapping[str, Metric], captions: Sequence[str], references: Sequence[Sequence[str]]
 ) -> dict[str, float]:
-    """The scores of all metrics by name. Raises `MetricError` where one fails, or gives what is no finite number.
+    """The scores of all metrics by name. Raises `MetricError` if one fails, or gives what is no finite number.
 
     >>> measure({"words": lambda captions, references: len(captions[0].split())}, ["a dog runs"], [["a dog"]])
     {'words': 3.0}

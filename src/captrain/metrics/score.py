@@ -131,7 +131,7 @@ class Scorer:
         """`references`: image id to its captions, plain text. CIDEr takes from `document_frequencies` how rare words are;
         by default from the references themselves, so that a score depends on the whole set and a single image has 0.
 
-        Raises `DataError` where an image has no reference, `UserError` for an unknown metric or tokenizer.
+        Raises `DataError` if an image has no reference, `UserError` for an unknown metric or tokenizer.
         """
         self.computed = _computed(metrics)
         check_references(references)

@@ -220,7 +220,7 @@ SIGN_RULES = [
 
 # Nearly every caption: ASCII words with spaces, commas and inner hyphens between them, and a full stop at the end.
 _PLAIN_CAPTION = re.compile(r"[A-Za-z]+(?:(?:-|,? +)[A-Za-z]+)*(?:[ ,]*|\.)")
-# Within other captions: what lies between tokens, and words that no rule would extend.
+# Within other captions: what is between tokens, and words that no rule would extend.
 _PLAIN_WORD = re.compile(r"[A-Za-z]+(?:-[A-Za-z]+)*(?=[,;:)\"!?]?\s)")
 _GAP = re.compile(rf"[\s{UNKNOWN}\xa0\u058a\u2010\u2011]+|[\u066b\u066c](?![0-9{DIGIT}])|\.{{3,}}|\.(?: \.){{2,}}")
 

@@ -106,7 +106,7 @@ class CaptionerModel(nn.Module, ABC):
 
         Args:
             context: (R, C, H). input_ids, position_ids: (R, L); positions restart with each caption of a row.
-            mask: (R, 1, L, L) bool, True where the token of the row may attend to that of the column.
+            mask: (R, 1, L, L) bool, True if the token of the row may attend to that of the column.
             cache: while captions are written, the keys and values of all that was read before, from `begin`. The mask then has
                 a column for each of them too, and of the context only the last vector (R, 1, H) is given after the first words.
         """

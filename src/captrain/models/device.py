@@ -59,7 +59,7 @@ SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "no
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: torch has a kind of its own for GPUs, and plain words elsewhere.
+    """Whether an error says that memory ran out: torch has an exception for GPUs, and only a message elsewhere.
 
     >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"))
     True

@@ -32,7 +32,7 @@ def evolutions(run: Path, most: int, problems: Problems) -> tuple[Evolution, ...
 
 
 def _shown(line: dict[str, Any], step: float) -> dict[str, Any]:
-    """What of a line is shown."""
+    """What is shown of a line."""
     image = line.get("image")
     return {
         "step": step,
@@ -44,7 +44,7 @@ def _shown(line: dict[str, Any], step: float) -> dict[str, Any]:
 
 
 def gallery(run: Path, most: int, problems: Problems) -> Gallery | None:
-    """predictions.jsonl as cards: `most` of them, spread evenly over the file; None where there are no predictions."""
+    """predictions.jsonl as cards: `most` of them, spread evenly over the file; None if there are no predictions."""
     path = run / "predictions.jsonl"
     total = sum(1 for _ in read_lines(path, Problems()))
     if not total or most <= 0:
@@ -74,7 +74,7 @@ def evenly(items: Iterable[Any], most: int) -> list[Any]:
 
 
 def picture(run: Path, image: Any) -> Picture | None:
-    """A thumbnail of the path that a line names (as it stands, or within the run folder); None where there is none."""
+    """A thumbnail of the path that a line names (as it stands, or within the run folder); None if there is none."""
     if not isinstance(image, str) or not image:
         return None
     return thumbnail(Path(image)) or thumbnail(run / image)

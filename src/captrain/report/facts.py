@@ -125,7 +125,7 @@ def _parameters(settings: dict[str, Any]) -> tuple[float, float]:
 
 
 def train_command(requested: dict[str, Any], out: str) -> str:
-    """The command that trains with settings as a run keeps them, on one line; several data sets stand in a recipe.
+    """The command that trains with a run's saved settings, on one line; several data sets need a recipe.
 
     >>> train_command({"source": "my photos", "model": {"rank": 4, "freeze": [], "dora": True}}, "runs/x")
     "captrain train 'my photos' runs/x --rank 4 --no-freeze --dora"
@@ -152,7 +152,7 @@ def _flag(name: str, value: Any) -> list[str]:
 
 
 def commands(settings: dict[str, Any], run: str) -> Iterator[tuple[str, str]]:
-    """The command that made a run, where it is known, and those that one may want next."""
+    """The command that made a run, if it is known, and useful next ones."""
     if requested := section(settings.get("requested")):
         yield "This run was made by", train_command(requested, run)
     place = shlex.quote(run)

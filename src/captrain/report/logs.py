@@ -109,7 +109,7 @@ def keep(held: dict[float, dict[str, Any]], step: float, line: dict[str, Any]) -
 
 
 def number(value: Any) -> float | None:
-    """A JSON value as a float (NaN and infinities too), None where it is not a number.
+    """A JSON value as a float (NaN and infinities too), None if it is not a number.
 
     >>> number(3), number(True), number("3"), number(10**400)
     (3.0, None, None, inf)
@@ -146,7 +146,7 @@ def score_order(name: str) -> tuple[int, str]:
 
 
 def line_of(name: str, key: str, lines: tuple[dict[str, Any], ...], noisy: bool = False) -> Line | None:
-    """One value of all lines over their steps; None where no line holds a finite one."""
+    """One value of all lines over their steps; None if no line holds a finite one."""
     values = [value if (value := finite(line.get(key))) is not None else math.nan for line in lines]
     if all(math.isnan(value) for value in values):
         return None

@@ -45,7 +45,7 @@ class Picture:
 
 @counted()
 def thumbnail(image: Path | bytes, longest: int = LONGEST) -> Picture | None:
-    """A picture (file or encoded bytes) shrunk to `longest` pixels, upright and on white; None where it can't be used.
+    """A picture (file or encoded bytes) shrunk to `longest` pixels, upright and on white; None if it can't be used.
 
     Pictures of up to 128 pixels keep their size and stay PNG, all others become JPEG.
     """

@@ -27,7 +27,7 @@ LARGEST_FILE = 4 * 1024 * 1024  # settings and scores are far smaller
 
 
 def write_report(run: Path, output: Path | None = None, extra: ReportData | None = None) -> Path:
-    """Write the report of a run folder (to `report.html` within it, or to `output`) and return where it lies.
+    """Write the report of a run folder (to `report.html` within it, or to `output`) and return its path.
 
     `extra` comes before the run's own parts: headline numbers, charts, galleries of a caller.
     Raises `RunError` where `run` is not a run folder or the file can't be written, `UserError` where its name is not that of
@@ -50,7 +50,7 @@ def write_report(run: Path, output: Path | None = None, extra: ReportData | None
 def report_data(run: Path, most_pictures: int = MOST_PICTURES) -> ReportData:
     """Read a run folder; at most `most_pictures` pictures are opened.
 
-    Raises `RunError` where there is no such folder, or no metrics.jsonl in it.
+    Raises `RunError` if there is no such folder, or no metrics.jsonl in it.
     """
     check_run(run)
     problems = Problems()
@@ -77,7 +77,7 @@ def report_data(run: Path, most_pictures: int = MOST_PICTURES) -> ReportData:
 
 
 def check_run(run: Path) -> None:
-    """Raise `RunError` where there is no such folder, or no metrics.jsonl in it."""
+    """Raise `RunError` if there is no such folder, or no metrics.jsonl in it."""
     if not run.is_dir():
         folders = (folder for folder in run.parent.glob("*") if (folder / "metrics.jsonl").is_file())
         raise RunError(f"{run}: no such folder.{nearest_path(run, folders)} {EXPECTED[0].upper()}{EXPECTED[1:]}")

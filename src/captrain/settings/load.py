@@ -265,7 +265,7 @@ def _check_source(source: Mapping[Any, Any], where: str) -> None:
 def read_yaml(path: Path, where: str) -> Any:
     """What a YAML file holds, as plain dictionaries, lists and values.
 
-    `where` begins each error ("recipe photos.yaml"). Raises `SettingsError` where the file is missing, is no file, is too
+    `where` begins each error ("recipe photos.yaml"). Raises `SettingsError` if the file is missing, is no file, is too
     large, is not UTF-8 or not YAML, gives a key twice, or asks for Python objects.
     """
     try:

@@ -18,7 +18,7 @@ from captrain.limits import LONGEST_CAPTION, MOST_CAPTIONS, TOO_LONG, TOO_MANY
 LONGEST_LIST = 1 << 17  # characters of a list written out as text; a longer one is not read
 LONGEST_NOTHING = 40  # characters of a text that says nothing, and of what is shown of it
 
-# What pandas and spreadsheets write where nothing is, in small letters.
+# What pandas and spreadsheets write where nothing is, in lower case.
 _NOTHING = frozenset(
     (
         *("nan", "-nan", "none", "null", "n/a", "na", "<na>", "nil", "undefined", "nat", "#n/a", "#na", "#n/a n/a"),
@@ -33,7 +33,7 @@ _LIKE_A_LIST = re.compile(r"""\[\s*['"].*['"]\s*+(?:,\s*+)?\]""", re.DOTALL)
 
 
 def says_nothing(text: str) -> bool:
-    """Whether a text stands where a caption is missing, or is only a number.
+    """Whether a text is a placeholder for a missing caption, or only a number.
 
     >>> [says_nothing(text) for text in ("nan", "None", "3.50", "a nan bread", "7 dogs")]
     [True, True, True, False, False]
@@ -56,7 +56,7 @@ def sifted(values: Iterable[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The captions among some values, and those values that are not captions, as text. Empty ones are neither.
 
     A text that is a list, as Python, pandas, numpy or JSON write one, is taken for what it lists. One that is longer than any
-    caption is not a caption, and `captrain.limits.TOO_LONG` stands for it; `TOO_MANY` stands for all of too many.
+    caption is not a caption, and `captrain.limits.TOO_LONG` is in its place; `TOO_MANY` is in the place of too many.
 
     >>> sifted(["a dog ", None, "", "nan", 7, "['it runs', \\"it's fast\\"]"])
     (('a dog', 'it runs', "it's fast"), ('nan', '7'))
@@ -149,7 +149,7 @@ def _items(text: str) -> list[str] | None:
 
 
 def _unquoted(literal: str) -> str | None:
-    """The string that a Python literal stands for; None where its escapes are broken."""
+    """The value of a Python string literal; None if its escapes are broken."""
     if "\\" not in literal and "\n" not in literal:
         return literal[1:-1]
     try:

@@ -3,7 +3,7 @@
 In a table of commas or semicolons a cell that begins with a quotation mark is quoted, if the mark is closed right before a
 separator or the line's end. Tables of tabs or bars are seldom quoted, so there the whole table decides: it is quoted if
 every mark in it belongs to such a cell, and each quoted cell needs it (it holds a separator, a mark or a line break) or
-stands in a column that is quoted throughout. Otherwise marks are letters like others.
+is in a column that is quoted throughout. Otherwise marks are ordinary characters.
 
 A quoted cell may go over several lines, but not over one that is a row by itself and names a picture: there a mark was left
 open. Such a mark, and one that is closed too early, is a letter, and its line ends its row.
@@ -41,7 +41,7 @@ class Delimited:
     """A table of separated text. Of names in its `header` that come twice, the second becomes "caption.1"."""
 
     def __init__(self, path: Path, known: Collection[str] = (), encoding: str = "") -> None:
-        """`known`: names, in small letters, that columns usually have. `encoding`: "" for UTF-8;
+        """`known`: names, in lower case, that columns usually have. `encoding`: "" for UTF-8;
         a byte-order mark goes before it.
 
         Raises `DataError` for what is not in the encoding.

@@ -1,1 +1,1 @@
-"""Training: `run` tells the whole run."""
+"""Training; `run` holds the whole run from start to end."""

@@ -42,9 +42,9 @@ logger = logging.getLogger(__name__)
 def build_captioner(
     settings: Settings, captions: Iterable[str], base: Path | None, question: str = ""
 ) -> CaptionerModel:
-    """The captioner before any of its weights learned: from `base` if the run has one, from a checkpoint, or newly joined.
+    """The captioner before training: from the run's `base` if there is one, from a checkpoint, or newly joined.
 
-    `question` is what the data asks for its captions: the prompt, where neither settings nor the checkpoint have one.
+    `question` is the data's own question; it becomes the prompt if neither the settings nor the checkpoint have one.
     """
     model = settings.model
     quantize = quantization(model.quantize, choose_device(model.device)) if model.quantize else None
@@ -67,11 +67,11 @@ def build_captioner(
 def first_captioner(
     settings: Settings, captions: Iterable[str], run: RunFolder | None, question: str = ""
 ) -> CaptionerModel:
-    """The captioner that a run begins with; what its adapter will need lies on the disk.
+    """The captioner that a run begins with. Whatever its adapter will need is on disk.
 
     Args:
-        run: where it is kept, and found by a run that goes on; None for a dry run, which keeps nothing.
-        question: what the data asks for its captions, as `build_captioner` takes it.
+        run: the run that saves it, and finds it again on resuming; None for a dry run, which saves nothing.
+        question: the data's own question, see `build_captioner`.
     """
     captioner = build_captioner(settings, captions, run.base if run else None, question)
     model = settings.model
@@ -109,7 +109,7 @@ def _joined(model: ModelSettings, captions: Iterable[str], seed: int) -> Caption
 
 
 def _set_prompt(captioner: CaptionerModel, settings: Settings, question: str) -> None:
-    """The prompt: of the settings, else the checkpoint's own, else the data's question if it fits, else the family's."""
+    """The prompt: from the settings, else the checkpoint, else the data's question if it fits, else the family."""
     prompt, model = settings.data.prompt, settings.model
     if prompt is not None:
         captioner.prompt = prompt
@@ -139,9 +139,9 @@ def _no_question(captioner: CaptionerModel, settings: Settings, question: str) -
 
 
 def _decoding(captioner: CaptionerModel, settings: Settings) -> Decoding:
-    """How captions are written, by the settings.
+    """How captions are generated, by the settings.
 
-    Raises `SettingsError` where they ask for longer captions than the decoder has positions for.
+    Raises `SettingsError` if they ask for longer captions than the decoder has positions for.
     """
     data, room = settings.data, captioner.room()
     longest = min(data.max_tokens, room.most)
@@ -164,7 +164,7 @@ def _mapper(model: ModelSettings) -> Mapper:
 
 
 def _check_size(captioner: CaptionerModel, source: str) -> None:
-    """Raise `ModelError` unless the image encoder takes pictures of the given size: many have a fixed number of positions."""
+    """Raise `ModelError` unless the image encoder takes pictures of this size: many encoders have a fixed number of positions."""
     spec = captioner.image_spec
     try:
         with torch.no_grad():
@@ -186,10 +186,10 @@ def _check_mirror(captioner: CaptionerModel) -> None:
 
 
 def check_captions_fit(captioner: CaptionerModel, samples: Sequence[Sample], settings: Settings) -> RoundTrip:
-    """Check some of the captions, as they are learned, before anything is computed: can tokenizer and decoder hold them?
+    """Check, before anything is computed, that the tokenizer and the decoder can hold some of the training captions.
 
-    Raises `DataError` where the tokenizer loses too many words, unless the settings accept that; `SettingsError` where
-    captions are longer than the decoder's positions, and the settings ask for their whole length.
+    Raises `DataError` if the tokenizer loses too many words, unless the settings accept that; `SettingsError` if
+    captions are longer than the decoder's positions and the settings ask for their whole length.
     """
     data = settings.data
     captions = caption_text(data).clean(tuple(spread_captions(samples)))
@@ -200,7 +200,7 @@ def check_captions_fit(captioner: CaptionerModel, samples: Sequence[Sample], set
 
 
 def place(captioner: CaptionerModel, settings: ModelSettings) -> None:
-    """Move a captioner to its device and set its arithmetic. Channels come last: convolutions are faster that way."""
+    """Move a captioner to its device and set its precision. Channels-last memory makes convolutions faster."""
     device = choose_device(settings.device)
     if settings.quantize:  # the weights are on the GPU already, and can't be moved
         captioner.mean, captioner.std = captioner.mean.to(device), captioner.std.to(device)
@@ -212,7 +212,7 @@ def place(captioner: CaptionerModel, settings: ModelSettings) -> None:
 
 
 def adapt(captioner: CaptionerModel, settings: Settings) -> None:
-    """Choose the weights that learn, by filled settings. With adapters, frozen weights go to bf16 where products are bf16."""
+    """Choose the weights that learn. With adapters and bf16 products, frozen weights are stored in bf16."""
     model = settings.model
     captioner.label_smoothing = decided(settings.training.label_smoothing)
     captioner.patch_dropout = _patch_dropout(captioner, settings.training)
@@ -232,22 +232,22 @@ def adapt(captioner: CaptionerModel, settings: Settings) -> None:
 
 
 def _groups_rows(captioner: CaptionerModel, settings: Settings) -> bool:
-    """Whether rows of a batch are read in groups of similar length: on CPUs, where padding costs more than a second pass.
+    """Whether a batch's rows are decoded in groups of similar length: on CPUs, where padding costs more than a second pass.
 
-    Not where processes share out weights (all must make equally many passes), nor where passes are compiled.
+    Not if weights are sharded over processes (all must make equally many passes), nor if the passes are compiled.
     """
     return captioner.device.type == "cpu" and settings.distributed.strategy == "ddp" and not settings.training.compile
 
 
 def _patch_dropout(captioner: CaptionerModel, training: TrainingSettings) -> float:
-    """The share of vectors to drop; refused where they are places of a sentence and not of a picture."""
+    """The share of vectors to drop. Refused if the vectors belong to a sentence and not to a picture."""
     if training.patch_dropout and not family_named(captioner.family).sees_patches:
         raise SettingsError(f"patch_dropout: a {captioner.family} captioner reads no patches; leave it out")
     return training.patch_dropout
 
 
 def _add_lora(captioner: CaptionerModel, model: ModelSettings) -> None:
-    """Adapters by settings."""
+    """The adapters that the settings ask for."""
     lora = LoraOptions(
         model.rank, model.alpha, model.dropout, model.lora_parts, model.target_modules, model.lora_layers, model.rslora,
         model.dora, model.lora_init,
@@ -256,7 +256,7 @@ def _add_lora(captioner: CaptionerModel, model: ModelSettings) -> None:
 
 
 def _fresh_modules(model: ModelSettings) -> tuple[str, ...]:
-    """Modules of a joined captioner that were never trained: beside adapters they must learn whole."""
+    """Modules of a joined captioner that were never trained. Adapters are not enough for them: they learn whole."""
     if model.encoder is None:
         return ()
     if model.decoder is None:

@@ -38,7 +38,7 @@ class Captions(Protocol):
 class TokenizedCaptions:
     """The token ids of all captions of all samples, tokenised once, in one flat array.
 
-    `captions[i]` are the captions of sample i, `repeats[i]` how often an epoch shows it. `cut` counts captions that were
+    `captions[i]` are the captions of sample i, `repeats[i]` how often an epoch shows it. `cut` counts the captions that were
     longer than allowed.
     """
 
@@ -77,7 +77,7 @@ class TokenizedCaptions:
 
     @property
     def lengths(self) -> np.ndarray | None:
-        """How many tokens the row of each sample has, a start token a caption counted in (samples,)."""
+        """The number of tokens in each sample's row, with one start token for each caption (samples,)."""
         tokens = self.caption_ends + np.arange(len(self.caption_ends))
         return np.diff(tokens[self.sample_ends])
 
@@ -92,22 +92,22 @@ class TokenizedCaptions:
 
 
 class VariedCaptions:
-    """Captions whose words change from epoch to epoch (shuffled tags, say).
+    """Captions whose words change from epoch to epoch, such as shuffled tags.
 
-    A caption that an epoch leaves as it is keeps the ids that it has; only the changed ones are tokenised.
+    A caption that an epoch does not change keeps its ids; only changed captions are tokenised.
     """
 
     def __init__(
         self, captions: TokenizedCaptions, captioner: CaptionerModel, samples: Sequence[Sample], seed: int
     ) -> None:
-        """`captions` are those of the samples, in their order."""
+        """`captions` are in the order of the samples."""
         self.captions, self.captioner, self.samples, self.seed = captions, captioner, samples, seed
 
     def __len__(self) -> int:
         return len(self.captions)
 
     def at(self, sample: int, epoch: int) -> list[list[int]]:
-        """As seed, epoch and the sample's id decide."""
+        """The captions of an epoch, decided by the seed, the epoch and the sample's id."""
         found, text = self.samples[sample], self.captions.text
         random = generator(self.seed, epoch, key_of(found.id), "caption")
         clean = text.clean(found.captions)
@@ -123,7 +123,7 @@ class VariedCaptions:
 
 
 class StoredCaptions(TokenizedCaptions):
-    """The captions of stored images as token ids. `cut` is not known before they were all read; it counts as none."""
+    """The captions of stored images as token ids. `cut` is not known before all of them were read, and stays 0."""
 
     are_kept = False
 
@@ -145,7 +145,7 @@ class StoredCaptions(TokenizedCaptions):
 
     @property
     def lengths(self) -> None:
-        """None: not known before all were read."""
+        """None: it is not known before all captions were read."""
         return None
 
     def __getitem__(self, sample: int) -> list[list[int]]:
@@ -155,10 +155,10 @@ class StoredCaptions(TokenizedCaptions):
 def check_words(
     captioner: CaptionerModel, captions: Sequence[str], *, accept_lost: bool = False, is_joined: bool = False
 ) -> RoundTrip:
-    """Report how many words of the captions survive the tokenizer, and which do not.
+    """Report how many words of the captions the tokenizer keeps, and which it loses.
 
     Args:
-        captions: some of them, as they are learned. accept_lost: go on whatever is lost.
+        captions: some of the captions, as they are learned. accept_lost: go on whatever is lost.
         is_joined: whether the captioner is joined from an encoder and a decoder, so that it can have another tokenizer.
 
     Raises `DataError` where too many are lost to train on.
@@ -180,9 +180,9 @@ def check_words(
 
 
 def check_longest(captioner: CaptionerModel, captions: Sequence[str], max_tokens: int) -> None:
-    """Compare a limit of tokens that was asked for with the decoder's positions; log where there is less room.
+    """Compare the requested limit of tokens with the decoder's positions; log it if there is less room.
 
-    Raises `SettingsError` where one of the captions needs more than there is.
+    Raises `SettingsError` if a caption needs more positions than there are.
     """
     room = captioner.room()
     if max_tokens <= room.most or not captions:

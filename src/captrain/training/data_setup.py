@@ -1,4 +1,4 @@
-"""From settings to training data: splits, features or pixels, captions as tokens, rows, and which rows an epoch has."""
+"""From settings to training data: splits, features or pixels, captions as tokens, rows, and the rows of each epoch."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class TrainingData:
 
 
 def load_data(settings: Settings, data: str | None) -> Splits:
-    """The splits that the settings ask for, of the data set or else of their sources. Pictures without a caption are counted.
+    """The splits that the settings ask for, from the data set or from their sources. Counts pictures without a caption.
 
-    Raises `SettingsError` where something was asked for that needs validation pictures, and there are none.
+    Raises `SettingsError` if a setting needs validation pictures and there are none.
     """
     splits = load_recipe_data(settings.data, settings.training.seed, data)
     splits.uncaptioned = take_uncaptioned(splits.rejects)
@@ -61,7 +61,7 @@ def load_data(settings: Settings, data: str | None) -> Splits:
 def cache_images(captioner: CaptionerModel, splits: Splits, data: DataSettings, seed: int) -> dict[str, Images]:
     """Features or pixels of all training and validation pictures; bad pictures are rejected.
 
-    Where captions are generated from mirror images too, the features of those of validation pictures are cached as well.
+    If captions are generated from mirror images too, the mirrored features of validation pictures are cached as well.
     """
     budget = None if data.memory_budget is None else int(data.memory_budget * GIB)
     cache = CacheOptions(data.cache_features, cache_folder() / "kept", budget, data.workers, data.max_pixels)
@@ -77,7 +77,7 @@ def cache_images(captioner: CaptionerModel, splits: Splits, data: DataSettings, 
 def tokenize_captions(
     captioner: CaptionerModel, images: dict[str, Images], data: DataSettings
 ) -> dict[str, TokenizedCaptions]:
-    """The captions of all images; what cleans their text cleans all of them, what varies it comes in training alone."""
+    """The captions of all images. All are cleaned; only training captions are varied."""
     text = caption_text(data)
 
     def of_split(images: Images) -> TokenizedCaptions:
@@ -89,7 +89,7 @@ def tokenize_captions(
 
 
 def prepare_data(captioner: CaptionerModel, splits: Splits, filled: Settings) -> TrainingData:
-    """Images whose features or pixels are at hand, their captions as tokens, and training rows of both; each is made once."""
+    """Images with their features or pixels, captions as tokens, and training rows made of both. Each is made once."""
     images = cache_images(captioner, splits, filled.data, filled.training.seed)
     captions = tokenize_captions(captioner, images, filled.data)
     rows = make_rows(filled, captioner, images["train"], captions["train"])
@@ -97,7 +97,7 @@ def prepare_data(captioner: CaptionerModel, splits: Splits, filled: Settings) ->
 
 
 def make_mixture(settings: Settings, data: TrainingData) -> Mixture:
-    """Which rows each epoch has. Raises `SettingsError` for a warm-up longer than the run."""
+    """The rows of each epoch. Raises `SettingsError` for a warm-up longer than the run."""
     images, captions = data.images["train"], data.captions["train"]
     training, batches = settings.training, batches_of(settings.training)
     mixture = Mixture(data.labels[images.taken], source_ratios(settings.data), captions.repeats, training.seed)
@@ -118,7 +118,7 @@ def steps_an_epoch(batches: Batches, mixture: Mixture) -> int:
 def make_rows(
     settings: Settings, captioner: CaptionerModel, images: Images, captions: TokenizedCaptions
 ) -> TrainingRows:
-    """Rows of captions that are tokenised once, or again in each epoch where their words vary."""
+    """Rows of captions. They are tokenised once, or again in each epoch if their words vary."""
     seed = settings.training.seed
     varied = VariedCaptions(captions, captioner, images.samples, seed) if captions.text.is_random else None
     return TrainingRows(varied or captions, settings.data.captions_per_image, seed)
@@ -131,6 +131,6 @@ def count(data: TrainingData) -> dict[str, int]:
 
 
 def left_out(data: TrainingData, splits: Splits) -> dict[str, int]:
-    """How many captions were cut, and how many samples are not used."""
+    """The number of captions that were cut, and of samples that are not used."""
     cut = sum(captions.cut for captions in data.captions.values())
     return {"cut_captions": cut, "rejected": len(splits.rejects), "uncaptioned": splits.uncaptioned}

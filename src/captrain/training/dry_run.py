@@ -29,14 +29,14 @@ def preview(
     splits: Splits,
     parameters: dict[str, dict[str, int]],
 ) -> str:
-    """The whole of it as text that fits 80 columns.
+    """The whole dry run as text that fits 80 columns.
 
     Args:
         requested: The settings as they were given.
-        filled: The same, with what the model and the machine decide.
+        filled: The same, with everything filled in that the model and the machine decide.
         captioner: The model, ready to train.
         splits: The data.
-        parameters: For each part of the model how many parameters it has (`total`), and how many learn (`trainable`).
+        parameters: For each part of the model, how many parameters it has (`total`) and how many learn (`trainable`).
     """
     given, decided = _changes(requested, filled)
     blocks = [
@@ -54,7 +54,7 @@ def preview(
 
 
 def _parameters(counts: dict[str, dict[str, int]]) -> Iterator[str]:
-    """Parameters of each part, all and learning."""
+    """Parameters of each part: in total, and learning."""
     yield f"  {'part':<10}{'parameters':>16}{'learning':>16}{'share':>10}"
     for part, count in counts.items():
         share = count["trainable"] / count["total"] if count["total"] else 0.0
@@ -74,7 +74,7 @@ def _pictures(splits: Splits) -> Iterator[str]:
 
 
 def _targets(captioner: CaptionerModel, splits: Splits, text: CaptionText, max_tokens: int) -> Iterator[str]:
-    """The first sample's captions as tokens: those that are given, and those that are learned."""
+    """The first sample's captions as tokens: the given ones, and the learned ones."""
     every = text.clean(splits.train[0].captions)
     captions = every[:MOST_CAPTIONS]
     ids, _ = captioner.tokenize(captions, max_tokens)
@@ -90,14 +90,14 @@ def _targets(captioner: CaptionerModel, splits: Splits, text: CaptionText, max_t
 
 
 def _labelled(label: str, text: str) -> list[str]:
-    """A line of text behind a label, wrapped below itself."""
+    """A label and its text, with wrapped lines indented below the text."""
     return wrap(text, WIDTH, initial_indent=f"  {label:<{LABEL}}", subsequent_indent=" " * (LABEL + 2)) or [
         f"  {label}"
     ]
 
 
 def _tokens(captioner: CaptionerModel, ids: list[int]) -> str:
-    """Tokens of ids; an id that the tokenizer does not know (BLIP's start) as its number."""
+    """The tokens of ids. An id that the tokenizer does not know, such as BLIP's start token, is shown as its number."""
     tokens = captioner.tokenizer.convert_ids_to_tokens(ids)
     return " ".join(
         f"<{id}>" if token is None else printable(str(token)) for id, token in zip(ids, tokens, strict=True)
@@ -105,7 +105,7 @@ def _tokens(captioner: CaptionerModel, ids: list[int]) -> str:
 
 
 def _changes(requested: Settings, filled: Settings) -> tuple[Sections, Sections]:
-    """By section: what was given and is not the default, and what was left open and is decided now."""
+    """By section: the given settings that are not defaults, and the open ones that are now decided."""
     default, asked, known = (settings.model_dump(mode="json") for settings in (Settings(), requested, filled))
     given = {
         name: {leaf: value for leaf, value in part.items() if value != default[name][leaf]}
@@ -119,7 +119,7 @@ def _changes(requested: Settings, filled: Settings) -> tuple[Sections, Sections]
 
 
 def _yaml(sections: Sections) -> list[str]:
-    """Sections that say something, as lines of a recipe."""
+    """Non-empty sections as lines of a recipe."""
     lines = []
     for name, values in sections.items():
         lines += [f"  {name}:"] * bool(values) + [f"    {leaf}: {inline(value)}" for leaf, value in values.items()]

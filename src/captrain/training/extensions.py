@@ -1,4 +1,4 @@
-"""What a Python program adds to a training: callbacks, and metrics of its own."""
+"""What a Python program adds to a training: its own callbacks and metrics."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from captrain.training.loop.validation import Validation
 from captrain.training.run_folder.logbook import logged
 
 EVENTS = ("on_start", "on_log", "on_epoch", "on_end")
-"""What a callback of captrain's kind may have, at least one of them (see `captrain.api.training.Callback`)."""
+"""The methods of a captrain callback; it has at least one of them (see `captrain.api.training.Callback`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Extensions:
-    """`callbacks`: transformers' `TrainerCallback`s, objects with some of EVENTS, or functions, which are `on_epoch`.
+    """`callbacks`: transformers' `TrainerCallback`s, objects with some of EVENTS, or functions, which serve as `on_epoch`.
 
     `metrics`: functions by the name of their score.
     """
@@ -46,7 +46,7 @@ def _as_trainers(callback: Any, run: Path, latest: Callable[[], Validation | Non
 
 
 class _Adapter(TrainerCallback):
-    """Calls a callback of captrain's kind, in the first of several processes."""
+    """Calls a captrain callback, in the first of several processes only."""
 
     def __init__(
         self, events: Mapping[str, Callable[..., Any]], run: Path, latest: Callable[[], Validation | None]

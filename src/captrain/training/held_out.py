@@ -1,6 +1,6 @@
 """Held-out pictures: a list of what each split holds, and the test of the best model at the end of a training.
 
-Later evaluations go by the list. The test captions the test split once, and scores it as `captrain evaluate` does.
+Later evaluations use the list. The test captions the test split once, and scores it as `captrain evaluate` does.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def keep_splits(run: Path, images: dict[str, Images], splits: Splits, model: str
     """Write ids and content keys of all pictures, by split, into a run folder.
 
     Args:
-        images: those that are used of each split. splits: for the pictures to test on.
-        model: what the training began with. If it is a run, what that was trained on is kept as trained on earlier.
-        goes_on: the run has a checkpoint. What it was trained on before its data changed is kept as trained on earlier.
+        images: the usable images of each split. splits: hold the pictures to test on.
+        model: what the training began with. If it is a run, that run's training pictures are listed as trained on earlier.
+        goes_on: the run has a checkpoint. Pictures it was trained on before its data changed are listed as trained on earlier.
     """
     contents = {name: _contents(images[name]) for name in images}
     before = run_folder_of(model) if model else None
@@ -80,7 +80,7 @@ def _marks(samples: Sequence[Sample]) -> Iterator[int]:
 
 
 def _without(trained: Iterable[tuple[str, str]], now: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """The pictures, told by content, that are not trained on now; each once. Ids tell nothing across data sets."""
+    """The pictures, each once, that this run does not train on. They are compared by content: ids differ between data sets."""
     seen = set(now)
     for id, content in trained:
         if content and content not in seen:
@@ -108,9 +108,9 @@ class FinalTest:
     """How the best model is tested.
 
     Attributes:
-        device, precision: on which, and how it computes; "auto" is decided by the machine that tests.
-        batch_size, workers: pictures captioned at a time, and threads that read them; None for as many as there are cores.
-        max_pixels: larger pictures are rejected. metric: a score that is computed because it was asked for. tokenizer: of scores.
+        device, precision: what it computes on, and how; "auto" is decided by the machine that tests.
+        batch_size, workers: pictures captioned at a time, and threads that read them (None: one per core).
+        max_pixels: larger pictures are rejected. metric: a score to compute beside the usual ones. tokenizer: of the scores.
     """
 
     device: str
@@ -125,10 +125,10 @@ class FinalTest:
 def score_best_model(
     run: RunFolder, splits: Splits, how: FinalTest, own: Mapping[str, Metric] | None = None
 ) -> dict[str, float]:
-    """Scores of the run's best model on the test split; none where there is no such split.
+    """Scores of the run's best model on the test split; empty if there is no such split.
 
     Writes captions and scores to `test/` in the run folder and a line of kind "test" to its metrics. An interrupted test goes on
-    where it was. Bad pictures are listed in `test/`, and in the rejected ones of the splits.
+    where it was. Bad pictures are listed in `test/`, and among the rejected pictures of the splits.
     """
     if not len(splits.test):
         return {}
@@ -146,7 +146,7 @@ def score_best_model(
 
 
 def scores_of_test(run: Path) -> dict[str, float]:
-    """Scores of a run's last test; empty where there was none."""
+    """Scores of a run's last test; empty if there was none."""
     path = run / FOLDER / "scores.json"
     return scores_in(path) if path.is_file() else {}
 

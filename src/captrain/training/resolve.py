@@ -1,6 +1,6 @@
-"""From the settings that were asked for to what a run goes by: every open end is decided here, once.
+"""From the requested settings to those that a run uses: everything left open is decided here, once.
 
-`fill_...` puts values in place of `None` and "auto"; a run saves these filled settings. The other functions turn them into plain
+`fill_...` replaces `None` and "auto" by values; a run saves these filled settings. The other functions turn them into plain
 values and small types, so that nothing further down knows the settings.
 """
 
@@ -32,9 +32,9 @@ T = TypeVar("T")
 
 
 def fill_defaults(settings: Settings, captioner: CaptionerModel) -> Settings:
-    """Settings in which the model's family has decided what it decides.
+    """Settings with the model family's defaults filled in.
 
-    Raises `SettingsError` where settings contradict an adapter that goes on learning.
+    Raises `SettingsError` if settings contradict an adapter that continues to learn.
     """
     model, training = settings.model, settings.training
     method = method_of(model)
@@ -61,12 +61,12 @@ def fill_defaults(settings: Settings, captioner: CaptionerModel) -> Settings:
 
 
 def fill_optimizer(filled: Settings, requested: TrainingSettings, device: torch.device) -> Settings:
-    """Settings in which the optimizer has decided what it decides.
+    """Settings with the optimizer's defaults filled in.
 
     Args:
         filled: with the family's learning rate where none was asked for. requested: what the user said.
 
-    Raises `SettingsError` where the optimizer is not installed or does not run on the device, or where the rates do not fit.
+    Raises `SettingsError` if the optimizer is not installed or does not run on the device, or if the rates do not fit.
     """
     training = filled.training
     check_optimizer(training.optimizer, device)
@@ -84,17 +84,17 @@ def fill_optimizer(filled: Settings, requested: TrainingSettings, device: torch.
 
 
 def fill_batch_size(settings: Settings, images: int) -> Settings:
-    """Settings whose batches have so many images."""
+    """Settings with this batch size."""
     return _updated(settings, training={"batch_size": images})
 
 
 def fill_tokenizer(settings: Settings, tokenizer: str) -> Settings:
-    """Settings whose scores count the words of a tokenizer."""
+    """Settings with this tokenizer of scores."""
     return _updated(settings, evaluation={"tokenize": tokenizer})
 
 
 def learning_plan(filled: Settings) -> LearningPlan:
-    """How the trainer learns and what it stops for."""
+    """How the trainer learns and when it stops."""
     training = filled.training
     return LearningPlan(
         _optimization(filled),
@@ -108,7 +108,7 @@ def learning_plan(filled: Settings) -> LearningPlan:
 
 
 def learning_rates(training: TrainingSettings) -> Schedule:
-    """The learning rate over the run. Raises `SettingsError` where it begins or ends above its peak."""
+    """The learning rate over the run. Raises `SettingsError` if it begins or ends above its peak."""
     peak, name = decided(training.learning_rate), decided(training.schedule)
     start = training.warmup_learning_rate
     if start is None:
@@ -157,7 +157,7 @@ def final_test(filled: Settings) -> FinalTest:
 
 
 def augmentation(data: DataSettings) -> Augmentation | None:
-    """How training pictures are varied; None where they are not."""
+    """How training pictures are varied; None if they are not."""
     found = Augmentation(crop_scale=data.crop_scale, flip=data.flip, randaugment=data.randaugment)
     return found if found.is_random else None
 
@@ -200,7 +200,7 @@ def _optimization(filled: Settings) -> Optimization:
 
 
 def _memory(filled: Settings) -> MemorySettings:
-    """What a run without memory is told to change."""
+    """The settings to change when a run is out of memory."""
     model, data, generation = filled.model, filled.data, filled.generation
     return MemorySettings(
         batches_of(filled.training),
@@ -215,7 +215,7 @@ def _memory(filled: Settings) -> MemorySettings:
 
 
 def _of_adapter(captioner: CaptionerModel, model: ModelSettings) -> dict[str, Any]:
-    """What an adapter that goes on learning is like. Raises `SettingsError` where something else was asked for."""
+    """Settings of an adapter that continues to learn. Raises `SettingsError` if something else was asked for."""
     own = lora_of(captioner)
     for name in asked(model, *own):
         if getattr(model, name) != own[name]:

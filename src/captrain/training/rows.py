@@ -1,6 +1,6 @@
 """Training rows: an image with the captions that it carries in an epoch, drawn by seed, epoch and image alone.
 
-Also: in which order an epoch has its rows, how rows become batches, and which words the text half does not see.
+Also: the order of an epoch's rows, how rows become batches, and which words are hidden from the decoder.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CaptionsPerImage = str | int
 class TrainingRow(NamedTuple):
     """An image by its position, and the captions (token ids) that it carries in an epoch.
 
-    A row that is not `learned` only keeps a process busy that has no row of a batch: nothing comes of it.
+    A row that is not `learned` has no effect: it only gives work to a process that has no row of a batch.
     """
 
     image: int
@@ -58,10 +58,10 @@ class TrainingRows(Dataset[TrainingRow]):
 
 
 class EpochSampler(Sampler[list[tuple[int, int]]]):
-    """The batches of an epoch in its order, as the mixture has them, and of each what one of several processes takes.
+    """The batches of an epoch in the mixture's order, and of each batch the rows of one process.
 
-    Yields lists of (epoch, image). A batch is the same whatever the number of processes; they deal it out one by one. Who
-    gets nothing of the last one, because it is short, takes its first row to compute with and not to learn (`~image`).
+    Yields lists of (epoch, image). A batch does not depend on the number of processes; rows are dealt out one by one. A process
+    that gets no row of a short last batch computes the batch's first row without learning it (`~image`).
 
     >>> sampler = EpochSampler(Mixture(np.zeros(5, int)), batch_size=2, rank=1, size=2)
     >>> [[row[1] >= 0 for row in batch] for batch in sampler]
@@ -112,13 +112,13 @@ class Collator:
         return {**images, **packed.to_dict()}
 
 
-APART = 0x776F7264  # tells this draw from others of the same seed, epoch and image
+APART = 0x776F7264  # distinguishes this draw from others of the same seed, epoch and image
 
 
 class WordDropout:
-    """Replaces a share of the tokens that are read; those to be written stay (Bowman et al. 2016).
+    """Replaces a share of the input tokens; the targets stay (Bowman et al. 2016).
 
-    What is hidden is decided by seed, epoch and image alone, whoever else is in the batch.
+    Only the seed, the epoch and the image decide what is hidden, not the rest of the batch.
     """
 
     def __init__(self, share: float, hidden_id: int, seed: int) -> None:
@@ -139,7 +139,7 @@ class WordDropout:
 
 
 def word_dropout(captioner: CaptionerModel, share: float, seed: int) -> WordDropout | None:
-    """Hides a share of the words; None for a share of 0. Hidden words become the tokenizer's mask, or its unknown token.
+    """The `WordDropout` of a share; None for 0. Hidden words become the tokenizer's mask, or its unknown token.
 
     Raises `SettingsError` for a tokenizer that has neither.
     """
@@ -171,14 +171,14 @@ class LengthMixture(Mixture):
 def by_length(
     order: np.ndarray, lengths: np.ndarray, batch_size: int, window: int, seed: tuple[int, ...] = (0,)
 ) -> np.ndarray:
-    """A shuffled order, in which each batch holds rows that are about as long.
+    """A shuffled order in which each batch holds rows of about the same length.
 
     Args:
         order: positions of images, shuffled (rows,). lengths: of each image's row (images,). window: whole batches that are
-            sorted together, and then shuffled as batches, by `seed`.
+            sorted together, and then shuffled as batches by `seed`.
 
     Returns:
-        The same positions (rows,). What is left of the last batch stays at the end, as it was.
+        The same positions (rows,). An incomplete last batch stays at the end.
 
     >>> by_length(np.array([0, 1, 2, 3, 4]), np.array([9, 1, 8, 2, 5]), batch_size=2, window=2).tolist()
     [1, 3, 2, 0, 4]
@@ -194,7 +194,7 @@ def by_length(
 
 
 class BlockMixture(Mixture):
-    """A mixture whose epochs go through a store a few shards at a time: for stores that are larger than the memory."""
+    """A mixture whose epochs go through a store a few shards at a time, for stores larger than the memory."""
 
     def __init__(self, mixture: Mixture, blocks: np.ndarray) -> None:
         """`blocks` holds for each image the number of its shard (images,)."""

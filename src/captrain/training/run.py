@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a training left: its folder, how many samples were rejected and where they are listed, the best scores.
+    """The result of a training: its folder, how many samples were rejected and where they are listed, the best scores.
 
     `test_scores` are those of the best model on the test split, where there is one. `uncaptioned` pictures were left out because
     they have no caption. `best` is what is known of the best model: its `epoch`, how many `images` it was measured on, `notes`.
@@ -71,18 +71,18 @@ def train(
     resume: bool = False, overwrite: bool = False, resume_from: str | None = None, force: bool = False,
     extensions: Extensions = NOTHING,
 ) -> Outcome:  # fmt: skip
-    """Train a captioner on `data`, or without it on the settings' sources, and write the run folder `out`.
+    """Train a captioner on `data`, or if it is None on the settings' sources, and write the run folder `out`.
 
-    The same call on the folder of an interrupted run goes on from its last checkpoint; on a finished one it does nothing.
+    The same call resumes an interrupted run from its last checkpoint; for a finished run it does nothing.
 
     Args:
-        resume: refuse to begin a run. overwrite: begin from scratch.
-        resume_from: the step or folder of a checkpoint to go back to; what came later is forgotten.
+        resume: only resume; refuse to begin a new run. overwrite: begin from scratch.
+        resume_from: the step or folder of a checkpoint to go back to; everything later is removed.
         force: go on although settings, data or model have changed.
         extensions: callbacks and metrics of one's own.
 
     Raises:
-        UserError: for settings, data, models or folders that can't work; nothing was begun.
+        UserError: for settings, data, models or folders that can't work; nothing was started.
         TrainingError: when the training itself stopped; the last checkpoint is intact.
         StoppedError: after SIGTERM or SIGINT, when the step was finished and saved.
     """
@@ -95,7 +95,7 @@ def train(
             if group.is_first and (overwrite or force or resume_from or not RunPlace(out).is_finished()):
                 stack.enter_context(locked_folder(out))
             elif group.is_first:
-                clear_lock(out)  # of one that was killed when all was done
+                clear_lock(out)  # the run was killed when it was done
         return _train(group, settings, out, request, resume_from, extensions)
 
 
@@ -157,7 +157,7 @@ def _train(
 
 
 def finished_before(run: RunFolder, scores: dict[str, float]) -> Outcome:
-    """The outcome of a run that is done already."""
+    """The outcome of a run that is already done."""
     logger.info("%s: this run is finished; use --overwrite to train again", run.path)
     return Outcome(run.path, *run.rejected(), scores, scores_of_test(run.path), run.uncaptioned(), run.best())
 
@@ -190,9 +190,9 @@ def describe(settings: Settings, data: str | None) -> str:
 
 
 def prepare_captioner(settings: Settings, splits: Splits, run: RunFolder | None) -> tuple[CaptionerModel, Settings]:
-    """The captioner on its device with its learning weights chosen, and settings that family and optimizer have completed.
+    """The captioner on its device, with its learning weights chosen, and settings with family and optimizer defaults.
 
-    Weights that lie nowhere else are first written to the run's `base/`: adapters refer to it, and a resumed run begins there.
+    Weights that exist nowhere else are first written to the run's `base/`: adapters refer to it, a resumed run begins there.
     """
     captioner = first_captioner(settings, vocabulary_captions(splits.train), run, splits.question)
     check_captions_fit(captioner, splits.train, settings)
@@ -205,7 +205,7 @@ def prepare_captioner(settings: Settings, splits: Splits, run: RunFolder | None)
 
 
 def fill_open_ends(run: RunFolder, settings: Settings, captioner: CaptionerModel, data: TrainingData) -> Settings:
-    """Settings with the batch size and the tokenizer of scores decided, as an earlier session of the run decided them."""
+    """Settings with the batch size and the tokenizer of scores decided; an earlier session's decision holds."""
     if settings.training.batch_size == "auto":
         before = run.filled_before("training", "batch_size")
         settings = fill_batch_size(settings, choose_batch_size(captioner, data.images["train"], data.rows, before))
@@ -247,7 +247,7 @@ def tell_what_learns(captioner: CaptionerModel, data: TrainingData, splits: Spli
 
 
 def _why_cut(captioner: CaptionerModel, max_tokens: int) -> str:
-    """The limit that a long caption met: the one that was set, or that of the decoder's positions."""
+    """Why captions were cut: the limit that was set, or the decoder's positions."""
     room = captioner.room()
     if room.most < max_tokens:
         return f"{room.told}, which is room for captions of at most {room.most} tokens"
@@ -259,8 +259,8 @@ def finish(run: RunFolder, splits: Splits, test_scores: dict[str, float]) -> Out
     scores = run.best_scores()
     try:
         write_report(run.path)
-    except BusyError as error:  # another command is reading the run: no reason to fail a training
-        logger.warning("%s; captrain report %s writes one of the whole run", error, run.path)
+    except BusyError as error:  # another command is reading the run, which is no reason to fail
+        logger.warning("%s; captrain report %s writes the report of the whole run", error, run.path)
     run.finish(scores)
     logger.info("done: %s", run.path / "report.html")
     listed = run.write_rejects(splits.rejects)

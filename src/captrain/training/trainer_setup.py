@@ -41,10 +41,10 @@ def make_trainer(
     run: RunFolder, settings: Settings, captioner: CaptionerModel, data: TrainingData, mixture: Mixture,
     checkpoints: Checkpoints, goes_back: bool, extensions: Extensions = NOTHING,
 ) -> tuple[CaptionTrainer, Following]:  # fmt: skip
-    """The trainer with its callbacks, and the one of these that outlives it, because the final test is followed too.
+    """The trainer with its callbacks, and the tracker callback, which outlives it to follow the final test.
 
     Args:
-        settings: filled. goes_back: whether the steps from here on may be others than an earlier session took.
+        settings: filled. goes_back: whether the steps from here on may differ from those of an earlier session.
     """
     training, evaluation = settings.training, settings.evaluation
     plan, batches = learning_plan(settings), batches_of(settings.training)
@@ -99,7 +99,7 @@ def checkpoint_schedule(settings: Settings, steps_per_epoch: int) -> CheckpointS
 
 
 def tracked_run(run: RunFolder, settings: Settings) -> TrackedRun:
-    """The run as trackers are told of it."""
+    """What trackers are told of the run."""
     name = settings.training.run_name or run.path.resolve().name
     return TrackedRun(run.path, settings.training.project, name, settings.model_dump(mode="json"))
 
@@ -113,7 +113,7 @@ def strategy_of(settings: Settings) -> Strategy:
 def make_validator(
     settings: Settings, images: Images, captions: TokenizedCaptions, extensions: Extensions = NOTHING
 ) -> Validator | None:
-    """What measures the captioner on validation images; None where there are none. Without gradients twice as many fit."""
+    """What measures the captioner on validation images; None without such images. Without gradients, twice as many fit."""
     if not len(images):
         return None
     evaluation = settings.evaluation
@@ -130,7 +130,7 @@ def make_validator(
 
 
 def judging_callbacks(settings: Settings, images: Images) -> list[TrainerCallback]:
-    """What watches the score that chooses. A score that can tell nothing is named before the first step, or when it shows."""
+    """What watches the deciding score. A score that can tell nothing is reported before the first step, or once it shows."""
     if not len(images):
         return []
     evaluation, patience = settings.evaluation, settings.training.patience
@@ -146,7 +146,7 @@ def judging_callbacks(settings: Settings, images: Images) -> list[TrainerCallbac
 def training_arguments(
     settings: Settings, run: RunFolder, captioner: CaptionerModel, strategy: Strategy, validates: bool
 ) -> TrainingArguments:
-    """The settings in Trainer's words. The captioner sees to its precision itself, callbacks to logs and trackers."""
+    """The settings in Trainer's terms. The captioner handles precision itself; callbacks handle logs and trackers."""
     training, metric = settings.training, settings.evaluation.metric
     batches = batches_of(training)
     return TrainingArguments(
@@ -167,7 +167,7 @@ def training_arguments(
         logging_nan_inf_filter=False,
         restore_callback_states_from_checkpoint=True,
         remove_unused_columns=False,
-        fp16=captioner.precision == torch.float16,  # for its scaling of the loss; gradients would vanish without
+        fp16=captioner.precision == torch.float16,  # for its loss scaling, without which gradients would vanish
         use_cpu=captioner.device.type == "cpu",
         dataloader_pin_memory=captioner.device.type == "cuda",
         dataloader_num_workers=0,
@@ -178,7 +178,7 @@ def training_arguments(
 
 
 class Watch(TrainerCallback):
-    """Goes on after a stop, and stops when asked to. The last of a trainer's callbacks: the others have begun before it does."""
+    """Goes on after a stop, and stops when asked to. It is the trainer's last callback: the others have begun before it does."""
 
     def __init__(self, trainer: CaptionTrainer, steps_per_epoch: int) -> None:
         self.trainer = trainer
@@ -188,7 +188,7 @@ class Watch(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Take up what the checkpoint left open."""
+        """Do what the checkpoint left undone."""
         self.trainer.take_up()
 
     def on_step_begin(
@@ -198,7 +198,7 @@ class Watch(TrainerCallback):
         self.trainer.guard.begin_step()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Save after a signal. At the end of an epoch this is before its evaluation, with which the next session begins."""
+        """Save after a signal. At the end of an epoch this is before the evaluation; the next session begins with that."""
         self.stops = self._asked_anywhere(args)
         if self.stops:
             control.should_save = True

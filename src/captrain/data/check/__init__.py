@@ -1,1 +1,1 @@
-"""Looking over a data set before it is trained on: `check.check_data` tells the whole."""
+"""Checking a data set before training on it; `check.check_data` does all of it."""

@@ -1,4 +1,4 @@
-"""Looks at captions: how long they are, how often each comes, in which letters and with which words.
+"""Examines captions: their length, repetitions, letters and words.
 
 `CaptionTally` takes them in one by one. `Lengths` counts them by length and gives the numbers that sum this up.
 """
@@ -22,7 +22,7 @@ from captrain.progress import printable
 CountTokens = Callable[[list[str]], list[int]]
 
 MANY = 5  # pictures from which on a shared caption is remarked on
-COMMON = 20  # words told
+COMMON = 20  # words reported
 AT_ONCE = 1024  # captions whose tokens are counted together
 
 # Runs of what the bytes of UTF-8 look like when they are read as Windows-1252 or Latin-1.
@@ -96,7 +96,7 @@ class CaptionTally:
                 self._count_waiting()
 
     def finish(self, captions_of: Callable[[int], Sequence[str]]) -> None:
-        """Look at what shows once all captions are in; `captions_of` gives the captions of a picture again."""
+        """Report what shows only after all captions were added; `captions_of` gives the captions of a picture again."""
         self._count_waiting()
         keys, owners = np.array(self._keys), np.array(self._owners)
         _, first, group, counts = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)

@@ -32,9 +32,9 @@ from captrain.progress import track
 from captrain.records import Rejects, Sample, write_jsonl
 
 BATCH = 32  # pictures a thread takes at a time
-AHEAD = 4  # batches a thread that may wait to be taken in
+AHEAD = 4  # batches per thread that may wait to be taken in
 EXAMPLES = 3
-"""How many of each kind of problem are told by name."""
+"""How many problems of each kind are listed by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Checked:
 
     @only_writer("path")
     def write_rejects(self, path: Path) -> None:
-        """Write a line a problem: id, where, reason, problem, grade."""
+        """Write one line per problem: id, where, reason, problem, grade."""
         write_jsonl(path, self.lines())
 
     def to_dict(self) -> dict[str, Any]:
@@ -152,7 +152,7 @@ def checked_splits(
     count_tokens: CountTokens | None = None,
     workers: int | None = None,
 ) -> Checked:
-    """Look at all samples of some splits, at least one; `rejects` is what their reader left out, and remarked on."""
+    """Look at all samples of some splits, at least one; `rejects` is what their reader left out or remarked on."""
     limits = limits or CheckLimits()
     findings = Findings()
     for line in rejects.lines:

@@ -63,7 +63,7 @@ _NAMES = tuple(KINDS)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One problem of one picture: its number among the samples, or -1 for what the reader told, its rejects first."""
+    """One problem of one picture: its number among the samples, or -1 for what the reader reported, its rejects first."""
 
     kind: str
     picture: int
@@ -83,7 +83,7 @@ class Findings:
         self._kinds, self._pictures, self._details = array("B"), array("q"), FlatTexts()
 
     def add(self, kind: str, picture: int, detail: str) -> None:
-        """Note a problem; `detail` is to be read after a file name."""
+        """Note a problem; `detail` is worded to follow a file name."""
         self._kinds.append(_NUMBERS[kind])
         self._pictures.append(picture)
         self._details.append(detail)
@@ -121,7 +121,7 @@ _REASONS = (  # words in a reader's reason → the kind; the first that fits
 
 
 def kind_of_reject(reason: str) -> str:
-    """The kind of problem that a reader's reason tells of.
+    """The kind of problem that a reader's reason describes.
 
     >>> kind_of_reject("has no image beside it"), kind_of_reject("is a .heic file, which is not read")
     ('no-picture', 'left-out')
@@ -130,7 +130,7 @@ def kind_of_reject(reason: str) -> str:
 
 
 def kind_of_picture_error(reason: str) -> str:
-    """The kind of problem that a `PictureError` of `captrain.data.decode` tells of.
+    """The kind of problem that a `PictureError` of `captrain.data.decode` describes.
 
     >>> kind_of_picture_error("is truncated (12 bytes)"), kind_of_picture_error("is empty (0 bytes)")
     ('truncated', 'unreadable')

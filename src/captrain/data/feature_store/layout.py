@@ -2,7 +2,7 @@
 
 A store is a folder, local or behind a URL:
 
-    manifest.json                  the encoder, the preparation of pictures, the shape of features, and a line a shard
+    manifest.json                  the encoder, the preparation of pictures, the shape of features, and one line per shard
     shards/00000.000.safetensors   "features" (images, N, D), bf16, fp16 or fp32
     shards/00000.000.arrow         for each of these images its id, captions, source, offset in the shard and keys
     shards/00000.000.rejected.jsonl   what could not be used of the shard's source, if anything
@@ -47,13 +47,13 @@ ITEM_SIZES = {"bfloat16": 2, "float16": 2, "float32": 4, "uint8": 1}
 
 
 class StrictNote(BaseModel):
-    """What all parts share: no unknown keys, no changes."""
+    """The base of all parts: no unknown keys, immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class EncoderNote(StrictNote):
-    """Whose features these are. `weights` is a digest of the image half's weights, rounded to bf16."""
+    """The encoder that made the features. `weights` is a digest of the image half's weights, rounded to bf16."""
 
     name: str
     type: str = ""
@@ -133,13 +133,13 @@ class Manifest(StrictNote):
         return {"shards": len(self.shards), **totals, "rejected": totals["rejected"] + self.rejected}
 
     def to_json(self) -> bytes:
-        """As the file has it; totals come along for those who look into it."""
+        """The file's content, with totals for human readers."""
         content = self.model_dump(mode="json")
         content["counts"] = self.counts()
         return (json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n").encode()
 
     def with_shards(self, shards: Iterable[ShardNote], **changes: Any) -> Manifest:
-        """The same about other shards."""
+        """The same manifest for other shards."""
         return self.model_copy(update={"shards": tuple(shards), **changes})
 
 
@@ -195,7 +195,7 @@ def record_file(name: str) -> str:
 
 
 def rejected_file(name: str) -> str:
-    """Where it is listed what of a shard could not be used."""
+    """The file that lists what could not be used in a shard."""
     return f"{SHARDS}/{name}.rejected.jsonl"
 
 
@@ -215,11 +215,11 @@ class StoreFolder:
 
     @property
     def label(self) -> str:
-        """The place as people may see it."""
+        """The place without credentials, to show to people."""
         return shown_url(self.place)
 
     def where(self, name: str) -> str:
-        """A file's place as people may see it."""
+        """A file's place without credentials, to show to people."""
         return f"{self.label}/{name}"
 
     def exists(self, name: str) -> bool:

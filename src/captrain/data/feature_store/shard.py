@@ -1,4 +1,4 @@
-"""The two files of a shard, both memory-mapped: an Arrow index with a row an image, and the features in the same order.
+"""The two files of a shard, both memory-mapped: an Arrow index with one row per image, and the features in the same order.
 
 The features are one tensor in a safetensors file, written and mapped without torch.
 """
@@ -80,7 +80,7 @@ class IndexRows:
 class ShardIndex:
     """An index to read from: columns `id`, `captions`, `source` (and `content`, `key`) of one Arrow table.
 
-    A column is read, and checked, when it is first asked for: to open an index costs the same whatever its captions weigh.
+    A column is read, and checked, when it is first asked for: opening an index costs the same whatever the size of its captions.
     """
 
     def __init__(self, columns: dict[str, Any], where: str = "") -> None:
@@ -189,7 +189,7 @@ NUMBERS = {
 
 
 def shard_header(images: int, features: FeaturesNote) -> bytes:
-    """The bytes before the numbers: a length and a JSON object, padded to a multiple of 64 so that rows are aligned."""
+    """The header: a length and a JSON object, padded to a multiple of 64 so that rows are aligned."""
     shape = [images, features.tokens, features.width]
     tensor = {"dtype": NUMBERS[features.dtype][0], "shape": shape, "data_offsets": [0, images * features.row_bytes]}
     text = json.dumps({TENSOR: tensor}).encode()

@@ -197,7 +197,7 @@ class StoreSamples(LazySamples):
 
 
 def remembered(cache: dict[int, Any], number: int, make: Callable[[int], Any]) -> Any:
-    """What was made before, or is made now; the oldest is forgotten when there are too many."""
+    """A cached object, made if it is not there; the oldest is dropped if there are too many."""
     if number not in cache:
         if len(cache) >= OPEN_SHARDS:
             del cache[next(iter(cache))]

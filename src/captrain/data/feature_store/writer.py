@@ -189,7 +189,7 @@ def locked_store(folder: StoreFolder) -> Iterator[None]:
 
 
 def _check_free(folder: StoreFolder) -> None:
-    """Raise `BusyError` where a lock behind a URL names a process that may be alive."""
+    """Raise `BusyError` if a lock behind a URL names a process that may be alive."""
     if not folder.exists(FOLDER_LOCK):
         return
     where = folder.where(FOLDER_LOCK)

@@ -1,7 +1,7 @@
 """The data sets that `captrain data get` knows: where their files are, how large, under which licence, with which checksum.
 
-Checksums are those that others published beside the address (LAVIS's `defaults_cap.yaml` for COCO). Where nobody did, none
-stands here: the first fetch notes what it got, and later ones compare.
+Checksums are those that others published beside the address (LAVIS's `defaults_cap.yaml` for COCO). If nobody did, there is
+none: the first fetch notes what it got, and later ones compare.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ def _fetch_file(step: Step, folder: Path, ledger: FetchLedger, meter: _Meter) ->
     file = step.file
     target = folder / (file.saved_as or file.name)
     largest = file.size if file.exact else 4 * file.size + SLACK
-    if not (file.unpack and target.is_file()):  # an archive that came, and was not unpacked to the end
+    if not (file.unpack and target.is_file()):  # an archive that was fetched but not completely unpacked
         try:
             download_file(step.place, target, TransferLimits(largest), meter)
         except TransferError as problem:
@@ -156,7 +156,7 @@ def _fetch_file(step: Step, folder: Path, ledger: FetchLedger, meter: _Meter) ->
 
 
 def _copy(step: Step, folder: Path, ledger: FetchLedger) -> None:
-    """A file of the local copy, checked, into the folder; archives are unpacked where they lie."""
+    """A file of the local copy, checked, into the folder; archives are unpacked where they are."""
     file, source = step.file, Path(step.place)
     if file.unpack and source.name == file.name:
         ledger.note(file.name, check_digest(source, file.checksum, ledger.entries.get(file.name), str(source)))

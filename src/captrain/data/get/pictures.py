@@ -184,7 +184,7 @@ def _text_to_append(path: Path) -> io.TextIOWrapper:
 def _in_parallel(
     work: Callable[[Wanted], str | TransferError], todo: Iterator[Wanted], workers: int
 ) -> Iterator[tuple[Wanted, str | TransferError]]:
-    """Do all of it in threads, with few more begun than are worked on; results come as they are ready."""
+    """Run the work on threads, with few items waiting; results come as they are ready."""
     stop = threading.Event()
 
     def guarded(one: Wanted) -> str | TransferError:

@@ -38,7 +38,7 @@ class Step:
 
     @property
     def room(self) -> int:
-        """Bytes on the disk at the worst moment: archives lie there until they are unpacked."""
+        """Bytes on the disk at the worst moment: archives stay until they are unpacked."""
         if self.source == "here":
             return 0
         return self.to_fetch + (self.file.size if self.file.unpack or self.source == "local" else 0)
@@ -46,7 +46,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All steps, the lists of pictures to fetch by address, and where pictures lie if they stay where they are."""
+    """All steps, the lists of pictures to fetch by address, and the folder of pictures that are used in place."""
 
     name: str
     data_set: DataSet
@@ -95,7 +95,7 @@ def make_plan(
 
 
 def saved_at(file: CatalogueFile, folder: Path) -> Path:
-    """Where a file, or what is taken out of it, lies in the data set's folder; for many members the archive's own name."""
+    """Where a file, or what is taken out of it, is in the data set's folder; for many members the archive's own name."""
     if file.unpack and "*" not in file.unpack:
         return folder / file.unpack
     return folder / (file.saved_as or file.name)
@@ -195,7 +195,7 @@ class FetchLedger:
         )
 
     def note(self, name: str, entry: FetchedFile) -> None:
-        """Note what came."""
+        """Note a fetched file."""
         self.entries[name] = entry
         write_text(self.path, json.dumps({key: asdict(value) for key, value in self.entries.items()}, indent=2) + "\n")
 
@@ -222,7 +222,7 @@ def digest(file: Path, algorithm: str = "sha256") -> str:
 
 
 def check_digest(file: Path, published: str, noted: FetchedFile | None, source: str) -> FetchedFile:
-    """What has come, once it is what was published and what came the first time.
+    """The entry of a fetched file, if it matches the published checksum and the first fetch.
 
     Raises `DataError` otherwise. `published`: `md5:...` or "". `source`: the address, for the error.
     """

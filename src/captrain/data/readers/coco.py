@@ -1,6 +1,6 @@
 """COCO captions: {"images": [{"id": 7, "file_name": "dog.jpg"}], "annotations": [{"image_id": 7, "caption": "a dog"}]}.
 
-The path of such a file; or a folder with one, or with one a split, at its top or in `annotations/`
+The path of such a file; or a folder with one, or with one per split, at its top or in `annotations/`
 (`annotations/captions_train2017.json`). File names are relative to the folder (the one above `annotations/`) or to
 `image_root`: to itself, to a folder in it that is called as the file is (`train2017/`), or to either below `images/`.
 """
@@ -51,7 +51,7 @@ def read(
 ) -> dict[str, Sequence[Sample]]:
     """All images of the files by split, in their order; ids are the paths under which the images are found.
 
-    Rejected are images that are missing, without caption, or whose id another has, and captions of unknown images (one
+    Rejected are images that are missing, without caption, or whose id is taken, and captions of unknown images (one
     line an unknown id). Captions that are marked as rejected or canned (VizWiz) are left out, and counted. Raises
     `DataError` for an entry of another form, and if nothing is left.
     """

@@ -37,7 +37,7 @@ _LOOKED_AT = 100  # columns looked at for a name that is nearly right
 class TableRow:
     """What one row says. `split` is None where it names none, `machine` as in `Sample`.
 
-    odd: texts in cells of captions that are none. marked: its captions are left out, as it says that they are not to be used.
+    odd: texts in caption cells that are not captions. marked: its captions are left out, because the row says so.
     """
 
     image: str
@@ -87,7 +87,7 @@ class Columns:
         return (given,) if given in names else caption_columns((given.lower(),), names) or (given,)
 
     def check(self, names: Sequence[str], where: str) -> None:
-        """Raise `DataError` if a given column is none of a table's (a nested one: if its outermost step is not)."""
+        """Raise `DataError` if a given column is not in a table (a nested one: if its outermost step is not)."""
         for given, option in ((self.given_image, "--image-column"), (self.given_caption, "--caption-column")):
             numbered = option == "--caption-column" and caption_columns((given.lower(),), tuple(names))
             if given and given not in names and steps_of(given)[0] not in names and not numbered:
@@ -139,7 +139,7 @@ class Columns:
         )
 
     def texts(self, values: dict[str, Any], where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The captions of a row, and what stands in its cells of captions and is none ("nan", a number)."""
+        """The captions of a row, and texts in its caption cells that are not captions ("nan", a number)."""
         if self.decided and all(column in values for column in self.decided):
             columns = self.decided
         else:
@@ -170,7 +170,7 @@ def _spelled(columns: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...
 
 
 def texts_of(found: Any, column: str, where: str) -> list[Any]:
-    """The strings, numbers and gaps in a cell. Raises `DataError` where it holds anything else."""
+    """The strings, numbers and gaps in a cell. Raises `DataError` if it holds anything else."""
     texts = found if isinstance(found, list) else [found]
     for text in texts:
         if not isinstance(text, str | int | float | None):

@@ -1,11 +1,11 @@
-"""Conversations about pictures, LLaVA's say, in JSON lists or JSON lines: the answers are captions, the questions are not.
+"""Conversations about pictures, such as LLaVA's, in JSON lists or JSON lines: the answers are captions, the questions are not.
 
 [{"image": "a.jpg", "conversations": [{"from": "human", "value": "<image>\\nWhat is it?"}, {"from": "gpt", "value": "A dog."}]}]
 or {"images": ["a.jpg"], "messages": [{"role": "user", "content": "What is it?"}, {"role": "assistant", "content": "A dog."}]}.
 
-The answers to a row's first question are its picture's captions. Answers to further questions say no more than these ask
+The answers to a row's first question are its picture's captions. Answers to further questions say only what these ask
 for, so they are left out and counted. A row about several pictures describes none of them alone: it is rejected. Where all
-rows ask the same, that question is the prompt of a training if none is given.
+rows ask the same, that question becomes the prompt of the training if none is given.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ def _is_form(path: Path) -> bool:
 def _is_data_set(folder: Path, options: ReadOptions) -> bool:
     """Whether a folder has files of conversations and nothing that goes first: another table of images, caption files."""
     files = [file for file in folder.iterdir() if not is_hidden(file.name) and file.suffix.lower() in TABLES]
-    if len(files) > MOST_FILES:  # they are something else, one an image say
+    if len(files) > MOST_FILES:  # they are something else, one per image say
         return False
     chats = [file for file in files if file.suffix.lower() in SUFFIXES and _is_form(file)]
     if any(file.suffix.lower() not in SUFFIXES or _names_image(file) for file in files if file not in chats):

@@ -1,11 +1,11 @@
 """Tables of comma, semicolon, tab or bar separated values with a header: `file_name,text` as in a Hugging Face image folder.
 
-A `.csv` or `.tsv` file; or a folder with `metadata.csv`, with one file a split (`train.csv`, `val.csv`), or with one such
+A `.csv` or `.tsv` file; or a folder with `metadata.csv`, with one file per split (`train.csv`, `val.csv`), or with one such
 file. Rows about the same image become one sample; a cell may hold several captions as a list of strings, written as JSON or
-Python does. What a quotation mark means is told in `captrain.tabular.delimited`.
+Python does. `captrain.tabular.delimited` says what a quotation mark means.
 
 A table of web addresses, with a column `url` or as Conceptual Captions is (`caption<TAB>url`, no header), is read with the
-pictures that were downloaded from it, below --image-root or beside the table. Which file came from which address is told by
+pictures that were downloaded from it, below --image-root or beside the table. Which file came from which address is stated in
 `<table>.map.tsv`, `map.tsv` (`url<TAB>file name`) or `map.json` (`{"url": "file name"}`) there. Without one, a picture has
 the name that the address ends in; addresses that end alike can't be told apart, and their rows are rejected.
 """
@@ -89,7 +89,7 @@ def read(
 class Cells:
     """The header of a table and its rows, as values by column.
 
-    `url` names the column of web addresses, if images are told by them; else it is "".
+    `url` names the column of web addresses, if images are identified by them; else it is "".
     """
 
     def __init__(self, path: Path, columns: Columns, encoding: str = "") -> None:

@@ -1,7 +1,7 @@
-"""Which formats are read of what lies at a path: `detect` finds the format by looking, `read_and_note` reads what was found.
+"""Which formats are read of what is at a path: `detect` finds the format by looking, `read_and_note` reads what was found.
 
-In a folder, tables may lie side by side, of one format or of several. Their names say which of them are read, and the
-others are told.
+In a folder, tables may be side by side, of one format or of several. Their names say which of them are read, and the
+others are reported.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ logger = logging.getLogger(__name__)
 
 TOLD = frozenset({"marked", "unread", "unlisted"})  # remarks that are logged when the data is read
 TABLE_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
-MOST_TABLES = 200  # files of a suffix; more are something else, one an image say
+MOST_TABLES = 200  # files of a suffix; more are something else, one per image say
 SUFFIXES = frozenset({".json", ".jsonl"})  # of files that a form without `tables` may recognise
 MOST_BELOW = 20  # folders below a folder, and files in each, that are looked at
-MOST_FILES = 20  # of them that are looked at; more are something else, one an image say
+MOST_FILES = 20  # of them that are looked at; more are something else, one per image say
 MOST_SHOWN = 3  # tables in an error
 BOM = b"\xef\xbb\xbf"
 
 
 def detect(source: str, options: ReadOptions = BY_LOOKING) -> str:
-    """The format's name, by what lies at `source`; tables are looked for by the columns that `options` name.
+    """The format's name, by what is at `source`; tables are looked for by the columns that `options` name.
 
     Raises `DataError` if nothing is there, if no reader reads it, or if no table has those columns.
     """
@@ -106,7 +106,7 @@ def read_and_note(
 
 
 def _note_configurations(folder: Path, rejects: Rejects) -> None:
-    """Note configurations of sd-scripts that lie in a folder which is read by something else."""
+    """Note configurations of sd-scripts that are in a folder which is read by something else."""
     for file in _files(folder, (".toml",)):
         if reader("kohya-toml").recognises(str(file)):
             reason = (
@@ -229,7 +229,7 @@ def tables_there(folder: Path) -> list[str]:
 
 
 def _tables_below(folder: Path) -> list[str]:
-    """The first table of pictures that lies in one of a folder's folders."""
+    """The first table of pictures that is in one of a folder's folders."""
     folders = [folder / name for name in names_in_folder(folder) if (folder / name).is_dir()]
     for below in folders[:MOST_BELOW]:
         tables = [file for file in names_in_folder(below) if file.lower().endswith((*TABLES, ".txt", ".token"))]

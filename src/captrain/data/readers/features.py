@@ -160,7 +160,7 @@ def is_embedding_folder(place: str) -> bool:
 
 
 class EmbeddingFolder(VectorStore):
-    """An embedding folder to read from, as if it were a feature store with one vector an image."""
+    """An embedding folder to read from, as if it were a feature store with one vector per image."""
 
     encoder: EncoderNote | None = None
     preparation: dict[str, Any] | None = None

@@ -1,6 +1,6 @@
 """Flickr8k and Flickr30k as they are handed out: captions.txt (`image,caption`) or *.token (`dog.jpg#0<TAB>a dog`).
 
-The pictures lie beside the file, in `Images/`, `Flicker8k_Dataset/`, `flickr30k-images/` or the given root. With
+The pictures are beside the file, in `Images/`, `Flicker8k_Dataset/`, `flickr30k-images/` or the given root. With
 `Flickr_8k.trainImages.txt`, `devImages` and `testImages` beside it, those lists are the splits, and a picture in none of
 them is rejected.
 """

@@ -3,7 +3,7 @@
 R2Gen's `annotation.json` (a report is the caption of each of its pictures), TextCaps (`data`), NWPU-Captions (a list for
 each class, with raw, raw_1, ...), and other files whose lists hold objects that name a picture and its captions.
 
-A list's key may be a split, or the folder that its pictures lie in. The file is read an object at a time.
+A list's key may be a split, or the folder that its pictures are in. The file is read an object at a time.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _is_grouped(path: Path, options: ReadOptions) -> bool:
         first = list(islice(entries(path, _any), MOST_LOOKED_AT))
     except DataError:
         return False
-    # Under a picture's name stands what is said of it, even where that names the picture again: `names` reads it.
+    # If what is below a picture's name describes it, even if that names the picture again, `names` reads it.
     rows = [entry for entry in first if not entry.key and not ends_as_picture(entry.group) and _is_row(entry.value)]
     return any(
         entry.group != BY_IDS or _leads_to_one(entry.value, Root(path.parent, follow_links=options.follow_links))
@@ -136,11 +136,11 @@ def _images(values: dict[str, Any], columns: Columns) -> list[str]:
 
 
 class _Places:
-    """Where the pictures of a list lie: its key may be their folder, and "train/" stand for "train_images/"."""
+    """Where the pictures of a list are: its key may be their folder, and "train/" may mean "train_images/"."""
 
     def __init__(self, root: Root) -> None:
         self.root = root
-        self.by_key = False  # whether pictures lie in folders that are called as their lists are
+        self.by_key = False  # whether pictures are in folders that are called as their lists are
 
     @cached_property
     def folders(self) -> set[str]:
@@ -148,7 +148,7 @@ class _Places:
         return {folder.rpartition("/")[2] for folder in self.root.index.folders()}
 
     def named(self, image: str, key: str, where: str) -> str:
-        """A picture as it lies below the root, else as it is named. Where lists have folders, in that of its list alone."""
+        """A picture's path below the root, else its name. If lists have folders, only its own list's folder counts."""
         folder, _, base = image.rpartition("/")
         names = [image, f"{key}/{image}", f"{key}_images/{image}"]
         names += [f"{folder}_images/{base}", base] if folder.lower() in SPLIT_NAMES and base else []

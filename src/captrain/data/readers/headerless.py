@@ -1,7 +1,7 @@
 """Lists of names and captions without a header: `0001.jpg<TAB>a man on a rock`, with commas, semicolons or bars too.
 
 A `.txt`, `.csv`, `.tsv` or `.lst` file whose first lines all are so, or all the other way round (`a man on a rock,0001.jpg`);
-with a tab, names may lack their endings. Or a folder with such files, by their names one a split (`train.txt`, `val.txt`), or
+with a tab, names may lack their endings. Or a folder with such files, by their names one per split (`train.txt`, `val.txt`), or
 with one. A number between name and caption, or after the name (`0001.jpg#2`), counts captions and is no part of either.
 Everything after it is the caption, whatever separators it holds. Lines of another form are rejected. In a `.txt` or `.lst`
 file a first line of column names (`image<TAB>caption`) is passed over; a `.csv` or `.tsv` file with one is a table.
@@ -86,7 +86,7 @@ _FORMS = {"name first": _name_first, "name last": _name_last, "bare name": _bare
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How the lines of a list are: the order, what separates, and whether a number stands between."""
+    """The form of the lines of a list: the order, what separates, and whether a number stands between."""
 
     order: str
     mark: str
@@ -142,9 +142,9 @@ def read(
 
 
 def form_of(path: Path, root: Root, encoding: str = "") -> Form | None:
-    """How the lines of a file are, by its first ones; None if it is no list of names and captions.
+    """The form of a file's lines, from its first ones; None if it is not a list of names and captions.
 
-    Names without endings are told by the pictures below `root` that they lead to.
+    Names without endings are recognised by the pictures below `root` that they lead to.
     """
     found_in = (
         line for number, line in lines_in(path, encoding) if line.strip() and not _is_header(path, number, line)

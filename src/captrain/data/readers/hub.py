@@ -74,7 +74,7 @@ def read(
 
 
 def _from_disk(folder: Path, follow_links: bool) -> tuple[dict[str, Dataset], tuple[Root, ...]]:
-    """The splits of a saved folder ("all" of one without), and where its pictures may lie."""
+    """The splits of a saved folder ("all" of one without), and where its pictures may be."""
     root = Root(folder, follow_links=follow_links)
     splits = [""]
     if (note := folder / "dataset_dict.json").is_file():
@@ -156,7 +156,7 @@ def _loading(source: str, load: Any) -> dict[str, Dataset]:
 IMAGE_COLUMNS = ("image", "img", "picture", "photo", "jpg", "png")
 ID_COLUMNS = ("file_name", "filename", "key", "__key__", "id", "image_id")
 
-Sifted = tuple[tuple[str, ...], tuple[str, ...]]  # captions of a row, and what stands in their cells and is none
+Sifted = tuple[tuple[str, ...], tuple[str, ...]]  # captions of a row, and texts in their cells that are not captions
 
 _ROWS = 1000  # looked through at a time
 
@@ -338,5 +338,5 @@ def _caption_columns(table: Dataset, wanted: str, name: str) -> list[str]:
 
 
 def _texts(cells: Iterable[Any], where: str) -> Sifted:
-    """The captions in the cells of a row, and what stands there and is none."""
+    """The captions in the cells of a row, and texts there that are not captions."""
     return sifted(text for cell in cells for text in texts_of(cell, "captions", where))

@@ -27,13 +27,13 @@ from captrain.records import Rejects, Sample
 from captrain.tabular.cells import sifted
 
 MOST_ENTRIES = 10_000  # files looked at before a folder counts as one without caption files
-DEEPEST = 4  # lists and objects within each other that captions may lie in
+DEEPEST = 4  # lists and objects within each other that captions may be in
 
 _TOGETHER = re.compile(r"(raw|report|caption_str|reference_strs)(_?\d+)?", re.IGNORECASE)
 
 
 class JsonEntry(NamedTuple):
-    """One entry: its number in the file, from 1, the key of the group that it lies in ("" for none), its own ("" in a list)."""
+    """One entry: its number in the file, from 1, the key of the group that it is in ("" for none), its own ("" in a list)."""
 
     number: int
     group: str
@@ -117,7 +117,7 @@ def ends_as_picture(name: str) -> bool:
 
 
 def found_below(root: Root, name: str) -> str | None:
-    """Where the picture of a name lies, for a look at what a file is: never raising."""
+    """Where the picture of a name is, for a look at what a file is: never raising."""
     try:
         return root.find(name, "")
     except DataError:

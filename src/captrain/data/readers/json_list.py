@@ -1,6 +1,6 @@
 """JSON files that are one list of objects: [{"image": "a.jpg", "text": "a dog"}], as people write for CC3M or LAVIS.
 
-A `.json` file; or a folder with `metadata.json`, with one file a split (`train.json`, `coco_karpathy_train.json`), or with
+A `.json` file; or a folder with `metadata.json`, with one file per split (`train.json`, `coco_karpathy_train.json`), or with
 one such file. Objects about the same image become one sample; a caption may be a list. The file is read an object at a
 time, so it may be larger than memory. COCO's and Karpathy's files are objects, not lists, and have readers of their own.
 
@@ -271,7 +271,7 @@ def _messages(values: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _role(message: dict[str, Any]) -> str:
-    """Who speaks, in small letters alone: DeepSeek-VL's "<|User|>" too."""
+    """Who speaks, in lower case alone: DeepSeek-VL's "<|User|>" too."""
     role = message.get("from") or message.get("role")
     return "".join(filter(str.isalpha, role)).lower() if isinstance(role, str) else ""
 

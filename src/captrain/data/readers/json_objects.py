@@ -17,7 +17,7 @@ from captrain.records import parse_json
 
 LARGEST_FILE = 4 << 30  # bytes; such a file is read into memory whole, at several times its size
 LONGEST_NAME = 4096  # bytes of a path; no system takes longer ones
-MOST_FILES = 20  # .json files in a folder of which one may be a data set; more are something else, one an image say
+MOST_FILES = 20  # .json files in a folder of which one may be a data set; more are something else, one per image say
 
 _BOM = b"\xef\xbb\xbf"
 _GLANCE = 64 << 10  # bytes

@@ -1,13 +1,13 @@
 """Tables of JSON lines: {"file_name": "images/dog.jpg", "captions": ["a dog runs", "a dog on grass"]}.
 
-A folder with `metadata.jsonl` (and an optional column `split`), with one file a split (`train.jsonl`, `dev.jsonl`, or
+A folder with `metadata.jsonl` (and an optional column `split`), with one file per split (`train.jsonl`, `dev.jsonl`, or
 `train/metadata.jsonl`), or with exactly one other table; or the path of a table. File names are relative to the table's
 folder, or to `images/` in it, unless a root is given.
 
-Every line is parsed before the first sample is given: what is wrong is to be known before hours of training, not after.
+Every line is parsed before the first sample is given: errors should show before hours of training, not after.
 In a table of up to 200,000 lines every image is looked for too, and missing ones are rejected. To look for millions of
-files takes minutes (hours, on a network drive), so a larger table is believed: its images lie where the first one does
-(beside it or in `images/`), and one that turns out to be missing, or to be a link out of the folder, is a picture that
+files takes minutes (hours, on a network drive), so a larger table is believed: its images are taken to be where the first is
+(beside it or in `images/`). One that turns out to be missing, or to be a link out of the folder, is a picture that
 can't be read, rejected by what reads it. `captrain data check` reads them all.
 """
 
@@ -57,7 +57,7 @@ logger = logging.getLogger(__name__)
 
 
 SUFFIXES = (".jsonl", ".ndjson")
-_WRITTEN = {"id", "text", "score"}  # what each line has that `captrain caption` and `evaluate` write
+_WRITTEN = {"id", "text", "score"}  # what each line written by `captrain caption` and `evaluate` has
 
 MOST_CHECKED = 200_000  # lines; images of larger tables are not looked for one by one
 
@@ -70,7 +70,7 @@ class Unreadable:
     reason: str
 
     def read(self) -> bytes:
-        """Raises `OSError` with the reason."""
+        """Raise `OSError` with the reason."""
         raise OSError(self.reason)
 
     def __str__(self) -> str:
@@ -92,7 +92,7 @@ class TableReader:
         return self.beside + row.image
 
     def image(self, row: TableRow, name: str, where: str) -> Path | Stored:
-        """Where a row's image lies. Raises `DataError` if it was there and is no more."""
+        """Where a row's image is. Raises `DataError` if it was there and no longer exists."""
         try:
             found = self.table.find(row.image, where)
         except DataError as error:

@@ -228,7 +228,7 @@ class _Images:
 
 
 def _names(path: str) -> tuple[str, str]:
-    """What metadata may call an image: with its ending, in small letters, and without."""
+    """What metadata may call an image: with its ending, in lower case, and without."""
     stem, suffix = os.path.splitext(unicodedata.normalize("NFC", path))
     return stem + suffix.lower(), stem
 

@@ -185,7 +185,7 @@ def _are_tables(value: Any) -> bool:
 
 
 class _Places:
-    """Where the folders and files lie that a configuration names."""
+    """Where the folders and files that a configuration names are."""
 
     def __init__(self, file: Path, options: ReadOptions) -> None:
         given = options.image_root
@@ -225,7 +225,7 @@ class _Places:
         )
 
     def named(self, subsets: Iterable[Subset]) -> Iterator[tuple[str, Subset]]:
-        """Each subset with what its ids begin with. What is named twice, at two resolutions say, is shown as often as both."""
+        """Each subset with what its ids begin with. What is named twice (at two resolutions) is shown as often as both say."""
         repeats: Counter[Subset] = Counter()
         for subset in subsets:
             repeats[replace(subset, repeats=1)] += subset.repeats
@@ -279,7 +279,7 @@ def _samples(subset: Subset, rejects: Rejects, options: ReadOptions, captioned: 
 
 
 def _tell(file: Path, config: dict[str, Any]) -> None:
-    """Say on one line which keys and subsets are not taken over, and what does the same."""
+    """Log on one line which keys and subsets are not taken over, and what does the same."""
     tables = _tables(config, file)
     values = {key: table[key] for table in reversed(tables) for key in table if key not in _TAKEN and table[key]}
     keys = [f"{key} ({_FLAGS[key].format(values[key])} does it)" if key in _FLAGS else key for key in sorted(values)]

@@ -1,4 +1,4 @@
-"""Where the lines of a JSONL table lie, and which image each is about, found at a million lines a second or so.
+"""Where the lines of a JSONL table are, and which image each is about, found at a million lines a second or so.
 
 Lines are parsed a block at a time: joined by commas, a block is one JSON list. A block whose rows all have the same
 columns, a plain file name and a caption is taken as it is; of any other, each line is looked at by itself.
@@ -150,7 +150,7 @@ def plain_names(block: Block, columns: Columns) -> list[str] | None:
     """The image names of a block in which every row is as simple as can be; None if one is not.
 
     Simple rows have the columns of the first, a caption of a person, no split, and a name that needs no look at the disk
-    to be known to lie below the folder (links apart).
+    to be known to be below the folder (links apart).
     """
     values = _objects(block.lines)
     if not values:

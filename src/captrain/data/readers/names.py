@@ -1,6 +1,6 @@
 """JSON objects from pictures to captions: {"a.jpg": "a dog", "b.jpg": ["a cat", "a black cat"]}.
 
-A caption may be a string, a list of them, or an object with one (`{"caption": "a dog"}`). The entries may lie in objects
+A caption may be a string, a list of them, or an object with one (`{"caption": "a dog"}`). The entries may be in objects
 that are called by splits ({"train": {"a.jpg": "a dog"}, "val": ...}) or `captions`, `images`, `annotations`, `data`.
 The file is read an entry at a time.
 """

@@ -1,6 +1,6 @@
 """Parquet tables, with the pictures inside (bytes, or {bytes, path} as `datasets` writes them) or as file names.
 
-A `.parquet` file; or a folder with some, in it, in `data/` or in a folder a split. What a file's name begins with is its
+A `.parquet` file; or a folder with some, in it, in `data/` or in one folder per split. What a file's name begins with is its
 split (`train-00000-of-00002.parquet`, `validation.parquet`); files that begin with no split's name are "all".
 
 Captions are read at once, into flat text; a picture's bytes when it is asked for. Where pictures are inside, every row is
@@ -98,7 +98,7 @@ def parquet_files_in(folder: Path) -> list[Path]:
 
 
 def split_of_name(file: Path, folder: Path) -> str:
-    """The split that a file's name, or else its folder's, tells; "all" if none."""
+    """The split named by a file, or else by its folder; "all" if none."""
     word = file.stem.lower().split("-")[0]
     if file.parent != folder:
         word = word if word in SPLIT_NAMES else file.parent.name.lower()
@@ -152,7 +152,7 @@ def _read_inside(
     """Collect the rows of a file that has pictures inside, which are not read; returns how many are marked."""
     parquet, pages = opened
     for group in range(len(pages.groups)):
-        pages.chunks(group, [leaf])  # whether its pictures can be read is told now
+        pages.chunks(group, [leaf])  # whether its pictures can be read is checked now
     origin = inside.open(file, leaf, list(accumulate(pages.rows)))
     column, _, within = leaf.partition(".")
     paths = [f"{column}.path"] if within and f"{column}.path" in _leaves(parquet) else []
@@ -208,7 +208,7 @@ def _leaves(parquet: Any) -> list[str]:
 
 
 def _is_empty(parquet: Any, pages: Pages, leaf: str) -> bool:
-    """Whether the first rows have no picture, as where `datasets` wrote only paths.
+    """Whether the first rows have no picture, as if `datasets` wrote only paths.
 
     What the file's metadata says of a column would tell too, but asking pyarrow 26 for it ends the process if it is damaged.
     """

@@ -1,4 +1,4 @@
-"""Pictures that lie in the rows of Parquet files: where each is, its captions, and how its bytes are read when asked for."""
+"""Pictures that are in the rows of Parquet files: where each is, its captions, and how its bytes are read when asked for."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ class _Reading:
         self.first = self.end = self.bytes = 0
 
     def value(self, row: int) -> Any:
-        """What stands in a row. Raises `IndexError` if there is no such row."""
+        """The picture's bytes in a row. Raises `IndexError` if there is no such row."""
         if row < self.first:
             self.begin()
         while row >= self.end:
@@ -201,7 +201,7 @@ class _Kept:
         self.lock = threading.Lock()
 
     def value(self, file: Path, leaf: str, group: int, row: int) -> Any:
-        """What stands in a row, from memory or, if it is not there or the file has changed, from the file.
+        """The picture's bytes in a row, from memory or, if it is not there or the file has changed, from the file.
 
         Raises `OSError` if it can't be read.
         """

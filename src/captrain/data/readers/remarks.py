@@ -1,4 +1,4 @@
-"""What people are told about a data set as a whole: why nothing of it can be used, and which pictures no table lists.
+"""Messages about a data set as a whole: why nothing of it can be used, and which pictures no table lists.
 
 An error says what was found there, archives and other data sets too, and the next step.
 """
@@ -48,9 +48,9 @@ def nothing_to_use(
     """The error for a data set with nothing left to use.
 
     Args:
-        roots: the folders that images were looked for in: the first path tried is named, and what lies there.
+        roots: the folders that images were looked for in: the first path tried is named, and what is there.
         columns: those of the table, if it is one.
-        none: what to say where nothing was rejected either.
+        none: what to say if nothing was rejected either.
         own: endings of the data set's own files.
     """
     found = rejects.summary() if rejects else none
@@ -97,7 +97,7 @@ def _folder(source: object) -> list[Path]:
 
 
 def names_in_folder(folder: Path) -> list[str]:
-    """The names right in a folder, sorted, without hidden ones; none where it can't be listed."""
+    """The names right in a folder, sorted, without hidden ones; none if it can't be listed."""
     try:
         with os.scandir(folder) as listing:
             names = [entry.name for entry, _ in zip(listing, range(MOST_LOOKED_AT), strict=False)]
@@ -127,7 +127,7 @@ def note_unlisted(root: Root, splits: Iterable[Sequence[Sample]], rejects: Rejec
 
 
 def _within(name: str) -> str:
-    """A picture's name as a table may have it that does not say in which of the known folders it lies."""
+    """A picture's name without the known folder that it may be in, as a table may have it."""
     top, _, rest = name.partition("/")
     return rest if top in IMAGE_FOLDERS else name
 

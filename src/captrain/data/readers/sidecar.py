@@ -1,4 +1,4 @@
-"""A folder of images with captions beside them: `dog.jpg` and `dog.txt`, a caption a line, in nested folders too.
+"""A folder of images with captions beside them: `dog.jpg` and `dog.txt`, one caption per line, in nested folders too.
 
 `captrain.data.caption_file_names` says which file belongs to which image. If every image is below a folder called train,
 validation (val, dev) or test, those are the splits. `FolderCaptions` reads the caption files of a folder: the captions, who wrote
@@ -35,7 +35,7 @@ from captrain.records import Rejects, Sample
 
 __all__ = ["LARGEST_TEXT", "FolderSamples", "is_unicode", "read", "recognises"]
 
-TOLD_SUFFIXES = IMAGE_SUFFIXES | UNREAD_SUFFIXES | {*TABLES}  # of pipes and devices that are told
+TOLD_SUFFIXES = IMAGE_SUFFIXES | UNREAD_SUFFIXES | {*TABLES}  # endings of pipes and devices that are reported
 
 
 class FolderSamples(LazySamples):
@@ -123,7 +123,7 @@ class _Walk:
         self.image_count = self.text_count = self.odd_count = 0
 
     def go(self) -> None:
-        """Fill `samples` in the order of their paths. A stack, not recursion: folders may nest a thousand deep."""
+        """Fill `samples` in the order of their paths. It uses a stack, not recursion: folders may nest a thousand deep."""
         left: list[tuple[str, Captioned | None]] = [("", NO_TEXT)]  # a folder's path is "" or ends in "/"
         while left:
             path, found = left.pop()
@@ -167,7 +167,7 @@ class _Walk:
         return [(prefix + name, found.get(name, NO_TEXT if name.endswith("/") else None)) for name in names]
 
     def _listed(self, prefix: str) -> list[FolderEntry]:
-        """What lies in a folder. One that can't be listed is rejected, if it is not the data set's own."""
+        """What is in a folder. One that can't be listed is rejected, if it is not the data set's own."""
         try:
             return self.folders.entries(prefix)
         except OSError as error:
@@ -261,7 +261,7 @@ class FolderCaptions:
         return found
 
     def finish(self) -> None:
-        """All folders are seen."""
+        """Called when all folders were seen."""
         if self.captioned and self.options.caption_lines == "each":
             for name in self.paragraphs.names():
                 about = (
@@ -312,7 +312,7 @@ _BLANK = re.compile(r"\S[^\S\n]*\r?\n[^\S\n]*\r?\n\s*\S")
 
 
 class Paragraphs:
-    """Looks at text after text. A long line of several sentences tells paragraphs; so does a blank line between lines, or a
+    """Looks at text after text. A long line of several sentences suggests paragraphs; so does a blank line between lines, or a
     sentence that goes on in the next line, where most texts have one line only.
 
     >>> looked = Paragraphs()
@@ -324,7 +324,7 @@ class Paragraphs:
 
     def __init__(self) -> None:
         self.one_line = self.several = 0
-        self.found: dict[str, bool] = {}  # of a text: whether it tells by itself
+        self.found: dict[str, bool] = {}  # for each text, whether it alone is enough
 
     def look(self, name: str, content: str) -> None:
         """Take in one text that holds captions."""

@@ -1,4 +1,4 @@
-"""Which files of a folder are tables of images, of which split each is, and where the images lie that they name."""
+"""Which files of a folder are tables of images, of which split each is, and where the images that they name are."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")  # between the words of "iconclass
 
 @dataclass(frozen=True, slots=True)
 class ListedTable:
-    """A table that lies in a folder.
+    """A table that is in a folder.
 
     split: what its name says, "" if nothing. whole: it is about all pictures (`metadata.csv`). by_name: its name says that
     it is a table of pictures. captions: it has a column of them.

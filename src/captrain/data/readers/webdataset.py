@@ -247,7 +247,7 @@ class _Indexer:
             self.index.add(image, caption, field)
 
     def _caption(self, group: MemberGroup, image: SampleMember) -> tuple[SampleMember | None, int]:
-        """The caption's member and rule; none where none is needed. Raises `ValueError` with the reason if one is missing."""
+        """The caption's member and rule; none if none is needed. Raises `ValueError` with the reason if one is missing."""
         try:
             return self.keys.caption(group.parts, image, loosely=True)[:2]
         except ValueError:

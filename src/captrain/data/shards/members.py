@@ -107,7 +107,7 @@ class Keys:
 
     @property
     def names_dots(self) -> bool:
-        """Whether members are told by suffixes with dots, `left.jpg` say: then names end at the first dot."""
+        """Whether members are chosen by suffixes with dots, such as `left.jpg`: then names end at the first dot."""
         return any("." in suffix for suffix in (*self.images, *(where.suffix for where in self.captions)))
 
     def may_be_image(self, suffix: str) -> bool:
@@ -219,7 +219,7 @@ def groups(
     """The samples of a tar in order, and between them the members that can't be used (they have a `problem`).
 
     The bytes of members that may hold captions come along, and with `images` those of images too, for readers that have no
-    second look: members of a sample that lie apart are not found then. `start` is 0 or that of a group met earlier.
+    second look: then members of a sample that are not adjacent are not found. `start` is 0 or that of a group met earlier.
     """
     group = MemberGroup("", start)
     for member in walk(file, length, start):

@@ -130,7 +130,7 @@ class RemoteFile:
         return data
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Go to a byte; where the store can't seek, what lies between is read."""
+        """Go to a byte; where the store can't seek, what is between is read."""
         if self.file.seekable():
             with self._telling():
                 self.at = self.file.seek(offset, whence)
@@ -157,7 +157,7 @@ class RemoteFile:
 
 
 def local_copy(url: str) -> Path:
-    """A URL's file in the cache folder, copied now unless it is there already.
+    """A URL's file in the cache folder, copied now unless it already exists.
 
     The copy's name is made of the URL, the length and the tag (ETag or time of change) that the store states, so a file
     that has changed is copied again. It is written in one stream, under a temporary name, then renamed.

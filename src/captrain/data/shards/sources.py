@@ -164,7 +164,7 @@ def refuse(url: str) -> None:
 
 
 def _unpacking(url: str) -> str:
-    """The command that makes a .tar of a compressed one, in brackets; "" where there is none that everybody has."""
+    """The command that makes a .tar of a compressed one, in brackets; "" if there is none that everybody has."""
     name = path_of(url).rpartition("/")[2]
     for endings, command in (
         ((".tar.gz", ".tgz"), "gunzip"),

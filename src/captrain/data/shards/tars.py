@@ -88,7 +88,7 @@ class _Ahead:
 def walk(file: Bytes, length: int | None = None, start: int = 0) -> Iterator[Member]:
     """The members of a tar in order; folders are left out.
 
-    When a member is given, `file` stands at its data; the one who asks may read them before asking for the next.
+    When a member is given, `file` is positioned at its data, which the caller may read before asking for the next.
 
     Args:
         length: bytes of the whole tar, where that is known: a member that goes on beyond it is not given.

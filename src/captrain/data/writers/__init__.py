@@ -2,7 +2,7 @@
 
 A writer is made with a folder and the names of the splits, takes one sample at a time, and is closed at the end. The folder
 comes from `new_folder`: it appears under its name only when everything is written, and never takes the place of what it is
-made from. What a form can't hold is counted in `Losses` and told in one line each.
+made from. What a form can't hold is counted in `Losses` and reported, one line per kind.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class OutputSample:
 class FormTarget:
     """Where and how a writer writes.
 
-    folder: new and empty, and all that is written lies below it.
+    folder: new and empty, and all that is written is below it.
     splits: the names of all splits, before the first item.
     losses: takes note of what the form can't hold.
     link: whether images may be hard links to the source's files.
@@ -74,7 +74,7 @@ class FormWriter(Protocol):
     """What every form's class offers."""
 
     packs_images: bool
-    """Whether images lie inside tables or tars, and not as files of their own."""
+    """Whether images are inside tables or tars, and not as files of their own."""
 
     keeps_repeats: bool
     """Whether the form says how often an epoch shows an image."""
@@ -129,7 +129,7 @@ Result = TypeVar("Result")
 def new_folder(folder: Path, sources: Sequence[str], overwrite: bool) -> Iterator[Path]:
     """A folder to write into, beside `folder`, which it becomes when the work is done; it is removed when that fails.
 
-    Raises `DataError` if `folder` is there and holds something (unless `overwrite`), or if it and a source lie one in
+    Raises `DataError` if `folder` is there and holds something (unless `overwrite`), or if one of it and a source is inside
     the other, where they would be mixed up or the source be deleted; `BusyError` while something else writes it.
     """
     if folder.is_symlink() and not folder.is_dir():
@@ -156,7 +156,7 @@ def _not_in_use(folder: Path) -> AbstractContextManager[None]:
 
 
 def guarded(prepare: Callable[[Sample], Result], folder: Path) -> Callable[[Sample], Result]:
-    """`prepare`, but a `DataError` for an image that lies in a folder which is to be replaced: it would be deleted."""
+    """`prepare`, but a `DataError` for an image that is in a folder which is to be replaced: it would be deleted."""
     if not folder.exists():
         return prepare
     final = os.path.realpath(folder)
@@ -189,14 +189,14 @@ def _check_taken(final: Path, folder: Path, overwrite: bool) -> None:
 
 
 def _check_apart(final: Path, folder: Path, source: str) -> None:
-    """`source` may be a pattern of names; then its path leads nowhere, but says where what it means lies."""
+    """`source` may be a pattern of names; then its path does not exist, but shows where the files are."""
     if is_remote(source):
         return
     origin = os.path.realpath(source)
     if _inside(origin, str(final)):
         raise DataError(f"{folder}: is or holds the source {source}; choose another folder")
     if os.path.isdir(origin) and _inside(str(final), origin):
-        raise DataError(f"{folder}: lies in the source {source} and would become part of it; choose a folder outside")
+        raise DataError(f"{folder}: is in the source {source} and would become part of it; choose a folder outside")
 
 
 def _inside(path: str, folder: str) -> bool:

@@ -1,4 +1,4 @@
-"""Images and a COCO captions file: `captions.json`, or `captions_train.json` and so on, one a split.
+"""Images and a COCO captions file: `captions.json`, or `captions_train.json` and so on, one per split.
 
 Widths and heights are those that the image files state, before any EXIF rotation, as in COCO.
 """

@@ -3,7 +3,7 @@
 `Sidecar` writes a caption a line, and a folder a split. Where two images would share a text file, the second one's is called
 `dog.png.txt`.
 
-`Kohya` writes folders for sd-scripts (kohya-ss): `10_dogs/1.jpg` and `1.txt`, one caption an image, shown ten times an epoch.
+`Kohya` writes folders for sd-scripts (kohya-ss): `10_dogs/1.jpg` and `1.txt`, one caption per image, shown ten times an epoch.
 Several splits become several such data sets, in folders called train, validation and test.
 """
 
@@ -70,7 +70,7 @@ def below_split(name: str, split: str) -> str:
 
 
 def captions_on_one_line(captions: tuple[str, ...], losses: Losses) -> list[str]:
-    """Captions without line breaks, which a file with a caption a line can't hold.
+    """Captions without line breaks, which a file with one caption per line can't hold.
 
     >>> captions_on_one_line(("a dog", " a dog\\non grass"), Losses())
     ['a dog', 'a dog on grass']
@@ -81,7 +81,7 @@ def captions_on_one_line(captions: tuple[str, ...], losses: Losses) -> list[str]
     return lines
 
 
-FOLDER = "images"  # of images that lay in none
+FOLDER = "images"  # of images that were in none
 MOST_REPEATS = 999
 FIRST_ONLY = "one caption an image: {amount} more captions of {images} images are left out"
 SPLITS = "each split is a folder and a data set of its own"
@@ -122,7 +122,7 @@ class Kohya:
 
 
 def place_for(name: str, repeats: int) -> str:
-    """Where an image lies: sd-scripts looks into folders called <repeats>_<name>, and no deeper.
+    """Where an image is: sd-scripts looks into folders called <repeats>_<name>, and no deeper.
 
     >>> place_for("10_dogs/1.jpg", 10), place_for("a/b/1.jpg", 2), place_for("1.jpg", 1), place_for("a/1.jpg.png", 1)
     ('10_dogs/1.jpg', '2_a/b_1.jpg', '1_images/1.jpg', '1_a/1_jpg.png')

@@ -91,7 +91,7 @@ def _scored(scores: dict[str, Any], split: str) -> str:
 
 
 def _ends(interval: Any) -> str:
-    """An interval in words; nothing where there is none.
+    """An interval in words; nothing if there is none.
 
     >>> _ends([0.45, 0.5]), _ends(None)
     ('0.4500 to 0.5000', '')
@@ -107,7 +107,7 @@ def _trained(settings: dict[str, Any], metrics: Metrics, scores: dict[str, Any])
         return ""
     rows = [(label, value) for label, value in facts(settings, metrics, {}, scores) if label not in VERSIONS]
     asked = _nameless(section(settings.get("requested")))
-    command = train_command(asked | {"source": "DATA"}, "RUN")  # where the data lay is nobody's business
+    command = train_command(asked | {"source": "DATA"}, "RUN")  # where the data was is private
     return "\n\n".join(["## Training", _table(("what", "value"), rows), f"```bash\n{command}\n```"])
 
 
@@ -130,7 +130,7 @@ def _curves(metrics: Metrics) -> Iterator[str]:
 
 
 def _folded(title: str, *tables: str) -> str:
-    """Tables behind a line that unfolds them; nothing where there are none."""
+    """Tables behind a line that unfolds them; nothing if there are none."""
     there = [table for table in tables if table]
     return "\n\n".join([f"<details><summary>{title}</summary>", *there, "</details>"]) if there else ""
 
@@ -188,7 +188,7 @@ def _cell(value: Any) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A run's YAML or JSON file; nothing where it is missing or broken."""
+    """A run's YAML or JSON file; nothing if it is missing or broken."""
     try:
         text = path.read_text(encoding="utf-8")
         return section(json.loads(text) if path.suffix == ".json" else load_yaml(text))

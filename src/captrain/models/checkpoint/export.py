@@ -63,7 +63,7 @@ def write_model(
     base: str | None = None,
 ) -> None:
     """Write a captioner and its card to a folder; see `export`. `name` is for the card; `hub_id` is its future hub id."""
-    with unpacked(find_model_folder(source)) as there:  # open until the end: a kept adapter's base may lie in there
+    with unpacked(find_model_folder(source)) as there:  # open until the end: a kept adapter's base may be in there
         captioner = load_captioner(there) if base is None else load_captioner(there, base=base)
         found = str(captioner.core().name_or_path)
         if merge:

@@ -90,7 +90,7 @@ def _files(source: str, part: dict[str, Any]) -> Iterator[str]:
                 continue
             if "--" in reference:
                 raise ModelError(
-                    f"{source}: asks for code of another repository, {reference.partition('--')[0][:80]}; only code that lies "
+                    f"{source}: asks for code of another repository, {reference.partition('--')[0][:80]}; only code that is "
                     "beside the model is ever run"
                 )
             yield f"{reference.partition('.')[0]}.py"

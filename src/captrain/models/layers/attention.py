@@ -111,7 +111,7 @@ def causal_caption_mask(caption_ids: Tensor) -> Tensor:
         caption_ids: (R rows, L tokens), the number of the caption that a token belongs to, 0 for padding.
 
     Returns:
-        (R, 1, L, L) bool, True where the token of the row attends to the token of the column.
+        (R, 1, L, L) bool, True if the token of the row attends to the token of the column.
 
     >>> causal_caption_mask(torch.tensor([[1, 1, 2]]))[0, 0].int().tolist()
     [[1, 0, 0], [1, 1, 0], [0, 0, 1]]

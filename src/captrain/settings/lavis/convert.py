@@ -79,7 +79,7 @@ def _import(content: Mapping[Any, Any], where: str, checkpoint: str | None) -> I
         _leave_out(section, SECTIONS[section.name], done)
     for key in content:
         if key not in ("model", "datasets", "run"):
-            done.note(str(key), "is no section that LAVIS reads here (model, datasets, run)")
+            done.note(str(key), "is not a section that LAVIS reads here (model, datasets, run)")
     validate(Settings, done.recipe, where)
     return done
 
@@ -114,7 +114,7 @@ def _mix(parts: list[LavisSection], done: Imported) -> None:
             for data, ratio in zip(parts, ratios, strict=True)
         ],
     )
-    done.note("datasets", "LAVIS knows where its data sets lie; put the path of each into data.sources")
+    done.note("datasets", "LAVIS knows where its data sets are; put the path of each into data.sources")
 
 
 def _vision(processors: LavisSection, done: Imported) -> None:
@@ -156,7 +156,7 @@ def _text(processors: LavisSection, done: Imported) -> None:
 
 
 def _images(data: LavisSection, done: Imported, alone: bool) -> None:
-    """Where the user's pictures lie."""
+    """Where the user's pictures are."""
     images = data.values.get("images") or data.part("build_info").values.get("images")
     storage = images.get("storage") if isinstance(images, Mapping) else images
     if isinstance(storage, list) and len(storage) == 1:

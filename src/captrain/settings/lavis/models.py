@@ -25,7 +25,7 @@ class Weights:
     """A model type: its checkpoint on the hub, and what its own file says.
 
     Attributes:
-        before: the checkpoint before its last training, which `load_finetuned: False` asks for; empty where the hub has none.
+        before: the checkpoint before its last training, which `load_finetuned: False` asks for; empty if the hub has none.
         prompt: words before every caption. freezes_vision: unless a file says otherwise.
     """
 
@@ -244,7 +244,7 @@ def count_tokens(prompt: str, checkpoint: str) -> tuple[int, bool]:
 
 
 def _by_tokenizer(prompt: str, checkpoint: str) -> int | None:
-    """The number by the checkpoint's own tokenizer; None where it is not on this machine or can't be read."""
+    """The number by the checkpoint's own tokenizer; None if it is not on this machine or can't be read."""
     file = _file("tokenizer.json", checkpoint)
     if file is None:
         return None

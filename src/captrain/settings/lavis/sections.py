@@ -27,7 +27,7 @@ class LavisSection:
     where: str
 
     def part(self, key: str) -> LavisSection:
-        """The section below a key; an empty one where there is none."""
+        """The section below a key; an empty one if there is none."""
         values = self.values.get(key)
         name = f"{self.name}.{key}" if self.name else key
         if values is not None and not isinstance(values, Mapping):
@@ -135,7 +135,7 @@ AS_IT_IS: dict[str, tuple[str, Kind]] = {
 """Keys of `run` that are settings under another name."""
 
 _LAUNCHER = (
-    "how many processes there are, and how they meet, is told by the launcher (torchrun, accelerate), not by a recipe"
+    "how many processes there are, and how they meet, is set by the launcher (torchrun, accelerate), not by a recipe"
 )
 _PICKLE = "LAVIS's .pth files are pickles in its own layout, which is not read; give `model` a folder or hub id for transformers"
 _WEIGHTS = "is decided by the checkpoint's own config.json"
@@ -146,8 +146,8 @@ LEFT_OUT: dict[str, str] = {
     "output_dir": "is the second word of the command: captrain train DATA OUT",
     "resume_ckpt_path": "`captrain train ... --resume` goes on from the run folder's own last checkpoint; " + _PICKLE,
     "runner": "epochs are passes over the data here",
-    "max_iters": "the length of a training is told in epochs here",
-    "iters_per_inner_epoch": "the length of a training is told in epochs here",
+    "max_iters": "the length of a training is given in epochs here",
+    "iters_per_inner_epoch": "the length of a training is given in epochs here",
     "save_freq": "there is a checkpoint every checkpoint_every steps and at the end of each epoch",
     "save_last": "the newest checkpoints stay, the best model has a place of its own",
     "report_metric": "scores are always computed",

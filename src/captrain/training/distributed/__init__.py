@@ -1,1 +1,1 @@
-"""A training spread over several processes, on one machine or many: the same steps as in one process."""
+"""Training in several processes, on one machine or many, with the same steps as in one process."""

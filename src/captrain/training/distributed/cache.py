@@ -41,9 +41,9 @@ def cache_features_together(
     rejects: Rejects,
     views: Mapping[str, Views],
 ) -> dict[str, Images]:
-    """As `cache_features`, with the same result in each process. The cache is on disk, where all of them see it.
+    """Like `cache_features`, with the same result in each process. The cache is on disk, where all of them see it.
 
-    Raises `DataError` if they don't: if another machine has another cache folder.
+    Raises `DataError` if they don't, because another machine has another cache folder.
     """
     if group.size == 1:
         return cache_features(captioner, splits, options, rejects, views)
@@ -68,7 +68,7 @@ def cache_features_together(
 
 
 def _where(captioner: CaptionerModel, pictures: int, options: CacheOptions, group: ProcessGroup) -> str:
-    """Disk instead of memory: the file cache of the system holds it once for all processes of a machine."""
+    """Disk instead of memory: the system's file cache holds it once for all processes of a machine."""
     if options.where == "auto" and captioner.vision_learns():
         spec = captioner.image_spec
         fits = pictures * spec.height * spec.width * 3 <= options.memory()
@@ -77,7 +77,7 @@ def _where(captioner: CaptionerModel, pictures: int, options: CacheOptions, grou
 
 
 def _workers() -> int:
-    """Threads of each process, so that those of one machine share its cores."""
+    """Threads of each process, so that the processes of a machine share its cores."""
     return max(1, default_workers() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 

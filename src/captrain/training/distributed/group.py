@@ -1,6 +1,6 @@
 """The processes of a training: which one this is, and how they exchange values.
 
-A training in one process is a group of one, for which all of this does nothing. `ReadOnlyRunFolder` is for all but the first.
+In one process the group has one member, and all of this does nothing. All but the first process use a `ReadOnlyRunFolder`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ OTHER_PLANS = {"ACCELERATE_USE_FSDP": "fsdp", "ACCELERATE_USE_DEEPSPEED": "deeps
 
 @dataclass(frozen=True, slots=True)
 class ProcessGroup:
-    """`size` processes, of which this is number `rank`. All of them make the same calls in the same order."""
+    """`size` processes; this one is number `rank`. All of them make the same calls in the same order."""
 
     rank: int = 0
     size: int = 1
@@ -62,9 +62,9 @@ class ProcessGroup:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Work in which any process may fail, without a call to the others in it: then all of them end.
+        """Work that may fail in any process. If one fails, all of them end. The work itself must not call the others.
 
-        The lowest that failed raises its error; the others raise `SystemExit` with its exit code and say nothing.
+        The failed process with the lowest rank raises its error; the others raise `SystemExit` with its exit code, silently.
         """
         if self.size == 1:
             yield
@@ -82,7 +82,7 @@ class ProcessGroup:
             raise SystemExit(codes[failed[0]])
 
     def main_process_first(self, work: Callable[[], T]) -> T:
-        """The result of work that the first process does before the others begin with it: they find what it left on disk."""
+        """The result of work that the first process does first: the others begin later and find what it left on disk."""
         made: list[T] = []
         for turn in (True, False):
             with self.together():
@@ -104,12 +104,12 @@ def here() -> ProcessGroup:
 
 @contextmanager
 def process_group(device: str) -> Iterator[ProcessGroup]:
-    """The group of this training; processes that were started as one find each other here.
+    """The group of this training. Processes that were started as a group find each other here.
 
     Args:
-        device: kind of device that they compute on.
+        device: the kind of device that they compute on.
 
-    A process whose work failed does not wait for the others: whoever started them ends them.
+    A process that failed does not wait for the others: whoever started them ends them.
     """
     if not is_member():
         _refuse_ranks_of_mpi()
@@ -135,7 +135,7 @@ def _begin(device: str) -> None:
 
 
 def _refuse_other_plans() -> None:
-    """Refuse sharding that `accelerate launch` was configured for: with that of the settings, weights would be sharded twice."""
+    """Refuse sharding by `accelerate launch`: together with the sharding of the settings, weights would be sharded twice."""
     for name, strategy in OTHER_PLANS.items():
         if os.environ.get(name, "").lower() == "true":
             raise SettingsError(
@@ -145,7 +145,7 @@ def _refuse_other_plans() -> None:
 
 
 def _refuse_ranks_of_mpi() -> None:
-    """Refuse `accelerate launch --cpu` with several processes: it starts one, or leaves it to MPI which of them each is."""
+    """Refuse `accelerate launch --cpu` with several processes: it starts only one, or lets MPI number them."""
     if os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" and "MASTER_PORT" in os.environ:
         raise SettingsError(
             "accelerate launch --cpu: starts one process alone, or several through MPI, which captrain does not join; "
@@ -172,7 +172,7 @@ class ReadOnlyRunFolder(RunFolder):
     """A run folder that another process of the group writes. Reading works; writing does nothing."""
 
     def claim(self, *args: Any, **kwargs: Any) -> list[str]:
-        """The first process has claimed it."""
+        """Nothing: the first process has claimed the folder."""
         return []
 
     def write_settings(self, *args: Any, **kwargs: Any) -> None:

@@ -26,13 +26,13 @@ def train_on_devices(
 ) -> Outcome:
     """Train as `captrain.training.run.train` does, on the devices that the settings name.
 
-    A process that torchrun or accelerate started is one of a group already, and trains its share. A script that calls this
+    A process that torchrun or accelerate started already belongs to a group, and trains its share. A script that calls this
     needs `if __name__ == "__main__"` around its call: the processes that are started import it.
 
     Args:
-        prepare: called in each new process before anything else (to set up its logging, say). how: as for `train`.
+        prepare: called in each new process before anything else, for instance to set up logging. how: as for `train`.
 
-    Raises `TrainingError` when a process dies; what `train` raises otherwise.
+    Raises `TrainingError` when a process dies, and whatever `train` raises.
     """
     environments = worker_environments(settings)
     if not environments:
@@ -46,7 +46,7 @@ def train_on_devices(
 
 
 def worker_environments(settings: Settings) -> list[dict[str, str]]:
-    """The environment of each process that has to be started; none where this one trains.
+    """The environment of each process to start; none if this process trains by itself.
 
     Raises `SettingsError` for devices that are not there, or that can't share the training.
     """
@@ -68,7 +68,7 @@ def worker_environments(settings: Settings) -> list[dict[str, str]]:
 
 
 def _numbers(devices: str, kind: str) -> list[int]:
-    """The devices that are meant, by their numbers."""
+    """The numbers of the devices that the setting names."""
     if kind not in VISIBLE:
         raise SettingsError(
             f"devices {devices}: found no GPU for it, only {kind}; expected cpu:2 for two processes here"
@@ -83,21 +83,21 @@ def _numbers(devices: str, kind: str) -> list[int]:
 
 
 def _visible(kind: str) -> list[str]:
-    """The devices that this process was given, where it was not given all."""
+    """The devices that this process may use, if it may not use all of them."""
     return [name for name in os.environ.get(VISIBLE[kind], "").split(",") if name]
 
 
 def _train(
     prepare: Callable[[], None] | None, settings: Settings, data: str | None, out: Path, how: dict[str, Any]
 ) -> Outcome:
-    """The work of one process."""
+    """What one process does."""
     if prepare is not None:
         prepare()
     return train(settings, data, out, **how)
 
 
 def _saved(out: Path) -> str:
-    """What is safe, for people."""
+    """What is saved, as text for people."""
     last = Checkpoints(out / "checkpoints", keep=1).last()
     if last is None:
         return "there is no checkpoint yet; the same command begins again"

@@ -1,6 +1,6 @@
 """Starts processes that work together on one machine, watches them, and ends all of them when one fails.
 
-Also reads what torchrun, `accelerate launch` and captrain tell a process that they start as one of a group. Imports no torch.
+Also reads the variables by which torchrun, `accelerate launch` and captrain tell a process its place. Imports no torch.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-SECONDS_TO_TELL = 1.5  # after one process has ended, for others to end of the same cause
+SECONDS_TO_TELL = 1.5  # seconds after one process has ended, for others to end for the same reason
 SECONDS_TO_END = 5.0  # for a process that is told to end
-QUIET_ENDS = (1, 2, 3)  # of a process that leaves the word to another one (see `ProcessGroup.together`)
+QUIET_ENDS = (1, 2, 3)  # exit code of a process that lets another one report the error (see `ProcessGroup.together`)
 QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR"}  # torch would warn of weights that are not used, and of looking for them
 
 
@@ -43,7 +43,7 @@ class DeadWorkerError(TrainingError):
 
 @dataclass(frozen=True, slots=True)
 class LastWord:
-    """What a process reports at its end: the result of its work, or what it failed with."""
+    """What a process reports at its end: its result, or the error that it failed with."""
 
     result: Any = None
     failure: BaseException | None = None
@@ -51,7 +51,7 @@ class LastWord:
 
 @dataclass(slots=True)
 class Worker:
-    """One of the processes, and where it says how its work ended."""
+    """One of the processes, and the connection on which it reports how it ended."""
 
     rank: int
     process: BaseProcess
@@ -60,7 +60,7 @@ class Worker:
     ended: float = 0.0
 
     def listen(self) -> None:
-        """Receive its last word, if it was sent."""
+        """Receive its report, if it sent one."""
         try:
             if self.told is None and self.channel.poll():
                 self.told = self.channel.recv()
@@ -69,18 +69,18 @@ class Worker:
 
     @property
     def failed(self) -> bool:
-        """Whether its work is over, and not as it should be."""
+        """Whether it ended, and failed."""
         return self.process.exitcode not in (None, 0) or (self.told is not None and self.told.failure is not None)
 
 
 def run_workers(environments: Sequence[dict[str, str]], work: Callable[..., T], *arguments: Any) -> T:
-    """Do the same work in one process for each environment, as torchrun would start them; returns the first one's result.
+    """Do the same work in one process per environment, as torchrun would; returns the first one's result.
 
-    When one fails, all are ended. SIGINT and SIGTERM are handed on to them, and what they make of it is waited for.
+    When one fails, all are ended. SIGINT and SIGTERM are passed on to them, and this function waits until they end.
 
     Args:
-        environments: variables of each process beside those that all have (which device it sees).
-        work, arguments: what can be pickled.
+        environments: variables of each process in addition to those that all have, such as the device that it sees.
+        work, arguments: anything that can be pickled.
 
     Raises:
         DeadWorkerError: when a process was killed, or crashed.
@@ -106,7 +106,7 @@ def run_workers(environments: Sequence[dict[str, str]], work: Callable[..., T], 
 
 @contextmanager
 def _environment(names: dict[str, str]) -> Iterator[None]:
-    """What a process that is started in here finds in its environment, from its first import on."""
+    """Set the environment that processes started in this context have from their first import on."""
     before = dict(os.environ)
     os.environ.update(names)
     try:
@@ -132,7 +132,7 @@ def _free_port() -> int:
 
 
 def _watch(workers: Sequence[Worker]) -> None:
-    """Wait until all are done, or until one has failed and the others have had time to fail of the same cause."""
+    """Wait until all are done, or until one has failed and the others have had time to fail for the same reason."""
     while running := [worker for worker in workers if not worker.ended]:
         failed = any(worker.failed for worker in workers)
         waited_for: list[Any] = [worker.process.sentinel for worker in running]
@@ -147,11 +147,11 @@ def _watch(workers: Sequence[Worker]) -> None:
 
 
 def _outcome(workers: Sequence[Worker]) -> Any:
-    """The first one's result, or the failure that the others followed from."""
+    """The first process's result, or the failure that caused the other failures."""
     dead = [worker for worker in workers if worker.failed and worker.ended and worker.told is None]
     dead.sort(key=lambda worker: worker.process.exitcode in QUIET_ENDS)
     failures = [worker.told.failure for worker in workers if worker.told and worker.told.failure is not None]
-    failures.sort(key=lambda failure: not hasattr(failure, "exit_code"))  # others lose their connection over ours
+    failures.sort(key=lambda failure: not hasattr(failure, "exit_code"))  # the others only lost their connection by it
     if failures and (not dead or dead[0].process.exitcode in QUIET_ENDS):
         raise failures[0]
     if dead:
@@ -162,7 +162,7 @@ def _outcome(workers: Sequence[Worker]) -> Any:
 
 
 def _manner(code: int) -> str:
-    """How a process ended, for people.
+    """How a process ended, in words.
 
     >>> _manner(-9), _manner(134)
     ('was ended by SIGKILL (out of memory, perhaps)', 'ended with exit code 134')
@@ -174,7 +174,7 @@ def _manner(code: int) -> str:
 
 
 def _end(workers: Sequence[Worker]) -> None:
-    """End all processes that still run: they would wait for the others for ever."""
+    """End all processes that still run: they would wait for the others forever."""
     for end in ("terminate", "kill"):
         for worker in workers:
             if worker.process.is_alive():
@@ -205,10 +205,10 @@ def _handing_on(workers: Sequence[Worker]) -> Iterator[None]:
 
 
 def _work(channel: Connection, work: Callable[..., Any], arguments: Sequence[Any]) -> None:
-    """The work of one process."""
+    """What one process does."""
     if hasattr(os, "setpgid"):
-        os.setpgid(0, 0)  # Ctrl-C on the terminal reaches the process that started this one, which hands it on
-    tqdm.set_lock(threading.RLock())  # its own one is left behind, and told about, by a process that is ended
+        os.setpgid(0, 0)  # Ctrl-C on the terminal reaches the process that started this one, which passes it on
+    tqdm.set_lock(threading.RLock())  # tqdm's own lock would leak, with a warning, from a process that is ended
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         told = LastWord(work(*arguments))
@@ -223,7 +223,7 @@ def _work(channel: Connection, work: Callable[..., Any], arguments: Sequence[Any
 
 
 def _that_travels(failure: BaseException) -> BaseException:
-    """The failure, or an error with its text where it can't be pickled."""
+    """The failure; if it can't be pickled, an error with its text."""
     try:
         pickle.loads(pickle.dumps(failure))
     except Exception:
@@ -247,15 +247,15 @@ def is_member() -> bool:
 
 
 def is_silent() -> bool:
-    """Whether another process of the group speaks for this one."""
+    """Whether another process of the group writes and logs for this one."""
     return is_member() and os.environ["RANK"] != "0"
 
 
 def end_process(code: int) -> NoReturn:
-    """End this process as `sys.exit` does, but one of a group without taking the interpreter apart.
+    """End this process like `sys.exit`; one of a group ends without shutting the interpreter down.
 
-    A thread of gloo lets go of its last tensor some time after the work is done. Where that falls into the interpreter's end,
-    the whole process aborts ("terminate called without an active exception"), and whoever started the group ends the others.
+    A thread of gloo releases its last tensor some time after the work is done. If the interpreter is shutting down by then,
+    the whole process aborts ("terminate called without an active exception"), and whoever started the group then ends the others.
     """
     if not is_member():
         sys.exit(code)

@@ -20,7 +20,7 @@ from captrain.models.contract import CaptionerModel
 from captrain.training.distributed.group import ProcessGroup
 
 ENTRANCES = ("encode", "generate")
-"""Methods of a captioner that use its weights, beside forward."""
+"""Methods of a captioner that use its weights, besides forward."""
 
 
 class Shared(nn.Module):
@@ -31,12 +31,12 @@ class Shared(nn.Module):
         self.module = captioner
 
     def forward(self, **inputs: Any) -> Any:
-        """The captioner's."""
+        """The captioner's forward."""
         return self.module(**inputs)
 
     @contextmanager
     def no_sync(self) -> Iterator[None]:
-        """While this is open gradients are added up in each process, and not exchanged."""
+        """In this context gradients are added up in each process and not exchanged."""
         self.module.set_requires_gradient_sync(False)  # type: ignore[operator]  # fully_shard gave it this method
         try:
             yield
@@ -47,7 +47,7 @@ class Shared(nn.Module):
 def share_out(captioner: CaptionerModel, group: ProcessGroup) -> None:
     """Shard all weights over the processes. Each layer is gathered by itself when it is needed, the rest at once."""
     for weight in captioner.parameters():
-        weight.data = weight.data.contiguous()  # weights of convolutions have channels last; torch can't share that out
+        weight.data = weight.data.contiguous()  # convolution weights are channels-last, which torch can't shard
     mesh = init_device_mesh(captioner.device.type, (group.size,))
     for layer in layers(captioner):
         fully_shard(layer, mesh=mesh)
@@ -57,7 +57,7 @@ def share_out(captioner: CaptionerModel, group: ProcessGroup) -> None:
 
 
 def layers(module: nn.Module) -> list[nn.Module]:
-    """The outermost repeated layers: what lists of modules hold, as all families' encoders and decoders have them.
+    """The outermost repeated layers: the members of `ModuleList`s, which the encoders and decoders of all families use.
 
     >>> stack = nn.Sequential(nn.Linear(1, 1), nn.ModuleList([nn.Linear(1, 1), nn.Identity(), nn.Linear(1, 1)]))
     >>> len(layers(stack))
@@ -74,12 +74,12 @@ def layers(module: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def whole_in_first(captioner: CaptionerModel, group: ProcessGroup) -> Iterator[None]:
-    """While this is open the first process's captioner has all of its weights in the machine's memory, to be saved.
+    """In this context the first process's captioner has all of its weights in main memory, so that it can be saved.
 
-    Not to be computed with.
+    It can't compute in this state.
     """
     swapped: list[tuple[nn.Module, str, nn.Parameter]] = []
-    made: dict[nn.Parameter, nn.Parameter] = {}  # weights that are used twice are made once
+    made: dict[nn.Parameter, nn.Parameter] = {}  # shared weights are gathered once
     for module in captioner.modules():
         for name, weight in list(module.named_parameters(recurse=False)):
             if weight not in made:
@@ -97,7 +97,7 @@ def whole_in_first(captioner: CaptionerModel, group: ProcessGroup) -> Iterator[N
 
 @contextmanager
 def whole_in_all(captioner: CaptionerModel) -> Iterator[None]:
-    """While this is open each process has all weights on its device, and can write captions without the others."""
+    """In this context each process has all weights on its device, and can generate captions without the others."""
     parts = [module for module in captioner.modules() if isinstance(module, FSDPModule)]
     for part in parts:
         part.unshard()
@@ -111,7 +111,7 @@ def whole_in_all(captioner: CaptionerModel) -> Iterator[None]:
 
 
 def whole_state(optimizer: Optimizer) -> dict[str, Any]:
-    """An optimizer's state as it would be in one process, in the machine's memory. All processes have to ask for it."""
+    """An optimizer's state as it would be in one process, in main memory. All processes must call this."""
     state = optimizer.state_dict()
     weights = {
         number: {name: _whole(value).cpu() if torch.is_tensor(value) else value for name, value in memory.items()}
@@ -131,7 +131,7 @@ def shared_state(optimizer: Optimizer, whole: dict[str, Any]) -> dict[str, Any]:
 
 
 def local(weight: Tensor) -> Tensor:
-    """What this process has of a weight."""
+    """This process's share of a weight."""
     return weight.to_local() if isinstance(weight, DTensor) else weight
 
 
@@ -140,7 +140,7 @@ def _whole(tensor: Tensor) -> Tensor:
 
 
 def _share(value: Any, weight: Tensor) -> Any:
-    """The share of what an optimizer remembers of each number of a weight; anything else as it is."""
+    """This process's share of an optimizer's state for a weight; state of another shape is returned unchanged."""
     if not isinstance(weight, DTensor) or not torch.is_tensor(value) or value.shape != weight.shape:
         return value
     return distribute_tensor(value.to(weight.device), weight.device_mesh, weight.placements, src_data_rank=None)

@@ -24,7 +24,7 @@ from captrain.training.distributed.group import ProcessGroup
 
 @dataclass(frozen=True, slots=True)
 class ZeroSettings:
-    """What DeepSpeed's ZeRO shares out (`stage` 1, 2 or 3), and whether it keeps that in the machine's memory (`offload`)."""
+    """What DeepSpeed's ZeRO shards (`stage` 1, 2 or 3), and whether it keeps that in main memory (`offload`)."""
 
     stage: int = 2
     offload: bool = False
@@ -39,22 +39,22 @@ class Strategy:
         self.group, self.zero = group, zero
 
     def arguments(self, precision: torch.dtype) -> dict[str, Any]:
-        """Further arguments of the trainer. The other processes log no more than the first."""
+        """Further training arguments. Processes other than the first log no more than it does."""
         return {"log_level_replica": "passive"}
 
     def share_out(self, captioner: CaptionerModel) -> None:
-        """Share out the weights, before there is an optimizer of them."""
+        """Shard the weights, before the optimizer is made."""
 
     def wrapped(self, captioner: CaptionerModel) -> nn.Module | None:
         """What a trainer steps with; None to leave that to accelerate."""
         return None
 
     def whole_in_first(self, captioner: CaptionerModel) -> AbstractContextManager[None]:
-        """While this is open the first process can save the captioner. For all processes, at the same time."""
+        """In this context the first process can save the captioner. All processes must enter it together."""
         return nullcontext()
 
     def whole_in_all(self, captioner: CaptionerModel) -> AbstractContextManager[None]:
-        """While this is open each process can write captions by itself. For all processes, at the same time."""
+        """In this context each process can generate captions by itself. All processes must enter it together."""
         return nullcontext()
 
     def whole_state(self, optimizer: Optimizer) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class Strategy:
         return optimizer.state_dict()
 
     def own_state(self, optimizer: Optimizer, whole: dict[str, Any]) -> dict[str, Any]:
-        """What this process needs of that."""
+        """This process's share of that state."""
         return whole
 
 
@@ -91,7 +91,7 @@ class Sharding(Strategy):
 
 
 class Zero(Strategy):
-    """DeepSpeed, which Trainer drives. It writes the optimizer's state as one file a process, and resumes with as many."""
+    """DeepSpeed, driven by Trainer. It writes one file of optimizer state per process, and resumes with as many processes."""
 
     def arguments(self, precision: torch.dtype) -> dict[str, Any]:
         configuration = zero_configuration(self.zero, precision)
@@ -109,14 +109,14 @@ STRATEGIES: dict[str, type[Strategy]] = {"ddp": Strategy, "fsdp": Sharding, "dee
 
 
 def make_strategy(name: str, zero: ZeroSettings, group: ProcessGroup) -> Strategy:
-    """The strategy of a name, one of `STRATEGIES`; a process alone shares nothing out."""
+    """The strategy of a name, one of `STRATEGIES`; a single process shards nothing."""
     return (STRATEGIES[name] if group.size > 1 else Strategy)(group, zero)
 
 
 def zero_configuration(zero: ZeroSettings, precision: torch.dtype) -> dict[str, Any]:
-    """DeepSpeed's configuration. Trainer fills in what says "auto" from its own arguments.
+    """DeepSpeed's configuration. Trainer fills in the values "auto" from its own arguments.
 
-    The captioner sees to bf16 itself, as everywhere in captrain: weights stay in fp32, products are computed in bf16.
+    As everywhere in captrain, the captioner handles bf16 itself: weights stay in fp32, products are computed in bf16.
 
     >>> zero_configuration(ZeroSettings(stage=2), torch.float32)["zero_optimization"]["stage"]
     2
@@ -142,14 +142,14 @@ def zero_configuration(zero: ZeroSettings, precision: torch.dtype) -> dict[str, 
 
 
 def check_configuration(configuration: dict[str, Any]) -> None:
-    """Check the part about ZeRO against DeepSpeed's own schema. Raises pydantic's error for what that does not know."""
+    """Check the ZeRO section against DeepSpeed's own schema. Raises pydantic's error for unknown keys."""
     schema = importlib.import_module("deepspeed.runtime.zero.config").DeepSpeedZeroConfig
     schema(**configuration["zero_optimization"])
 
 
 @contextmanager
 def gathered_weights(module: nn.Module) -> Iterator[None]:
-    """While this is open each process has all weights of a module that ZeRO's stage 3 shared out."""
+    """In this context each process has all weights of a module that ZeRO's stage 3 sharded."""
     gathered = importlib.import_module("deepspeed.zero").GatheredParameters
     with gathered(list(module.parameters()), modifier_rank=None):
         yield
@@ -157,7 +157,7 @@ def gathered_weights(module: nn.Module) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """What decides whether several processes can share a training. A `batch_size` of 0 is not known yet."""
+    """What decides whether several processes can share a training. A `batch_size` of 0 means that it is not known yet."""
 
     strategy: str = "ddp"
     zero: ZeroSettings = ZeroSettings()
@@ -190,7 +190,7 @@ def check_distribution(training: Distribution, size: int, device: str) -> None:
 
 
 def _check_sharing(training: Distribution) -> None:
-    """Refuse what needs the weights whole in each process."""
+    """Refuse settings that need all weights in each process."""
     strategy = training.strategy
     if training.quantizes:
         raise SettingsError(f"strategy {strategy}: quantised weights can't be shared out; use --strategy ddp")
@@ -204,13 +204,13 @@ def _check_sharing(training: Distribution) -> None:
         )
     if training.optimizer != "adamw":
         raise SettingsError(
-            f"strategy {strategy}: shares out the memory of optimizer adamw only, found {training.optimizer}; use that, "
+            f"strategy {strategy}: can only shard the state of optimizer adamw, found {training.optimizer}; use that, "
             "or --strategy ddp"
         )
 
 
 def _check_deepspeed(device: str) -> None:
-    """What DeepSpeed needs."""
+    """Refuse a machine on which DeepSpeed can't run."""
     if device != "cuda":
         raise SettingsError(f"strategy deepspeed: needs GPUs (cuda), found {device}; use --strategy ddp or fsdp here")
     if importlib.util.find_spec("deepspeed") is None:

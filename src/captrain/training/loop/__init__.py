@@ -1,1 +1,1 @@
-"""The steps of a training and what happens around them: validation, stopping, the live view."""
+"""The training steps and what happens around them: validation, stopping, the live view."""

@@ -27,20 +27,20 @@ logger = logging.getLogger(__name__)
 
 MOST_ON_GPU = 256
 MOST_ELSEWHERE = 64
-ALWAYS_ALLOWED = 8  # images; more only where an epoch keeps its steps
-FEWEST_STEPS = 20  # of an epoch: fewer and larger steps learn less
-GPU_SHARE = 0.85  # of the GPU's memory for the largest step; captions are written beside it while validating
-FREE_SHARE = 0.5  # of the free memory of a machine that does other things too
-TRANSIENT = 1.5  # a step's peak over what it keeps for the way back
-LOOKED_AT = 2000  # rows among which the longest is sought
-OPTIMIZER_BYTES = 12  # of a learning weight: its gradient and AdamW's two moments, in fp32
+ALWAYS_ALLOWED = 8  # images; larger batches only if an epoch keeps enough steps
+FEWEST_STEPS = 20  # of an epoch: fewer, larger steps learn less
+GPU_SHARE = 0.85  # of the GPU's memory, for the largest step; validation needs some for its captions
+FREE_SHARE = 0.5  # of the free memory: the machine does other things too
+TRANSIENT = 1.5  # a step's peak over what it keeps for the backward pass
+LOOKED_AT = 2000  # rows searched for the longest
+OPTIMIZER_BYTES = 12  # for each learning weight: its gradient and AdamW's two moments, in fp32
 
 Trial = Callable[[int], int]
 
 
 @dataclass(frozen=True, slots=True)
 class Batches:
-    """How many images are computed at a time, over all processes, and how many such batches make a step.
+    """The number of images computed at a time, over all processes, and of such batches in a step.
 
     >>> Batches(8, accumulate=4).step
     32
@@ -56,20 +56,20 @@ class Batches:
 
 
 def choose_batch_size(captioner: CaptionerModel, images: Images, rows: TrainingRows, before: int | None) -> int:
-    """What `auto` comes to: the size of the run's earlier session, or the largest that fits now.
+    """The batch size for `auto`: that of the run's earlier session, or the largest that fits now.
 
-    Of several processes the one with the least room decides for all.
+    With several processes, the one with the least memory decides for all.
     """
     group = here()
     return before or min(group.gather(find_batch_size(captioner, images, rows))) * group.size
 
 
 def find_batch_size(captioner: CaptionerModel, images: Images, rows: TrainingRows) -> int:
-    """The largest power of two of images whose step fits the memory, all as long as the longest row.
+    """The largest power of two of images whose step fits into memory if all rows are as long as the longest.
 
-    On a GPU steps of 1, 2, 4, ... images are tried with the memory set aside that the optimizer will take. Elsewhere what two
-    small steps keep for the way back is counted, and half of the free memory taken as the limit. An epoch keeps at least 20
-    steps, where that leaves batches of 8; there are at most 256 images on a GPU and 64 elsewhere.
+    On a GPU, steps of 1, 2, 4, ... images are tried, with the optimizer's memory set aside. Elsewhere the memory that two
+    small steps keep for the backward pass is measured, and half of the free memory is the limit. An epoch keeps at least 20
+    steps, if that leaves batches of 8; there are at most 256 images on a GPU and 64 elsewhere.
     """
     learning = sum(weight.numel() for weight in captioner.parameters() if weight.requires_grad)
     on_gpu = captioner.device.type == "cuda"
@@ -113,7 +113,7 @@ def largest_by_estimate(one: int, two: int, fixed: int, free: int, most: int) ->
 def _longest_batches(
     captioner: CaptionerModel, images: Images, rows: TrainingRows
 ) -> Callable[[int], dict[str, Tensor]]:
-    """Batches of any size whose rows are all the longest one of the first epoch, or of 2000 of its rows."""
+    """Batches of any size in which every row is the longest of the first epoch, or of 2000 of its rows."""
     step = max(1, len(rows) // LOOKED_AT)
     longest = max(
         (rows[0, index] for index in range(0, len(rows), step)),
@@ -131,7 +131,7 @@ def _longest_batches(
 def _by_trying(
     captioner: CaptionerModel, batch: Callable[[int], dict[str, Tensor]], most: int, set_aside: int
 ) -> tuple[int, str]:
-    """Double the batch until a step does not fit, or takes more than its share."""
+    """Double the batch until a step does not fit, or takes more than its share of memory."""
     total = torch.cuda.get_device_properties(captioner.device).total_memory
     reserve = torch.empty(set_aside, dtype=torch.uint8, device=captioner.device)
     size, taken = 0, 0
@@ -149,7 +149,7 @@ def _by_trying(
 
 
 def _fits(captioner: CaptionerModel, batch: Callable[[int], dict[str, Tensor]], size: int) -> bool:
-    """Whether a forward and backward of so many of the longest rows goes through."""
+    """Whether a forward and backward pass of so many of the longest rows fits into memory."""
     try:
         captioner(**batch(size)).loss.backward()
     except (RuntimeError, MemoryError) as error:
@@ -175,7 +175,7 @@ def _by_counting(
 
 
 def _kept(captioner: CaptionerModel, batch: dict[str, Tensor]) -> int:
-    """Bytes that a forward pass keeps for the backward pass, without weights."""
+    """Bytes that a forward pass keeps for the backward pass, weights excluded."""
     weights = {weight.untyped_storage().data_ptr() for weight in captioner.parameters()}
     kept: dict[int, int] = {}
 
@@ -201,7 +201,7 @@ def _clean(captioner: CaptionerModel) -> None:
 
 @contextmanager
 def _untouched(captioner: CaptionerModel) -> Iterator[None]:
-    """Train within; afterwards running statistics and modes are what they were, and there are no gradients."""
+    """Training mode. Afterwards running statistics and modes are restored, and gradients are removed."""
     buffers = {name: buffer.clone() for name, buffer in captioner.named_buffers()}
     try:
         with modes_kept(captioner):
@@ -231,9 +231,9 @@ class MemorySettings:
 
 
 def what_to_change(now: MemorySettings, writing: bool) -> str:
-    """Three settings that lower the memory of a step, or of `writing` captions in a validation, with their present values.
+    """Three settings, with their values, that lower the memory of a step, or of `writing` captions in a validation.
 
-    The cheapest comes first: half the batch and twice as many of them are the same step.
+    The cheapest comes first: half the batch size and twice as many batches are the same step.
     """
     advice = [*_smaller_batch(now.batches), *(_of_writing(now) if writing else _of_a_step(now))]
     advice += [f"--image-size (now {now.image_size})"]
@@ -243,7 +243,7 @@ def what_to_change(now: MemorySettings, writing: bool) -> str:
 
 
 def _smaller_batch(batches: Batches) -> list[str]:
-    """A smaller batch, unless it is one image already."""
+    """A smaller batch, unless it is already one image."""
     size, accumulate = batches.images, batches.accumulate
     if size == 1:
         return []
@@ -260,6 +260,6 @@ def _of_a_step(now: MemorySettings) -> list[str]:
 
 
 def _of_writing(now: MemorySettings) -> list[str]:
-    """Captions are written for twice the images of a step, each with all its beams."""
+    """Settings for validation, which generates captions for twice the images of a step, with all their beams."""
     advice = [f"--beams 1 (now {now.beams})"] if now.beams > 1 else []
     return [*advice, f"--max-new-tokens (now {now.max_new_tokens})"]

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class CheckpointSchedule(TrainerCallback):
-    """When to save and when to evaluate; Trainer by itself does both at the end of every epoch."""
+    """When to save and when to evaluate. Trainer by itself does both at the end of every epoch."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class CheckpointSchedule(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """A checkpoint in mid-epoch. The last step of an epoch gets its checkpoint after the evaluation instead.
 
-        Each checkpoint comes with a log line. The mean loss of the next line then needs nothing from before the checkpoint.
+        Each checkpoint comes with a log line, so that the mean loss of the next line needs nothing from before the checkpoint.
         """
         ends_epoch = state.global_step % self.steps_per_epoch == 0
         if ends_epoch or state.global_step % self.checkpoint_every == 0:
@@ -51,12 +51,12 @@ class CheckpointSchedule(TrainerCallback):
 
 
 def evaluations_of(state: TrainerState, metric: str) -> list[dict[str, Any]]:
-    """The scores of every evaluation so far, by their own names."""
+    """The scores of every evaluation so far, by name, without Trainer's prefix."""
     return [_named(line) for line in state.log_history if f"eval_{metric}" in line]
 
 
 def is_best(metrics: Mapping[str, Any], state: TrainerState, metric: str) -> bool:
-    """Whether an evaluation is better than those in the log, which every checkpoint holds."""
+    """Whether an evaluation is better than all in the log, which every checkpoint holds."""
     return is_better(_named(metrics), evaluations_of(state, metric), metric)
 
 
@@ -79,9 +79,9 @@ class Discernment(TrainerCallback):
 
 
 class Patience(TrainerCallback):
-    """Stops after some evaluations without a better one, by the rule that chooses the best model.
+    """Stops after some evaluations without improvement, by the rule that chooses the best model.
 
-    It counts evaluations in the log that every checkpoint holds, so that a resumed run stops where it would have stopped.
+    It counts evaluations in the log, which every checkpoint holds, so that a resumed run stops at the same place.
     """
 
     def __init__(self, metric: str, patience: int) -> None:
@@ -94,7 +94,7 @@ class Patience(TrainerCallback):
         self._stop_if_exhausted(args, state, control)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Judge after each evaluation. The last epoch has a checkpoint."""
+        """Decide after each evaluation. The last epoch has a checkpoint."""
         self._stop_if_exhausted(args, state, control)
         control.should_save = control.should_save or control.should_training_stop
 

@@ -1,4 +1,4 @@
-"""The live view of a training on a terminal; plain lines where there is none."""
+"""The live view of a training on a terminal; plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ GIB = 2**30
 
 @dataclass
 class Standing:
-    """What the live view shows of a training. Every value is ready to be read."""
+    """What the live view shows of a training, every value as text."""
 
     title: str = "train"
     step: dict[str, str] = field(default_factory=dict)
@@ -58,13 +58,13 @@ class Standing:
 
 
 def _in_words(values: dict[str, str]) -> Columns:
-    """`name value` beside `name value`, never broken within; names are dim."""
+    """`name value` beside `name value`, never broken inside; names are dim."""
     parts = [Text.assemble((f"{name} ", "dim"), (value, "bold"), no_wrap=True) for name, value in values.items()]
     return Columns(parts, padding=(0, 3))
 
 
 class Pace:
-    """How many a second, over the last 20 seconds or so of training itself.
+    """A rate per second, over about the last 20 seconds of training itself.
 
     >>> pace = Pace(now=0.0)
     >>> pace.add(10, now=1.0)
@@ -77,28 +77,28 @@ class Pace:
         self.marks: deque[tuple[float, int]] = deque([(now, 0)])
 
     def add(self, count: int, now: float) -> None:
-        """So many more at this moment."""
+        """Count so many more at this moment."""
         self.marks.append((now, self.marks[-1][1] + count))
         while len(self.marks) > 2 and now - self.marks[0][0] > SECONDS_OF_PACE:
             self.marks.popleft()
 
     def pause(self, now: float) -> None:
-        """Leave out the time since the last step, which went into something else: marks move forward by as much."""
+        """Leave out the time since the last step, which went into something else, by moving all marks forward."""
         gap = now - self.marks[-1][0]
         self.marks = deque((moment + gap, count) for moment, count in self.marks)
 
     def a_second(self) -> float | None:
-        """The rate, once it can be told."""
+        """The rate; None until it is known."""
         (start, before), (end, after) = self.marks[0], self.marks[-1]
         return (after - before) / (end - start) if end > start else None
 
 
 class LiveView(TrainerCallback):
-    """Images seen of all, and on a terminal where the training stands.
+    """Shows how many of all images were seen, and on a terminal the state of the training.
 
     Args:
         images: of an epoch. batch: images of a step. collator: it counts the captions.
-        latest: the last validation, whose first caption is shown.
+        latest: the last validation; its first caption is shown.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class LiveView(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Start where the run stands."""
+        """Start at the run's present step."""
         self.seen = self.first = self._images(state)
         self.begun = now = time.monotonic()
         self.image_pace, self.caption_pace, self.packed = Pace(now), Pace(now), self.collator.captions * here().size
@@ -129,7 +129,7 @@ class LiveView(TrainerCallback):
         )
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """One batch further."""
+        """Count one batch."""
         images, captions, now = self._images(state), self.collator.captions * here().size, time.monotonic()
         self.image_pace.add(images - self.seen, now)
         self.caption_pace.add(captions - self.packed, now)
@@ -141,7 +141,7 @@ class LiveView(TrainerCallback):
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
     ) -> None:
-        """The loss of the last steps; with `-v` on a line of its own."""
+        """Show the loss of the last steps; with `-v` on a line of its own."""
         if "loss" not in logs:
             return
         self.standing.step = {
@@ -153,7 +153,7 @@ class LiveView(TrainerCallback):
         logger.debug("epoch %.4g, step %d: %s", state.epoch, state.global_step, words)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """The scores, and a caption."""
+        """Show the scores and a caption."""
         now = time.monotonic()
         self.image_pace.pause(now)
         self.caption_pace.pause(now)
@@ -167,7 +167,7 @@ class LiveView(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Leave the view as it stands."""
+        """Leave the view on the terminal."""
         self.close()
 
     def close(self) -> None:
@@ -179,26 +179,26 @@ class LiveView(TrainerCallback):
         self.standing.title = f"epoch {epoch} of {self.epochs}, step {state.global_step} of {state.max_steps}"
 
     def _speed(self, now: float) -> dict[str, str]:
-        """Rates of the last steps; time left by all that this session did, validation included."""
+        """Rates of the last steps. The time left is estimated from the whole session, validation included."""
         images, captions = self.image_pace.a_second() or 0.0, self.caption_pace.a_second() or 0.0
         a_second = (self.seen - self.first) / max(now - self.begun, 1e-9)
         left = (self.images * self.epochs - self.seen) / max(a_second, 1e-9)
         return {"img/s": f"{images:.1f}", "captions/s": f"{captions:.1f}", "time left": clock_time(left)}
 
     def _images(self, state: TrainerState) -> int:
-        """Images seen so far; the last batch of an epoch may be a short one."""
+        """Images seen so far; the last batch of an epoch may be short."""
         steps = -(-self.images // self.batch)
         return state.global_step // steps * self.images + state.global_step % steps * self.batch
 
 
 def shown_scores(validation: Validation) -> dict[str, str]:
-    """The scores of a validation that people are shown, ready to print: the usual ones, and those of one's own metrics."""
+    """The scores of a validation to show to people: the usual ones, and those of the user's metrics."""
     scores = validation.scores.items()
     return {name: f"{value:.4f}" for name, value in scores if name in SHOWN or name not in METRICS}
 
 
 def _caption(caption: Caption) -> Text:
-    """A written caption, and of which picture."""
+    """A generated caption and the id of its picture."""
     return Text.assemble((printable(caption.text) or "(nothing)", "bold"), (f"  {printable(caption.id)}", "dim"))
 
 
@@ -215,7 +215,7 @@ def clock_time(seconds: float) -> str:
 
 
 def memory_in_use() -> dict[str, str]:
-    """Memory of this process, and what it took of its GPU."""
+    """Memory of this process, and its peak on the GPU."""
     used = {"process": f"{psutil.Process().memory_info().rss / GIB:.2f} GiB"}
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory

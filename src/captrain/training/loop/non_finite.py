@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def first_infinite(model: nn.Module) -> str:
-    """The name of the first weight that learns and holds a non-finite value; "" while all are finite.
+    """The name of the first learning weight with a non-finite value; "" if all are finite.
 
     >>> model = nn.Linear(2, 1)
     >>> first_infinite(model)
@@ -41,24 +41,24 @@ class Guarded(Protocol):
 
 
 class Guard:
-    """Decides by the norm of its gradient whether a step can be taken; all processes share that norm, and so decide alike.
+    """Decides by the norm of its gradient whether a step can be taken; all processes share that norm, so all decide alike.
 
     Counts go into the trainer's running state.
     """
 
     def __init__(self, trainer: Guarded, most: int) -> None:
-        """`most` is how many steps in a row may be left out before training stops."""
+        """`most` is the number of steps in a row that may be left out before training stops."""
         self.trainer = trainer
         self.most = most
         self.loss_before: Tensor
 
     @property
     def exhausted(self) -> bool:
-        """Whether so many steps in a row were left out that training has to stop."""
+        """Whether too many steps in a row were left out, so that training has to stop."""
         return self.trainer.running.bad_in_a_row >= self.most
 
     def begin_step(self) -> None:
-        """Remember the running loss, which a step that is left out has no part in."""
+        """Remember the running loss from before the step, because a left-out step must not count in it."""
         self.loss_before = self.trainer.running_loss.clone()
 
     def passes(self, norm: Any, step: int) -> bool:
@@ -80,7 +80,7 @@ class Guard:
         return False
 
     def corrected(self, logs: dict[str, float]) -> dict[str, float]:
-        """A line of the log whose mean loss is that of the steps that were taken, and which counts the others."""
+        """A log line with the mean loss of the steps that were taken and the number of the others."""
         running = self.trainer.running
         if running.left_out:
             taken = running.steps - running.left_out
@@ -91,6 +91,6 @@ class Guard:
         return logs
 
     def _is_overflow(self) -> bool:
-        """Whether fp16's scaling of the loss is to blame, which is lowered then: steps are lost so now and then."""
+        """Whether fp16's loss scaling caused it. Losing a step now and then is normal: the scale is lowered."""
         scaler = self.trainer.accelerator.scaler
         return scaler is not None and float(scaler.get_scale()) > 1

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Stopped(KeyboardInterrupt):
-    """Work ends because of a signal; `place` says where, for people."""
+    """Work ends because of a signal; `place` says where in the training, as text."""
 
     def __init__(self, number: int, place: str) -> None:
         super().__init__()
@@ -25,10 +25,10 @@ class Stopped(KeyboardInterrupt):
 
 
 class Signals:
-    """SIGTERM and SIGINT, while they are caught.
+    """Catches SIGTERM and SIGINT.
 
-    Between steps a signal is only noted (`asked` is its number); everywhere else it raises `Stopped` at once, and so does a
-    second one anywhere. `place` is where the training stands then.
+    During a step a signal is only noted (`asked` is its number); everywhere else it raises `Stopped` at once, and so does a
+    second one anywhere. `place` says where in the training that is.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Signals:
 
     @contextmanager
     def caught(self) -> Iterator[None]:
-        """Catch both signals in here. Only the main thread can; others leave them as they are."""
+        """Catch both signals in this context. Only the main thread can; other threads change nothing."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -52,7 +52,7 @@ class Signals:
 
     @contextmanager
     def waiting(self, waits: bool) -> Iterator[None]:
-        """Whether signals wait in here for the end of a step. A waiting one ends work that does not wait before it begins."""
+        """Whether signals in this context wait for the end of a step. If they don't, one that is waiting is raised at once."""
         before, self.waits = self.waits, waits
         try:
             if self.asked and not waits:
@@ -64,18 +64,18 @@ class Signals:
             self.waits = before
 
     def _arrives(self, number: int, frame: Any) -> None:
-        """What the system calls."""
+        """The handler that the system calls."""
         again, self.asked = bool(self.asked), number
         if again or not self.waits:
             raise Stopped(number, self.place)
 
 
 SIGNALS = Signals()
-"""One for the whole process, as signal handlers are."""
+"""One for the whole process, like the signal handlers themselves."""
 
 
 def told_place(step: int, checkpoint: int) -> str:
-    """At which step a training is, and how much of it is saved.
+    """The step of a training in words, and how much of it is saved.
 
     >>> told_place(12, 12), told_place(12, 10), told_place(3, 0)
     ('at step 12, which a checkpoint holds', 'at step 12; the last checkpoint is of step 10', 'at step 3, before any checkpoint')

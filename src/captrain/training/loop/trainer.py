@@ -1,6 +1,6 @@
-"""The training loop: `transformers.Trainer` with a packed loss, rates of their own for parts, and captions as evaluation.
+"""The training loop: `transformers.Trainer` with a packed loss, a learning rate per part, and captions as evaluation.
 
-Checkpoints are whole or not there. What depends on Trainer's inside is in `trainer_adapter`.
+Checkpoints are whole or not there. Whatever depends on Trainer's internals is in `trainer_adapter`.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LearningPlan:
-    """How a trainer learns, and what it stops for.
+    """How a trainer learns, and when it stops.
 
     Attributes:
         metric: the score that chooses the best model.
         max_bad_steps: so many left-out steps in a row end the training.
-        average_decay: of the running average of weights that is measured and kept; 0 for none.
-        target_modules: names of modules that adapters were asked for: each has to learn.
+        average_decay: decay of the running average of weights, which is then what is measured and kept; 0 for none.
+        target_modules: names of the modules that get adapters: each has to learn.
     """
 
     optimization: Optimization
@@ -97,7 +97,7 @@ class CaptionTrainer(TrainerAdapter):
         self.lr_scheduler: LRScheduler | None
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Train on from a checkpoint or from the beginning; whatever ends it, callbacks close what they have opened."""
+        """Train from a checkpoint or from the beginning. However it ends, callbacks close what they have opened."""
         self.resumed_from = resume_from_checkpoint and Path(resume_from_checkpoint)
         try:
             with SIGNALS.waiting(True):
@@ -112,7 +112,7 @@ class CaptionTrainer(TrainerAdapter):
             raise
 
     def take_up(self) -> None:
-        """Go on within the log line, the epoch and the counts of the checkpoint; called when everything else is ready."""
+        """Restore the log line, the epoch and the counts of the checkpoint. Called when everything else is ready."""
         if self.resumed_from is None:
             return
         self.running = Running.load(self.resumed_from)
@@ -130,14 +130,14 @@ class CaptionTrainer(TrainerAdapter):
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
-        """The learning rate's curve."""
+        """The learning-rate schedule."""
         if self.lr_scheduler is None:
             of = cast(torch.optim.Optimizer, optimizer or self.optimizer)
             self.lr_scheduler = make_scheduler(self.plan.schedule, of, num_training_steps)
         return self.lr_scheduler
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
-        """The loss. A non-finite one makes its whole gradient non-finite, so that all processes see it in their common norm."""
+        """The loss. A non-finite loss makes its whole gradient non-finite, so all processes see it in their common norm."""
         loss = super().compute_loss(*args, **kwargs)
         return loss * (loss.detach() * 0 + 1)
 
@@ -147,24 +147,24 @@ class CaptionTrainer(TrainerAdapter):
             self.gradient_check(self.captioner)
             return
         self.running_loss.copy_(self.guard.loss_before)
-        if self.accelerator.scaler is None:  # a scaler leaves the step out by itself, and needs the gradients for it
+        if self.accelerator.scaler is None:  # a scaler leaves the step out by itself, and needs the gradients to do so
             model.zero_grad(set_to_none=True)
         if self.guard.exhausted:
             raise self._failure(f"in {self.running.bad_in_a_row} steps in a row the gradient's norm was {float(norm)}")
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """The mean loss is that of the steps that were taken."""
+        """Log the mean loss of the steps that were taken."""
         super().log(self.guard.corrected(logs) if "loss" in logs else logs, start_time)
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Validate, keep the captioner if it is the best yet, and report the scores as `eval_...`."""
+        """Validate, save the captioner if it is the best so far, and report the scores as `eval_...`."""
         if self.validator is None:
             return {}
         averaged_weights(self.optimizer)
         try:
-            with self.averaged(), torch.compiler.set_stance("force_eager"):  # compiling for this too would take minutes
+            with self.averaged(), torch.compiler.set_stance("force_eager"):  # compiling this too would take minutes
                 return self._measure(metric_key_prefix)
         except Stopped:
             self._save_before_evaluation()
@@ -176,16 +176,16 @@ class CaptionTrainer(TrainerAdapter):
             raise (self._out_of_memory(writing=True) if is_out_of_memory(error) else error) from error
 
     def _save_before_evaluation(self) -> None:
-        """A checkpoint from which the evaluation that was broken off is done again.
+        """A checkpoint from which the interrupted evaluation is repeated.
 
-        Of several processes each is somewhere else in it: they go on from the checkpoint before.
+        Several processes are at different places in the evaluation: they resume from the checkpoint before it.
         """
         if self.args.world_size <= 1:
             self.running.epoch_is_open = True
             self.save_now()
 
     def averaged(self) -> AbstractContextManager[None]:
-        """While this is open the captioner has the weights that are measured and kept: their average, where there is one."""
+        """In this context the captioner has the weights that are measured and saved: the average, if there is one."""
         return nullcontext() if self.average is None else self.average.in_place()
 
     def _measure(self, metric_key_prefix: str) -> dict[str, float]:
@@ -212,9 +212,9 @@ class CaptionTrainer(TrainerAdapter):
         return self.checkpoints.staging
 
     def write_checkpoint(self, write: Callable[[], None]) -> None:
-        """Write all state, then publish it in one rename. A full disk ends the run and leaves the last checkpoint as it was.
+        """Write all state, then publish it in one rename. A full disk ends the run; the last checkpoint stays.
 
-        There is no checkpoint while steps are left out: their weights may be spoiled, and the last checkpoint is a good one.
+        Nothing is saved while steps are being left out: the weights may be spoiled, and the last checkpoint is good.
         """
         averaged_weights(self.optimizer)
         self._require_finite_weights()
@@ -230,7 +230,7 @@ class CaptionTrainer(TrainerAdapter):
         self._write_in_first("the checkpoint", partial(self.checkpoints.publish, step))
 
     def _write(self, what: str, write: Callable[[], None]) -> None:
-        """Write to disk; what goes wrong there is told on one line."""
+        """Write to disk; an error becomes a `TrainingError` of one line."""
         try:
             write()
         except (OSError, RuntimeError, SafetensorError) as error:
@@ -240,7 +240,7 @@ class CaptionTrainer(TrainerAdapter):
             ) from error
 
     def _write_in_first(self, what: str, write: Callable[[], None]) -> None:
-        """The same in the first process alone, when all have come to it; if it fails all end."""
+        """The same in the first process only, once all have arrived. If it fails, all end."""
         with self.group.together():
             if self.group.is_first:
                 self._write(what, write)
@@ -251,7 +251,7 @@ class CaptionTrainer(TrainerAdapter):
             raise self._failure(f"the weight {name} is no longer finite")
 
     def save_weights(self, folder: Path) -> None:
-        """What learns, and its average where there is one."""
+        """Save the learning weights, and their average if there is one."""
         save_learned(self.captioner, folder)
         if self.average is not None:
             self.average.save(folder)
@@ -263,7 +263,7 @@ class CaptionTrainer(TrainerAdapter):
             self.average.load(folder)
 
     def _out_of_memory(self, *, writing: bool) -> TrainingError:
-        """An error that names three settings to change."""
+        """The error for a full memory. It names three settings to change."""
         what = "out of memory while writing validation captions" if writing else "out of memory"
         return TrainingError(
             f"{self._stopped(what)}. Change one of these three, then run the command again with --force: "
@@ -271,11 +271,11 @@ class CaptionTrainer(TrainerAdapter):
         )
 
     def _stopped(self, what: str) -> str:
-        """Where training stopped, why, and what is safe."""
+        """Where training stopped, why, and what is saved."""
         last = self.checkpoints.last()
         safe = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
         return f"training stopped at step {self.state.global_step}: {what}; {safe}"
 
     def _failure(self, what: str) -> TrainingError:
-        """The error for non-finite numbers: where training stopped, what is safe, what to do."""
-        return TrainingError(f"{self._stopped(what)}. To go on lower --learning-rate and add --force")
+        """The error for non-finite numbers: where training stopped, what is saved, what to do."""
+        return TrainingError(f"{self._stopped(what)}. To go on, lower --learning-rate and add --force")

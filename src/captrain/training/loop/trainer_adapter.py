@@ -1,7 +1,7 @@
-"""Every place where captrain depends on how `transformers.Trainer` works inside, behind names of its own.
+"""Every place where captrain depends on the internals of `transformers.Trainer`, behind names of its own.
 
-Any release of transformers may change what begins with an underscore. So no other file of captrain uses such a name, and
-`OVERRIDDEN`, `CALLED` and `ATTRIBUTES` list what this one relies on: a test compares them with the installed version, and names
+Any release of transformers may change names that begin with an underscore. So no other file of captrain uses them, and
+`OVERRIDDEN`, `CALLED` and `ATTRIBUTES` list what this file relies on: a test compares them with the installed version, and names
 what moved.
 """
 
@@ -66,7 +66,7 @@ ATTRIBUTES = (
 
 
 class EpochData(NamedTuple):
-    """What a trainer is fed: rows, the order in which an epoch has them, and what makes batches of them."""
+    """The input of a trainer: rows, their order in each epoch, and the collator that makes batches of them."""
 
     rows: TrainingRows
     mixture: Mixture
@@ -76,29 +76,29 @@ class EpochData(NamedTuple):
 class TrainerAdapter(Trainer):
     """`transformers.Trainer` under public names, in a group of processes: each takes its share of every batch, the first writes.
 
-    The model is shared out as `strategy` says. The sampler deals out the rows: nothing else may share them out.
+    The model is distributed as `strategy` says. The sampler distributes the rows: nothing else may do so.
     """
 
     def __init__(self, captioner: CaptionerModel, args: TrainingArguments, data: EpochData, strategy: Strategy) -> None:
         if args.n_gpu > 1:
-            args._n_gpu = 1  # one process uses one device: Trainer would split batches that are packed already
+            args._n_gpu = 1  # one device per process: Trainer would split batches that are already packed
         super().__init__(captioner, args, data_collator=data.collator, train_dataset=data.rows, eval_dataset=data.rows)
         self.strategy = strategy
         self.group = here()
         rank, size = self.group.rank, self.group.size
         self.sampler = EpochSampler(data.mixture, args.per_device_train_batch_size * size, rank, size)
         if not self.group.is_first:
-            set_seed(args.seed + rank)  # or dropout would leave out the same places in all processes
+            set_seed(args.seed + rank)  # else dropout would drop the same places in all processes
         self.control: TrainerControl
         self.found_best = False
         self.random_state_is_restored = False
-        # The captioner divides the summed loss by the tokens of all accumulated batches; its labels are shifted already.
+        # The captioner divides the summed loss by the tokens of all accumulated batches; its labels are already shifted.
         self.model_accepts_loss_kwargs = True
         self._loss_shifts_labels = (
-            False  # since transformers 5.20 or so; before it counted all labels, which is the same
+            False  # since about transformers 5.20; before, it counted all labels, which is the same
         )
 
-    # What a subclass says.
+    # What a subclass defines.
 
     def check_step(self, model: nn.Module, norm: Any) -> None:
         """Called before each step of the optimizer, with the norm of the gradient of all its batches."""
@@ -108,7 +108,7 @@ class TrainerAdapter(Trainer):
         raise NotImplementedError
 
     def checkpoint_folder(self) -> Path:
-        """The folder in which Trainer makes the folder of a checkpoint."""
+        """The folder in which Trainer makes a checkpoint's folder."""
         raise NotImplementedError
 
     def save_weights(self, folder: Path) -> None:
@@ -123,31 +123,31 @@ class TrainerAdapter(Trainer):
 
     @property
     def captioner(self) -> CaptionerModel:
-        """The captioner, out of all wrappings."""
+        """The captioner without any wrapper."""
         return self.accelerator.unwrap_model(self.model)
 
     @property
     def running_loss(self) -> Tensor:
-        """The sum of the losses since the last line of the log, in place."""
+        """The sum of the losses since the last log line; a tensor to be changed in place."""
         return self._tr_loss
 
     @property
     def last_logged_step(self) -> int:
-        """The step of the last line of the log."""
+        """The step of the last log line."""
         return int(self._globalstep_last_logged)
 
     def restore_log(self, loss: float, step: int) -> None:
-        """Go on within a line of the log, which began after `step`."""
+        """Resume within a log line that began after `step`."""
         self._tr_loss += loss
         self._globalstep_last_logged = step
 
     def restore_random_state(self, checkpoint: Path) -> None:
-        """Take over a checkpoint's random generators now; Trainer will not do it later."""
+        """Restore a checkpoint's random generators now; Trainer will not do it later."""
         self._load_rng_state(str(checkpoint))
         self.random_state_is_restored = True
 
     def end_epoch(self) -> None:
-        """Do what ends an epoch: its evaluation and its checkpoint."""
+        """Do what belongs to the end of an epoch: evaluate and save."""
         self.control = self.callback_handler.on_epoch_end(self.args, self.state, self.control)
         epoch = float(self.state.epoch or 0)
         self._maybe_log_save_evaluate(self._tr_loss, None, self.model_wrapped, None, epoch, None, time.time())
@@ -157,7 +157,7 @@ class TrainerAdapter(Trainer):
         self._save_checkpoint(self.model_wrapped, None)
 
     def whole_in_first(self) -> AbstractContextManager[None]:
-        """While this is open the first process can save the captioner."""
+        """In this context the first process can save the captioner."""
         return self.strategy.whole_in_first(self.captioner)
 
     # What Trainer calls.
@@ -173,12 +173,12 @@ class TrainerAdapter(Trainer):
         )
 
     def _wrap_model(self, model: nn.Module, training: bool = True, dataloader: Any = None) -> nn.Module:
-        """The model that steps are made with."""
+        """The model that the steps run."""
         wrapped = self.strategy.wrapped(self.captioner) if training and model is self.model else None
         return super()._wrap_model(model, training, dataloader) if wrapped is None else wrapped
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> Any:
-        """Tell the sampler the epoch first: accelerate does not on a resumed one. A run that stopped early has none left."""
+        """Tell the sampler the epoch first: accelerate does not in a resumed one. A run that stopped early has none left."""
         if self.control.should_training_stop:
             return None
         self.sampler.set_epoch(kwargs["epoch"])
@@ -191,7 +191,7 @@ class TrainerAdapter(Trainer):
         return norm
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        """Record the best score and no step: Trainer would record the staging folder, which is gone soon."""
+        """Record the best score without a step: Trainer would record the staging folder, which soon disappears."""
         if self.found_best:
             self.state.best_metric = metrics[str(self.args.metric_for_best_model)]
         return self.found_best
@@ -205,13 +205,13 @@ class TrainerAdapter(Trainer):
         self.write_checkpoint(partial(super()._save_checkpoint, model, trial))
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """The learning weights, whole."""
+        """The complete learning weights."""
         with self.whole_in_first():
             if self.group.is_first:
                 self._save(output_dir)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """Only what learns; the rest is where the run began."""
+        """Save only what learns; the rest is in the model that the run began with."""
         self.save_weights(Path(str(output_dir)))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
@@ -219,7 +219,7 @@ class TrainerAdapter(Trainer):
         self.load_weights(Path(resume_from_checkpoint))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        """As one process writes them."""
+        """Write optimizer and schedule as one process would."""
         if not self.strategy.shares_optimizer:
             super()._save_optimizer_and_scheduler(output_dir)
             return
@@ -229,7 +229,7 @@ class TrainerAdapter(Trainer):
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """The counterpart; the files may come from any number of processes."""
+        """The counterpart of `_save_optimizer_and_scheduler`; any number of processes may have written the files."""
         if checkpoint is None:
             return
         with reading_state(Path(checkpoint)):

@@ -1,6 +1,6 @@
-"""Validation: the loss and the scores of written captions on validation images.
+"""Validation: the loss, and the scores of generated captions, on validation images.
 
-Decides the tokenizer of the scores, and warns of a score that can't choose the best model.
+Also chooses the tokenizer of the scores, and warns if a score can't choose the best model.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ Item = TypeVar("Item")
 class Validation:
     """`scores` by name (validation_loss, bleu_4, cider), and the captions they were computed from.
 
-    `judgement` is what they were judged by, `cut_off` how many of them the limit of tokens cut off before they ended.
-    `positions` tells of the decoder's positions where these are that limit.
+    `judgement` holds their scores and how varied they are; `cut_off` counts those that the limit of tokens cut off.
+    `positions` describes the decoder's positions if they are that limit.
     """
 
     scores: dict[str, float]
@@ -46,14 +46,14 @@ class Validation:
 
 
 class Validator:
-    """Validates a captioner on the first `limit` validation images, whose features or pixels are kept.
+    """Validates a captioner on the first `limit` validation images, whose features or pixels stay in memory.
 
-    `metric` is the score that decides: METEOR and SPICE are computed only where they are this one. `tokenizer` makes words of
-    captions to score. `own` are metrics of one's own by name.
+    `metric` is the score that decides: METEOR and SPICE are computed only if `metric` asks for them. `tokenizer` splits captions
+    into words. `own` are the user's metrics by name.
 
-    Of several processes each takes a part of the images; the first one judges what all have written, and tells the others.
-    All compute equally many batches, because shared-out weights are gathered for each batch: a process with fewer images ends
-    with one that does not count.
+    Each of several processes takes a part of the images; the first one scores all captions, and tells the others.
+    All compute equally many batches, because sharded weights are gathered for each batch: a process with fewer images ends
+    with a batch that does not count.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Validator:
         self.own = self.positions[count * rank // size : count * (rank + 1) // size]
         most = -(-count // size)
         parts = [self.own[start:][:batch_size] for start in range(0, most, batch_size)]
-        self.batches = [(part or self.positions[:1], bool(part)) for part in parts]  # and whether they count
+        self.batches = [(part or self.positions[:1], bool(part)) for part in parts]  # and whether it counts
 
     def __call__(self, captioner: CaptionerModel) -> Validation:
         """Compute loss and scores of the captioner as it is now."""
@@ -99,7 +99,7 @@ class Validator:
 
     @torch.no_grad()
     def _loss(self, captioner: CaptionerModel) -> float:
-        """Mean loss a learned token, over all captions of all images; without label smoothing, so that runs compare."""
+        """Mean loss per learned token, over all captions of all images; without label smoothing, so that runs compare."""
         smoothing, captioner.label_smoothing = captioner.label_smoothing, 0.0
         total = tokens = 0.0
         try:
@@ -117,7 +117,7 @@ class Validator:
         return sum(totals) / max(sum(learned), 1)
 
     def _write(self, captioner: CaptionerModel) -> tuple[list[Caption], int]:
-        """A caption for each of this process's images, and how many of them were cut off."""
+        """A caption for each of this process's images, and the number that were cut off."""
         predictions, cut_off = [], 0
         longest = min(captioner.decoding.max_new_tokens, captioner.room().most)
         with track("write validation captions", len(self.own)) as advance:
@@ -132,7 +132,7 @@ class Validator:
 
 
 def spread_evenly(items: Sequence[Item], count: int) -> list[Item]:
-    """`count` of the items at even distances, always the same ones.
+    """`count` evenly spaced items, always the same ones.
 
     >>> spread_evenly("abcdef", 3)
     ['a', 'c', 'e']
@@ -142,10 +142,10 @@ def spread_evenly(items: Sequence[Item], count: int) -> list[Item]:
 
 
 def decide_tokenizer(samples: Sequence[Sample], asked: str, limit: int | None = None, before: str | None = None) -> str:
-    """The tokenizer of a run's scores: as asked; for `auto` that of the run's earlier session, or what suits the references.
+    """The tokenizer of a run's scores. For `auto`, that of the run's earlier session, or what suits the references.
 
     Args:
-        samples: that will be validated, the first `limit` of them; without any, `auto` stays for whoever scores.
+        samples: the validation samples, of which the first `limit` are used; without any, `auto` is returned.
     """
     if not len(samples):
         return asked
@@ -158,12 +158,12 @@ def decide_tokenizer(samples: Sequence[Sample], asked: str, limit: int | None = 
 
 
 def blind_spot_of(samples: Sequence[Sample], metric: str, tokenizer: str, limit: int | None = None) -> str | None:
-    """Why a score can't tell epochs apart, by the references alone; None where it may, or nothing is validated."""
+    """Why a score can't tell epochs apart, judged by the references; None if it can, or if nothing is validated."""
     return blind_spot(_references(samples, limit), metric, tokenizer) if len(samples) else None
 
 
 def advice(reason: str, patience: int | None) -> str:
-    """What a score that can't tell epochs apart means for the run, and what to do.
+    """What it means for the run that a score can't tell epochs apart, and what to do.
 
     >>> advice("cider is 0", patience=None)[:72]
     'cider is 0: it cannot tell epochs apart, the validation loss does so ins'

@@ -1,4 +1,4 @@
-"""Checks by their gradients that the weights which should learn do. Those without any are an error in the first steps."""
+"""Checks by gradients that the weights that should learn do so. Weights without a gradient are an error in the first steps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from captrain.training.distributed.sharding import local
 logger = logging.getLogger(__name__)
 
 LONGEST_WAIT = 10
-"""Steps until a part behind a gate that begins at zero must have a gradient: the gate opens in the first of them."""
+"""Steps after which a part behind a zero-initialised gate must have a gradient: the gate opens in the first step."""
 
 ADAPTER = re.compile(r"\.(lora_\w+|modules_to_save)\.")
 CROSS = re.compile(r"cross|encdec", re.IGNORECASE)
@@ -28,7 +28,7 @@ Weights = list[tuple[str, nn.Parameter]]
 
 
 class Received(IntEnum):
-    """What a group of weights got in a step."""
+    """What gradient a group of weights got in a step."""
 
     NOTHING = 0
     ZEROS = 1
@@ -36,14 +36,14 @@ class Received(IntEnum):
 
 
 class GradientCheck:
-    """Looks at the gradients of the first steps, after all batches of a step were added up.
+    """Checks the gradients of the first steps, after all batches of a step were added up.
 
-    Each kind of layer of each learning part, and each module that was asked for by name, must get a gradient. Single weights may
-    have none for good reasons: a pooler that nobody reads, the query of an attention to a single vector, A of an adapter while
+    Each kind of layer in each learning part, and each module that was asked for by name, must get a gradient. Single weights may
+    have none for good reasons: an unused pooler, the query of an attention to a single vector, an adapter's A while
     its B is zero. So whole kinds are checked.
 
     Args:
-        target_modules: names that adapters were asked for. looks: False with DeepSpeed, which takes gradients away at once.
+        target_modules: names of the modules that get adapters. looks: False with DeepSpeed, which frees gradients at once.
     """
 
     def __init__(self, target_modules: Sequence[str] = (), *, looks: bool = True) -> None:
@@ -53,8 +53,8 @@ class GradientCheck:
         self.steps = 0
 
     def __call__(self, captioner: CaptionerModel) -> None:
-        """Raise `ModelError` where something that should learn got no gradient in this step."""
-        if self.all is None:  # not earlier: sharing out weights replaces them
+        """Raise `ModelError` if something that should learn got no gradient in this step."""
+        if self.all is None:  # not earlier: sharding replaces the weights
             self.all = self.waiting = should_learn(captioner, self.target_modules)
             _warn_of_idle_adapters(captioner)
         if not self.waiting:
@@ -70,7 +70,7 @@ class GradientCheck:
 
 
 def should_learn(captioner: CaptionerModel, target_modules: Sequence[str] = ()) -> dict[str, Weights]:
-    """The learning weights by part and kind of layer, and by the names that adapters were asked for.
+    """The learning weights by part and kind of layer, and by the names of the modules that get adapters.
 
     >>> should_learn(captioner).keys()                                                        # doctest: +SKIP
     dict_keys(['language: attention', 'language: cross-attention', 'language: feed-forward'])
@@ -88,7 +88,7 @@ def should_learn(captioner: CaptionerModel, target_modules: Sequence[str] = ()) 
 
 
 def gradients_of(groups: dict[str, Weights]) -> dict[str, Received]:
-    """What each group got, in any of the processes that train together."""
+    """The gradient of each group, in any of the processes."""
     own = {name: _found(weight for _, weight in weights) for name, weights in groups.items()}
     everywhere = here().gather(own)
     return {name: Received(max(process[name] for process in everywhere)) for name in own}
@@ -108,7 +108,7 @@ def _kind(name: str) -> str:
 
 
 def _found(weights: Iterable[nn.Parameter]) -> Received:
-    """The most that one of some weights got."""
+    """The largest gradient among some weights."""
     found = Received.NOTHING
     for weight in weights:
         if weight.grad is not None:
@@ -119,7 +119,7 @@ def _found(weights: Iterable[nn.Parameter]) -> Received:
 
 
 def _has_closed_gate(captioner: CaptionerModel) -> bool:
-    """Whether a weight that learns is zero throughout, so that what lies behind it gets a gradient only when it has opened."""
+    """Whether a learning weight is all zeros, so that what is behind it gets a gradient only after the first step."""
     own = any(
         weight.requires_grad and not name.endswith("bias") and ".lora_" not in name and _is_zero(local(weight.detach()))
         for name, weight in captioner.named_parameters()
@@ -132,7 +132,7 @@ def _is_zero(values: Tensor) -> bool:
 
 
 def _warn_of_idle_adapters(captioner: CaptionerModel) -> None:
-    """Warn of single adapters without a gradient: they do no harm, and are of no use."""
+    """Warn of single adapters without a gradient: they are harmless and useless."""
     adapters: dict[str, Weights] = {}
     for name, weight in captioner.named_parameters():
         if weight.requires_grad and ".lora_" in name:
@@ -146,7 +146,7 @@ def _warn_of_idle_adapters(captioner: CaptionerModel) -> None:
 
 
 def _told(idle: dict[str, Weights], everything: dict[str, Weights], found: dict[str, Received], steps: int) -> str:
-    """What does not learn, on one line; of a part that does not learn at all only the part."""
+    """What does not learn, on one line; a part that does not learn at all is named as a whole."""
     working = {name.split(":")[0] for name in everything.keys() - idle.keys()}
     told: dict[str, Weights] = {}
     for name, weights in idle.items():

@@ -15,7 +15,7 @@ MATRICES = "matrices"
 
 
 class MuonWithAdamW(Optimizer):
-    """Steps along the nearest orthogonal matrix of a matrix's momentum (Jordan et al. 2024), of the size of AdamW's steps.
+    """Steps along the nearest orthogonal matrix of a matrix's momentum (Jordan et al. 2024), as large as AdamW's steps.
 
     Vocabularies, positions, biases and norms learn by AdamW, as Muon's authors advise. Both have the same learning rate:
     Muon's steps are scaled to AdamW's root mean square (Liu et al. 2025).
@@ -53,7 +53,7 @@ class MuonWithAdamW(Optimizer):
     def step(self, closure: Callable[[], float]) -> float: ...
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One step of both."""
+        """A step of both optimizers."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -63,7 +63,7 @@ class MuonWithAdamW(Optimizer):
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         super().load_state_dict(state_dict)
         self._share()
 
@@ -82,7 +82,7 @@ def _split(groups: Iterable[dict[str, Any]], apart: set[int]) -> list[dict[str, 
 
 
 def lists_of_vectors(captioner: CaptionerModel) -> list[nn.Parameter]:
-    """Weights of which each row stands for something of its own: vocabularies, positions, and the text half's head."""
+    """Weights whose rows are independent vectors: vocabularies, positions, and the decoder's head."""
     tables = [cast(nn.Parameter, module.weight) for module in captioner.modules() if isinstance(module, nn.Embedding)]
     head = captioner.decoder.get_output_embeddings()
     return tables if head is None else [*tables, cast(nn.Parameter, head.weight)]

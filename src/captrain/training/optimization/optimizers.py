@@ -1,6 +1,6 @@
 """The optimizer of a captioner's learning weights: torch's AdamW, others from their libraries.
 
-Weights come in groups, which say the learning rate of each and whether it decays.
+Weights come in groups; each group has its learning rate and its weight decay.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class OptimizerKind:
     """What captrain knows of an optimizer.
 
     Attributes:
-        make: from a captioner, groups of its weights, the rate and betas to the optimizer.
-        library: what has to be installed for it.
+        make: makes the optimizer from a captioner, groups of its weights, the rate and the betas.
+        library: the library that it needs.
         devices: kinds of devices that it runs on.
     """
 
@@ -51,33 +51,33 @@ def _muon(captioner: CaptionerModel, groups: Groups, rate: float, betas: Betas) 
 
 
 def _adamw_8bit(captioner: CaptionerModel, groups: Groups, rate: float, betas: Betas) -> Optimizer:
-    """Its two memories in 8 bits (Dettmers et al. 2022): a quarter of AdamW's memory. Small weights keep 32."""
+    """AdamW with its two moments in 8 bits (Dettmers et al. 2022): a quarter of the memory. Small weights keep 32 bits."""
     from bitsandbytes.optim import AdamW8bit
 
     return AdamW8bit(groups, lr=rate, betas=betas)
 
 
 def _adafactor(captioner: CaptionerModel, groups: Groups, rate: float, betas: Betas) -> Optimizer:
-    """Shazeer and Stern 2018, with the rate that is given: a row and a column of memory a matrix, none of gradients."""
+    """Shazeer and Stern 2018, with the given rate: it remembers a row and a column per matrix, and no momentum."""
     return Adafactor(groups, lr=rate, scale_parameter=False, relative_step=False)
 
 
 def _lion(captioner: CaptionerModel, groups: Groups, rate: float, betas: Betas) -> Optimizer:
-    """Chen et al. 2023: steps of one size, half of AdamW's memory."""
+    """Chen et al. 2023: the sign of the momentum as a step, half of AdamW's memory."""
     from lion_pytorch import Lion
 
     return Lion(groups, lr=rate, betas=betas)
 
 
 def _schedule_free(captioner: CaptionerModel, groups: Groups, rate: float, betas: Betas) -> Optimizer:
-    """Defazio et al. 2024: the mean of all weights so far is what is validated and kept."""
+    """Defazio et al. 2024: the mean of all weights so far is validated and saved."""
     from schedulefree import AdamWScheduleFree
 
     return AdamWScheduleFree(groups, lr=rate, betas=betas)
 
 
 def _prodigy(captioner: CaptionerModel, groups: Groups, rate: float, betas: Betas) -> Optimizer:
-    """Mishchenko and Defazio 2023: finds the rate itself; what is given multiplies it. Safe with a warm-up."""
+    """Mishchenko and Defazio 2023: finds the rate itself; the given rate multiplies it. Safe with a warm-up."""
     from prodigyopt import Prodigy
 
     return Prodigy(groups, lr=rate, betas=betas, safeguard_warmup=True)
@@ -95,13 +95,13 @@ KINDS: dict[str, OptimizerKind] = {
 
 
 def check_optimizer(name: str, device: torch.device) -> None:
-    """Raise `SettingsError` where an optimizer is not installed, or does not run on the device."""
+    """Raise `SettingsError` if an optimizer is not installed, or does not run on the device."""
     kind = KINDS[name]
     if kind.library and importlib.util.find_spec(kind.library) is None:
-        raise SettingsError(f"optimizer {name}: needs {kind.library}, which is not here; pip install 'captrain[optim]'")
+        raise SettingsError(f"optimizer {name}: needs {kind.library}, which is missing; pip install 'captrain[optim]'")
     if device.type not in kind.devices:
         raise SettingsError(
-            f"optimizer {name}: runs on {', '.join(kind.devices)}, found {device.type}; take another optimizer or --device"
+            f"optimizer {name}: runs on {', '.join(kind.devices)}, found {device.type}; choose another optimizer or --device"
         )
 
 
@@ -111,8 +111,8 @@ class Optimization:
 
     Attributes:
         optimizer: its name, one of `KINDS`.
-        learning_rate: the peak, for parts without a rate of their own in `part_rates`.
-        betas: the memories of gradients and of squared gradients.
+        learning_rate: the peak rate of parts that are not in `part_rates`.
+        betas: the decay of the averages of gradients and of squared gradients.
         weight_decay: of matrices; biases, norms and other vectors have none.
         lora_plus, vision_layer_decay: as `parameter_groups` takes them.
     """
@@ -146,12 +146,12 @@ def averaged_weights(optimizer: Optimizer | None) -> None:
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d, nn.RMSNorm)
 
 LAYER = re.compile(r"(?<![^.])(?:layers?|blocks?|stages?|h|resblocks)\.(\d+)\.")
-DEEPEST = 2  # a layer has at most a stage and a number in it; what is numbered inside of a layer belongs to it
+DEEPEST = 2  # a layer's name has at most a stage and a number; anything numbered inside a layer belongs to it
 
 
 @dataclass(frozen=True, order=True)
 class _Key:
-    """What the weights of one group share. Its order is the groups' order."""
+    """What the weights of one group have in common. Groups are sorted by it."""
 
     part: int
     layer: int
@@ -170,7 +170,7 @@ def parameter_groups(
     """Learning parameters as groups: by part, by layer of the image half, by whether they decay, LoRA's B apart from its A.
 
     Args:
-        learning_rate: of parts without an own one in `part_rates`. weight_decay: of all but biases, norms and other vectors.
+        learning_rate: of parts that are not in `part_rates`. weight_decay: of all weights except biases, norms and other vectors.
         lora_plus: B's learning rate over A's (LoRA+, Hayou et al. 2024, who advise 16); 1 is plain LoRA.
         vision_layer_decay: learning rate of a layer of the image half over that of the layer above it (BEiT, Bao et al. 2021).
             Of n layers the last has the rate times the decay, the first times decay^n, the patch embedding times
@@ -201,9 +201,9 @@ def parameter_groups(
 
 
 def layer_powers(names: Sequence[str]) -> dict[str, int]:
-    """The power of the decay that each weight of an image encoder has, from the names in the order of the model.
+    """The power of the decay for each weight of an image encoder, from the names in model order.
 
-    The last layer has 1, and so has what comes after it; what comes before the first layer has one more than it.
+    The last layer has 1, and so has everything after it; everything before the first layer has one more than that layer.
 
     >>> layer_powers(["patches.weight", "encoder.layer.0.mlp.weight", "encoder.layer.1.mlp.weight", "norm.weight"])
     {'patches.weight': 3, 'encoder.layer.0.mlp.weight': 2, 'encoder.layer.1.mlp.weight': 1, 'norm.weight': 1}

@@ -1,8 +1,8 @@
-"""The learning rate over a run: a factor of the peak for each step, from nothing but the step's number.
+"""The learning rate over a run: a factor of the peak for each step, computed from the step's number alone.
 
-`cosine`, `linear`, `constant` and `step` fall at every step (`step` at the end of epochs) from the end of the warm-up on. The
-names with `_lr` are LAVIS's (Li et al. 2022; salesforce/LAVIS, `lavis/common/optims.py`), with LAVIS's rules: a warm-up inside
-of the first epoch alone, then one rate an epoch.
+After the warm-up `cosine` and `linear` fall at every step, `step` at the end of epochs; `constant` does not fall. The
+names with `_lr` come from LAVIS (Li et al. 2022; salesforce/LAVIS, `lavis/common/optims.py`), with its rules: a warm-up
+within the first epoch, then one rate per epoch.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ Curve = Callable[[int], float]
 
 @dataclass(frozen=True)
 class Shape:
-    """What curves are made of.
+    """The parameters of a curve.
 
     Attributes:
         steps, epoch_steps: of the run, of an epoch. epochs: of the run.
-        warmup: steps of the warm-up. start, floor: where the warm-up begins and the fall ends, over the peak.
-        decay: factor of each fall of curves with steps. decay_epochs: epochs between them.
+        warmup: steps of the warm-up. start, floor: the rate at the start of the warm-up and at the end, over the peak.
+        decay: factor of each fall, for curves that fall in steps. decay_epochs: epochs between falls.
     """
 
     steps: int
@@ -88,7 +88,7 @@ def constant(shape: Shape, step: int) -> float:
 
 @_after_warmup
 def falling_steps(shape: Shape, step: int) -> float:
-    """Times `decay` after every `decay_epochs` epochs, not below the floor.
+    """Multiply by `decay` after every `decay_epochs` epochs, but don't go below the floor.
 
     >>> [falling_steps(Shape(6, 2, 3, warmup=0, start=0.0, floor=0.2, decay=0.5), step) for step in range(6)]
     [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
@@ -98,9 +98,9 @@ def falling_steps(shape: Shape, step: int) -> float:
 
 
 def _lavis(of_epoch: Callable[[Shape, int], float]) -> Callable[[Shape, int], float]:
-    """A curve of LAVIS: the warm-up in epoch 0, one rate in each later epoch.
+    """A LAVIS curve: the warm-up in epoch 0, one rate in each later epoch.
 
-    Like LAVIS it breaks the warm-up off where the first epoch ends; without warm-up steps its very first step is at `start`.
+    As in LAVIS, the warm-up is cut short when the first epoch ends; without warm-up steps the very first step is at `start`.
     """
 
     @wraps(of_epoch)
@@ -150,14 +150,14 @@ LAVIS: dict[str, Callable[[Shape, int], float]] = {
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """The learning rate of a run: a warm-up to the peak, then a fall. All rates are for weights that learn at the peak.
+    """The learning rate of a run: a warm-up to the peak, then a fall.
 
     Attributes:
         name: of the curve, one of `OWN` or `LAVIS`.
         peak, start, floor: the highest rate, that of the first step, and the lowest at the end.
         epochs: of the run.
-        warmup_steps: of the warm-up; where this is 0, `warmup_share` of all steps are.
-        decay_rate, decay_epochs: factor of each fall of the curves with steps, and the epochs between falls.
+        warmup_steps: steps of the warm-up; if it is 0, the warm-up takes `warmup_share` of all steps.
+        decay_rate, decay_epochs: factor of each fall for curves that fall in steps, and the epochs between falls.
     """
 
     name: str
@@ -178,7 +178,7 @@ class Schedule:
                 )
 
     def warmup(self, steps: int) -> int:
-        """Steps of the warm-up in a run of so many steps. Raises `SettingsError` where the run has fewer.
+        """Steps of the warm-up in a run of so many steps. Raises `SettingsError` if the run has fewer steps.
 
         >>> Schedule("cosine", 1e-4, epochs=5, warmup_share=0.05).warmup(61)
         4
@@ -192,9 +192,9 @@ class Schedule:
 
 
 def make_curve(schedule: Schedule, steps: int) -> Curve:
-    """The factor of the peak at each step, from 0 on, of a run of so many steps.
+    """The factor of the peak at each step, counted from 0, in a run of so many steps.
 
-    Each group of weights has its own peak, and the same factor of it.
+    Each group of weights has its own peak; the factor is the same for all.
 
     Raises `SettingsError` when the warm-up is longer than the run.
     """
@@ -204,11 +204,11 @@ def make_curve(schedule: Schedule, steps: int) -> Curve:
         schedule.decay_rate, schedule.decay_epochs,
     )  # fmt: skip
     if schedule.name in LAVIS and warmup > shape.epoch_steps and schedule.start < peak:
-        logger.warning("%s warms up in the first epoch alone: %d of %d steps", schedule.name, shape.epoch_steps, warmup)
+        logger.warning("%s warms up in the first epoch only: %d of %d steps", schedule.name, shape.epoch_steps, warmup)
     curve = {**OWN, **LAVIS}[schedule.name]
     return lambda step: curve(shape, step)
 
 
 def make_scheduler(schedule: Schedule, optimizer: Optimizer, steps: int) -> LambdaLR:
-    """The curve on an optimizer's groups. Its state is the number of steps alone, so that a resumed run has the same rates."""
+    """The curve applied to an optimizer's groups. Its only state is the step number, so a resumed run has the same rates."""
     return LambdaLR(optimizer, make_curve(schedule, steps))

@@ -1,6 +1,6 @@
-"""A running average of the learning weights. It is measured and saved; the optimizer goes on with its own weights.
+"""A running average of the learning weights. The average is measured and saved; the optimizer continues with its own weights.
 
-Polyak averaging (Polyak and Juditsky 1992) with an exponential window, as TensorFlow's `ExponentialMovingAverage` has it.
+Polyak averaging (Polyak and Juditsky 1992) with an exponential window, as in TensorFlow's `ExponentialMovingAverage`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ AVERAGE = "average.safetensors"
 class WeightAverage(TrainerCallback):
     """The average of all learning weights over about the last 1 / (1 - decay) steps.
 
-    Early on the window is a tenth of the steps so far, so that first weights are forgotten soon.
+    Early on, the window is a tenth of the steps so far, so that the first weights are soon forgotten.
     """
 
     def __init__(self, captioner: CaptionerModel, decay: float) -> None:
@@ -33,18 +33,18 @@ class WeightAverage(TrainerCallback):
         self.average = {name: weight.detach().clone() for name, weight in self.weights.items()}
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Move the average a little towards the weights."""
+        """Move the average a bit towards the weights."""
         self.update(state.global_step)
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """The average after so many steps, from that before and the weights as they are now."""
+        """The average after so many steps, from the previous average and the present weights."""
         share = 1 - window(self.decay, step)
         torch._foreach_lerp_(list(self.average.values()), list(self.weights.values()), share)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """While this is open the captioner has the average for its weights."""
+        """In this context the captioner's weights are the average."""
         self._exchange()
         try:
             yield
@@ -53,18 +53,18 @@ class WeightAverage(TrainerCallback):
 
     @torch.no_grad()
     def _exchange(self) -> None:
-        """Swap the numbers, not the tensors: the optimizer knows its weights by their tensors."""
+        """Swap the values, not the tensors: the optimizer identifies its weights by their tensors."""
         for name, weight in self.weights.items():
             kept = weight.detach().clone()
             weight.copy_(self.average[name])
             self.average[name].copy_(kept)
 
     def save(self, folder: Path) -> None:
-        """Write it beside a checkpoint's weights."""
+        """Write the average beside a checkpoint's weights."""
         save_file({name: tensor.contiguous() for name, tensor in self.average.items()}, folder / AVERAGE)
 
     def load(self, folder: Path) -> None:
-        """Go on with what `save` wrote. Raises `RunError` where a checkpoint has no average."""
+        """Restore what `save` wrote. Raises `RunError` if a checkpoint has no average."""
         path = folder / AVERAGE
         if not path.is_file():
             raise RunError(
@@ -77,7 +77,7 @@ class WeightAverage(TrainerCallback):
 
 
 def window(decay: float, step: int) -> float:
-    """How much of the average stays in a step: `decay`, and less in the first steps.
+    """How much of the average a step keeps: `decay`, and less in the first steps.
 
     >>> window(0.999, 8), window(0.999, 100_000)
     (0.5, 0.999)

@@ -1,1 +1,1 @@
-"""What a run writes into its folder, and what it reads there to go on."""
+"""What a run writes into its folder, and what it reads from there to resume."""

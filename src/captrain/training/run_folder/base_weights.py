@@ -1,9 +1,9 @@
-"""A run's `base/`: the weights that its adapter needs and that lie nowhere else.
+"""A run's `base/`: the weights that its adapter needs and that exist nowhere else.
 
-These are newly joined captioners, adapters merged into their base, and bases that travel with an adapter that goes on
-learning. A base that has a place of its own (a checkpoint's folder, a hub id) stays there, and the adapter names it.
+These are newly joined captioners, adapters merged into their base, and bases that travel with an adapter that continues
+learning. A base with its own place (a checkpoint's folder, a hub id) stays there, and the adapter names it.
 
-Fingerprints of a run's data and of its frozen weights tell whether files of the same names still hold the same.
+Fingerprints of a run's data and of its frozen weights tell whether files of the same name still have the same content.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from captrain.training.run_folder.folder import RunFolder
 from captrain.training.run_folder.place import told
 
 MADE_OF = ("model.model", "model.continue_adapter", "model.encoder", "model.decoder", "model.join")
-"""Settings that say what a base is made of."""
+"""The settings that define a base."""
 
 
 def check_base(run: RunFolder, changes: Sequence[str]) -> None:
-    """Raise `RunError` where settings would change the base of a run that has one: its saved weights belong to the old base.
+    """Raise `RunError` if settings would change the base of a run that has one: its saved weights belong to the old base.
 
     Args:
         changes: of settings, as `RunFolder.claim` gives them.
     """
     if run.base.is_dir() and (made := [change for change in changes if change.split(" ")[0] in MADE_OF]):
         raise RunError(
-            f"{run.path}: its weights lie on {run.base}, which was made of another model ({told(made)}); "
+            f"{run.path}: its weights belong to {run.base}, which was made of another model ({told(made)}); "
             "choose another folder, or --overwrite to begin from scratch"
         )
 
 
 def keep_travelling_base(captioner: CaptionerModel, source: str, base: str | None, run: RunFolder) -> None:
-    """Copy the base that lies with an adapter, and let the adapter name the copy: the other run or archive may go."""
+    """Copy the base beside an adapter, and make the adapter name the copy: the other run or archive may be deleted."""
     with model_folder(source) as folder:
         if base is None and (beside := travels_with(folder)) is not None and not run.base.is_dir():
             run.copy_base(beside)
@@ -65,7 +65,7 @@ def fingerprints_of(
 def of_split(images: Images, captions: TokenizedCaptions) -> str:
     """A mark of a split's pictures and captions, in their order.
 
-    Kept pictures are told by their content, others by their ids. Captions of a large store are not read for it.
+    Cached pictures are identified by content, others by id. The captions of a large store are not read for it.
     """
     mark = len(images)
     if isinstance(images, CachedImages):
@@ -81,7 +81,7 @@ def of_split(images: Images, captions: TokenizedCaptions) -> str:
 def of_model(captioner: CaptionerModel) -> str:
     """A mark of the weights that do not learn, by the first numbers of each; those that learn are in the checkpoints.
 
-    The numbers are rounded to bf16, in which frozen weights may lie: the mark is the same on all devices.
+    The numbers are rounded to bf16, since frozen weights may be stored in it: the mark is the same on all devices.
     """
     frozen = {name: weight for name, weight in captioner.named_parameters() if not weight.requires_grad}
     mark = zlib.crc32(repr([(name, tuple(weight.shape)) for name, weight in frozen.items()]).encode())

@@ -1,6 +1,6 @@
-"""Checkpoints are whole or not there: written beside, renamed when complete; then the oldest is removed.
+"""Checkpoints are whole or not there: written under another name, renamed when complete; then the oldest is removed.
 
-They hold more than Trainer's own state, so that a run goes on as if it had never stopped.
+They hold more than Trainer's own state, so that a resumed run continues as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class Checkpoints:
     """The `checkpoints/` folder of a run.
 
     A checkpoint is written into `checkpoints/.writing/` and moved to `checkpoints/PREFIX-STEP` in one rename, once all of it
-    is on the disk. The run that goes on removes what a crash left under `.writing` (`drop_after`); only asking which
-    checkpoints there are changes nothing. Each also holds the best model of its time (linked, not copied), so that a run can
+    is on the disk. A resumed run removes what a crash left under `.writing` (`drop_after`); merely listing the
+    checkpoints changes nothing. Each also holds the best model of its time (linked, not copied), so that a run can
     go back to any of them.
 
     Args:
         best: files and folders of the best model so far; they become part of each checkpoint.
-        logs: files that are flushed to the disk with it: a run that goes on needs their lines up to the checkpoint.
+        logs: files that are flushed to disk with it: a resumed run needs their lines up to the checkpoint.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Checkpoints:
         return list(self._found())
 
     def path(self, step: int) -> Path:
-        """Where the checkpoint of a step is, or is to be; earlier ones may have another prefix."""
+        """The folder of a step's checkpoint, existing or not; earlier ones may have another prefix."""
         return self._found().get(step, self.folder / f"{self.prefix}-{step}")
 
     def last(self) -> Path | None:
@@ -72,11 +72,11 @@ class Checkpoints:
         return max(self._found(), default=0)
 
     def find(self, wanted: str) -> Path:
-        """The checkpoint of a step ("500"), or that lies in a folder. Raises `RunError` when this run has no such checkpoint."""
+        """The checkpoint of a step ("500") or in a folder. Raises `RunError` when this run has no such checkpoint."""
         return find_checkpoint(self.folder, wanted)
 
     def drop_after(self, chosen: Path | None) -> None:
-        """Forget what a crash left half written, and the checkpoints of later steps than the chosen one's, the newest first."""
+        """Remove what a crash left half-written, and the checkpoints after the chosen step, newest first."""
         check_way(self.staging, self.folder.parent)
         remove(self.staging)
         for path in reversed(list(self._found().values())):
@@ -100,7 +100,7 @@ class Checkpoints:
         remove(self.staging)
 
     def _remove(self, checkpoint: Path) -> None:
-        """Remove a checkpoint by a rename first, so that none is ever found with half of its files."""
+        """Remove a checkpoint, renaming it first so that none is ever found with half of its files."""
         if checkpoint.is_dir():
             trash = make_folders(self.staging, self.folder.parent) / f"old-{checkpoint.name}"
             remove(trash)
@@ -113,7 +113,7 @@ class Checkpoints:
 
 
 def put_replaced_back(folder: Path) -> None:
-    """Put back a checkpoint whose replacement by one of the same step was cut off: it may be the only one."""
+    """Put back a checkpoint if its replacement by one of the same step was interrupted: it may be the only one."""
     for old in (folder / STAGING).glob(f"{REPLACED}*"):
         if old.is_dir() and not old.is_symlink():
             put_back(folder / old.name.removeprefix(REPLACED), old)
@@ -127,9 +127,9 @@ def save_learned(captioner: CaptionerModel, folder: Path) -> None:
 
 @contextmanager
 def reading_state(folder: Path) -> Iterator[None]:
-    """Reads a checkpoint's files safely: they must lie in its folder, be whole, and unpack to no more than their size.
+    """Reads a checkpoint's files safely: they must be in its folder, be whole, and unpack to no more than their size.
 
-    torch's reader runs nothing that is in them. Raises `RunError` on one line for whatever it refuses.
+    torch's reader runs no code from them. Raises a one-line `RunError` for anything it refuses.
     """
     for path in sorted((*folder.glob("*.pt"), *folder.glob("*.pth"), *folder.glob("*.safetensors"))):
         check_pickle(inside(folder, path.name))
@@ -158,7 +158,7 @@ def reading_state(folder: Path) -> Iterator[None]:
 
 
 def load_learned(captioner: CaptionerModel, folder: Path) -> None:
-    """Take over what `save_learned` wrote. Raises `RunError` when the captioner is not the one that was saved."""
+    """Load what `save_learned` wrote. Raises `RunError` if the captioner is not the one that was saved."""
     check_checkpoint_fits(captioner, folder)
     with reading_state(folder):
         saved = load_file(folder / WEIGHTS)
@@ -183,7 +183,7 @@ def check_checkpoint_fits(captioner: CaptionerModel, folder: Path) -> None:
 
 
 def _check_state(folder: Path) -> None:
-    """Raise `RunError` unless a checkpoint says how far its trainer had come."""
+    """Raise `RunError` unless a checkpoint states its step and its log."""
     path = folder / TRAINER_STATE_NAME
     with reading_state(folder):
         if not path.is_file():
@@ -209,7 +209,7 @@ FILE = "running.json"
 
 @dataclass(slots=True)
 class Running:
-    """Where a run stands: within a line of metrics.jsonl, within an epoch, and within a series of left-out steps."""
+    """The state of a run within a line of metrics.jsonl, an epoch, and a series of left-out steps."""
 
     loss: float = 0.0
     """Sum of the losses of steps since the last line."""
@@ -222,7 +222,7 @@ class Running:
     bad_steps: int = 0
     """Steps left out so far, because their loss or gradient was non-finite."""
     bad_in_a_row: int = 0
-    """How many of those were the latest steps."""
+    """How many of the latest steps were left out in a row."""
     epoch_is_open: bool = False
     """Whether the evaluation and the checkpoint that end an epoch are still to be done."""
 
@@ -232,7 +232,7 @@ class Running:
 
     @classmethod
     def load(cls, folder: Path) -> Running:
-        """As a checkpoint has it. Raises `RunError` where its file is broken."""
+        """Read it from a checkpoint. Raises `RunError` if its file is broken."""
         try:
             return TypeAdapter(cls).validate_json((folder / FILE).read_bytes(), strict=True)
         except (OSError, ValueError) as error:

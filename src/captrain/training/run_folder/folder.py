@@ -79,7 +79,7 @@ class RunFacts:
 
 
 class RunFolder(RunPlace):
-    """One training's folder. Models and logs are replaced in one rename; a crash leaves the old or the new, never half."""
+    """The folder of one training. Models and logs are replaced in one rename; a crash leaves the old or the new, never half."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -87,7 +87,7 @@ class RunFolder(RunPlace):
         self.checkpoints = path / CHECKPOINTS
 
     def claim(self, request: RunRequest) -> list[str]:
-        """Make the folder ours: begin a run, or go on with the one that is there.
+        """Claim the folder: begin a run, or resume the one that is there.
 
         Returns and raises as `look` does.
         """
@@ -95,7 +95,7 @@ class RunFolder(RunPlace):
         self._refuse_links()
         clear_litter(self.path)
         if self.is_being_cleared() or (request.overwrite and self.read_settings() is not None):
-            evaluation = self.path / "evaluation"  # which somebody may be writing
+            evaluation = self.path / "evaluation"  # which another process may be writing
             with locked_folders([] if evaluation.is_symlink() else [evaluation], goes=True):
                 self._clear()
         elif self.read_settings() is None:
@@ -125,7 +125,7 @@ class RunFolder(RunPlace):
         write_text(self.path / SETTINGS, dump_yaml(content))
 
     def filled_before(self, section: str, name: str) -> Any:
-        """A setting as an earlier session of this run filled it in; None where there was none."""
+        """A setting as an earlier session of this run filled it in; None if there was no such session."""
         return nested_value(self.read_settings(), "settings", section, name)
 
     def check_same(self, counts: dict[str, int], marks: dict[str, str]) -> None:
@@ -145,7 +145,7 @@ class RunFolder(RunPlace):
             )
 
     def rewind(self, step: int, checkpoint: Path | None) -> None:
-        """Go back to a checkpoint: forget log lines after its `step`, a best model that came later, and the test of that one."""
+        """Go back to a checkpoint: drop log lines after its `step`, a later best model, and that model's test."""
         if self.finished() is not None:
             self._remove(["test", FINISHED])
         epoch_is_open = checkpoint is not None and Running.load(checkpoint).epoch_is_open
@@ -177,7 +177,7 @@ class RunFolder(RunPlace):
         self._put_in_place(new)
 
     def _put_in_place(self, new: Path) -> None:
-        """Move a folder to `model/`; the old model is removed only then."""
+        """Move a folder to `model/`; only then is the old model removed."""
         replace_folder(new, self.model, self.path / "model.old")
 
     def save_base(self, captioner: CaptionerModel) -> None:
@@ -222,12 +222,12 @@ class RunFolder(RunPlace):
         return read_json(path) if path.is_file() else {}
 
     def best_scores(self) -> dict[str, float]:
-        """Its scores."""
+        """The scores of the best model."""
         path = self.path / SCORES
         return scores_in(path) if path.is_file() else {}
 
     def seconds_so_far(self) -> float:
-        """Seconds that earlier sessions of this run took, by the last line of its metrics."""
+        """Seconds that earlier sessions of this run took, from the last line of its metrics."""
         path = self.path / "metrics.jsonl"
         lines = list(read_jsonl(path)) if path.is_file() else []
         seconds = lines[-1].get("seconds") if lines else None
@@ -243,7 +243,7 @@ class RunFolder(RunPlace):
         return scores_in(path) if path.is_file() else None
 
     def _refuse_links(self) -> None:
-        """Raise `UserError` where what a run writes or removes is a link: the folder may come from somebody else."""
+        """Raise `UserError` if something a run writes or removes is a link: the folder may come from somebody else."""
         for folder, ours in ((self.path, OWN), (self.checkpoints, None)):
             if folder.is_dir():
                 with os.scandir(folder) as entries:
@@ -252,7 +252,7 @@ class RunFolder(RunPlace):
                     raise link_error(folder / links[0].name)
 
     def _clear(self) -> None:
-        """Remove what a run writes, and nothing else. The next command finishes a removal that is cut off."""
+        """Remove what a run writes, and nothing else. The next command finishes an interrupted removal."""
         write_text(self.path / CLEARING, "")
         self._remove(OWN)
 
@@ -262,12 +262,12 @@ class RunFolder(RunPlace):
             remove(self.path / name)
 
     def _restore_model(self) -> None:
-        """Repair a `save_model` that was cut off between its renames."""
+        """Repair a `save_model` that was interrupted between its renames."""
         put_back(self.model, self.path / "model.old")
         self._remove(["model.new", "model.old"])
 
     def _restore_best(self, kept: Path | None) -> None:
-        """Put back the best model that a checkpoint holds. A model that was never measured stays: it is the last one."""
+        """Restore the best model from a checkpoint. A model that was never measured stays: it is the last one."""
         if kept is not None and (kept / self.model.name).is_dir():
             self._remove(["model.new"])
             link_all([kept / self.model.name], self.path / "model.new")
@@ -283,7 +283,7 @@ class RunFolder(RunPlace):
 def _came_before(line: dict[str, Any], step: int, epoch_is_open: bool) -> bool:
     """Whether a log line is older than a checkpoint of a step. While the epoch is open, its evaluation is still to come."""
     at = line.get("step")
-    if not isinstance(at, int | float):  # no line of a run; the report leaves it out too
+    if not isinstance(at, int | float):  # not a line of a run; the report leaves it out too
         return False
     if at == step and epoch_is_open:
         return line.get("kind") == "train"

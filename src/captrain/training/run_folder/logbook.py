@@ -24,9 +24,9 @@ NAMES = {"grad_norm": "gradient_norm"}
 
 
 def logged(logs: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
-    """What a log of Trainer's holds, as the run's own: its kind (train or validation) and values by name.
+    """A log of Trainer in the run's own terms: its kind (train or validation) and values by name.
 
-    None for what is neither: Trainer sums a training up at its end.
+    None for anything else, such as Trainer's summary at the end.
 
     >>> logged({"loss": 2.5, "grad_norm": 0.1, "epoch": 1.0})
     ('train', {'loss': 2.5, 'gradient_norm': 0.1})
@@ -41,7 +41,7 @@ def logged(logs: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
 
 
 class Logbook(TrainerCallback):
-    """Writes `metrics.jsonl` and `samples.jsonl`; seconds go on counting over interruptions."""
+    """Writes `metrics.jsonl` and `samples.jsonl`; seconds are counted over all sessions."""
 
     def __init__(
         self, run: RunFolder, seconds_before: float, samples: int, latest: Callable[[], Validation | None]
@@ -55,13 +55,13 @@ class Logbook(TrainerCallback):
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
     ) -> None:
-        """One line, under the names that the run folder's format has."""
+        """Write one line, under the names of the run folder's format."""
         if (found := logged(logs)) is not None:
             kind, values = found
             self.run.append("metrics.jsonl", [{"kind": kind, **self._place(state), **values}])
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """The captions of the fixed pictures; one of them is shown. An alarm, once, when captions collapse."""
+        """Write the captions of the fixed pictures, and log one of them. Warn once if captions collapse."""
         validation = self.latest()
         if validation is None:
             return
@@ -77,7 +77,7 @@ class Logbook(TrainerCallback):
             logger.warning("epoch %.4g: %s", state.epoch, trouble)
 
     def _place(self, state: TrainerState) -> dict[str, Any]:
-        """Where in the run a line belongs."""
+        """The place of a line in the run."""
         seconds = round(time.monotonic() - self.start, 3)
         return {"step": state.global_step, "epoch": round(float(state.epoch or 0), 4), "seconds": seconds}
 
@@ -87,7 +87,7 @@ def _trouble(validation: Validation) -> str | None:
     return collapse(validation.predictions, validation.cut_off, validation.positions)
 
 
-FEWEST = 10  # captions; of fewer, some may be alike by chance
+FEWEST = 10  # captions; among fewer, some may be alike by chance
 ALIKE = 0.8  # share of pictures with one and the same caption
 DISTINCT = 0.02  # different captions over pictures
 ENDLESS = 0.9  # share of captions that the limit of tokens cut off
@@ -107,9 +107,9 @@ def collapse(written: Sequence[Caption], cut_off: int, positions: str | None = N
 
     Args:
         written: a caption for each validation picture, with its references. cut_off: how many of them never ended.
-        positions: what there is to say of the decoder's positions, where these are what cut them off.
+        positions: a description of the decoder's positions, if these cut captions off.
 
-    Captions may well be alike where the references are: then there is no alarm. Ten captions are the fewest to judge by.
+    Captions may well be alike if the references are: then nothing is reported. Fewer than ten captions are not judged.
 
     >>> dogs = [Caption(str(number), "a dog", references=(f"a dog with {number} bones",)) for number in range(20)]
     >>> collapse(dogs, cut_off=0)[:58]

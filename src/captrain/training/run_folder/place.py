@@ -1,6 +1,6 @@
 """A run folder before anything is written: does it hold another run, a checkpoint to go back to, other people's files?
 
-Says which settings of a run may change when it goes on, and what a change of the others would do. Loads no torch.
+Says which settings may change when a run resumes, and what changing the others would do. Loads no torch.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ SETTINGS = "settings.yaml"
 FINISHED = "finished.json"
 CHECKPOINTS = "checkpoints"
 CLEARING = ".captrain-clearing"
-"""An empty file: the run in this folder is being removed. It is removed last, so that the next command can finish a removal."""
+"""An empty file: the run in this folder is being removed. This file goes last, so that the next command can finish a removal."""
 BEGUN = ("base", ".base.new", f"{SETTINGS}.tmp")
-"""What a run leaves that ended before it wrote its settings."""
+"""What a run leaves behind if it ended before it wrote its settings."""
 WEIGHTS = "learned.safetensors"
 """The file that every whole checkpoint has."""
 NAME = re.compile(r".+-(\d{1,18})")
@@ -37,7 +37,7 @@ class RunRequest:
     """What a training was asked to do in a run folder.
 
     Attributes:
-        source: the data set; None where the settings name several.
+        source: the data set; None if the settings name several.
         settings: by section, those that differ from their defaults.
         resume: there has to be a run. overwrite: begin from scratch. force: go on although settings, data or model have changed.
     """
@@ -54,7 +54,7 @@ class RunRequest:
 
 
 class RunPlace:
-    """A folder that a training is to write into, looked at and not touched."""
+    """The folder that a training will write into, examined but not changed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -65,7 +65,7 @@ class RunPlace:
         return (self.path / FINISHED).is_file() and not self.is_being_cleared()
 
     def is_being_cleared(self) -> bool:
-        """Whether the removal of a run here was cut off."""
+        """Whether the removal of a run here was interrupted."""
         return (self.path / CLEARING).is_file()
 
     def look(self, request: RunRequest) -> list[str]:
@@ -91,7 +91,7 @@ class RunPlace:
         return changes
 
     def read_settings(self) -> dict[str, Any] | None:
-        """`settings.yaml` of the run in this folder; None without a run, or where no run wrote the file."""
+        """`settings.yaml` of the run in this folder; None if there is no run, or if no run wrote the file."""
         if self.is_being_cleared():
             return None
         path = self.path / SETTINGS
@@ -103,7 +103,7 @@ class RunPlace:
         return content if ours else None
 
     def _check_own(self) -> None:
-        """Raise `RunError` where there is no run, and the folder holds more than a run leaves that ended early."""
+        """Raise `RunError` if there is no run and the folder holds more than a run that ended early leaves behind."""
         if not self.path.exists() or self.is_being_cleared():
             return
         if not self.path.is_dir():
@@ -118,7 +118,7 @@ class RunPlace:
 
 
 def scores_in(path: Path) -> dict[str, float]:
-    """The scores in a file that a run wrote. Raises `UserError` where it is broken."""
+    """The scores in a file that a run wrote. Raises `UserError` if it is broken."""
     scores = read_json(path).get("scores")
     if not isinstance(scores, dict) or not all(isinstance(score, int | float) for score in scores.values()):
         raise RunError(f"{path}: holds no scores, expected what a run writes; remove it, or copy it again")
@@ -126,7 +126,7 @@ def scores_in(path: Path) -> dict[str, float]:
 
 
 def nested_value(content: Any, *names: str) -> Any:
-    """What stands below some names in a file's content; None where that is missing or of another form.
+    """The value at a path of names in a file's content; None if it is missing or has another form.
 
     >>> nested_value({"data": {"train": 3}}, "data", "train"), nested_value({"data": [3]}, "data", "train")
     (3, None)
@@ -137,7 +137,7 @@ def nested_value(content: Any, *names: str) -> Any:
 
 
 def check_switches(path: Path, resume: bool, overwrite: bool) -> None:
-    """Raise `RunError` for flags that say both: go on with the run, and begin from scratch."""
+    """Raise `RunError` for flags that ask for both: resume the run, and begin from scratch."""
     if resume and overwrite:
         raise RunError(
             f"{path}: found both --resume (or --resume-from) and --overwrite, expected one: "
@@ -153,7 +153,7 @@ def whole_checkpoints(folder: Path) -> dict[int, Path]:
 
 
 def find_checkpoint(folder: Path, wanted: str) -> Path:
-    """The checkpoint of a step ("500"), or that lies in a folder. Raises `RunError` where there is no such checkpoint."""
+    """The checkpoint of a step ("500") or in a folder. Raises `RunError` if there is no such checkpoint."""
     found = whole_checkpoints(folder)
     if wanted.isdecimal() and int(wanted) in found:
         return found[int(wanted)]
@@ -175,11 +175,11 @@ WITHOUT_EFFECT = (
 """Settings, and sections of them, that say where and how a run is computed and watched, not what comes out of it."""
 
 CONSEQUENCES = {
-    "source": "it would be other data",
-    "model": "it would be another model",
+    "source": "the data would differ",
+    "model": "the model would differ",
     "data": "other pictures or captions would be learned",
-    "training": "its steps would be others",
-    "generation": "its captions would be others, and so the best model",
+    "training": "its steps would differ",
+    "generation": "its captions would differ, and so the best model",
     "evaluation": "another model might be the best",
 }
 """By section, what a change of its settings does to a run that has begun."""
@@ -188,13 +188,13 @@ MOST_NAMED = 3
 
 
 def harmful_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """The settings that differ and decide what is learned or which model is the best, each with what it does.
+    """The settings that differ and decide what is learned or which model is best, each with its effect.
 
     Args:
-        before: what was asked for when the run began, by section, without what was left at its default. now: the same, now.
+        before: the non-default settings when the run began, by section. now: the same for this call.
 
     >>> harmful_changes({"source": "photos", "training": {"epochs": 5}}, {"source": "photos", "training": {"epochs": 9}})
-    ['training.epochs was 5 and is 9: its steps would be others']
+    ['training.epochs was 5 and is 9: its steps would differ']
     >>> harmful_changes({"source": "photos"}, {"source": "photos", "training": {"log_every": 1}})
     []
     """
@@ -219,7 +219,7 @@ def told(changes: list[str]) -> str:
 
 def _consequence(name: str) -> str:
     """What a change of a setting does."""
-    return CONSEQUENCES.get(name.split(".")[0], "its result would be another")
+    return CONSEQUENCES.get(name.split(".")[0], "its result would differ")
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -40,7 +40,7 @@ def chosen(trackers: Sequence[str] | None) -> tuple[str, ...]:
     for name in trackers:
         if not _is_here(TRACKERS[name].package):
             raise SettingsError(
-                f"trackers: {name} needs the package {TRACKERS[name].package}, which is not here; "
+                f"trackers: {name} needs the package {TRACKERS[name].package}, which is not installed; "
                 f"pip install 'captrain[{TRACKERS[name].extra}]', or leave it out of --trackers"
             )
     return tuple(dict.fromkeys(trackers))
@@ -59,9 +59,9 @@ def _is_here(package: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class TrackedRun:
-    """The run as a tracker is told of it.
+    """What a tracker is told of the run.
 
-    `folder` is the run's own, `step` where it goes on from (0 at its begin), `id` the tracker's own name of the run, where an
+    `folder` is the run's own, `step` where it resumes (0 for a new run), `id` the tracker's own name of the run if an
     earlier session had one, and `settings` are the filled ones, by section.
     """
 
@@ -75,7 +75,7 @@ class TrackedRun:
 
 @dataclass(frozen=True, slots=True)
 class SampleCaption:
-    """A written caption with its picture (RGB, small; None where it is not at hand) and what people said of it."""
+    """A written caption with its picture (RGB, small; None if it is not at hand) and its reference captions."""
 
     id: str
     text: str
@@ -84,10 +84,10 @@ class SampleCaption:
 
 
 class Tracker(Protocol):
-    """One place that a run is followed at. Whatever it raises, training goes on without it.
+    """A service or folder that shows the run. If it raises anything, training goes on without it.
 
-    It is made with a `TrackedRun`. `id` is its name of the run, by which the next session continues it. `rewinds` says that it
-    forgets by itself the steps after the one where the run goes on; others are not given a step again.
+    It is made with a `TrackedRun`. `id` is its name of the run; the next session continues under it. `rewinds` says that it
+    forgets by itself the steps after the one where the run resumes; other trackers never get a step twice.
     """
 
     id: str | None
@@ -100,4 +100,4 @@ class Tracker(Protocol):
         """The captions of the fixed pictures at a step."""
 
     def close(self, *, whole: bool) -> None:
-        """Write what is still in memory. `whole`: the training came to its end, and was not interrupted."""
+        """Write what is still in memory. `whole`: the training was completed, not interrupted."""

@@ -39,12 +39,12 @@ class Following(TrainerCallback):
     `trackers.json` in the run folder holds each tracker's own id of the run, so that the next session continues it, and the
     last steps that it was given, so that steps trained again after an interruption are not sent twice.
 
-    A run that goes back on purpose takes other steps than those that a tracker has. TensorBoard forgets these by itself. W&B and
-    MLflow never forget: there a new run begins, which is given all steps again.
+    A run that goes back on purpose repeats steps that a tracker already has. TensorBoard forgets these by itself. W&B and
+    MLflow never forget: a new run begins there, and gets all steps again.
 
     Args:
-        names: of the trackers. run: as each tracker is told of it at its beginning. samples: those whose captions are shown.
-        latest: the last validation. goes_back: whether the steps from here on may be others than an earlier session took.
+        names: of the trackers. run: what each tracker is told at the start. samples: the pictures whose captions are shown.
+        latest: the last validation. goes_back: whether the steps from here on may differ from those of an earlier session.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Following(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Open them all, where an earlier session left them."""
+        """Open all trackers where an earlier session left them."""
         self.notes, self.before = _read_notes(self.folder), _read_notes(self.folder)
         for name in self.names:
             self._safely(name, partial(self._open, name, state.global_step))
@@ -73,7 +73,7 @@ class Following(TrainerCallback):
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
     ) -> None:
-        """Scalars under the names that `metrics.jsonl` has too."""
+        """Scalars under the same names as in `metrics.jsonl`."""
         if (found := logged(logs)) is None:
             return
         kind, values = found
@@ -82,7 +82,7 @@ class Following(TrainerCallback):
         self._give(kind, state.global_step, lambda tracker, step: tracker.scalars(step, scalars | epoch))
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """The fixed pictures with what is written of them now."""
+        """The fixed pictures with their present captions."""
         validation = self.latest()
         if validation is None or not self.open:
             return
@@ -96,7 +96,7 @@ class Following(TrainerCallback):
 
     @contextmanager
     def until_done(self) -> Iterator[None]:
-        """While this is open the run is followed; a run that ends otherwise than at its end is marked so where that can be."""
+        """Follow the run in this context. A run that ends early is marked as such if the tracker can do so."""
         whole = False
         try:
             yield
@@ -107,7 +107,7 @@ class Following(TrainerCallback):
             self.open.clear()
 
     def _open(self, name: str, step: int) -> None:
-        """Open a tracker where it was left, or from scratch where it has steps that the run no longer has."""
+        """Open a tracker where it was left, or from scratch if it has steps that the run no longer has."""
         run, before = self.run, self.before.get(name, {})
         from_scratch = self.goes_back and any(at > step for kind, at in before.items() if kind != "id")
         if from_scratch:
@@ -147,17 +147,17 @@ class Following(TrainerCallback):
         write_text(self.folder / NOTES, json.dumps(self.notes, indent=2) + "\n")
 
     def _safely(self, name: str, call: Callable[[], None]) -> None:
-        """Call a tracker; one that fails is dropped and named once. What it draws at random is not training's."""
+        """Call a tracker; one that fails is dropped and named once. Its random numbers do not disturb training's."""
         try:
             with untouched_randomness():
                 call()
-        except Exception as error:  # trackers raise whatever their libraries raise; none of it is worth a training
+        except Exception as error:  # trackers raise anything that their libraries raise; none of it may end a training
             self.open.pop(name, None)
             reason = (str(error).splitlines() or [""])[0] or type(error).__name__
             logger.warning("%s: no longer followed there (%s); training goes on, metrics.jsonl has all", name, reason)
 
     def _captions(self, validation: Validation) -> list[SampleCaption]:
-        """The fixed pictures with their captions of now; the pictures are decoded once."""
+        """The fixed pictures with their present captions; the pictures are decoded once."""
         chosen = spread_evenly(validation.predictions, len(self.samples))
         if self.pictures is None:
             self.pictures = [small_picture(sample) for sample in self.samples]
@@ -169,7 +169,7 @@ class Following(TrainerCallback):
 
 @counted()
 def small_picture(sample: Sample, longest: int = LONGEST) -> Image | None:
-    """A sample's picture, at most `longest` pixels wide and high; None where it is not at hand."""
+    """A sample's picture, at most `longest` pixels wide and high; None if it is not at hand."""
 
     def enough(size: Size) -> Size:
         scale = min(1.0, longest / max(size))
@@ -177,14 +177,14 @@ def small_picture(sample: Sample, longest: int = LONGEST) -> Image | None:
 
     try:
         image = decode(sample.read(), MAX_PIXELS, enough)
-    except (CaptrainError, OSError):  # captions of a feature store, say, whose pictures are elsewhere
+    except (CaptrainError, OSError):  # for instance captions of a feature store, whose pictures are elsewhere
         return None
     image.thumbnail((longest, longest))
     return image
 
 
 def _read_notes(folder: Path) -> dict[str, dict[str, Any]]:
-    """What earlier sessions noted; nothing where there is no such file, or it is not what this class writes."""
+    """What earlier sessions noted; nothing if there is no such file, or if this class did not write it."""
     try:
         notes = json.loads((folder / NOTES).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -23,7 +23,7 @@ from captrain.training.trackers import SampleCaption, TrackedRun
 logger = logging.getLogger(__name__)
 
 LONGEST_PARAMETER = 500  # characters that every MLflow server takes
-MOST_PARAMETERS = 100  # that it takes at once
+MOST_PARAMETERS = 100  # values that it takes at once
 
 STYLE = "body{font:15px sans-serif}td{padding:8px;vertical-align:top}img{max-width:256px}"
 
@@ -65,7 +65,7 @@ class MLflow:
         self.client.set_terminated(self.id, "FINISHED" if whole else "KILLED")
 
     def _same(self, run_id: str | None) -> str | None:
-        """The run of an earlier session, running again; None if there is none, or the run's own database has it no more."""
+        """The run of an earlier session, running again; None if there is none, or if the run's own database no longer has it."""
         if run_id is None:
             return None
         try:
@@ -105,7 +105,7 @@ def _database(folder: Path) -> str:
     """A database of the run's own: MLflow's plain files are no longer kept up."""
     for ending in ("-journal", "-wal", "-shm"):
         check_target(folder / f"mlflow.db{ending}")
-    open_to_append(folder / "mlflow.db").close()  # a file of its own, that has no other name
+    open_to_append(folder / "mlflow.db").close()  # a regular file without another name (hard link)
     return f"sqlite:///{folder.resolve() / 'mlflow.db'}"
 
 

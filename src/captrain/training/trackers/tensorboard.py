@@ -19,7 +19,7 @@ class TensorBoard:
     rewinds = True
 
     def __init__(self, run: TrackedRun) -> None:
-        # Steps from the purged one on, of a session that got further, are left out of TensorBoard's pages.
+        # If an earlier session got further, TensorBoard hides its steps from this one on.
         folder = make_folders(run.folder / "tensorboard", run.folder)
         unguessed = f".{secrets.token_hex(8)}"  # the rest of the file's name can be guessed
         self.writer = SummaryWriter(log_dir=str(folder), purge_step=run.step + 1, filename_suffix=unguessed)
@@ -39,12 +39,12 @@ class TensorBoard:
         self.writer.flush()
 
     def close(self, *, whole: bool) -> None:
-        """The last lines go to the disk."""
+        """Write the last lines to disk."""
         self.writer.close()
 
 
 def as_markdown(caption: SampleCaption) -> str:
-    """The caption in bold, then what people said, then the picture's name; nothing in them counts as markup.
+    """The caption in bold, the references, and the picture's name; markup in them is escaped.
 
     >>> as_markdown(SampleCaption("1.jpg", "a dog", ["two *dogs*"], None))
     '**a dog**\\n\\n- two \\\\*dogs\\\\*\\n\\n`1.jpg`'
@@ -55,5 +55,5 @@ def as_markdown(caption: SampleCaption) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text on one line with markdown's signs escaped."""
+    """Text on one line with markdown's special characters escaped."""
     return "".join(f"\\{letter}" if letter in "\\`*_{}[]()<>#+-!|&" else letter for letter in " ".join(text.split()))

@@ -19,7 +19,7 @@ COLUMNS = ["step", "id", "caption", "references"]
 
 
 class WandB:
-    """Scalars over `step`, and the samples as pictures and as a table. Files lie in the run's `wandb/`."""
+    """Scalars over `step`, and the samples as pictures and as a table. Files are in the run's `wandb/`."""
 
     rewinds = False
 
@@ -43,7 +43,7 @@ class WandB:
         self._log(step, dict(values))
 
     def samples(self, step: int, captions: Sequence[SampleCaption]) -> None:
-        """As pictures with their captions beneath, and a table of captions beside what people said."""
+        """As pictures with their captions beneath, and a table of captions and references."""
         pictures = [
             wandb.Image(caption.picture, caption=caption.text) for caption in captions if caption.picture is not None
         ]
@@ -54,7 +54,7 @@ class WandB:
     def _log(self, step: int, values: dict[str, Any]) -> None:
         """Log into the row of a step, or the next row that W&B still takes: it drops rows of earlier steps.
 
-        Rows are not numbered from 0: files of several sessions offline are one run once they are sent, each row once.
+        Rows are not numbered from 0: the offline files of several sessions become one run once they are sent, with each row once.
         """
         self.run.log({**values, "step": step}, step=max(step, self.run.step))
 
@@ -64,6 +64,6 @@ class WandB:
 
 
 def _require_key() -> None:
-    """On a terminal `wandb.init` would wait for someone to type a key: say what is missing instead."""
+    """Raise an error without an API key: on a terminal `wandb.init` would wait for someone to type one."""
     if os.environ.get("WANDB_MODE", "online") == "online" and sys.stdin.isatty() and not wandb.api.api_key:
         raise RuntimeError("no API key is configured; run `wandb login`, or set WANDB_MODE=offline")
