@@ -111,7 +111,7 @@ def test_batches_halve_themselves_when_memory_runs_out(
     _assert_same(found, expected)
     if captioner.search(how) is not None:
         assert [record.getMessage() for record in caplog.records] == [
-            "out of memory at 8 pictures a batch: goes on with smaller batches"
+            "out of memory with 8 pictures in a batch; going on with smaller batches"
         ]
 
 

@@ -213,7 +213,7 @@ class Captioner:
             return self.model.encode(pixels.to(self.model.device), mirror).to(self.model.precision)
 
     def encode_within(self, pixels: torch.Tensor, mirror: bool, limit: BatchLimit) -> torch.Tensor:
-        """As `encode`, in batches that halve themselves when memory runs out."""
+        """Like `encode`, in smaller batches if memory runs out."""
         return encode_all(partial(self.encode, mirror=mirror), pixels, limit)
 
     def stream(
@@ -247,7 +247,7 @@ class Captioner:
     ) -> Iterator[tuple[int, list[Written]]]:
         """Like `stream`, with one caption for each decoding; pictures are encoded once for all of them.
 
-        Each batch is finished before the next begins: its captions are the same to the bit, whatever was captioned before.
+        Each batch is finished before the next one starts, so its captions and scores do not depend on earlier batches.
         """
         batching = Batching(batch_size, workers, max_pixels)
         limit = BatchLimit(batch_size)
@@ -262,7 +262,7 @@ class Captioner:
         batching: Batching,
         limit: BatchLimit,
     ) -> Iterator[tuple[list[int], dict[bool, Tensor]]]:
-        """Batches of pictures by position, with the features that the ways of decoding ask for."""
+        """Batches of positions, with the features that the decodings need."""
         spec, workers, mirrors = self.model.image_spec, batching.workers, {way.mirror for way in ways}
         pictures = stream_pictures(samples, spec, rejects, workers=workers, max_pixels=batching.max_pixels)
         for group, pixels in batches(pictures, batching.batch_size):

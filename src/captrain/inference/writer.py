@@ -1,6 +1,6 @@
-"""Captions of pictures that keep coming: what is finished leaves the batch at once, and waiting pictures take its place.
+"""Captions for a stream of pictures: a finished caption leaves the batch at once, and a waiting picture takes its place.
 
-Where memory runs out, the batch halves itself, and what was being written begins again.
+If memory runs out, the batch is halved, and the captions that no longer fit are started again later.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 SHARE = 4
-"""New pictures come in when a batch has a quarter of its places free: fewer at a time would read all weights too often."""
+"""New pictures come in when a quarter of the batch is free. With fewer at a time, all weights would be read too often."""
 
 
 class BatchLimit:
-    """The most pictures of a batch; it halves where memory runs out, which is said once.
+    """The most pictures in a batch. It is halved when memory runs out; the first time, a warning says so.
 
     >>> limit = BatchLimit(16)
     >>> def act():
@@ -43,14 +43,14 @@ class BatchLimit:
         self.size, self._told = size, False
 
     def within(self, act: Callable[[], T]) -> T | None:
-        """What `act` returns, or None if memory ran out and the batch has become smaller. Raises what a single picture raises."""
+        """What `act` returns, or None if memory ran out and the batch is now smaller. Raises the error for a batch of one."""
         try:
             return act()
         except (RuntimeError, MemoryError) as error:
             if self.size == 1 or not is_out_of_memory(error):
                 raise
         if not self._told:
-            logger.warning("out of memory at %d pictures a batch: goes on with smaller batches", self.size)
+            logger.warning("out of memory with %d pictures in a batch; going on with smaller batches", self.size)
         self.size, self._told = self.size // 2, True
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -58,7 +58,7 @@ class BatchLimit:
 
 
 class CaptionWriter:
-    """Captions of pictures by their features, decoded in one way, in the order in which the pictures came."""
+    """Writes captions from features, with one decoding; they come out in the order of the pictures."""
 
     def __init__(self, model: CaptionerModel, decoding: Decoding, limit: BatchLimit) -> None:
         self.model, self.decoding, self.limit = model, decoding, limit
@@ -69,7 +69,7 @@ class CaptionWriter:
         self._order: deque[int] = deque()
 
     def put(self, numbers: Sequence[int], features: Tensor) -> list[tuple[int, Written]]:
-        """Take in pictures with features (I, N, D); returns the captions that are finished, by the pictures' numbers."""
+        """Take in pictures by number, with features (I, N, D). Returns the finished captions with the numbers of their pictures."""
         self._features |= zip(numbers, features, strict=True)
         self._waiting += numbers
         self._order += numbers
@@ -78,13 +78,13 @@ class CaptionWriter:
         return self._in_order()
 
     def finish(self) -> list[tuple[int, Written]]:
-        """The captions of all pictures that came."""
+        """The remaining captions."""
         while self._waiting or (self._search is not None and self._search.rows):
             self._advance()
         return self._in_order()
 
     def _advance(self) -> None:
-        """Let pictures in if there is room for them, else write a word of each caption."""
+        """Take in waiting pictures if there is room, otherwise add a word to each caption."""
         if self._search is None:
             self._write_group()
             return
@@ -115,7 +115,7 @@ class CaptionWriter:
             return self._search.step()
 
     def _write_group(self) -> None:
-        """Captions of the pictures that wait, where there is no search: as many at a time as a batch has."""
+        """Without a search: captions for the next batch of waiting pictures."""
         chosen = [self._waiting[place] for place in range(min(self.limit.size, len(self._waiting)))]
         written = self.limit.within(lambda: self.model.generate(self._stacked(chosen), self.decoding))
         if written is not None:
@@ -132,7 +132,7 @@ class CaptionWriter:
             del self._features[number]
 
     def _in_order(self) -> list[tuple[int, Written]]:
-        """What is finished and has no unfinished picture before it."""
+        """The finished captions that no unfinished picture comes before."""
         done = []
         while self._order and self._order[0] in self._written:
             number = self._order.popleft()
@@ -142,7 +142,7 @@ class CaptionWriter:
 
 @contextmanager
 def _writing(model: CaptionerModel) -> Iterator[None]:
-    """Around what a model computes while it writes."""
+    """The modes in which a model writes: no gradients, no dropout, its own precision."""
     with torch.no_grad(), evaluating(model), model.autocast():
         yield
 
@@ -161,11 +161,11 @@ def write_ways(
     limit: BatchLimit,
     apart: bool = False,
 ) -> Iterator[tuple[int, list[Written]]]:
-    """A caption of each picture for each way of decoding, in order.
+    """For each picture in order, one caption for each decoding.
 
     Args:
-        groups: pictures by number, with their features (I, N, D), mirrored ones (True) and plain ones, as the ways ask for them.
-        apart: whether each group is finished before the next begins, so that no caption depends on what was written before.
+        groups: numbers of pictures, with their features (I, N, D): for True those with `mirror`, for False the plain ones.
+        apart: whether each group is finished before the next one starts, so that no caption depends on the groups before.
     """
     writers = [CaptionWriter(model, way, limit) for way in ways]
     finished: list[deque[tuple[int, Written]]] = [deque() for _ in ways]

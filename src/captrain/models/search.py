@@ -1,4 +1,4 @@
-"""Captions that are written while others come and go: finished ones leave, and new pictures take their places.
+"""A search whose pictures come and go: finished captions leave, and new pictures take their places.
 
 Shape letters: I images that come in, A rows (one for each image), K beams, P tokens that every caption begins with, C vectors of
 an image, H width of the decoder.

@@ -1,8 +1,8 @@
-"""Keys and values of rows of words that began at different times, for all beams of an image, in one block of memory.
+"""A cache of keys and values whose rows can start at different times, and whose beams never change places.
 
-A row has columns for what its caption began with (vectors of the image, start token and prompt), and after them a ring: each step
-of the search writes one column for each beam, and all rows write into the same columns. So rows can come and go at any time, and
-a step copies nothing but its own keys and values. Beams do not change places: a mask says which columns belong to a beam.
+The first columns of a row hold what its caption starts with: the vectors of the image, the start token and the prompt. A ring
+follows, in which each step of the search has one column for each beam; all rows use the same columns in the same step. So rows
+can come and go at any time, and a step copies only its own keys and values. A mask says which columns belong to which beam.
 
 Shape letters: A rows in use, K beams, H heads, L tokens, C columns, W width of a head.
 """
@@ -19,7 +19,7 @@ from transformers.cache_utils import DynamicLayer
 
 
 class RowTable:
-    """Tensors by name whose first dimension is a row. Rows come into chosen places and move, without a copy of the others.
+    """Named tensors with rows as first dimension. Single rows are written and moved without copying the others.
 
     >>> table = RowTable()
     >>> table.put([0, 1], {"age": torch.tensor([3, 4])})
@@ -33,11 +33,11 @@ class RowTable:
         self._columns: dict[Hashable, Tensor] = {}
 
     def __getitem__(self, name: Hashable) -> Tensor:
-        """A tensor with all of its rows, used or not."""
+        """A tensor with all its rows, in use or not."""
         return self._columns[name]
 
     def put(self, places: Sequence[int], rows: Mapping[Any, Tensor], anew: bool = False) -> None:
-        """Write rows into places; tensors grow as needed. `anew`: nothing that is there is needed any more."""
+        """Write rows to places; tensors grow as needed. With `anew` no row that is there is needed any more."""
         for name, new in rows.items():
             here = self._columns.get(name)
             if here is None or (anew and list(places) == list(range(len(new)))):
@@ -49,16 +49,16 @@ class RowTable:
             here.index_copy_(0, torch.tensor(places, device=here.device), new.to(here.dtype))
 
     def move(self, source: int, target: int) -> None:
-        """Write one row over another."""
+        """Copy one row over another."""
         for column in self._columns.values():
             column[target] = column[source]
 
 
 class WordCache(DynamicCache):
-    """The keys and values of words, as a decoder of transformers asks for them in one step of a search.
+    """The keys and values of the words, as a decoder of transformers uses a cache in one step of a search.
 
     Args:
-        beams: of each image. ring: the most words that a caption reads before it is finished.
+        beams: of each image. ring: the most words of a caption that the decoder reads.
     """
 
     def __init__(self, beams: int, ring: int) -> None:
@@ -68,7 +68,7 @@ class WordCache(DynamicCache):
         self.table = RowTable()
 
     def put(self, places: Sequence[int], begun: Cache, anew: bool) -> None:
-        """Take in rows that have read what their captions begin with."""
+        """Take in rows that have read what their captions start with."""
         self.before = begun.get_seq_length()
         if anew:
             self.steps = 0
@@ -89,14 +89,14 @@ class WordCache(DynamicCache):
         return seen[:, None, :, : self._used]
 
     def follow(self, parents: Tensor) -> None:
-        """Each beam goes on from one of its image's beams: `parents` (A, K)."""
+        """Let each beam continue one of its image's beams, `parents` (A, K)."""
         seen = self.table["seen"][: self.rows]
         seen.copy_(seen.gather(1, parents[..., None].expand_as(seen)))
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Keep one layer's keys and values (A*K, H, 1, W) of the new words; returns those of all words, (A, H, C, W)."""
+        """Store a layer's keys and values (A*K, H, 1, W) of the new words. Returns those of all words (A, H, C, W)."""
         kept = []
         for kind, states in enumerate((key_states, value_states)):
             own = self.table[layer_idx, kind][: self.rows]
@@ -106,7 +106,7 @@ class WordCache(DynamicCache):
         return kept[0], kept[1]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Columns in use."""
+        """The number of columns in use."""
         return self._used
 
     @property
@@ -119,7 +119,7 @@ class WordCache(DynamicCache):
 
 
 class Reading:
-    """What a decoder reads in a search: the words of all rows, and for cross-attention the keys and values of their images."""
+    """All keys and values of a search: those of the words, and for cross-attention those of the images."""
 
     def __init__(self, beams: int, ring: int) -> None:
         self.words = WordCache(beams, ring)
@@ -127,7 +127,7 @@ class Reading:
         self._layers = 0
 
     def put(self, places: Sequence[int], begun: Cache, anew: bool) -> None:
-        """Take in rows that have read what their captions begin with, as a plain cache has it."""
+        """Take in rows from a plain cache that has read what their captions start with."""
         if isinstance(begun, EncoderDecoderCache):
             crossed = begun.cross_attention_cache.layers
             self._layers = len(crossed)
@@ -138,12 +138,12 @@ class Reading:
         self.words.put(places, begun, anew)
 
     def move(self, source: int, target: int) -> None:
-        """Write one row over another."""
+        """Copy one row over another."""
         self.images.move(source, target)
         self.words.table.move(source, target)
 
     def cache(self, rows: int) -> Cache:
-        """The cache of one step, of the first `rows` rows."""
+        """The cache for one step of the first `rows` rows."""
         self.words.rows = rows
         if not self._layers:
             return self.words
