@@ -69,7 +69,7 @@ class CaptionWriter:
         self._order: deque[int] = deque()
 
     def put(self, numbers: Sequence[int], features: Tensor) -> list[tuple[int, Written]]:
-        """Take in pictures by number, with features (I, N, D). Returns the finished captions with the numbers of their pictures."""
+        """Take in pictures by number, with features (I, N, D). Returns the finished captions with their numbers."""
         self._features |= zip(numbers, features, strict=True)
         self._waiting += numbers
         self._order += numbers
