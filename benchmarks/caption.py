@@ -228,8 +228,9 @@ def random_blip(folder: Path) -> Path:
             if "crossattention" in name and "dense.weight" in name:
                 weight.mul_(8)  # or all pictures would have the same caption
     model.save_pretrained(folder)
+    # The start token is beyond the vocabulary, as in the published checkpoints.
     special = ["[PAD]", *(f"[unused{number}]" for number in range(99)), "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    words = [*special, *(f"w{number}" for number in range(config.text_config.vocab_size - len(special)))]
+    words = [*special, *(f"w{number}" for number in range(config.text_config.bos_token_id - len(special)))]
     BertTokenizer(vocab={word: number for number, word in enumerate(words)}).save_pretrained(folder)
     BlipImageProcessorPil(size={"height": 384, "width": 384}).save_pretrained(folder)
     return folder
