@@ -26,7 +26,8 @@ from captrain.models.contract import CaptionerModel
 from captrain.records import Sample
 from captrain.settings.load import load_recipe, resolve
 from captrain.training.captioner_setup import adapt, build_captioner, place
-from captrain.training.resolve import fill_defaults
+from captrain.training.filled import decided, fill_defaults
+from captrain.training.resolve import batches_of, captioner_start, learning_of
 
 Pair = tuple[Sample, str]
 
@@ -45,14 +46,15 @@ def main() -> None:
     settings = resolve(load_recipe(options.recipe), {"model": {"encoder": options.encoder}})
     samples = load_splits(options.data).train
     pairs = [(sample, caption) for sample in samples for caption in sample.captions]
-    captioner = build_captioner(settings, (caption for _, caption in pairs), Path("-"))
-    place(captioner, settings.model)
+    plan = captioner_start(settings)
+    captioner = build_captioner(plan, (caption for _, caption in pairs), Path("-"))
+    place(captioner, plan.place)
     settings = fill_defaults(settings, captioner)
-    adapt(captioner, settings)
+    adapt(captioner, learning_of(settings, captioner.device))
     captioner.decoder.set_attn_implementation("eager")  # the fastest of transformers' own for bf16 on a CPU
 
-    batch = 5 * settings.training.batch_size  # as many captions a step as five a picture
-    rate, decay = float(settings.training.learning_rate or 0), settings.training.weight_decay
+    batch = 5 * batches_of(settings.training).images  # as many captions a step as five a picture
+    rate, decay = decided(settings.training.learning_rate), settings.training.weight_decay
     train(captioner, pairs, batch, rate, decay, start, options.seconds)
     save_captioner(captioner, options.out / "model")
 

@@ -23,13 +23,35 @@ if TYPE_CHECKING:
     from captrain.api.data import read as read
     from captrain.api.data_check import Check as Check
     from captrain.api.data_check import check as check
+    from captrain.api.data_sets import DataFormat as DataFormat
+    from captrain.api.data_sets import Download as Download
+    from captrain.api.data_sets import compile as compile
+    from captrain.api.data_sets import convert as convert
+    from captrain.api.data_sets import formats as formats
+    from captrain.api.data_sets import get as get
+    from captrain.api.data_sets import preview as preview
+    from captrain.api.demo import run_demo as run_demo
+    from captrain.api.doctor import CheckUp as CheckUp
+    from captrain.api.doctor import doctor as doctor
+    from captrain.api.estimating import EncodingEstimate as EncodingEstimate
+    from captrain.api.estimating import estimate as estimate
+    from captrain.api.exporting import export as export
+    from captrain.api.exporting import push as push
+    from captrain.api.exporting import zoo as zoo
     from captrain.api.features import encode as encode
+    from captrain.api.recipes import ImportedRecipe as ImportedRecipe
+    from captrain.api.recipes import import_recipe as import_recipe
+    from captrain.api.recipes import recipe_schema as recipe_schema
+    from captrain.api.recipes import show_settings as show_settings
     from captrain.api.runs import History as History
     from captrain.api.runs import Run as Run
     from captrain.api.scoring import compare as compare
     from captrain.api.scoring import evaluate as evaluate
     from captrain.api.scoring import score as score
     from captrain.api.settings import TrainSettings as TrainSettings
+    from captrain.api.stores import Store as Store
+    from captrain.api.stores import convert_store as convert_store
+    from captrain.api.stores import merge_stores as merge_stores
     from captrain.api.training import Callback as Callback
     from captrain.api.training import describe as describe
     from captrain.api.training import train as train
@@ -45,23 +67,45 @@ _PLACES = {
     "Captioner": "captrain.inference.captioner",
     "Captions": "captrain.api.captioning",
     "Check": "captrain.api.data_check",
+    "CheckUp": "captrain.api.doctor",
+    "DataFormat": "captrain.api.data_sets",
+    "Download": "captrain.api.data_sets",
+    "EncodingEstimate": "captrain.api.estimating",
     "Family": "captrain.models.families",
     "History": "captrain.api.runs",
+    "ImportedRecipe": "captrain.api.recipes",
     "Run": "captrain.api.runs",
     "Sample": "captrain.records",
     "Samples": "captrain.api.data",
+    "Store": "captrain.api.stores",
     "TrainSettings": "captrain.api.settings",
     "caption": "captrain.api.captioning",
     "check": "captrain.api.data_check",
     "compare": "captrain.api.scoring",
+    "compile": "captrain.api.data_sets",
+    "convert": "captrain.api.data_sets",
+    "convert_store": "captrain.api.stores",
     "describe": "captrain.api.training",
+    "doctor": "captrain.api.doctor",
     "encode": "captrain.api.features",
+    "estimate": "captrain.api.estimating",
     "evaluate": "captrain.api.scoring",
+    "export": "captrain.api.exporting",
+    "formats": "captrain.api.data_sets",
+    "get": "captrain.api.data_sets",
+    "import_recipe": "captrain.api.recipes",
     "load": "captrain.api.captioning",
+    "merge_stores": "captrain.api.stores",
+    "preview": "captrain.api.data_sets",
+    "push": "captrain.api.exporting",
     "read": "captrain.api.data",
+    "recipe_schema": "captrain.api.recipes",
     "register_family": "captrain.models.families",
+    "run_demo": "captrain.api.demo",
     "score": "captrain.api.scoring",
+    "show_settings": "captrain.api.recipes",
     "train": "captrain.api.training",
+    "zoo": "captrain.api.exporting",
 }
 """Every public name, and the module that has it: imported when it is asked for, so that `import captrain` is quick."""
 
@@ -71,25 +115,47 @@ __all__ = [
     "Captioner",
     "Captions",
     "Check",
+    "CheckUp",
+    "DataFormat",
+    "Download",
+    "EncodingEstimate",
     "Family",
     "History",
+    "ImportedRecipe",
     "Run",
     "Sample",
     "Samples",
+    "Store",
     "TrainSettings",
     "__version__",
     "caption",
     "check",
     "compare",
+    "compile",
+    "convert",
+    "convert_store",
     "describe",
+    "doctor",
     "encode",
     "errors",
+    "estimate",
     "evaluate",
+    "export",
+    "formats",
+    "get",
+    "import_recipe",
     "load",
+    "merge_stores",
+    "preview",
+    "push",
     "read",
+    "recipe_schema",
     "register_family",
+    "run_demo",
     "score",
+    "show_settings",
     "train",
+    "zoo",
 ]
 
 

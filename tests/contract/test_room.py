@@ -19,6 +19,8 @@ from captrain.records import Sample
 from captrain.settings.load import resolve
 from captrain.testing import clear_pictures, tiny_blip2
 from captrain.training.captioner_setup import build_captioner, check_captions_fit
+from captrain.training.plan import CaptionerStart
+from captrain.training.resolve import captioner_start
 
 POSITIONS = {"blip": (64, 0), "blip-2": (64, 4), "encoder-decoder": (64, 0), "git": (64, 0), "prefix": (64, 3)}
 """Of each family's tiny checkpoint, and how many of them the image takes."""
@@ -104,7 +106,7 @@ def test_a_training_that_does_not_fit_is_refused(
 ) -> None:
     settings = resolve(recipe, {"model": {"model": str(tiny_folders[writer.model.family])}})
     with pytest.raises(SettingsError, match=f"^{message}"):
-        build_captioner(settings, [], Path("-"))
+        build_captioner(captioner_start(settings), [], Path("-"))
 
 
 def test_a_limit_of_learning_that_does_not_fit_is_told(
@@ -113,19 +115,23 @@ def test_a_limit_of_learning_that_does_not_fit_is_told(
     """Captions that need the room are refused, and cut where that is asked for; short ones mind nothing."""
     model = {"model": {"model": str(tiny_folders[writer.model.family])}}
     room = writer.model.room()
+
+    def limited(tokens: int) -> CaptionerStart:
+        return captioner_start(resolve({"data": {"max_tokens": tokens}}, model))
+
     short, long = (Sample("1", Path("x"), (words,), "") for words in ("a dog", "dog " * 90))
-    check_captions_fit(writer.model, [short], resolve({"data": {"max_tokens": 65}}, model))
+    check_captions_fit(writer.model, [short], limited(65))
     assert f"max_tokens: found 65, but {room.told}: there is room for {room.most}" in caplog.text
     with pytest.raises(
         SettingsError, match=rf"max_tokens: found 65, and captions of up to \d+ tokens, .* most {room.most}, "
     ):
-        check_captions_fit(writer.model, [short, long], resolve({"data": {"max_tokens": 65}}, model))
-    check_captions_fit(writer.model, [short, long], resolve({"data": {"max_tokens": room.most}}, model))
+        check_captions_fit(writer.model, [short, long], limited(65))
+    check_captions_fit(writer.model, [short, long], limited(room.most))
 
 
 def test_defaults_are_lowered_where_a_decoder_is_small(tiny_folders: dict[str, Path]) -> None:
     settings = resolve({"data": {"prompt": "dog " * 40}}, {"model": {"model": str(tiny_folders["encoder-decoder"])}})
-    captioner = build_captioner(settings, [], Path("-"))
+    captioner = build_captioner(captioner_start(settings), [], Path("-"))
     assert captioner.decoding.max_new_tokens == captioner.room().most < 30
     assert load_captioner(str(tiny_folders["encoder-decoder"])).decoding.max_new_tokens == 30
 

@@ -16,6 +16,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
+from captrain.data.recipe_data import load_training_splits
 from captrain.models.adapters import is_adapter
 from captrain.models.checkpoint.export import export
 from captrain.models.checkpoint.folder import (
@@ -27,7 +28,6 @@ from captrain.models.families import FAMILIES, family_named, import_object
 from captrain.models.lora import LoraOptions, add_lora
 from captrain.settings.schema import Settings
 from captrain.testing import clear_pictures, teach, tiny_photos, tiny_text_decoder, tiny_vision_encoder
-from captrain.training.data_setup import load_data
 from captrain.training.run import prepare_captioner
 from captrain.training.run_folder.folder import RunFolder
 from captrain.training.run_folder.place import RunRequest
@@ -129,7 +129,7 @@ def _train(photos: Path, out: Path, model: dict[str, Any]) -> Tensor:
     settings = Settings.model_validate({"model": {"device": "cpu", "precision": "fp32", **model}})
     run = RunFolder(out)
     run.claim(RunRequest(str(photos), settings.requested()))
-    captioner, _ = prepare_captioner(settings, load_data(settings, str(photos)), run)
+    captioner, _ = prepare_captioner(settings, load_training_splits(settings, str(photos)), run)
     teach(captioner, steps=2, learning_rate=1e-2)
     run.save_model(captioner)
     return _logits(captioner)

@@ -42,9 +42,9 @@ def in_python(line: str) -> str:
     line = re.sub(r"Did you mean '(--[a-z-]+)'", lambda found: f"Did you mean '{name(found[1])}'", line)
     line = re.sub(r"See: captrain ((?:data )?\w+) --help", r"See: help(captrain.\1)", line)
     line = re.sub(r" of captrain ((?:data )?\w+)\.", r" of captrain.\1.", line)
-    line = re.sub(r"It belongs to: captrain (\w+)\.", r"It belongs to: captrain.\1.", line)
+    line = re.sub(r"It belongs to: captrain ((?:data )?\w+)\.", r"It belongs to: captrain.\1.", line)
     line = re.sub(r"found '(\d+)'", r"found \1", line)  # on a command line everything is text
-    return line.replace("captrain.data check", "captrain.check")
+    return line.replace("captrain.data ", "captrain.")
 
 
 T = "photos", "run"
@@ -105,6 +105,85 @@ WRONG: list[tuple[str, Call, type[Exception]]] = [
     ("data check photos --rejects no/list.jsonl", lambda: captrain.check("photos", rejects="no/list.jsonl"), UserError),
     ("data check photos --format tarr", lambda: captrain.check("photos", format="tarr"), DataError),
     ("report phtoos", lambda: captrain.Run("phtoos"), RunError),
+    (
+        "caption ./none photos --existing skp",
+        lambda: captrain.caption("./none", "photos", existing="skp"),
+        SettingsError,
+    ),  # type: ignore[call-overload]
+    (
+        "encode photos out --encoder ./none --dtype int4",
+        lambda: captrain.encode("./none", *T, dtype="int4"),
+        SettingsError,
+    ),  # type: ignore[arg-type]
+    (
+        "encode photos out --encoder ./none --image-size 4",
+        lambda: captrain.encode("./none", *T, image_size=4),
+        SettingsError,
+    ),
+    ("evaluate ./none photos --limit 0", lambda: captrain.evaluate("./none", "photos", limit=0), SettingsError),
+    ("data check photos --min-edge 0", lambda: captrain.check("photos", min_edge=0), SettingsError),
+    ("data convert phtoos new --to coco", lambda: captrain.convert("phtoos", "new", to="coco"), DataError),
+    ("data convert photos new --to cooc", lambda: captrain.convert("photos", "new", to="cooc"), SettingsError),  # type: ignore[arg-type]
+    (
+        "data convert photos new --to coco --quality 101",
+        lambda: captrain.convert("photos", "new", to="coco", quality=101),
+        SettingsError,
+    ),
+    (
+        "data convert photos new --to coco --images link --max-side 99",
+        lambda: captrain.convert("photos", "new", to="coco", images="link", max_side=99),
+        SettingsError,
+    ),
+    (
+        "data convert photos new --to coco --qualty 9",
+        lambda: captrain.convert("photos", "new", to="coco", qualty=9),  # type: ignore[call-arg]
+        SettingsError,
+    ),
+    ("data compile phtoos", lambda: captrain.compile("phtoos"), DataError),
+    ("data compile photos --format coco", lambda: captrain.compile("photos", format="coco"), SettingsError),
+    ("data preview photos page.txt", lambda: captrain.preview("photos", "page.txt"), UserError),
+    ("data preview photos no/page.html", lambda: captrain.preview("photos", "no/page.html"), UserError),
+    ("data preview phtoos page.html", lambda: captrain.preview("phtoos", "page.html"), DataError),
+    (
+        "data preview photos page.html --limit 0",
+        lambda: captrain.preview("photos", "page.html", limit=0),
+        SettingsError,
+    ),
+    ("data get nocaps --from none --yes", lambda: captrain.get("nocaps", local="none"), DataError),
+    ("data get nocaps --mirror photos --yes", lambda: captrain.get("nocaps", mirror="photos"), DataError),
+    ("data get nocaps --workers 0", lambda: captrain.get("nocaps", workers=0), SettingsError),
+    ("estimate photos --encoder ./none", lambda: captrain.estimate("./none", "photos"), ModelError),
+    (
+        "estimate phtoos --encoder mobilenet-v1-0.75-224",
+        lambda: captrain.estimate("mobilenet-v1-0.75-224", "phtoos"),
+        DataError,
+    ),
+    (
+        "estimate cc4m --encoder mobilenet-v1-0.75-224",
+        lambda: captrain.estimate("mobilenet-v1-0.75-224", "cc4m"),
+        UserError,
+    ),
+    (
+        "estimate coco --encoder ./none --device h300",
+        lambda: captrain.estimate("./none", "coco", device="h300"),
+        SettingsError,
+    ),  # type: ignore[arg-type]
+    (
+        "estimate coco --encoder ./none --network 0",
+        lambda: captrain.estimate("./none", "coco", network=0.0),
+        SettingsError,
+    ),
+    ("export ./none new", lambda: captrain.export("./none", "new"), ModelError),
+    ("export photos taken.txt", lambda: captrain.export("photos", "taken.txt"), ModelError),
+    ("export photos new --dtype fp61", lambda: captrain.export("photos", "new", dtype="fp61"), SettingsError),  # type: ignore[arg-type]
+    ("push ./none ada/cats", lambda: captrain.push("./none", "ada/cats"), ModelError),
+    ("features info photos", lambda: captrain.Store("photos"), DataError),
+    ("features merge new photos", lambda: captrain.merge_stores(["photos"], "new"), DataError),
+    ("features convert photos new", lambda: captrain.convert_store("photos", "new"), DataError),
+    ("config show --rank 0", lambda: captrain.show_settings(rank=0), SettingsError),
+    ("config show --recipe none.yaml", lambda: captrain.show_settings("none.yaml"), SettingsError),
+    ("config import broken.yaml", lambda: captrain.import_recipe("broken.yaml"), SettingsError),
+    ("config import broken.yaml taken.txt", lambda: captrain.import_recipe("broken.yaml", "taken.txt"), SettingsError),
 ]
 
 

@@ -24,8 +24,6 @@ from captrain.metrics.significance import Statistics
 from captrain.settings.schema import DataSettings, ModelSettings
 from captrain.training.extensions import NOTHING
 
-COMMANDS_WITH_LIBRARIES = ("train", "caption", "score")
-
 
 @dataclass
 class Call:
@@ -43,8 +41,7 @@ class Call:
 @pytest.fixture
 def fake(monkeypatch):
     """Puts a fake function in the place of a real one, without loading the real module."""
-    for command in COMMANDS_WITH_LIBRARIES:
-        monkeypatch.setattr(f"captrain.cli.{command}.quiet_libraries", lambda: None)
+    monkeypatch.setattr("captrain.cli.train.quiet_libraries", lambda: None)
     for name in (
         "models.checkpoint.located.check_model",
         "data.readers.detection.detect",
@@ -217,17 +214,18 @@ def test_evaluate_json_is_one_object(evaluation: Call, capsys) -> None:
     assert json.loads(capsys.readouterr().out) == expected
 
 
-def test_demo_has_a_default_folder(fake) -> None:
+def test_demo_has_a_default_folder(monkeypatch) -> None:
     call = Call(Path("runs/demo"))
-    fake("captrain.demo.run", run_demo=call)
+    monkeypatch.setattr("captrain.cli.train.run_demo", call)
     assert main(["demo"]) == 0
     assert (call.positional, call.named) == ((Path("runs/demo"),), {"seed": 0, "overwrite": False})
     assert main(["demo", "there", "--seed", "3", "--overwrite"]) == 0
     assert (call.positional, call.named) == ((Path("there"),), {"seed": 3, "overwrite": True})
 
 
-def test_report_prints_where_it_is(fake, capsys) -> None:
+def test_report_prints_where_it_is(fake, capsys, monkeypatch) -> None:
     call = Call(Path("runs/x/report.html"))
+    monkeypatch.setattr("captrain.api.runs.check_run", lambda run: None)
     fake("captrain.report.run", write_report=call)
     assert main(["report", "runs/x", "--output", "r.html"]) == 0
     assert call.positional == (Path("runs/x"), Path("r.html"))

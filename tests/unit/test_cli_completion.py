@@ -40,6 +40,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("captrain e", {"encode", "estimate", "evaluate", "export"}),
         ("captrain data c", {"check", "compile", "convert"}),
         ("captrain train --learning", {"--learning-rate"}),
+        ("captrain train --keep", {"--keep-checkpoints", "--keep-tags"}),
         ("captrain train photos runs/x --rank 4 --meth", {"--method"}),
         ("captrain train photos --method l", {"lora"}),
         ("captrain data get coco", {"coco-karpathy"}),

@@ -10,11 +10,11 @@ import pytest
 import torch
 import yaml
 
+from captrain.api.recipes import DECIDED_BY_FAMILY, recipe_schema
 from captrain.cli import main
-from captrain.cli.config import DECIDED_BY_FAMILY, recipe_schema
 from captrain.settings.load import leaves, load_recipe, resolve, sections
 from captrain.settings.schema import Settings, TrainingSettings
-from captrain.training.resolve import fill_optimizer
+from captrain.training.filled import fill_optimizer
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 DECIDERS = "family|checkpoint|joined|for a prefix"

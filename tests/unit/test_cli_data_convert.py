@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from PIL import Image
 
+import captrain
+from captrain.api.data_sets import WRITTEN_AS, WrittenForm
 from captrain.cli import main
-from captrain.cli.data import Form
-from captrain.cli.data_check import WRITTEN_AS, format_rows
 from captrain.data.readers import READERS
 from captrain.data.writers import WRITERS
 
@@ -70,7 +71,7 @@ def test_compile_says_what_loads_it(photos: Path, capsys: pytest.CaptureFixture[
 
 
 def test_formats_lists_all_forms(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = format_rows()
+    rows = [(form.name, form.about, form.written_as, form.recognised_by) for form in captrain.formats()]
     assert [row[0] for row in rows] == list(READERS)
     assert {row[2] for row in rows if row[2]} == set(WRITERS)
     assert all(row[1] and row[3] and "\n" not in row[1] for row in rows)
@@ -80,4 +81,4 @@ def test_formats_lists_all_forms(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_flag_offers_all_forms() -> None:
-    assert set(Form.__args__) == set(WRITERS)  # type: ignore[attr-defined]
+    assert set(get_args(WrittenForm)) == set(WRITERS)

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from huggingface_hub import constants
 
-from captrain.cli import doctor as checkup
+from captrain.api import doctor as checkup
 from captrain.cli import main
 
 

@@ -38,7 +38,7 @@ def test_flags_of_export(
 
     monkeypatch.setattr("captrain.models.checkpoint.export.export", fake)
     assert app(["export", "runs/cats", "cats.zip", *words.split()], exit_on_error=False) == 0
-    assert seen == {"source": "runs/cats", "out": Path("cats.zip"), "merge": merge, "dtype": dtype}
+    assert seen == {"source": "runs/cats", "out": Path("cats.zip"), "merge": merge, "dtype": dtype, "base": None}
     assert capsys.readouterr().out == "cats.zip\n"
 
 

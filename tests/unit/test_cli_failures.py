@@ -50,6 +50,7 @@ def failing(monkeypatch):
         def raise_it(*_: object) -> None:
             raise error
 
+        monkeypatch.setattr("captrain.api.runs.check_run", lambda run: None)
         monkeypatch.setattr("captrain.report.run.write_report", raise_it)
 
     return fail

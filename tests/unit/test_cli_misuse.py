@@ -70,8 +70,7 @@ from captrain.cli import main
         ("-v -q doctor", "found both --verbose and --quiet"),
     ],
 )
-def test_one_line_and_exit_code_2(words: str, expected: str, capsys, monkeypatch) -> None:
-    monkeypatch.setattr("captrain.cli.caption.quiet_libraries", lambda: None)
+def test_one_line_and_exit_code_2(words: str, expected: str, capsys) -> None:
     assert main(words.split()) == 2
     output = capsys.readouterr()
     assert output.out == ""

@@ -23,6 +23,7 @@ from captrain.features.stored_images import StoredImages, StoredPositions, vocab
 from captrain.records import Rejects, Sample
 from captrain.training import data_setup
 from captrain.training.captions import StoredCaptions, TokenizedCaptions
+from captrain.training.plan import CaptionRules
 from captrain.training.rows import BlockMixture, by_blocks
 
 SHARD = 4
@@ -120,9 +121,8 @@ def test_tokens_of_stored_captions_are_those_of_the_tokenised_ones(
     for sample in range(len(at_once)):
         assert asked[sample] == at_once[sample] and asked.at(sample, 3) == at_once.at(sample, 3)
     monkeypatch.setattr(data_setup, "MOST_AT_ONCE", len(images) - 1)
-    monkeypatch.setattr(data_setup, "caption_text", lambda data: text)
-    data: Any = type("Data", (), {"max_tokens": 4})()
-    captions = data_setup.tokenize_captions(captioner, {"train": images, "validation": stored(splits.validation)}, data)
+    both = {"train": images, "validation": stored(splits.validation)}
+    captions = data_setup.tokenize_captions(captioner, both, CaptionRules(text, max_tokens=4))
     assert [type(captions[name]) for name in ("train", "validation")] == [StoredCaptions, TokenizedCaptions]
 
 

@@ -24,6 +24,7 @@ from captrain.models.what_learns import freeze
 from captrain.settings.schema import Settings
 from captrain.testing import clear_pictures, teach, tiny_text_decoder
 from captrain.training import captioner_setup
+from captrain.training.resolve import captioner_start
 from captrain.training.run_folder.folder import RunFolder
 
 
@@ -145,7 +146,8 @@ def test_quantised_weights_are_those_of_the_merged_model(
     model = {"model": str(adapter), "quantize": "4bit", "device": "cpu", "continue_adapter": continues}
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()
-    captioner = captioner_setup.first_captioner(Settings.model_validate({"model": model}), [], None if dry else run)
+    start = captioner_start(Settings.model_validate({"model": model}))
+    captioner = captioner_setup.first_captioner(start, [], None if dry else run)
     if continues:
         assert loads == [("blip", bits)]
     else:

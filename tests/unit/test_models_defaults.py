@@ -9,7 +9,8 @@ import pytest
 from captrain.models.defaults import default_values, family_of
 from captrain.settings.schema import ModelSettings, Settings
 from captrain.training.captioner_setup import build_captioner, place
-from captrain.training.resolve import fill_defaults
+from captrain.training.filled import fill_defaults
+from captrain.training.resolve import captioner_start
 
 
 @pytest.mark.parametrize("family", ["blip", "blip-2", "encoder-decoder", "git", "prefix"])
@@ -19,8 +20,9 @@ def test_what_a_folder_tells_is_what_loading_finds(family: str, tiny_folders: di
     assert known.name == family
     assert known.known_by == f"the files in {tiny_folders[family]}"
     settings = Settings(model=model)
-    captioner = build_captioner(settings, (), Path("-"))
-    place(captioner, model)
+    start = captioner_start(settings)
+    captioner = build_captioner(start, (), Path("-"))
+    place(captioner, start.place)
     filled = fill_defaults(settings, captioner)
     told = default_values(family, model)
     for section, names in (

@@ -14,11 +14,10 @@ SCHEMA = "captrain.settings.schema"
 
 MAY_IMPORT = {
     # Where settings come in.
-    "cli/config.py", "cli/data.py", "cli/flags.py", "cli/score.py", "cli/train.py", "demo/run.py",
-    "api/checks.py", "api/captioning.py", "api/options.py", "api/scoring.py", "api/training.py",
+    "cli/flags.py", "cli/train.py", "demo/run.py",
+    "api/checks.py", "api/captioning.py", "api/options.py", "api/recipes.py", "api/scoring.py", "api/training.py",
     # Where a training takes them apart.
-    "training/run.py", "training/resolve.py", "training/captioner_setup.py", "training/data_setup.py",
-    "training/trainer_setup.py", "training/dry_run.py", "training/distributed/launch.py",
+    "training/run.py", "training/filled.py", "training/resolve.py", "training/distributed/launch.py",
     # Where other commands check what they are given by the rules of the schema, or read the settings of a run.
     "features/encode.py", "features/stream.py",
     "inference/captioner.py", "inference/evaluate.py", "inference/evaluation_data.py",

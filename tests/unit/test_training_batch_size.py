@@ -53,7 +53,7 @@ def captioner(blip: Path) -> CaptionerModel:
 
 
 def rows_of(captioner: CaptionerModel, images: GreyImages) -> TrainingRows:
-    return TrainingRows(TokenizedCaptions(captioner, images.samples, 64), "all", 0)
+    return TrainingRows(TokenizedCaptions(captioner, images.samples, 64), None, 0)
 
 
 def seed_all() -> None:

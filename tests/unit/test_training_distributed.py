@@ -23,10 +23,9 @@ from captrain.training.distributed.sharding import layers
 from captrain.training.distributed.strategy import (
     ZeroSettings,
     check_configuration,
-    check_distribution,
     zero_configuration,
 )
-from captrain.training.resolve import distribution_of
+from captrain.training.resolve import check_processes
 from captrain.training.rows import EpochSampler
 
 
@@ -91,14 +90,14 @@ def test_no_process_is_started_in_one_that_was_started(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize(
     ("training", "words"),
-    [(TrainingSettings(ema=0.9), "--ema"), (TrainingSettings(optimizer="adafactor"), "adamw only, found adafactor")],
+    [(TrainingSettings(ema=0.9), "--ema"), (TrainingSettings(optimizer="adafactor"), "adamw, found adafactor")],
 )
 def test_what_needs_whole_weights_is_refused_where_they_are_shared_out(training: TrainingSettings, words: str) -> None:
     settings = Settings(training=training, distributed=DistributedSettings(strategy="fsdp"))
     with pytest.raises(SettingsError, match=words):
-        check_distribution(distribution_of(settings), 2, "cuda")
+        check_processes(settings, 2, "cuda")
     whole = settings.model_copy(update={"distributed": DistributedSettings()})
-    check_distribution(distribution_of(whole), 2, "cuda")
+    check_processes(whole, 2, "cuda")
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])

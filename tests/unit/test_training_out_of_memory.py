@@ -43,7 +43,7 @@ def test_other_errors_are_not(error: BaseException) -> None:
 def now(batch_size: int = 8, accumulate: int = 1, **values: Any) -> MemorySettings:
     """The settings of a run that ran out of memory."""
     usual: dict[str, Any] = {
-        "image_size": 384, "precision": "fp32", "checkpoint_activations": False, "captions_per_image": "all",
+        "image_size": 384, "precision": "fp32", "checkpoint_activations": False, "captions_per_image": None,
         "max_tokens": 64, "beams": 3, "max_new_tokens": 30,
     }  # fmt: skip
     return MemorySettings(Batches(batch_size, accumulate), **(usual | values))

@@ -10,8 +10,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from captrain.errors import SettingsError
 from captrain.settings.schema import TrainingSettings
+from captrain.training.filled import learning_rates
 from captrain.training.optimization.schedules import Schedule, make_curve, make_scheduler
-from captrain.training.resolve import learning_rates
 
 PEAK = 2e-4
 

@@ -6,9 +6,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args, overload
 
-from captrain.api.checks import check_captions_file, check_data, check_lengths, check_models
+from captrain.api.checks import check_captions_file, check_choices, check_data, check_lengths, check_models
 from captrain.api.options import CAPTIONING, Place, how_to_read, place, place_or_none, sort_settings
 from captrain.api.process import calling
 from captrain.api.settings import ComputingOptions, GenerationOptions, ReadingOptions
@@ -160,14 +160,17 @@ def caption(
     images = [place(one) for one in ([data] if isinstance(data, (str, os.PathLike)) else data)]
     output = place_or_none(out)
     ending = text_extension(extension, output)
+    check_choices(get_args(Existing), existing=existing)
+    check_choices(get_args(Engine), engine=engine)
     check_engine(engine, address, devices, output)
     check_lengths(sorted_out["generation"])
     check_captions_file(output)
     common = {**how_to_read(sorted_out["reading"]), "decoding": sorted_out["generation"]}
     run = ComputingSettings(**sorted_out["computing"])
-    with calling(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only):
+    with calling(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only) as begin:
         check_models(place(model))
         check_data(images, common["format"])
+        begin()
         from captrain.features.stream import Computing
         from captrain.inference.caption_files import CaptionOutput
 

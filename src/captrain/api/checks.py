@@ -1,4 +1,4 @@
-"""Checks of the names of models, data and outputs before anything heavy is loaded, so that a wrong one is reported at once.
+"""Checks of names, numbers and choices before anything heavy is loaded, so that a wrong one is reported at once.
 
 The work itself checks them again. Nothing is loaded, read or changed here.
 """
@@ -9,10 +9,53 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from captrain.errors import SettingsError, UserError
+from captrain.errors import SettingsError, UserError, nearest
 from captrain.paths import JSON_LINES, check_output_file, check_output_folder
 from captrain.settings.schema import GenerationSettings, Settings
 from captrain.settings.schema.conflicts import conflict_of_lengths
+
+
+def check_numbers(
+    *, least: float | None = 1, above: float | None = None, most: float | None = None, **given: float | None
+) -> None:
+    """Raise `SettingsError` for the first of the numbers that is out of range. None stands for a default.
+
+    >>> check_numbers(limit=3, workers=None)
+    >>> try:
+    ...     check_numbers(limit=0)
+    ... except SettingsError as error:
+    ...     print(error)
+    limit: found 0, which must be >= 1
+    """
+    for name, value in given.items():
+        if value is None:
+            continue
+        if not isinstance(value, int | float):
+            raise SettingsError(f"{name}: found {value!r}, expected a number")
+        if above is not None and not value > above:
+            raise SettingsError(f"{name}: found {value!r}, which must be > {above}")
+        if above is None and least is not None and not value >= least:
+            raise SettingsError(f"{name}: found {value!r}, which must be >= {least}")
+        if most is not None and not value <= most:
+            raise SettingsError(f"{name}: found {value!r}, which must be <= {most}")
+
+
+def check_choices(choices: Iterable[str], **given: str | None) -> None:
+    """Raise `SettingsError` for the first of the values that is none of the choices, with the nearest. None stands for a default.
+
+    >>> try:
+    ...     check_choices(("fp32", "fp16", "bf16"), dtype="fp61")
+    ... except SettingsError as error:
+    ...     print(error)
+    dtype: found 'fp61', expected one of fp32, fp16, bf16. Did you mean 'fp16'?
+    """
+    known = tuple(choices)
+    for name, value in given.items():
+        if value is not None and value not in known:
+            hint = nearest(str(value), known)
+            raise SettingsError(
+                f"{name}: found {value!r}, expected one of {', '.join(known)}{'.' if hint else ''}{hint}"
+            )
 
 
 def check_models(*sources: str | None) -> None:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from captrain.api.checks import check_models
+from captrain.api.checks import check_models, check_numbers
 from captrain.api.options import READING, Place, how_to_read, place, place_or_none, sort_settings
 from captrain.api.process import calling
 from captrain.api.settings import ReadingOptions
 from captrain.errors import UserError
-from captrain.messages import spoken
 
 if TYPE_CHECKING:
     from captrain.data.check.check import Checked
@@ -58,6 +57,11 @@ class Check:
     def lines(self) -> Iterator[dict[str, str]]:
         """Every problem: `id`, `where`, `reason`, `problem` (its kind) and `grade`."""
         return self.found.lines()
+
+    def write(self, path: Place) -> Check:
+        """Write every problem into a file, a JSON line each; gives this check with its `rejects_file`."""
+        self.found.write_rejects(Path(path))
+        return replace(self, rejects_file=Path(path))
 
     def to_dict(self) -> dict[str, Any]:
         """What `captrain data check --json` prints."""
@@ -151,10 +155,14 @@ def check(
     """
     how = how_to_read(sort_settings("captrain.check", settings, READING)["reading"])
     source, listed, name = place(data), place_or_none(rejects), None if model is None else place(model)
-    with calling(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only) if name else spoken():
+    check_numbers(least=2, max_tokens=max_tokens)
+    check_numbers(max_words=max_words, min_edge=min_edge, max_pixels=max_pixels, workers=workers)
+    with calling(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only) as begin:
         check_models(name if name and not Path(name, "tokenizer_config.json").is_file() else None)
         if listed is not None:
             check_rejects_file(listed)
+        if name is not None:
+            begin()
         from captrain.data.check.check import CheckLimits, check_data
         from captrain.disk.locks import locked
 

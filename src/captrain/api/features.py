@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Unpack
+from typing import TYPE_CHECKING, Literal, Unpack, get_args
 
-from captrain.api.checks import check_data, check_folder, check_models
+from captrain.api.checks import check_choices, check_data, check_folder, check_models, check_numbers
 from captrain.api.options import READING, Place, how_to_read, place, sort_settings
 from captrain.api.process import calling
 from captrain.api.settings import ReadingOptions
@@ -14,18 +14,24 @@ from captrain.api.settings import ReadingOptions
 if TYPE_CHECKING:
     from captrain.features.encode import Encoded
 
+Vectors = Literal["all", "pooled"]
+StoredType = Literal["auto", "bfloat16", "float16", "float32"]
+Resizing = Literal["squash", "crop"]
+Decoder = Literal["exact", "fast"]
+ComputingPrecision = Literal["auto", "bf16", "fp16", "fp32"]
+
 
 def encode(
     model: Place,
     data: Place,
     out: Place,
     *,
-    vectors: Literal["all", "pooled"] = "all",
+    vectors: Vectors = "all",
     normalize: bool = False,
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto",
+    dtype: StoredType = "auto",
     image_size: int | None = None,
-    resize: Literal["squash", "crop"] | None = None,
-    decode: Literal["exact", "fast"] | None = None,
+    resize: Resizing | None = None,
+    decode: Decoder | None = None,
     uncaptioned: bool = False,
     max_words: int | None = None,
     shard_images: int | None = None,
@@ -33,7 +39,7 @@ def encode(
     workers: int | None = None,
     max_pixels: int = 200_000_000,
     device: str | Sequence[str] = "auto",
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto",
+    precision: ComputingPrecision = "auto",
     redo_changed: bool = False,
     engine: Literal["local", "ray"] = "local",
     address: str | None = None,
@@ -83,10 +89,21 @@ def encode(
     """
     reading = how_to_read(sort_settings("captrain.encode", settings, READING)["reading"])
     encoder, source, store = place(model), place(data), place(out)
-    with calling(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only):
+    check_numbers(least=8, image_size=image_size)
+    check_numbers(
+        max_words=max_words, shard_images=shard_images, batch_size=batch_size, workers=workers, max_pixels=max_pixels
+    )
+    check_choices(get_args(Vectors), vectors=vectors)
+    check_choices(get_args(StoredType), dtype=dtype)
+    check_choices(get_args(Resizing), resize=resize)
+    check_choices(get_args(Decoder), decode=decode)
+    check_choices(get_args(ComputingPrecision), precision=precision)
+    check_choices(("local", "ray"), engine=engine)
+    with calling(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only) as begin:
         check_models(encoder)
         check_data([source], reading["format"])
         check_folder(None if "://" in store else Path(store))
+        begin()
         from captrain.features.encode import EncoderOpening, StoreContent
         from captrain.features.encode import encode as encode_data
         from captrain.features.engines import EngineOptions

@@ -56,10 +56,15 @@ CALLS = {
     "captrain.compare": "captrain.api.scoring:compare",
     "captrain.check": "captrain.api.data_check:check",
     "captrain.read": "captrain.api.data:read",
+    "captrain.convert": "captrain.api.data_sets:convert",
+    "captrain.compile": "captrain.api.data_sets:compile",
+    "captrain.preview": "captrain.api.data_sets:preview",
+    "captrain.estimate": "captrain.api.estimating:estimate",
+    "captrain.show_settings": "captrain.api.recipes:show_settings",
 }
 """Every function that takes settings as keyword arguments, and where it is."""
 
-LIKE_OTHERS = ("captrain.describe", "captrain.compare")
+LIKE_OTHERS = ("captrain.describe", "captrain.compare", "captrain.show_settings")
 """Those that take the settings of another one."""
 
 Sorted = dict[str, dict[str, Any]]

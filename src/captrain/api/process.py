@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -12,15 +12,26 @@ from captrain.messages import spoken
 
 
 @contextmanager
-def calling(*, trust_remote_code: bool = False, safetensors_only: bool = False) -> Iterator[None]:
-    """What every call that loads models does: messages, quiet libraries, and what of models' files is trusted, for its time."""
-    with spoken(), trusting(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only):
-        with warnings.catch_warnings():  # in a notebook tqdm, which libraries import, would ask for widgets
-            warnings.simplefilter("ignore")
-            from captrain.models.contexts import quietly
+def calling(*, trust_remote_code: bool = False, safetensors_only: bool = False) -> Iterator[Callable[[], None]]:
+    """What every call that loads models does: messages, and what of models' files is trusted, for its time.
 
-        with quietly():
-            yield
+    Names are checked first, and loading nothing. Then call what this gives: the libraries, which it imports, are quiet from
+    there on.
+    """
+    with (
+        spoken(),
+        trusting(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only),
+        ExitStack() as stack,
+    ):
+        yield lambda: _quieten(stack)
+
+
+def _quieten(stack: ExitStack) -> None:
+    with warnings.catch_warnings():  # in a notebook tqdm, which libraries import, would ask for widgets
+        warnings.simplefilter("ignore")
+        from captrain.models.contexts import quietly
+
+    stack.enter_context(quietly())
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
-from captrain.api.checks import check_data, check_lengths, check_models, check_scores_folder
+from captrain.api.checks import check_data, check_lengths, check_models, check_numbers, check_scores_folder
 from captrain.api.options import CAPTIONING, Place, how_to_read, place, place_or_none, settings_from, sort_settings
 from captrain.api.process import calling
 from captrain.api.settings import ComputingOptions, DecodingOptions, ReadingOptions
@@ -19,6 +19,7 @@ from captrain.settings.schema import ComputingSettings, EvaluationSettings, Gene
 if TYPE_CHECKING:
     from captrain.inference.evaluate import Evaluation
     from captrain.metrics.compare import Comparison, System
+    from captrain.records import Rejects
 
 Tokenize = Literal["ptb", "unicode", "characters", "auto"]
 
@@ -56,6 +57,10 @@ class ScoreSettings(TypedDict, total=False):
     """Column of captions, in the files that have it."""
     follow_links: bool
     """Read what links in folders of captions and of pictures lead to."""
+    trust_remote_code: bool
+    """Run Python code that lies beside the CLIP model."""
+    safetensors_only: bool
+    """Refuse weights that are pickles."""
 
 
 OLD_NAME = "tokenizer"
@@ -108,6 +113,7 @@ def evaluate(
     """
     own = dict(metrics or {})
     check_metrics(own)
+    check_numbers(limit=limit)
     sorted_out = sort_settings("captrain.evaluate", settings, CAPTIONING)
     several = _beams(beams)
     if tokenize is not None:
@@ -120,9 +126,10 @@ def evaluate(
     check_lengths(decoding)
     check_scores_folder(place_or_none(out))
     reading = how_to_read(sorted_out["reading"])
-    with calling(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only):
+    with calling(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only) as begin:
         check_models(place(model))
         check_data([None if data is None else place(data)], reading["format"])
+        begin()
         from captrain.features.stream import Computing
         from captrain.inference.evaluate import Scoring
         from captrain.inference.evaluate import evaluate as evaluate_captioner
@@ -156,7 +163,8 @@ def score(predictions: Predictions, references: References, **settings: Unpack[S
     (0.687, 2)
     """
     name = "predictions" if isinstance(predictions, Mapping) else place(predictions)
-    return _compare("captrain.score", {name: predictions}, references, settings).systems[0]
+    found, _ = compare_files("captrain.score", {name: predictions}, references, settings)
+    return found.systems[0]
 
 
 def compare(
@@ -174,7 +182,8 @@ def compare(
     >>> [system.name for system in found.systems], found.best("bleu_4")
     (['good', 'bad'], ['good'])
     """
-    return _compare("captrain.compare", systems, references, settings)
+    found, _ = compare_files("captrain.compare", systems, references, settings)
+    return found
 
 
 def decoding_of(recipe: Settings | None, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -207,29 +216,32 @@ def _beams(beams: int | Sequence[int]) -> tuple[int, ...]:
     return several
 
 
-def _compare(
+def compare_files(
     call: str, systems: Mapping[str, Predictions], references: References, settings: ScoreSettings
-) -> Comparison:
+) -> tuple[Comparison, Rejects]:
+    """Systems by name against references, for a call or a command; and the pictures that CLIPScore could not read."""
     known = list(ScoreSettings.__annotations__)
     how: dict[str, Any] = dict(settings)
     for name in how:
         if name not in (*known, OLD_NAME):
             raise SettingsError(f"unknown setting '{name}' of {call}.{nearest(name, known)} See: help({call})")
     how |= {name: place_or_none(how[name]) for name in OF_PLACES if name in how}
-    if how.get("clip") is not None:
-        how["clip"] = place(how["clip"])
-        check_models(how["clip"] if how.get("images") is not None else None)
+    how["clip"] = None if how.get("clip") is None else place(how["clip"])
     if "tokenize" in how:
         how[OLD_NAME] = how.pop("tokenize")
-    from captrain.inference.score import ClipScoring, ScoreOptions, score_systems
-    from captrain.metrics.inputs import GivenColumns
+    trust = {name: how.pop(name) for name in ("trust_remote_code", "safetensors_only") if name in how}
+    with calling(**trust) as begin:
+        check_models(how["clip"] if how.get("images") is not None else None)
+        if how["clip"] is not None:
+            begin()
+        from captrain.inference.score import ClipScoring, ScoreOptions, score_systems
+        from captrain.metrics.inputs import GivenColumns
 
-    columns = {"image_column": "image", "caption_column": "caption", "follow_links": "follow_links"}
-    given = GivenColumns(**{columns[name]: how.pop(name) for name in columns if name in how})
-    clip = ClipScoring(how.pop("clip", None), how.pop("images", None), how.pop("device", "auto"))
-    captions = {name: _given(found) for name, found in systems.items()}
-    found, _ = score_systems(captions, _given(references), ScoreOptions(**how, clip=clip, given=given))
-    return found
+        columns = {"image_column": "image", "caption_column": "caption", "follow_links": "follow_links"}
+        given = GivenColumns(**{columns[name]: how.pop(name) for name in columns if name in how})
+        clip = ClipScoring(how.pop("clip"), how.pop("images", None), how.pop("device", "auto"))
+        captions = {name: _given(found) for name, found in systems.items()}
+        return score_systems(captions, _given(references), ScoreOptions(**how, clip=clip, given=given))
 
 
 def _given(captions: Any) -> Any:

@@ -140,9 +140,11 @@ def train(
     own = dict(metrics or {})
     check_metrics(own)
     _check_callbacks(callbacks)
-    with calling(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only), allowing_metrics(own):
+    switches = {"trust_remote_code": trust_remote_code, "safetensors_only": safetensors_only}
+    with calling(**switches) as begin, allowing_metrics(own):
         how = {"resume": resume, "overwrite": overwrite, "resume_from": _step(resume_from), "force": force}
         order = order_training("captrain.train", data, out, recipe, settings, how)
+        begin()
         carry_out(order, callbacks, own)
     return Run(order.out)
 
@@ -156,9 +158,10 @@ def describe(
     **settings: Unpack[TrainSettings],
 ) -> str:
     """What `captrain train --dry-run` prints. Nothing is trained or written."""
-    with calling(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only):
+    with calling(trust_remote_code=trust_remote_code, safetensors_only=safetensors_only) as begin:
         how = {"resume": False, "overwrite": False, "resume_from": None, "force": False}
         order = order_training("captrain.describe", data, ".", recipe, settings, how, writes=False)
+        begin()
         with undisturbed():
             return rehearse(order)
 

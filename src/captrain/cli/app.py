@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from cyclopts import App, Argument, ArgumentCollection, Group, Parameter
@@ -108,7 +108,7 @@ def make_app() -> App:
         set_up_logging(verbose=verbose, quiet=quiet)
         if verbose and quiet:
             raise UserError("found both --verbose and --quiet, expected one of them; leave one out")
-        return app(words, exit_on_error=False, print_error=False)
+        return app(present_flags(words), exit_on_error=False, print_error=False)
 
     return app
 
@@ -116,6 +116,20 @@ def make_app() -> App:
 def _add_commands(owner: App, commands: Mapping[str, tuple[str, str]]) -> None:
     for name, (place, line) in commands.items():
         owner.command(place, name=name, help=line)
+
+
+def present_flags(words: Sequence[str]) -> list[str]:
+    """The words of a command, former spellings of flags by their present ones; only commands on trainings have had others.
+
+    >>> present_flags(["train", "photos", "runs/a", "--keep=off"]), present_flags(["caption", "m", "--keep", "off"])
+    (['train', 'photos', 'runs/a', '--cache-features=off'], ['caption', 'm', '--keep', 'off'])
+    """
+    if not words or words[0] not in ("train", "config"):
+        return list(words)
+    from captrain.cli.flags import FORMER_FLAGS
+
+    parts = (word.partition("=") for word in words)
+    return [f"{FORMER_FLAGS.get(flag, flag)}{equals}{value}" for flag, equals, value in parts]
 
 
 def split_commas(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:

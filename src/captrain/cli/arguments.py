@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -12,5 +12,3 @@ Switch = Annotated[bool, Parameter(negative=(), show_default=False)]
 AtLeastOne = Annotated[int, Parameter(validator=Number(gte=1))]
 AboveZero = Annotated[float, Parameter(validator=Number(gt=0))]
 Merge = Annotated[bool, Parameter(name="--merge", negative="--keep-adapter")]
-Precision = Literal["fp32", "fp16", "bf16"]
-"""Of written weights."""

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from captrain.api.captioning import Engines, check_engine, text_extension, write_captions
-from captrain.api.checks import check_captions_file, check_data, check_lengths, check_models
-from captrain.api.options import how_to_read
-from captrain.cli.flags import (
-    ComputingFlags,
-    ComputingSettings,
-    DecodingFlags,
-    ReadingFlags,
-    TrustFlags,
-    given,
-    trust,
-)
-from captrain.cli.logs import quiet_libraries
+from captrain.api.captioning import Engine, Existing
+from captrain.api.captioning import caption as caption_pictures
+from captrain.cli.flags import ComputingFlags, DecodingFlags, ReadingFlags, TrustFlags, given, trusted
 from captrain.cli.show import exit_code, rejected_rows, show_table
 
 
@@ -30,8 +20,8 @@ def caption(
     *,
     output: Path | None = None,
     extension: str | None = None,
-    existing: Literal["skip", "overwrite", "append", "prepend"] = "skip",
-    engine: Literal["local", "ray"] | None = None,
+    existing: Existing = "skip",
+    engine: Engine | None = None,
     address: str | None = None,
     devices: Annotated[tuple[str, ...], Parameter(consume_multiple=False, negative=())] = (),
     reading: ReadingFlags = None,
@@ -55,20 +45,13 @@ def caption(
         address: Address of the Ray cluster: HOST:PORT or auto. Default: Ray on this machine only.
         devices: Devices of the local engine, such as cuda:0,cuda:1. Default: all GPUs.
     """
-    trust(model_files)
-    ending = text_extension(extension, output)
-    check_engine(engine, address, devices, output)
-    run = computing or ComputingSettings()
-    common = {**how_to_read(reading), "decoding": given(generation=generation)["generation"]}
-    check_lengths(common["decoding"])
-    check_captions_file(output)
-    check_models(model)
-    check_data(images, common["format"])
-    quiet_libraries()
-    from captrain.inference.caption_files import CaptionOutput
-
-    engines = Engines(engine, address, devices)
-    return _show(write_captions(model, images, CaptionOutput(output, ending, existing), run, engines, **common))
+    sections = given(reading=reading, computing=computing, generation=generation)
+    how: dict[str, Any] = {name: value for section in sections.values() for name, value in section.items()}
+    how |= {"extension": extension, "existing": existing, "engine": engine, "address": address, "devices": devices}
+    how |= trusted(model_files)
+    if output is None:
+        return _show(caption_pictures(model, images, beside=True, **how))
+    return _show(caption_pictures(model, images, output, **how))
 
 
 def _show(outcome: Any) -> int:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
-from captrain.api.options import settings_from
+from captrain.api import recipes
 from captrain.cli.arguments import Switch
 from captrain.cli.flags import (
     DataFlags,
@@ -19,30 +16,7 @@ from captrain.cli.flags import (
     TrainingFlags,
     given,
 )
-from captrain.cli.logs import printable
 from captrain.cli.show import show_table
-from captrain.errors import SettingsError
-from captrain.models.defaults import default_values, family_of
-from captrain.settings.load import EXTENDS, Nested, recipe_layers
-from captrain.settings.schema import Settings
-from captrain.settings.schema.optimization import OWN_RATES, beta2_of, default_rate, schedule_of
-from captrain.yaml_text import inline
-
-DECIDED_BY_FAMILY = frozenset(
-    {
-        "method",
-        "freeze",
-        "image_size",
-        "resize",
-        "decode",
-        "image_vectors",
-        "learning_rate",
-        "label_smoothing",
-        "prompt",
-    }
-)
-"""Settings whose `null` the model family or the checkpoint fills in, once it is loaded."""
-UNKNOWN = "the checkpoint's own"
 
 
 def show(
@@ -65,13 +39,7 @@ def show(
     flags = given(
         model=model, data=data, training=training, generation=generation, evaluation=evaluation, distributed=distributed
     )
-    settings = settings_from(recipe, flags)
-    layers: dict[str, Nested] = {"flag": flags}
-    if recipe is not None:
-        layers |= {f"recipe {printable(str(layer.path))}": layer.sections for layer in recipe_layers(recipe)}
-    family = family_of(settings.model)
-    print(f"# family: {family.name} ({printable(family.known_by)})")
-    print("\n".join(annotated_yaml(settings, layers, _decided(family.name, settings))))
+    print(recipes.settings_text(recipe, flags, "flag"))
     return 0
 
 
@@ -80,50 +48,8 @@ def schema() -> int:
 
     A recipe that begins with `# yaml-language-server: $schema=recipe.schema.json` has it checked by most editors.
     """
-    print(json.dumps(recipe_schema(), indent=2))
+    print(json.dumps(recipes.recipe_schema(), indent=2))
     return 0
-
-
-def recipe_schema() -> dict[str, Any]:
-    """What a recipe may hold, as a JSON schema: the settings, the recipe it builds on, and data sets as a bare list."""
-    described = Settings.model_json_schema()
-    properties = described["properties"]
-    sources = described["$defs"]["DataSettings"]["properties"]["sources"]
-    base = {"type": "string", "description": "Recipe that this one builds on, relative to this file."}
-    data = {"anyOf": [properties["data"], sources], "description": "The data, or a list of data sets."}
-    described["properties"] = {EXTENDS: base, **properties, "data": data}
-    return {"$schema": "http://json-schema.org/draft-07/schema#", **described, "title": "A recipe of captrain"}
-
-
-def _decided(family: str, settings: Settings) -> dict[str, str]:
-    """What family, checkpoint and optimizer make of settings that are left to them, each in words that name who decides."""
-    values, training = default_values(family, settings.model), settings.training
-    told = {
-        leaf: f"family default: {inline(values[leaf]) if leaf in values else UNKNOWN}" for leaf in DECIDED_BY_FAMILY
-    }
-    by_optimizer = {"schedule": schedule_of(training), "beta2": beta2_of(training)}
-    if training.optimizer in OWN_RATES:
-        by_optimizer["learning_rate"] = default_rate(training.optimizer, values["learning_rate"])
-    return told | {leaf: f"default of {training.optimizer}: {inline(value)}" for leaf, value in by_optimizer.items()}
-
-
-def annotated_yaml(settings: Settings, layers: Mapping[str, Nested], decided: Mapping[str, str]) -> list[str]:
-    """Lines of YAML, each with a comment that names the first of the layers that sets it, or `default`.
-
-    `decided` holds what to say instead of settings that nothing sets and that are `null`.
-
-    >>> lines = annotated_yaml(Settings(), {"flag": {"data": {"format": "jsonl"}}}, {"freeze": "family default: [vision]"})
-    >>> lines[lines.index("data:") + 1], next(line for line in lines if "freeze" in line)
-    ('  format: null  # flag', '  freeze: null  # family default: [vision]')
-    """
-    lines = []
-    for section, values in settings.model_dump(mode="json").items():
-        lines.append(f"{section}:")
-        for leaf, value in values.items():
-            default = decided.get(leaf, "default") if value is None else "default"
-            origin = next((name for name, layer in layers.items() if leaf in layer.get(section, {})), default)
-            lines.append(f"  {leaf}: {inline(value)}  # {origin}")
-    return lines
 
 
 def import_recipe(
@@ -137,49 +63,10 @@ def import_recipe(
         model: Checkpoint for the recipe (folder or hub id); its tokenizer counts the prompt. Default: the one on the hub.
         overwrite: Replace the recipe if it exists.
     """
-    from captrain.disk.locks import locked
-
-    with nullcontext() if out is None else locked(out):
-        return _import(file, out, model, overwrite)
-
-
-def _import(file: Path, out: Path | None, model: str | None, overwrite: bool) -> int:
-    """The work, while nobody else writes `out`."""
-    from captrain.disk.writing import write_text
-    from captrain.settings.lavis.convert import import_lavis
-
-    if out is not None and out.exists() and not overwrite:
-        raise SettingsError(f"{out}: is there already; give another name, or --overwrite")
-    done = import_lavis(file, model)
-    notes = [(printable(note.key), printable(note.reason)) for note in done.notes]
-    place = printable(str(out or "RECIPE"))
-    command = f"captrain train DATA OUT --recipe {place}"
-    if done.evaluates:
-        command = f"captrain evaluate {printable(done.get('model'))} DATA --recipe {place}"
-    text = recipe_text(file, command, done.recipe, notes)
+    done = recipes.import_recipe(file, out, model=model, overwrite=overwrite)
     if out is None:
-        print(text, end="")
+        print(done.text, end="")
         return 0
-    try:
-        write_text(out, text)
-    except OSError as error:
-        raise SettingsError(
-            f"{out}: can't be written ({error.strerror}); give a path in a folder that exists"
-        ) from None
-    show_table(notes, header=("without counterpart, or changed", "why"))
+    show_table(done.notes, header=("without counterpart, or changed", "why"))
     show_table([("recipe", str(out))])
     return 0
-
-
-def recipe_text(file: Path, command: str, recipe: dict[str, dict[str, Any]], notes: list[tuple[str, str]]) -> str:
-    """The recipe as YAML, below comments that say where it is from, how to run it, and what is missing."""
-    lines = [
-        f"# From {printable(file.name)} of LAVIS or BLIP.",
-        "#",
-        f"#   {command}",
-    ]
-    if notes:
-        lines += ["#", "# Without counterpart, or changed:", *(f"# - {key}: {reason}" for key, reason in notes)]
-    for section, values in recipe.items():
-        lines += [f"{section}:", *(f"  {leaf}: {inline(value)}" for leaf, value in values.items())]
-    return "\n".join(lines) + "\n"

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from captrain.api import data_sets
+from captrain.api.data_sets import KnownDataSet, PictureFiles, WrittenForm
 from captrain.cli.arguments import Switch
-from captrain.cli.flags import ReadingFlags
+from captrain.cli.flags import ReadingFlags, given
 from captrain.cli.show import exit_code, rejected_rows, show_table
 from captrain.errors import UserError
-from captrain.settings.schema import ReadingSettings
 
 if TYPE_CHECKING:
     from captrain.data.get.fetch import Fetched
     from captrain.data.get.plan import Plan, Step
-
-
-Form = Literal["metadata-jsonl", "sidecar", "kohya", "coco", "webdataset", "parquet", "csv"]
 
 
 def convert(
@@ -28,8 +26,8 @@ def convert(
     folder: Path,
     /,
     *,
-    to: Form,
-    images: Literal["copy", "link", "encode"] | None = None,
+    to: WrittenForm,
+    images: PictureFiles | None = None,
     max_side: Annotated[int | None, Parameter(validator=Number(gte=8))] = None,
     quality: Annotated[int | None, Parameter(validator=Number(gte=1, lte=100))] = None,
     shard_size: Annotated[int, Parameter(validator=Number(gte=1))] = 1000,
@@ -52,21 +50,10 @@ def convert(
             with = + - @). A column `apostrophe` says so, and captrain removes it again.
         overwrite: Replace the folder if it exists.
     """
-    from captrain.data.convert import FormOptions, PictureChanges
-    from captrain.data.convert import convert as convert_data
-    from captrain.data.read_options import ReadOptions
-
-    settings = reading or ReadingSettings()
-    done = convert_data(
-        source,
-        folder,
-        to,
-        pictures=PictureChanges(images, max_side, quality),
-        form=FormOptions(shard_size, quote_formulas),
-        overwrite=overwrite,
-        format=settings.format,
-        options=ReadOptions.of(settings),
-    )
+    done = data_sets.convert(
+        source, folder, to=to, images=images, max_side=max_side, quality=quality, shard_size=shard_size,
+        quote_formulas=quote_formulas, overwrite=overwrite, **given(reading=reading)["reading"],
+    )  # fmt: skip
     written = [("images" if split == "all" else split, str(count)) for split, count in done.written.items()]
     show_table([*written, *rejected_rows(done.rejected, done.rejects_file), ("folder", str(folder))])
     return exit_code(done.rejected)
@@ -82,13 +69,7 @@ def compile(
         output: Folder to write. Default: the source. In another folder, pictures become hard links or copies.
         overwrite: Replace what is there.
     """
-    from captrain.data.imagefolder import compile_captions
-    from captrain.data.read_options import ReadOptions
-
-    settings = reading or ReadingSettings()
-    done = compile_captions(
-        source, output, overwrite=overwrite, format=settings.format, options=ReadOptions.of(settings)
-    )
+    done = data_sets.compile(source, output, overwrite=overwrite, **given(reading=reading)["reading"])
     tables = [("table", str(table)) for table in done.tables]
     loads = ("loaded by", done.loads)
     show_table([("rows", str(done.rows)), *rejected_rows(done.rejected, done.rejects_file), *tables, loads])
@@ -116,23 +97,8 @@ def preview(
         problems: Check the whole data set, and show pictures with problems first.
         workers: Threads that read and decode pictures. Default: one per core, at most 16.
     """
-    if output.suffix.lower() not in (".html", ".htm"):
-        raise UserError(f"{output}: expected a file name that ends in .html")
-    if not output.absolute().parent.is_dir():
-        raise UserError(f"{output}: the folder {output.parent} does not exist; expected a file in one that does")
-    from captrain.data.preview import write_preview
-    from captrain.data.read_options import BY_LOOKING, ReadOptions
-
-    written = write_preview(
-        data,
-        output,
-        limit=limit,
-        split=split,
-        problems=problems,
-        format=reading.format if reading else None,
-        options=ReadOptions.of(reading) if reading else BY_LOOKING,
-        workers=workers,
-    )
+    how = given(reading=reading)["reading"]
+    written = data_sets.preview(data, output, limit=limit, split=split, problems=problems, workers=workers, **how)
     rows = [
         ("shown", f"{written.shown:,} of {written.images:,} pictures"),
         ("with problems", f"{written.with_problems:,}"),
@@ -141,11 +107,8 @@ def preview(
     return 0
 
 
-Name = Literal["coco-karpathy", "flickr8k", "flickr30k", "cc3m", "nocaps"]
-
-
 def get(
-    name: Name,
+    name: KnownDataSet,
     folder: Path | None = None,
     /,
     *,
@@ -168,16 +131,16 @@ def get(
         yes: Do not ask.
         workers: Downloads at a time, if each picture has its own URL.
     """
-    from captrain.data.get.fetch import fetch_data_set
-    from captrain.data.get.plan import make_plan
 
-    plan = make_plan(name, folder or Path(name), mirror=mirror, local=local, annotations_only=annotations_only)
-    show_plan(plan)
-    if plan.to_fetch and not yes:
-        _ask()
-    fetched = fetch_data_set(plan, workers)
-    show_result(plan, fetched, annotations_only)
-    return exit_code(fetched.failed)
+    def agreed(plan: Plan) -> bool:
+        show_plan(plan)
+        return yes or not plan.to_fetch or _says_yes()
+
+    done = data_sets.get(
+        name, folder, mirror=mirror, local=local, annotations_only=annotations_only, workers=workers, ask=agreed
+    )
+    show_result(done.plan, done.fetched, annotations_only)
+    return exit_code(done.failed)
 
 
 def show_plan(plan: Plan) -> None:
@@ -233,9 +196,8 @@ def _file_row(step: Step) -> tuple[str, str, str, str]:
     return file.name, length, where, checksum
 
 
-def _ask() -> None:
-    """Go on only if the user says so."""
+def _says_yes() -> bool:
+    """Whether the user lets it be fetched."""
     if not sys.stdin.isatty():
         raise UserError("found no terminal to ask on, expected --yes: the list above says what would be fetched")
-    if input("Fetch it? [y/N] ").strip().lower() not in ("y", "yes"):
-        raise UserError("nothing was fetched, as the answer was not y")
+    return input("Fetch it? [y/N] ").strip().lower() in ("y", "yes")

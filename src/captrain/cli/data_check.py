@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import ast
-import importlib.util
 import json as json_format
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from captrain.api.checks import check_models
-from captrain.api.data_check import Check, check_rejects_file, load_tokenizer, token_counter, words_kept
-from captrain.api.options import how_to_read
+from captrain.api.data_check import Check
+from captrain.api.data_check import check as check_data
+from captrain.api.data_sets import formats as known_formats
 from captrain.cli.arguments import AtLeastOne, Switch
-from captrain.cli.flags import ReadingFlags, TrustFlags, trust
-from captrain.cli.logs import quiet_libraries
+from captrain.cli.flags import ReadingFlags, TrustFlags, given, trusted
 from captrain.cli.show import exit_code, show_table
 
 if TYPE_CHECKING:
     from captrain.data.check.captions import Lengths
-    from captrain.data.check.check import Checked
 
 
 REJECTS = Path("check-rejected.jsonl")
@@ -63,40 +58,16 @@ def check(
         max_pixels: Largest picture in pixels; larger ones are wrong, as in training.
         workers: Threads that read and decode pictures. Default: one per core, at most 16.
     """
-    trust(model_files)
-    check_models(model if model and not Path(model, "tokenizer_config.json").is_file() else None)
-    from captrain.data.check.check import CheckLimits, check_data
-    from captrain.disk.locks import locked
-
-    if rejects is not None:
-        check_rejects_file(rejects)
-    if model is not None:
-        quiet_libraries()
-    tokenizer = load_tokenizer(model) if model else None
-    with nullcontext() if rejects is None else locked(rejects):
-        found = check_data(
-            data,
-            **how_to_read(reading),
-            limits=CheckLimits(max_pixels, min_edge, max_words, max_tokens),
-            count_tokens=token_counter(tokenizer) if tokenizer else None,
-            workers=workers,
-        )
-        words = words_kept(tokenizer, found) if tokenizer else None
-        checked = Check(data, found, words, _write_rejects(found, rejects, data))
+    how = given(reading=reading)["reading"] | trusted(model_files)
+    how |= {"max_tokens": max_tokens, "max_words": max_words, "min_edge": min_edge, "max_pixels": max_pixels}
+    checked = check_data(data, rejects=rejects, model=model, workers=workers, **how)
+    if rejects is None and checked.found.wrong and not _is_within(Path.cwd(), Path(data)):
+        checked = checked.write(REJECTS)
     if json:
         print(json_format.dumps(checked.to_dict(), ensure_ascii=False))
     else:
         _show(checked)
     return exit_code(checked.wrong)
-
-
-def _write_rejects(found: Checked, wanted: Path | None, data: str) -> Path | None:
-    """Write the list where it was asked for; else here, if something is wrong and here is not within the data set."""
-    if wanted is None and (not found.wrong or _is_within(Path.cwd(), Path(data))):
-        return None
-    path = wanted or REJECTS
-    found.write_rejects(path)
-    return path
 
 
 def _is_within(folder: Path, data: Path) -> bool:
@@ -145,48 +116,10 @@ def _show_histogram(unit: str, lengths: Lengths | None) -> None:
     show_table(rows, (unit, "captions", ""))
 
 
-WRITTEN_AS = {"jsonl": "metadata-jsonl"}  # where a form has different names in --format and in --to
 HEADER = ("--format", "what it is", "written (--to)", "recognised by")
 
 
 def formats() -> int:
     """List the data formats that can be read and written."""
-    show_table(format_rows(), HEADER)
+    show_table([(form.name, form.about, form.written_as, form.recognised_by) for form in known_formats()], HEADER)
     return 0
-
-
-def format_rows() -> list[tuple[str, str, str, str]]:
-    """Name, description, name to write it by ("" if it is only read), and how it is recognised, of each form."""
-    from captrain.data.readers import READERS
-    from captrain.data.writers import WRITERS
-
-    rows = []
-    for name, form in READERS.items():
-        module = _parsed(form.module)
-        written = WRITTEN_AS.get(name, name)
-        rows.append((name, _first_line(module), written if written in WRITERS else "", _recognised(module)))
-    return rows
-
-
-def _parsed(place: str) -> ast.Module:
-    spec = importlib.util.find_spec(place)
-    assert spec is not None and spec.origin is not None, place
-    return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-
-
-def _recognised(module: ast.Module) -> str:
-    """What the docstring of `recognises` says, without its first words.
-
-    >>> _recognised(ast.parse('def recognises():\\n    "Whether this is a folder: any."'))
-    'a folder: any'
-    """
-    functions = (node for node in module.body if isinstance(node, ast.FunctionDef) and node.name == "recognises")
-    line = _first_line(next(functions))
-    for words in ("Whether this is ", "Whether this names ", "Whether a source is ", "Whether "):
-        line = line.removeprefix(words)
-    return line
-
-
-def _first_line(node: ast.Module | ast.FunctionDef) -> str:
-    paragraph = (ast.get_docstring(node) or "").split("\n\n", 1)[0]
-    return " ".join(paragraph.split()).removesuffix(".")

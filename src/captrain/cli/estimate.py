@@ -1,24 +1,20 @@
-"""`captrain estimate`: what is known of data, encoder and machine goes into the formulae of `captrain.features.estimate`."""
+"""`captrain estimate`."""
 
 from __future__ import annotations
 
 import json as json_format
-import os
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from captrain.api.checks import check_data, check_models
-from captrain.api.options import how_to_read
+from captrain.api.estimating import DeviceKind
+from captrain.api.estimating import estimate as estimate_encoding
+from captrain.api.features import Vectors
 from captrain.cli.arguments import AboveZero, AtLeastOne, Switch
-from captrain.cli.flags import ReadingFlags, TrustFlags, trust
-from captrain.cli.logs import quiet_libraries
+from captrain.cli.flags import ReadingFlags, TrustFlags, given, trusted
 from captrain.cli.show import show_table
-from captrain.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from captrain.features.estimate import Cluster, EncodingWork, Estimate, Number, Rates
-
-STEPS = (1, 8, 64)
+    from captrain.features.estimate import Estimate, Number
 
 
 def estimate(
@@ -28,11 +24,11 @@ def estimate(
     encoder: str,
     machines: AtLeastOne = 1,
     devices: AtLeastOne = 1,
-    device: Literal["here", "cpu", "rtx4090", "l4", "a100", "h100", "h200"] = "here",
+    device: DeviceKind = "here",
     cores: AtLeastOne | None = None,
     network: AboveZero = 10.0,
     storage: AboveZero = 5.0,
-    vectors: Literal["all", "pooled"] = "all",
+    vectors: Vectors = "all",
     no_measure: Switch = False,
     seconds: AboveZero = 4.0,
     json: Switch = False,
@@ -58,43 +54,15 @@ def estimate(
         seconds: About how long to measure, in seconds.
         json: Print one JSON object instead of tables.
     """
-    trust(model_files)
-    from captrain.features import estimate as formulae
-
-    check_models(_unless_known(encoder, formulae.KNOWN_ENCODERS))
-    check_data([_unless_known(data, formulae.KNOWN_DATA)], how_to_read(reading)["format"])
-    quiet_libraries()
-    from captrain.features.survey import survey
-
-    work, rates = survey(data, encoder, device, vectors, None if no_measure else seconds, **how_to_read(reading))
-    cluster = formulae.cluster_of(
-        machines, devices, cores or os.cpu_count() or 1, network, storage, on_cores=rates.on_cores
-    )
-    found = formulae.estimate(work, rates, cluster)
-    steps = formulae.scaled(work, rates, cluster, 1 if rates.on_cores else devices, STEPS)
-    inputs = _inputs(work, rates, found.cluster)
+    found = estimate_encoding(
+        encoder, data, machines=machines, devices=devices, device=device, cores=cores, network=network, storage=storage,
+        vectors=vectors, measure=not no_measure, seconds=seconds, **given(reading=reading)["reading"], **trusted(model_files),
+    )  # fmt: skip
     if json:
-        print(_as_json({"data": data, "encoder": encoder}, inputs, found, steps))
+        print(json_format.dumps(found.to_dict(), ensure_ascii=False))
     else:
-        _show(inputs, found, steps, rates.on_cores)
+        _show(found.inputs, found.result, found.scaling, found.on_cores)
     return 0
-
-
-def _unless_known(name: str, known: Mapping[str, Any]) -> str | None:
-    """A name that has to be looked up; None for a known one. Raises `UserError` for a known one that is misspelt."""
-    hint = "" if name in known or os.path.exists(name) else nearest(name, known)
-    if hint:
-        raise UserError(f"{name}: is neither here nor known.{hint} Known: {', '.join(known)}")
-    return None if name in known else name
-
-
-def _as_json(asked: dict[str, str], inputs: dict[str, Number], found: Estimate, steps: list[Estimate]) -> str:
-    """One JSON object on one line."""
-    from captrain.features.estimate import number_to_dict, to_dict
-
-    marked = {name: number_to_dict(number) for name, number in inputs.items()}
-    content = {**asked, "inputs": marked, **to_dict(found), "scaling": [to_dict(step) for step in steps]}
-    return json_format.dumps(content, ensure_ascii=False)
 
 
 def _marked(number: Number, text: str) -> str:
@@ -102,21 +70,7 @@ def _marked(number: Number, text: str) -> str:
     return f"{text} ({number.origin})"
 
 
-def _inputs(work: EncodingWork, rates: Rates, cluster: Cluster) -> dict[str, Number]:
-    """What goes in, by the name that people see."""
-    place = "core" if rates.on_cores else "device"
-    return {
-        "pictures": work.images,
-        "bytes read a picture": work.read_bytes,
-        "bytes kept a picture": work.feature_bytes,
-        "pictures/s decoded by a core": rates.decoding,
-        f"pictures/s encoded by a {place}": rates.encoding,
-        "network, bytes/s a machine": cluster.network,
-        "storage, bytes/s in all": cluster.storage,
-    }
-
-
-def _show(inputs: dict[str, Number], found: Estimate, steps: list[Estimate], on_cores: bool) -> None:
+def _show(inputs: Mapping[str, Number], found: Estimate, steps: Sequence[Estimate], on_cores: bool) -> None:
     """What goes in with its origin, what comes out, and where the bottleneck moves."""
     show_table(
         [(name, f"{number.value:,.0f}", number.origin, number.reason) for name, number in inputs.items()],

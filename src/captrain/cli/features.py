@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from captrain.api.checks import check_data, check_folder, check_models, check_stores
-from captrain.api.options import how_to_read
+from captrain.api.features import ComputingPrecision, Decoder, Resizing, StoredType, Vectors
+from captrain.api.features import encode as encode_pictures
+from captrain.api.stores import Store, convert_store, merge_stores
 from captrain.cli.arguments import AtLeastOne, Switch
-from captrain.cli.flags import ReadingFlags, TrustFlags, trust
-from captrain.cli.logs import quiet_libraries
+from captrain.cli.flags import ReadingFlags, TrustFlags, given, trusted
 from captrain.cli.show import exit_code, show_table
-from captrain.errors import UserError
 
 if TYPE_CHECKING:
     from captrain.features.encode import Encoded
@@ -27,12 +26,12 @@ def encode(
     /,
     *,
     encoder: str,
-    vectors: Literal["all", "pooled"] = "all",
+    vectors: Vectors = "all",
     normalize: Switch = False,
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto",
+    dtype: StoredType = "auto",
     image_size: Annotated[int | None, Parameter(validator=Number(gte=8))] = None,
-    resize: Literal["squash", "crop"] | None = None,
-    decode: Literal["exact", "fast"] | None = None,
+    resize: Resizing | None = None,
+    decode: Decoder | None = None,
     uncaptioned: Switch = False,
     max_words: AtLeastOne | None = None,
     shard_images: AtLeastOne | None = None,
@@ -40,7 +39,7 @@ def encode(
     workers: AtLeastOne | None = None,
     max_pixels: AtLeastOne = 200_000_000,
     device: tuple[str, ...] = ("auto",),
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto",
+    precision: ComputingPrecision = "auto",
     redo_changed: Switch = False,
     engine: Literal["local", "ray"] = "local",
     address: str | None = None,
@@ -74,25 +73,12 @@ def encode(
         engine: `ray` uses all machines of a Ray cluster, which must share data and store.
         address: Address of the Ray cluster: HOST:PORT or auto. Default: Ray on this machine only.
     """
-    trust(model_files)
-    check_models(encoder)
-    check_data([data], how_to_read(reading)["format"])
-    check_folder(None if "://" in store else Path(store))
-    quiet_libraries()
-    from captrain.features.encode import EncoderOpening, StoreContent
-    from captrain.features.encode import encode as encode_data
-    from captrain.features.engines import EngineOptions
-    from captrain.features.stream import Batching
-
-    found = encode_data(
-        data,
-        store,
-        EncoderOpening(encoder, vectors, normalize, image_size, resize, decode, precision),
-        content=StoreContent(dtype, not uncaptioned, max_words, shard_images, redo_changed),
-        batching=Batching(batch_size, workers, max_pixels),
-        engine=EngineOptions(engine, device, address),
-        **how_to_read(reading),
-    )
+    found = encode_pictures(
+        encoder, data, store, vectors=vectors, normalize=normalize, dtype=dtype, image_size=image_size, resize=resize,
+        decode=decode, uncaptioned=uncaptioned, max_words=max_words, shard_images=shard_images, batch_size=batch_size,
+        workers=workers, max_pixels=max_pixels, device=device, precision=precision, redo_changed=redo_changed, engine=engine,
+        address=address, **given(reading=reading)["reading"], **trusted(model_files),
+    )  # fmt: skip
     _show_encoded(found)
     return 1 if found.unread else exit_code(found.counts["rejected"])
 
@@ -116,10 +102,7 @@ def info(store: str, /, *, json: Switch = False) -> int:
         store: Feature store, or embedding folder of clip-retrieval.
         json: Print one JSON object instead of a table.
     """
-    check_stores(store)
-    from captrain.features.manage import describe_store
-
-    found = describe_store(store)
+    found = Store(store).info()
     if json:
         print(json_format.dumps(found, ensure_ascii=False))
         return 0
@@ -151,10 +134,7 @@ def verify(store: str, /) -> int:
     Args:
         store: Feature store.
     """
-    check_stores(store)
-    from captrain.features.manage import verify_store as verify_store
-
-    problems = verify_store(store)
+    problems = Store(store).verify()
     if problems:
         show_table([(problem.file, problem.reason) for problem in problems], ("file", "problem"))
         return DAMAGED
@@ -169,11 +149,8 @@ def merge(out: str, stores: list[str], /) -> int:
         out: Folder or URL for the new store.
         stores: Feature stores to merge.
     """
-    check_stores(*stores)
-    from captrain.features.manage import merge_stores as merge_stores
-
-    counts = merge_stores(stores, out).counts()
-    show_table([("images", f"{counts['images']:,}"), ("shards", f"{counts['shards']:,}"), ("store", out)])
+    found = merge_stores(stores, out).info()
+    show_table([("images", f"{found['images']:,}"), ("shards", f"{found['shards']:,}"), ("store", out)])
     return 0
 
 
@@ -187,21 +164,7 @@ def convert(source: str, out: str, /, *, encoder: str | None = None, model_files
         out: New folder to write.
         encoder: Encoder that made the embedding folder (folder or hub id); the folder itself does not say.
     """
-    trust(model_files)
-    from captrain.data.readers.features import is_embedding_folder
-
-    if not is_embedding_folder(source):
-        from captrain.features.manage import write_embeddings
-
-        images = write_embeddings(source, Path(out))
-    elif encoder is None:
-        raise UserError(f"{source}: does not say which encoder made it; name it: --encoder")
-    else:
-        quiet_libraries()
-        from captrain.features.encoder import open_encoder
-        from captrain.features.manage import read_embeddings
-
-        images = read_embeddings(source, out, open_encoder(encoder, vectors="pooled", device="cpu")).counts()["images"]
+    images = convert_store(source, out, encoder=encoder, **trusted(model_files))
     show_table([("images", f"{images:,}"), ("folder", out)])
     return 0
 
@@ -223,14 +186,7 @@ def search(
         count: Number of pictures to show.
         encoder: Encoder of the store (folder or hub id). Default: where it was when the store was written.
     """
-    trust(model_files)
-    check_stores(store)
-    check_models(encoder)
-    quiet_libraries()
-    from captrain.data.shards.sources import split_list
-    from captrain.features.manage import search_store as search_stores
-
-    found = search_stores(split_list(store), picture, encoder=encoder, count=count)
+    found = Store(store).search(picture, count=count, encoder=encoder, **trusted(model_files))
     rows = [(f"{near.cosine:.3f}", near.id, " / ".join(near.captions[:2])) for near in found]
     show_table(rows, ("cosine", "id", "captions"))
     return 0

@@ -21,10 +21,13 @@ from captrain.settings.schema import (
 )
 from captrain.settings.schema.base import FormerFlag, Panel, RecipeOnly
 
+FORMER_FLAGS: dict[str, str] = {}
+"""Former spellings of flags, which still work but are neither completed nor shown, and the present ones."""
+
 
 def _mark_flags(*schemas: type[Section]) -> None:
-    """Tell the library that parses flags what the marks beside settings say: box in the help, former name, no flag at all."""
-    for field in (field for schema in schemas for field in schema.model_fields.values()):
+    """Tell the library that parses flags what the marks beside settings say: box in the help, no flag at all, former name."""
+    for name, field in (item for schema in schemas for item in schema.model_fields.items()):
         if any(isinstance(mark, Parameter) for mark in field.metadata):
             continue
         for mark in list(field.metadata):
@@ -33,7 +36,7 @@ def _mark_flags(*schemas: type[Section]) -> None:
             elif isinstance(mark, RecipeOnly):
                 field.metadata.append(Parameter(parse=False))
             elif isinstance(mark, FormerFlag):
-                field.metadata.append(Parameter(alias=mark.name))
+                FORMER_FLAGS[mark.name] = f"--{name.replace('_', '-')}"
 
 
 _mark_flags(ModelSettings, ReadingSettings, DataSettings, TrainingSettings)
@@ -86,6 +89,11 @@ def trust(flags: TrustSettings | None) -> None:
     """Let this command, and the processes that it starts, use only those files of models that its flags allow."""
     flags = flags or TrustSettings()
     set_trust(remote_code=flags.trust_remote_code, safetensors_only=flags.safetensors_only)
+
+
+def trusted(flags: TrustSettings | None) -> dict[str, Any]:
+    """What of models' files is taken, as keyword arguments of the Python API."""
+    return (flags or TrustSettings()).model_dump()
 
 
 def given(**sections: Section | None) -> dict[str, dict[str, Any]]:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captrain.api.checks import check_free, check_models
-from captrain.cli.arguments import Merge, Precision, Switch
-from captrain.cli.flags import TrustFlags, trust
-from captrain.cli.logs import quiet_libraries
+from captrain.api.exporting import WeightType, zoo
+from captrain.api.exporting import export as export_captioner
+from captrain.api.exporting import push as push_captioner
+from captrain.cli.arguments import Merge, Switch
+from captrain.cli.flags import TrustFlags, trusted
 from captrain.cli.show import show_table
 
 if TYPE_CHECKING:
@@ -26,14 +27,12 @@ def models(*, json: Switch = False) -> int:
     Args:
         json: Print one JSON object instead of a table, with sources and remarks.
     """
-    from captrain.models.zoo import CHECKPOINTS
-
     if json:
-        print(json_format.dumps({"models": [checkpoint.to_dict() for checkpoint in CHECKPOINTS]}))
+        print(json_format.dumps({"models": [checkpoint.to_dict() for checkpoint in zoo()]}))
         return 0
-    show_table(map(row, CHECKPOINTS), HEADER)
+    show_table(map(row, zoo()), HEADER)
     print()
-    show_table(remarks(CHECKPOINTS))
+    show_table(remarks(zoo()))
     return 0
 
 
@@ -82,7 +81,7 @@ def export(
     /,
     *,
     merge: Merge = True,
-    dtype: Precision = "fp32",
+    dtype: WeightType = "fp32",
     base: str | None = None,
     model_files: TrustFlags = None,
 ) -> int:
@@ -98,14 +97,7 @@ def export(
         dtype: Precision of the exported weights; fp16 and bf16 halve the size.
         base: Base model of an adapter (folder or hub id), if it has moved since the training.
     """
-    trust(model_files)
-    check_models(run)
-    check_free(out)
-    quiet_libraries()
-    from captrain.models.checkpoint.export import export as export_captioner
-
-    moved: dict[str, str] = {} if base is None else {"base": base}
-    print(export_captioner(run, out, merge=merge, dtype=dtype, **moved))
+    print(export_captioner(run, out, merge=merge, dtype=dtype, base=base, **trusted(model_files)))
     return 0
 
 
@@ -116,7 +108,7 @@ def push(
     *,
     public: Switch = False,
     merge: Merge = True,
-    dtype: Precision = "fp32",
+    dtype: WeightType = "fp32",
     model_files: TrustFlags = None,
 ) -> int:
     """Upload a trained captioner and its model card to the hub, and print where it is.
@@ -128,10 +120,5 @@ def push(
         merge: Merge the adapter into the weights, or keep it separate.
         dtype: Precision of the exported weights; fp16 and bf16 halve the size.
     """
-    trust(model_files)
-    check_models(run)
-    quiet_libraries()
-    from captrain.models.checkpoint.export import push as push_captioner
-
-    print(push_captioner(run, hub_id, public=public, merge=merge, dtype=dtype))
+    print(push_captioner(run, hub_id, public=public, merge=merge, dtype=dtype, **trusted(model_files)))
     return 0

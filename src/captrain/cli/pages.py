@@ -14,13 +14,12 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from cyclopts import App, Argument
 
+from captrain.api.recipes import recipe_schema
 from captrain.cli.app import COMMANDS, EVERYWHERE, GROUPS, make_app, plain_default
-from captrain.cli.config import recipe_schema
 from captrain.cli.help import FILE, Flag, Page
 
 SCHEMA = Path("recipes") / "recipe.schema.json"
 LONGEST_CHOICES = 24  # letters of choices that stand behind the flag itself
-OLD_FLAGS = ("--keep",)  # they still work
 VALUES = {int: "N", float: "X", Path: "PATH"}
 
 
@@ -99,7 +98,7 @@ def _usage(argument: Argument) -> str:
 
 def _flag(argument: Argument) -> Flag:
     off = [name for name in argument.negatives if name.startswith("--")]
-    names = [name for name in argument.names if name not in off and name not in OLD_FLAGS]
+    names = [name for name in argument.names if name not in off]
     groups: Any = argument.parameter.group
     group = next(iter(groups))
     return {

@@ -9,22 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from captrain.api.checks import check_data, check_lengths, check_models, check_scores_folder
-from captrain.api.options import how_to_read, settings_from
-from captrain.api.scoring import computing_of, decoding_of
+from captrain.api.scoring import Predictions, ScoreSettings, Tokenize, compare_files
+from captrain.api.scoring import evaluate as evaluate_captioner
 from captrain.cli.arguments import Switch
 from captrain.cli.flags import (
     ComputingFlags,
     ReadingFlags,
     SeveralDecodingsFlags,
     TrustFlags,
+    TrustSettings,
     given,
-    trust,
+    trusted,
 )
-from captrain.cli.logs import quiet_libraries
 from captrain.cli.show import exit_code, rejected_rows, show_comparison, show_table
 from captrain.errors import DataError
-from captrain.settings.schema.training import TokenizeName
 
 if TYPE_CHECKING:
     from captrain.inference.evaluate import Evaluation
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
 def score(
     *files: Path,
     metrics: tuple[str, ...] = ("bleu_4", "rouge_l", "cider"),
-    tokenize: TokenizeName = "auto",
+    tokenize: Tokenize = "auto",
     allow_missing: Switch = False,
     document_frequencies: Path | None = None,
     save_document_frequencies: Path | None = None,
@@ -68,30 +66,17 @@ def score(
         device: Where the CLIP model runs. auto takes the first of cuda, mps, xpu, cpu that is there.
         json: Print one JSON object instead of a table.
     """
-    trust(model_files)
     _check_words(files, metrics)
-    check_models(clip if images is not None else None)
-    if clip is not None:
-        quiet_libraries()
-    from captrain.inference.score import ClipScoring, ScoreOptions, score_systems
-    from captrain.metrics.inputs import GivenColumns
-
+    trust = model_files or TrustSettings()
     *predictions, references = files
-    found, rejects = score_systems(
-        _named(predictions),
-        references,
-        ScoreOptions(
-            metrics=metrics,
-            tokenizer=tokenize,
-            allow_missing=allow_missing,
-            document_frequencies=document_frequencies,
-            save_document_frequencies=save_document_frequencies,
-            bootstrap=bootstrap,
-            seed=seed,
-            clip=ClipScoring(clip, images, device),
-            given=GivenColumns(image_column, caption_column, follow_links),
-        ),
-    )
+    how: ScoreSettings = {
+        "metrics": metrics, "tokenize": tokenize, "allow_missing": allow_missing, "bootstrap": bootstrap, "seed": seed,
+        "document_frequencies": document_frequencies, "save_document_frequencies": save_document_frequencies,
+        "clip": clip, "images": images, "device": device, "image_column": image_column,
+        "caption_column": caption_column, "follow_links": follow_links,
+        "trust_remote_code": trust.trust_remote_code, "safetensors_only": trust.safetensors_only,
+    }  # fmt: skip
+    found, rejects = compare_files("captrain.score", _named(predictions), references, how)
     if json:
         print(json_format.dumps(found.to_dict()))
     else:
@@ -111,7 +96,7 @@ def _check_words(files: tuple[Path, ...], metrics: tuple[str, ...]) -> None:
         )
 
 
-def _named(predictions: list[Path]) -> dict[str, Path]:
+def _named(predictions: list[Path]) -> dict[str, Predictions]:
     """Each file by its name, or by its path where two have the same name. Raises `DataError` for a file given twice."""
     names = [path.name for path in predictions]
     keys = [path.name if names.count(path.name) == 1 else str(path) for path in predictions]
@@ -130,7 +115,7 @@ def evaluate(
     split: str | None = None,
     limit: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     output: Path | None = None,
-    tokenize: TokenizeName | None = None,
+    tokenize: Tokenize | None = None,
     json: Switch = False,
     reading: ReadingFlags = None,
     computing: ComputingFlags = None,
@@ -150,32 +135,12 @@ def evaluate(
         tokenize: How captions are split into words (see `captrain score`). Default: as in the recipe or the run, else auto.
         json: Print one JSON object instead of a table.
     """
-    trust(model_files)
-    settings = None if recipe is None else settings_from(recipe, {})
-    flags = given(generation=generation, computing=computing)
-    decoding = decoding_of(settings, flags["generation"])
-    check_lengths(decoding)
-    check_scores_folder(output)
-    check_models(model)
-    check_data([data], how_to_read(reading)["format"])
-    quiet_libraries()
-    from captrain.features.stream import Computing
-    from captrain.inference.evaluate import Scoring
-    from captrain.inference.evaluate import evaluate as evaluate_captioner
-    from captrain.inference.evaluation_data import EvaluationData
-
-    beams = decoding.pop("beams", ())
-    beams = (beams,) if isinstance(beams, int) else beams
+    sections = given(reading=reading, computing=computing, generation=generation)
+    settings = {name: value for section in sections.values() for name, value in section.items()}
     found = evaluate_captioner(
-        model,
-        EvaluationData(data, split, limit, **how_to_read(reading)),
-        recipe=settings,
-        output=output,
-        scoring=Scoring(tokenize),
-        computing=Computing(**computing_of(settings, flags["computing"])),
-        decoding=decoding | ({"beams": beams[0]} if len(beams) == 1 else {}),
-        beams=beams,
-    )
+        model, data, recipe=recipe, split=split, limit=limit, out=output, tokenize=tokenize, **settings,
+        **trusted(model_files),
+    )  # fmt: skip
     if json:
         print(_as_json(found))
     else:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captrain.api.checks import check_training
+from captrain.api.demo import run_demo
 from captrain.api.options import settings_from
+from captrain.api.runs import Run
 from captrain.api.training import Order, carry_out, rehearse
 from captrain.cli.arguments import Switch
 from captrain.cli.flags import (
@@ -129,9 +131,6 @@ def demo(out: Path = Path("runs/demo"), /, *, seed: int = 0, overwrite: Switch =
         seed: Seed of the pictures and the training.
         overwrite: Start again in a folder that holds a run; the old run is lost.
     """
-    quiet_libraries()
-    from captrain.demo.run import run_demo
-
     run_demo(out, seed=seed, overwrite=overwrite)
     return 0
 
@@ -143,7 +142,5 @@ def report(run: Path, /, *, output: Path | None = None) -> int:
         run: Run folder.
         output: File to write. Default: report.html in the run folder.
     """
-    from captrain.report.run import write_report
-
-    print(write_report(run, output))
+    print(Run(run).report(output))
     return 0

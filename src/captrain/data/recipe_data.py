@@ -30,9 +30,27 @@ from captrain.data.samples import JoinedSamples, PrefixedSamples, keys_of
 from captrain.data.splits import SplitNames, roles_of
 from captrain.errors import DataError, SettingsError
 from captrain.records import Rejects, Sample
-from captrain.settings.schema import DataSettings, Source
+from captrain.settings.schema import DataSettings, Settings, Source
+from captrain.settings.schema.conflicts import needing_validation
 
 logger = logging.getLogger(__name__)
+
+
+def load_training_splits(settings: Settings, path: str | None) -> Splits:
+    """The splits of the data set at `path`, or if it is None of the settings' sources. Counts pictures without a caption.
+
+    Raises `SettingsError` if a setting needs validation pictures and there are none.
+    """
+    splits = load_recipe_data(settings.data, settings.training.seed, path)
+    splits.uncaptioned = take_uncaptioned(splits.rejects)
+    if not len(splits.validation) and (names := needing_validation(settings)):
+        raise SettingsError(
+            f"{', '.join(names)}: there is nothing to validate on, the data names no validation split and "
+            f"validation_share is {settings.data.validation_share:g}; leave out what needs it, or give --validation-split"
+        )
+    warn_of_leaks(splits, settings.data)
+    tell_machine_captions(splits, settings.data)
+    return splits
 
 
 def load_recipe_data(data: DataSettings, seed: int, path: str | None = None) -> Splits:

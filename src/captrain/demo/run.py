@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 SIDE = 96
 SCENES = {"train": 4000, "validation": 100, "test": 300, "held_out": 300}
 SHOWN = 24
+RUN_FOLDER = "run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ def run_demo(out: Path, *, seed: int = 0, overwrite: bool = False) -> Path:
 def _run(out: Path, seed: int, overwrite: bool) -> tuple[dict[str, Check], Path]:
     """Drawn, trained, checked and reported."""
     logger.info("drawing %d scenes", sum(SCENES.values()))
-    run = out / "run"
+    run = out / RUN_FOLDER
     files = write_dataset(out, **SCENES, seed=seed, side=SIDE)
     train(demo_settings(new_encoder(out / "encoder", seed), seed), str(out / "scenes"), run, overwrite=overwrite)
 

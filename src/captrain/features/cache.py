@@ -24,7 +24,7 @@ from captrain.data.samples import ChosenSamples
 from captrain.features.cache_arrays import ArrayStore, DiskStore, MemoryStore
 from captrain.features.encoder import KINDS, PREPARATION_VERSION, encoder_note, features_key, pixels_key, vectors_read
 from captrain.features.stored_images import stored_images
-from captrain.features.stream import default_workers, stream_pictures
+from captrain.features.stream import stream_pictures
 from captrain.features.training_images import PLAIN, CachedImages, Images, LiveImages, Views
 from captrain.models.contexts import evaluating
 from captrain.models.contract import CaptionerModel
@@ -51,7 +51,7 @@ class CacheOptions:
     where: str
     folder: Path
     budget: int | None = None
-    workers: int | None = None
+    workers: int = 1
     max_pixels: int = MAX_PIXELS
 
     def memory(self) -> int:
@@ -138,8 +138,7 @@ class FeatureCache:
         used = samples if len(taken) == len(samples) else ChosenSamples(samples, taken)
         images: Images
         if self.store is None:
-            workers = default_workers() if options.workers is None else options.workers
-            images = LiveImages(used, spec, options.max_pixels, views, workers)
+            images = LiveImages(used, spec, options.max_pixels, views, options.workers)
             images.contents = keys
         else:
             images = CachedImages(used, keys, self.store, self.kind, views_of)

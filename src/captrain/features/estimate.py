@@ -258,6 +258,19 @@ def estimate(work: EncodingWork, rates: Rates, cluster: Cluster) -> Estimate:
     )  # fmt: skip
 
 
+def inputs_of(work: EncodingWork, rates: Rates, cluster: Cluster) -> dict[str, Number]:
+    """What an estimate starts from, each number by the name that people see."""
+    return {
+        "pictures": work.images,
+        "bytes read a picture": work.read_bytes,
+        "bytes kept a picture": work.feature_bytes,
+        "pictures/s decoded by a core": rates.decoding,
+        f"pictures/s encoded by a {'core' if rates.on_cores else 'device'}": rates.encoding,
+        "network, bytes/s a machine": cluster.network,
+        "storage, bytes/s in all": cluster.storage,
+    }
+
+
 def times(count: int, rate: Number) -> Number:
     """The rate of several alike: that they add up is assumed.
 

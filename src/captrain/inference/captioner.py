@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from captrain.models.checkpoint.export import download_model
 from captrain.models.checkpoint.folder import load_captioner
 from captrain.models.contexts import evaluating, quietly
 from captrain.models.contract import CaptionerModel
-from captrain.models.decoding import FOR_SAMPLING, Decoding, Room, Written
+from captrain.models.decoding import FOR_SAMPLING, Decoding, DecodingChanges, Room, Written
 from captrain.models.device import PRECISIONS, choose_device, choose_precision, is_out_of_memory
 from captrain.models.layers.vision import mean_with_mirrored
 from captrain.models.what_learns import lower_frozen
@@ -95,7 +95,7 @@ class Captioner:
             lower_frozen(model)
         return cls(model)
 
-    def __call__(self, picture: Picture, **decoding: Any) -> str:
+    def __call__(self, picture: Picture, **decoding: Unpack[DecodingChanges]) -> str:
         """The caption of one picture. Raises `PictureError` when it can't be decoded."""
         return self.caption([picture], **decoding)[0].text
 
@@ -105,7 +105,7 @@ class Captioner:
         batch_size: int = 16,
         *,
         features: np.ndarray | torch.Tensor | None = None,
-        **decoding: Any,
+        **decoding: Unpack[DecodingChanges],
     ) -> list[Caption]:
         """Captions of pictures (or one), in order: paths, encoded bytes, or PIL images; or of features that an encoder computed.
 
@@ -132,7 +132,9 @@ class Captioner:
         written += writer.finish()
         return [Caption(names[number], line.text, line.score) for number, line in written]
 
-    def map(self, batch: Mapping[str, Any], *, column: str | None = None, **decoding: Any) -> dict[str, Any]:
+    def map(
+        self, batch: Mapping[str, Any], *, column: str | None = None, **decoding: Unpack[DecodingChanges]
+    ) -> dict[str, Any]:
         """The column `caption` for rows of a data set: what `datasets.Dataset.map` and a `DataLoader` call.
 
         `dataset.map(captioner.map, batched=True, batch_size=16)` captions a data set of Hugging Face; without `batched` a row at
@@ -155,8 +157,9 @@ class Captioner:
             return {"caption": self._captions_of([values], decoding)[0]}
         return {"caption": self._captions_of(list(values), decoding)}
 
-    def _captions_of(self, values: Sequence[Any], decoding: dict[str, Any]) -> list[str | None]:
+    def _captions_of(self, values: Sequence[Any], decoding: Mapping[str, Any]) -> list[str | None]:
         """A caption for each picture that can be decoded, None for the others."""
+        how = self.decoding(decoding)
         pixels: dict[int, np.ndarray] = {}
         spec = self.model.image_spec
 
@@ -170,12 +173,12 @@ class Captioner:
                 logger.warning("picture %s has no caption", error)
         captions: list[str | None] = [None] * len(values)
         if pixels:
-            written = self.write(torch.from_numpy(np.stack(list(pixels.values()))), self.decoding(decoding))
+            written = self.write(torch.from_numpy(np.stack(list(pixels.values()))), how)
             for number, line in zip(pixels, written, strict=True):
                 captions[number] = line.text
         return captions
 
-    def decoding(self, changes: dict[str, Any]) -> Decoding:
+    def decoding(self, changes: Mapping[str, Any]) -> Decoding:
         """This captioner's decoding, with some settings changed. Raises `SettingsError` as `adjust_decoding` does."""
         return adjust_decoding(self.model.decoding, changes, self.model.room())
 
@@ -270,7 +273,7 @@ class Captioner:
             yield [picture.index for picture in group], seen
 
 
-def adjust_decoding(decoding: Decoding, changes: dict[str, Any], room: Room | None = None) -> Decoding:
+def adjust_decoding(decoding: Decoding, changes: Mapping[str, Any], room: Room | None = None) -> Decoding:
     """A model's decoding with some settings changed.
 
     Raises `SettingsError` for unknown ones, with the nearest name, for values that a setting does not take, for those of

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -85,6 +85,29 @@ class Decoding:
         elif self.beams > 1:
             config |= {"length_penalty": self.length_penalty}
         return GenerationConfig(**{name: value for name, value in config.items() if value is not None})
+
+
+class DecodingChanges(TypedDict, total=False):
+    """Changes to how captions are written: the fields of `Decoding`, each of which may be left out."""
+
+    beams: int
+    """Beams of the beam search; 1 is greedy search."""
+    max_new_tokens: int
+    """Longest caption in tokens."""
+    min_new_tokens: int
+    """Shortest caption in tokens."""
+    length_penalty: float
+    """Above 1 favours longer captions, below 1 shorter ones."""
+    sample: bool
+    """Sample tokens at random (nucleus sampling) instead of taking the best."""
+    top_p: float
+    """With `sample`: draw from the smallest set of tokens that have this much probability together."""
+    temperature: float
+    """With `sample`: below 1 prefers likely tokens more, above 1 less."""
+    repetition_penalty: float
+    """Above 1 makes words that were written already less likely."""
+    mirror: bool
+    """Encode the mirrored picture too and average both: better captions, twice the encoding."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""From settings to training data: splits, features or pixels, captions as tokens, rows, and the rows of each epoch."""
+"""From a plan to training data: splits, features or pixels, captions as tokens, rows, and the rows of each epoch."""
 
 from __future__ import annotations
 
@@ -8,21 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from captrain.data.dataset import Splits
-from captrain.data.recipe_data import load_recipe_data, take_uncaptioned, tell_machine_captions, warn_of_leaks
 from captrain.data.samples import Mixture
-from captrain.errors import DataError, SettingsError
-from captrain.features.cache import GIB, CacheOptions
+from captrain.errors import DataError
 from captrain.features.stored_images import StoredImages
-from captrain.features.training_images import MIRRORED, PLAIN, Images, Views
+from captrain.features.training_images import MIRRORED, PLAIN, Images
 from captrain.models.contract import CaptionerModel
-from captrain.paths import cache_folder
-from captrain.settings.schema import DataSettings, Settings
-from captrain.settings.schema.conflicts import needing_validation
-from captrain.training.captions import MOST_AT_ONCE, StoredCaptions, TokenizedCaptions, VariedCaptions
+from captrain.training.captions import MOST_AT_ONCE, Captions, StoredCaptions, TokenizedCaptions, VariedCaptions
 from captrain.training.distributed.cache import cache_features_together
 from captrain.training.distributed.group import here
 from captrain.training.loop.batch_size import Batches
-from captrain.training.resolve import augmentation, batches_of, caption_text, learning_rates, source_ratios
+from captrain.training.plan import CaptionRules, DataPlan, TrainingPlan
 from captrain.training.rows import BlockMixture, LengthMixture, TrainingRows
 
 
@@ -41,87 +36,59 @@ class TrainingData:
     labels: np.ndarray
 
 
-def load_data(settings: Settings, data: str | None) -> Splits:
-    """The splits that the settings ask for, from the data set or from their sources. Counts pictures without a caption.
-
-    Raises `SettingsError` if a setting needs validation pictures and there are none.
-    """
-    splits = load_recipe_data(settings.data, settings.training.seed, data)
-    splits.uncaptioned = take_uncaptioned(splits.rejects)
-    if not len(splits.validation) and (names := needing_validation(settings)):
-        raise SettingsError(
-            f"{', '.join(names)}: there is nothing to validate on, the data names no validation split and "
-            f"validation_share is {settings.data.validation_share:g}; leave out what needs it, or give --validation-split"
-        )
-    warn_of_leaks(splits, settings.data)
-    tell_machine_captions(splits, settings.data)
-    return splits
-
-
-def cache_images(captioner: CaptionerModel, splits: Splits, data: DataSettings, seed: int) -> dict[str, Images]:
+def cache_images(captioner: CaptionerModel, splits: Splits, plan: DataPlan) -> dict[str, Images]:
     """Features or pixels of all training and validation pictures; bad pictures are rejected.
 
     If captions are generated from mirror images too, the mirrored features of validation pictures are cached as well.
     """
-    budget = None if data.memory_budget is None else int(data.memory_budget * GIB)
-    cache = CacheOptions(data.cache_features, cache_folder() / "kept", budget, data.workers, data.max_pixels)
     mirrors = captioner.decoding.mirror and not captioner.vision_learns()
-    views = {"train": Views(data.views, augmentation(data), seed), "validation": MIRRORED if mirrors else PLAIN}
+    views = {"train": plan.views, "validation": MIRRORED if mirrors else PLAIN}
     pictures = {"train": splits.train, "validation": splits.validation}
-    images = cache_features_together(here(), captioner, pictures, cache, splits.rejects, views)
+    images = cache_features_together(here(), captioner, pictures, plan.cache, splits.rejects, views)
     if not len(images["train"]):
         raise DataError(f"none of {len(splits.train)} training pictures can be used: {splits.rejects.summary()}")
     return images
 
 
 def tokenize_captions(
-    captioner: CaptionerModel, images: dict[str, Images], data: DataSettings
+    captioner: CaptionerModel, images: dict[str, Images], rules: CaptionRules
 ) -> dict[str, TokenizedCaptions]:
     """The captions of all images. All are cleaned; only training captions are varied."""
-    text = caption_text(data)
 
     def of_split(images: Images) -> TokenizedCaptions:
         if isinstance(images, StoredImages) and len(images) > MOST_AT_ONCE:
-            return StoredCaptions(captioner, images, data.max_tokens, text)
-        return TokenizedCaptions(captioner, images.samples, data.max_tokens, text)
+            return StoredCaptions(captioner, images, rules.max_tokens, rules.text)
+        return TokenizedCaptions(captioner, images.samples, rules.max_tokens, rules.text)
 
     return {name: of_split(images[name]) for name in images}
 
 
-def prepare_data(captioner: CaptionerModel, splits: Splits, filled: Settings) -> TrainingData:
+def prepare_data(captioner: CaptionerModel, splits: Splits, plan: DataPlan) -> TrainingData:
     """Images with their features or pixels, captions as tokens, and training rows made of both. Each is made once."""
-    images = cache_images(captioner, splits, filled.data, filled.training.seed)
-    captions = tokenize_captions(captioner, images, filled.data)
-    rows = make_rows(filled, captioner, images["train"], captions["train"])
-    return TrainingData(images, captions, rows, splits.sources())
+    images = cache_images(captioner, splits, plan)
+    captions = tokenize_captions(captioner, images, plan.captions)
+    shown: Captions = captions["train"]
+    if plan.captions.text.is_random:
+        shown = VariedCaptions(captions["train"], captioner, images["train"].samples, plan.seed)
+    return TrainingData(images, captions, TrainingRows(shown, plan.captions_an_image, plan.seed), splits.sources())
 
 
-def make_mixture(settings: Settings, data: TrainingData) -> Mixture:
+def make_mixture(plan: TrainingPlan, data: TrainingData) -> Mixture:
     """The rows of each epoch. Raises `SettingsError` for a warm-up longer than the run."""
     images, captions = data.images["train"], data.captions["train"]
-    training, batches = settings.training, batches_of(settings.training)
-    mixture = Mixture(data.labels[images.taken], source_ratios(settings.data), captions.repeats, training.seed)
+    order, batches, lengths = plan.order, plan.steps.batches, captions.lengths
+    mixture = Mixture(data.labels[images.taken], order.ratios, captions.repeats, order.seed)
     if isinstance(images, StoredImages) and images.blocks is not None:
         mixture = BlockMixture(mixture, images.blocks)
-    window, lengths = training.length_window, captions.lengths
-    if window > 1 and lengths is not None and settings.data.captions_per_image == "all":
-        mixture = LengthMixture(mixture, lengths, batches.step, window)
-    learning_rates(training).warmup(steps_an_epoch(batches, mixture) * training.epochs)
+    if order.length_window > 1 and lengths is not None:
+        mixture = LengthMixture(mixture, lengths, batches.step, order.length_window)
+    plan.learning.schedule.warmup(steps_an_epoch(batches, mixture) * plan.epochs)
     return mixture
 
 
 def steps_an_epoch(batches: Batches, mixture: Mixture) -> int:
     """Steps of the optimizer in an epoch."""
     return math.ceil(math.ceil(len(mixture) / batches.images) / batches.accumulate)
-
-
-def make_rows(
-    settings: Settings, captioner: CaptionerModel, images: Images, captions: TokenizedCaptions
-) -> TrainingRows:
-    """Rows of captions. They are tokenised once, or again in each epoch if their words vary."""
-    seed = settings.training.seed
-    varied = VariedCaptions(captions, captioner, images.samples, seed) if captions.text.is_random else None
-    return TrainingRows(varied or captions, settings.data.captions_per_image, seed)
 
 
 def count(data: TrainingData) -> dict[str, int]:

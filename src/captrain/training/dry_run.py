@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from textwrap import wrap
 from typing import Any
 
-from captrain.data.caption_text import CaptionText
 from captrain.data.dataset import Splits
 from captrain.models.contract import CaptionerModel
 from captrain.models.layers.packing import IGNORED
 from captrain.progress import printable
-from captrain.settings.schema import Settings
-from captrain.training.resolve import caption_text
+from captrain.training.plan import CaptionRules
 from captrain.yaml_text import inline
 
 WIDTH = 80
@@ -23,8 +21,9 @@ Sections = dict[str, dict[str, Any]]
 
 
 def preview(
-    requested: Settings,
-    filled: Settings,
+    given: Sections,
+    decided: Sections,
+    rules: CaptionRules,
     captioner: CaptionerModel,
     splits: Splits,
     parameters: dict[str, dict[str, int]],
@@ -32,20 +31,17 @@ def preview(
     """The whole dry run as text that fits 80 columns.
 
     Args:
-        requested: The settings as they were given.
-        filled: The same, with everything filled in that the model and the machine decide.
+        given: By section, the settings that were given and are not the defaults.
+        decided: The settings that were left open, with what the model and the machine decide.
+        rules: How captions become tokens.
         captioner: The model, ready to train.
         splits: The data.
         parameters: For each part of the model, how many parameters it has (`total`) and how many learn (`trainable`).
     """
-    given, decided = _changes(requested, filled)
     blocks = [
         ("what learns", _parameters(parameters)),
         ("pictures", _pictures(splits)),
-        (
-            f"first targets, of {printable(splits.train[0].id)}",
-            _targets(captioner, splits, caption_text(filled.data), filled.data.max_tokens),
-        ),
+        (f"first targets, of {printable(splits.train[0].id)}", _targets(captioner, splits, rules)),
         ("settings that differ from the defaults", _yaml(given) or ["  none"]),
         ("settings that the model and this machine decide", _yaml(decided) or ["  none"]),
         ("all settings, with where each is from", ["  captrain config show, with the same flags"]),
@@ -73,11 +69,11 @@ def _pictures(splits: Splits) -> Iterator[str]:
         yield f"  {what:<20}{count:>9,}"
 
 
-def _targets(captioner: CaptionerModel, splits: Splits, text: CaptionText, max_tokens: int) -> Iterator[str]:
+def _targets(captioner: CaptionerModel, splits: Splits, rules: CaptionRules) -> Iterator[str]:
     """The first sample's captions as tokens: the given ones, and the learned ones."""
-    every = text.clean(splits.train[0].captions)
+    every = rules.text.clean(splits.train[0].captions)
     captions = every[:MOST_CAPTIONS]
-    ids, _ = captioner.tokenize(captions, max_tokens)
+    ids, _ = captioner.tokenize(captions, rules.max_tokens)
     rows = captioner.pack([[caption] for caption in ids])
     for caption, inputs, labels in zip(captions, rows.input_ids.tolist(), rows.labels.tolist(), strict=True):
         length = max(place for place, label in enumerate(labels) if label != IGNORED) + 1
@@ -102,20 +98,6 @@ def _tokens(captioner: CaptionerModel, ids: list[int]) -> str:
     return " ".join(
         f"<{id}>" if token is None else printable(str(token)) for id, token in zip(ids, tokens, strict=True)
     )
-
-
-def _changes(requested: Settings, filled: Settings) -> tuple[Sections, Sections]:
-    """By section: the given settings that are not defaults, and the open ones that are now decided."""
-    default, asked, known = (settings.model_dump(mode="json") for settings in (Settings(), requested, filled))
-    given = {
-        name: {leaf: value for leaf, value in part.items() if value != default[name][leaf]}
-        for name, part in asked.items()
-    }
-    decided = {
-        name: {leaf: value for leaf, value in part.items() if value != asked[name][leaf]}
-        for name, part in known.items()
-    }
-    return given, decided
 
 
 def _yaml(sections: Sections) -> list[str]:

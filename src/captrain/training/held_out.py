@@ -108,15 +108,15 @@ class FinalTest:
     """How the best model is tested.
 
     Attributes:
-        device, precision: what it computes on, and how; "auto" is decided by the machine that tests.
-        batch_size, workers: pictures captioned at a time, and threads that read them (None: one per core).
+        device, precision: what it computes on, and how.
+        batch_size, workers: pictures captioned at a time, and threads that read them.
         max_pixels: larger pictures are rejected. metric: a score to compute beside the usual ones. tokenizer: of the scores.
     """
 
     device: str
     precision: str
     batch_size: int
-    workers: int | None
+    workers: int
     max_pixels: int
     metric: str
     tokenizer: str

@@ -1,96 +1,198 @@
-"""From the requested settings to those that a run uses: everything left open is decided here, once.
+"""From settings to what a training goes by: `plan`'s types, in which nothing is left open.
 
-`fill_...` replaces `None` and "auto" by values; a run saves these filled settings. The other functions turn them into plain
-values and small types, so that nothing further down knows the settings.
+What the settings alone decide is known before anything is loaded (`captioner_start`). The rest is made of filled settings, as
+`filled` completes them.
 """
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+import os
 
 import torch
 
 from captrain.data.augment import Augmentation
 from captrain.data.caption_text import CaptionText
 from captrain.errors import SettingsError
-from captrain.models.adapters import lora_of
-from captrain.models.contract import PARTS, CaptionerModel
-from captrain.models.defaults import learning_rate_of
-from captrain.models.device import PRECISIONS
-from captrain.models.families import family_named, joined_family
+from captrain.features.cache import GIB, CacheOptions
+from captrain.features.stream import default_workers
+from captrain.features.training_images import Views
+from captrain.models.build import Mapper, NewDecoder, PreparationChanges
+from captrain.models.contract import PARTS
+from captrain.models.decoding import Decoding
+from captrain.models.device import choose_device, choose_precision
+from captrain.models.families import joined_family
+from captrain.models.lora import LoraOptions
+from captrain.paths import cache_folder
 from captrain.settings.schema import DataSettings, ModelSettings, Settings, TrainingSettings
 from captrain.settings.schema.conflicts import asked, frozen_of, method_of
-from captrain.settings.schema.optimization import beta2_of, default_rate, schedule_of
-from captrain.training.distributed.strategy import Distribution, ZeroSettings
+from captrain.training.distributed.strategy import Distribution, ZeroSettings, check_batch_size, check_distribution
+from captrain.training.filled import decided, learning_rates
 from captrain.training.held_out import FinalTest
 from captrain.training.loop.batch_size import Batches, MemorySettings
 from captrain.training.loop.trainer import LearningPlan
-from captrain.training.optimization.optimizers import Optimization, check_optimizer
-from captrain.training.optimization.schedules import LAVIS, Schedule
+from captrain.training.optimization.optimizers import Optimization
+from captrain.training.plan import (
+    AllWeights,
+    CaptionerStart,
+    CaptionRules,
+    CheckpointTimes,
+    DataPlan,
+    EpochOrder,
+    FromCheckpoint,
+    FromParts,
+    Learning,
+    NewAdapters,
+    Placement,
+    SavedAdapter,
+    StepPlan,
+    TrackingPlan,
+    TrainingPlan,
+    ValidationPlan,
+    WhatLearns,
+)
+from captrain.training.trackers import chosen
 
-T = TypeVar("T")
+# Before anything is loaded.
 
 
-def fill_defaults(settings: Settings, captioner: CaptionerModel) -> Settings:
-    """Settings with the model family's defaults filled in.
+def check_processes(settings: Settings, count: int, device: str) -> None:
+    """Raise `SettingsError` for what so many processes can't share. A batch size of `auto` is chosen so that they can."""
+    if settings.training.batch_size != "auto":
+        check_batch_size(settings.training.batch_size, count)
+    check_distribution(distribution_of(settings), device)
 
-    Raises `SettingsError` if settings contradict an adapter that continues to learn.
+
+def captioner_start(settings: Settings) -> CaptionerStart:
+    """The captioner that a run begins with.
+
+    Raises `ModelError` for a device or a precision that this machine does not have, `SettingsError` for adapters of a decoder
+    that is new.
     """
-    model, training = settings.model, settings.training
-    method = method_of(model)
-    own = family_named(captioner.family)
-    spec = captioner.image_spec
-    return _updated(
-        settings,
-        model={
-            **(_of_adapter(captioner, model) if model.continue_adapter else {}),
-            "method": method,
-            "freeze": frozen_of(model) if method == "full" else None,
-            "image_size": spec.height,
-            "resize": spec.resize,
-            "decode": spec.decode,
-            "image_vectors": model.image_vectors or joined_family(model.join).image_vectors,
-            "precision": next(name for name, kind in PRECISIONS.items() if kind == captioner.precision),
-        },
-        training={
-            "learning_rate": training.learning_rate or learning_rate_of(captioner.family, model),
-            "label_smoothing": own.label_smoothing if training.label_smoothing is None else training.label_smoothing,
-        },
-        data={"prompt": captioner.prompt},
+    model, generation = settings.model, settings.generation
+    device = choose_device(model.device)
+    return CaptionerStart(
+        FromCheckpoint(model.model, model.base) if model.encoder is None else _parts(model, settings.training.seed),
+        PreparationChanges(model.image_size, model.resize, model.decode),
+        what_learns(model),
+        Placement(device, choose_precision(model.precision, device), model.quantize),
+        caption_rules(settings.data),
+        settings.data.prompt,
+        Decoding(**generation.model_dump()),
+        tuple(asked(generation, "max_new_tokens", "min_new_tokens")),
     )
 
 
-def fill_optimizer(filled: Settings, requested: TrainingSettings, device: torch.device) -> Settings:
-    """Settings with the optimizer's defaults filled in.
+def what_learns(model: ModelSettings) -> WhatLearns:
+    """The weights that learn. Raises `SettingsError` for adapters of a decoder that is new."""
+    if method_of(model) == "full":
+        return AllWeights(frozen_of(model))
+    if model.continue_adapter:
+        return SavedAdapter()
+    lora = LoraOptions(
+        model.rank, model.alpha, model.dropout, model.lora_parts, model.target_modules, model.lora_layers, model.rslora,
+        model.dora, model.lora_init,
+    )  # fmt: skip
+    if model.encoder is None:
+        return NewAdapters(lora)
+    if model.decoder is None:
+        raise SettingsError(
+            "method lora: a new decoder has nothing to adapt; use --method full, or give --decoder a pretrained one"
+        )
+    return NewAdapters(lora, joined_family(model.join).fresh_modules)
 
-    Args:
-        filled: with the family's learning rate where none was asked for. requested: what the user said.
 
-    Raises `SettingsError` if the optimizer is not installed or does not run on the device, or if the rates do not fit.
+def caption_rules(data: DataSettings) -> CaptionRules:
+    """How captions become tokens to learn."""
+    text = CaptionText(
+        lower_case=data.lower_case,
+        strip_punctuation=data.strip_punctuation,
+        max_words=data.max_words,
+        prefix=data.prefix,
+        suffix=data.suffix,
+        replace=tuple(_pair(pair) for pair in data.replace),
+        remove_words=data.remove_words,
+        shuffle_tags=data.shuffle_tags,
+        keep_tags=data.keep_tags,
+        drop_tags=data.drop_tags,
+        drop_captions=data.drop_captions,
+    )
+    return CaptionRules(text, data.max_tokens, bool(asked(data, "max_tokens")), data.accept_lost_words)
+
+
+def distribution_of(settings: Settings) -> Distribution:
+    """What decides whether several processes can share the training."""
+    training, distributed = settings.training, settings.distributed
+    return Distribution(
+        distributed.strategy,
+        ZeroSettings(distributed.zero_stage, distributed.zero_offload),
+        optimizer=training.optimizer,
+        quantizes=settings.model.quantize is not None,
+        compiles=training.compile,
+        averages=training.ema > 0,
+    )
+
+
+# With a captioner: of filled settings.
+
+
+def learning_of(filled: Settings, device: torch.device) -> Learning:
+    """How the captioner learns in its forward pass.
+
+    A batch's rows are decoded in groups of similar length on CPUs, where padding costs more than a second pass. Not if weights
+    are sharded over processes (all must make equally many passes), nor if the passes are compiled.
     """
     training = filled.training
-    check_optimizer(training.optimizer, device)
-    rate = decided(training.learning_rate)
-    filled = _updated(
-        filled,
-        training={
-            "learning_rate": default_rate(training.optimizer, rate) if requested.learning_rate is None else rate,
-            "beta2": beta2_of(training),
-            "schedule": schedule_of(training),
-        },
+    is_whole = filled.distributed.strategy == "ddp"
+    return Learning(
+        what_learns(filled.model),
+        training.seed,
+        decided(training.label_smoothing),
+        training.patch_dropout,
+        groups_rows=device.type == "cpu" and is_whole and not training.compile,
+        recomputes=filled.model.checkpoint_activations,
+        compiles=training.compile,
     )
-    learning_rates(filled.training)
-    return filled
 
 
-def fill_batch_size(settings: Settings, images: int) -> Settings:
-    """Settings with this batch size."""
-    return _updated(settings, training={"batch_size": images})
+def data_plan(filled: Settings) -> DataPlan:
+    """How pictures are cached and varied, and which captions they have."""
+    data, seed = filled.data, filled.training.seed
+    budget = None if data.memory_budget is None else int(data.memory_budget * GIB)
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # those of one machine share its cores
+    return DataPlan(
+        CacheOptions(
+            data.cache_features, cache_folder() / "kept", budget, _threads(data.workers, processes), data.max_pixels
+        ),
+        Views(data.views, _augmentation(data), seed),
+        caption_rules(data),
+        _most_captions(data),
+        seed,
+    )
 
 
-def fill_tokenizer(settings: Settings, tokenizer: str) -> Settings:
-    """Settings with this tokenizer of scores."""
-    return _updated(settings, evaluation={"tokenize": tokenizer})
+# With the data: of filled settings whose batch size is decided.
+
+
+def training_plan(filled: Settings, run_name: str) -> TrainingPlan:
+    """The whole training. `run_name` is its name in trackers, where the settings give none."""
+    training, evaluation, all_captions = filled.training, filled.evaluation, _most_captions(filled.data) is None
+    return TrainingPlan(
+        learning_plan(filled),
+        StepPlan(
+            batches_of(training), training.seed, training.max_gradient_norm, training.word_dropout, training.log_every
+        ),
+        EpochOrder(training.seed, _source_ratios(filled.data), training.length_window if all_captions else 1),
+        CheckpointTimes(training.checkpoint_every, training.checkpoint_every_epochs),
+        ValidationPlan(
+            evaluation.evaluate_every, evaluation.validation_limit, evaluation.samples, evaluation.metric,
+            evaluation.tokenize, training.patience,
+        ),
+        TrackingPlan(
+            chosen(training.trackers), training.project, training.run_name or run_name, filled.model_dump(mode="json")
+        ),
+        distribution_of(filled),
+        final_test(filled),
+    )  # fmt: skip
 
 
 def learning_plan(filled: Settings) -> LearningPlan:
@@ -107,25 +209,6 @@ def learning_plan(filled: Settings) -> LearningPlan:
     )
 
 
-def learning_rates(training: TrainingSettings) -> Schedule:
-    """The learning rate over the run. Raises `SettingsError` if it begins or ends above its peak."""
-    peak, name = decided(training.learning_rate), decided(training.schedule)
-    start = training.warmup_learning_rate
-    if start is None:
-        start = peak if name in LAVIS else 0.0
-    return Schedule(
-        name,
-        peak,
-        training.epochs,
-        start=start,
-        floor=training.min_learning_rate,
-        warmup_steps=training.warmup_steps or 0,
-        warmup_share=training.warmup if training.warmup_steps is None else 0.0,
-        decay_rate=training.decay_rate,
-        decay_epochs=training.decay_epochs,
-    )
-
-
 def batches_of(training: TrainingSettings) -> Batches:
     """The batches of a run whose batch size was decided."""
     if training.batch_size == "auto":
@@ -133,56 +216,29 @@ def batches_of(training: TrainingSettings) -> Batches:
     return Batches(training.batch_size, training.accumulate)
 
 
-def distribution_of(settings: Settings) -> Distribution:
-    """What decides whether several processes can share the training."""
-    training, distributed = settings.training, settings.distributed
-    return Distribution(
-        distributed.strategy,
-        ZeroSettings(distributed.zero_stage, distributed.zero_offload),
-        batch_size=0 if training.batch_size == "auto" else training.batch_size,
-        optimizer=training.optimizer,
-        quantizes=settings.model.quantize is not None,
-        compiles=training.compile,
-        averages=training.ema > 0,
-    )
-
-
 def final_test(filled: Settings) -> FinalTest:
     """How the best model is tested: without gradients twice as many pictures fit."""
     model, data, evaluation = filled.model, filled.data, filled.evaluation
-    size = 2 * batches_of(filled.training).images
+    size, device = 2 * batches_of(filled.training).images, choose_device(model.device).type
     return FinalTest(
-        model.device, model.precision, size, data.workers, data.max_pixels, evaluation.metric, evaluation.tokenize
+        device, model.precision, size, _threads(data.workers), data.max_pixels, evaluation.metric, evaluation.tokenize
     )
 
 
-def augmentation(data: DataSettings) -> Augmentation | None:
-    """How training pictures are varied; None if they are not."""
-    found = Augmentation(crop_scale=data.crop_scale, flip=data.flip, randaugment=data.randaugment)
-    return found if found.is_random else None
-
-
-def caption_text(data: DataSettings) -> CaptionText:
-    """What is done to the words of captions."""
-    return CaptionText(
-        lower_case=data.lower_case,
-        strip_punctuation=data.strip_punctuation,
-        max_words=data.max_words,
-        prefix=data.prefix,
-        suffix=data.suffix,
-        replace=tuple(_pair(pair) for pair in data.replace),
-        remove_words=data.remove_words,
-        shuffle_tags=data.shuffle_tags,
-        keep_tags=data.keep_tags,
-        drop_tags=data.drop_tags,
-        drop_captions=data.drop_captions,
+def _parts(model: ModelSettings, seed: int) -> FromParts:
+    """An encoder and a decoder to join."""
+    new = NewDecoder(
+        model.decoder_layers, model.decoder_width, model.decoder_heads, model.decoder_dropout, model.vocabulary_size,
+        model.tokenizer,
+    )  # fmt: skip
+    mapper = Mapper(
+        model.mapper, model.prefix_length, model.projection_length, model.mapper_layers, model.mapper_heads,
+        model.mapper_positions, model.normalize_vectors,
+    )  # fmt: skip
+    vectors = model.image_vectors or joined_family(model.join).image_vectors
+    return FromParts(
+        decided(model.encoder), model.decoder, new, vectors, mapper if model.join == "prefix" else None, seed
     )
-
-
-def source_ratios(data: DataSettings) -> list[float] | None:
-    """The ratios of several data sets; None where all their images are shown once an epoch."""
-    ratios = [source.ratio for source in data.sources if source.ratio is not None]
-    return ratios or None
 
 
 def _optimization(filled: Settings) -> Optimization:
@@ -201,43 +257,35 @@ def _optimization(filled: Settings) -> Optimization:
 
 def _memory(filled: Settings) -> MemorySettings:
     """The settings to change when a run is out of memory."""
-    model, data, generation = filled.model, filled.data, filled.generation
+    model, generation = filled.model, filled.generation
     return MemorySettings(
-        batches_of(filled.training),
-        decided(model.image_size),
-        model.precision,
-        model.checkpoint_activations,
-        data.captions_per_image,
-        data.max_tokens,
-        generation.beams,
-        generation.max_new_tokens,
-    )
+        batches_of(filled.training), decided(model.image_size), model.precision, model.checkpoint_activations,
+        _most_captions(filled.data), filled.data.max_tokens, generation.beams, generation.max_new_tokens,
+    )  # fmt: skip
 
 
-def _of_adapter(captioner: CaptionerModel, model: ModelSettings) -> dict[str, Any]:
-    """Settings of an adapter that continues to learn. Raises `SettingsError` if something else was asked for."""
-    own = lora_of(captioner)
-    for name in asked(model, *own):
-        if getattr(model, name) != own[name]:
-            raise SettingsError(
-                f"{name}: found {getattr(model, name)}, but the adapter of {model.model} has {own[name]}; leave it out, "
-                "or leave --continue-adapter out for a new adapter"
-            )
-    return own
+def _augmentation(data: DataSettings) -> Augmentation | None:
+    """How training pictures are varied; None if they are not."""
+    found = Augmentation(crop_scale=data.crop_scale, flip=data.flip, randaugment=data.randaugment)
+    return found if found.is_random else None
 
 
-def decided(value: T | None) -> T:
-    """A value that filled settings have."""
-    if value is None:
-        raise ValueError("a setting was not filled in")
-    return value
+def _most_captions(data: DataSettings) -> int | None:
+    """The most captions of an image in an epoch; None for all."""
+    if data.captions_per_image == "all":
+        return None
+    return 1 if data.captions_per_image == "one" else data.captions_per_image
 
 
-def _updated(settings: Settings, **sections: dict[str, Any]) -> Settings:
-    """Settings with other values, by section."""
-    return settings.model_copy(
-        update={name: getattr(settings, name).model_copy(update=values) for name, values in sections.items()}
-    )
+def _source_ratios(data: DataSettings) -> list[float] | None:
+    """The ratios of several data sets; None where all their images are shown once an epoch."""
+    ratios = [source.ratio for source in data.sources if source.ratio is not None]
+    return ratios or None
+
+
+def _threads(workers: int | None, processes: int = 1) -> int:
+    """Threads that read and decode pictures in each of so many processes."""
+    return max(1, default_workers() // processes if workers is None else workers)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -19,8 +19,6 @@ from captrain.models.contract import CaptionerModel
 from captrain.models.layers.packing import IGNORED, PackedRows, pack
 from captrain.training.captions import Captions
 
-CaptionsPerImage = str | int
-
 
 class TrainingRow(NamedTuple):
     """An image by its position, and the captions (token ids) that it carries in an epoch.
@@ -37,10 +35,9 @@ class TrainingRow(NamedTuple):
 class TrainingRows(Dataset[TrainingRow]):
     """Row (epoch, i): image i and the captions that it carries in that epoch. Row (epoch, ~i) is the same, not learned."""
 
-    def __init__(self, captions: Captions, captions_per_image: CaptionsPerImage, seed: int) -> None:
-        self.captions = captions
-        self.most = {"all": None, "one": 1}.get(str(captions_per_image), captions_per_image)
-        self.seed = seed
+    def __init__(self, captions: Captions, most: int | None, seed: int) -> None:
+        """`most`: captions that an image carries at most, drawn by `seed`; None for all."""
+        self.captions, self.most, self.seed = captions, most, seed
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -50,10 +47,10 @@ class TrainingRows(Dataset[TrainingRow]):
         if index < 0:
             return self[epoch, ~index]._replace(learned=False)
         captions = self.captions.at(index, epoch)
-        if self.most is None or len(captions) <= int(self.most):
+        if self.most is None or len(captions) <= self.most:
             return TrainingRow(index, epoch, captions)
         draw = np.random.default_rng([self.seed, epoch, index])
-        chosen = sorted(draw.choice(len(captions), int(self.most), replace=False))
+        chosen = sorted(draw.choice(len(captions), self.most, replace=False))
         return TrainingRow(index, epoch, [captions[number] for number in chosen])
 
 

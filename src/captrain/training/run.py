@@ -10,33 +10,35 @@ from pathlib import Path
 from typing import Any
 
 from captrain.data.dataset import Splits
+from captrain.data.recipe_data import load_training_splits
 from captrain.disk.locks import clear_lock, locked_folder
 from captrain.errors import BusyError
 from captrain.features.stored_images import vocabulary_captions
 from captrain.metrics.java import check_java
 from captrain.models.contract import CaptionerModel
-from captrain.models.device import choose_device, compile_captioner
+from captrain.models.device import choose_device
 from captrain.models.what_learns import count_parameters
 from captrain.records import Sample
 from captrain.report.run import write_report
 from captrain.settings.schema import Settings, TrainingSettings
 from captrain.training.captioner_setup import adapt, check_captions_fit, first_captioner, place
-from captrain.training.data_setup import TrainingData, count, left_out, load_data, make_mixture, prepare_data
+from captrain.training.data_setup import TrainingData, count, left_out, make_mixture, prepare_data
 from captrain.training.distributed.group import ProcessGroup, ReadOnlyRunFolder, process_group
-from captrain.training.distributed.strategy import check_distribution
+from captrain.training.distributed.strategy import check_batch_size
 from captrain.training.dry_run import preview
 from captrain.training.extensions import NOTHING, Extensions
+from captrain.training.filled import decided_of, fill_batch_size, fill_defaults, fill_optimizer, fill_tokenizer
 from captrain.training.held_out import keep_splits, score_best_model, scores_of_test
 from captrain.training.loop.batch_size import choose_batch_size
 from captrain.training.loop.signals import SIGNALS, ends_on_signals
 from captrain.training.loop.validation import decide_tokenizer
 from captrain.training.resolve import (
-    distribution_of,
-    fill_batch_size,
-    fill_defaults,
-    fill_optimizer,
-    fill_tokenizer,
-    final_test,
+    caption_rules,
+    captioner_start,
+    check_processes,
+    data_plan,
+    learning_of,
+    training_plan,
 )
 from captrain.training.run_folder.base_weights import check_base, fingerprints_of
 from captrain.training.run_folder.checkpoints import Checkpoints, check_checkpoint_fits
@@ -91,7 +93,7 @@ def train(
     device = choose_device(settings.model.device).type
     with process_group(device) as group, ExitStack() as stack:
         with group.together():
-            check_distribution(distribution_of(settings), group.size, device)
+            check_processes(settings, group.size, device)
             if group.is_first and (overwrite or force or resume_from or not RunPlace(out).is_finished()):
                 stack.enter_context(locked_folder(out))
             elif group.is_first:
@@ -119,9 +121,9 @@ def _train(
     checkpoints = make_checkpoints(run, settings.training)
     with group.together():
         last = checkpoints.last() if resume_from is None else checkpoints.find(resume_from)
-        splits = load_data(settings, request.source)
+        splits = load_training_splits(settings, request.source)
     captioner, filled = group.main_process_first(lambda: prepare_captioner(settings, splits, run))
-    data = prepare_data(captioner, splits, filled)
+    data = prepare_data(captioner, splits, data_plan(filled))
     with group.together():
         if last is not None:
             check_checkpoint_fits(captioner, last)
@@ -129,9 +131,10 @@ def _train(
         if last is not None and not request.force:
             run.check_same(count(data), fingerprints)
     filled = fill_open_ends(run, filled, captioner, data)
-    mixture = make_mixture(filled, data)
+    plan = training_plan(filled, out.resolve().name)
+    mixture = make_mixture(plan, data)
     with group.together():
-        check_distribution(distribution_of(filled), group.size, captioner.device.type)
+        check_batch_size(plan.steps.batches.images, group.size)
         run.write_settings(facts_of(request, filled, captioner, data, splits, fingerprints))
         run.write_rejects(splits.rejects)
         tell_what_learns(captioner, data, splits, filled.data.max_tokens)
@@ -142,7 +145,7 @@ def _train(
                 logger.info("going on from step %d (%s)", checkpoints.last_step(), last)
         run.rewind(checkpoints.last_step(), last)
     goes_back = bool(resume_from or changes)
-    trainer, following = make_trainer(run, filled, captioner, data, mixture, checkpoints, goes_back, extensions)
+    trainer, following = make_trainer(run, plan, captioner, data, mixture, checkpoints, goes_back, extensions)
     with following.until_done():
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
         SIGNALS.place = "after the last step"
@@ -151,7 +154,7 @@ def _train(
                 run.save_model(captioner)
         if not group.is_first:
             return Outcome(out, len(splits.rejects), None, {}, {})
-        test_scores = score_best_model(run, splits, final_test(filled), extensions.metrics)
+        test_scores = score_best_model(run, splits, plan.test, extensions.metrics)
         following.tested(trainer.state.global_step, test_scores)
     return finish(run, splits, test_scores)
 
@@ -183,10 +186,11 @@ def check_installed(settings: Settings) -> None:
 def describe(settings: Settings, data: str | None) -> str:
     """A dry run: everything up to the first step, as text."""
     check_installed(settings)
-    splits = load_data(settings, data)
+    splits = load_training_splits(settings, data)
     captioner, filled = prepare_captioner(settings, splits, None)
     filled = _fill_tokenizer(filled, splits.validation, None)
-    return preview(settings, filled, captioner, splits, count_parameters(captioner))
+    rules, decided = caption_rules(filled.data), decided_of(settings, filled)
+    return preview(settings.requested(), decided, rules, captioner, splits, count_parameters(captioner))
 
 
 def prepare_captioner(settings: Settings, splits: Splits, run: RunFolder | None) -> tuple[CaptionerModel, Settings]:
@@ -194,13 +198,12 @@ def prepare_captioner(settings: Settings, splits: Splits, run: RunFolder | None)
 
     Weights that exist nowhere else are first written to the run's `base/`: adapters refer to it, a resumed run begins there.
     """
-    captioner = first_captioner(settings, vocabulary_captions(splits.train), run, splits.question)
-    check_captions_fit(captioner, splits.train, settings)
-    place(captioner, settings.model)
+    start = captioner_start(settings)
+    captioner = first_captioner(start, vocabulary_captions(splits.train), run, splits.question)
+    check_captions_fit(captioner, splits.train, start)
+    place(captioner, start.place)
     filled = fill_optimizer(fill_defaults(settings, captioner), settings.training, captioner.device)
-    adapt(captioner, filled)
-    if filled.training.compile:
-        compile_captioner(captioner)
+    adapt(captioner, learning_of(filled, captioner.device))
     return captioner, filled
 
 

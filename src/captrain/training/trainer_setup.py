@@ -1,4 +1,4 @@
-"""From settings, a captioner and its data to a trainer with everything that happens around its steps."""
+"""From a plan, a captioner and its data to a trainer with everything that happens around its steps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from captrain.disk.writing import write_text
 from captrain.features.training_images import Images
 from captrain.models.contract import CaptionerModel
 from captrain.records import write_jsonl
-from captrain.settings.schema import Settings
 from captrain.training.captions import TokenizedCaptions
 from captrain.training.data_setup import TrainingData, steps_an_epoch
 from captrain.training.distributed.group import here
@@ -26,31 +25,30 @@ from captrain.training.loop.signals import SIGNALS, Stopped
 from captrain.training.loop.trainer import CaptionTrainer
 from captrain.training.loop.trainer_adapter import EpochData
 from captrain.training.loop.validation import Validation, Validator, advice, blind_spot_of, spread_evenly
-from captrain.training.resolve import batches_of, decided, distribution_of, learning_plan
+from captrain.training.plan import TrackingPlan, TrainingPlan, ValidationPlan
 from captrain.training.rows import Collator, word_dropout
 from captrain.training.run_folder.checkpoints import Checkpoints
 from captrain.training.run_folder.folder import RunFolder
 from captrain.training.run_folder.logbook import Logbook
-from captrain.training.trackers import TrackedRun, chosen
+from captrain.training.trackers import TrackedRun
 from captrain.training.trackers.follow import Following
 
 logger = logging.getLogger(__name__)
 
 
 def make_trainer(
-    run: RunFolder, settings: Settings, captioner: CaptionerModel, data: TrainingData, mixture: Mixture,
+    run: RunFolder, plan: TrainingPlan, captioner: CaptionerModel, data: TrainingData, mixture: Mixture,
     checkpoints: Checkpoints, goes_back: bool, extensions: Extensions = NOTHING,
 ) -> tuple[CaptionTrainer, Following]:  # fmt: skip
     """The trainer with its callbacks, and the tracker callback, which outlives it to follow the final test.
 
     Args:
-        settings: filled. goes_back: whether the steps from here on may differ from those of an earlier session.
+        goes_back: whether the steps from here on may differ from those of an earlier session.
     """
-    training, evaluation = settings.training, settings.evaluation
-    plan, batches = learning_plan(settings), batches_of(settings.training)
+    batches, shown = plan.steps.batches, plan.validation.shown
     steps = steps_an_epoch(batches, mixture)
-    validator = make_validator(settings, data.images["validation"], data.captions["validation"], extensions)
-    strategy = strategy_of(settings)
+    validator = make_validator(plan, data.images["validation"], data.captions["validation"], extensions)
+    strategy = make_strategy(plan.distribution.strategy, plan.distribution.zero, here())
 
     def on_best(validation: Validation) -> None:
         run.save_model(captioner)
@@ -59,27 +57,27 @@ def make_trainer(
         judged = {**place, **validation.judgement.to_dict(), "scores": validation.scores}
         write_text(run.path / "scores.json", json.dumps(judged, indent=2) + "\n")
 
-    hide_words = word_dropout(captioner, training.word_dropout, training.seed)
+    hide_words = word_dropout(captioner, plan.steps.word_dropout, plan.steps.seed)
     collator = Collator(captioner, data.images["train"], hide_words)
     trainer = CaptionTrainer(
         captioner,
-        training_arguments(settings, run, captioner, strategy, validator is not None),
+        training_arguments(plan, run, captioner, strategy, validator is not None),
         EpochData(data.rows, mixture, collator),
-        plan,
+        plan.learning,
         strategy,
         checkpoints,
         validator,
         on_best,
     )
-    shown = spread_evenly(validator.positions, evaluation.samples) if validator else []
-    samples = [data.images["validation"].samples[position] for position in shown]
-    names = chosen(training.trackers) if here().is_first else ()
-    following = Following(names, tracked_run(run, settings), samples, lambda: trainer.latest, goes_back)
+    positions = spread_evenly(validator.positions, shown) if validator else []
+    samples = [data.images["validation"].samples[position] for position in positions]
+    names = plan.tracking.trackers if here().is_first else ()
+    following = Following(names, tracked_run(run, plan.tracking), samples, lambda: trainer.latest, goes_back)
     callbacks: list[TrainerCallback] = [
-        Logbook(run, run.seconds_so_far(), evaluation.samples, lambda: trainer.latest),
-        checkpoint_schedule(settings, steps),
-        LiveView(len(mixture), training.epochs, batches.step, collator, lambda: trainer.latest),
-        *judging_callbacks(settings, data.images["validation"]),
+        Logbook(run, run.seconds_so_far(), shown, lambda: trainer.latest),
+        checkpoint_schedule(plan, steps),
+        LiveView(len(mixture), plan.epochs, batches.step, collator, lambda: trainer.latest),
+        *judging_callbacks(plan.validation, data.images["validation"]),
         following,
         *extensions.trainer_callbacks(run.path, lambda: trainer.latest),
         Watch(trainer, steps),
@@ -90,53 +88,36 @@ def make_trainer(
     return trainer, following
 
 
-def checkpoint_schedule(settings: Settings, steps_per_epoch: int) -> CheckpointSchedule:
+def checkpoint_schedule(plan: TrainingPlan, steps_per_epoch: int) -> CheckpointSchedule:
     """When the run saves and evaluates."""
-    training, every = settings.training, settings.evaluation.evaluate_every
-    return CheckpointSchedule(
-        training.checkpoint_every, training.checkpoint_every_epochs, every, steps_per_epoch, training.epochs
-    )
+    times = plan.checkpoints
+    return CheckpointSchedule(times.steps, times.epochs, plan.validation.every_epochs, steps_per_epoch, plan.epochs)
 
 
-def tracked_run(run: RunFolder, settings: Settings) -> TrackedRun:
+def tracked_run(run: RunFolder, tracking: TrackingPlan) -> TrackedRun:
     """What trackers are told of the run."""
-    name = settings.training.run_name or run.path.resolve().name
-    return TrackedRun(run.path, settings.training.project, name, settings.model_dump(mode="json"))
-
-
-def strategy_of(settings: Settings) -> Strategy:
-    """How the processes of this training share the model."""
-    distribution = distribution_of(settings)
-    return make_strategy(distribution.strategy, distribution.zero, here())
+    return TrackedRun(run.path, tracking.project, tracking.run_name, tracking.settings)
 
 
 def make_validator(
-    settings: Settings, images: Images, captions: TokenizedCaptions, extensions: Extensions = NOTHING
+    plan: TrainingPlan, images: Images, captions: TokenizedCaptions, extensions: Extensions = NOTHING
 ) -> Validator | None:
     """What measures the captioner on validation images; None without such images. Without gradients, twice as many fit."""
     if not len(images):
         return None
-    evaluation = settings.evaluation
-    at_once = 2 * batches_of(settings.training).images // here().size
+    validation, at_once = plan.validation, 2 * plan.steps.batches.images // here().size
     return Validator(
-        images,
-        captions,
-        at_once,
-        evaluation.validation_limit,
-        evaluation.metric,
-        evaluation.tokenize,
-        extensions.metrics,
+        images, captions, at_once, validation.limit, validation.metric, validation.tokenizer, extensions.metrics
     )
 
 
-def judging_callbacks(settings: Settings, images: Images) -> list[TrainerCallback]:
+def judging_callbacks(validation: ValidationPlan, images: Images) -> list[TrainerCallback]:
     """What watches the deciding score. A score that can tell nothing is reported before the first step, or once it shows."""
     if not len(images):
         return []
-    evaluation, patience = settings.evaluation, settings.training.patience
-    metric = evaluation.metric
-    stops: list[TrainerCallback] = [Patience(metric, patience)] if patience else []
-    reason = blind_spot_of(images.samples, metric, evaluation.tokenize, evaluation.validation_limit)
+    metric, patience = validation.metric, validation.patience
+    stops: list[TrainerCallback] = [] if patience is None else [Patience(metric, patience)]
+    reason = blind_spot_of(images.samples, metric, validation.tokenizer, validation.limit)
     if reason is None:
         return [Discernment(metric, patience), *stops]
     logger.warning(advice(reason, patience))
@@ -144,25 +125,24 @@ def judging_callbacks(settings: Settings, images: Images) -> list[TrainerCallbac
 
 
 def training_arguments(
-    settings: Settings, run: RunFolder, captioner: CaptionerModel, strategy: Strategy, validates: bool
+    plan: TrainingPlan, run: RunFolder, captioner: CaptionerModel, strategy: Strategy, validates: bool
 ) -> TrainingArguments:
-    """The settings in Trainer's terms. The captioner handles precision itself; callbacks handle logs and trackers."""
-    training, metric = settings.training, settings.evaluation.metric
-    batches = batches_of(training)
+    """The plan in Trainer's terms. The captioner handles precision itself; callbacks handle logs and trackers."""
+    steps, optimization, metric = plan.steps, plan.learning.optimization, plan.validation.metric
     return TrainingArguments(
         output_dir=str(run.checkpoints),
-        per_device_train_batch_size=batches.images // here().size,
-        gradient_accumulation_steps=batches.accumulate,
-        num_train_epochs=training.epochs,
-        learning_rate=decided(training.learning_rate),
-        weight_decay=training.weight_decay,
-        max_grad_norm=training.max_gradient_norm,
-        seed=training.seed,
+        per_device_train_batch_size=steps.batches.images // here().size,
+        gradient_accumulation_steps=steps.batches.accumulate,
+        num_train_epochs=plan.epochs,
+        learning_rate=optimization.learning_rate,
+        weight_decay=optimization.weight_decay,
+        max_grad_norm=steps.max_gradient_norm,
+        seed=steps.seed,
         eval_strategy="epoch" if validates else "no",
         save_strategy="epoch",
         metric_for_best_model=f"eval_{metric}" if validates else None,
         greater_is_better=metric != "validation_loss",
-        logging_steps=training.log_every,
+        logging_steps=steps.log_every,
         logging_first_step=True,
         logging_nan_inf_filter=False,
         restore_callback_states_from_checkpoint=True,

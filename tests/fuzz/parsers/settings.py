@@ -96,8 +96,8 @@ def _recipe(folder: Path) -> None:
 
 
 def _lavis(folder: Path) -> None:
-    from captrain.cli.config import recipe_text
-    from captrain.cli.logs import printable
+    from captrain.api.recipes import recipe_text
+    from captrain.progress import printable
 
     done = import_lavis(folder / "lavis.yaml")
     notes = [(printable(note.key), printable(note.reason)) for note in done.notes]

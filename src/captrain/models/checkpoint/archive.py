@@ -185,8 +185,8 @@ def _digest_of(file: Path) -> str:
 
 MANIFEST = "captrain-manifest.json"
 WEIGHTS = ".safetensors"
-TEXTS = frozenset({".json", ".txt", ".md", ".jinja", ".model"})
-"""Suffixes of the other files: configurations, vocabularies (`.model` is SentencePiece's), the card."""
+TEXTS = frozenset({".json", ".txt", ".md", ".jinja", ".model", ".yaml"})
+"""Suffixes of the other files: configurations, vocabularies (`.model` is SentencePiece's), the card, the recipe."""
 PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz", ".joblib", ".h5"})
 """Suffixes of weight files that can run code when they are loaded."""
 

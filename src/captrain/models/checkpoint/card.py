@@ -1,4 +1,4 @@
-"""The card of an exported captioner: what it is, how to load it, what it was trained on, how well it does."""
+"""The card of an exported captioner: what it is, how to load it, what it was trained on, how well it does; and its recipe."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from captrain.report.logs import Metrics, Problems, finite, read_metrics, score_
 from captrain.yaml_text import dump_yaml, load_yaml
 
 MOST_POINTS = 6  # of a curve
+RECIPE = "recipe.yaml"
+RECIPE_COMMAND = f"captrain train DATA RUN --recipe {RECIPE}"
 VERSIONS = ("device", "captrain", "torch", "transformers")
 
 
@@ -108,7 +110,20 @@ def _trained(settings: dict[str, Any], metrics: Metrics, scores: dict[str, Any])
     rows = [(label, value) for label, value in facts(settings, metrics, {}, scores) if label not in VERSIONS]
     asked = _nameless(section(settings.get("requested")))
     command = train_command(asked | {"source": "DATA"}, "RUN")  # where the data was is private
-    return "\n\n".join(["## Training", _table(("what", "value"), rows), f"```bash\n{command}\n```"])
+    again = f"`{RECIPE}` beside this page holds every setting, also those left open: `{RECIPE_COMMAND}` trains with them."
+    return "\n\n".join(["## Training", _table(("what", "value"), rows), f"```bash\n{command}\n```", again])
+
+
+def training_recipe(run: Path) -> str:
+    """The recipe that trains such a captioner again: all settings of a run, as YAML. Nothing if they are not known.
+
+    Only the last name of a folder is in it: the rest is private. The data are given on the command line.
+    """
+    kept = {name: value for name, value in section(_read(run / "settings.yaml").get("settings")).items() if value}
+    if not kept:
+        return ""
+    head = "# All settings of the training. Paths are shortened to their last name.\n#\n"
+    return f"{head}#   {RECIPE_COMMAND}\n{dump_yaml(_nameless(kept))}"
 
 
 def _nameless(value: Any) -> Any:

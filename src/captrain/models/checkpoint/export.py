@@ -18,7 +18,7 @@ from captrain.disk.writing import write_text
 from captrain.errors import CaptrainError, ModelError
 from captrain.models.adapters import BASE, has_adapter, merge_adapter
 from captrain.models.checkpoint.archive import SUFFIX, check_out_free, unpacked, write_archive
-from captrain.models.checkpoint.card import model_card
+from captrain.models.checkpoint.card import RECIPE, model_card, training_recipe
 from captrain.models.checkpoint.folder import load_captioner, save_captioner
 from captrain.models.checkpoint.located import current_trust, fetch_snapshot, find_model_folder
 from captrain.models.contract import CaptionerModel
@@ -62,7 +62,10 @@ def write_model(
     hub_id: str = "",
     base: str | None = None,
 ) -> None:
-    """Write a captioner and its card to a folder; see `export`. `name` is for the card; `hub_id` is its future hub id."""
+    """Write a captioner, its card and the recipe of its training to a folder; see `export`.
+
+    `name` is for the card; `hub_id` is its future hub id.
+    """
     with unpacked(find_model_folder(source)) as there:  # open until the end: a kept adapter's base may be in there
         captioner = load_captioner(there) if base is None else load_captioner(there, base=base)
         found = str(captioner.core().name_or_path)
@@ -78,6 +81,8 @@ def write_model(
         cast_weights(captioner, dtype)
         save_captioner(captioner, folder)
         write_text(folder / "README.md", model_card(Path(source), captioner, name, found, hub_id))
+        if recipe := training_recipe(Path(source)):
+            write_text(folder / RECIPE, recipe)
 
 
 def cast_weights(captioner: CaptionerModel, dtype: Precision) -> None:

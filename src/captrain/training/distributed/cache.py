@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,7 +11,6 @@ from captrain.data.samples import ChosenSamples
 from captrain.errors import DataError
 from captrain.features.cache import CacheOptions, FeatureCache, cache_features
 from captrain.features.stored_images import stored_images
-from captrain.features.stream import default_workers
 from captrain.features.training_images import PLAIN, CachedImages, Images, LiveImages, Views
 from captrain.models.contract import CaptionerModel
 from captrain.records import Rejects, Sample
@@ -53,7 +51,7 @@ def cache_features_together(
         return stored
     pictures = sum(len(samples) * views.get(name, PLAIN).count for name, samples in splits.items())
     where = _where(captioner, pictures, options, group)
-    options = replace(options, where=where, workers=options.workers or _workers())
+    options = replace(options, where=where)
     own = Rejects()
     with group.together():
         shares = {name: range(group.rank, len(samples), group.size) for name, samples in splits.items()}
@@ -74,11 +72,6 @@ def _where(captioner: CaptionerModel, pictures: int, options: CacheOptions, grou
         fits = pictures * spec.height * spec.width * 3 <= options.memory()
         return group.from_first("disk" if fits else "off")
     return "disk" if options.where in ("auto", "memory") else options.where
-
-
-def _workers() -> int:
-    """Threads of each process, so that the processes of a machine share its cores."""
-    return max(1, default_workers() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 def _share_of(images: Images, share: range) -> CachedShare:
@@ -113,8 +106,8 @@ def _images(
     for name, share in gathered.items():
         used = ChosenSamples(splits[name], share.positions)
         if cache.store is None:
-            workers = options.workers or 1
-            made[name] = LiveImages(used, captioner.image_spec, options.max_pixels, views.get(name, PLAIN), workers)
+            split_views = views.get(name, PLAIN)
+            made[name] = LiveImages(used, captioner.image_spec, options.max_pixels, split_views, options.workers)
             made[name].contents = share.keys
         else:
             if any(key not in cache.store for key in share.keys):

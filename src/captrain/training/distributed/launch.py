@@ -13,8 +13,7 @@ from captrain.errors import SettingsError, TrainingError
 from captrain.models.device import choose_device
 from captrain.settings.schema import Settings
 from captrain.training.distributed.processes import DeadWorkerError, is_member, run_workers
-from captrain.training.distributed.strategy import check_distribution
-from captrain.training.resolve import distribution_of
+from captrain.training.resolve import check_processes
 from captrain.training.run import Outcome, train
 from captrain.training.run_folder.checkpoints import Checkpoints
 
@@ -57,11 +56,11 @@ def worker_environments(settings: Settings) -> list[dict[str, str]]:
         count = int(devices.removeprefix("cpu:"))
         if count < 1:
             raise SettingsError(f"devices {devices}: expected at least one process, such as cpu:2")
-        check_distribution(distribution_of(settings), count, "cpu")
+        check_processes(settings, count, "cpu")
         return [{"CUDA_VISIBLE_DEVICES": ""}] * count
     kind = choose_device(settings.model.device).type
     numbers = _numbers(devices, kind)
-    check_distribution(distribution_of(settings), len(numbers), kind)
+    check_processes(settings, len(numbers), kind)
     visible = _visible(kind)
     ids = ",".join(visible[number] if visible else str(number) for number in numbers)
     return [{VISIBLE[kind]: ids}] * len(numbers)

@@ -1,6 +1,7 @@
 """How several processes share a model: DDP, FSDP2, or DeepSpeed's ZeRO (Rajbhandari et al. 2020, arXiv 1910.02054).
 
-A trainer asks a `Strategy` at the few places where it matters. `check_distribution` refuses early what can't work.
+A trainer asks a `Strategy` at the few places where it matters. `check_distribution` and `check_batch_size` refuse early what
+can't work.
 """
 
 from __future__ import annotations
@@ -157,30 +158,37 @@ def gathered_weights(module: nn.Module) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """What decides whether several processes can share a training. A `batch_size` of 0 means that it is not known yet."""
+    """What decides whether several processes can share a training."""
 
     strategy: str = "ddp"
     zero: ZeroSettings = ZeroSettings()
-    batch_size: int = 0
     optimizer: str = "adamw"
     quantizes: bool = False
     compiles: bool = False
     averages: bool = False
 
 
-def check_distribution(training: Distribution, size: int, device: str) -> None:
-    """Raise `SettingsError` unless `size` processes on this kind of device can share the training.
+def check_batch_size(images: int, size: int) -> None:
+    """Raise `SettingsError` unless `size` processes can share out a batch of so many images evenly.
 
-    >>> check_distribution(Distribution(batch_size=6), 4, "cuda")
+    >>> check_batch_size(6, 4)
     Traceback (most recent call last):
     captrain.errors.SettingsError: batch_size 6: can't be shared out evenly over 4 devices; expected a multiple of 4, such as 8
     """
-    batch = training.batch_size
-    if batch % size:
+    if images % size:
         raise SettingsError(
-            f"batch_size {batch}: can't be shared out evenly over {size} devices; "
-            f"expected a multiple of {size}, such as {-(-batch // size) * size}"
+            f"batch_size {images}: can't be shared out evenly over {size} devices; "
+            f"expected a multiple of {size}, such as {-(-images // size) * size}"
         )
+
+
+def check_distribution(training: Distribution, device: str) -> None:
+    """Raise `SettingsError` unless processes on this kind of device can share the training.
+
+    >>> check_distribution(Distribution("deepspeed"), "cpu")
+    Traceback (most recent call last):
+    captrain.errors.SettingsError: strategy deepspeed: needs GPUs (cuda), found cpu; use --strategy ddp or fsdp here
+    """
     if training.strategy != "ddp":
         _check_sharing(training)
     if training.strategy == "deepspeed":

@@ -218,13 +218,13 @@ MOST_ADVICE = 3
 
 @dataclass(frozen=True, slots=True)
 class MemorySettings:
-    """The settings of a run that decide how much memory it takes."""
+    """The settings of a run that decide how much memory it takes; `captions_per_image` is None for all."""
 
     batches: Batches
     image_size: int
     precision: str
     checkpoint_activations: bool
-    captions_per_image: str | int
+    captions_per_image: int | None
     max_tokens: int
     beams: int
     max_new_tokens: int
@@ -254,8 +254,8 @@ def _smaller_batch(batches: Batches) -> list[str]:
 def _of_a_step(now: MemorySettings) -> list[str]:
     """What a step keeps for its backward pass."""
     advice = [] if now.checkpoint_activations else ["--checkpoint-activations (off now)"]
-    if now.captions_per_image not in ("one", 1):
-        advice.append(f"--captions-per-image one (now {now.captions_per_image})")
+    if now.captions_per_image != 1:
+        advice.append(f"--captions-per-image one (now {now.captions_per_image or 'all'})")
     return [*advice, f"--max-tokens (now {now.max_tokens})"]
 
 
