@@ -110,7 +110,9 @@ def _trained(settings: dict[str, Any], metrics: Metrics, scores: dict[str, Any])
     rows = [(label, value) for label, value in facts(settings, metrics, {}, scores) if label not in VERSIONS]
     asked = _nameless(section(settings.get("requested")))
     command = train_command(asked | {"source": "DATA"}, "RUN")  # where the data was is private
-    again = f"`{RECIPE}` beside this page holds every setting, also those left open: `{RECIPE_COMMAND}` trains with them."
+    again = (
+        f"`{RECIPE}` beside this page holds every setting, also those left open: `{RECIPE_COMMAND}` trains with them."
+    )
     return "\n\n".join(["## Training", _table(("what", "value"), rows), f"```bash\n{command}\n```", again])
 
 
