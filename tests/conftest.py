@@ -2,15 +2,41 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from itertools import chain, islice
 from pathlib import Path
 
 import pytest
 
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # tiny models on many test processes: more threads only wait for each other
+# Before torch loads, and for all processes that tests start: tiny models on many test processes, so more threads only wait
+# for each other, and what waits must not spin on a core that another test could use.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let each of several workers begin with long tests, file by file, and end with short ones, which those that are done take.
+
+    xdist gives each worker a piece of the list, of the same length, and moves tests from the end of the longest queue.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    long = [tests for path, tests in files.items() if path.parent.name != "unit"]
+    short = iter([item for item in items if item.path.parent.name == "unit"])
+    pieces = [list(chain.from_iterable(long[number::workers])) for number in range(workers)]
+    for piece in pieces:
+        piece.extend(islice(short, max(0, len(items) // workers - len(piece))))
+    items[:] = [*chain.from_iterable(pieces), *short]
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: each garbage collection, one a training, would look through all of it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

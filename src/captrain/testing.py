@@ -73,8 +73,8 @@ def tiny_photos(folder: Path, count: int = 8, captions: int = CAPTIONS, size: in
     return folder
 
 
-def tiny_blip(folder: Path, size: int = 32, width: int = 32, seed: int = 0) -> Path:
-    """A BLIP captioner of two small layers per half, with a WordPiece tokenizer, as a plain transformers checkpoint."""
+def tiny_blip(folder: Path, size: int = 32, width: int = 32, seed: int = 0, layers: int = 2) -> Path:
+    """A BLIP captioner of small `layers` in each half, with a WordPiece tokenizer, as a plain transformers checkpoint."""
     torch.manual_seed(seed)
     vocabulary = _bert_vocabulary()
     text = {
@@ -82,7 +82,7 @@ def tiny_blip(folder: Path, size: int = 32, width: int = 32, seed: int = 0) -> P
         "hidden_size": width,
         "encoder_hidden_size": width,
         "intermediate_size": 2 * width,
-        "num_hidden_layers": 2,
+        "num_hidden_layers": layers,
         "num_attention_heads": 4,
         "max_position_embeddings": 64,
         "bos_token_id": len(vocabulary),
@@ -93,7 +93,7 @@ def tiny_blip(folder: Path, size: int = 32, width: int = 32, seed: int = 0) -> P
     vision = {
         "hidden_size": width,
         "intermediate_size": 2 * width,
-        "num_hidden_layers": 2,
+        "num_hidden_layers": layers,
         "num_attention_heads": 4,
         "image_size": size,
         "patch_size": 8,

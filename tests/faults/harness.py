@@ -247,7 +247,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--command",
         default="",
-        help="such as train:20,encode (default: all)",
+        help="such as train:20,encode or encode:20:4, points and signals (default: all)",
     )
     parser.add_argument("--points", type=int, default=200, help="of each command (default: 200)")
     parser.add_argument("--signals", type=int, default=20, help="SIGINT and SIGTERM, of each command (default: 20)")
@@ -284,13 +284,13 @@ def try_all(base: Path, words: argparse.Namespace) -> int:
         return SKIPPED
     found = []
     with mirror_of(harness.inputs / "mirror") as harness.mirror:
-        for name, wanted in asked_for(words.command, words.points):
-            found.append(try_named(harness, name, wanted, words))
+        for name, wanted, signals in asked_for(words.command, words.points, words.signals):
+            found.append(try_named(harness, name, wanted, signals, words))
     print(table(found))
     return int(any(result.faults for result in found))
 
 
-def try_named(harness: Harness, name: str, wanted: int, words: argparse.Namespace) -> Result:
+def try_named(harness: Harness, name: str, wanted: int, signals: int, words: argparse.Namespace) -> Result:
     """One command, as the words of this program say; what was found is told and added to the results."""
     begin = time.monotonic()
     at, of = map(int, words.slice.split("/"))
@@ -300,7 +300,7 @@ def try_named(harness: Harness, name: str, wanted: int, words: argparse.Namespac
         elif words.point:
             result = try_point(harness, name, words.point, words.keep)
         else:
-            result = try_command(harness, name, wanted, (at, of), words.signals)
+            result = try_command(harness, name, wanted, (at, of), signals)
     except SystemExit as error:
         result = Result(name, faults=[str(error)])
     seconds = time.monotonic() - begin
@@ -313,10 +313,17 @@ def try_named(harness: Harness, name: str, wanted: int, words: argparse.Namespac
     return result
 
 
-def asked_for(commands: str, points: int) -> list[tuple[str, int]]:
-    """Names of commands with their numbers of points ("train:20,encode"); all of them where none is named."""
-    names = [part.partition(":") for part in commands.split(",")] if commands else [(name, "", "") for name in COMMANDS]
-    return [(name, int(number or points)) for name, _, number in names]
+def asked_for(commands: str, points: int, signals: int) -> list[tuple[str, int, int]]:
+    """Names of commands with their numbers of points and of signals; all of them where none is named.
+
+    >>> asked_for("train:20,encode:4:2", 200, 8)
+    [('train', 20, 8), ('encode', 4, 2)]
+    """
+    named = [(*part.split(":"), "", "")[:3] for part in commands.split(",")] if commands else []
+    return [
+        (name, int(at_calls or points), int(signalled or signals))
+        for name, at_calls, signalled in named or [(name, "", "") for name in COMMANDS]
+    ]
 
 
 def read_results(path: Path) -> list[Result]:

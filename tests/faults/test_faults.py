@@ -21,18 +21,14 @@ def tried(*words: str) -> str:
     return done.stdout
 
 
-def test_calls_that_fail_and_kills() -> None:
-    """A call that writes fails, or is the last: after each, the same command ends with the bytes of an undisturbed run."""
+def test_calls_that_fail_kills_and_signals() -> None:
+    """A call that writes fails, or is the last, or a signal comes: after each, the same command ends with the bytes of an
+    undisturbed run."""
     commands = (
-        "train:2,caption jsonl:4,caption append:4,convert sidecar:6,encode:4,export archive:2,evaluate:3,report:3"
+        "train:2,caption jsonl:4:4,caption append:4,convert sidecar:6:4,encode:4,export archive:2,evaluate:3,report:3"
     )
     table = tried("--command", commands, "--signals", "0")
-    assert table.splitlines()[-1].split()[:2] == ["all", "28"]
-
-
-def test_signals() -> None:
-    table = tried("--command", "caption jsonl,convert sidecar", "--points", "0", "--signals", "4")
-    assert table.splitlines()[-1].split()[:2] == ["all", "8"]
+    assert table.splitlines()[-1].split()[:2] == ["all", "36"]
 
 
 def test_a_disk_of_8_mb_that_is_full() -> None:

@@ -1,7 +1,7 @@
 """Runs command lines, each in a process of its own, and tells the exit code, seconds of a core, peak memory and output of each.
 
-The processes are forked from one that has imported captrain, so that a hundred command lines take seconds. Usage:
-`python bounded.py COMMANDS.json`, a list of lists of words; a list of results is printed.
+The processes are forked from one that has imported captrain, so that a hundred command lines take seconds. It reads a line of
+JSON for each, the folder to work in and the words, and answers with a line.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ import os
 import signal
 import sys
 import tempfile
-from pathlib import Path
 
 SECONDS = 300  # after which a process is ended
 ADDRESSES = 12 << 30  # bytes of addresses a process may take: a guard for the machine, should a limit fail
 
 
-def bounded(words: list[str]) -> dict[str, object]:
-    """What one command line does."""
+def bounded(folder: str, words: list[str]) -> dict[str, object]:
+    """What one command line does in a folder."""
     with tempfile.TemporaryFile() as output:
         child = os.fork()
         if not child:
             import resource
 
             os.setsid()
+            os.chdir(folder)
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)
             signal.alarm(SECONDS)
@@ -50,4 +50,5 @@ if __name__ == "__main__":
     import captrain.data.preview  # noqa: F401
     from captrain.cli import main
 
-    print(json.dumps([bounded(words) for words in json.loads(Path(sys.argv[1]).read_text())]))
+    for line in sys.stdin:
+        print(json.dumps(bounded(*json.loads(line))), flush=True)

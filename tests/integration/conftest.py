@@ -2,28 +2,52 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from run_tools import QUICK, Cli, Result
+from cyclopts import App
+from run_tools import QUICK, Cli, Remembered, Result
 
 from captrain.cli import main
+from captrain.report import page
+from captrain.report.curves import draw_curve
 from captrain.testing import tiny_blip, tiny_photos, tiny_text_decoder, tiny_vision_encoder
 
 
+@pytest.fixture(scope="session")
+def _remembered() -> Remembered:
+    """A command line is parsed in a quarter of the time. The tests of commands in `tests/unit` parse as ever."""
+    return Remembered()
+
+
 @pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No hub, a cache of one's own, one thread, and a working folder that nothing else writes into."""
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _remembered: Remembered) -> Iterator[None]:
+    """No hub, a cache of one's own, one thread, and a working folder that nothing else writes into.
+
+    Nothing waits for the disk: a training does so 86 times, and no test here cuts the power. That files are synced, and in
+    which order, is tested in `test_disk.py` and `test_training_checkpoints.py`. Nor are charts drawn, which takes a third of
+    a tiny training: `charts` draws them.
+    """
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("CAPTRAIN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+    monkeypatch.setattr(page, "draw_curve", lambda *_: "<svg></svg>")
+    monkeypatch.setattr(App, "assemble_argument_collection", lambda app, **options: _remembered.of(app, **options))
     monkeypatch.chdir(tmp_path)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def charts(_alone: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports have their charts."""
+    monkeypatch.setattr(page, "draw_curve", draw_curve)
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ BLIP = "Salesforce/blip-image-captioning-base"
 THEIR_MODULES = ("self.query", "self.key", "self.value", "output.dense", "self_attn.qkv", "mlp.fc1", "mlp.fc2")
 
 
-def furnish(folder: Path, page: str) -> None:
-    """Put into a new folder whatever a page's text names."""
+def furnish(folder: Path, page: str, stock: Path) -> None:
+    """Put into a new folder whatever a page's text names. Checkpoints are made once, in the folder `stock`."""
     tiny_photos(folder / "photos", count=12)
     (folder / "more-photos").mkdir()
     Image.new("RGB", (64, 48), "navy").save(folder / "more-photos" / "holiday.jpg")
@@ -30,7 +30,9 @@ def furnish(folder: Path, page: str) -> None:
         (album / f"photo-{number:03d}.txt").write_text("a dog runs in the snow\na large dog\n")
     shutil.copytree(ROOT / "recipes", folder / "recipes")
     for hub_id in _named(page):
-        STAND_INS[hub_id](folder / hub_id)
+        if not (stock / hub_id).exists():
+            STAND_INS[hub_id](stock / hub_id)
+        shutil.copytree(stock / hub_id, folder / hub_id)
     if "--model loras" in page:
         _save_adapter(folder / BLIP, folder / "loras")
     if 'Path("out")' in page:

@@ -113,6 +113,8 @@ if __name__ == "__main__":
     os.environ.update(HABITS)
     task = json.load(sys.stdin)
     import captrain.training.run  # noqa: F401 (so that no child has to)
+    from captrain.report import page
 
+    page.draw_curve = lambda *_: "<svg></svg>"  # a third of a tiny training
     nursery = Nursery(task["words"], task["data"], Path(task["folder"]))
     print(json.dumps(killed_again_and_again(nursery, task["kills"], task["seed"])))

@@ -15,7 +15,9 @@ PROGRAM = """
 import contextlib, io, json, os, sys
 import torch
 from captrain.cli import main
+from captrain.report import page
 
+page.draw_curve = lambda *_: "<svg></svg>"  # a third of a tiny training
 torch.set_num_threads(1)
 torch.distributed.init_process_group("gloo")
 answers = os.fdopen(os.dup(1), "w")

@@ -11,6 +11,7 @@ from captrain.cli import main
 from captrain.demo import run as demo
 
 
+@pytest.mark.usefixtures("charts")
 def test_the_demo_draws_trains_checks_and_reports(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -20,6 +21,7 @@ def test_the_demo_draws_trains_checks_and_reports(
     assert "right on new scenes" in report
     assert "right on combinations never seen in training" in report
     assert report.count("data:image/") >= 12
+    assert "<svg" in report and "<svg></svg>" not in report
     said = capsys.readouterr()
     assert "every attribute right" in said.out
     assert "scenes" not in said.err, "a first look must not begin with warnings about its own data"

@@ -22,11 +22,22 @@ needs_java = pytest.mark.skipif(
 
 
 @needs_java
-def test_meteor_chooses_and_is_shown(cli: Cli, blip: Path, photos: Path) -> None:
+def test_meteor_chooses_and_is_shown(cli: Cli, blip: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Java starts for the test of the best model; the validations before it are told numbers, as each start takes long."""
+    told = iter([0.1, 0.2])
+
+    def score(name: str, candidates: Any, references: Any) -> MetricScores:
+        value = next(told, None)
+        if value is None:
+            return java.score_java(name, candidates, references)
+        return {name: value}, {id: {name: value} for id in candidates}
+
+    monkeypatch.setattr(judging, "score_java", score)
     result = cli("train", photos, "run", "--model", blip, COMMON, "--test-data", photos)
     assert result.code == 0, result.err
     lines = lines_of(Path("run/metrics.jsonl"))
     best = max(line["meteor"] for line in lines if line["kind"] == "validation")
+    assert best == 0.2
     assert json.loads(Path("run/scores.json").read_text())["scores"]["meteor"] == best
     tested = json.loads(Path("run/test/scores.json").read_text())["scores"]
     assert lines[-1]["kind"] == "test"
@@ -77,12 +88,23 @@ def test_java_that_fails_on_the_way(cli: Cli, blip: Path, photos: Path, monkeypa
 
 
 @needs_java
-@pytest.mark.parametrize("metrics", ["meteor", "meteor,cider", "bleu_4,meteor"])
-def test_meteor_alone_and_beside_others(metrics: str, cli: Cli) -> None:
+def test_meteor_alone_and_beside_others(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same captions each time: Java scores them once."""
+    found: dict[str, MetricScores] = {}
+
+    def once(name: str, candidates: Any, references: Any) -> MetricScores:
+        key = json.dumps([name, candidates, references])
+        if key not in found:
+            found[key] = java.score_java(name, candidates, references)
+        return found[key]
+
+    monkeypatch.setattr("captrain.inference.score.score_java", once)
     Path("p.json").write_text('{"1": "a dog runs on grass", "2": "two cats sleep"}')
     Path("r.json").write_text('{"1": ["a dog runs on the grass"], "2": ["two cats sleep on a sofa"]}')
-    result = cli("score", "p.json", "r.json", "--metrics", metrics, "--json")
-    assert result.code == 0, result.err
-    found = json.loads(result.out)
-    assert found["scores"]["meteor"] == pytest.approx(0.39496710478818103)
-    assert set(metrics.split(",")) <= found["scores"].keys()
+    for metrics in ("meteor", "meteor,cider", "bleu_4,meteor"):
+        result = cli("score", "p.json", "r.json", "--metrics", metrics, "--json")
+        assert result.code == 0, result.err
+        scores = json.loads(result.out)["scores"]
+        assert scores["meteor"] == pytest.approx(0.39496710478818103)
+        assert set(metrics.split(",")) <= scores.keys()
+    assert len(found) == 1

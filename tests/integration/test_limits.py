@@ -15,7 +15,7 @@ import sys
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -330,15 +330,28 @@ FORMS = (
 )
 
 
-def bounded(commands: list[list[str]], folder: Path) -> list[dict[str, Any]]:
-    """What command lines do: exit code, seconds, peak MiB and what they say."""
-    file = text(folder / "commands.json", json.dumps(commands))
-    script = Path(__file__).with_name("bounded.py")
-    done = subprocess.run(
-        [sys.executable, str(script), str(file)], capture_output=True, text=True, check=True, cwd=folder
-    )
-    found: list[dict[str, Any]] = json.loads(done.stdout)
-    return found
+Bounded = Callable[[list[list[str]], Path], list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def bounded() -> Iterator[Bounded]:
+    """What command lines do in a folder: exit code, seconds, peak MiB and what they say."""
+    with subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("bounded.py"))],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdin is not None and process.stdout is not None
+        asked, answers = process.stdin, process.stdout
+
+        def run(commands: list[list[str]], folder: Path) -> list[dict[str, Any]]:
+            found = []
+            for words in commands:
+                print(json.dumps([str(folder), words]), file=asked, flush=True)
+                found.append(json.loads(answers.readline()))
+            return found
+
+        yield run
+        asked.close()
 
 
 def check(found: dict[str, Any], codes: tuple[int, ...], words: str = "") -> None:
@@ -349,60 +362,34 @@ def check(found: dict[str, Any], codes: tuple[int, ...], words: str = "") -> Non
     assert found["peak"] < MOST_MEMORY and found["seconds"] < MOST_SECONDS, (found["peak"], found["seconds"])
 
 
-@pytest.fixture(scope="module")
-def attacked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
-    top = tmp_path_factory.mktemp("attacks")
-    commands, names = [], []
-    for attack in DATA_ATTACKS:
-        folder = top / attack.__name__
-        folder.mkdir()
-        picture(folder)
-        place = str(attack(folder))
-        commands += [["data", "check", place], ["data", "convert", place, str(folder / "out"), "--to", "csv"]]
-        names += [attack.__name__] * 2
-    found: dict[str, list[dict[str, Any]]] = {}
-    for name, result in zip(names, bounded(commands, top), strict=True):
-        found.setdefault(name, []).append(result)
-    return found
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 @pytest.mark.parametrize("attack", DATA_ATTACKS, ids=lambda attack: attack.__name__)
-def test_a_small_file_takes_little_memory_and_time(attack: Attack, attacked: dict[str, list[dict[str, Any]]]) -> None:
-    checked, converted = attacked[attack.__name__]
+def test_a_small_file_takes_little_memory_and_time(attack: Attack, bounded: Bounded, tmp_path: Path) -> None:
+    folder = tmp_path / attack.__name__
+    folder.mkdir()
+    picture(folder)
+    place = str(attack(folder))
+    words = [["data", "check", place], ["data", "convert", place, str(folder / "out"), "--to", "csv"]]
+    checked, converted = bounded(words, tmp_path)
     check(checked, (0, 2, 3), DATA_ATTACKS[attack])
     check(converted, (0, 2, 3))
-
-
-@pytest.fixture(scope="module")
-def long_captions(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], dict[str, Any]]:
-    top = tmp_path_factory.mktemp("long")
-    commands, names = [], []
-    for form in FORMS:
-        for kind, caption in (("long", LONG), ("huge", "x" * HUGE)):
-            folder = top / f"{form.__name__}-{kind}"
-            folder.mkdir()
-            for name in "abc":
-                picture(folder, f"{name}.png")
-            (folder / "made").rename(folder.with_name(f"{folder.name}-made"))
-            place = form(folder, caption)
-            commands.append(["data", "check", str(place), "--rejects", str(top / f"{folder.name}.jsonl")])
-            names.append((form.__name__, kind))
-    found = dict(zip(names, bounded(commands, top), strict=True))
-    for form, kind in names:
-        found[form, kind]["rejects"] = top / f"{form}-{kind}.jsonl"
-    return found
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 @pytest.mark.parametrize("kind", ["long", "huge"])
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
 def test_an_overlong_caption_is_rejected_alike_in_all_forms(
-    form: Callable[[Path, str], Path], kind: str, long_captions: dict[tuple[str, str], dict[str, Any]]
+    form: Callable[[Path, str], Path], kind: str, bounded: Bounded, tmp_path: Path
 ) -> None:
-    found = long_captions[form.__name__, kind]
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for name in "abc":
+        picture(folder, f"{name}.png")
+    (folder / "made").rename(tmp_path / "made")
+    place = form(folder, {"long": LONG, "huge": "x" * HUGE}[kind])
+    [found] = bounded([["data", "check", str(place), "--rejects", str(tmp_path / "rejects.jsonl")]], tmp_path)
     check(found, (3,))
-    lines = [json.loads(line) for line in found["rejects"].read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "rejects.jsonl").read_text().splitlines()]
     assert [(Path(line["id"]).stem, line["reason"]) for line in lines if line["reason"] == TOO_LONG] == [
         ("b", TOO_LONG)
     ]
@@ -442,7 +429,7 @@ RUN_ATTACKS += (settings_that_take_long, settings_that_merge, settings_of_flow, 
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
-def test_a_report_of_a_strangers_run_is_written(tmp_path: Path) -> None:
+def test_a_report_of_a_strangers_run_is_written(bounded: Bounded, tmp_path: Path) -> None:
     commands = []
     for attack in RUN_ATTACKS:
         run = tmp_path / attack.__name__
@@ -455,7 +442,7 @@ def test_a_report_of_a_strangers_run_is_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
-def test_what_is_scored_is_bounded(tmp_path: Path) -> None:
+def test_what_is_scored_is_bounded(bounded: Bounded, tmp_path: Path) -> None:
     references = text(tmp_path / "r.json", json.dumps({"1": ["a dog runs"], "2": ["a cat"]}))
     predictions = {
         "long": json.dumps({"1": "x" * HUGE, "2": "a cat"}),

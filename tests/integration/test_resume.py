@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -158,7 +160,8 @@ def leave_halves(run: Path) -> None:
 
 
 PROGRAM = """
-import os, signal, sys, torch
+import json, os, signal, sys, torch
+import captrain.training.run
 from captrain.cli import main
 from captrain.features.cache import FeatureCache
 from captrain.training.run_folder.checkpoints import Checkpoints
@@ -166,31 +169,38 @@ from captrain.training.run_folder.checkpoints import Checkpoints
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
-if sys.argv[1] == "encoding":
-    FeatureCache._flush = die
-if sys.argv[1] == "writing":
-    Checkpoints.publish = lambda self, step, publish=Checkpoints.publish: die() if step == 4 else publish(self, step)
-torch.set_num_threads(1)
-sys.exit(main(sys.argv[2:]))
+def start(death):
+    if death == "encoding":
+        FeatureCache._flush = die
+    if death == "writing":
+        Checkpoints.publish = lambda self, step, publish=Checkpoints.publish: die() if step == 4 else publish(self, step)
+    torch.set_num_threads(1)
+    return main(sys.argv[1:])
+
+codes = []
+for death in ("encoding", "writing", "never"):
+    if child := os.fork():
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    else:
+        os._exit(start(death))
+    if death == "writing":
+        codes.append(os.listdir("run/checkpoints/.writing"))
+print(json.dumps(codes))
 """
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system can't fork")
 def test_real_kills(tmp_path: Path, cli: Cli, photos: Path, blip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Real processes, killed by SIGKILL: while pictures are encoded, then while the second checkpoint is written."""
     words = f"{COMMON} {KINDS['lora'].format(blip=blip)}"
     whole = never_killed(cli, photos, words, tmp_path, monkeypatch)
-    run = tmp_path / "run"
-
-    def start(death: str) -> int:
-        command = [sys.executable, "-c", PROGRAM, death, "train", str(photos), str(run), *words.split()]
-        return subprocess.run(command, capture_output=True, check=False).returncode
-
-    assert start("encoding") == -signal.SIGKILL
-    assert start("writing") == -signal.SIGKILL
-    assert (run / "checkpoints" / ".writing" / "checkpoint-4").is_dir()
-    assert start("never") == 0
-    assert_alike(run, whole)
+    command = [sys.executable, "-c", PROGRAM, "train", str(photos), "run", *words.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    encoding, writing, half_written, never = json.loads(done.stdout.splitlines()[-1])
+    assert (encoding, writing, never) == (-signal.SIGKILL, -signal.SIGKILL, 0)
+    assert "checkpoint-4" in half_written
+    assert_alike(tmp_path / "run", whole)
 
 
 def test_an_early_stop_stays_a_stop(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -123,11 +125,26 @@ def test_t5_loss_is_the_one_transformers_computes_itself(encoder: Path, words: P
     torch.testing.assert_close(ours, expected, **TOLERANCE)
 
 
-@pytest.mark.parametrize("captioner", ["transformer", "mlp", "prefix of one", "t5"], indirect=True)
+@pytest.fixture(scope="module")
+def taught(encoder: Path, words: Path) -> Callable[[str], PrefixCaptioner]:
+    """By its kind, a captioner whose captions differ from picture to picture; taught once."""
+
+    @cache
+    def captioner(kind: str) -> PrefixCaptioner:
+        made = _captioner(kind, encoder, words)
+        teach(made, steps=40, learning_rate=1e-2)
+        return made
+
+    return captioner
+
+
+@pytest.mark.parametrize("kind", ["transformer", "mlp", "prefix of one", "t5"])
 @pytest.mark.parametrize("beams", [1, 2, 5])
 @pytest.mark.parametrize("prompt", ["", "a"])
-def test_captions_equal_those_of_plain_transformers(captioner: PrefixCaptioner, beams: int, prompt: str) -> None:
-    teach(captioner, steps=40, learning_rate=1e-2)
+def test_captions_equal_those_of_plain_transformers(
+    kind: str, beams: int, prompt: str, taught: Callable[[str], PrefixCaptioner]
+) -> None:
+    captioner = taught(kind)
     captioner.prompt = prompt
     features = _features(captioner, torch.from_numpy(clear_pictures(8)))
     decoding = Decoding(beams=beams, max_new_tokens=LENGTH)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
@@ -22,6 +23,12 @@ from numpy.typing import NDArray
 MUTED, RULE, FIRST, SECOND, BEST, CARD = "#010203", "#010204", "#010205", "#010206", "#010207", "#010208"
 INK = {MUTED: "muted", RULE: "rule", FIRST: "series-1", SECOND: "series-2", BEST: "best", CARD: "card"}
 MOST_POINTS = 800  # points of a line: more than a screen shows
+TEXT, DIGIT, GAP, EDGE = (
+    9.0,
+    5.8,
+    5.0,
+    3.0,
+)  # points: size of the numbers, width of a digit, space beside numbers, around all
 SMOOTHING = 0.012  # width of the smoothing window, in parts of the whole curve
 
 Floats = NDArray[np.float64]
@@ -96,9 +103,11 @@ def draw_curve(chart: Chart, width: float = 4.6, height: float = 2.5) -> str:
     """
     # text stays text, in the page's font; the fixed salt makes the same data give the same bytes
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": f"{chart.title} {width}"}):
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(width, height))
         figure.patch.set_visible(False)
-        _plot(figure.add_subplot(), chart)
+        axes = figure.add_subplot()
+        _plot(axes, chart)
+        _leave_room(figure, axes)
         file = io.BytesIO()
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     return _themed(file.getvalue().decode("utf-8"))
@@ -154,11 +163,35 @@ def _dress(axes: Axes) -> None:
     axes.grid(axis="y", color=RULE, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.margins(x=0.02)
-    axes.tick_params(colors=MUTED, labelsize=9, length=0, pad=5)
+    axes.tick_params(colors=MUTED, labelsize=TEXT, length=0, pad=GAP)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(_tick("{:,.0f}")))
     axes.yaxis.set_major_formatter(FuncFormatter(_tick("{:.4g}")))
+
+
+def _leave_room(figure: Figure, axes: Axes) -> None:
+    """Margins that the numbers need, from how many characters they have.
+
+    The page sets them in its own font, so there is nothing to measure: matplotlib's layout takes as long as two drawings.
+    """
+    width, height = 72 * figure.get_size_inches()
+    left = EDGE + GAP + DIGIT * max((len(text) for _, text in _numbers(axes.yaxis)), default=0)
+    right = width - EDGE
+    low, high = axes.get_xlim()
+    for step, text in _numbers(axes.xaxis):  # a number in the middle of its step must not be cut off on the right
+        place, half = (step - low) / (high - low), DIGIT * len(text) / 2
+        if left + place * (right - left) + half > width - EDGE:
+            right = left + (width - EDGE - half - left) / place
+    bottom, top = EDGE + GAP + TEXT, height - EDGE - TEXT / 2
+    figure.subplots_adjust(left / width, bottom / height, right / width, top / height)
+
+
+def _numbers(axis: Axis) -> list[tuple[float, str]]:
+    """Where the numbers of an axis stand, and their text."""
+    low, high = axis.get_view_interval()
+    places = [float(place) for place in axis.get_majorticklocs() if low <= place <= high]
+    return list(zip(places, axis.get_major_formatter().format_ticks(places), strict=True))
 
 
 def _tick(form: str) -> Callable[[float, int | None], str]:
