@@ -21,7 +21,7 @@ COMMAND ?=
 LOWEST := .venv-lowest
 LOWEST_INSTALLED := $(LOWEST)/.installed
 
-.PHONY: help demo test test-lowest check types api-types layers wheel bench fuzz faults docs clean
+.PHONY: help demo test test-lowest check types api-types layers wheel bench quality fuzz faults docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
@@ -66,10 +66,14 @@ wheel: $(INSTALLED)  ## build dist/*.tar.gz and dist/*.whl, check what is in the
 	$(BIN)/python -m build --no-isolation
 	CAPTRAIN_DIST=dist $(BIN)/python -m pytest -q tests/integration/test_wheel.py
 
-bench: $(INSTALLED)  ## seconds a caption against plain transformers, encoding against its encoder alone, speed beside a busy neighbour
+bench: $(INSTALLED)  ## training and captioning against plain transformers, encoding against its encoder alone, speed beside a busy neighbour
 	$(BIN)/python benchmarks/packing.py
 	$(BIN)/python benchmarks/encode.py --threads 1 --workers 1 --pictures 1024
+	$(BIN)/python benchmarks/caption.py --pictures 16 --single 4 --rounds 1
 	$(BIN)/python benchmarks/neighbour.py
+
+quality: $(INSTALLED)  ## does it learn as well as it did? The demo over three seeds and two more trainings; about 25 minutes on 2 cores
+	$(BIN)/python benchmarks/quality.py
 
 fuzz: $(INSTALLED)  ## broken inputs for everything that reads files of strangers; the tests have a bounded run of it
 	PYTHONPATH=tests $(BIN)/python -m fuzz --inputs $(INPUTS) --jobs $(JOBS) --parser $(PARSER)

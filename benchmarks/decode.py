@@ -68,9 +68,9 @@ def captrain_resize(spec: ImageSpec, pictures: list[bytes]) -> None:
         prepare(data, spec)
 
 
-def photos(width: int, height: int, count: int, noise: float = 10) -> list[bytes]:
+def photos(width: int, height: int, count: int, noise: float = 10, seed: int = 0) -> list[bytes]:
     """`count` JPEGs, of which a few are different."""
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     down, across = np.mgrid[:height, :width].astype(np.float32)
     made = []
     for _ in range(min(DIFFERENT, count)):

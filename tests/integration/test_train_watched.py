@@ -124,10 +124,10 @@ def test_out_of_memory_names_three_settings_and_the_last_checkpoint(
 def test_out_of_memory_while_validating_names_what_writing_takes(
     cli: Cli, blip: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def generate_tokens(self: CaptionerModel, *args: Any) -> Any:
+    def generate(self: CaptionerModel, *args: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(CaptionerModel, "generate_tokens", generate_tokens)
+    monkeypatch.setattr(CaptionerModel, "generate", generate)
     result = cli("train", photos, "run", "--model", blip, COMMON.replace("--beams 1", "--beams 3"))
     assert result.code == 1
     assert "out of memory while writing validation captions" in result.last_line

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from captrain.data.images import MAX_PIXELS, ImageSpec, encode_thumbnail, prepare
+from captrain.data.images import MAX_PIXELS, ImageSpec, encode_thumbnail, prepare, prepare_image
 from captrain.errors import PictureError, SettingsError
 
 HALF = (0.5, 0.5, 0.5)
@@ -256,6 +257,37 @@ def test_a_turn_is_found_where_pillow_looks(data: bytes) -> None:
     for resize in ("squash", "crop"):
         spec = square(40, resize=resize)
         assert np.array_equal(prepare(data, spec), plainly(data, spec))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L", "CMYK", "I;16"])
+def test_an_image_of_pillow_has_the_pixels_of_its_file(mode: str) -> None:
+    random = np.random.default_rng(0)
+    image = Image.fromarray(random.integers(0, 255, (40, 30, 3), dtype=np.uint8))
+    image = (
+        Image.fromarray(random.integers(0, 65535, (40, 30), dtype=np.uint16)) if mode == "I;16" else image.convert(mode)
+    )
+    spec = ImageSpec(12, 16, HALF, HALF)
+    file = BytesIO()
+    image.save(file, "TIFF")
+    np.testing.assert_array_equal(prepare_image(image, spec), prepare(file.getvalue(), spec))
+
+
+def test_one_opened_photo_can_be_prepared_by_many_threads() -> None:
+    """It is read when it is first needed, and turned as its EXIF block says."""
+    image, file, exif = Image.effect_noise((200, 100), 90).convert("RGB"), BytesIO(), Image.Exif()
+    exif[0x0112] = 6
+    image.save(file, "JPEG", exif=exif)
+    spec, opened = ImageSpec(32, 24, HALF, HALF), Image.open(BytesIO(file.getvalue()))
+    with ThreadPoolExecutor(4) as pool:
+        for pixels in pool.map(lambda _: prepare_image(opened, spec), range(8)):
+            np.testing.assert_array_equal(pixels, prepare(file.getvalue(), spec))
+
+
+def test_an_image_of_pillow_that_cannot_be_read_is_refused() -> None:
+    file = BytesIO()
+    Image.new("RGB", (64, 64)).save(file, "JPEG")
+    with pytest.raises(PictureError, match="can't be read"):
+        prepare_image(Image.open(BytesIO(file.getvalue()[:-300])), ImageSpec(8, 8, HALF, HALF))
 
 
 def test_crop_cuts_the_middle_as_two_steps_would() -> None:

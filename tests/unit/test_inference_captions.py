@@ -14,10 +14,12 @@ import pytest
 from PIL import Image
 
 import captrain
+from captrain.data.images import prepare, prepare_image
 from captrain.disk.locks import locked
 from captrain.errors import DataError, ModelError, PictureError, SettingsError, UserError
 from captrain.features.stream import Computing
 from captrain.inference import caption_files as caption_module
+from captrain.inference import captioner as captioner_module
 from captrain.inference.caption_files import CaptionOutcome, CaptionOutput, caption_files
 from captrain.inference.captioner import Captioner, adjust_decoding
 from captrain.inference.evaluate import Evaluation, evaluate
@@ -306,6 +308,32 @@ def test_writer_takes_paths_bytes_and_images(writer: Captioner, photos: Path) ->
     assert writer(path) == LESSONS[1]
     assert writer(path, max_new_tokens=1) == LESSONS[1].split()[0]
     assert writer.caption([]) == []
+
+
+def test_pictures_are_decoded_by_threads_and_images_are_not_encoded_again(
+    writer: Captioner, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = set()
+
+    def noted(picture: Any, *rest: Any) -> Any:
+        threads.add(threading.current_thread().name.rpartition("_")[0])
+        return prepare_image(picture, *rest) if isinstance(picture, Image.Image) else prepare(picture, *rest)
+
+    monkeypatch.setattr(captioner_module, "prepare", noted)
+    monkeypatch.setattr(captioner_module, "prepare_image", noted)
+    monkeypatch.setattr(Image.Image, "save", lambda *_: pytest.fail("encoded"))
+    images = [Image.open(photos / f"{number}.png") for number in range(4)]
+    captions = writer.caption([*images, *(photos / f"{number}.png" for number in range(4))], batch_size=3)
+    assert [caption.text for caption in captions] == 2 * list(LESSONS[:4])
+    assert writer.map({"image": images})["caption"] == list(LESSONS[:4])
+    assert threads == {"captrain-decode"}
+
+
+def test_captions_are_the_same_in_any_batch_and_in_order(writer: Captioner, tmp_path: Path) -> None:
+    pictures = [Image.fromarray(picture) for picture in clear_pictures(8)]
+    expected = [writer(picture) for picture in pictures]
+    for size in (1, 2, 3, 8):
+        assert [caption.text for caption in writer.caption(pictures, batch_size=size)] == expected, size
 
 
 def test_writer_takes_images_of_every_mode(writer: Captioner, photos: Path) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from captrain.training.loop.batch_size import Batches, MemorySettings, is_out_of_memory, what_to_change
+from captrain.models.device import is_out_of_memory
+from captrain.training.loop.batch_size import Batches, MemorySettings, what_to_change
 
 
 @pytest.mark.parametrize(

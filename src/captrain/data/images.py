@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import asdict, dataclass, fields
 from io import BytesIO
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
-from captrain.data.decode import Size, decode
-from captrain.errors import SettingsError, nearest
+from captrain.data.decode import Size, decode, to_rgb
+from captrain.errors import PictureError, SettingsError, nearest
 from captrain.memory_budget import counted
-from captrain.picture_memory import MAX_PIXELS
+from captrain.picture_memory import MAX_PIXELS, check_size
 
-__all__ = ["MAX_PIXELS", "Decode", "ImageSpec", "encode_thumbnail", "prepare", "resized"]
+__all__ = ["MAX_PIXELS", "Decode", "ImageSpec", "encode_thumbnail", "prepare", "prepare_image", "resized"]
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
@@ -135,6 +136,23 @@ def prepare(data: bytes, spec: ImageSpec, max_pixels: int = MAX_PIXELS) -> np.nd
     ...".
     """
     return np.array(resized(decode(data, max_pixels, spec.enough), spec))
+
+
+_opening = threading.Lock()
+
+
+def prepare_image(image: Image.Image, spec: ImageSpec) -> np.ndarray:
+    """An image of Pillow as pixels, as `prepare` makes them of a file; any thread may call it, with the same image too.
+
+    Raises `PictureError` for an image that can't be loaded, or has more than `MAX_PIXELS`.
+    """
+    check_size(image.size, MAX_PIXELS)
+    try:
+        with _opening:  # an opened file is read now, and Pillow reads it for one thread at a time
+            upright = ImageOps.exif_transpose(image)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise PictureError(f"can't be read: {error}") from None
+    return np.array(resized(to_rgb(upright), spec))
 
 
 def resized(image: Image.Image, spec: ImageSpec) -> Image.Image:

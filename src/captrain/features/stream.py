@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +20,9 @@ from captrain.features.training_images import PLAIN, Views
 from captrain.records import Rejects, Sample
 from captrain.settings.load import check_settings
 from captrain.settings.schema import ComputingSettings
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +96,7 @@ def stream_pictures(
         made = {key: suited.pixels(data, content, view, spec, max_pixels) for view, key in wanted.items()}
         return StreamedPicture(index, content, made.pop(content, None), made, suited)
 
-    for index, future in _ahead(read, len(samples), count):
+    for index, future in read_ahead(read, range(len(samples)), count):
         try:
             yield future.result()
         except PictureError as error:
@@ -117,14 +121,18 @@ def stack(group: Sequence[StreamedPicture]) -> Tensor:
     return torch.from_numpy(np.stack([picture.pixels for picture in group if picture.pixels is not None]))
 
 
-def _ahead(
-    read: Callable[[int], StreamedPicture], total: int, workers: int
-) -> Iterator[tuple[int, Future[StreamedPicture]]]:
-    """Run `read` for 0 .. total - 1 on threads, never more than a few a thread in advance, and give the results in order."""
+def read_ahead(
+    read: Callable[[Item], Result], items: Iterable[Item], workers: int
+) -> Iterator[tuple[Item, Future[Result]]]:
+    """Run `read` for each item on threads, never more than a few a thread in advance, and give the results in order.
+
+    >>> [(item, result.result()) for item, result in read_ahead(len, ["a", "bcd"], 2)]
+    [('a', 1), ('bcd', 3)]
+    """
     with ThreadPoolExecutor(workers, thread_name_prefix="captrain-decode") as pool:
-        waiting: deque[tuple[int, Future[StreamedPicture]]] = deque()
-        for index in range(total):
-            waiting.append((index, pool.submit(read, index)))
+        waiting: deque[tuple[Item, Future[Result]]] = deque()
+        for item in items:
+            waiting.append((item, pool.submit(read, item)))
             if len(waiting) >= 8 * workers:
                 yield waiting.popleft()
         while waiting:

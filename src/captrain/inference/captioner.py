@@ -10,30 +10,30 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from io import BytesIO
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-from captrain.data.decode import to_rgb
-from captrain.data.images import MAX_PIXELS, ImageSpec, prepare
+from captrain.data.images import MAX_PIXELS, ImageSpec, prepare, prepare_image
 from captrain.data.machine_captions import LINE_KEY, CaptionMaker, stated
 from captrain.disk.reading import read_file
 from captrain.errors import DataError, PictureError, SettingsError, nearest
 from captrain.features.encoder import weights_digest
-from captrain.features.stream import batches, stream_pictures
+from captrain.features.stream import Batching, batches, default_workers, read_ahead, stream_pictures
 from captrain.features.training_images import Images
+from captrain.inference.writer import BatchLimit, CaptionWriter, encode_all, write_all, write_ways
 from captrain.models.checkpoint.export import download_model
 from captrain.models.checkpoint.folder import load_captioner
 from captrain.models.contexts import evaluating, quietly
 from captrain.models.contract import CaptionerModel
 from captrain.models.decoding import FOR_SAMPLING, Decoding, DecodingChanges, Room, Written
-from captrain.models.device import PRECISIONS, choose_device, choose_precision
+from captrain.models.device import PRECISIONS, choose_device, choose_precision, is_out_of_memory
 from captrain.models.layers.vision import mean_with_mirrored
 from captrain.models.what_learns import lower_frozen
 from captrain.models.zoo import resolve_name
@@ -117,16 +117,20 @@ class Captioner:
         how = self.decoding(decoding)
         if features is not None:
             return self._caption_features(torch.as_tensor(features), batch_size, how)
-        remaining = enumerate([pictures] if isinstance(pictures, Picture) else pictures)
-        captions: list[Caption] = []
-        while group := list(islice(remaining, batch_size)):
-            named = [
-                (str(picture if isinstance(picture, (str, Path)) else number), picture) for number, picture in group
-            ]
-            pixels = np.stack([_prepared(name, picture, self.model.image_spec) for name, picture in named])
-            written = self.write(torch.from_numpy(pixels), how)
-            captions += [Caption(name, line.text, line.score) for (name, _), line in zip(named, written, strict=True)]
-        return captions
+        given = enumerate([pictures] if isinstance(pictures, Picture) else pictures)
+        named = ((str(picture if isinstance(picture, (str, Path)) else number), picture) for number, picture in given)
+        read = read_ahead(lambda item: _prepared(*item, self.model.image_spec), named, default_workers())
+        limit = BatchLimit(batch_size)
+        writer = CaptionWriter(self.model, how, limit)
+        names: list[str] = []
+        written: list[tuple[int, Written]] = []
+        while group := [(name, pixels.result()) for (name, _), pixels in islice(read, batch_size)]:
+            numbers = range(len(names), len(names) + len(group))
+            names += [name for name, _ in group]
+            pixels = torch.from_numpy(np.stack([pixels for _, pixels in group]))
+            written += writer.put(numbers, self.encode_within(pixels, how.mirror, limit))
+        written += writer.finish()
+        return [Caption(names[number], line.text, line.score) for number, line in written]
 
     def map(
         self, batch: Mapping[str, Any], *, column: str | None = None, **decoding: Unpack[DecodingChanges]
@@ -157,9 +161,14 @@ class Captioner:
         """A caption for each picture that can be decoded, None for the others."""
         how = self.decoding(decoding)
         pixels: dict[int, np.ndarray] = {}
-        for number, value in enumerate(values):
+        spec = self.model.image_spec
+
+        def read(number: int) -> np.ndarray:
+            return _prepared(str(number), _from_row(values[number]), spec)
+
+        for number, future in read_ahead(read, range(len(values)), default_workers()):
             try:
-                pixels[number] = _prepared(str(number), _from_row(value), self.model.image_spec)
+                pixels[number] = future.result()
             except (PictureError, DataError) as error:
                 logger.warning("picture %s has no caption", error)
         captions: list[str | None] = [None] * len(values)
@@ -180,25 +189,35 @@ class Captioner:
             raise SettingsError(
                 f"features: found {tuple(features.shape)} of {features.dtype}, expected numbers (images, vectors, width)"
             )
-        written: list[Written] = []
-        for group in vectors.split(batch_size):
-            try:
-                written += self.model.generate(group.to(self.model.device, self.model.precision), how)
-            except RuntimeError as error:
-                raise SettingsError(
-                    f"features: vectors of shape {tuple(group.shape[1:])} do not fit this captioner "
-                    f"({str(error).splitlines()[0]}); expected what its own encoder makes"
-                ) from None
-        return [Caption(str(number), line.text, line.score) for number, line in enumerate(written)]
+        writer = CaptionWriter(self.model, how, BatchLimit(batch_size))
+        written: list[tuple[int, Written]] = []
+        try:
+            for numbers in torch.arange(len(vectors)).split(batch_size):
+                group = vectors[numbers].to(self.model.device, self.model.precision)
+                written += writer.put(numbers.tolist(), group)
+            written += writer.finish()
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            raise SettingsError(
+                f"features: vectors of shape {tuple(vectors.shape[1:])} do not fit this captioner "
+                f"({str(error).splitlines()[0]}); expected what its own encoder makes"
+            ) from None
+        return [Caption(str(number), line.text, line.score) for number, line in written]
 
     def write(self, pixels: torch.Tensor, decoding: Decoding) -> list[Written]:
         """Captions of prepared pixels (I, height, width, 3), uint8."""
-        return self.model.generate(self.encode(pixels, decoding.mirror), decoding)
+        limit = BatchLimit(len(pixels))
+        return write_all(self.model, self.encode_within(pixels, decoding.mirror, limit), decoding, limit)
 
     def encode(self, pixels: torch.Tensor, mirror: bool = False) -> torch.Tensor:
         """Features (I, N, D) of prepared pixels (I, height, width, 3), uint8; with `mirror` of their mirror images too."""
         with torch.no_grad():
             return self.model.encode(pixels.to(self.model.device), mirror).to(self.model.precision)
+
+    def encode_within(self, pixels: torch.Tensor, mirror: bool, limit: BatchLimit) -> torch.Tensor:
+        """Like `encode`, in smaller batches if memory runs out."""
+        return encode_all(partial(self.encode, mirror=mirror), pixels, limit)
 
     def stream(
         self,
@@ -213,7 +232,11 @@ class Captioner:
 
         Raises `SettingsError` for a batch size below 1, or a negative number of threads.
         """
-        for index, lines in self.stream_ways(samples, [decoding], rejects, batch_size, workers, max_pixels):
+        batching = Batching(batch_size, workers, max_pixels)
+        limit = BatchLimit(batch_size)
+        for index, lines in write_ways(
+            self.model, [decoding], self._encoded_batches([decoding], samples, rejects, batching, limit), limit
+        ):
             yield index, lines[0]
 
     def stream_ways(
@@ -225,14 +248,29 @@ class Captioner:
         workers: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> Iterator[tuple[int, list[Written]]]:
-        """Like `stream`, with one caption for each decoding; pictures are encoded once for all of them."""
-        check_settings(ComputingSettings, batch_size=batch_size, workers=workers, max_pixels=max_pixels)
-        pictures = stream_pictures(samples, self.model.image_spec, rejects, workers=workers, max_pixels=max_pixels)
-        for group, pixels in batches(pictures, batch_size):
-            seen = {mirror: self.encode(pixels, mirror) for mirror in {way.mirror for way in ways}}
-            columns = [self.model.generate(seen[way.mirror], way) for way in ways]
-            for picture, *lines in zip(group, *columns, strict=True):
-                yield picture.index, lines
+        """Like `stream`, with one caption for each decoding; pictures are encoded once for all of them.
+
+        Each batch is finished before the next one starts, so its captions and scores do not depend on earlier batches.
+        """
+        batching = Batching(batch_size, workers, max_pixels)
+        limit = BatchLimit(batch_size)
+        encoded = self._encoded_batches(ways, samples, rejects, batching, limit)
+        yield from write_ways(self.model, ways, encoded, limit, apart=True)
+
+    def _encoded_batches(
+        self,
+        ways: Sequence[Decoding],
+        samples: Sequence[Sample],
+        rejects: Rejects,
+        batching: Batching,
+        limit: BatchLimit,
+    ) -> Iterator[tuple[list[int], dict[bool, Tensor]]]:
+        """Batches of positions, with the features that the decodings need."""
+        spec, workers, mirrors = self.model.image_spec, batching.workers, {way.mirror for way in ways}
+        pictures = stream_pictures(samples, spec, rejects, workers=workers, max_pixels=batching.max_pixels)
+        for group, pixels in batches(pictures, batching.batch_size):
+            seen = {mirror: self.encode_within(pixels, mirror, limit) for mirror in mirrors}
+            yield [picture.index for picture in group], seen
 
 
 def adjust_decoding(decoding: Decoding, changes: Mapping[str, Any], room: Room | None = None) -> Decoding:
@@ -272,19 +310,15 @@ def _from_row(value: Any) -> Picture:
 def _prepared(name: str, picture: Picture, spec: ImageSpec) -> np.ndarray:
     """A picture's pixels; what is wrong with it is said with its name (its position, if it has none)."""
     try:
-        return prepare(_encoded(picture), spec)
+        return prepare_image(picture, spec) if isinstance(picture, Image.Image) else prepare(_encoded(picture), spec)
     except PictureError as error:
         raise PictureError(f"{name}: {error}") from None
 
 
-def _encoded(picture: Picture) -> bytes:
-    """A picture as encoded bytes; PIL images are set upright and written as PNG, which loses nothing."""
+def _encoded(picture: str | Path | bytes) -> bytes:
+    """A picture as encoded bytes."""
     if isinstance(picture, bytes):
         return picture
-    if isinstance(picture, Image.Image):
-        buffer = BytesIO()
-        to_rgb(ImageOps.exif_transpose(picture)).save(buffer, "PNG")
-        return buffer.getvalue()
     try:
         return read_file(picture, LARGEST_PICTURE)
     except FileNotFoundError:

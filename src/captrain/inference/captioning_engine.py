@@ -21,7 +21,8 @@ from captrain.features.pipeline import Decoded, Skip, SourceReader, part_name
 from captrain.features.sources import EncodingSource, End, TarSource
 from captrain.inference.captioner import Captioner, machine_line, maker_id, weights_digest_of
 from captrain.inference.parts_folder import ABOUT, CaptionPart, CaptionPartNote, PartsFolder
-from captrain.models.decoding import Decoding, Room
+from captrain.inference.writer import BatchLimit, CaptionWriter
+from captrain.models.decoding import Decoding, Room, Written
 from captrain.models.device import PRECISIONS, choose_device
 from captrain.records import Caption, Rejects, Sample
 
@@ -152,10 +153,16 @@ class _Part:
     order: Captioning
     captioner: Captioner
     source: EncodingSource
-    waiting: list[Caption] = field(default_factory=list)  # captions of the batch that have no text yet
-    pixels: list[np.ndarray] = field(default_factory=list)
+    waiting: list[Caption] = field(default_factory=list)  # captions that have no text yet
+    pixels: list[np.ndarray] = field(default_factory=list)  # of the last of them, which are not encoded yet
     lines: list[dict[str, Any]] = field(default_factory=list)
     rejects: Rejects = field(default_factory=Rejects)
+    limit: BatchLimit = field(init=False)
+    writer: CaptionWriter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.limit = BatchLimit(self.order.reader.batch_size)
+        self.writer = CaptionWriter(self.captioner.model, self.order.decoding, self.limit)
 
     def add(self, sample: Sample, decoded: Future[Decoded]) -> None:
         """Take in one picture when it is decoded; one that can't be is rejected."""
@@ -172,6 +179,7 @@ class _Part:
     def finish(self, source: EncodingSource, end: End) -> CaptionPart:
         """The finished part."""
         self._flush()
+        self._keep(self.writer.finish())
         rejects = Rejects(end.rejects.lines + self.rejects.lines)
         note = CaptionPartNote(
             part_name(source, end.part), source.label, source.fingerprint, end.part, end.last,
@@ -190,13 +198,18 @@ class _Part:
     def _flush(self) -> None:
         if not self.pixels:
             return
+        first = len(self.waiting) - len(self.pixels)
         if self.order.decoding.sample:
-            _seed(self.captioner.model.device, key_of(self.waiting[0].id))
-        written = self.captioner.write(torch.from_numpy(np.stack(self.pixels)), self.order.decoding)
-        for blank, line in zip(self.waiting, written, strict=True):
-            self.lines.append(machine_line(replace(blank, text=line.text, score=line.score), self.order.maker))
-        self.waiting.clear()
+            _seed(self.captioner.model.device, key_of(self.waiting[first].id))
+        pixels = torch.from_numpy(np.stack(self.pixels))
         self.pixels.clear()
+        features = self.captioner.encode_within(pixels, self.order.decoding.mirror, self.limit)
+        self._keep(self.writer.put(range(first, len(self.waiting)), features))
+
+    def _keep(self, written: list[tuple[int, Written]]) -> None:
+        for number, line in written:
+            finished = replace(self.waiting[number], text=line.text, score=line.score)
+            self.lines.append(machine_line(finished, self.order.maker))
 
 
 def _seed(device: torch.device, seed: int) -> None:

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from captrain.data.samples import ChosenSamples
 from captrain.disk.folders import check_way, make_folder, remove
@@ -23,6 +24,7 @@ from captrain.features.stream import Batching, Computing
 from captrain.features.training_images import MIRRORED, PLAIN
 from captrain.inference.captioner import Captioner, features_of
 from captrain.inference.evaluation_data import TEST_SPLIT, EvaluationData, choose_samples, tokenizer_of
+from captrain.inference.writer import BatchLimit, write_ways
 from captrain.metrics.compare import Comparison, compare
 from captrain.metrics.judging import Judgement, judge
 from captrain.metrics.own import Metric
@@ -261,15 +263,13 @@ def _stored_ways(
     if stored is None:
         return None
 
-    def written() -> Iterator[tuple[int, list[Written]]]:
+    def groups() -> Iterator[tuple[range, dict[bool, Tensor]]]:
         for start in range(0, len(samples), batch_size):
             batch = range(len(samples))[start : start + batch_size]
             features = features_of(model, stored["samples"], batch).to(model.precision)
-            columns = [model.generate(features, way) for way in ways]
-            for index, *lines in zip(batch, *columns, strict=True):
-                yield index, lines
+            yield batch, {False: features, True: features}
 
-    return written()
+    return write_ways(model, ways, groups(), BatchLimit(batch_size), apart=True)
 
 
 def _refuse_links(folder: Path | None) -> None:

@@ -12,7 +12,7 @@ C context vectors of an image, H width of the decoder, T learned tokens, V size 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
@@ -20,10 +20,18 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    Cache,
+    DynamicCache,
+    EncoderDecoderCache,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import ModelOutput
 
 from captrain.data.images import ImageSpec
+from captrain.models.choosing import Rules
 from captrain.models.contexts import evaluate_frozen, evaluating
 from captrain.models.decoding import Decoding, GenerateInputs, Room, Written, generate_cross_attending, mean_log_probs
 from captrain.models.families import FAMILIES
@@ -31,6 +39,7 @@ from captrain.models.layers.attention import causal_caption_mask
 from captrain.models.layers.packing import IGNORED, PackedRows, pack, row_groups, token_loss
 from captrain.models.layers.vision import drop_patches, mean_with_mirrored, scale
 from captrain.models.parts import PARTS, part_of
+from captrain.models.search import Found, Search
 
 
 @dataclass
@@ -90,12 +99,16 @@ class CaptionerModel(nn.Module, ABC):
         """The bridge: features (I, N, D) -> the context that the decoder attends to (I, C, H)."""
 
     @abstractmethod
-    def decode(self, context: Tensor, input_ids: Tensor, position_ids: Tensor, mask: Tensor) -> Tensor:
+    def decode(
+        self, context: Tensor, input_ids: Tensor, position_ids: Tensor, mask: Tensor, cache: Cache | None = None
+    ) -> Tensor:
         """The text decoder without its head: hidden states (R, L, H) of packed rows, given the context of their images.
 
         Args:
             context: (R, C, H). input_ids, position_ids: (R, L); positions restart with each caption of a row.
             mask: (R, 1, L, L) bool, True if the token of the row may attend to that of the column.
+            cache: while captions are written, the keys and values of all that was read before, from `begin`. The mask then has
+                a column for each of them too, and of the context only the last vector (R, 1, H) is given after the first words.
         """
 
     @abstractmethod
@@ -135,10 +148,23 @@ class CaptionerModel(nn.Module, ABC):
     def lora_targets(self, part: str) -> str:
         """A regular expression that fully matches the names of a part's attention and feed-forward layers."""
 
-    def generate_tokens(self, context: Tensor, config: GenerationConfig) -> list[list[int]]:
-        """Token ids of one caption for each image, without start, prompt and end, from the context (I, C, H).
+    def begin(self, context: Tensor) -> Cache:
+        """The cache for words that follow images with this context (I, C, H).
 
-        This is for decoders with cross-attention. A family whose decoder takes the image in another way overrides it.
+        This is for decoders with cross-attention, which read the context with the first word. A family whose decoder reads the
+        image before the words returns a cache that has read it.
+        """
+        return EncoderDecoderCache(DynamicCache(), DynamicCache())
+
+    def penalised_ids(self) -> list[int]:
+        """Token ids before the caption that count as repeated when a caption has them too."""
+        return [self.start_id, *self.prompt_ids()]
+
+    def generate_tokens(self, context: Tensor, config: GenerationConfig) -> list[list[int]]:
+        """Token ids of one caption for each image, without start, prompt and end, from the context (I, C, H), by transformers.
+
+        For sampling, and for decoders that can't share an image's keys and values. This one is for cross-attention; a family
+        whose decoder takes the image in another way overrides it.
         """
         how = (config, self.shares_features, self.first_position)
         return generate_cross_attending(self.decoder, context, [self.start_id, *self.prompt_ids()], *how)
@@ -204,20 +230,40 @@ class CaptionerModel(nn.Module, ABC):
     def generate(self, features: Tensor, decoding: Decoding | None = None) -> list[Written]:
         """One caption for each image from features (I, N, D), each with its mean log-probability per token."""
         decoding = decoding or self.decoding
-        config = self.generation_config(decoding)
         with evaluating(self), self.autocast():
-            captions = self.generate_tokens(self.project(features), config)
-            scores = self.log_probabilities(features, captions, config.max_new_tokens)
-        texts = self.tokenizer.batch_decode(captions, skip_special_tokens=True)
-        return [Written(*line) for line in zip(captions, [text.strip() for text in texts], scores, strict=True)]
+            context = self.project(features)
+            if search := self.search(decoding):
+                found = search.admit(range(len(context)), context)
+                while search.rows:
+                    found += search.step()
+                return self.written(sorted(found, key=lambda caption: caption.number))
+            config = self.generation_config(decoding)
+            captions = self.generate_tokens(context, config)
+            scores = self._log_probabilities(context, captions, config.max_new_tokens)
+        return self.written([Found(*line) for line in zip(range(len(captions)), captions, scores, strict=True)])
 
-    @torch.no_grad()
-    def log_probabilities(self, features: Tensor, captions: list[list[int]], longest: int) -> list[float]:
+    def search(self, decoding: Decoding) -> Search | None:
+        """A search for captions that are decoded this way; None where transformers writes them: sampled ones, and those of
+        decoders that can't share an image's keys and values among its beams."""
+        if decoding.sample or not self.shares_features:
+            return None
+        rules = Rules.of(self.generation_config(decoding), self.penalised_ids())
+        return Search(self, rules, [self.start_id, *self.prompt_ids()])
+
+    def written(self, found: Sequence[Found]) -> list[Written]:
+        """Captions with their texts, in the same order."""
+        if not found:
+            return []
+        texts = self.tokenizer.batch_decode([caption.tokens for caption in found], skip_special_tokens=True)
+        return [
+            Written(caption.tokens, text.strip(), caption.score) for caption, text in zip(found, texts, strict=True)
+        ]
+
+    def _log_probabilities(self, context: Tensor, captions: list[list[int]], longest: int) -> list[float]:
         """The mean log-probability per token of one caption for each image; of the `longest` length, without end token."""
-        rows = self.pack([[caption] for caption in captions]).to(features.device)
-        with self.autocast():
-            mask = causal_caption_mask(rows.caption_ids)
-            logits = self.head(self.decode(self.project(features), rows.input_ids, rows.position_ids, mask))
+        rows = self.pack([[caption] for caption in captions]).to(context.device)
+        mask = causal_caption_mask(rows.caption_ids)
+        logits = self.head(self.decode(context, rows.input_ids, rows.position_ids, mask))
         return mean_log_probs(logits, rows.labels, [len(caption) for caption in captions], longest)
 
     def room(self) -> Room:

@@ -1,4 +1,4 @@
-"""The device and the precision to compute with, and compilation of the training step."""
+"""The device and the precision to compute with, compilation of the training step, and what running out of memory looks like."""
 
 from __future__ import annotations
 
@@ -53,6 +53,22 @@ def _is_there(kind: str) -> bool:
     if kind == "mps":
         return torch.backends.mps.is_available()
     return bool(getattr(torch, kind).is_available())
+
+
+SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: torch has an exception for GPUs, and only a message elsewhere.
+
+    >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"))
+    True
+    >>> is_out_of_memory(RuntimeError("size mismatch"))
+    False
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError | OSError) and any(sign in str(error).lower() for sign in SIGNS)
 
 
 COMPILERS = ("g++", "clang++", "c++")

@@ -118,14 +118,17 @@ class BlipCaptioner(CaptionerModel):
         """The features themselves: BLIP's cross-attention projects them, and there is no bridge."""
         return features
 
-    def decode(self, context: Tensor, input_ids: Tensor, position_ids: Tensor, mask: Tensor) -> Tensor:
+    def decode(
+        self, context: Tensor, input_ids: Tensor, position_ids: Tensor, mask: Tensor, cache: Cache | None = None
+    ) -> Tensor:
         """Hidden states of the decoder's last layer."""
         return self.decoder.bert(
             input_ids,
             attention_mask=mask,
             position_ids=position_ids,
             encoder_hidden_states=context,
-            use_cache=False,
+            past_key_values=cache,
+            use_cache=cache is not None,
             is_decoder=True,
         ).last_hidden_state
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import Cache, DynamicCache, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from captrain.data.images import ImageSpec
 from captrain.errors import ModelError
@@ -42,7 +42,7 @@ class Blip2Captioner(CaptionerModel):
         _check_language(self.core(), tokenizer)
         if not self.has_encoder:
             self.image_positions = int(self.core().config.num_query_tokens)  # those of the query outputs
-            share_features(self.decoder)
+        self.shares_features = not self.has_encoder and share_features(self.decoder)
 
     @property
     def has_encoder(self) -> bool:
@@ -86,13 +86,23 @@ class Blip2Captioner(CaptionerModel):
         source = torch.cat([prefix, words.expand(len(prefix), -1, -1)], 1)
         return self.decoder.get_encoder()(inputs_embeds=source).last_hidden_state
 
-    def decode(self, context: Tensor, input_ids: Tensor, position_ids: Tensor, mask: Tensor) -> Tensor:
+    def decode(
+        self, context: Tensor, input_ids: Tensor, position_ids: Tensor, mask: Tensor, cache: Cache | None = None
+    ) -> Tensor:
         """Hidden states of the language model's last layer, without those of the query outputs."""
         if self.has_encoder:
             states = self.decoder.get_decoder()(
                 input_ids=input_ids, attention_mask=mask, encoder_hidden_states=context, use_cache=False
             )
             return states.last_hidden_state * scale_before_head(self.decoder.config)
+        if cache is not None:
+            return self.decoder.base_model(
+                inputs_embeds=self.decoder.get_input_embeddings()(input_ids),
+                attention_mask=mask,
+                position_ids=position_ids + self.image_positions,
+                past_key_values=cache,
+                use_cache=True,
+            ).last_hidden_state
         prefix = context.shape[1]
         before = torch.arange(prefix, device=context.device).expand(len(context), -1)
         words = self.decoder.get_input_embeddings()(input_ids)
@@ -107,6 +117,16 @@ class Blip2Captioner(CaptionerModel):
     def head(self, hidden: Tensor) -> Tensor:
         """The language model's head."""
         return self.decoder.get_output_embeddings()(hidden)
+
+    def begin(self, context: Tensor) -> Cache:
+        """A cache with the query outputs, which OPT has read."""
+        cache = DynamicCache()
+        self.decoder.base_model(inputs_embeds=context, past_key_values=cache, use_cache=True)
+        return cache
+
+    def penalised_ids(self) -> list[int]:
+        """None: OPT reads the prompt as vectors."""
+        return []
 
     def generate_tokens(self, context: Tensor, config: GenerationConfig) -> list[list[int]]:
         """Token ids of one caption for each image."""

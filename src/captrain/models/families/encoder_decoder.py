@@ -11,6 +11,7 @@ import math
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
+    Cache,
     GPT2Config,
     GPT2LMHeadModel,
     PreTrainedConfig,
@@ -90,14 +91,17 @@ class EncoderDecoderCaptioner(CaptionerModel):
         projection = getattr(self.core(), "enc_to_dec_proj", None)
         return features if projection is None else projection(features)
 
-    def decode(self, context: Tensor, input_ids: Tensor, position_ids: Tensor, mask: Tensor) -> Tensor:
+    def decode(
+        self, context: Tensor, input_ids: Tensor, position_ids: Tensor, mask: Tensor, cache: Cache | None = None
+    ) -> Tensor:
         """Hidden states of the decoder's last layer."""
         return self.decoder.base_model(
             input_ids=input_ids,
             attention_mask=mask,
             position_ids=position_ids + self.first_position,
             encoder_hidden_states=context,
-            use_cache=False,
+            past_key_values=cache,
+            use_cache=cache is not None,
         ).last_hidden_state
 
     def head(self, hidden: Tensor) -> Tensor:

@@ -131,10 +131,14 @@ class GitCaptioner(CaptionerModel):
         """The vectors in the decoder's width, normalised."""
         return self.core().git.visual_projection(features)
 
-    def decode(self, context: Tensor, input_ids: Tensor, position_ids: Tensor, mask: Tensor) -> Tensor:
+    def decode(
+        self, context: Tensor, input_ids: Tensor, position_ids: Tensor, mask: Tensor, cache: Cache | None = None
+    ) -> Tensor:
         """Hidden states of the decoder's last layer, without those of the image."""
         git, vectors = self.core().git, context.shape[1]
         words = git.embeddings(input_ids=input_ids, position_ids=position_ids)
+        if cache is not None:
+            return git.encoder(words, attention_mask=mask, past_key_values=cache).last_hidden_state
         states = git.encoder(torch.cat([context, words], 1), attention_mask=behind_image(mask, vectors))
         return states.last_hidden_state[:, vectors:]
 
@@ -142,12 +146,17 @@ class GitCaptioner(CaptionerModel):
         """The language model's head, one linear layer."""
         return self.core().output(hidden)
 
-    def generate_tokens(self, context: Tensor, config: GenerationConfig) -> list[list[int]]:
-        """Token ids of one caption for each image. The image goes through the decoder once, for all beams and words."""
-        prompt = [self.start_id, *self.prompt_ids()]
-        given = torch.tensor([prompt] * len(context), device=context.device)
+    def begin(self, context: Tensor) -> Cache:
+        """A cache with the image, which has gone through the decoder."""
         image = DynamicCache()
         self.core().git.encoder(context, past_key_values=image)
+        return image
+
+    def generate_tokens(self, context: Tensor, config: GenerationConfig) -> list[list[int]]:
+        """Token ids of one sampled caption for each image. The image goes through the decoder once for all words."""
+        prompt = [self.start_id, *self.prompt_ids()]
+        given = torch.tensor([prompt] * len(context), device=context.device)
+        image = self.begin(context)
         generated = self.decoder.generate(
             input_ids=given,
             attention_mask=torch.ones_like(given),

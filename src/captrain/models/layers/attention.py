@@ -32,7 +32,8 @@ def attend(
     """Attention of queries (I*K, H, L, D) to keys and values (I, H, N, D) -> (I*K, H, L, D).
 
     With K > 1 the queries of all beams of an image become K*L queries of one row, so that the image's keys and values are
-    neither copied nor computed again. This is exact as long as the mask is the same for all beams.
+    neither copied nor computed again. A mask (I, 1, K*L, N) says what each beam attends to; any other mask is the same for all
+    beams and hides nothing of the image, so it is left out.
     """
     rows, heads, length, width = query.shape
     images = key.shape[0]
@@ -47,7 +48,8 @@ def attend(
     folded = (
         query.view(images, beams, heads, length, width).transpose(1, 2).reshape(images, heads, beams * length, width)
     )
-    context = scaled_dot_product_attention(folded, key, value, None, dropout, scale=scale)
+    of_beams = mask if mask is not None and mask.shape[2] == beams * length else None
+    context = scaled_dot_product_attention(folded, key, value, of_beams, dropout, scale=scale)
     return context.view(images, heads, beams, length, width).transpose(1, 2).reshape(rows, heads, length, width)
 
 

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from captrain.models.contract import CaptionerModel
 from captrain.training.distributed.group import ProcessGroup
 
-ENTRANCES = ("encode", "generate", "log_probabilities")
+ENTRANCES = ("encode", "generate")
 """Methods of a captioner that use its weights, besides forward."""
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from captrain.features.training_images import Images
 from captrain.models.contexts import modes_kept, untouched_randomness
 from captrain.models.contract import CaptionerModel
+from captrain.models.device import is_out_of_memory
 from captrain.training.distributed.group import here
 from captrain.training.rows import Collator, TrainingRow, TrainingRows
 
@@ -212,21 +213,7 @@ def _untouched(captioner: CaptionerModel) -> Iterator[None]:
             buffer.copy_(buffers[name])
 
 
-SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
 MOST_ADVICE = 3
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: torch has an exception for GPUs, and only a message elsewhere.
-
-    >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"))
-    True
-    >>> is_out_of_memory(RuntimeError("size mismatch"))
-    False
-    """
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError | OSError) and any(sign in str(error).lower() for sign in SIGNS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,9 @@ from captrain.metrics.java import JavaError
 from captrain.metrics.own import MetricError
 from captrain.models.contexts import untouched_randomness
 from captrain.models.contract import CaptionerModel
+from captrain.models.device import is_out_of_memory
 from captrain.training.distributed.strategy import Strategy
-from captrain.training.loop.batch_size import MemorySettings, is_out_of_memory, what_to_change
+from captrain.training.loop.batch_size import MemorySettings, what_to_change
 from captrain.training.loop.callbacks import is_best
 from captrain.training.loop.non_finite import Guard, first_infinite
 from captrain.training.loop.signals import SIGNALS, Stopped, told_place

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
+    Cache,
     DynamicCache,
     EncoderDecoderCache,
     GenerationConfig,
@@ -46,8 +47,7 @@ class PrefixCaptioner(CaptionerModel):
         check_room(config, self.core().config.prefix_length)
         # The last prefix vector takes the place of a start token. With an encoder, the prefix takes no positions.
         self.image_positions = 0 if self.has_encoder else self.core().config.prefix_length - 1
-        if not self.has_encoder and _one_key_a_head(config):
-            share_features(self.decoder)
+        self.shares_features = not self.has_encoder and _one_key_a_head(config) and share_features(self.decoder)
 
     @property
     def has_encoder(self) -> bool:
@@ -83,16 +83,26 @@ class PrefixCaptioner(CaptionerModel):
         """The prefix (R, P, W); if the language model has an encoder, its output for the prefix."""
         return self.core().encode_prefix(self.core().prefix(features))
 
-    def decode(self, context: Tensor, input_ids: Tensor, position_ids: Tensor, mask: Tensor) -> Tensor:
+    def decode(
+        self, context: Tensor, input_ids: Tensor, position_ids: Tensor, mask: Tensor, cache: Cache | None = None
+    ) -> Tensor:
         """Hidden states of the language model's last layer."""
         if self.has_encoder:
             states = self.decoder.get_decoder()(
                 input_ids=input_ids, attention_mask=mask, encoder_hidden_states=context, use_cache=False
             ).last_hidden_state
             return states * scale_before_head(self.decoder.config)
-        shared = context.shape[1] - 1
         first = (position_ids == 0)[..., None]
         words = torch.where(first, context[:, -1:], self.decoder.get_input_embeddings()(input_ids))
+        if cache is not None:
+            return self.decoder.base_model(
+                inputs_embeds=words,
+                attention_mask=mask,
+                position_ids=position_ids + self.image_positions,
+                past_key_values=cache,
+                use_cache=True,
+            ).last_hidden_state
+        shared = context.shape[1] - 1
         before = torch.arange(shared, device=position_ids.device).expand(len(context), -1)
         states = self.decoder.base_model(
             inputs_embeds=torch.cat([context[:, :-1], words], 1),
@@ -120,6 +130,17 @@ class PrefixCaptioner(CaptionerModel):
             r"(c_attn|c_proj|c_fc|[qkvo]_proj|qkv_proj|out_proj|fc[12]|fc_in|fc_out|(gate|up|gate_up|down)_proj|"
             r"query_key_value|dense|dense_h_to_4h|dense_4h_to_h|[qkvo]|wi|wi_[01]|wo)",
         }[part]
+
+    def begin(self, context: Tensor) -> Cache:
+        """A cache with the prefix but its last vector, which stands where other captions have a start token."""
+        cache = DynamicCache()
+        if context.shape[1] > 1:
+            self.decoder.base_model(inputs_embeds=context[:, :-1], past_key_values=cache, use_cache=True)
+        return cache
+
+    def penalised_ids(self) -> list[int]:
+        """None: the language model reads the prompt as vectors."""
+        return []
 
     def generate_tokens(self, context: Tensor, config: GenerationConfig) -> list[list[int]]:
         """Token ids of one caption for each image."""
