@@ -6,7 +6,7 @@
     blip-lora  a tiny BLIP with random weights, LoRA of rank 8, on 1,000 of the demo's scenes: the loss on others
     flickr8k   600 photos of Flickr8k for 8 epochs: loss and CIDEr on 200 photos of the dev split
 
-Every figure has a bound in quality.json. It is beyond all figures that were seen (several seeds and machines), and before those of
+Every figure has a bound in quality.json. It is beyond all figures that were seen (several seeds, machines), and before those of
 a fault that once was in: batches sorted by length, which took the demo from 99 % to 78 %. --note FILE writes the figures of this
 run, to be added to those seen.
 
