@@ -220,10 +220,12 @@ class CaptionerModel(nn.Module, ABC):
         hidden, targets = [], []
         for rows, longest in row_groups(packed[2], split=self.groups_rows and self.training):
             input_ids, position_ids, caption_ids, labels = (tensor[rows, :longest] for tensor in packed)
-            learned = labels != IGNORED
-            mask = causal_caption_mask(caption_ids)
-            hidden.append(self.decode(context[rows], input_ids, position_ids, mask)[learned])
-            targets.append(labels[learned])
+            learned = (labels != IGNORED).flatten().nonzero().squeeze(1)
+            states = self.decode(context[rows], input_ids, position_ids, causal_caption_mask(caption_ids))
+            hidden.append(
+                states.flatten(0, 1).index_select(0, learned)
+            )  # its gradient goes row by row, a mask's one by one
+            targets.append(labels.flatten().index_select(0, learned))
         return torch.cat(hidden), torch.cat(targets)
 
     @torch.no_grad()
