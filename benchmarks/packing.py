@@ -132,7 +132,7 @@ def plain_step(images: int, device: torch.device, bf16: bool) -> Callable[[], No
         .train()
     )
     optimizer = torch.optim.AdamW([weight for weight in tuned.parameters() if weight.requires_grad], lr=1e-4)
-    captions = [caption for row in _captions(images) for caption in row]
+    captions = [caption for row in random_captions(images) for caption in row]
     length = max(len(caption) for caption in captions) + 2
     ids = torch.zeros(len(captions), length, dtype=torch.int64)
     for row, caption in enumerate(captions):
@@ -166,7 +166,7 @@ def packed_step(images: int, device: torch.device, bf16: bool, encode: bool) -> 
     optimizer = torch.optim.AdamW(
         [weight for weight in captioner.parameters() if weight.requires_grad], lr=1e-4, fused=True
     )
-    rows = pack(_captions(images), captioner.start_id, captioner.end_id).to(device).to_dict()
+    rows = pack(random_captions(images), captioner.start_id, captioner.end_id).to(device).to_dict()
     pixels = torch.randint(0, 255, (images, 384, 384, 3), dtype=torch.uint8, device=device)
 
     def features() -> torch.Tensor:
@@ -183,7 +183,7 @@ def packed_step(images: int, device: torch.device, bf16: bool, encode: bool) -> 
     return step
 
 
-def _captions(images: int) -> list[list[list[int]]]:
+def random_captions(images: int) -> list[list[list[int]]]:
     """Random captions of 10 to 18 tokens, 14 in the mean."""
     generator = torch.Generator().manual_seed(0)
     lengths = torch.randint(TOKENS.start, TOKENS.stop, (images, CAPTIONS), generator=generator).tolist()
