@@ -76,9 +76,9 @@ def test_every_family_learns_from_int8_caches_and_stores(family: str, cli: Cli, 
     }
     losses = {}
     for name, (data, more) in ways.items():
-        result = cli("train", data, tmp_path / name, f"--model {model} {FROZEN} {COMMON} {more}")
+        result = cli("train", data, tmp_path / f"run-{name}", f"--model {model} {FROZEN} {COMMON} {more}")
         assert result.code == 0, result.err
-        losses[name] = losses_of(tmp_path / name)
+        losses[name] = losses_of(tmp_path / f"run-{name}")
     assert losses["memory"] == losses["disk"] != losses["fp32"]
     assert losses["store"] == pytest.approx(
         losses["disk"], rel=2e-3

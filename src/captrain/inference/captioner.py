@@ -33,7 +33,7 @@ from captrain.models.checkpoint.folder import load_captioner
 from captrain.models.contexts import evaluating, quietly
 from captrain.models.contract import CaptionerModel
 from captrain.models.decoding import FOR_SAMPLING, Decoding, DecodingChanges, Room, Written
-from captrain.models.device import PRECISIONS, choose_device, choose_precision, is_out_of_memory
+from captrain.models.device import PRECISIONS, align, choose_device, choose_precision, is_out_of_memory
 from captrain.models.layers.vision import mean_with_mirrored
 from captrain.models.what_learns import lower_frozen
 from captrain.models.zoo import resolve_name
@@ -93,6 +93,7 @@ class Captioner:
         model.requires_grad_(False)
         if model.precision == torch.bfloat16:
             lower_frozen(model)
+        align(model)
         return cls(model)
 
     def __call__(self, picture: Picture, **decoding: Unpack[DecodingChanges]) -> str:

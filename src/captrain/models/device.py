@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+from itertools import chain
 
 import torch
+from torch import nn
 from torch.utils import _triton
 
 from captrain.errors import ModelError, SettingsError
@@ -53,6 +55,26 @@ def _is_there(kind: str) -> bool:
     if kind == "mps":
         return torch.backends.mps.is_available()
     return bool(getattr(torch, kind).is_available())
+
+
+ALIGNED = 64  # bytes
+
+
+def align(model: nn.Module) -> None:
+    """Copy the weights on a CPU that do not begin at a multiple of 64 bytes, as those that are read in place from a file.
+
+    Matrix products round by where their numbers begin, so the captions of a copy of a model would have other last digits in their
+    scores than those of the model.
+
+    >>> layer = nn.Linear(4, 4)
+    >>> layer.weight.data = torch.zeros(17)[1:].view(4, 4)
+    >>> align(layer)
+    >>> layer.weight.data_ptr() % 64
+    0
+    """
+    for tensor in chain(model.parameters(), model.buffers()):
+        if tensor.device.type == "cpu" and tensor.data_ptr() % ALIGNED:
+            tensor.data = tensor.data.clone()
 
 
 SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
