@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from captrain.models.device import compile_captioner
 from captrain.testing import tiny_blip, tiny_photos
-from captrain.training import run
+from captrain.training import captioner_setup
 
 
 def test_a_compiled_training_ends_like_a_plain_one(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,7 +21,7 @@ def test_a_compiled_training_ends_like_a_plain_one(cli: Cli, tmp_path: Path, mon
     One layer a half: a second one is traced like the first, and takes as long again.
     """
     photos, blip = tiny_photos(tmp_path / "photos", count=8), tiny_blip(tmp_path / "blip", layers=1)
-    monkeypatch.setattr(run, "compile_captioner", partial(compile_captioner, backend="aot_eager"))
+    monkeypatch.setattr(captioner_setup, "compile_captioner", partial(compile_captioner, backend="aot_eager"))
     words = f"--validation-share 0.25 --epochs 1 --dropout 0 {QUICK}"
     assert cli("train", photos, tmp_path / "plain", "--model", blip, words).code == 0
     assert cli("train", photos, tmp_path / "compiled", "--model", blip, words, "--compile").code == 0
