@@ -227,6 +227,7 @@ def make_subject(name: str, plain: bool, device: torch.device, tiny: bool = Fals
     with device:
         core = (PLAIN[case.family] if plain else OURS[case.family][0])(config)
     captioner = OURS[case.family][1](core, NoTokenizer(), ImageSpec(edge, edge, HALF, HALF))
+    captioner.label_smoothing = 0.0  # as plain transformers has it
     captioner.precision = torch.bfloat16 if device.type == "cuda" else torch.float32
     captioner.to(device)
     ids = Ids(captioner.start_id, captioner.end_id, captioner.pad_id, captioner.plain_inputs())

@@ -63,7 +63,7 @@ def at_step(step: int) -> Callable[..., bool]:
 
 POINTS: dict[str, tuple[Any, str, Callable[..., bool], bool]] = {
     "writing the untrained model": (RunFolder, "save_base", lambda *_: True, True),
-    "encoding": (FeatureCache, "_flush", lambda feature_cache, pending: bool(pending), True),
+    "encoding": (FeatureCache, "_keep", lambda *_: True, True),
     "before any checkpoint": (CheckpointSchedule, "on_step_end", at_step(1), False),
     "in mid-epoch": (CheckpointSchedule, "on_step_end", at_step(4), False),
     "writing a checkpoint": (Checkpoints, "publish", lambda checkpoints, step: step >= 3, False),
@@ -173,7 +173,7 @@ def die(*_):
 
 def start(death):
     if death == "encoding":
-        FeatureCache._flush = die
+        FeatureCache._keep = die
     if death == "writing":
         Checkpoints.publish = lambda self, step, publish=Checkpoints.publish: die() if step == 4 else publish(self, step)
     torch.set_num_threads(1)

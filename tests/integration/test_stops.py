@@ -101,7 +101,7 @@ def test_before_the_first_step(
     words, run = f"--model {blip} {WORDS}", tmp_path / "run"
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch:
-        send_at(patch, FeatureCache, "_flush", 1, signal.SIGINT)
+        send_at(patch, FeatureCache, "_keep", 1, signal.SIGINT)
         result = cli("train", photos, run, words, "--overwrite")
     assert result.code == 128 + signal.SIGINT
     line = "SIGINT stopped the training before the first step; the same command, without --overwrite, goes on with it"

@@ -103,7 +103,9 @@ def compile(
 
     >>> import pathlib, tempfile
     >>> from captrain.testing import tiny_photos
-    >>> compile(tiny_photos(pathlib.Path(tempfile.mkdtemp()), count=3)).rows
+    >>> photos, texts = tiny_photos(pathlib.Path(tempfile.mkdtemp()), count=3), pathlib.Path(tempfile.mkdtemp()) / "texts"
+    >>> _ = convert(photos, texts, to="sidecar")
+    >>> compile(texts).rows
     3
     """
     how = how_to_read(sort_settings("captrain.compile", settings, READING)["reading"])

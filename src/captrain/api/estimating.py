@@ -102,7 +102,7 @@ def estimate(
 
     >>> found = estimate("openai/clip-vit-large-patch14", "coco", device="a100", devices=8, cores=96, measure=False)
     >>> found.binds, f"{found.disk / 1e9:.0f} GB", found.result.hours.origin
-    ('encoding', '65 GB', 'assumed')
+    ('writing', '65 GB', 'assumed')
     """
     how = how_to_read(sort_settings("captrain.estimate", settings, READING)["reading"])
     check_choices(get_args(DeviceKind), device=device)

@@ -81,7 +81,10 @@ class BatchWorkers(Generic[Label]):
         if self.pool is not None:
             return self.pool.submit(self.compute, batch)
         done: Future[Tensor] = Future()
-        done.set_result(self.compute(batch))
+        try:
+            done.set_result(self.compute(batch))
+        except Exception as error:  # raised when its turn comes, after the results before it
+            done.set_exception(error)
         return done
 
     def _hand_over(self) -> None:
@@ -92,13 +95,14 @@ class BatchWorkers(Generic[Label]):
 def _single_threaded(count: int, threads: int) -> ThreadPoolExecutor:
     """Workers of which each computes on `threads` threads; this thread goes on computing on as many as before.
 
-    torch keeps the number for each thread, and takes the one that was set last for threads that are new. So all workers start
-    here, and then the former number is set again.
+    torch keeps the number for each thread. A thread that has not asked for it yet takes the one that was set last, in any thread.
+    So all workers start and ask here, and then the former number is set again.
     """
     before, started = torch.get_num_threads(), threading.Barrier(count + 1)
 
     def start() -> None:
         torch.set_num_threads(threads)
+        torch.get_num_threads()
         started.wait()
 
     pool = ThreadPoolExecutor(count, thread_name_prefix="captrain-encode", initializer=start)
