@@ -160,6 +160,8 @@ def test_an_evaluation_is_a_folder_and_a_report_is_html(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("taken").touch()
+    Path("run").mkdir()
+    Path("run/metrics.jsonl").touch()
     expected = {
         "evaluate m d --output o.csv": "--output o.csv: a folder of predictions.jsonl and scores.json is written, "
         "expected its name: --output o",
@@ -170,4 +172,4 @@ def test_an_evaluation_is_a_folder_and_a_report_is_html(
     for command, message in expected.items():
         assert main(command.split()) == 2
         assert capsys.readouterr().err == f"error: {message}\n"
-    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["metrics.jsonl", "run", "taken"]

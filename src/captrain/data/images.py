@@ -149,6 +149,7 @@ def prepare_image(image: Image.Image, spec: ImageSpec) -> np.ndarray:
     check_size(image.size, MAX_PIXELS)
     try:
         with _opening:  # an opened file is read now, and Pillow reads it for one thread at a time
+            image.load()
             upright = ImageOps.exif_transpose(image)
     except (OSError, SyntaxError, ValueError) as error:
         raise PictureError(f"can't be read: {error}") from None

@@ -30,8 +30,8 @@ def write_report(run: Path, output: Path | None = None, extra: ReportData | None
     """Write the report of a run folder (to `report.html` within it, or to `output`) and return its path.
 
     `extra` comes before the run's own parts: headline numbers, charts, galleries of a caller.
-    Raises `RunError` where `run` is not a run folder or the file can't be written, `UserError` where its name is not that of
-    an HTML file.
+    Raises `RunError` if `run` is not a run folder or the file can't be written, `UserError` if its name is not that of an
+    HTML file.
     """
     if output is not None and not output.is_dir():
         check_output_file(output, HTML, "HTML is")
