@@ -285,7 +285,7 @@ def test_one_opened_photo_can_be_prepared_by_many_threads() -> None:
 
 def test_an_image_of_pillow_that_cannot_be_read_is_refused() -> None:
     file = BytesIO()
-    Image.new("RGB", (64, 64)).save(file, "JPEG")
+    Image.effect_noise((64, 64), 90).save(file, "JPEG")
     with pytest.raises(PictureError, match="can't be read"):
         prepare_image(Image.open(BytesIO(file.getvalue()[:-300])), ImageSpec(8, 8, HALF, HALF))
 

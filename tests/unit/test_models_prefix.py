@@ -220,7 +220,7 @@ def test_saved_once_where_weights_are_tied_and_loaded_by_a_stranger(captioner: P
 
 @pytest.mark.parametrize("beams", [1, 5])
 def test_prefix_goes_through_the_language_model_once_an_image(captioner: PrefixCaptioner, beams: int) -> None:
-    """Vectors that pass the first layer: of each image 3 prefix vectors, then the last one and the prompt, then one a beam and step."""
+    """Vectors that pass the first layer: an image's 3 of the prefix, its last one with the prompt, then one a beam and step."""
     captioner.prompt = "a small"
     features = _features(captioner, torch.from_numpy(clear_pictures(2)))
     passed: list[tuple[int, int]] = []
