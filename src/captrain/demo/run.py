@@ -89,8 +89,8 @@ def demo_settings(encoder: Path, seed: int) -> Settings:
                 "precision": "fp32",
             },
             "training": {
-                "epochs": 6,
-                "batch_size": 8,
+                "epochs": 7,
+                "batch_size": 16,
                 "learning_rate": 2e-3,
                 "weight_decay": 0.05,
                 "beta2": 0.98,
