@@ -27,12 +27,12 @@ LOWEST_INSTALLED := $(LOWEST)/.installed
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(ALONE)  ## train on pictures that captrain draws itself, score, write the report; about 2 minutes on 2 cores
-	@echo "demo: draws 4,700 pictures, trains a captioner on them, and writes runs/demo/run/report.html; about 2 minutes on 2 cores"
+demo: $(ALONE)  ## train on pictures that captrain draws itself, score, write the report; 3 to 8 minutes on 2 cores
+	@echo "demo: draws 4,700 pictures, trains a captioner on them, and writes runs/demo/run/report.html; 3 to 8 minutes on 2 cores"
 	$(BIN)/captrain demo --overwrite
 
-test: $(INSTALLED)  ## run all tests, on all cores; about 13 minutes on 2 cores
-	@echo "test: runs all tests on all cores, without network; about 13 minutes on 2 cores"
+test: $(INSTALLED)  ## run all tests, on all cores; 20 to 30 minutes on 2 cores
+	@echo "test: runs all tests on all cores, without network; 20 to 30 minutes on 2 cores"
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-lowest: $(LOWEST_INSTALLED)  ## the quick part of the tests, on the oldest transformers that is supported; about 2 minutes
@@ -72,7 +72,7 @@ bench: $(INSTALLED)  ## training and captioning against plain transformers, enco
 	$(BIN)/python benchmarks/caption.py --pictures 16 --single 4 --rounds 1
 	$(BIN)/python benchmarks/neighbour.py
 
-quality: $(INSTALLED)  ## does it learn as well as it did? The demo over three seeds and two more trainings; about 25 minutes on 2 cores
+quality: $(INSTALLED)  ## does it learn as well as it did? The demo over three seeds and two more trainings; half an hour on 2 cores
 	$(BIN)/python benchmarks/quality.py
 
 fuzz: $(INSTALLED)  ## broken inputs for everything that reads files of strangers; the tests have a bounded run of it

@@ -26,7 +26,7 @@ BLOCK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 NOT_RUN = {
-    "make demo": "trains for two minutes; CI runs it by itself",
+    "make demo": "trains for minutes; CI runs it by itself",
     "make bench": "measures for minutes",
     "git clone": "needs the network, and makes an environment",
 }

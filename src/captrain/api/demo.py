@@ -12,7 +12,7 @@ from captrain.api.runs import Run
 def run_demo(out: Place = "runs/demo", *, seed: int = 0, overwrite: bool = False) -> Run:
     """Draw pictures, train on them, score and report, as `captrain demo` does, and return the run.
 
-    Needs no data and no network. About two minutes on two cores.
+    Needs no data and no network. 3 to 8 minutes on two cores.
 
     Args:
         out: Folder to write: `scenes/`, `encoder/` and the run folder `run/`.

@@ -51,7 +51,7 @@ class Check:
 def run_demo(out: Path, *, seed: int = 0, overwrite: bool = False) -> Path:
     """Everything, into `out`: `scenes/`, `held_out/`, `encoder/` and the run folder `run/`. Returns the report's path.
 
-    Uses no data and no network. About 2 minutes on 2 cores.
+    Uses no data and no network. 3 to 8 minutes on 2 cores.
     """
     with locked_folder(out):
         checks, report = _run(out, seed, overwrite)
