@@ -31,7 +31,8 @@ from pathlib import Path
 
 import torch
 import transformers
-from decode import cpu_name, photos
+from decode import photos
+from machine import cpu_name
 from PIL import Image
 from torch import Tensor
 from transformers import BertTokenizer, BlipConfig, BlipForConditionalGeneration, BlipImageProcessorPil

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
@@ -29,6 +28,7 @@ from itertools import cycle, islice
 
 import numpy as np
 import PIL
+from machine import cpu_name
 from PIL import Image
 
 from captrain.data.check.pictures import look_at
@@ -144,15 +144,6 @@ def show(best: dict[str, float]) -> None:
         ("(d) as (a), check in 2 processes", "check, 2 processes", "load, 2 processes"),
     ):
         print(f"{title:68} {best[ours]:8.1f} {best[theirs]:8.1f} {best[ours] / best[theirs]:6.2f}")
-
-
-def cpu_name() -> str:
-    """The processor, as the system calls it."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import platform
 import statistics
 import tarfile
 import tempfile
@@ -36,6 +35,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from machine import cpu_name
 from PIL import Image
 from transformers import MobileNetV1Config, MobileNetV1ImageProcessorPil, MobileNetV1Model
 
@@ -177,15 +177,6 @@ def write_shard(path: Path, pictures: list[bytes]) -> Path:
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
     return path
-
-
-def cpu_name() -> str:
-    """What the system calls its processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

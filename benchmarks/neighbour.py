@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from machine import cpu_name
 
 BOUND = 0.45
 PICTURES = 256  # of a turn of encoding
@@ -176,15 +177,6 @@ def begin_captioning(folder: Path) -> Turn:
         return len(captioner.caption(pictures, beams=1, min_new_tokens=20, max_new_tokens=20))
 
     return turn
-
-
-def cpu_name() -> str:
-    """What the system calls its processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -16,16 +16,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
+from machine import cpu_name
 from peft import LoraConfig, get_peft_model
 from transformers import BlipConfig, BlipForConditionalGeneration
 
@@ -86,15 +85,6 @@ def compare(options: argparse.Namespace) -> None:
         ratio = f"{seconds['a'] / seconds[way]:.1f}" if "a" in seconds else ""
         memory = max(run["memory"] for run in runs) / 2**30
         print(f"({way}) {WAYS[way]:56}{seconds[way]:10.4f}{ratio:>11}{memory:10.2f}")
-
-
-def cpu_name() -> str:
-    """What the system calls its processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def measure(way: str, images: int, steps: int, device: torch.device) -> dict[str, float]:

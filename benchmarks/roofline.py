@@ -32,7 +32,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from packing import NoTokenizer, cpu_name, packed_step, random_captions
+from machine import cpu_name
+from packing import NoTokenizer, packed_step, random_captions
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -43,12 +44,12 @@ from captrain.data.images import ImageSpec
 from captrain.models.decoding import Decoding
 from captrain.models.device import choose_precision
 from captrain.models.families import blip
-from captrain.models.layers import attention
 from captrain.models.layers.packing import PackedRows, pack, row_groups
 from captrain.models.what_learns import lower_frozen
 from captrain.settings.load import load_recipe, resolve
 from captrain.training.captioner_setup import adapt, build_captioner, place
-from captrain.training.resolve import fill_defaults
+from captrain.training.filled import fill_defaults
+from captrain.training.resolve import captioner_start, learning_of
 
 CPU = torch.device("cpu")
 RECIPE = Path(__file__).parents[1] / "recipes/flickr8k-mobilenet.yaml"
@@ -73,7 +74,7 @@ PARTS: dict[str, str] = {
 """Names of operations by part; the first that matches counts. What matches none is dispatch, autograd and Python."""
 INSIDE = {
     "loss": re.compile(r"_TokenLoss.*"),
-    "dropout": re.compile("dropout"),
+    "dropout": re.compile(r"aten::random_"),
     "clipping": re.compile("clipping"),
     "optimizer": re.compile(r"Optimizer\..*"),
 }
@@ -128,10 +129,11 @@ def recipe_steps(precision: torch.dtype, data: str, encoder: str) -> Work:
     """Steps of the Flickr8k recipe on kept features, for some batches of photos."""
     settings = resolve(load_recipe(str(RECIPE)), {"model": {"encoder": encoder, "precision": _name(precision)}})
     samples = load_splits(data).train
-    captioner = build_captioner(settings, (caption for sample in samples for caption in sample.captions), Path("-"))
-    place(captioner, settings.model)
+    start = captioner_start(settings)
+    captioner = build_captioner(start, (caption for sample in samples for caption in sample.captions), Path("-"))
+    place(captioner, start.place)
     settings = fill_defaults(settings, captioner)
-    adapt(captioner, settings)
+    adapt(captioner, learning_of(settings, captioner.device))
     captioner.train()
     learning = [weight for weight in captioner.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.1, fused=True)
@@ -316,19 +318,9 @@ def _filled(matrix: Matrix) -> Tensor:
 
 def parts(steps: Sequence[Step]) -> dict[str, float]:
     """The share of each part of the steps' time, by the profiler."""
-    plain = attention.kept_places
-
-    def marked(values: Tensor, share: float) -> tuple[Tensor, float]:
-        with record_function("dropout"):
-            return plain(values, share)
-
-    attention.kept_places = marked
-    try:
-        with profile(activities=[ProfilerActivity.CPU]) as profiler:
-            for step in steps:
-                step()
-    finally:
-        attention.kept_places = plain
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        for step in steps:
+            step()
     seconds: Counter[str] = Counter()
     for event in profiler.events():
         seconds[_part(event)] += event.self_cpu_time_total

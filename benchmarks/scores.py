@@ -23,6 +23,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from machine import cpu_name
+
 Captions = dict[str, list[str]]
 Scoring = Callable[[Captions], dict[str, float]]
 REWARD_IMAGES, REWARD_EACH, REWARD_ROUNDS = 64, 5, 50
@@ -66,15 +68,6 @@ def hold_to_one_core() -> None:
     """This process and those it starts, where the system can."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-
-
-def cpu_name() -> str:
-    """What the system calls its processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def read(path: Path, images: int) -> Captions:

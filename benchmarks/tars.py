@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import webdataset
+from machine import cpu_name
 
 from captrain.data.readers.webdataset import read
 from captrain.data.shards.stream import IN_ORDER, stream_samples
@@ -107,15 +108,6 @@ def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     member = tarfile.TarInfo(name)
     member.size = len(data)
     tar.addfile(member, io.BytesIO(data))
-
-
-def cpu_name() -> str:
-    """What the system calls its processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":
